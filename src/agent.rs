@@ -1,0 +1,154 @@
+//! The agent: an event in, an agent response out.
+//!
+//! Every command and every transport answers through [`Agent::handle`], so the
+//! desk and production cannot differ.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::abi::agent::{HeaderNames, write_input};
+use crate::abi::answer::{AnswerPolicy, CheckedAnswer, check_answer};
+use crate::abi::handler_name;
+use crate::decision::{Answer, FailurePolicy, decide};
+use crate::event::Event;
+use crate::fault::{Fault, FaultCode};
+use crate::module::Module;
+use crate::pool::{Pool, PoolSettings};
+use crate::response::AgentResponse;
+use crate::runner::{Cost, Instance, RawAnswer};
+
+/// How an agent answers.
+#[derive(Debug, Clone, Default)]
+pub struct AgentSettings {
+    /// Instances and limits.
+    pub pool: PoolSettings,
+    /// How header names are spelled for the guest.
+    pub header_names: HeaderNames,
+    /// What a fault becomes.
+    pub failure_policy: FailurePolicy,
+    /// What answers are checked against.
+    pub answer_policy: AnswerPolicy,
+}
+
+/// What came of one event.
+#[derive(Debug, Clone)]
+pub struct Handled {
+    /// What the proxy is told.
+    pub response: AgentResponse,
+    /// What the guest did wrong, if it did.
+    pub fault: Option<Fault>,
+    /// What the call cost; none where no guest was called.
+    pub cost: Option<Cost>,
+    /// Keys of the answer that the contract does not know.
+    pub unknown_keys: Vec<String>,
+}
+
+/// A module behind its pool, answering events.
+pub struct Agent {
+    pool: Pool,
+    settings: AgentSettings,
+}
+
+impl Agent {
+    /// An agent for a loaded module.
+    #[must_use]
+    pub fn new(module: Arc<Module>, settings: AgentSettings) -> Self {
+        Self {
+            pool: Pool::new(module, settings.pool),
+            settings,
+        }
+    }
+
+    /// The pool, for its counts.
+    #[must_use]
+    pub const fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// How this agent answers.
+    #[must_use]
+    pub const fn settings(&self) -> &AgentSettings {
+        &self.settings
+    }
+
+    /// Answers one event. Waits for an instance, never fails, never panics.
+    ///
+    /// Must run on a [`guest_thread`](crate::runner::guest_thread).
+    #[must_use]
+    pub fn handle(&self, event: &Event) -> Handled {
+        self.handle_spelled(event, self.settings.header_names)
+    }
+
+    /// The same with header names spelled otherwise, to find out whether the
+    /// module would then decide otherwise.
+    #[must_use]
+    pub fn handle_spelled(&self, event: &Event, names: HeaderNames) -> Handled {
+        if !self.pool.module().has_handler(handler_name(event.kind())) {
+            return self.decided(Ok(Answer::NotCalled), None, Vec::new());
+        }
+        let called = catch_unwind(AssertUnwindSafe(|| {
+            self.pool.lease().map_or_else(
+                |fault| (Err(*fault), None),
+                |mut lease| {
+                    let (result, cost) =
+                        call_event(&mut lease, event, names, &self.settings.answer_policy);
+                    (result, Some(cost))
+                },
+            )
+        }));
+        match called {
+            Ok((Ok(Some(answer)), cost)) => self.decided(
+                Ok(Answer::Given(Box::new(answer.response))),
+                cost,
+                answer.unknown_keys,
+            ),
+            Ok((Ok(None), cost)) => self.decided(Ok(Answer::Empty), cost, Vec::new()),
+            Ok((Err(fault), cost)) => self.decided(Err(fault), cost, Vec::new()),
+            Err(_panic) => self.decided(
+                Err(Fault::new(
+                    FaultCode::Internal,
+                    "a defect of this program; please report it",
+                )),
+                None,
+                Vec::new(),
+            ),
+        }
+    }
+
+    fn decided(
+        &self,
+        result: Result<Answer, Fault>,
+        cost: Option<Cost>,
+        unknown_keys: Vec<String>,
+    ) -> Handled {
+        let policy = self.settings.failure_policy;
+        let (response, fault) = match result {
+            Ok(answer) => (decide(Ok(answer), policy), None),
+            Err(fault) => (decide(Err(&fault), policy), Some(fault)),
+        };
+        Handled {
+            response,
+            fault,
+            cost,
+            unknown_keys,
+        }
+    }
+}
+
+/// Calls the event's handler on an instance and checks its answer; `None` is
+/// the empty answer.
+pub fn call_event(
+    instance: &mut Instance,
+    event: &Event,
+    names: HeaderNames,
+    policy: &AnswerPolicy,
+) -> (Result<Option<CheckedAnswer>, Fault>, Cost) {
+    let called = instance.call(event.kind() as usize, |out| write_input(event, names, out));
+    let result = called.result.and_then(|answer| match answer {
+        RawAnswer::Empty => Ok(None),
+        RawAnswer::Bytes(bytes) => {
+            check_answer(bytes, event.kind(), event.chunk_index(), policy).map(Some)
+        }
+    });
+    (result, called.cost)
+}

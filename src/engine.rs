@@ -1,0 +1,293 @@
+//! The wasm engine: its settings, and the clock that interrupts guests.
+//!
+//! One [`Engine`] for each set of settings. Which proposals are on is stated
+//! here and does not follow the crate's defaults.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use wasmtime::{
+    Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, Strategy,
+    WasmBacktraceDetails, WasmFeatures,
+};
+
+use crate::error::Error;
+use crate::inspect::ALLOWED_FEATURES;
+use crate::limits::{
+    COMPILE_THREAD_STACK_BYTES, MAX_TABLE_ELEMENTS, MAX_TABLES, MAX_WASM_STACK_BYTES,
+};
+
+/// How often a running guest's deadline is looked at.
+pub const TICK: Duration = Duration::from_millis(1);
+/// Ticks without a running guest before the clock goes to sleep.
+const IDLE_TICKS: u32 = 100;
+/// Frames of a trap's backtrace.
+const MAX_BACKTRACE_FRAMES: usize = 20;
+
+/// Where instances get their memory from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Allocation {
+    /// A mapping for each instance.
+    #[default]
+    OnDemand,
+    /// Slots mapped once, for instances that live for one call.
+    Slots {
+        /// How many instances at once.
+        count: u32,
+        /// Linear memory of each, in bytes.
+        memory_bytes: usize,
+    },
+}
+
+/// What distinguishes one engine from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EngineSettings {
+    /// Count instructions. Costs about a quarter of a call's time.
+    pub fuel: bool,
+    /// Resolve file and line of a trap from DWARF.
+    pub debug_lines: bool,
+    /// Where instances get their memory from.
+    pub allocation: Allocation,
+}
+
+/// The configuration of an engine with these settings.
+#[must_use]
+pub fn config(settings: EngineSettings) -> Config {
+    let mut config = Config::new();
+    config.wasm_features(WasmFeatures::all(), false);
+    config.wasm_features(ALLOWED_FEATURES, true);
+    config.strategy(Strategy::Cranelift);
+    config.cranelift_opt_level(OptLevel::Speed);
+    // A NaN's bits are the only thing about floats that differs between runs
+    // and machines; the same everywhere, so the desk equals production.
+    config.cranelift_nan_canonicalization(true);
+    config.epoch_interruption(true);
+    config.consume_fuel(settings.fuel);
+    config.max_wasm_stack(MAX_WASM_STACK_BYTES);
+    config.memory_reservation(4 << 30);
+    config.memory_guard_size(32 << 20);
+    config.guard_before_linear_memory(true);
+    config.memory_init_cow(true);
+    config.debug_info(false);
+    // Stated, because the default asks an environment variable.
+    config.wasm_backtrace_details(if settings.debug_lines {
+        WasmBacktraceDetails::Enable
+    } else {
+        WasmBacktraceDetails::Disable
+    });
+    config.wasm_backtrace_max_frames(NonZeroUsize::new(MAX_BACKTRACE_FRAMES));
+    config.native_unwind_info(false);
+    if let Allocation::Slots {
+        count,
+        memory_bytes,
+    } = settings.allocation
+    {
+        let tables = u32::try_from(MAX_TABLES).unwrap_or(u32::MAX);
+        let mut slots = PoolingAllocationConfig::new();
+        slots
+            .total_core_instances(count)
+            .total_memories(count)
+            .total_tables(count.saturating_mul(tables))
+            .max_memories_per_module(1)
+            .max_tables_per_module(tables)
+            .max_memory_size(memory_bytes)
+            .table_elements(usize::try_from(MAX_TABLE_ELEMENTS).unwrap_or(usize::MAX))
+            .linear_memory_keep_resident(256 << 10)
+            .max_unused_warm_slots(count);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(slots));
+    }
+    config
+}
+
+/// An engine, the threads that compile for it and the clock that interrupts
+/// what it runs.
+pub struct Engine {
+    wasm: wasmtime::Engine,
+    clock: Clock,
+}
+
+impl Engine {
+    /// Makes an engine.
+    ///
+    /// # Errors
+    /// When the engine refuses its settings, such as slots for which there is
+    /// no address space.
+    pub fn new(settings: EngineSettings) -> Result<Arc<Self>, Error> {
+        let wasm = wasmtime::Engine::new(&config(settings))
+            .map_err(Error::host("cannot start the wasm engine"))?;
+        let clock = Clock::start(wasm.clone()).map_err(|source| Error::Host {
+            what: "cannot start the deadline thread",
+            source: source.into(),
+        })?;
+        Ok(Arc::new(Self { wasm, clock }))
+    }
+
+    /// The engine itself.
+    #[must_use]
+    pub(crate) fn wasm(&self) -> &wasmtime::Engine {
+        &self.wasm
+    }
+
+    /// Keeps the clock awake while a guest runs.
+    pub(crate) fn running(&self) -> Running<'_> {
+        self.clock.shared.guest_starts();
+        Running {
+            shared: &self.clock.shared,
+        }
+    }
+
+    /// Compiles on threads with stacks of our choosing, and gives up waiting
+    /// after `limit`; what was started then runs on until it is done.
+    pub(crate) fn compile(
+        &self,
+        wasm: Vec<u8>,
+        limit: Duration,
+    ) -> Result<Option<wasmtime::Module>, Error> {
+        let threads = rayon::ThreadPoolBuilder::new()
+            .thread_name(|index| format!("compile-{index}"))
+            .stack_size(COMPILE_THREAD_STACK_BYTES)
+            .build()
+            .map_err(|source| Error::Host {
+                what: "cannot start compiling threads",
+                source: source.into(),
+            })?;
+        let (done, result) = std::sync::mpsc::sync_channel(1);
+        let engine = self.wasm.clone();
+        threads.spawn(move || {
+            // The receiver may have given up.
+            let _ = done.send(wasmtime::Module::from_binary(&engine, &wasm));
+        });
+        match result.recv_timeout(limit) {
+            Ok(module) => module
+                .map(Some)
+                .map_err(Error::host("the engine refuses the module")),
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+/// See [`Engine::running`].
+pub(crate) struct Running<'a> {
+    shared: &'a Shared,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.shared.guests.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Advances the engine's epoch once a tick from a thread of its own, so that
+/// guests that take every core cannot stop it. Sleeps while none runs.
+struct Clock {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    guests: AtomicUsize,
+    asleep: AtomicBool,
+    stop: AtomicBool,
+    waker: std::sync::OnceLock<std::thread::Thread>,
+}
+
+impl Shared {
+    /// Order matters: counted first, then looked whether the clock sleeps; the
+    /// clock says it sleeps first, then looks at the count.
+    fn guest_starts(&self) {
+        self.guests.fetch_add(1, Ordering::SeqCst);
+        if self.asleep.load(Ordering::SeqCst)
+            && let Some(thread) = self.waker.get()
+        {
+            thread.unpark();
+        }
+    }
+}
+
+impl Clock {
+    fn start(engine: wasmtime::Engine) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            guests: AtomicUsize::new(0),
+            asleep: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            waker: std::sync::OnceLock::new(),
+        });
+        let clock = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("deadline".to_owned())
+            .spawn(move || tick(&engine, &clock))?;
+        let _ = shared.waker.set(thread.thread().clone());
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+        })
+    }
+}
+
+fn tick(engine: &wasmtime::Engine, shared: &Shared) {
+    let mut idle = 0;
+    while !shared.stop.load(Ordering::SeqCst) {
+        if shared.guests.load(Ordering::SeqCst) == 0 {
+            idle += 1;
+        } else {
+            idle = 0;
+        }
+        if idle > IDLE_TICKS {
+            shared.asleep.store(true, Ordering::SeqCst);
+            while shared.guests.load(Ordering::SeqCst) == 0 && !shared.stop.load(Ordering::SeqCst) {
+                std::thread::park_timeout(Duration::from_secs(1));
+            }
+            shared.asleep.store(false, Ordering::SeqCst);
+            idle = 0;
+        }
+        std::thread::sleep(TICK);
+        engine.increment_epoch();
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // The thread only ticks; it has nothing to report.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_proposals_of_real_toolchains_are_on() {
+        for fuel in [false, true] {
+            let config = config(EngineSettings {
+                fuel,
+                ..EngineSettings::default()
+            });
+            let engine = wasmtime::Engine::new(&config).unwrap();
+            assert_eq!(engine.get_wasm_features(), ALLOWED_FEATURES);
+        }
+        for off in [
+            WasmFeatures::GC,
+            WasmFeatures::GC_TYPES,
+            WasmFeatures::FUNCTION_REFERENCES,
+            WasmFeatures::EXCEPTIONS,
+            WasmFeatures::THREADS,
+            WasmFeatures::MEMORY64,
+            WasmFeatures::MULTI_MEMORY,
+            WasmFeatures::TAIL_CALL,
+            WasmFeatures::RELAXED_SIMD,
+            WasmFeatures::CUSTOM_PAGE_SIZES,
+            WasmFeatures::STACK_SWITCHING,
+            WasmFeatures::WIDE_ARITHMETIC,
+        ] {
+            assert!(!ALLOWED_FEATURES.intersects(off), "{off:?}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Errors of the user's or the system's doing. A guest's doing is a
+//! [`Fault`](crate::fault::Fault), which is data.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::contract::Check;
+use crate::fault::Fault;
+
+/// Why something could not be done at all.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file could not be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{}: {message}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and found, with the place, and the fix.
+        message: String,
+    },
+    /// A well-formed module that does not keep the contract.
+    #[error("{}: the module does not keep the contract{}", path.display(), list(problems))]
+    Refused {
+        /// The module.
+        path: PathBuf,
+        /// The failed checks.
+        problems: Vec<Check>,
+    },
+    /// A module that compiles and cannot be instantiated.
+    #[error("{}: cannot make an instance: {fault}", path.display())]
+    Start {
+        /// The module.
+        path: PathBuf,
+        /// What its start did wrong.
+        fault: Box<Fault>,
+    },
+    /// Compiling took longer than allowed.
+    #[error("{}: not compiled within {limit:?} (--max-compile-time)", path.display())]
+    CompileTime {
+        /// The module.
+        path: PathBuf,
+        /// The limit.
+        limit: Duration,
+    },
+    /// A setting is out of range or contradicts another.
+    #[error("{0}")]
+    Usage(String),
+    /// Nothing matched, so nothing was checked.
+    #[error("nothing was checked: {0}")]
+    NothingChecked(String),
+    /// The engine or the system failed us.
+    #[error("{what}")]
+    Host {
+        /// What was being done.
+        what: &'static str,
+        /// What the engine said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl Error {
+    /// For `map_err`: a failure of the engine.
+    pub(crate) fn host(what: &'static str) -> impl FnOnce(wasmtime::Error) -> Self {
+        move |source| Self::Host {
+            what,
+            source: source.into(),
+        }
+    }
+}
+
+fn list(problems: &[Check]) -> String {
+    problems
+        .iter()
+        .map(|check| {
+            format!(
+                "\n  {}: expected {}, found {}; {}",
+                check.id, check.expected, check.found, check.fix
+            )
+        })
+        .collect()
+}

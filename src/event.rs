@@ -1,0 +1,223 @@
+//! What a proxy asks about: one typed event of an HTTP exchange.
+//!
+//! In: fields that a fixture, a capture or a transport has read. Out: an
+//! [`Event`], which the ABI adapter writes as the guest's input JSON. Nothing
+//! here knows wasm, decisions or files.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// Header fields in the order they arrived, names in the spelling they had.
+///
+/// A repeated name is a repeated entry; joining is the guest input's affair.
+pub type Headers = Vec<(String, String)>;
+
+/// The name of one event, which is also the name of its handler less `on_`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum EventKind {
+    /// The request line and headers.
+    RequestHeaders,
+    /// One chunk of the request body.
+    RequestBody,
+    /// The status and headers of the upstream's answer.
+    ResponseHeaders,
+    /// One chunk of the response body.
+    ResponseBody,
+}
+
+impl EventKind {
+    /// Every kind, in the order an exchange has them.
+    pub const ALL: [Self; 4] = [
+        Self::RequestHeaders,
+        Self::RequestBody,
+        Self::ResponseHeaders,
+        Self::ResponseBody,
+    ];
+
+    /// The name in fixtures, reports and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RequestHeaders => "request_headers",
+            Self::RequestBody => "request_body",
+            Self::ResponseHeaders => "response_headers",
+            Self::ResponseBody => "response_body",
+        }
+    }
+
+    /// The kind that [`EventKind::name`] spells, if any does.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Whether the event belongs to the request half of the exchange.
+    #[must_use]
+    pub const fn is_request(self) -> bool {
+        matches!(self, Self::RequestHeaders | Self::RequestBody)
+    }
+}
+
+/// The request line, the client and the request headers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RequestHead {
+    /// The same for every event of one exchange.
+    pub correlation_id: String,
+    /// `GET`, `POST` and so on, as sent.
+    pub method: String,
+    /// Path and query.
+    pub uri: String,
+    /// A bare address; see [`bare_ip`].
+    pub client_ip: String,
+    /// Request headers.
+    pub headers: Headers,
+}
+
+/// The upstream's status and headers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ResponseHead {
+    /// The same for every event of one exchange.
+    pub correlation_id: String,
+    /// HTTP status.
+    pub status: u16,
+    /// Response headers.
+    pub headers: Headers,
+}
+
+/// One piece of a body.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BodyChunk {
+    /// The same for every event of one exchange.
+    pub correlation_id: String,
+    /// Position of this chunk, from 0.
+    pub chunk_index: u32,
+    /// Whether the proxy says no chunk follows. Some proxies never say so.
+    pub is_last: bool,
+    /// Size of the whole body in bytes, where it is known.
+    pub total_size: Option<u64>,
+    /// Bytes of the body up to and including this chunk.
+    pub transferred_bytes: u64,
+    /// The bytes themselves.
+    pub data: Vec<u8>,
+}
+
+/// One message from the proxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The request line and headers.
+    RequestHeaders(RequestHead),
+    /// A request body chunk, with the head it belongs to if that is known.
+    RequestBody {
+        /// The chunk.
+        chunk: BodyChunk,
+        /// The request's head, when it was seen.
+        request: Option<Arc<RequestHead>>,
+    },
+    /// The upstream's status and headers.
+    ResponseHeaders(ResponseHead),
+    /// A response body chunk, with the heads it belongs to if they are known.
+    ResponseBody {
+        /// The chunk.
+        chunk: BodyChunk,
+        /// The request's head, when it was seen.
+        request: Option<Arc<RequestHead>>,
+        /// The response's head, when it was seen.
+        response: Option<Arc<ResponseHead>>,
+    },
+}
+
+impl Event {
+    /// Which of the four this is.
+    #[must_use]
+    pub const fn kind(&self) -> EventKind {
+        match self {
+            Self::RequestHeaders(_) => EventKind::RequestHeaders,
+            Self::RequestBody { .. } => EventKind::RequestBody,
+            Self::ResponseHeaders(_) => EventKind::ResponseHeaders,
+            Self::ResponseBody { .. } => EventKind::ResponseBody,
+        }
+    }
+
+    /// The id all events of one exchange share.
+    #[must_use]
+    pub fn correlation_id(&self) -> &str {
+        match self {
+            Self::RequestHeaders(head) => &head.correlation_id,
+            Self::ResponseHeaders(head) => &head.correlation_id,
+            Self::RequestBody { chunk, .. } | Self::ResponseBody { chunk, .. } => {
+                &chunk.correlation_id
+            }
+        }
+    }
+
+    /// The chunk's index, for a body event.
+    #[must_use]
+    pub const fn chunk_index(&self) -> Option<u32> {
+        match self {
+            Self::RequestBody { chunk, .. } | Self::ResponseBody { chunk, .. } => {
+                Some(chunk.chunk_index)
+            }
+            Self::RequestHeaders(_) | Self::ResponseHeaders(_) => None,
+        }
+    }
+
+    /// The headers a handler would see with this event.
+    #[must_use]
+    pub fn headers(&self) -> &[(String, String)] {
+        match self {
+            Self::RequestHeaders(head) => &head.headers,
+            Self::ResponseHeaders(head) => &head.headers,
+            Self::RequestBody { request, .. } => request.as_ref().map_or(&[], |head| &head.headers),
+            Self::ResponseBody { response, .. } => {
+                response.as_ref().map_or(&[], |head| &head.headers)
+            }
+        }
+    }
+}
+
+/// Cuts the port off a client address.
+///
+/// Proxies up to zentinel-proxy 0.6.45 send `ip:port` (`[::1]:5678` for IPv6);
+/// modules are promised a bare address. What is neither is left as it is.
+#[must_use]
+pub fn bare_ip(text: &str) -> String {
+    if text.parse::<IpAddr>().is_ok() {
+        return text.to_owned();
+    }
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return address.ip().to_string();
+    }
+    text.strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .filter(|inner| inner.parse::<IpAddr>().is_ok())
+        .unwrap_or(text)
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_is_cut_off_a_client_address() {
+        for (sent, bare) in [
+            ("1.2.3.4:5678", "1.2.3.4"),
+            ("1.2.3.4", "1.2.3.4"),
+            ("[::1]:5678", "::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("unknown", "unknown"),
+            ("", ""),
+        ] {
+            assert_eq!(bare_ip(sent), bare, "{sent}");
+        }
+    }
+
+    #[test]
+    fn names_and_kinds_are_each_others_inverse() {
+        for kind in EventKind::ALL {
+            assert_eq!(EventKind::from_name(kind.name()), Some(kind));
+        }
+        assert_eq!(EventKind::from_name("request_header"), None);
+    }
+}

@@ -1,0 +1,192 @@
+//! What a guest did wrong, as data.
+//!
+//! A fault is never an error of the tool: it lives inside an outcome, is
+//! reported, and is what fail-open and fail-closed decide about. Its code is
+//! short and stable; the guest's own words and backtrace stay beside it and
+//! never go to a proxy.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// A stable name for what happened, as it stands in `reason_codes`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FaultCode {
+    /// A wasm trap; the field names it.
+    Trap(&'static str),
+    /// The call ran longer than its deadline.
+    Deadline,
+    /// The caller gave the event up while the guest ran.
+    Cancelled,
+    /// The call used up its fuel.
+    Fuel,
+    /// A growth of memory or table was refused and the guest then trapped, or
+    /// an instance could not be made within the limits.
+    MemoryLimit,
+    /// The answer is larger than allowed.
+    AnswerLimit,
+    /// `alloc` answered 0 for an input that is not empty.
+    AllocNull,
+    /// `alloc` answered a range outside linear memory.
+    AllocOutOfBounds,
+    /// The guest returned, and what it returned cannot be used.
+    BadAnswer(&'static str),
+    /// The event itself could not be read.
+    BadEvent(&'static str),
+    /// No instance came free in time.
+    Overload,
+    /// A defect of this program.
+    Internal,
+}
+
+impl FaultCode {
+    /// Whether the instance must not be called again.
+    ///
+    /// An answer that was read and then disliked leaves the instance whole; a
+    /// pointer out of range does not speak for its state.
+    #[must_use]
+    pub const fn poisons(self) -> bool {
+        match self {
+            Self::BadAnswer(what) => matches!(what.as_bytes(), b"out-of-bounds"),
+            Self::BadEvent(_) | Self::Overload => false,
+            Self::Trap(_)
+            | Self::Deadline
+            | Self::Cancelled
+            | Self::Fuel
+            | Self::MemoryLimit
+            | Self::AnswerLimit
+            | Self::AllocNull
+            | Self::AllocOutOfBounds
+            | Self::Internal => true,
+        }
+    }
+}
+
+impl fmt::Display for FaultCode {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Trap(what) => write!(out, "trap:{what}"),
+            Self::Deadline => out.write_str("deadline"),
+            Self::Cancelled => out.write_str("cancelled"),
+            Self::Fuel => out.write_str("fuel"),
+            Self::MemoryLimit => out.write_str("memory-limit"),
+            Self::AnswerLimit => out.write_str("answer-limit"),
+            Self::AllocNull => out.write_str("alloc:null"),
+            Self::AllocOutOfBounds => out.write_str("alloc:out-of-bounds"),
+            Self::BadAnswer(what) => write!(out, "bad-answer:{what}"),
+            Self::BadEvent(what) => write!(out, "bad-event:{what}"),
+            Self::Overload => out.write_str("overload"),
+            Self::Internal => out.write_str("internal"),
+        }
+    }
+}
+
+impl Serialize for FaultCode {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// One frame of the guest's own stack, innermost first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Frame {
+    /// Demangled name, or `func[N]` where the module has no names.
+    pub function: String,
+    /// `file:line:column`, where the module has DWARF.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub location: Option<String>,
+    /// Offset in the module's binary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wasm_offset: Option<u64>,
+}
+
+/// What a faulty answer had said before it went wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// The status to refuse with: the answer's own where that was usable.
+    pub status: u16,
+}
+
+/// What a guest did wrong in one call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    /// What happened.
+    pub code: FaultCode,
+    /// A sentence for people: what was expected and what was found. May hold
+    /// the guest's own words, so it is escaped and cut before it is shown.
+    pub detail: String,
+    /// The guest's stack at a trap, empty otherwise.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub backtrace: Vec<Frame>,
+    /// Set when the answer named a refusing decision. Invariant: such an
+    /// answer is never turned into an allow, in either failure mode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<Refusal>,
+}
+
+impl Fault {
+    /// A fault without a backtrace.
+    #[must_use]
+    pub fn new(code: FaultCode, detail: impl Into<String>) -> Self {
+        Self {
+            code,
+            detail: detail.into(),
+            backtrace: Vec::new(),
+            refusal: None,
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: {}", self.code, self.detail)
+    }
+}
+
+/// Guest text of unknown origin, made fit for a log line or a terminal.
+///
+/// Control characters are escaped, so neither a fake log line nor a terminal
+/// command survives; the rest is cut after `max_bytes`.
+#[must_use]
+pub fn printable(text: &str, max_bytes: usize) -> String {
+    let mut out = String::with_capacity(text.len().min(max_bytes) + 16);
+    for character in text.chars() {
+        if out.len() >= max_bytes {
+            out.push('…');
+            break;
+        }
+        if is_unprintable(character) {
+            out.extend(character.escape_default());
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
+/// C0 and C1 controls, and the characters that reorder or hide text.
+fn is_unprintable(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guest_text_cannot_fake_a_line_or_drive_a_terminal() {
+        let shown = printable("\u{1b}[2J\nERROR all lost\u{9b}1m\u{202e}", 256);
+        assert_eq!(shown, "\\u{1b}[2J\\nERROR all lost\\u{9b}1m\\u{202e}");
+        assert_eq!(printable(&"x".repeat(1000), 10), "xxxxxxxxxx…");
+    }
+
+    #[test]
+    fn only_faults_that_leave_the_instance_whole_keep_it() {
+        assert!(!FaultCode::BadAnswer("not-json").poisons());
+        assert!(FaultCode::BadAnswer("out-of-bounds").poisons());
+        assert!(FaultCode::AnswerLimit.poisons());
+        assert!(FaultCode::Trap("unreachable").poisons());
+    }
+}

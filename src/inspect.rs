@@ -1,0 +1,546 @@
+//! What a module's bytes say, without running or compiling them.
+//!
+//! In: a binary of bounded size. Out: [`Facts`] for the contract checks, or
+//! the place where the bytes stop being wasm. One pass, linear in the size;
+//! nothing here judges.
+
+use std::collections::BTreeSet;
+
+use wasmparser::{
+    CompositeInnerType, ExternalKind, FuncType, Imports, KnownCustom, Name, Operator, Parser,
+    Payload, TypeRef, Validator, WasmFeatures,
+};
+
+/// The proposals a guest may use: what real toolchains emit by default
+/// (rustc since 1.82 emits reference types and multi-value), and no more.
+pub const ALLOWED_FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
+    .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
+    .union(WasmFeatures::SIGN_EXTENSION)
+    .union(WasmFeatures::MULTI_VALUE)
+    .union(WasmFeatures::BULK_MEMORY)
+    .union(WasmFeatures::REFERENCE_TYPES)
+    .union(WasmFeatures::SIMD)
+    .union(WasmFeatures::EXTENDED_CONST)
+    .union(WasmFeatures::FLOATS);
+
+/// Above this size it is not worked out which disallowed proposals are used.
+const NAME_FEATURES_BELOW_BYTES: usize = 4 << 20;
+
+/// Bytes that are not a valid module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Malformed {
+    /// What is wrong.
+    pub message: String,
+    /// Where, in bytes from the start.
+    pub offset: usize,
+}
+
+impl From<wasmparser::BinaryReaderError> for Malformed {
+    fn from(error: wasmparser::BinaryReaderError) -> Self {
+        Self {
+            message: error.message().to_owned(),
+            offset: error.offset(),
+        }
+    }
+}
+
+/// The type of an import or export, as far as the contract cares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ItemType {
+    /// A function, as `(i32, i32) -> i64`.
+    Func(String),
+    /// A memory.
+    Memory,
+    /// Anything else, by name.
+    Other(&'static str),
+}
+
+impl std::fmt::Display for ItemType {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Func(signature) => write!(out, "func {signature}"),
+            Self::Memory => out.write_str("memory"),
+            Self::Other(kind) => out.write_str(kind),
+        }
+    }
+}
+
+/// One export.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Export {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub ty: ItemType,
+}
+
+/// One import.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Import {
+    /// The module it is asked from.
+    pub module: String,
+    /// Its name there.
+    pub name: String,
+    /// The type it must have.
+    pub ty: ItemType,
+}
+
+/// One linear memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Pages of 64 KiB at instantiation.
+    pub initial_pages: u64,
+    /// Pages it may grow to by its own word.
+    pub maximum_pages: Option<u64>,
+    /// Addressed with 64 bits.
+    pub is_64: bool,
+    /// Shared between threads.
+    pub is_shared: bool,
+    /// Taken from the host.
+    pub is_imported: bool,
+}
+
+/// The toolchain that made a module, where its `producers` section says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Language {
+    /// rustc.
+    Rust,
+    /// clang.
+    C,
+    /// The AssemblyScript compiler.
+    AssemblyScript,
+    /// Go or TinyGo.
+    Go,
+    /// zig.
+    Zig,
+    /// Nothing or something else.
+    #[default]
+    Unknown,
+}
+
+/// The largest of what compile time grows with, over all functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Complexity {
+    /// Functions with a body.
+    pub functions: u32,
+    /// Bytes of the largest body.
+    pub largest_body_bytes: usize,
+    /// Locals of the function with the most.
+    pub most_locals: u64,
+    /// Depth of the deepest block.
+    pub deepest_nesting: u32,
+    /// Data segments.
+    pub data_segments: u32,
+    /// Element segments.
+    pub element_segments: u32,
+}
+
+/// What a module's bytes say.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Facts {
+    /// Bytes of the binary.
+    pub size_bytes: u64,
+    /// Exports in the module's order.
+    pub exports: Vec<Export>,
+    /// Imports in the module's order.
+    pub imports: Vec<Import>,
+    /// Memories, imported ones first.
+    pub memories: Vec<Memory>,
+    /// Initial elements of each table.
+    pub tables: Vec<u64>,
+    /// There is a function that runs at instantiation.
+    pub has_start: bool,
+    /// What compile time grows with.
+    pub complexity: Complexity,
+    /// The toolchain's language.
+    pub language: Language,
+    /// `name version` of the tools that made it.
+    pub producers: Vec<String>,
+    /// Functions have names.
+    pub has_names: bool,
+    /// There is DWARF line information.
+    pub has_dwarf: bool,
+    /// Proposals it uses that are not allowed; `"unknown"` stands for some
+    /// that were not named.
+    pub disallowed_features: Vec<String>,
+    /// It is a component, not a core module. Then nothing else is known.
+    pub is_component: bool,
+}
+
+impl Facts {
+    /// The export of this name.
+    #[must_use]
+    pub fn export(&self, name: &str) -> Option<&Export> {
+        self.exports.iter().find(|export| export.name == name)
+    }
+}
+
+/// Reads a binary module.
+///
+/// # Errors
+/// [`Malformed`] where the bytes are not wasm under any proposal.
+pub fn inspect(wasm: &[u8]) -> Result<Facts, Malformed> {
+    let mut facts = Facts {
+        size_bytes: wasm.len() as u64,
+        ..Facts::default()
+    };
+    if wasm.get(4..8) == Some(&[0x0d, 0, 1, 0]) {
+        facts.is_component = true;
+        return Ok(facts);
+    }
+    let mut reading = Reading::default();
+    for payload in Parser::new(0).parse_all(wasm) {
+        reading.payload(payload?, &mut facts)?;
+    }
+    // The limits come before validation, which costs more than this pass.
+    if !facts.complexity.is_over_a_limit() {
+        facts.disallowed_features = disallowed_features(wasm)?;
+    }
+    Ok(facts)
+}
+
+impl Complexity {
+    /// Whether compiling could take longer than anybody would wait.
+    #[must_use]
+    pub const fn is_over_a_limit(&self) -> bool {
+        use crate::limits as at;
+        self.functions > at::MAX_FUNCTIONS
+            || self.largest_body_bytes > at::MAX_FUNCTION_BYTES
+            || self.most_locals > at::MAX_LOCALS
+            || self.deepest_nesting > at::MAX_NESTING
+            || self.data_segments > at::MAX_SEGMENTS
+            || self.element_segments > at::MAX_SEGMENTS
+    }
+}
+
+/// The index spaces, filled as the sections come.
+#[derive(Default)]
+struct Reading {
+    types: Vec<ItemType>,
+    funcs: Vec<u32>,
+}
+
+impl Reading {
+    fn payload(&mut self, payload: Payload<'_>, facts: &mut Facts) -> Result<(), Malformed> {
+        match payload {
+            Payload::TypeSection(groups) => {
+                for group in groups {
+                    self.types.extend(
+                        group?
+                            .into_types()
+                            .map(|ty| item_type(&ty.composite_type.inner)),
+                    );
+                }
+            }
+            Payload::ImportSection(imports) => {
+                for group in imports {
+                    self.import_group(group?, facts)?;
+                }
+            }
+            Payload::FunctionSection(indices) => {
+                for index in indices {
+                    self.funcs.push(index?);
+                }
+            }
+            Payload::TableSection(tables) => {
+                for table in tables {
+                    facts.tables.push(table?.ty.initial);
+                }
+            }
+            Payload::MemorySection(memories) => {
+                for memory in memories {
+                    facts.memories.push(self::memory(memory?, false));
+                }
+            }
+            Payload::ExportSection(exports) => {
+                for export in exports {
+                    let export = export?;
+                    facts.exports.push(Export {
+                        name: export.name.to_owned(),
+                        ty: self.external(export.kind, export.index),
+                    });
+                }
+            }
+            Payload::StartSection { .. } => facts.has_start = true,
+            Payload::ElementSection(section) => facts.complexity.element_segments = section.count(),
+            Payload::DataSection(section) => facts.complexity.data_segments = section.count(),
+            Payload::CodeSectionStart { count, .. } => facts.complexity.functions = count,
+            Payload::CodeSectionEntry(body) => function(&body, &mut facts.complexity)?,
+            Payload::CustomSection(section) => custom(&section, facts),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn import_group(&mut self, group: Imports<'_>, facts: &mut Facts) -> Result<(), Malformed> {
+        match group {
+            Imports::Single(_, import) => {
+                self.import(import, facts);
+            }
+            Imports::Compact1 { module, items } => {
+                for item in items {
+                    let item = item?;
+                    let (name, ty) = (item.name, item.ty);
+                    self.import(wasmparser::Import { module, name, ty }, facts);
+                }
+            }
+            Imports::Compact2 { module, ty, names } => {
+                for name in names {
+                    let name = name?;
+                    self.import(wasmparser::Import { module, name, ty }, facts);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn import(&mut self, import: wasmparser::Import<'_>, facts: &mut Facts) {
+        let ty = match import.ty {
+            TypeRef::Func(index) | TypeRef::FuncExact(index) => {
+                self.funcs.push(index);
+                self.ty(index)
+            }
+            TypeRef::Memory(ty) => {
+                facts.memories.push(memory(ty, true));
+                ItemType::Memory
+            }
+            TypeRef::Table(ty) => {
+                facts.tables.push(ty.initial);
+                ItemType::Other("table")
+            }
+            TypeRef::Global(_) => ItemType::Other("global"),
+            TypeRef::Tag(_) => ItemType::Other("tag"),
+        };
+        facts.imports.push(Import {
+            module: import.module.to_owned(),
+            name: import.name.to_owned(),
+            ty,
+        });
+    }
+
+    fn ty(&self, index: u32) -> ItemType {
+        self.types
+            .get(index as usize)
+            .cloned()
+            .unwrap_or(ItemType::Other("function of a type that does not exist"))
+    }
+
+    fn external(&self, kind: ExternalKind, index: u32) -> ItemType {
+        match kind {
+            ExternalKind::Func | ExternalKind::FuncExact => self
+                .funcs
+                .get(index as usize)
+                .map_or(ItemType::Other("function that does not exist"), |ty| {
+                    self.ty(*ty)
+                }),
+            ExternalKind::Memory => ItemType::Memory,
+            ExternalKind::Table => ItemType::Other("table"),
+            ExternalKind::Global => ItemType::Other("global"),
+            ExternalKind::Tag => ItemType::Other("tag"),
+        }
+    }
+}
+
+fn item_type(ty: &CompositeInnerType) -> ItemType {
+    match ty {
+        CompositeInnerType::Func(func) => ItemType::Func(signature(func)),
+        _ => ItemType::Other("garbage-collected type"),
+    }
+}
+
+fn signature(func: &FuncType) -> String {
+    let list = |types: &[wasmparser::ValType]| {
+        types
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    match func.results() {
+        [] => format!("({})", list(func.params())),
+        [one] => format!("({}) -> {one}", list(func.params())),
+        many => format!("({}) -> ({})", list(func.params()), list(many)),
+    }
+}
+
+fn memory(ty: wasmparser::MemoryType, is_imported: bool) -> Memory {
+    Memory {
+        initial_pages: ty.initial,
+        maximum_pages: ty.maximum,
+        is_64: ty.memory64,
+        is_shared: ty.shared,
+        is_imported,
+    }
+}
+
+fn function(
+    body: &wasmparser::FunctionBody<'_>,
+    complexity: &mut Complexity,
+) -> Result<(), Malformed> {
+    let bytes = body.range().len();
+    complexity.largest_body_bytes = complexity.largest_body_bytes.max(bytes);
+    let mut locals = 0_u64;
+    for group in body.get_locals_reader()? {
+        locals += u64::from(group?.0);
+    }
+    complexity.most_locals = complexity.most_locals.max(locals);
+    if bytes > crate::limits::MAX_FUNCTION_BYTES {
+        return Ok(());
+    }
+    let mut depth = 0_u32;
+    let mut operators = body.get_operators_reader()?;
+    while !operators.eof() {
+        match operators.read()? {
+            Operator::Block { .. }
+            | Operator::Loop { .. }
+            | Operator::If { .. }
+            | Operator::TryTable { .. }
+            | Operator::Try { .. } => {
+                depth += 1;
+                complexity.deepest_nesting = complexity.deepest_nesting.max(depth);
+            }
+            Operator::End => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Custom sections never make a module invalid, so a broken one is ignored.
+fn custom(section: &wasmparser::CustomSectionReader<'_>, facts: &mut Facts) {
+    match section.as_known() {
+        KnownCustom::Producers(fields) => {
+            for field in fields.into_iter().flatten() {
+                for value in field.values.into_iter().flatten() {
+                    let producer = format!("{} {}", value.name, value.version);
+                    let producer = producer.trim().to_owned();
+                    if facts.language == Language::Unknown {
+                        facts.language = language(value.name);
+                    }
+                    if !facts.producers.contains(&producer) {
+                        facts.producers.push(producer);
+                    }
+                }
+            }
+        }
+        KnownCustom::Name(names) => {
+            facts.has_names |= names
+                .into_iter()
+                .flatten()
+                .any(|name| matches!(name, Name::Function(map) if map.count() > 0));
+        }
+        _ if section.name() == ".debug_line" => facts.has_dwarf = true,
+        _ if section.name() == "sourceMappingURL" && facts.language == Language::Unknown => {
+            facts.language = Language::AssemblyScript;
+        }
+        _ => {}
+    }
+}
+
+fn language(producer: &str) -> Language {
+    let is = |word: &str| producer.to_ascii_lowercase().contains(word);
+    if is("rust") {
+        Language::Rust
+    } else if is("assemblyscript") {
+        Language::AssemblyScript
+    } else if is("tinygo") || producer == "Go" || is("go cmd") {
+        Language::Go
+    } else if is("zig") {
+        Language::Zig
+    } else if is("clang") || is("emscripten") || producer == "C11" || producer == "C_plus_plus_14" {
+        Language::C
+    } else {
+        Language::Unknown
+    }
+}
+
+/// The proposals used beyond [`ALLOWED_FEATURES`], none for most modules.
+fn disallowed_features(wasm: &[u8]) -> Result<Vec<String>, Malformed> {
+    let validates = |features: WasmFeatures| {
+        Validator::new_with_features(features)
+            .validate_all(wasm)
+            .map(|_types| ())
+    };
+    let Err(refusal) = validates(ALLOWED_FEATURES) else {
+        return Ok(Vec::new());
+    };
+    let everything = WasmFeatures::all();
+    if validates(everything).is_err() {
+        // Not wasm under any proposal: the stricter reader's words are about
+        // what the author wrote, the laxer one's about some proposal.
+        return Err(refusal.into());
+    }
+    if wasm.len() > NAME_FEATURES_BELOW_BYTES {
+        return Ok(vec![format!("unknown ({})", refusal.message())]);
+    }
+    let needed: BTreeSet<String> = everything
+        .difference(ALLOWED_FEATURES)
+        .iter_names()
+        .filter(|(_, feature)| validates(everything.difference(*feature)).is_err())
+        .map(|(name, _)| name.to_ascii_lowercase().replace('_', "-"))
+        .collect();
+    if needed.is_empty() {
+        return Ok(vec![format!("unknown ({})", refusal.message())]);
+    }
+    Ok(needed.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(text: &str) -> Facts {
+        inspect(&wat::parse_str(text).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn exports_and_imports_carry_their_types() {
+        let facts = facts(
+            r#"(module (import "env" "abort" (func (param i32 i32 i32 i32)))
+            (memory (export "memory") 1 2) (global (export "g") i32 (i32.const 0))
+            (func (export "f") (param i32 i32) (result i64) i64.const 0))"#,
+        );
+        assert_eq!(facts.imports[0].ty.to_string(), "func (i32, i32, i32, i32)");
+        assert_eq!(
+            facts.export("f").unwrap().ty.to_string(),
+            "func (i32, i32) -> i64"
+        );
+        assert_eq!(facts.export("g").unwrap().ty.to_string(), "global");
+        assert_eq!(facts.memories[0].maximum_pages, Some(2));
+    }
+
+    #[test]
+    fn disallowed_proposals_are_named() {
+        assert_eq!(
+            facts("(module (memory i64 1))").disallowed_features,
+            ["memory64"]
+        );
+        assert_eq!(
+            facts("(module (memory 1) (memory 1))").disallowed_features,
+            ["multi-memory"]
+        );
+        assert_eq!(
+            facts("(module (func (return_call 0)))").disallowed_features,
+            ["tail-call"]
+        );
+        assert!(facts("(component)").is_component);
+    }
+
+    #[test]
+    fn broken_bytes_say_where() {
+        let error = inspect(b"\0asm\x01\0\0\0\x01\x05").unwrap_err();
+        assert_eq!(error.offset, 10);
+    }
+
+    #[test]
+    fn complexity_is_read_before_anything_costs() {
+        let nested = format!(
+            "(module (func {} {}))",
+            "block ".repeat(40),
+            "end ".repeat(40)
+        );
+        assert_eq!(facts(&nested).complexity.deepest_nesting, 40);
+        let locals = format!("(module (func (local {})))", "i32 ".repeat(3000));
+        assert!(facts(&locals).complexity.is_over_a_limit());
+    }
+}

@@ -1,0 +1,115 @@
+//! What a guest may use, and where each number comes from.
+//!
+//! The same limits hold in every command: what would be killed in production
+//! is killed on the desk.
+
+use std::time::Duration;
+
+/// Wall clock for one call, alloc, handler and dealloc together. Contract 6.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_millis(100);
+/// Linear memory of one agent instance. Contract 6.
+pub const DEFAULT_MAX_MEMORY_BYTES: u64 = 64 << 20;
+/// Size of one answer. Contract 6.
+pub const DEFAULT_MAX_ANSWER_BYTES: u64 = 1 << 20;
+/// Size of one module file. Contract 6.
+pub const DEFAULT_MAX_MODULE_BYTES: u64 = 64 << 20;
+/// Compiling a module may take this long; a real 2 MB Go module takes seconds.
+pub const DEFAULT_MAX_COMPILE_TIME: Duration = Duration::from_secs(30);
+/// How long a caller waits for a free instance before the answer is overload.
+pub const DEFAULT_QUEUE_WAIT: Duration = Duration::from_millis(100);
+/// Instances of one module; the published agents' default.
+pub const DEFAULT_POOL_SIZE: usize = 4;
+/// More instances than this meet the kernel's default limit on memory maps
+/// (65 530, several for each instance).
+pub const MAX_POOL_SIZE: usize = 1024;
+
+/// Elements of one table.
+pub const MAX_TABLE_ELEMENTS: u64 = 10_000;
+/// Tables of one instance.
+pub const MAX_TABLES: usize = 4;
+/// Growth requests granted in one call; each costs a system call, and real
+/// allocators grow far less often.
+pub const MAX_GROWS_PER_CALL: u32 = 10_000;
+/// Native stack that wasm frames may use, wasmtime's default.
+pub const MAX_WASM_STACK_BYTES: usize = 512 << 10;
+/// Stack of every thread that calls guests: the wasm stack and 1.5 MiB for
+/// the host's own frames below and above it.
+pub const GUEST_THREAD_STACK_BYTES: usize = 2 << 20;
+/// Stack of compiling threads, which recurse with the nesting of the module.
+pub const COMPILE_THREAD_STACK_BYTES: usize = 16 << 20;
+
+/// Header operations in one answer. Contract 3.
+pub const MAX_HEADER_OPS: usize = 128;
+/// Bytes of names and values of all header operations. Contract 3.
+pub const MAX_HEADER_OPS_BYTES: usize = 64 << 10;
+/// A redirect's URL; RFC 9110 4.1 asks recipients to take 8000 octets.
+pub const MAX_REDIRECT_URL_BYTES: usize = 8_000;
+
+/// A pooled instance whose memory is past this share of the limit is replaced
+/// after its call, before a leaking guest meets the limit in mid-request.
+pub const RECYCLE_MEMORY_PERCENT: u64 = 75;
+
+/// Functions of one module, beyond what toolchains emit for a policy.
+pub const MAX_FUNCTIONS: u32 = 20_000;
+/// Bytes of one function body; compile time grows faster than linearly.
+pub const MAX_FUNCTION_BYTES: usize = 512 << 10;
+/// Locals of one function, parameters not counted.
+pub const MAX_LOCALS: u64 = 2_000;
+/// Blocks within blocks in one function.
+pub const MAX_NESTING: u32 = 1_000;
+/// Data segments, and element segments, of one module.
+pub const MAX_SEGMENTS: u32 = 10_000;
+
+/// What one call may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Wall clock for one call; also for one instantiation.
+    pub timeout: Duration,
+    /// Instructions for one call, none for no limit.
+    pub fuel: Option<u64>,
+    /// Linear memory of one instance, in bytes.
+    pub max_memory_bytes: u64,
+    /// Size of one answer, in bytes.
+    pub max_answer_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            timeout: DEFAULT_TIMEOUT,
+            fuel: None,
+            max_memory_bytes: DEFAULT_MAX_MEMORY_BYTES,
+            max_answer_bytes: DEFAULT_MAX_ANSWER_BYTES,
+        }
+    }
+}
+
+/// What loading one module may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadLimits {
+    /// Size of the file, and of the binary that text assembles to, in bytes.
+    pub max_module_bytes: u64,
+    /// Wall clock for compiling.
+    pub max_compile_time: Duration,
+}
+
+impl Default for LoadLimits {
+    fn default() -> Self {
+        Self {
+            max_module_bytes: DEFAULT_MAX_MODULE_BYTES,
+            max_compile_time: DEFAULT_MAX_COMPILE_TIME,
+        }
+    }
+}
+
+/// Whether an instance serves more than one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// Kept for the next call. The default of the agent ABI.
+    #[default]
+    Pooled,
+    /// One instance for each call.
+    Fresh,
+    /// Replaced after this many calls.
+    Recycle(u64),
+}

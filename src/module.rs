@@ -1,0 +1,255 @@
+//! From a file to a module that can be instantiated: the one way to load.
+//!
+//! In: a path. Steps, each of which can be asked for alone: [`read`] the bytes
+//! (bounded, never a pipe), `inspect` them, `check` the contract, compile under
+//! a time limit. Out: a [`Module`]. A precompiled file is never read: its
+//! native code could not be verified.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::abi::{Abi, AbiChoice};
+use crate::contract::{self, Linked, Verdict};
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::inspect::{Facts, inspect};
+use crate::limits::{Limits, LoadLimits};
+use crate::runner::{GuestAbort, HostState};
+
+/// A module's bytes, read and, if they were text, assembled.
+pub struct Source {
+    /// The file.
+    pub path: PathBuf,
+    /// The binary.
+    pub wasm: Vec<u8>,
+    /// `sha256:` and the hash of the file as it was read.
+    pub hash: String,
+}
+
+/// Reads a `.wasm` or `.wat` file; content decides which it is.
+///
+/// # Errors
+/// [`Error::Read`] where it cannot be read, [`Error::Malformed`] where it is
+/// too large, no regular file or no kind of module.
+pub fn read(path: &Path, limits: &LoadLimits) -> Result<Source, Error> {
+    let read_error = |source| Error::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let malformed = |message: String| Error::Malformed {
+        path: path.to_owned(),
+        message,
+    };
+    // Looked at before it is opened: opening a pipe waits for its writer.
+    let metadata = std::fs::metadata(path).map_err(read_error)?;
+    if !metadata.is_file() {
+        let kind = if metadata.is_dir() {
+            "a directory"
+        } else {
+            "not a regular file"
+        };
+        return Err(malformed(format!("expected a module file, found {kind}")));
+    }
+    let too_large = |found: u64| {
+        malformed(format!(
+            "expected at most {} bytes, found {found}; raise --max-module if that is right",
+            limits.max_module_bytes
+        ))
+    };
+    if metadata.len() > limits.max_module_bytes {
+        return Err(too_large(metadata.len()));
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| {
+            file.take(limits.max_module_bytes.saturating_add(1))
+                .read_to_end(&mut bytes)
+        })
+        .map_err(read_error)?;
+    if bytes.len() as u64 > limits.max_module_bytes {
+        return Err(too_large(bytes.len() as u64));
+    }
+    let hash = format!("sha256:{:x}", Sha256::digest(&bytes));
+    let wasm = assemble(bytes).map_err(malformed)?;
+    Ok(Source {
+        path: path.to_owned(),
+        wasm,
+        hash,
+    })
+}
+
+fn assemble(bytes: Vec<u8>) -> Result<Vec<u8>, String> {
+    let expected = "expected a wasm binary or wasm text";
+    if bytes.starts_with(b"\0asm") {
+        return Ok(bytes);
+    }
+    if bytes.is_empty() {
+        return Err(format!("{expected}, found an empty file"));
+    }
+    if bytes.starts_with(b"\x7fELF") {
+        return Err(format!(
+            "{expected}, found an ELF file; precompiled modules (.cwasm) are never loaded, give the .wasm"
+        ));
+    }
+    if bytes.starts_with(&[0x1f, 0x8b]) {
+        return Err(format!("{expected}, found gzip; unpack it first"));
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_not_text| {
+        let start: Vec<String> = bytes
+            .iter()
+            .take(4)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        format!("{expected}, found bytes {} at offset 0", start.join(" "))
+    })?;
+    if !text
+        .trim_start_matches('\u{feff}')
+        .trim_start()
+        .starts_with(['(', ';'])
+    {
+        return Err(format!("{expected}, found other text at line 1"));
+    }
+    wat::parse_str(text).map_err(|error| format!("the text does not assemble: {error}"))
+}
+
+/// What loading is asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LoadSettings {
+    /// Bounds of the file and of compiling it.
+    pub load: LoadLimits,
+    /// The limits its memory is held to.
+    pub limits: Limits,
+    /// The ABI it is held to.
+    pub abi: AbiChoice,
+}
+
+/// A compiled module that keeps the static contract.
+pub struct Module {
+    /// The file it came from.
+    pub path: PathBuf,
+    /// `sha256:` and the hash of the file.
+    pub hash: String,
+    /// What its bytes say.
+    pub facts: Facts,
+    /// The ABI it is called by.
+    pub abi: Abi,
+    /// Wall clock that compiling took.
+    pub compile_time: Duration,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) pre: wasmtime::InstancePre<HostState>,
+}
+
+/// A module that was read and judged, and not yet compiled.
+pub struct Candidate {
+    /// Its bytes.
+    pub source: Source,
+    /// What they say.
+    pub facts: Facts,
+    /// How they were judged.
+    pub verdict: Verdict,
+}
+
+impl Candidate {
+    /// Reads, inspects and judges a file.
+    ///
+    /// # Errors
+    /// Those of [`read`], and [`Error::Malformed`] with the offset where the
+    /// bytes stop being wasm. A broken contract is no error here.
+    pub fn read(path: &Path, settings: &LoadSettings) -> Result<Self, Error> {
+        let source = read(path, &settings.load)?;
+        let facts = inspect(&source.wasm).map_err(|broken| Error::Malformed {
+            path: path.to_owned(),
+            message: format!(
+                "not valid wasm at offset {:#x}: {}",
+                broken.offset, broken.message
+            ),
+        })?;
+        let verdict = contract::check(&facts, settings.abi, &settings.limits, &settings.load);
+        Ok(Self {
+            source,
+            facts,
+            verdict,
+        })
+    }
+
+    /// Compiles it, if no check failed.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where a check failed, [`Error::CompileTime`] where it
+    /// takes too long, [`Error::Host`] where the engine refuses.
+    pub fn compile(self, engine: &Arc<Engine>, limits: &LoadLimits) -> Result<Module, Error> {
+        let Source { path, wasm, hash } = self.source;
+        let (Some(abi), None) = (self.verdict.abi, self.verdict.failures().next()) else {
+            return Err(Error::Refused {
+                path,
+                problems: self.verdict.failures().cloned().collect(),
+            });
+        };
+        let started = Instant::now();
+        let compiled = engine.compile(wasm, limits.max_compile_time)?;
+        let compile_time = started.elapsed();
+        let Some(compiled) = compiled else {
+            return Err(Error::CompileTime {
+                path,
+                limit: limits.max_compile_time,
+            });
+        };
+        let pre = linker(engine, &self.facts)
+            .and_then(|linker| linker.instantiate_pre(&compiled))
+            .map_err(Error::host("cannot link the module"))?;
+        Ok(Module {
+            path,
+            hash,
+            facts: self.facts,
+            abi,
+            compile_time,
+            engine: Arc::clone(engine),
+            pre,
+        })
+    }
+}
+
+impl Module {
+    /// Reads, inspects, judges and compiles.
+    ///
+    /// # Errors
+    /// Each step's; [`Error::Refused`] lists every broken rule.
+    pub fn load(engine: &Arc<Engine>, path: &Path, settings: &LoadSettings) -> Result<Self, Error> {
+        Candidate::read(path, settings)?.compile(engine, &settings.load)
+    }
+
+    /// Whether the module exports this handler of its ABI.
+    #[must_use]
+    pub fn has_handler(&self, name: &str) -> bool {
+        self.facts.export(name).is_some()
+    }
+}
+
+/// Only what is imported is linked, and only what the contract names.
+fn linker(engine: &Engine, facts: &Facts) -> wasmtime::Result<wasmtime::Linker<HostState>> {
+    let mut linker = wasmtime::Linker::new(engine.wasm());
+    for import in &facts.imports {
+        match contract::linked(import) {
+            Some(Linked::Abort) => {
+                linker.func_wrap(
+                    &import.module,
+                    &import.name,
+                    |message: i32, file: i32, line: i32, column: i32| -> wasmtime::Result<()> {
+                        Err(wasmtime::Error::new(GuestAbort {
+                            message: message.cast_unsigned(),
+                            file: file.cast_unsigned(),
+                            line: line.cast_unsigned(),
+                            column: column.cast_unsigned(),
+                        }))
+                    },
+                )?;
+            }
+            None => {}
+        }
+    }
+    Ok(linker)
+}

@@ -1,0 +1,251 @@
+//! A bounded number of instances, lent out one call at a time.
+//!
+//! In: a module and how many calls may run at once. Out: a [`Lease`], within a
+//! bounded time. Invariant: an instance that is poisoned, worn out or not to
+//! be shared never comes back; the next lease makes a new one.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::fault::{Fault, FaultCode};
+use crate::limits::{
+    DEFAULT_POOL_SIZE, DEFAULT_QUEUE_WAIT, Isolation, Limits, RECYCLE_MEMORY_PERCENT,
+};
+use crate::module::Module;
+use crate::runner::Instance;
+
+/// How instances are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolSettings {
+    /// Calls that may run at once, and instances that may exist.
+    pub size: usize,
+    /// How long a caller waits for its turn.
+    pub wait: Duration,
+    /// Whether an instance serves more than one call.
+    pub isolation: Isolation,
+    /// What each call may use.
+    pub limits: Limits,
+}
+
+impl Default for PoolSettings {
+    fn default() -> Self {
+        Self {
+            size: DEFAULT_POOL_SIZE,
+            wait: DEFAULT_QUEUE_WAIT,
+            isolation: Isolation::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What became of the instances so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PoolCounts {
+    /// Instances made.
+    pub created: u64,
+    /// Dropped after a fault.
+    pub dropped_faulted: u64,
+    /// Dropped because their memory came near the limit.
+    pub dropped_memory: u64,
+    /// Dropped because the isolation asks for it.
+    pub dropped_isolation: u64,
+    /// Leases refused because none came free in time.
+    pub refused: u64,
+}
+
+/// A module's instances.
+pub struct Pool {
+    module: Arc<Module>,
+    settings: PoolSettings,
+    state: Mutex<State>,
+    freed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// The one used last is lent first: its memory is warm.
+    idle: Vec<Instance>,
+    leased: usize,
+    counts: PoolCounts,
+}
+
+impl Pool {
+    /// An empty pool; instances are made when they are first needed.
+    #[must_use]
+    pub fn new(module: Arc<Module>, settings: PoolSettings) -> Self {
+        Self {
+            module,
+            settings,
+            state: Mutex::default(),
+            freed: Condvar::new(),
+        }
+    }
+
+    /// The module whose instances these are.
+    #[must_use]
+    pub const fn module(&self) -> &Arc<Module> {
+        &self.module
+    }
+
+    /// How instances are kept.
+    #[must_use]
+    pub const fn settings(&self) -> &PoolSettings {
+        &self.settings
+    }
+
+    /// What became of the instances so far.
+    #[must_use]
+    pub fn counts(&self) -> PoolCounts {
+        self.lock().counts
+    }
+
+    /// Borrows an instance for one call, waiting for its turn.
+    ///
+    /// # Errors
+    /// A fault: `overload` where none came free in time, or what the module's
+    /// start did wrong.
+    pub fn lease(&self) -> Result<Lease<'_>, Box<Fault>> {
+        let mut state = self.lock();
+        if state.leased >= self.settings.size {
+            state = self.wait_for_turn(state)?;
+        }
+        state.leased += 1;
+        let idle = state.idle.pop();
+        drop(state);
+        // From here on dropping the turn gives the place back, come what may.
+        let mut lease = Lease {
+            pool: self,
+            instance: idle,
+        };
+        if lease.instance.is_none() {
+            lease.instance = Some(Instance::new(&self.module, self.settings.limits)?);
+            self.lock().counts.created += 1;
+        }
+        Ok(lease)
+    }
+
+    fn wait_for_turn<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+    ) -> Result<MutexGuard<'a, State>, Box<Fault>> {
+        let until = Instant::now() + self.settings.wait;
+        loop {
+            if state.leased < self.settings.size {
+                return Ok(state);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                state.counts.refused += 1;
+                return Err(Box::new(Fault::new(
+                    FaultCode::Overload,
+                    format!(
+                        "no instance of {} came free within {:?}",
+                        self.settings.size, self.settings.wait
+                    ),
+                )));
+            }
+            state = self
+                .freed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// Nothing in the state can be half-changed by a panic, so one elsewhere
+    /// does not end the pool.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end_lease(&self, instance: Option<Instance>) {
+        // A panic in mid-call leaves the instance in an unknown state.
+        let fate = match &instance {
+            Some(instance) if !std::thread::panicking() => self.fate(instance),
+            _ => Fate::Faulted,
+        };
+        let mut state = self.lock();
+        state.leased -= 1;
+        let counts = &mut state.counts;
+        let dropped = match fate {
+            Fate::Kept => None,
+            Fate::Faulted => Some(&mut counts.dropped_faulted),
+            Fate::MemoryFull => Some(&mut counts.dropped_memory),
+            Fate::Isolated => Some(&mut counts.dropped_isolation),
+        };
+        let gone = match dropped {
+            None => {
+                state.idle.extend(instance);
+                None
+            }
+            Some(count) => {
+                *count += u64::from(instance.is_some());
+                instance
+            }
+        };
+        drop(state);
+        self.freed.notify_one();
+        // Unmapping takes its time and needs no lock.
+        drop(gone);
+    }
+
+    fn fate(&self, instance: &Instance) -> Fate {
+        let limit = self.settings.limits.max_memory_bytes;
+        if instance.poison().is_some() {
+            Fate::Faulted
+        } else if match self.settings.isolation {
+            Isolation::Pooled => false,
+            Isolation::Fresh => true,
+            Isolation::Recycle(calls) => instance.calls() >= calls,
+        } {
+            Fate::Isolated
+        } else if instance.memory_bytes() > limit / 100 * RECYCLE_MEMORY_PERCENT {
+            Fate::MemoryFull
+        } else {
+            Fate::Kept
+        }
+    }
+}
+
+enum Fate {
+    Kept,
+    Faulted,
+    MemoryFull,
+    Isolated,
+}
+
+/// A borrowed instance.
+pub struct Lease<'a> {
+    pool: &'a Pool,
+    /// None only while it is being made.
+    instance: Option<Instance>,
+}
+
+impl Deref for Lease<'_> {
+    type Target = Instance;
+
+    #[expect(
+        clippy::expect_used,
+        reason = "lease() hands out no lease without an instance"
+    )]
+    fn deref(&self) -> &Instance {
+        self.instance.as_ref().expect("a lease has an instance")
+    }
+}
+
+impl DerefMut for Lease<'_> {
+    #[expect(
+        clippy::expect_used,
+        reason = "lease() hands out no lease without an instance"
+    )]
+    fn deref_mut(&mut self) -> &mut Instance {
+        self.instance.as_mut().expect("a lease has an instance")
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        self.pool.end_lease(self.instance.take());
+    }
+}

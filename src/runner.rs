@@ -1,0 +1,579 @@
+//! One guest call under limits: the only place that runs guest code.
+//!
+//! In: an [`Instance`] and input JSON. Out: the answer's bytes or a
+//! [`Fault`], with what the call cost. Every value a guest returns is taken as
+//! unsigned and range-checked before it is used. Invariant: an instance that
+//! trapped or broke a limit says so, and is never called again.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wasmtime::{Memory, Store, Trap, TypedFunc, UpdateDeadline, WasmBacktrace};
+
+use crate::fault::{Fault, FaultCode, Frame, printable};
+use crate::limits::{
+    GUEST_THREAD_STACK_BYTES, Limits, MAX_GROWS_PER_CALL, MAX_TABLE_ELEMENTS, MAX_TABLES,
+};
+use crate::module::Module;
+
+/// A thread builder with a stack that any guest call fits on, whatever the
+/// system's or the environment's default is.
+///
+/// Invariant: guests are called on such threads only. wasmtime aborts the
+/// process where a guest's stack does not fit on its thread's.
+pub fn guest_thread(name: &str) -> std::thread::Builder {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(GUEST_THREAD_STACK_BYTES)
+}
+
+/// Runs `work` on a guest thread and hands back what it returns; a panic in it
+/// goes on in the caller.
+///
+/// # Errors
+/// When the system has no room for a thread.
+pub fn on_guest_thread<T: Send>(work: impl FnOnce() -> T + Send) -> std::io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = guest_thread("guest").spawn_scoped(scope, work)?;
+        thread
+            .join()
+            .map_or_else(|panic| std::panic::resume_unwind(panic), Ok)
+    })
+}
+
+/// What one call cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cost {
+    /// Instructions, where the engine counts them.
+    pub fuel: Option<u64>,
+    /// Wall clock for alloc, handler and dealloc together.
+    pub time: Duration,
+    /// Bytes of input JSON.
+    pub input_bytes: u64,
+    /// Bytes of the answer.
+    pub answer_bytes: u64,
+    /// Linear memory after the call, in bytes.
+    pub memory_bytes: u64,
+    /// How much of it this call added.
+    pub grown_bytes: u64,
+}
+
+/// What a handler returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RawAnswer<'a> {
+    /// Nothing.
+    Empty,
+    /// Bytes, copied out of the guest.
+    Bytes(&'a [u8]),
+}
+
+/// One guest call: its result and its price.
+pub struct Called<'a> {
+    /// The answer, or what went wrong.
+    pub result: Result<RawAnswer<'a>, Fault>,
+    /// What it cost.
+    pub cost: Cost,
+}
+
+/// What the host knows of one store.
+pub(crate) struct HostState {
+    max_memory_bytes: usize,
+    deadline: Instant,
+    grows: u32,
+    /// A growth was refused since the call began.
+    refused_growth: bool,
+}
+
+impl wasmtime::ResourceLimiter for HostState {
+    fn memory_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        self.grows += 1;
+        let granted = desired <= self.max_memory_bytes && self.grows <= MAX_GROWS_PER_CALL;
+        self.refused_growth |= !granted;
+        Ok(granted)
+    }
+
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        // Beyond the module's own maximum, or no memory left on this machine.
+        self.refused_growth = true;
+        Ok(())
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        self.grows += 1;
+        let granted = desired as u64 <= MAX_TABLE_ELEMENTS && self.grows <= MAX_GROWS_PER_CALL;
+        self.refused_growth |= !granted;
+        Ok(granted)
+    }
+
+    fn instances(&self) -> usize {
+        1
+    }
+
+    fn tables(&self) -> usize {
+        MAX_TABLES
+    }
+
+    fn memories(&self) -> usize {
+        1
+    }
+}
+
+/// `env.abort` was called; the arguments are addresses in the guest.
+#[derive(Debug)]
+pub(crate) struct GuestAbort {
+    pub(crate) message: u32,
+    pub(crate) file: u32,
+    pub(crate) line: u32,
+    pub(crate) column: u32,
+}
+
+impl fmt::Display for GuestAbort {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("the guest called env.abort")
+    }
+}
+
+impl std::error::Error for GuestAbort {}
+
+/// One live copy of a module, alone in its store.
+pub struct Instance {
+    store: Store<HostState>,
+    memory: Memory,
+    alloc: TypedFunc<i32, i32>,
+    dealloc: TypedFunc<(i32, i32), ()>,
+    /// In the order of the ABI's handlers.
+    handlers: Vec<Option<TypedFunc<(i32, i32), i64>>>,
+    module: Arc<Module>,
+    limits: Limits,
+    calls: u64,
+    poison: Option<FaultCode>,
+    // Kept from call to call, so that a call allocates nothing.
+    input: Vec<u8>,
+    answer: Vec<u8>,
+}
+
+impl Instance {
+    /// Makes an instance and runs its start function and `_initialize`, under
+    /// one deadline and one tank of fuel for both.
+    ///
+    /// # Errors
+    /// The fault that ended it.
+    pub fn new(module: &Arc<Module>, limits: Limits) -> Result<Self, Box<Fault>> {
+        let state = HostState {
+            max_memory_bytes: usize::try_from(limits.max_memory_bytes).unwrap_or(usize::MAX),
+            deadline: Instant::now(),
+            grows: 0,
+            refused_growth: false,
+        };
+        let mut store = Store::new(module.engine.wasm(), state);
+        store.limiter(|state| state);
+        // Reads host data only: the store must not be touched here.
+        store.epoch_deadline_callback(|context| {
+            Ok(if Instant::now() >= context.data().deadline {
+                UpdateDeadline::Interrupt
+            } else {
+                UpdateDeadline::Continue(1)
+            })
+        });
+        let _running = module.engine.running();
+        arm(&mut store, &limits)?;
+        let made = Self::instantiate(module, &mut store);
+        match made {
+            Ok((memory, alloc, dealloc, handlers)) => Ok(Self {
+                store,
+                memory,
+                alloc,
+                dealloc,
+                handlers,
+                module: Arc::clone(module),
+                limits,
+                calls: 0,
+                poison: None,
+                input: Vec::new(),
+                answer: Vec::new(),
+            }),
+            Err(error) => Err(Box::new(fault_of(&error, &store, None, "while starting"))),
+        }
+    }
+
+    #[expect(
+        clippy::type_complexity,
+        reason = "the parts of one Instance, taken apart at once"
+    )]
+    fn instantiate(
+        module: &Module,
+        store: &mut Store<HostState>,
+    ) -> wasmtime::Result<(
+        Memory,
+        TypedFunc<i32, i32>,
+        TypedFunc<(i32, i32), ()>,
+        Vec<Option<TypedFunc<(i32, i32), i64>>>,
+    )> {
+        let instance = module.pre.instantiate(&mut *store)?;
+        if let Ok(initialize) = instance.get_typed_func::<(), ()>(&mut *store, "_initialize") {
+            initialize.call(&mut *store, ())?;
+        }
+        let memory = instance
+            .get_memory(&mut *store, "memory")
+            .ok_or_else(|| wasmtime::Error::msg("no exported memory"))?;
+        let alloc = instance.get_typed_func(&mut *store, "alloc")?;
+        let dealloc = instance.get_typed_func(&mut *store, "dealloc")?;
+        let mut handlers = Vec::new();
+        for name in module.abi.handlers() {
+            handlers.push(if module.has_handler(name) {
+                Some(instance.get_typed_func(&mut *store, name)?)
+            } else {
+                None
+            });
+        }
+        Ok((memory, alloc, dealloc, handlers))
+    }
+
+    /// Calls one handler, an index into the ABI's list, on the input JSON that
+    /// `write` appends to an empty buffer.
+    ///
+    /// A handler the module lacks answers nothing; callers do not come that far.
+    pub fn call(&mut self, handler: usize, write: impl FnOnce(&mut Vec<u8>)) -> Called<'_> {
+        self.input.clear();
+        write(&mut self.input);
+        self.calls += 1;
+        self.answer.clear();
+        let module = Arc::clone(&self.module);
+        let running = module.engine.running();
+        let memory_before = self.memory.data_size(&self.store);
+        let started = Instant::now();
+        let result = match arm(&mut self.store, &self.limits) {
+            Ok(()) => self.run(handler),
+            Err(fault) => Err(*fault),
+        };
+        let time = started.elapsed();
+        drop(running);
+        let memory_after = self.memory.data_size(&self.store);
+        let cost = Cost {
+            fuel: self.fuel_used(),
+            time,
+            input_bytes: self.input.len() as u64,
+            answer_bytes: self.answer.len() as u64,
+            memory_bytes: memory_after as u64,
+            grown_bytes: memory_after.saturating_sub(memory_before) as u64,
+        };
+        if let Err(fault) = &result
+            && fault.code.poisons()
+        {
+            self.poison.get_or_insert(fault.code);
+        }
+        let result = result.map(|has_answer| {
+            if has_answer {
+                RawAnswer::Bytes(&self.answer)
+            } else {
+                RawAnswer::Empty
+            }
+        });
+        Called { result, cost }
+    }
+
+    /// Whether there is an answer in `self.answer`.
+    fn run(&mut self, handler: usize) -> Result<bool, Fault> {
+        let Some(Some(handler)) = self.handlers.get(handler).cloned() else {
+            return Ok(false);
+        };
+        let input = self.write_input()?;
+        let packed = match handler.call(&mut self.store, input) {
+            Ok(packed) => packed.cast_unsigned(),
+            Err(error) => return Err(self.fault(&error, "in the handler")),
+        };
+        let (ptr, len) = unpack(packed);
+        let has_answer = len != 0 && (ptr != 0 || self.module.abi.reads_address_zero());
+        if has_answer {
+            self.read_answer(ptr, len)?;
+        }
+        // The answer stands whatever becomes of giving memory back.
+        let given_back = self.give_back(input).and_then(|()| {
+            if has_answer {
+                self.give_back((ptr.cast_signed(), len.cast_signed()))
+            } else {
+                Ok(())
+            }
+        });
+        if let Err(fault) = given_back {
+            self.poison.get_or_insert(fault.code);
+        }
+        Ok(has_answer)
+    }
+
+    fn write_input(&mut self) -> Result<(i32, i32), Fault> {
+        let len = i32::try_from(self.input.len()).map_err(|_too_large| {
+            Fault::new(
+                FaultCode::BadEvent("too-large"),
+                "the event's input JSON must be below 2 GiB",
+            )
+        })?;
+        let ptr = match self.alloc.call(&mut self.store, len) {
+            Ok(ptr) => ptr,
+            Err(error) => return Err(self.fault(&error, "in alloc")),
+        };
+        if ptr == 0 && len != 0 {
+            return Err(Fault::new(
+                FaultCode::AllocNull,
+                format!("alloc({len}) must return an address, found 0"),
+            ));
+        }
+        let memory = self.memory.data_mut(&mut self.store);
+        let size = memory.len();
+        let target =
+            range(ptr.cast_unsigned(), len.cast_unsigned()).and_then(|range| memory.get_mut(range));
+        match target {
+            Some(target) => {
+                target.copy_from_slice(&self.input);
+                Ok((ptr, len))
+            }
+            None => Err(Fault::new(
+                FaultCode::AllocOutOfBounds,
+                format!(
+                    "alloc({len}) must return a range inside memory of {size} bytes, found {:#x}",
+                    ptr.cast_unsigned()
+                ),
+            )),
+        }
+    }
+
+    /// Copies the answer out, after both its place and its size were checked.
+    fn read_answer(&mut self, ptr: u32, len: u32) -> Result<(), Fault> {
+        let memory = self.memory.data(&self.store);
+        let Some(bytes) = range(ptr, len).and_then(|range| memory.get(range)) else {
+            return Err(Fault::new(
+                FaultCode::BadAnswer("out-of-bounds"),
+                format!(
+                    "the answer must lie inside memory of {} bytes, found {len} bytes at {ptr:#x}",
+                    memory.len()
+                ),
+            ));
+        };
+        if u64::from(len) > self.limits.max_answer_bytes {
+            return Err(Fault::new(
+                FaultCode::AnswerLimit,
+                format!(
+                    "the answer must have at most {} bytes, found {len}",
+                    self.limits.max_answer_bytes
+                ),
+            ));
+        }
+        self.answer.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn give_back(&mut self, range: (i32, i32)) -> Result<(), Fault> {
+        match self.dealloc.call(&mut self.store, range) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.fault(&error, "in dealloc")),
+        }
+    }
+
+    fn fault(&self, error: &wasmtime::Error, stage: &str) -> Fault {
+        fault_of(error, &self.store, Some(self.memory), stage)
+    }
+
+    fn fuel_used(&self) -> Option<u64> {
+        let left = self.store.get_fuel().ok()?;
+        Some(self.limits.fuel.unwrap_or(u64::MAX) - left)
+    }
+
+    /// The bytes of the last answer, as the guest gave them.
+    #[must_use]
+    pub fn last_answer(&self) -> &[u8] {
+        &self.answer
+    }
+
+    /// The fault after which this instance must not be called again.
+    #[must_use]
+    pub const fn poison(&self) -> Option<FaultCode> {
+        self.poison
+    }
+
+    /// Calls made on this instance.
+    #[must_use]
+    pub const fn calls(&self) -> u64 {
+        self.calls
+    }
+
+    /// Linear memory now, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory.data_size(&self.store) as u64
+    }
+}
+
+/// Winds up the limits of one call or one start.
+fn arm(store: &mut Store<HostState>, limits: &Limits) -> Result<(), Box<Fault>> {
+    let state = store.data_mut();
+    state.grows = 0;
+    state.refused_growth = false;
+    state.deadline = Instant::now() + limits.timeout;
+    store.set_epoch_deadline(1);
+    match (store.set_fuel(limits.fuel.unwrap_or(u64::MAX)), limits.fuel) {
+        // An engine that counts no fuel refuses it, which is right without a limit.
+        (Ok(()), _) | (Err(_), None) => Ok(()),
+        (Err(error), Some(_)) => Err(Box::new(Fault::new(
+            FaultCode::Internal,
+            format!("a fuel limit on an engine that counts none: {error}"),
+        ))),
+    }
+}
+
+const fn unpack(packed: u64) -> (u32, u32) {
+    let [a, b, c, d, e, f, g, h] = packed.to_be_bytes();
+    (
+        u32::from_be_bytes([a, b, c, d]),
+        u32::from_be_bytes([e, f, g, h]),
+    )
+}
+
+/// `ptr..ptr + len`, where that does not wrap on this machine.
+fn range(ptr: u32, len: u32) -> Option<std::ops::Range<usize>> {
+    let start = usize::try_from(ptr).ok()?;
+    let end = start.checked_add(usize::try_from(len).ok()?)?;
+    Some(start..end)
+}
+
+/// Sorts an engine error by its type, never by its text.
+fn fault_of(
+    error: &wasmtime::Error,
+    store: &Store<HostState>,
+    memory: Option<Memory>,
+    stage: &str,
+) -> Fault {
+    let state = store.data();
+    let mut fault = if let Some(abort) = error.downcast_ref::<GuestAbort>() {
+        let text = |address| {
+            memory
+                .and_then(|memory| utf16_at(memory.data(store), address))
+                .unwrap_or_else(|| "no message".to_owned())
+        };
+        Fault::new(
+            FaultCode::Trap("abort"),
+            format!(
+                "abort {stage}: {} at {}:{}:{}",
+                text(abort.message),
+                text(abort.file),
+                abort.line,
+                abort.column
+            ),
+        )
+    } else if let Some(trap) = error.downcast_ref::<Trap>() {
+        trap_fault(*trap, state, stage)
+    } else if state.refused_growth {
+        Fault::new(
+            FaultCode::MemoryLimit,
+            format!(
+                "more than {} bytes of memory {stage}",
+                state.max_memory_bytes
+            ),
+        )
+    } else {
+        Fault::new(FaultCode::Internal, format!("{stage}: {error:#}"))
+    };
+    if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
+        fault.backtrace = backtrace.frames().iter().map(frame).collect();
+    }
+    fault
+}
+
+fn trap_fault(trap: Trap, state: &HostState, stage: &str) -> Fault {
+    let code = match trap {
+        Trap::OutOfFuel => FaultCode::Fuel,
+        Trap::Interrupt => FaultCode::Deadline,
+        _ if state.refused_growth => FaultCode::MemoryLimit,
+        Trap::StackOverflow => FaultCode::Trap("stack-overflow"),
+        Trap::MemoryOutOfBounds => FaultCode::Trap("out-of-bounds"),
+        Trap::TableOutOfBounds => FaultCode::Trap("table-out-of-bounds"),
+        Trap::IndirectCallToNull => FaultCode::Trap("null-call"),
+        Trap::BadSignature => FaultCode::Trap("bad-signature"),
+        Trap::IntegerOverflow => FaultCode::Trap("integer-overflow"),
+        Trap::IntegerDivisionByZero => FaultCode::Trap("divide-by-zero"),
+        Trap::BadConversionToInteger => FaultCode::Trap("bad-conversion"),
+        Trap::UnreachableCodeReached => FaultCode::Trap("unreachable"),
+        _ => FaultCode::Trap("other"),
+    };
+    let detail = match code {
+        FaultCode::Deadline => format!("still running after its deadline {stage}"),
+        FaultCode::Fuel => format!("used up its fuel {stage}"),
+        FaultCode::MemoryLimit => format!(
+            "a growth beyond {} bytes, or of too many, was refused; then {trap} {stage}",
+            state.max_memory_bytes
+        ),
+        _ => format!("{trap} {stage}"),
+    };
+    Fault::new(code, detail)
+}
+
+fn frame(frame: &wasmtime::FrameInfo) -> Frame {
+    let symbol = frame.symbols().first();
+    let name = symbol
+        .and_then(wasmtime::FrameSymbol::name)
+        .or_else(|| frame.func_name());
+    Frame {
+        function: name.map_or_else(
+            || format!("func[{}]", frame.func_index()),
+            |name| printable(&format!("{:#}", rustc_demangle::demangle(name)), 200),
+        ),
+        location: symbol.and_then(|symbol| {
+            let file = printable(symbol.file()?, 200);
+            Some(match (symbol.line(), symbol.column()) {
+                (Some(line), Some(column)) => format!("{file}:{line}:{column}"),
+                (Some(line), None) => format!("{file}:{line}"),
+                _ => file,
+            })
+        }),
+        wasm_offset: frame.module_offset().map(|offset| offset as u64),
+    }
+}
+
+/// An AssemblyScript string: UTF-16, its length in bytes before it.
+fn utf16_at(memory: &[u8], address: u32) -> Option<String> {
+    const MAX_BYTES: u32 = 1024;
+    let header = range(address.checked_sub(4)?, 4)?;
+    let bytes = u32::from_le_bytes(memory.get(header)?.try_into().ok()?).min(MAX_BYTES);
+    let units: Vec<u16> = memory
+        .get(range(address, bytes)?)?
+        .chunks_exact(2)
+        .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
+        .collect();
+    (address != 0).then(|| printable(&String::from_utf16_lossy(&units), 256))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Both halves of an answer are unsigned, and no range wraps.
+        #[test]
+        fn any_packed_value_is_a_checked_range(packed in any::<u64>(), size in 0..100_000_u64) {
+            let (ptr, len) = unpack(packed);
+            prop_assert_eq!((u64::from(ptr) << 32) | u64::from(len), packed);
+            let memory = vec![0_u8; usize::try_from(size).unwrap()];
+            let found = range(ptr, len).and_then(|range| memory.get(range));
+            prop_assert_eq!(found.is_some(), u64::from(ptr) + u64::from(len) <= size);
+        }
+
+        /// A broken abort message is no message, never a panic.
+        #[test]
+        fn any_abort_address_is_safe(address in any::<u32>(), memory in prop::collection::vec(any::<u8>(), 0..64)) {
+            let _ = utf16_at(&memory, address);
+            let _ = utf16_at(&memory, address % 70);
+        }
+    }
+}
