@@ -10,12 +10,13 @@ use crate::abi::agent::{HeaderNames, write_input};
 use crate::abi::answer::{AnswerPolicy, CheckedAnswer, check_answer};
 use crate::abi::handler_name;
 use crate::decision::{Answer, FailurePolicy, decide};
+use crate::error::Error;
 use crate::event::Event;
 use crate::fault::{Fault, FaultCode};
 use crate::module::Module;
 use crate::pool::{Pool, PoolSettings};
 use crate::response::AgentResponse;
-use crate::runner::{Cost, Instance, RawAnswer};
+use crate::runner::{Cost, Instance, RawAnswer, on_guest_thread};
 
 /// How an agent answers.
 #[derive(Debug, Clone, Default)]
@@ -59,6 +60,23 @@ impl Agent {
         }
     }
 
+    /// Makes the first instance, so that a module whose start fails is refused
+    /// before the first event rather than at it.
+    ///
+    /// # Errors
+    /// [`Error::Start`] with what the start did wrong.
+    pub fn start(&self) -> Result<(), Error> {
+        let started =
+            on_guest_thread(|| self.pool.lease().map(drop)).map_err(|source| Error::Host {
+                what: "cannot start a thread",
+                source: source.into(),
+            })?;
+        started.map_err(|fault| Error::Start {
+            path: self.pool.module().path.clone(),
+            fault,
+        })
+    }
+
     /// The pool, for its counts.
     #[must_use]
     pub const fn pool(&self) -> &Pool {
@@ -76,13 +94,6 @@ impl Agent {
     /// Must run on a [`guest_thread`](crate::runner::guest_thread).
     #[must_use]
     pub fn handle(&self, event: &Event) -> Handled {
-        self.handle_spelled(event, self.settings.header_names)
-    }
-
-    /// The same with header names spelled otherwise, to find out whether the
-    /// module would then decide otherwise.
-    #[must_use]
-    pub fn handle_spelled(&self, event: &Event, names: HeaderNames) -> Handled {
         if !self.pool.module().has_handler(handler_name(event.kind())) {
             return self.decided(Ok(Answer::NotCalled), None, Vec::new());
         }
@@ -90,8 +101,12 @@ impl Agent {
             self.pool.lease().map_or_else(
                 |fault| (Err(*fault), None),
                 |mut lease| {
-                    let (result, cost) =
-                        call_event(&mut lease, event, names, &self.settings.answer_policy);
+                    let (result, cost) = call_event(
+                        &mut lease,
+                        event,
+                        self.settings.header_names,
+                        &self.settings.answer_policy,
+                    );
                     (result, Some(cost))
                 },
             )

@@ -19,6 +19,8 @@ pub const PAGE_BYTES: u64 = 64 << 10;
 pub enum CheckStatus {
     /// As it should be.
     Pass,
+    /// Not looked at, because of what was found before.
+    Skip,
     /// Allowed, and likely to hurt one day.
     Warn,
     /// The contract is broken.

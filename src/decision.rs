@@ -20,6 +20,17 @@ pub enum FailurePolicy {
     Open,
 }
 
+impl FailurePolicy {
+    /// The name in reports and logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "fail-closed",
+            Self::Open => "fail-open",
+        }
+    }
+}
+
 /// A checked answer, before the failure policy is asked.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {

@@ -20,6 +20,8 @@ use crate::limits::{
     COMPILE_THREAD_STACK_BYTES, MAX_TABLE_ELEMENTS, MAX_TABLES, MAX_WASM_STACK_BYTES,
 };
 
+/// The engine's name and version; fuel may differ from one to the next.
+pub const VERSION: &str = "wasmtime 48.0.8";
 /// How often a running guest's deadline is looked at.
 pub const TICK: Duration = Duration::from_millis(1);
 /// Ticks without a running guest before the clock goes to sleep.

@@ -113,3 +113,13 @@ pub enum Isolation {
     /// Replaced after this many calls.
     Recycle(u64),
 }
+
+impl std::fmt::Display for Isolation {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Pooled => out.write_str("pooled"),
+            Self::Fresh => out.write_str("fresh"),
+            Self::Recycle(calls) => write!(out, "recycle={calls}"),
+        }
+    }
+}

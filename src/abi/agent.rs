@@ -31,6 +31,16 @@ pub enum HeaderNames {
 }
 
 impl HeaderNames {
+    /// The name on the command line and in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Lower => "lower",
+            Self::Canonical => "canonical",
+            Self::AsWritten => "as-written",
+        }
+    }
+
     fn spell(self, name: &str) -> Cow<'_, str> {
         match self {
             Self::AsWritten => Cow::Borrowed(name),

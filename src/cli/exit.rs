@@ -1,0 +1,47 @@
+//! Exit codes: one exhaustive match from errors and verdicts.
+
+use wasm_agent_kit::error::Error;
+use wasm_agent_kit::report::Verdict;
+
+/// All is well.
+pub(crate) const OK: u8 = 0;
+/// We worked, the module did not.
+pub(crate) const FAILED: u8 = 1;
+/// The command line cannot be carried out; nothing was started.
+pub(crate) const USAGE: u8 = 2;
+/// An input is unreadable or malformed.
+pub(crate) const UNREADABLE: u8 = 3;
+/// Nothing was checked. Never green.
+pub(crate) const NOTHING_CHECKED: u8 = 4;
+
+/// The list at the end of each command's help.
+pub(crate) const HELP: &str = "Exit status:
+  0  all is well
+  1  we worked, the module did not: contract broken, expectation missed, fault
+  2  usage: nothing was started
+  3  an input is unreadable or malformed
+  4  nothing was checked";
+
+/// The exit code of a finished operation.
+pub(crate) const fn of_verdict(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Passed => OK,
+        Verdict::Failed => FAILED,
+        Verdict::Unreadable => UNREADABLE,
+        Verdict::NothingChecked => NOTHING_CHECKED,
+    }
+}
+
+/// The exit code of an operation that could not be done.
+pub(crate) fn of_error(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<Error>() {
+        Some(Error::Refused { .. } | Error::Start { .. } | Error::CompileTime { .. }) => FAILED,
+        Some(Error::Usage(_)) => USAGE,
+        Some(Error::NothingChecked(_)) => NOTHING_CHECKED,
+        Some(
+            Error::Read { .. } | Error::Write { .. } | Error::Malformed { .. } | Error::Host { .. },
+        ) => UNREADABLE,
+        // The enum may grow; what is new is no success.
+        Some(_) | None => UNREADABLE,
+    }
+}

@@ -1,0 +1,311 @@
+//! The command line: arguments to settings, reports to bytes.
+//!
+//! One file a command, each of them `Args` and `exec`; nothing here decides
+//! anything about a guest.
+
+#![expect(
+    clippy::doc_markdown,
+    reason = "doc comments here are help texts, read in a terminal"
+)]
+
+pub(crate) mod exit;
+pub(crate) mod render;
+mod run;
+mod validate;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use wasm_agent_kit::abi::agent::HeaderNames;
+use wasm_agent_kit::abi::answer::AnswerPolicy;
+use wasm_agent_kit::abi::{Abi, AbiChoice};
+use wasm_agent_kit::limits::{
+    DEFAULT_MAX_ANSWER_BYTES, DEFAULT_MAX_COMPILE_TIME, DEFAULT_MAX_MEMORY_BYTES,
+    DEFAULT_MAX_MODULE_BYTES, DEFAULT_TIMEOUT, Isolation, Limits, LoadLimits,
+};
+use wasm_agent_kit::module::LoadSettings;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// Test and operate the WebAssembly modules that decide about HTTP traffic
+/// behind a Sentinel or Zentinel reverse proxy.
+#[derive(Debug, Parser)]
+#[command(name = "wasm-agent", version, styles = STYLES, max_term_width = 100)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    /// When to colour output; NO_COLOR and CLICOLOR_FORCE are honoured too
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    pub(crate) color: Color,
+
+    /// More log lines on standard error; twice for all (RUST_LOG wins)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// When to colour output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Check that modules keep the contract: exports, types, imports, behaviour
+    Validate(validate::ValidateArgs),
+    /// Feed fixtures to a module, print its decisions and check them
+    Run(run::RunArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the command and says how the process is to exit.
+pub(crate) fn exec(cli: &Cli) -> anyhow::Result<u8> {
+    let style = render::human::Style::of_stdout(cli.color);
+    match &cli.command {
+        Command::Validate(args) => validate::exec(args, style),
+        Command::Run(args) => run::exec(args, style),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(
+                *shell,
+                &mut <Cli as clap::CommandFactory>::command(),
+                "wasm-agent",
+                &mut script,
+            );
+            render::to_stdout(|out| out.write_all(&script));
+            Ok(exit::OK)
+        }
+    }
+}
+
+/// What a guest may use and how it is called; the same flags everywhere.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Guest")]
+pub(crate) struct GuestArgs {
+    /// Wall clock for one call, alloc, handler and dealloc together
+    #[arg(long, value_name = "TIME", default_value_t = TimeArg(DEFAULT_TIMEOUT))]
+    timeout: TimeArg,
+
+    /// Instructions for one call [default: no limit]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    fuel: Option<u64>,
+
+    /// Linear memory of one instance
+    #[arg(long, value_name = "SIZE", value_parser = size_of_a_page_or_more, default_value_t = ByteSize(DEFAULT_MAX_MEMORY_BYTES))]
+    max_memory: ByteSize,
+
+    /// Size of one answer
+    #[arg(long, value_name = "SIZE", default_value_t = ByteSize(DEFAULT_MAX_ANSWER_BYTES))]
+    max_answer: ByteSize,
+
+    /// Size of a module file
+    #[arg(long, value_name = "SIZE", default_value_t = ByteSize(DEFAULT_MAX_MODULE_BYTES))]
+    max_module: ByteSize,
+
+    /// Wall clock for compiling a module
+    #[arg(long, value_name = "TIME", default_value_t = TimeArg(DEFAULT_MAX_COMPILE_TIME))]
+    max_compile_time: TimeArg,
+
+    /// Whether an instance serves more than one call: pooled, fresh or recycle=N
+    #[arg(long, value_name = "MODE", value_parser = isolation, default_value = "pooled")]
+    isolation: Isolation,
+
+    /// Spelling of header names for the module; released proxies send lower case
+    #[arg(long, value_enum, default_value_t = HeaderNamesArg::Lower)]
+    header_names: HeaderNamesArg,
+
+    /// A framing header (host, content-length, …) that the module may set; repeatable
+    #[arg(long, value_name = "NAME")]
+    allow_header: Vec<String>,
+
+    /// The ABI to hold the module to
+    #[arg(long, value_enum, default_value_t = AbiArg::Auto)]
+    abi: AbiArg,
+}
+
+impl GuestArgs {
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            timeout: self.timeout.0,
+            fuel: self.fuel,
+            max_memory_bytes: self.max_memory.as_u64(),
+            max_answer_bytes: self.max_answer.as_u64(),
+        }
+    }
+
+    pub(crate) fn load(&self) -> LoadSettings {
+        LoadSettings {
+            load: LoadLimits {
+                max_module_bytes: self.max_module.as_u64(),
+                max_compile_time: self.max_compile_time.0,
+            },
+            limits: self.limits(),
+            abi: match self.abi {
+                AbiArg::Auto => AbiChoice::Auto,
+                AbiArg::Agent => AbiChoice::Only(Abi::Agent),
+                AbiArg::Hook => AbiChoice::Only(Abi::Hook),
+            },
+        }
+    }
+
+    pub(crate) const fn isolation(&self) -> Isolation {
+        self.isolation
+    }
+
+    pub(crate) const fn header_names(&self) -> HeaderNames {
+        match self.header_names {
+            HeaderNamesArg::Lower => HeaderNames::Lower,
+            HeaderNamesArg::Canonical => HeaderNames::Canonical,
+        }
+    }
+
+    pub(crate) fn answer_policy(&self) -> AnswerPolicy {
+        AnswerPolicy {
+            allowed_headers: self
+                .allow_header
+                .iter()
+                .map(|name| name.to_ascii_lowercase())
+                .collect(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum HeaderNamesArg {
+    /// user-agent
+    Lower,
+    /// User-Agent
+    Canonical,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum AbiArg {
+    /// The one whose handlers the module exports
+    Auto,
+    /// on_request_headers and its kin
+    Agent,
+    /// before_hook and after_hook
+    Hook,
+}
+
+/// Where the report goes: one format on standard output, any in files.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct OutputArgs<F: ValueEnum + Send + Sync + 'static> {
+    /// What standard output gets
+    #[arg(
+        short = 'o',
+        long,
+        alias = "output",
+        value_enum,
+        default_value = "human"
+    )]
+    pub(crate) format: F,
+
+    /// Write a further report to a file, such as junit=report.xml; repeatable
+    #[arg(long = "report", value_name = "FORMAT=PATH", value_parser = report_target::<F>)]
+    pub(crate) reports: Vec<(F, PathBuf)>,
+}
+
+fn report_target<F: ValueEnum>(text: &str) -> Result<(F, PathBuf), String> {
+    let (format, path) = text
+        .split_once('=')
+        .filter(|(_, path)| !path.is_empty())
+        .ok_or("expected FORMAT=PATH, such as junit=report.xml")?;
+    let format = F::from_str(format, true).map_err(|_unknown| {
+        let known: Vec<String> = F::value_variants()
+            .iter()
+            .filter_map(|format| Some(format.to_possible_value()?.get_name().to_owned()))
+            .collect();
+        format!(
+            "expected one of {} before the =, found {format:?}",
+            known.join(", ")
+        )
+    })?;
+    Ok((format, PathBuf::from(path)))
+}
+
+/// A wall clock limit, 1 ms to 1 h, written `50ms` or `2s`.
+#[derive(Debug, Clone, Copy)]
+struct TimeArg(Duration);
+
+impl fmt::Display for TimeArg {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(out)
+    }
+}
+
+impl FromStr for TimeArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let duration = humantime::parse_duration(text)
+            .map_err(|error| format!("expected a duration such as 50ms or 2s: {error}"))?;
+        if (Duration::from_millis(1)..=Duration::from_secs(3600)).contains(&duration) {
+            Ok(Self(duration))
+        } else {
+            Err("expected 1ms to 1h".to_owned())
+        }
+    }
+}
+
+fn size_of_a_page_or_more(text: &str) -> Result<ByteSize, String> {
+    let size: ByteSize = text
+        .parse()
+        .map_err(|error| format!("expected a size such as 64MiB: {error}"))?;
+    if (ByteSize::kib(64)..=ByteSize::gib(4)).contains(&size) {
+        Ok(size)
+    } else {
+        Err("expected 64KiB to 4GiB".to_owned())
+    }
+}
+
+fn isolation(text: &str) -> Result<Isolation, String> {
+    match text.split_once('=') {
+        None if text == "pooled" => Ok(Isolation::Pooled),
+        None if text == "fresh" => Ok(Isolation::Fresh),
+        Some(("recycle", calls)) => calls
+            .parse()
+            .ok()
+            .filter(|calls| *calls > 0)
+            .map(Isolation::Recycle)
+            .ok_or_else(|| format!("expected recycle=N with N of 1 or more, found {calls:?}")),
+        _ => Err("expected pooled, fresh or recycle=N".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn isolation_reads_its_three_forms() {
+        assert_eq!(isolation("recycle=3"), Ok(Isolation::Recycle(3)));
+        assert_eq!(isolation("fresh"), Ok(Isolation::Fresh));
+        for bad in ["recycle", "recycle=0", "recycle=x", "Fresh ", ""] {
+            assert!(isolation(bad).is_err(), "{bad}");
+        }
+    }
+}

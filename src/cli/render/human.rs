@@ -1,0 +1,218 @@
+//! What all human output shares: colour, width, tables, figures, errors.
+
+use std::time::Duration;
+
+use anstream::{AutoStream, ColorChoice};
+use anstyle::{AnsiColor, Effects};
+use comfy_table::presets::NOTHING;
+use comfy_table::{
+    Attribute, Cell, ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle,
+};
+use wasm_agent_kit::fault::{Frame, printable};
+
+use crate::cli::Color;
+
+/// Width of tables where there is no terminal to ask.
+const WIDTH_WITHOUT_TERMINAL: u16 = 100;
+/// A table squeezed narrower than this cannot be read.
+const LEAST_WIDTH: u16 = 40;
+
+/// From this width on, lists are spelled out in tables.
+const WIDE: u16 = 140;
+
+/// A rule below the headings and nothing else.
+const RULED: TableStyle = NOTHING.header_separator(LineStyle::new('─', '─', '─', '─'));
+
+/// How to print for a person.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Style {
+    colored: bool,
+    width: u16,
+}
+
+impl Style {
+    /// For standard output, as the terminal and the environment ask.
+    pub(crate) fn of_stdout(color: Color) -> Self {
+        let colored = match color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => AutoStream::choice(&std::io::stdout()) != ColorChoice::Never,
+        };
+        let width = terminal_size::terminal_size_of(std::io::stdout())
+            .map_or(WIDTH_WITHOUT_TERMINAL, |(width, _)| {
+                width.0.max(LEAST_WIDTH)
+            });
+        Self { colored, width }
+    }
+
+    /// For a file.
+    pub(crate) const fn plain() -> Self {
+        Self {
+            colored: false,
+            width: WIDTH_WITHOUT_TERMINAL,
+        }
+    }
+
+    /// Text in a colour, where colour is wanted.
+    pub(crate) fn paint(self, paint: Paint, text: &str) -> String {
+        if !self.colored {
+            return text.to_owned();
+        }
+        let style = paint.style();
+        format!("{style}{text}{style:#}")
+    }
+
+    /// Closes a table up: less padding, and columns of figures never wrap.
+    pub(crate) fn tighten(table: &mut Table, figures: &[usize]) {
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 1));
+            if figures.contains(&column.index) {
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
+        }
+    }
+
+    /// Columns of the output.
+    pub(crate) fn width(self) -> usize {
+        self.width.into()
+    }
+
+    /// Whether a column that can be spared should be.
+    pub(crate) const fn is_narrow(self) -> bool {
+        self.width < WIDTH_WITHOUT_TERMINAL
+    }
+
+    /// Whether there is room to spell lists out.
+    pub(crate) const fn is_wide(self) -> bool {
+        self.width >= WIDE
+    }
+
+    /// A table as wide as the output, with these headings.
+    pub(crate) fn table(self, headings: &[&str]) -> Table {
+        let mut table = Table::new();
+        table
+            .load_style(RULED)
+            .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_width(self.width);
+        if self.colored {
+            table.enforce_styling();
+        } else {
+            table.force_no_tty();
+        }
+        table.set_header(
+            headings
+                .iter()
+                .map(|heading| Cell::new(heading).add_attribute(Attribute::Bold)),
+        );
+        table
+    }
+}
+
+/// What a colour means.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Paint {
+    Good,
+    Warning,
+    Bad,
+    Faint,
+    Strong,
+}
+
+impl Paint {
+    fn style(self) -> anstyle::Style {
+        let plain = anstyle::Style::new();
+        match self {
+            Self::Good => plain.fg_color(Some(AnsiColor::Green.into())),
+            Self::Warning => plain.fg_color(Some(AnsiColor::Yellow.into())),
+            Self::Bad => plain.fg_color(Some(AnsiColor::Red.into())),
+            Self::Faint => plain.effects(Effects::DIMMED),
+            Self::Strong => plain.effects(Effects::BOLD),
+        }
+    }
+
+    /// A table cell in this colour.
+    pub(crate) fn cell(self, text: &str) -> Cell {
+        let cell = Cell::new(text);
+        match self {
+            Self::Good => cell.fg(comfy_table::Color::Green),
+            Self::Warning => cell.fg(comfy_table::Color::Yellow),
+            Self::Bad => cell.fg(comfy_table::Color::Red),
+            Self::Faint => cell.add_attribute(Attribute::Dim),
+            Self::Strong => cell.add_attribute(Attribute::Bold),
+        }
+    }
+}
+
+/// An error and its causes, one line each.
+pub(crate) fn error_chain(error: &anyhow::Error) -> String {
+    let style = Paint::Bad.style();
+    let word = match AutoStream::choice(&std::io::stderr()) {
+        ColorChoice::Never => "error:".to_owned(),
+        _ => format!("{style}error:{style:#}"),
+    };
+    let mut text = format!("{word} {error}");
+    for cause in error.chain().skip(1) {
+        text.push_str(&format!("\n  caused by: {cause}"));
+    }
+    text
+}
+
+/// Microseconds or milliseconds, three figures.
+pub(crate) fn time(duration: Duration) -> String {
+    let micros = duration.as_secs_f64() * 1e6;
+    if micros < 1_000.0 {
+        format!("{micros:.1} µs")
+    } else if micros < 1_000_000.0 {
+        format!("{:.1} ms", micros / 1e3)
+    } else {
+        format!("{:.2} s", micros / 1e6)
+    }
+}
+
+/// Bytes in the largest binary unit that keeps a figure before the point.
+pub(crate) fn bytes(count: u64) -> String {
+    bytesize::ByteSize(count).display().iec().to_string()
+}
+
+/// A count with thousands set apart.
+pub(crate) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            grouped.push(' ');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// A guest's stack, one frame a line.
+pub(crate) fn backtrace(frames: &[Frame]) -> Vec<String> {
+    frames
+        .iter()
+        .enumerate()
+        .map(|(depth, frame)| {
+            let place = match (&frame.location, frame.wasm_offset) {
+                (Some(location), _) => format!(" at {location}"),
+                (None, Some(offset)) => format!(" at wasm offset {offset:#x}"),
+                (None, None) => String::new(),
+            };
+            format!("{depth:>3}: {}{place}", printable(&frame.function, 200))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_carry_their_unit() {
+        assert_eq!(time(Duration::from_nanos(1_530)), "1.5 µs");
+        assert_eq!(time(Duration::from_micros(45_600)), "45.6 ms");
+        assert_eq!(count(1_234_567), "1 234 567");
+        assert_eq!(count(12), "12");
+        assert_eq!(bytes(64 << 20), "64.0 MiB");
+    }
+}

@@ -1,0 +1,56 @@
+//! JUnit XML, in the dialect CI systems read: a suite for each file, a failed
+//! expectation as `<failure>`, a fault as `<error>`.
+
+use std::io::{self, Write};
+
+use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
+use wasm_agent_kit::report::{Case, CaseStatus, Report};
+
+/// The report's cases, grouped by suite in the order they come.
+pub(crate) fn write<R: Report>(report: &R, out: &mut dyn Write) -> io::Result<()> {
+    let mut document = quick_junit::Report::new("wasm-agent");
+    let mut suite: Option<TestSuite> = None;
+    for case in report.cases() {
+        if suite
+            .as_ref()
+            .is_none_or(|suite| suite.name.as_str() != case.suite)
+        {
+            document.add_test_suites(suite.take());
+            suite = Some(TestSuite::new(case.suite.as_str()));
+        }
+        if let Some(suite) = &mut suite {
+            suite.add_test_case(test_case(&case));
+        }
+    }
+    document.add_test_suites(suite);
+    document.serialize(out).map_err(io::Error::other)
+}
+
+fn test_case(case: &Case) -> TestCase {
+    let status = match case.status {
+        CaseStatus::Passed | CaseStatus::Warned => TestCaseStatus::success(),
+        CaseStatus::Failed => unsuccessful(NonSuccessKind::Failure, case),
+        CaseStatus::Errored => unsuccessful(NonSuccessKind::Error, case),
+        CaseStatus::Skipped => {
+            let mut skipped = TestCaseStatus::skipped();
+            skipped.set_message(case.message.as_str());
+            skipped
+        }
+    };
+    let mut test = TestCase::new(case.name.as_str(), status);
+    test.set_classname(case.suite.as_str());
+    test.set_time(case.time);
+    if case.status == CaseStatus::Warned {
+        test.set_system_out(case.message.as_str());
+    }
+    test
+}
+
+fn unsuccessful(kind: NonSuccessKind, case: &Case) -> TestCaseStatus {
+    let mut status = TestCaseStatus::non_success(kind);
+    status.set_message(case.message.as_str());
+    if !case.detail.is_empty() {
+        status.set_description(case.detail.as_str());
+    }
+    status
+}

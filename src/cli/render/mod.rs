@@ -1,0 +1,81 @@
+//! The only code that formats. A renderer gets a report and a writer.
+
+pub(crate) mod github;
+pub(crate) mod human;
+pub(crate) mod json;
+pub(crate) mod junit;
+pub(crate) mod run;
+pub(crate) mod sarif;
+pub(crate) mod validate;
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use wasm_agent_kit::error::Error;
+
+/// Files that reports go to, opened before anything starts, so that a path
+/// nobody can write to costs nobody a run.
+pub(crate) struct ReportFiles<F> {
+    files: Vec<(F, PathBuf, File)>,
+}
+
+impl<F: Copy> ReportFiles<F> {
+    /// Opens all of them.
+    pub(crate) fn open(targets: &[(F, PathBuf)]) -> Result<Self, Error> {
+        let open = |(format, path): &(F, PathBuf)| {
+            let file = File::create(path).map_err(|error| {
+                Error::Usage(format!(
+                    "--report: cannot write {}: {error}",
+                    path.display()
+                ))
+            })?;
+            Ok((*format, path.clone(), file))
+        };
+        Ok(Self {
+            files: targets.iter().map(open).collect::<Result<_, Error>>()?,
+        })
+    }
+
+    /// Writes each with `render`.
+    pub(crate) fn write(
+        self,
+        mut render: impl FnMut(F, &mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), Error> {
+        for (format, path, file) in self.files {
+            let mut out = BufWriter::new(file);
+            render(format, &mut out)
+                .and_then(|()| out.flush())
+                .map_err(|source| Error::Write { path, source })?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes to standard output. A reader that has seen enough (`| head`) is no
+/// error, and a full disk does not change what was found out: the exit code
+/// is the operation's own.
+pub(crate) fn to_stdout(render: impl FnOnce(&mut dyn Write) -> io::Result<()>) {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let written = render(&mut out).and_then(|()| out.flush());
+    // A second attempt on drop would fail the same way.
+    let (_, _) = out.into_parts();
+    if let Err(error) = written
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        to_stderr(&format!(
+            "warning: cannot write to standard output: {error}"
+        ));
+    }
+}
+
+/// One line on standard error, where there is one.
+pub(crate) fn to_stderr(line: &str) {
+    // Nobody is left to be told.
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// The path as reports show it.
+pub(crate) fn shown(path: &Path) -> String {
+    wasm_agent_kit::fault::printable(&path.to_string_lossy(), 512)
+}

@@ -1,0 +1,355 @@
+//! A run for people: a table of decisions, then what needs attention.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use comfy_table::{Cell, CellAlignment};
+use wasm_agent_kit::fault::{Fault, printable};
+use wasm_agent_kit::ops::run::{FixtureResult, Hint, RunReport, StepResult, summary};
+use wasm_agent_kit::report::CaseStatus;
+use wasm_agent_kit::response::{AgentResponse, Decision, HeaderOp};
+
+use super::human::{Paint, Style, backtrace, bytes, count, time};
+use super::{github, json, junit};
+use crate::cli::run::RunFormat;
+
+/// Characters of a value in the table and in remarks.
+const SHOWN: usize = 160;
+
+/// Writes the report in the format asked for.
+pub(crate) fn write(
+    report: &RunReport,
+    format: RunFormat,
+    style: Style,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    match format {
+        RunFormat::Human => human(report, style, out),
+        RunFormat::Json => json::write(report, out),
+        RunFormat::Jsonl => report.fixtures.iter().try_for_each(|fixture| {
+            serde_json::to_writer(&mut *out, fixture)?;
+            out.write_all(b"\n")
+        }),
+        RunFormat::Junit => junit::write(report, out),
+        RunFormat::Github => github::write(report, out),
+    }
+}
+
+fn human(report: &RunReport, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    let module = &report.module;
+    writeln!(
+        out,
+        "{}  {}, {}",
+        style.paint(Paint::Strong, &printable(&module.path, 512)),
+        bytes(module.size_bytes),
+        module.hash.get(..19).unwrap_or(&module.hash),
+    )?;
+    if report
+        .fixtures
+        .iter()
+        .any(|fixture| !fixture.steps.is_empty())
+    {
+        let mut table = style.table(&[
+            "", "Fixture", "Decision", "Changes", "Tags", "Fuel", "Time", "Memory",
+        ]);
+        for fixture in &report.fixtures {
+            for (index, step) in fixture.steps.iter().enumerate() {
+                table.add_row(
+                    row(fixture, index, step, style)
+                        .into_iter()
+                        .take(columns(style)),
+                );
+            }
+        }
+        Style::tighten(&mut table, &[0, 5, 6, 7]);
+        writeln!(out, "{table}")?;
+    }
+    for fixture in &report.fixtures {
+        problems(fixture, report, style, out)?;
+    }
+    remarks(report, style, out)?;
+    writeln!(out, "{}", totals(report, style))
+}
+
+/// Memory, which seldom differs, is left out where there is no room for it.
+fn columns(style: Style) -> usize {
+    if style.is_narrow() { 7 } else { 8 }
+}
+
+fn row(fixture: &FixtureResult, index: usize, step: &StepResult, style: Style) -> Vec<Cell> {
+    let (mark, paint) = mark(step.status);
+    let name = printable(&fixture.name, SHOWN);
+    let name = if fixture.steps.len() == 1 {
+        name
+    } else {
+        format!("{name} {}. {}", index + 1, step.event)
+    };
+    let figure = |text: Option<String>| {
+        Cell::new(text.unwrap_or_default()).set_alignment(CellAlignment::Right)
+    };
+    let response = step.response.as_ref();
+    vec![
+        paint.cell(mark),
+        Cell::new(name),
+        response.map_or_else(|| Paint::Faint.cell("not reached"), decision),
+        Cell::new(
+            response
+                .map(|response| changes(response, style))
+                .unwrap_or_default(),
+        ),
+        Cell::new(
+            response
+                .map(|response| printable(&response.audit.tags.join(" "), SHOWN))
+                .unwrap_or_default(),
+        ),
+        figure(step.fuel.map(count)),
+        figure(step.time_ns.map(|nanos| time(Duration::from_nanos(nanos)))),
+        figure(step.memory_bytes.map(bytes)),
+    ]
+}
+
+const fn mark(status: CaseStatus) -> (&'static str, Paint) {
+    match status {
+        CaseStatus::Passed => ("✓", Paint::Good),
+        CaseStatus::Warned => ("!", Paint::Warning),
+        CaseStatus::Failed => ("✗", Paint::Bad),
+        CaseStatus::Errored => ("✗", Paint::Bad),
+        CaseStatus::Skipped => ("–", Paint::Faint),
+    }
+}
+
+fn decision(response: &AgentResponse) -> Cell {
+    let mut text = response.decision.name().to_owned();
+    match &response.decision {
+        Decision::Allow if response.needs_more => text.push_str(", needs more"),
+        Decision::Allow => {}
+        Decision::Block { status, .. } => text.push_str(&format!(" {status}")),
+        Decision::Redirect { url, status } => {
+            text.push_str(&format!(" {status} to {}", printable(url, SHOWN)));
+        }
+        Decision::Challenge { challenge_type, .. } => {
+            text.push_str(&format!(" {}", printable(challenge_type, SHOWN)));
+        }
+    }
+    match response.decision {
+        Decision::Allow => Paint::Good.cell(&text),
+        Decision::Block { .. } => Paint::Bad.cell(&text),
+        Decision::Redirect { .. } | Decision::Challenge { .. } => Paint::Warning.cell(&text),
+    }
+}
+
+/// `request +x-a -x-b` where there is room, else how many of each.
+fn changes(response: &AgentResponse, style: Style) -> String {
+    let side = |ops: &[HeaderOp]| {
+        if style.is_wide() {
+            let named: Vec<String> = ops
+                .iter()
+                .map(|op| match op {
+                    HeaderOp::Set { name, .. } => format!("+{name}"),
+                    HeaderOp::Remove { name } => format!("-{name}"),
+                })
+                .collect();
+            return named.join(" ");
+        }
+        let sets = ops
+            .iter()
+            .filter(|op| matches!(op, HeaderOp::Set { .. }))
+            .count();
+        match (sets, ops.len() - sets) {
+            (0, removes) => format!("-{removes}"),
+            (sets, 0) => format!("+{sets}"),
+            (sets, removes) => format!("+{sets} -{removes}"),
+        }
+    };
+    let mut parts = Vec::new();
+    for (word, ops) in [
+        ("req", &response.request_headers),
+        ("resp", &response.response_headers),
+    ] {
+        if !ops.is_empty() {
+            parts.push(format!("{word} {}", side(ops)));
+        }
+    }
+    for (word, mutation) in [
+        ("req body", &response.request_body_mutation),
+        ("resp body", &response.response_body_mutation),
+    ] {
+        if let Some(mutation) = mutation {
+            parts.push(if mutation.data.is_empty() {
+                format!("{word} dropped")
+            } else {
+                format!("{word} {} B", mutation.data.len())
+            });
+        }
+    }
+    printable(&parts.join(", "), 2 * SHOWN)
+}
+
+/// What missed its expectation, as a diff, and what faulted, with its stack.
+fn problems(
+    fixture: &FixtureResult,
+    report: &RunReport,
+    style: Style,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    if let Some(error) = &fixture.error {
+        return writeln!(
+            out,
+            "{} {}:{}:{}: {}",
+            style.paint(Paint::Bad, "✗"),
+            printable(&fixture.path, 512),
+            error.line,
+            error.column,
+            error.message
+        );
+    }
+    for step in &fixture.steps {
+        let bad = matches!(step.status, CaseStatus::Failed | CaseStatus::Errored);
+        if !bad {
+            continue;
+        }
+        writeln!(
+            out,
+            "{} {}:{} {} ({})",
+            style.paint(Paint::Bad, "✗"),
+            printable(&fixture.path, 512),
+            step.line,
+            printable(&fixture.name, SHOWN),
+            step.event
+        )?;
+        for mismatch in &step.mismatches {
+            writeln!(out, "    {}", mismatch.path)?;
+            writeln!(
+                out,
+                "      {}",
+                style.paint(Paint::Bad, &format!("- {}", mismatch.expected))
+            )?;
+            writeln!(
+                out,
+                "      {}",
+                style.paint(Paint::Good, &format!("+ {}", mismatch.found))
+            )?;
+        }
+        if let (Some(unstable), Some(first)) = (&step.unstable, &step.response) {
+            writeln!(
+                out,
+                "    the answer changed between equal runs: {} of {} repeats differ from the first",
+                unstable.differing, unstable.repeats
+            )?;
+            writeln!(out, "      run 1: {}", summary(first))?;
+            writeln!(
+                out,
+                "      run {}: {}",
+                unstable.first_differing,
+                summary(&unstable.response)
+            )?;
+        }
+        if let Some(fault) = &step.fault {
+            stack(fault, report, out)?;
+        }
+    }
+    Ok(())
+}
+
+fn stack(fault: &Fault, report: &RunReport, out: &mut dyn Write) -> io::Result<()> {
+    if fault.backtrace.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "    the guest's stack, innermost first:")?;
+    for line in backtrace(&fault.backtrace) {
+        writeln!(out, "    {line}")?;
+    }
+    if !report.module.has_names {
+        writeln!(
+            out,
+            "    the module has no names; build it without stripping to see them"
+        )?;
+    } else if !report.module.has_dwarf {
+        writeln!(
+            out,
+            "    for files and lines build with debug information (Rust: debug = \"line-tables-only\")"
+        )?;
+    }
+    Ok(())
+}
+
+/// Each remark once, with the fixtures it is about.
+fn remarks(report: &RunReport, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    let mut about: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for fixture in &report.fixtures {
+        for hint in fixture.steps.iter().flat_map(|step| &step.hints) {
+            let fixtures = about.entry(explain(hint)).or_default();
+            if !fixtures.contains(&fixture.name.as_str()) {
+                fixtures.push(&fixture.name);
+            }
+        }
+    }
+    for (remark, fixtures) in about {
+        let shown = fixtures
+            .iter()
+            .take(3)
+            .map(|name| printable(name, 60))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let more = fixtures.len().saturating_sub(3);
+        let more = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
+        writeln!(
+            out,
+            "{} {remark}\n  {}",
+            style.paint(Paint::Warning, "note:"),
+            style.paint(Paint::Faint, &format!("in {shown}{more}"))
+        )?;
+    }
+    Ok(())
+}
+
+fn explain(hint: &Hint) -> String {
+    match hint {
+        Hint::Spelling {
+            decision,
+            as_written,
+        } => format!(
+            "header names reach the module in lower case, as proxies send them: it decides {decision}; spelled as in the fixture it would decide {as_written}. Look names up in any case, or use --header-names canonical in run and serve"
+        ),
+        Hint::EmptyAnswer => "the module answered nothing, which allows; published modules do so for what they fail to parse".to_owned(),
+        Hint::UnknownKeys { keys } => format!(
+            "the answer has keys that the contract does not know and production ignores: {}",
+            printable(&keys.join(", "), SHOWN)
+        ),
+        Hint::Proxy { quirk } => quirk.explain().to_owned(),
+    }
+}
+
+fn totals(report: &RunReport, style: Style) -> String {
+    let list = |counts: &BTreeMap<&'static str, usize>| {
+        counts
+            .iter()
+            .map(|(word, number)| format!("{number} {word}"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let totals = &report.totals;
+    let bad = totals.fixtures.contains_key("failed") || totals.fixtures.contains_key("errored");
+    let paint = if bad { Paint::Bad } else { Paint::Good };
+    let mut text = style.paint(
+        paint,
+        &format!(
+            "{} fixtures: {}",
+            report.fixtures.len(),
+            list(&totals.fixtures)
+        ),
+    );
+    if !totals.decisions.is_empty() {
+        text.push_str(&format!(
+            "; {}; {} instructions",
+            list(&totals.decisions),
+            count(totals.fuel)
+        ));
+    }
+    text
+}

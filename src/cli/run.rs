@@ -1,0 +1,354 @@
+//! `run`: arguments to settings, the operation, its report to a renderer.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use notify_debouncer_full::notify::RecursiveMode;
+use regex::Regex;
+use wasm_agent_kit::agent::{Agent, AgentSettings};
+use wasm_agent_kit::decision::FailurePolicy;
+use wasm_agent_kit::engine::{Engine, EngineSettings};
+use wasm_agent_kit::error::Error;
+use wasm_agent_kit::fixture::{self, Actual, Input};
+use wasm_agent_kit::limits::{DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
+use wasm_agent_kit::module::Module;
+use wasm_agent_kit::ops::run::{self, FixtureResult, ParsedFixture, RunReport, RunSettings};
+use wasm_agent_kit::pool::PoolSettings;
+use wasm_agent_kit::report::Report as _;
+
+use super::render::human::Style;
+use super::render::{self, ReportFiles};
+use super::{GuestArgs, OutputArgs, exit};
+
+/// Files settle for this long before a change is acted upon.
+const DEBOUNCE: Duration = Duration::from_millis(200);
+
+const EXAMPLES: &str = "Examples:
+  wasm-agent run rules.wasm fixtures/
+  wasm-agent run rules.wasm 'tests/**/*.json' --report junit=report.xml
+  wasm-agent run rules.wasm request.json --format json
+  echo '{\"method\":\"GET\",\"uri\":\"/admin\"}' | wasm-agent run rules.wasm -
+  wasm-agent run rules.wasm fixtures/ --watch
+
+Without expectations a decision is printed and is no failure, whatever it is.";
+
+/// Feed fixtures to a module, print its decisions and check them
+///
+/// A fixture is a JSON file: a request or response object, one event with its
+/// input and expectations, or a transaction of several events.
+#[derive(Debug, Args)]
+#[command(after_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
+pub(crate) struct RunArgs {
+    /// The module, .wasm or .wat
+    #[arg(value_name = "MODULE")]
+    module: PathBuf,
+
+    /// Fixture files, folders, patterns, or - for standard input
+    #[arg(value_name = "FIXTURE", required = true)]
+    fixtures: Vec<PathBuf>,
+
+    /// Only fixtures whose path or name matches
+    #[arg(long = "run", value_name = "REGEX")]
+    filter: Option<Regex>,
+
+    /// Fixtures at once; with one, a module with state sees them in order
+    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=MAX_POOL_SIZE as i64))]
+    jobs: u16,
+
+    /// Feed each fixture N times; a changing answer is a failure
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: u32,
+
+    /// Stop at the first fixture that fails
+    #[arg(long)]
+    fail_fast: bool,
+
+    /// Write the answers seen into the fixtures
+    #[arg(long)]
+    update: bool,
+
+    /// Run again when the module or a fixture changes
+    #[arg(short, long)]
+    watch: bool,
+
+    /// Allow on a fault instead of blocking, as `serve --fail-open` would
+    #[arg(long)]
+    fail_open: bool,
+
+    #[command(flatten)]
+    guest: GuestArgs,
+
+    #[command(flatten)]
+    output: OutputArgs<RunFormat>,
+}
+
+/// What a run can be rendered as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RunFormat {
+    /// A table for people
+    Human,
+    /// One document
+    Json,
+    /// One document for each fixture, one a line
+    Jsonl,
+    /// JUnit XML
+    Junit,
+    /// Annotations for GitHub Actions
+    Github,
+}
+
+/// Runs the command and says how the process is to exit.
+pub(crate) fn exec(args: &RunArgs, style: Style) -> Result<u8> {
+    let from_stdin = args.fixtures.iter().any(|path| path.as_os_str() == "-");
+    if from_stdin && (args.watch || args.update) {
+        let flag = if args.watch { "--watch" } else { "--update" };
+        return Err(Error::Usage(format!("{flag} needs files, and - is standard input")).into());
+    }
+    let engine = Engine::new(EngineSettings {
+        fuel: true,
+        debug_lines: true,
+        ..EngineSettings::default()
+    })?;
+    if args.watch {
+        return watch(args, &engine, style);
+    }
+    let files = ReportFiles::open(&args.output.reports)?;
+    let report = once(args, &engine)?;
+    render::to_stdout(|out| render::run::write(&report, args.output.format, style, out));
+    files.write(|format, out| render::run::write(&report, format, Style::plain(), out))?;
+    Ok(exit::of_verdict(report.verdict()))
+}
+
+/// Loads everything anew and runs it once.
+fn once(args: &RunArgs, engine: &Arc<Engine>) -> Result<RunReport, Error> {
+    let agent = agent(args, engine)?;
+    let inputs = fixture::discover(&args.fixtures)?;
+    let (inputs, fixtures) = selected(inputs, args.filter.as_ref());
+    let settings = RunSettings {
+        jobs: args.jobs.into(),
+        repeat: args.repeat,
+        fail_fast: args.fail_fast,
+    };
+    let report = run::run(&agent, &fixtures, &settings)?;
+    if args.update {
+        for path in update(&inputs, &fixtures, &report)? {
+            render::to_stderr(&format!("updated {}", render::shown(&path)));
+        }
+    }
+    if report.fixtures.is_empty() {
+        let why = args.filter.as_ref().map_or_else(
+            || "no fixture was found".to_owned(),
+            |filter| format!("no fixture matches --run {filter}"),
+        );
+        render::to_stderr(&format!("warning: nothing was checked: {why}"));
+    }
+    Ok(report)
+}
+
+fn agent(args: &RunArgs, engine: &Arc<Engine>) -> Result<Agent, Error> {
+    let module = Arc::new(Module::load(engine, &args.module, &args.guest.load())?);
+    let settings = AgentSettings {
+        pool: PoolSettings {
+            size: args.jobs.into(),
+            wait: DEFAULT_QUEUE_WAIT,
+            isolation: args.guest.isolation(),
+            limits: args.guest.limits(),
+        },
+        header_names: args.guest.header_names(),
+        failure_policy: if args.fail_open {
+            FailurePolicy::Open
+        } else {
+            FailurePolicy::Closed
+        },
+        answer_policy: args.guest.answer_policy(),
+    };
+    let agent = Agent::new(module, settings);
+    agent.start()?;
+    Ok(agent)
+}
+
+/// Parses what the filter lets through. A file that does not parse is kept
+/// whatever the filter says of its name, since nobody knows its name.
+fn selected(inputs: Vec<Input>, filter: Option<&Regex>) -> (Vec<Input>, Vec<ParsedFixture>) {
+    inputs
+        .into_iter()
+        .map(|input| {
+            let fixture = fixture::parse(&input);
+            (input, fixture)
+        })
+        .filter(|(input, fixture)| {
+            filter.is_none_or(|filter| {
+                filter.is_match(&input.path.to_string_lossy())
+                    || fixture
+                        .as_ref()
+                        .is_ok_and(|fixture| filter.is_match(&fixture.name))
+            })
+        })
+        .unzip()
+}
+
+fn update(
+    inputs: &[Input],
+    fixtures: &[ParsedFixture],
+    report: &RunReport,
+) -> Result<Vec<PathBuf>, Error> {
+    let mut written = Vec::new();
+    for ((input, fixture), result) in inputs.iter().zip(fixtures).zip(&report.fixtures) {
+        let Ok(fixture) = fixture else { continue };
+        let text = String::from_utf8_lossy(&input.bytes);
+        let outcomes: Vec<_> = result
+            .steps
+            .iter()
+            .filter_map(|step| {
+                let actual = Actual {
+                    response: step.response.as_ref()?,
+                    fault: step.fault.as_ref(),
+                    // Budgets are not updated.
+                    cost: None,
+                };
+                Some((actual, step.mismatches.as_slice()))
+            })
+            .collect();
+        if let Some(text) = fixture::update(&text, fixture, &outcomes) {
+            replace(&input.path, &text)?;
+            written.push(input.path.clone());
+        }
+    }
+    Ok(written)
+}
+
+/// Writes beside the file and moves it into place, so that no crash leaves
+/// half a fixture.
+fn replace(path: &Path, text: &str) -> Result<(), Error> {
+    let beside = path.with_extension("json.new");
+    std::fs::write(&beside, text)
+        .and_then(|()| std::fs::rename(&beside, path))
+        .map_err(|source| Error::Write {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+/// Runs, waits for a change, runs again, until interrupted.
+fn watch(args: &RunArgs, engine: &Arc<Engine>, style: Style) -> Result<u8> {
+    let (changed, changes) = std::sync::mpsc::channel();
+    let mut watcher = notify_debouncer_full::new_debouncer(DEBOUNCE, None, changed)?;
+    for path in std::iter::once(&args.module).chain(&args.fixtures) {
+        // The folder, because editors and compilers replace files.
+        let folder = if path.is_dir() {
+            path.as_path()
+        } else {
+            parent(path)
+        };
+        watcher.watch(folder, RecursiveMode::Recursive)?;
+    }
+    let mut before: Option<RunReport> = None;
+    loop {
+        match once(args, engine) {
+            Ok(report) => {
+                render::to_stdout(|out| {
+                    render::run::write(&report, args.output.format, style, out)
+                });
+                if let Some(before) = &before {
+                    for line in differences(before, &report) {
+                        render::to_stderr(&line);
+                    }
+                }
+                // Each run renews the files, as a run of its own would.
+                ReportFiles::open(&args.output.reports)?.write(|format, out| {
+                    render::run::write(&report, format, Style::plain(), out)
+                })?;
+                before = Some(report);
+            }
+            // A module in mid-build is broken for a moment; go on watching.
+            Err(error) => render::to_stderr(&render::human::error_chain(&error.into())),
+        }
+        render::to_stderr("waiting for a change of the module or a fixture, Ctrl-C ends");
+        loop {
+            let Ok(events) = changes.recv() else {
+                return Ok(exit::OK);
+            };
+            let relevant = |path: &PathBuf| {
+                path.extension().is_some_and(|ext| ext == "json")
+                    || path.file_name() == args.module.file_name()
+            };
+            let touched = events.is_ok_and(|events| {
+                events
+                    .iter()
+                    .filter(|event| !event.kind.is_access())
+                    .flat_map(|event| &event.paths)
+                    .any(relevant)
+            });
+            if touched {
+                break;
+            }
+        }
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// What is otherwise than in the run before: one line each.
+fn differences(before: &RunReport, now: &RunReport) -> Vec<String> {
+    let steps = |report: &RunReport| -> BTreeMap<(String, String, usize), String> {
+        report
+            .fixtures
+            .iter()
+            .flat_map(|fixture| {
+                fixture.steps.iter().enumerate().map(|(index, step)| {
+                    (
+                        (fixture.path.clone(), fixture.name.clone(), index),
+                        outcome(fixture, step),
+                    )
+                })
+            })
+            .collect()
+    };
+    let (old, new) = (steps(before), steps(now));
+    let mut lines = Vec::new();
+    for (key, outcome) in &new {
+        let (path, _, step) = key;
+        let place = format!("{path} step {}", step + 1);
+        match old.get(key) {
+            None => lines.push(format!("new: {place}: {outcome}")),
+            Some(was) if was != outcome => {
+                lines.push(format!("changed: {place}: {was} -> {outcome}"));
+            }
+            Some(_) => {}
+        }
+    }
+    lines.extend(
+        old.keys()
+            .filter(|key| !new.contains_key(*key))
+            .map(|(path, _, step)| format!("gone: {path} step {}", step + 1)),
+    );
+    let (was, is) = (before.totals.fuel, now.totals.fuel);
+    lines.push(if lines.is_empty() {
+        "no decision changed".to_owned()
+    } else {
+        format!("{} of {} steps changed", lines.len(), new.len())
+    });
+    lines.push(format!(
+        "fuel {was} -> {is} ({:+})",
+        i128::from(is) - i128::from(was)
+    ));
+    lines
+}
+
+fn outcome(fixture: &FixtureResult, step: &run::StepResult) -> String {
+    let word = run::status_name(step.status);
+    match (&step.response, &fixture.error) {
+        (Some(response), _) => format!("{word}, {}", run::summary(response)),
+        (None, Some(error)) => error.message.clone(),
+        (None, None) => word.to_owned(),
+    }
+}

@@ -1,0 +1,109 @@
+//! `validate`: arguments to settings, the operation, its report to a renderer.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use bytesize::ByteSize;
+use clap::{Args, ValueEnum};
+use wasm_agent_kit::engine::{Engine, EngineSettings};
+use wasm_agent_kit::ops::validate::{self, Probing, ValidateSettings};
+use wasm_agent_kit::report::Report as _;
+
+use super::render::human::Style;
+use super::render::{self, ReportFiles};
+use super::{GuestArgs, OutputArgs, exit};
+
+const EXAMPLES: &str = "Examples:
+  wasm-agent validate rules.wasm
+  wasm-agent validate build/*.wasm --torture --deny-warnings
+  wasm-agent validate rules.wasm --no-probe --format json
+  wasm-agent validate rules.wasm --max-growth 0 --report sarif=rules.sarif
+
+Checks, by their ids:
+  size features complexity abi memory export:* tables import:* start   the file itself
+  compile instantiate                                                  it can be run
+  answer:* dealloc:* empty:* keys:* status:* redirect:* headers:*      sample events, by handler
+  determinism          equal calls give equal answers and cost equal fuel
+  header-spelling      decisions do not hang on user-agent or User-Agent
+  growth               memory is given back; bytes kept for each call
+  state                answers do not hang on the calls before them
+  torture:*            inputs that production brings one day (--torture)";
+
+/// Check that modules keep the contract: exports, types, imports, behaviour
+///
+/// Every problem is found in one pass. The module is called with sample events
+/// under the limits of production, unless --no-probe is given.
+#[derive(Debug, Args)]
+#[command(after_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
+pub(crate) struct ValidateArgs {
+    /// Modules, .wasm or .wat
+    #[arg(value_name = "MODULE", required = true, num_args = 1..)]
+    modules: Vec<PathBuf>,
+
+    /// Look at the file only: make no instance, call nothing
+    #[arg(long)]
+    no_probe: bool,
+
+    /// Call it with empty, huge, odd and broken input, too
+    #[arg(long, conflicts_with = "no_probe")]
+    torture: bool,
+
+    /// Fail if a call keeps more memory than this [default: any is a warning]
+    #[arg(long, value_name = "SIZE", conflicts_with = "no_probe")]
+    max_growth: Option<ByteSize>,
+
+    /// Fail on warnings
+    #[arg(long)]
+    deny_warnings: bool,
+
+    #[command(flatten)]
+    guest: GuestArgs,
+
+    #[command(flatten)]
+    output: OutputArgs<ValidateFormat>,
+}
+
+/// What a validation can be rendered as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ValidateFormat {
+    /// Rows for people
+    Human,
+    /// One document
+    Json,
+    /// JUnit XML
+    Junit,
+    /// Annotations for GitHub Actions
+    Github,
+    /// SARIF 2.1.0, for code scanning
+    Sarif,
+}
+
+/// Runs the command and says how the process is to exit.
+pub(crate) fn exec(args: &ValidateArgs, style: Style) -> Result<u8> {
+    let files = ReportFiles::open(&args.output.reports)?;
+    let engine = Engine::new(EngineSettings {
+        fuel: true,
+        debug_lines: true,
+        ..EngineSettings::default()
+    })?;
+    let report = validate::validate(&engine, &args.modules, &settings(args))?;
+    render::to_stdout(|out| render::validate::write(&report, args.output.format, style, out));
+    files.write(|format, out| render::validate::write(&report, format, Style::plain(), out))?;
+    Ok(exit::of_verdict(report.verdict()))
+}
+
+fn settings(args: &ValidateArgs) -> ValidateSettings {
+    ValidateSettings {
+        load: args.guest.load(),
+        probing: match (args.no_probe, args.torture) {
+            (true, _) => Probing::Static,
+            (false, false) => Probing::Samples,
+            (false, true) => Probing::Torture,
+        },
+        header_names: args.guest.header_names(),
+        answer_policy: args.guest.answer_policy(),
+        isolation: args.guest.isolation(),
+        max_growth_bytes: args.max_growth.map(|size| size.as_u64()),
+        deny_warnings: args.deny_warnings,
+    }
+}

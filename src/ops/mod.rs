@@ -1,0 +1,4 @@
+//! The operations behind the commands: settings in, a report out.
+
+pub mod run;
+pub mod validate;

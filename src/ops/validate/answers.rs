@@ -1,0 +1,387 @@
+//! Probes of single calls, each on a fresh instance: is the answer a result,
+//! is it repeated, does it hang on how header names are spelled.
+
+use std::time::Duration;
+
+use crate::abi::agent::{HANDLERS, HeaderNames};
+use crate::abi::answer::KEYS;
+use crate::contract::{Check, CheckStatus};
+use crate::fault::printable;
+use crate::response::AgentResponse;
+
+use super::Row;
+use super::calls::{Budget, Prober, Sample, Seen, Trial};
+
+/// For the first pass over the samples; ordinary modules need a few ms.
+const SAMPLES_BUDGET: Duration = Duration::from_millis(150);
+/// For each of the probes that repeat it.
+const REPEAT_BUDGET: Duration = Duration::from_millis(50);
+
+/// Unknown keys named in a row.
+const KEYS_SHOWN: usize = 5;
+
+/// Calls each sample on an instance of its own. After a deadline the rest of
+/// that handler's samples is left out.
+pub(super) fn try_samples(prober: &Prober<'_>, samples: Vec<Sample>) -> Vec<Trial> {
+    let budget = Budget::of(SAMPLES_BUDGET);
+    let mut trials: Vec<Trial> = Vec::new();
+    let mut given_up: Option<&'static str> = None;
+    for sample in samples {
+        let handler = sample.handler();
+        let is_first = trials
+            .last()
+            .is_none_or(|last| last.sample.handler() != handler);
+        if prober.is_exhausted() || given_up == Some(handler) || (budget.is_spent() && !is_first) {
+            continue;
+        }
+        let seen = prober.fresh(&sample);
+        if seen.is_slow() {
+            given_up = Some(handler);
+        }
+        trials.push(Trial { sample, seen });
+    }
+    trials
+}
+
+/// A row for each handler, and one for each kind of remark about its answers.
+pub(super) fn rows(prober: &Prober<'_>, trials: &[Trial]) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for handler in HANDLERS
+        .iter()
+        .filter(|name| prober.module.has_handler(name))
+    {
+        let own: Vec<&Trial> = trials
+            .iter()
+            .filter(|trial| trial.sample.handler() == *handler)
+            .collect();
+        if own.is_empty() {
+            let id = format!("answer:{handler}");
+            rows.push(Row::skip(
+                id,
+                "a valid result each time",
+                prober.why_skipped(),
+            ));
+            continue;
+        }
+        rows.push(valid(handler, &own));
+        rows.extend(given_back(handler, &own));
+        rows.extend(empty(handler, &own));
+        rows.extend(unknown_keys(handler, &own));
+        rows.extend(mended(handler, &own));
+    }
+    rows
+}
+
+fn valid(handler: &str, trials: &[&Trial]) -> Row {
+    let id = format!("answer:{handler}");
+    let expected = "a valid result each time";
+    let faulted: Vec<&&Trial> = trials
+        .iter()
+        .filter(|trial| trial.seen.result.is_err())
+        .collect();
+    if let Some(trial) = faulted.first()
+        && let Err(fault) = &trial.seen.result
+    {
+        let mut row = Row::fault(id, expected, fault);
+        row.check.found = format!(
+            "{}, for {} of {} samples, first {:?}",
+            row.check.found,
+            faulted.len(),
+            trials.len(),
+            trial.sample.name,
+        );
+        return row;
+    }
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    for trial in trials {
+        let name = trial
+            .seen
+            .response()
+            .map_or("empty", |response| response.decision.name());
+        match counts.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((name, 1)),
+        }
+    }
+    let counts: Vec<String> = counts
+        .into_iter()
+        .map(|(name, count)| format!("{count} {name}"))
+        .collect();
+    let found = format!("{} samples: {}", trials.len(), counts.join(", "));
+    Check::pass(id, expected, found).into()
+}
+
+/// The answer stands, but `dealloc` faulted after it.
+fn given_back(handler: &str, trials: &[&Trial]) -> Option<Row> {
+    let (trial, code) = trials.iter().find_map(|trial| {
+        let code = trial.seen.poison.filter(|_| trial.seen.result.is_ok())?;
+        Some((trial, code))
+    })?;
+    let mut row = Row::from(Check::fail(
+        format!("dealloc:{handler}"),
+        "dealloc takes input and answer back",
+        format!("{code} in dealloc, first for {:?}", trial.sample.name),
+        "dealloc gets what alloc and the handler returned, once each; the answer stands, but every such call costs an instance",
+    ));
+    row.fault = Some(code);
+    Some(row)
+}
+
+fn empty(handler: &str, trials: &[&Trial]) -> Option<Row> {
+    let empty: Vec<&&Trial> = trials
+        .iter()
+        .filter(|trial| matches!(trial.seen.result, Ok(None)))
+        .collect();
+    let first = empty.first()?;
+    let found = format!(
+        "no answer (length 0 or address 0), which allows, for {} of {} samples, first {:?}",
+        empty.len(),
+        trials.len(),
+        first.sample.name
+    );
+    Some(
+        Check::pass(format!("empty:{handler}"), "a decision in each answer", found)
+            .with(
+                CheckStatus::Warn,
+                "answer with a decision; published modules answer 0 to whatever they fail to parse, so that it passes",
+            )
+            .into(),
+    )
+}
+
+fn unknown_keys(handler: &str, trials: &[&Trial]) -> Option<Row> {
+    let mut keys: Vec<&str> = Vec::new();
+    for answer in trials
+        .iter()
+        .filter_map(|trial| trial.seen.result.as_ref().ok()?.as_ref())
+    {
+        for key in &answer.unknown_keys {
+            if !keys.contains(&key.as_str()) && keys.len() <= KEYS_SHOWN {
+                keys.push(key);
+            }
+        }
+    }
+    if keys.is_empty() {
+        return None;
+    }
+    let mut named: Vec<String> = keys
+        .iter()
+        .take(KEYS_SHOWN)
+        .map(|key| {
+            let near = nearest(key)
+                .map(|near| format!(" (nearest: {near:?})"))
+                .unwrap_or_default();
+            format!("\"{}\"{near}", printable(key, 60))
+        })
+        .collect();
+    if keys.len() > KEYS_SHOWN {
+        named.push("and more".to_owned());
+    }
+    Some(
+        Check::pass(
+            format!("keys:{handler}"),
+            "known keys in each answer",
+            format!("unknown {}", named.join(", ")),
+        )
+        .with(
+            CheckStatus::Warn,
+            "rename or drop them; production ignores them",
+        )
+        .into(),
+    )
+}
+
+fn nearest(key: &str) -> Option<&'static str> {
+    let plain = |text: &str| text.replace(['_', '-', ' '], "").to_ascii_lowercase();
+    KEYS.into_iter()
+        .map(|known| {
+            (
+                strsim::damerau_levenshtein(&plain(key), &plain(known)),
+                known,
+            )
+        })
+        .min()
+        .filter(|(distance, known)| *distance <= known.len() / 3)
+        .map(|(_, known)| known)
+}
+
+/// Answers of which a part could not be used and was replaced or dropped.
+fn mended(handler: &str, trials: &[&Trial]) -> Vec<Row> {
+    let kinds = [
+        (
+            "bad-status",
+            "status",
+            "a status of 200 to 599, for a redirect of 301, 302, 303, 307 or 308",
+            "another one, replaced by the default",
+        ),
+        (
+            "bad-redirect",
+            "redirect",
+            "an http or https URL or an absolute path as \"body\"",
+            "none, replaced by a block with 500",
+        ),
+        (
+            "bad-header",
+            "headers",
+            "at most 128 operations on headers a proxy does not own, values free of CR, LF and NUL",
+            "others, dropped from the answer",
+        ),
+    ];
+    kinds
+        .into_iter()
+        .filter_map(|(tag, id, expected, found)| {
+            let trial = trials.iter().find(|trial| {
+                trial
+                    .seen
+                    .response()
+                    .is_some_and(|response| response.audit.tags.iter().any(|have| have == tag))
+            })?;
+            let found = format!("{found}, first for {:?}", trial.sample.name);
+            let check = Check::pass(format!("{id}:{handler}"), expected, found);
+            let fix = format!("mend the answer; in production it is tagged {tag:?}");
+            Some(check.with(CheckStatus::Warn, fix).into())
+        })
+        .collect()
+}
+
+/// Two equal calls on fresh instances: equal bytes, equal fuel.
+pub(super) fn determinism(prober: &Prober<'_>, trials: &[Trial]) -> Row {
+    let id = "determinism";
+    let expected = "equal answers, equal fuel";
+    let budget = Budget::of(REPEAT_BUDGET);
+    let mut compared = 0;
+    for trial in trials.iter().filter(|trial| !trial.seen.is_slow()) {
+        if prober.is_exhausted() || budget.is_spent() {
+            break;
+        }
+        let again = prober.fresh(&trial.sample);
+        let name = format!("{} {:?}", trial.sample.handler(), trial.sample.name);
+        let found = if !again.is_like(&trial.seen) {
+            let (first, second) = difference(&trial.seen, &again);
+            format!("{name}: {first}, then {second}")
+        } else if again.cost.fuel != trial.seen.cost.fuel {
+            let fuel = |seen: &Seen| seen.cost.fuel.unwrap_or_default();
+            format!("{name}: fuel {}, then {}", fuel(&trial.seen), fuel(&again))
+        } else {
+            compared += 1;
+            continue;
+        };
+        return Check::fail(
+            id,
+            expected,
+            found,
+            "decide by the input alone, on a fresh instance at least",
+        )
+        .into();
+    }
+    if compared == 0 {
+        return Row::skip(id, expected, prober.why_skipped());
+    }
+    Check::pass(id, expected, format!("{compared} events called twice")).into()
+}
+
+/// Two answers that differ, told apart for people: by their decisions, or by
+/// their bytes from the first that differs.
+pub(super) fn difference(one: &Seen, other: &Seen) -> (String, String) {
+    let (first, second) = (one.outcome(), other.outcome());
+    if first != second {
+        return (first, second);
+    }
+    let bytes = one.bytes.iter().zip(&other.bytes);
+    let same = bytes.take_while(|(one, other)| one == other).count();
+    let text = |seen: &Seen| {
+        let from = seen.bytes.get(same..).unwrap_or_default();
+        format!("{first} …{}", printable(&String::from_utf8_lossy(from), 40))
+    };
+    (text(one), text(other))
+}
+
+/// The decision must not hang on how header names are spelled.
+pub(super) fn spelling(prober: &Prober<'_>, trials: &[Trial]) -> Option<Row> {
+    let id = "header-spelling";
+    let expected = "the same in any letter case";
+    let budget = Budget::of(REPEAT_BUDGET);
+    let names = prober.settings.header_names;
+    let other = if names == HeaderNames::Canonical {
+        HeaderNames::Lower
+    } else {
+        HeaderNames::Canonical
+    };
+    let mut compared = 0;
+    let mut hanging = Vec::new();
+    for trial in trials.iter().filter(|trial| has_headers(&trial.sample)) {
+        let Some(response) = trial.seen.response() else {
+            continue;
+        };
+        if prober.is_exhausted() || budget.is_spent() {
+            break;
+        }
+        let respelled = prober.fresh_spelled(&trial.sample, other);
+        compared += 1;
+        if !respelled
+            .response()
+            .is_some_and(|other| is_same(response, other))
+        {
+            let (lower, canonical) = if names == HeaderNames::Canonical {
+                (&respelled, &trial.seen)
+            } else {
+                (&trial.seen, &respelled)
+            };
+            let (lower, canonical) = (lower.outcome(), canonical.outcome());
+            let name = trial.sample.name;
+            hanging.push(if lower == canonical {
+                format!("{name:?} {lower} in both, but with other headers or tags")
+            } else {
+                format!("{name:?} {lower} in lower case, {canonical} in canonical case")
+            });
+        }
+    }
+    let check = Check::pass(id, expected, format!("{compared} events in both spellings"));
+    if compared == 0 {
+        return None;
+    }
+    if hanging.is_empty() {
+        return Some(check.into());
+    }
+    let found = format!("it hangs on the spelling: {}", hanging.join("; "));
+    let check = Check::pass(id, expected, found);
+    // Who gives the flag has seen this, and has applied the remedy.
+    if names == HeaderNames::Canonical {
+        return Some(check.into());
+    }
+    Some(
+        check
+            .with(
+                CheckStatus::Warn,
+                "look header names up whatever their case (proxies send them in lower case), or run with --header-names canonical",
+            )
+            .into(),
+    )
+}
+
+fn has_headers(sample: &Sample) -> bool {
+    match &sample.input {
+        super::calls::Input::Event(event) => !event.headers().is_empty(),
+        super::calls::Input::Raw(..) => false,
+    }
+}
+
+/// Equal but for the spelling of header names that the answer repeats.
+fn is_same(one: &AgentResponse, other: &AgentResponse) -> bool {
+    let plain = |response: &AgentResponse| format!("{response:?}").to_ascii_lowercase();
+    one == other || plain(one) == plain(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_known_key_is_named_and_a_strange_one_is_not() {
+        assert_eq!(nearest("rule_id"), Some("rule_ids"));
+        assert_eq!(nearest("addRequestHeaders"), Some("add_request_headers"));
+        assert_eq!(nearest("needsMore"), Some("needs_more"));
+        assert_eq!(nearest("x"), None);
+        assert_eq!(nearest("explanation"), None);
+    }
+}

@@ -1,0 +1,241 @@
+//! How the probes call a guest: samples in, what was seen out.
+//!
+//! Every call goes through [`call_event`], or for input that no event can
+//! express through [`Instance::call`]. Invariant: an instance that may not be
+//! called again is not; after a few deadlines nothing is called at all.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::abi::agent::HeaderNames;
+use crate::abi::answer::{CheckedAnswer, check_answer};
+use crate::abi::handler_name;
+use crate::agent::call_event;
+use crate::event::{Event, EventKind};
+use crate::fault::{Fault, FaultCode};
+use crate::module::Module;
+use crate::response::AgentResponse;
+use crate::runner::{Cost, Instance, RawAnswer};
+
+use super::{SampleCost, ValidateSettings};
+
+/// Deadlines waited for before a module is called no more: with the default
+/// of 100 ms a hostile module is judged in well under a second.
+const MAX_DEADLINES: u32 = 3;
+
+/// What a guest is called with.
+#[derive(Debug, Clone)]
+pub(super) enum Input {
+    /// An event, written as production would write it.
+    Event(Box<Event>),
+    /// Bytes that no event is written as.
+    Raw(EventKind, Vec<u8>),
+}
+
+/// One call to be made.
+#[derive(Debug, Clone)]
+pub(super) struct Sample {
+    /// Names it in rows and sequences.
+    pub(super) name: &'static str,
+    /// What the guest gets.
+    pub(super) input: Input,
+}
+
+impl Sample {
+    pub(super) fn kind(&self) -> EventKind {
+        match &self.input {
+            Input::Event(event) => event.kind(),
+            Input::Raw(kind, _) => *kind,
+        }
+    }
+
+    pub(super) fn handler(&self) -> &'static str {
+        handler_name(self.kind())
+    }
+}
+
+/// What one call came to.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    /// The checked answer, none for an empty one, or the fault.
+    pub(super) result: Result<Option<CheckedAnswer>, Fault>,
+    /// The answer's bytes as the guest gave them.
+    pub(super) bytes: Vec<u8>,
+    /// What it cost.
+    pub(super) cost: Cost,
+    /// Why the instance may not be called again, if it may not.
+    pub(super) poison: Option<FaultCode>,
+}
+
+impl Seen {
+    /// Whether a proxy would be told the same.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.fault() == other.fault() && self.bytes == other.bytes
+    }
+
+    pub(super) fn fault(&self) -> Option<FaultCode> {
+        self.result.as_ref().err().map(|fault| fault.code)
+    }
+
+    pub(super) fn response(&self) -> Option<&AgentResponse> {
+        Some(&self.result.as_ref().ok()?.as_ref()?.response)
+    }
+
+    /// The decision or the fault, in a few words.
+    pub(super) fn outcome(&self) -> String {
+        match &self.result {
+            Ok(None) => "empty answer".to_owned(),
+            Ok(Some(answer)) => {
+                let decision = &answer.response.decision;
+                match decision.status() {
+                    Some(status) => format!("{} {status}", decision.name()),
+                    None => decision.name().to_owned(),
+                }
+            }
+            Err(fault) => fault.code.to_string(),
+        }
+    }
+
+    /// Whether the call ran into a limit that takes a while to run into.
+    pub(super) fn is_slow(&self) -> bool {
+        self.fault() == Some(FaultCode::Deadline) || self.poison == Some(FaultCode::Deadline)
+    }
+}
+
+/// A sample and what a fresh instance made of it.
+#[derive(Debug, Clone)]
+pub(super) struct Trial {
+    pub(super) sample: Sample,
+    pub(super) seen: Seen,
+}
+
+impl Trial {
+    /// As it stands in the report; nothing for input that is no event.
+    pub(super) fn cost(&self) -> Option<SampleCost> {
+        matches!(self.sample.input, Input::Event(_)).then(|| SampleCost {
+            handler: self.sample.handler(),
+            sample: self.sample.name,
+            outcome: self.seen.outcome(),
+            fuel: self.seen.cost.fuel.filter(|_| self.seen.result.is_ok()),
+            answer_bytes: self.seen.cost.answer_bytes,
+            memory_bytes: self.seen.cost.memory_bytes,
+        })
+    }
+
+    /// Whether the instance can be called again after it.
+    pub(super) fn is_survived(&self) -> bool {
+        self.seen.poison.is_none()
+    }
+}
+
+/// Calls one module, and counts what it must not do too often.
+pub(super) struct Prober<'a> {
+    pub(super) module: &'a Arc<Module>,
+    pub(super) settings: &'a ValidateSettings,
+    deadlines: Cell<u32>,
+}
+
+impl<'a> Prober<'a> {
+    pub(super) const fn new(module: &'a Arc<Module>, settings: &'a ValidateSettings) -> Self {
+        Self {
+            module,
+            settings,
+            deadlines: Cell::new(0),
+        }
+    }
+
+    /// Whether so many calls met the deadline that no more are made.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.deadlines.get() >= MAX_DEADLINES
+    }
+
+    /// What a row says that was not reached.
+    pub(super) fn why_skipped(&self) -> String {
+        match self.deadlines.get() {
+            0 => "not tried, the calls before took too long".to_owned(),
+            1 => "not tried, a call met its deadline".to_owned(),
+            calls => format!("not tried, {calls} calls met their deadline"),
+        }
+    }
+
+    pub(super) fn instance(&self) -> Result<Instance, Box<Fault>> {
+        Instance::new(self.module, self.settings.load.limits)
+    }
+
+    /// Calls a new instance.
+    pub(super) fn fresh(&self, sample: &Sample) -> Seen {
+        self.fresh_spelled(sample, self.settings.header_names)
+    }
+
+    /// The same with header names spelled otherwise.
+    pub(super) fn fresh_spelled(&self, sample: &Sample, names: HeaderNames) -> Seen {
+        match self.instance() {
+            Ok(mut instance) => self.call_spelled(&mut instance, sample, names),
+            Err(fault) => {
+                let seen = Seen {
+                    poison: Some(fault.code),
+                    result: Err(*fault),
+                    bytes: Vec::new(),
+                    cost: Cost::default(),
+                };
+                self.count(&seen);
+                seen
+            }
+        }
+    }
+
+    /// Calls an instance that may have been called before.
+    pub(super) fn call(&self, instance: &mut Instance, sample: &Sample) -> Seen {
+        self.call_spelled(instance, sample, self.settings.header_names)
+    }
+
+    fn call_spelled(&self, instance: &mut Instance, sample: &Sample, names: HeaderNames) -> Seen {
+        let policy = &self.settings.answer_policy;
+        let (result, cost) = match &sample.input {
+            Input::Event(event) => call_event(instance, event, names, policy),
+            Input::Raw(kind, bytes) => {
+                let called = instance.call(*kind as usize, |out| out.extend_from_slice(bytes));
+                let result = called.result.and_then(|answer| match answer {
+                    RawAnswer::Empty => Ok(None),
+                    RawAnswer::Bytes(answer) => {
+                        check_answer(answer, *kind, Some(0), policy).map(Some)
+                    }
+                });
+                (result, called.cost)
+            }
+        };
+        let seen = Seen {
+            result,
+            bytes: instance.last_answer().to_vec(),
+            cost,
+            poison: instance.poison(),
+        };
+        self.count(&seen);
+        seen
+    }
+
+    fn count(&self, seen: &Seen) {
+        if seen.is_slow() {
+            self.deadlines.set(self.deadlines.get() + 1);
+        }
+    }
+}
+
+/// The wall clock one probe may take, whatever the module does in a call.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Budget {
+    until: Instant,
+}
+
+impl Budget {
+    pub(super) fn of(time: Duration) -> Self {
+        Self {
+            until: Instant::now() + time,
+        }
+    }
+
+    pub(super) fn is_spent(self) -> bool {
+        Instant::now() >= self.until
+    }
+}

@@ -1,0 +1,545 @@
+//! `validate`: module files through every check, static and live.
+//!
+//! In: paths and settings. Out: a [`ValidateReport`] with a row for each check.
+//! The static rows are the verdict that `load` refuses modules by; the live
+//! ones come from calling the module, always on a guest thread and under the
+//! limits. A file that cannot be read is one row, and the others go on.
+
+mod answers;
+mod calls;
+mod growth;
+mod samples;
+mod state;
+mod torture;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::abi::agent::HeaderNames;
+use crate::abi::answer::AnswerPolicy;
+use crate::contract::{Check, CheckStatus};
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::fault::{Fault, FaultCode, printable};
+use crate::inspect::{Facts, Language};
+use crate::limits::Isolation;
+use crate::module::{Candidate, LoadSettings, Module};
+use crate::report::{Case, CaseStatus, Report, Verdict};
+use crate::runner::{Instance, on_guest_thread};
+
+use calls::Prober;
+pub use growth::Growth;
+
+/// Instances made to find out how long one takes.
+const INSTANTIATIONS: usize = 5;
+
+/// How far a module is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Probing {
+    /// Not called at all.
+    Static,
+    /// Called with sample events.
+    #[default]
+    Samples,
+    /// Called with the inputs production brings one day, too.
+    Torture,
+}
+
+/// What modules are held to.
+#[derive(Debug, Clone, Default)]
+pub struct ValidateSettings {
+    /// Bounds of the file, limits of a call, the ABI asked for.
+    pub load: LoadSettings,
+    /// How far a module is tried.
+    pub probing: Probing,
+    /// How header names will be spelled for it.
+    pub header_names: HeaderNames,
+    /// What its answers are checked against.
+    pub answer_policy: AnswerPolicy,
+    /// Whether its instances will serve more than one call.
+    pub isolation: Isolation,
+    /// Memory that may be kept for each call, in bytes. None: any is a warning.
+    pub max_growth_bytes: Option<u64>,
+    /// A warning fails the module.
+    pub deny_warnings: bool,
+}
+
+/// One check as it came out.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    /// The check.
+    #[serde(flatten)]
+    pub check: Check,
+    /// What the guest did wrong, where that is what was found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<FaultCode>,
+    /// More lines: a backtrace, a sequence of calls.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+impl From<Check> for Row {
+    fn from(check: Check) -> Self {
+        Self {
+            check,
+            fault: None,
+            detail: String::new(),
+        }
+    }
+}
+
+impl Row {
+    fn fault(id: impl Into<String>, expected: impl Into<String>, fault: &Fault) -> Self {
+        let found = format!("{}: {}", fault.code, printable(&fault.detail, 300));
+        Self {
+            check: Check::fail(id, expected, found, fix_of(fault.code)),
+            fault: Some(fault.code),
+            detail: backtrace(fault),
+        }
+    }
+
+    fn skip(id: impl Into<String>, expected: impl Into<String>, why: impl Into<String>) -> Self {
+        Check::pass(id, expected, why)
+            .with(CheckStatus::Skip, "")
+            .into()
+    }
+
+    fn with_detail(mut self, detail: String) -> Self {
+        self.detail = detail;
+        self
+    }
+}
+
+/// What came of one sample event on a fresh instance.
+#[derive(Debug, Clone, Serialize)]
+pub struct SampleCost {
+    /// The handler that was called.
+    pub handler: &'static str,
+    /// The sample's name.
+    pub sample: &'static str,
+    /// The decision, or the fault.
+    pub outcome: String,
+    /// Instructions of alloc, handler and dealloc together; nothing where the
+    /// call faulted.
+    pub fuel: Option<u64>,
+    /// Bytes of the answer.
+    pub answer_bytes: u64,
+    /// Linear memory after the call.
+    pub memory_bytes: u64,
+}
+
+/// What a module costs.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Metrics {
+    /// Wall clock of compiling.
+    pub compile_us: u64,
+    /// Wall clock of making an instance, the median of several.
+    pub instantiate_us: u64,
+    /// Linear memory of an instance before its first call.
+    pub instance_memory_bytes: u64,
+    /// What calls keep of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub growth: Option<Growth>,
+    /// Each sample event.
+    pub samples: Vec<SampleCost>,
+}
+
+/// What is known of a file that holds a module.
+#[derive(Debug, Clone, Serialize)]
+pub struct ModuleFacts {
+    /// `sha256:` and the hash of the file.
+    pub hash: String,
+    /// Bytes of the binary.
+    pub size_bytes: u64,
+    /// The ABI it is held to, where one could be settled.
+    pub abi: Option<&'static str>,
+    /// The toolchain's language, where the module says so.
+    pub language: Option<&'static str>,
+    /// `name version` of the tools that made it.
+    pub producers: Vec<String>,
+    /// Functions have names, so backtraces do.
+    pub has_names: bool,
+    /// Backtraces have files and lines.
+    pub has_dwarf: bool,
+}
+
+/// One file and its rows.
+#[derive(Debug, Clone, Serialize)]
+pub struct ModuleReport {
+    /// The file, as it was given.
+    pub path: String,
+    /// How the file came out.
+    pub verdict: Verdict,
+    /// What it is; nothing where it could not be read.
+    #[serde(flatten)]
+    pub facts: Option<ModuleFacts>,
+    /// Every check, in the order a reader wants them.
+    pub checks: Vec<Row>,
+    /// What it costs; nothing where it was not compiled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Metrics>,
+}
+
+impl ModuleReport {
+    /// How many checks came out like this.
+    #[must_use]
+    pub fn count(&self, status: CheckStatus) -> usize {
+        self.checks
+            .iter()
+            .filter(|row| row.check.status == status)
+            .count()
+    }
+}
+
+/// Every file and its rows.
+#[derive(Debug, Clone, Serialize)]
+pub struct ValidateReport {
+    /// Warnings fail.
+    pub deny_warnings: bool,
+    /// The files in the order they were given.
+    pub modules: Vec<ModuleReport>,
+}
+
+impl Report for ValidateReport {
+    const SCHEMA: &'static str = "wasm-agent/validate/1";
+
+    fn verdict(&self) -> Verdict {
+        let any = |verdict| self.modules.iter().any(|module| module.verdict == verdict);
+        if self.modules.is_empty() {
+            Verdict::NothingChecked
+        } else if any(Verdict::Unreadable) {
+            Verdict::Unreadable
+        } else if any(Verdict::Failed) {
+            Verdict::Failed
+        } else {
+            Verdict::Passed
+        }
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        self.modules
+            .iter()
+            .flat_map(|module| module.checks.iter().map(|row| self.case(module, row)))
+            .collect()
+    }
+}
+
+impl ValidateReport {
+    fn case(&self, module: &ModuleReport, row: &Row) -> Case {
+        let check = &row.check;
+        let status = match check.status {
+            CheckStatus::Pass => CaseStatus::Passed,
+            CheckStatus::Skip => CaseStatus::Skipped,
+            CheckStatus::Warn if self.deny_warnings => CaseStatus::Failed,
+            CheckStatus::Warn => CaseStatus::Warned,
+            CheckStatus::Fail if row.fault.is_some() => CaseStatus::Errored,
+            CheckStatus::Fail if module.verdict == Verdict::Unreadable => CaseStatus::Errored,
+            CheckStatus::Fail => CaseStatus::Failed,
+        };
+        let message = match check.status {
+            CheckStatus::Pass => String::new(),
+            CheckStatus::Skip => check.found.clone(),
+            CheckStatus::Warn | CheckStatus::Fail => {
+                let fix = if check.fix.is_empty() { "" } else { "; " };
+                format!(
+                    "expected {}, found {}{fix}{}",
+                    check.expected, check.found, check.fix
+                )
+            }
+        };
+        Case {
+            suite: module.path.clone(),
+            name: check.id.clone(),
+            status,
+            message,
+            detail: row.detail.clone(),
+            file: module.path.clone(),
+            line: line_in(&row.detail),
+            time: Duration::ZERO,
+        }
+    }
+}
+
+/// The line that the assembler's message points at, `--> <anon>:6:4`.
+fn line_in(detail: &str) -> Option<usize> {
+    let (_, place) = detail.split_once("--> ")?;
+    place.split(':').nth(1)?.parse().ok()
+}
+
+/// Puts each file through every check.
+///
+/// # Errors
+/// Only when the engine cannot be used or the system has no room for a thread;
+/// whatever is wrong with a file is in its rows.
+pub fn validate(
+    engine: &Arc<Engine>,
+    paths: &[PathBuf],
+    settings: &ValidateSettings,
+) -> Result<ValidateReport, Error> {
+    let modules = paths
+        .iter()
+        .map(|path| module(engine, path, settings))
+        .collect::<Result<_, _>>()?;
+    Ok(ValidateReport {
+        deny_warnings: settings.deny_warnings,
+        modules,
+    })
+}
+
+fn module(
+    engine: &Arc<Engine>,
+    path: &Path,
+    settings: &ValidateSettings,
+) -> Result<ModuleReport, Error> {
+    let shown = printable(&path.to_string_lossy(), 512);
+    let candidate = match Candidate::read(path, &settings.load) {
+        Ok(candidate) => candidate,
+        Err(error) => {
+            return Ok(ModuleReport {
+                path: shown,
+                verdict: Verdict::Unreadable,
+                facts: None,
+                checks: vec![unreadable(&error)],
+                metrics: None,
+            });
+        }
+    };
+    let mut report = ModuleReport {
+        path: shown,
+        verdict: Verdict::Passed,
+        facts: Some(facts(&candidate)),
+        checks: candidate
+            .verdict
+            .checks
+            .iter()
+            .cloned()
+            .map(Row::from)
+            .collect(),
+        metrics: None,
+    };
+    let failed = report.count(CheckStatus::Fail);
+    if failed > 0 {
+        report.checks.push(Row::skip(
+            "compile",
+            "compiles, makes instances, answers",
+            format!("not tried, {failed} of the checks above failed"),
+        ));
+    } else {
+        compile_and_probe(engine, candidate, settings, &mut report)?;
+    }
+    let broken = report.count(CheckStatus::Fail) > 0
+        || settings.deny_warnings && report.count(CheckStatus::Warn) > 0;
+    if broken {
+        report.verdict = Verdict::Failed;
+    }
+    Ok(report)
+}
+
+fn facts(candidate: &Candidate) -> ModuleFacts {
+    let Facts {
+        size_bytes,
+        language,
+        producers,
+        has_names,
+        has_dwarf,
+        ..
+    } = &candidate.facts;
+    ModuleFacts {
+        hash: candidate.source.hash.clone(),
+        size_bytes: *size_bytes,
+        abi: candidate.verdict.abi.map(crate::abi::Abi::name),
+        language: match language {
+            Language::Rust => Some("Rust"),
+            Language::C => Some("C"),
+            Language::AssemblyScript => Some("AssemblyScript"),
+            Language::Go => Some("Go"),
+            Language::Zig => Some("Zig"),
+            Language::Unknown => None,
+        },
+        producers: producers
+            .iter()
+            .map(|producer| printable(producer, 100))
+            .collect(),
+        has_names: *has_names,
+        has_dwarf: *has_dwarf,
+    }
+}
+
+/// A file that is no module at all.
+fn unreadable(error: &Error) -> Row {
+    let found = match error {
+        Error::Read { source, .. } => format!("cannot read it: {source}"),
+        Error::Malformed { message, .. } => message.clone(),
+        other => other.to_string(),
+    };
+    // The assembler draws the place below its first line.
+    let (first, rest) = found.split_once('\n').unwrap_or((&found, ""));
+    let place = rest
+        .split_once("--> ")
+        .and_then(|(_, place)| place.lines().next())
+        .and_then(|place| place.split_once(':'))
+        .map(|(_, place)| format!(" at {place}"))
+        .unwrap_or_default();
+    let rest: Vec<String> = rest.lines().map(|line| printable(line, 200)).collect();
+    Row::from(Check::fail(
+        "readable",
+        "a well-formed wasm binary or wasm text",
+        printable(&format!("{first}{place}"), 500),
+        "",
+    ))
+    .with_detail(rest.join("\n"))
+}
+
+fn compile_and_probe(
+    engine: &Arc<Engine>,
+    candidate: Candidate,
+    settings: &ValidateSettings,
+    report: &mut ModuleReport,
+) -> Result<(), Error> {
+    let expected = format!("compiles within {:?}", settings.load.load.max_compile_time);
+    let module = match candidate.compile(engine, &settings.load.load) {
+        Ok(module) => Arc::new(module),
+        Err(error) => {
+            report.checks.push(not_compiled(expected, &error));
+            return Ok(());
+        }
+    };
+    // Rounded, so that rows do not differ from run to run; metrics say it.
+    report
+        .checks
+        .push(Check::pass("compile", expected, "compiles").into());
+    let mut metrics = Metrics {
+        compile_us: micros(module.compile_time),
+        ..Metrics::default()
+    };
+    if settings.probing == Probing::Static {
+        report.checks.push(Row::skip(
+            "instantiate",
+            "an instance, and answers to sample events",
+            "not tried (--no-probe)",
+        ));
+    } else {
+        let live =
+            on_guest_thread(|| probe(&module, settings, &mut metrics)).map_err(|source| {
+                Error::Host {
+                    what: "cannot start a guest thread",
+                    source: source.into(),
+                }
+            })?;
+        report.checks.extend(live);
+    }
+    report.metrics = Some(metrics);
+    Ok(())
+}
+
+fn not_compiled(expected: String, error: &Error) -> Row {
+    let mut found = match error {
+        Error::CompileTime { limit, .. } => format!("not done after {limit:?}"),
+        other => other.to_string(),
+    };
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        found.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    Check::fail(
+        "compile",
+        expected,
+        printable(&found, 500),
+        "split generated code into smaller functions, or raise --max-compile-time",
+    )
+    .into()
+}
+
+/// Everything that needs the module to run, on a guest thread.
+fn probe(module: &Arc<Module>, settings: &ValidateSettings, metrics: &mut Metrics) -> Vec<Row> {
+    let mut rows = vec![instantiate(module, settings, metrics)];
+    if rows[0].check.status == CheckStatus::Fail {
+        return rows;
+    }
+    let prober = Prober::new(module, settings);
+    let trials = answers::try_samples(&prober, samples::all(module));
+    metrics.samples = trials.iter().filter_map(calls::Trial::cost).collect();
+    rows.extend(answers::rows(&prober, &trials));
+    rows.push(answers::determinism(&prober, &trials));
+    rows.extend(answers::spelling(&prober, &trials));
+    let (growth, row) = growth::probe(&prober, &trials);
+    metrics.growth = growth;
+    rows.push(row);
+    rows.push(state::probe(&prober, &trials));
+    if settings.probing == Probing::Torture {
+        rows.extend(torture::probe(&prober, &trials));
+    }
+    rows
+}
+
+fn instantiate(module: &Arc<Module>, settings: &ValidateSettings, metrics: &mut Metrics) -> Row {
+    let limits = settings.load.limits;
+    let expected = format!("an instance within {:?}", limits.timeout);
+    let mut times = Vec::new();
+    for _ in 0..INSTANTIATIONS {
+        let started = Instant::now();
+        match Instance::new(module, limits) {
+            Ok(instance) => {
+                times.push(started.elapsed());
+                metrics.instance_memory_bytes = instance.memory_bytes();
+            }
+            Err(fault) => return Row::fault("instantiate", expected, &fault),
+        }
+    }
+    times.sort_unstable();
+    metrics.instantiate_us = micros(times[times.len() / 2]);
+    let found = format!("{} bytes of memory", metrics.instance_memory_bytes);
+    Check::pass("instantiate", expected, found).into()
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// What a guest's author can do about a fault.
+fn fix_of(code: FaultCode) -> &'static str {
+    match code {
+        FaultCode::Trap("stack-overflow") => {
+            "bound the recursion; the stack of a call is limited to 512 KiB"
+        }
+        FaultCode::Trap(_) => {
+            "answer a decision on every path; a panic or abort blocks the request with 500"
+        }
+        FaultCode::Deadline => "do less for each call, or raise --timeout here and in production",
+        FaultCode::Fuel => "do less for each call, or raise --fuel here and in production",
+        FaultCode::MemoryLimit => "use less memory, or raise --max-memory here and in production",
+        FaultCode::AnswerLimit => "answer less, or raise --max-answer here and in production",
+        FaultCode::AllocNull | FaultCode::AllocOutOfBounds => {
+            "alloc must return the address of a free block of that size, growing memory if need be"
+        }
+        FaultCode::BadAnswer("out-of-bounds") => {
+            "return (address << 32) | length of a block inside memory, both unsigned"
+        }
+        FaultCode::BadAnswer(_) => {
+            "answer one JSON object as UTF-8, with a known \"decision\" and values of the right types"
+        }
+        _ => "",
+    }
+}
+
+/// The guest's stack, one frame a line, innermost first.
+fn backtrace(fault: &Fault) -> String {
+    let lines: Vec<String> = fault
+        .backtrace
+        .iter()
+        .enumerate()
+        .map(|(depth, frame)| {
+            let place = match (&frame.location, frame.wasm_offset) {
+                (Some(location), _) => format!(" at {location}"),
+                (None, Some(offset)) => format!(" at wasm offset {offset:#x}"),
+                (None, None) => String::new(),
+            };
+            format!("{depth}: {}{place}", printable(&frame.function, 200))
+        })
+        .collect();
+    lines.join("\n")
+}

@@ -1,0 +1,305 @@
+//! The events every module is called with: ordinary traffic, the attacks that
+//! rules are written against, and a little of what nobody planned for.
+//!
+//! Names of headers are in lower case, as proxies send them. Every event has a
+//! correlation id of its own, so a module that ties events together by it sees
+//! each as an exchange of its own.
+
+use std::sync::Arc;
+
+use crate::event::{BodyChunk, Event, EventKind, RequestHead, ResponseHead};
+use crate::module::Module;
+
+use super::calls::{Input, Sample};
+
+type Fields = &'static [(&'static str, &'static str)];
+
+const BROWSER: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
+
+/// Name, method, URI, headers.
+const REQUESTS: &[(&str, &str, &str, Fields)] = &[
+    (
+        "browser",
+        "GET",
+        "/",
+        &[
+            ("host", "www.example.com"),
+            ("user-agent", BROWSER),
+            ("accept", "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"),
+            ("accept-language", "en-GB,en;q=0.7"),
+            ("cookie", "session=6f1e; theme=dark"),
+        ],
+    ),
+    (
+        "search",
+        "GET",
+        "/search?q=garden+chairs&page=2",
+        &[("host", "www.example.com"), ("user-agent", BROWSER)],
+    ),
+    (
+        "login",
+        "POST",
+        "/login",
+        &[
+            ("host", "www.example.com"),
+            ("user-agent", BROWSER),
+            ("content-type", "application/x-www-form-urlencoded"),
+            ("content-length", "27"),
+            ("origin", "https://www.example.com"),
+            ("referer", "https://www.example.com/login"),
+        ],
+    ),
+    (
+        "api-json",
+        "PUT",
+        "/api/items/7",
+        &[
+            ("host", "api.example.com"),
+            ("content-type", "application/json"),
+            ("x-api-key", "k-1234"),
+            ("authorization", "Bearer eyJhbGciOiJub25lIn0.e30."),
+        ],
+    ),
+    (
+        "admin-authorized",
+        "GET",
+        "/admin/users",
+        &[
+            ("host", "www.example.com"),
+            ("user-agent", BROWSER),
+            ("authorization", "Basic YWRtaW46c2VjcmV0"),
+        ],
+    ),
+    (
+        "admin-anonymous",
+        "GET",
+        "/admin",
+        &[("host", "www.example.com"), ("user-agent", BROWSER)],
+    ),
+    (
+        "scanner",
+        "GET",
+        "/",
+        &[
+            ("host", "www.example.com"),
+            ("user-agent", "sqlmap/1.8.2#stable (https://sqlmap.org)"),
+        ],
+    ),
+    (
+        "crawler",
+        "GET",
+        "/articles/1",
+        &[
+            ("host", "www.example.com"),
+            (
+                "user-agent",
+                "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
+            ),
+        ],
+    ),
+    (
+        "crawler-with-cookie",
+        "GET",
+        "/articles/1",
+        &[
+            ("host", "www.example.com"),
+            ("user-agent", "ExampleBot/1.0"),
+            ("cookie", "challenge=passed; session=6f1e"),
+        ],
+    ),
+    (
+        "sql-injection",
+        "GET",
+        "/products?id=1%27%20OR%20%271%27=%271%20UNION%20SELECT%20password%20FROM%20users--",
+        &[("host", "www.example.com"), ("user-agent", BROWSER)],
+    ),
+    (
+        "path-traversal",
+        "GET",
+        "/files/..%2f..%2f../etc/passwd",
+        &[("host", "www.example.com"), ("user-agent", BROWSER)],
+    ),
+    (
+        "cross-site-script",
+        "GET",
+        "/comment?text=%3Cscript%3Ealert(1)%3C/script%3E",
+        &[("host", "www.example.com"), ("user-agent", BROWSER)],
+    ),
+    (
+        "forwarded",
+        "GET",
+        "/old/page",
+        &[
+            ("host", "www.example.com"),
+            ("x-forwarded-for", "198.51.100.9, 192.0.2.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-real-ip", "198.51.100.9"),
+            ("x-request-id", "9a3f"),
+        ],
+    ),
+    ("bare", "GET", "/", &[]),
+];
+
+/// Name, status, headers.
+const RESPONSES: &[(&str, u16, Fields)] = &[
+    (
+        "page",
+        200,
+        &[
+            ("content-type", "text/html; charset=utf-8"),
+            ("server", "nginx/1.24.0"),
+            ("x-powered-by", "PHP/8.2.1"),
+            ("set-cookie", "session=6f1e; HttpOnly"),
+        ],
+    ),
+    ("not-found", 404, &[("content-type", "text/plain")]),
+    (
+        "redirect",
+        302,
+        &[("location", "https://www.example.com/login")],
+    ),
+    ("error", 500, &[("content-type", "application/json")]),
+    ("bare", 204, &[]),
+];
+
+/// Name, bytes, whether it is the last chunk.
+const BODIES: &[(&str, &[u8], bool)] = &[
+    ("text", b"hello, world", true),
+    ("form", b"user=ann&password=secret&q=a+b", true),
+    (
+        "form-injection",
+        b"user=admin%27--&id=1+UNION+SELECT+1,2",
+        true,
+    ),
+    (
+        "json",
+        br#"{"card":"4111 1111 1111 1111","name":"<script>alert(1)</script>"}"#,
+        true,
+    ),
+    ("first-chunk", b"the first half of ", false),
+    ("not-utf8", b"\x89PNG\r\n\x1a\n\x00\xff\xfe", true),
+    ("empty", b"", true),
+];
+
+/// Broken input that is JSON all the same.
+pub(super) const LONE_SURROGATE: &str = "lone-surrogate";
+
+/// What the handlers of this module are called with.
+pub(super) fn all(module: &Module) -> Vec<Sample> {
+    let events = requests()
+        .chain(bodies(EventKind::RequestBody))
+        .chain(responses())
+        .chain(bodies(EventKind::ResponseBody));
+    events
+        .filter(|sample| module.has_handler(sample.handler()))
+        .collect()
+}
+
+/// Input that is no event; the agent never writes it. It makes a guest fail
+/// without a trap, and nobody may notice afterwards.
+pub(super) fn broken(module: &Module) -> Vec<Sample> {
+    let inputs: [(&'static str, &[u8]); 4] = [
+        ("empty-input", b""),
+        ("not-json", b"\x00\xff not json"),
+        ("cut-off", br#"{"method":"GET","uri":"/"#),
+        (
+            LONE_SURROGATE,
+            br#"{"method":"GET","uri":"/\ud800","client_ip":"","status":200,"correlation_id":"\udfff","headers":{"x":"\ud800"},"chunk_index":0,"is_last":true,"data":"\ud800","encoding":"utf8"}"#,
+        ),
+    ];
+    EventKind::ALL
+        .into_iter()
+        .flat_map(|kind| {
+            inputs.map(|(name, bytes)| Sample {
+                name,
+                input: Input::Raw(kind, bytes.to_vec()),
+            })
+        })
+        .filter(|sample| module.has_handler(sample.handler()))
+        .collect()
+}
+
+fn requests() -> impl Iterator<Item = Sample> {
+    (1..)
+        .zip(REQUESTS)
+        .map(|(n, (name, method, uri, fields))| Sample {
+            name,
+            input: Input::Event(Box::new(Event::RequestHeaders(RequestHead {
+                correlation_id: format!("request-{n}"),
+                method: (*method).to_owned(),
+                uri: (*uri).to_owned(),
+                client_ip: "192.0.2.7".to_owned(),
+                headers: headers(fields),
+            }))),
+        })
+}
+
+fn responses() -> impl Iterator<Item = Sample> {
+    (1..)
+        .zip(RESPONSES)
+        .map(|(n, (name, status, fields))| Sample {
+            name,
+            input: Input::Event(Box::new(Event::ResponseHeaders(ResponseHead {
+                correlation_id: format!("response-{n}"),
+                status: *status,
+                headers: headers(fields),
+            }))),
+        })
+}
+
+fn bodies(kind: EventKind) -> impl Iterator<Item = Sample> {
+    (1..).zip(BODIES).map(move |(n, (name, data, is_last))| {
+        let chunk = BodyChunk {
+            correlation_id: format!("{}-{n}", kind.name()),
+            is_last: *is_last,
+            total_size: is_last.then_some(data.len() as u64),
+            transferred_bytes: data.len() as u64,
+            data: data.to_vec(),
+            ..BodyChunk::default()
+        };
+        let content_type = if name.starts_with("form") {
+            "application/x-www-form-urlencoded"
+        } else {
+            "text/plain"
+        };
+        // The last one comes without its head, as from a proxy that lost it.
+        let is_known = *name != "empty";
+        let fields = headers(&[("content-type", content_type), ("x-trace", "1")]);
+        let request = is_known.then(|| {
+            Arc::new(RequestHead {
+                correlation_id: chunk.correlation_id.clone(),
+                method: "POST".to_owned(),
+                uri: "/upload".to_owned(),
+                client_ip: "192.0.2.7".to_owned(),
+                headers: fields.clone(),
+            })
+        });
+        let event = if kind == EventKind::RequestBody {
+            Event::RequestBody { chunk, request }
+        } else {
+            let response = is_known.then(|| {
+                Arc::new(ResponseHead {
+                    correlation_id: chunk.correlation_id.clone(),
+                    status: 200,
+                    headers: fields.clone(),
+                })
+            });
+            Event::ResponseBody {
+                chunk,
+                request,
+                response,
+            }
+        };
+        Sample {
+            name,
+            input: Input::Event(Box::new(event)),
+        }
+    })
+}
+
+fn headers(fields: &[(&str, &str)]) -> Vec<(String, String)> {
+    fields
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}

@@ -1,0 +1,325 @@
+//! Does an answer hang on the calls before it: the same samples on fresh, used,
+//! shuffled and just-faulted instances, and the shortest sequence of calls that
+//! changes one.
+
+use std::time::Duration;
+
+use crate::contract::{Check, CheckStatus};
+use crate::limits::Isolation;
+use crate::runner::Instance;
+
+use super::Row;
+use super::answers::difference;
+use super::calls::{Budget, Prober, Sample, Seen, Trial};
+use super::samples;
+
+/// For looking. What is then found is made shorter under a budget of its own.
+const BUDGET: Duration = Duration::from_millis(150);
+const SHORTEN_BUDGET: Duration = Duration::from_millis(60);
+/// Shuffled rounds over all samples.
+const SHUFFLES: usize = 4;
+/// Any constant but 0; the same rounds in every run.
+const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+/// Below this many calls every pair of them is tried.
+const MAX_PAIRED: usize = 40;
+
+/// Calls, as indices into all that can be called.
+type Sequence = Vec<usize>;
+
+/// An answer that is not the fresh instance's.
+struct Leak {
+    before: Sequence,
+    target: usize,
+    seen: Seen,
+}
+
+pub(super) fn probe(prober: &Prober<'_>, trials: &[Trial]) -> Row {
+    let id = "state";
+    let expected = "no trace of earlier calls";
+    let budget = Budget::of(BUDGET);
+    let calls = Calls::new(prober, trials, budget);
+    if prober.is_exhausted() {
+        return Row::skip(id, expected, prober.why_skipped());
+    }
+    if calls.targets == 0 {
+        return Row::skip(
+            id,
+            expected,
+            "not tried, no sample leaves its instance whole",
+        );
+    }
+    let mut compared = 0;
+    match calls.search(&mut compared, budget) {
+        None if compared == 0 => Row::skip(id, expected, prober.why_skipped()),
+        None => Check::pass(
+            id,
+            expected,
+            format!("{compared} answers on used, shuffled and just-faulted instances"),
+        )
+        .into(),
+        Some(leak) => calls.row(Check::pass(id, expected, ""), leak),
+    }
+}
+
+struct Calls<'a> {
+    prober: &'a Prober<'a>,
+    /// Those that are compared come first.
+    all: Vec<Trial>,
+    targets: usize,
+}
+
+impl<'a> Calls<'a> {
+    /// All samples after which a fresh instance may be called again. Broken
+    /// input is called in between and not compared itself.
+    fn new(prober: &'a Prober<'a>, trials: &[Trial], budget: Budget) -> Self {
+        let mut all: Vec<Trial> = trials
+            .iter()
+            .filter(|trial| trial.is_survived())
+            .cloned()
+            .collect();
+        let targets = all.len();
+        for sample in samples::broken(prober.module) {
+            if prober.is_exhausted() || budget.is_spent() || targets == 0 {
+                break;
+            }
+            let seen = prober.fresh(&sample);
+            let trial = Trial { sample, seen };
+            if trial.is_survived() {
+                all.push(trial);
+            }
+        }
+        Self {
+            prober,
+            all,
+            targets,
+        }
+    }
+
+    /// The orders in which an instance is called, each on a new one.
+    fn orders(&self) -> Vec<Sequence> {
+        let targets: Sequence = (0..self.targets).collect();
+        let mut orders = vec![
+            [targets.clone(), targets.clone()].concat(),
+            targets.iter().flat_map(|target| [*target; 2]).collect(),
+        ];
+        let mut random = SEED;
+        for _ in 0..SHUFFLES {
+            let mut order = [targets.clone(), targets.clone()].concat();
+            shuffle(&mut order, &mut random);
+            orders.push(order);
+        }
+        let faulty = (0..self.all.len()).filter(|at| self.all[*at].seen.result.is_err());
+        let broken = self.targets..self.all.len();
+        let mut disturbers: Sequence = faulty.chain(broken).collect();
+        disturbers.dedup();
+        for disturber in disturbers {
+            orders.push(
+                targets
+                    .iter()
+                    .flat_map(|target| [disturber, *target])
+                    .collect(),
+            );
+        }
+        orders
+    }
+
+    fn search(&self, compared: &mut usize, budget: Budget) -> Option<Leak> {
+        for order in self.orders() {
+            let mut instance: Option<Instance> = None;
+            let mut before = Sequence::new();
+            for call in order {
+                if budget.is_spent() || self.prober.is_exhausted() {
+                    return None;
+                }
+                let on = match &mut instance {
+                    Some(instance) => instance,
+                    None => instance.insert(self.prober.instance().ok()?),
+                };
+                let seen = self.prober.call(on, &self.all[call].sample);
+                if call < self.targets {
+                    *compared += 1;
+                    if !seen.is_like(&self.all[call].seen) {
+                        return Some(Leak {
+                            before,
+                            target: call,
+                            seen,
+                        });
+                    }
+                }
+                if seen.poison.is_some() {
+                    instance = None;
+                    before.clear();
+                } else {
+                    before.push(call);
+                }
+            }
+        }
+        None
+    }
+
+    /// What `target` answers after these calls, if an instance survives them.
+    fn after(&self, before: &[usize], target: usize) -> Option<Seen> {
+        let mut instance = self.prober.instance().ok()?;
+        for call in before {
+            let seen = self.prober.call(&mut instance, &self.all[*call].sample);
+            if seen.poison.is_some() {
+                return None;
+            }
+        }
+        Some(self.prober.call(&mut instance, &self.all[target].sample))
+    }
+
+    fn row(&self, mut check: Check, leak: Leak) -> Row {
+        let fresh = &self.all[leak.target].seen;
+        let budget = Budget::of(SHORTEN_BUDGET);
+        let mut last = leak.seen;
+        let before = shortest(&leak.before, |before| {
+            if budget.is_spent() || self.prober.is_exhausted() {
+                return false;
+            }
+            match self.after(before, leak.target) {
+                Some(seen) if !seen.is_like(fresh) => {
+                    last = seen;
+                    true
+                }
+                Some(_) | None => false,
+            }
+        });
+        let call = |at: usize| label(&self.all[at].sample);
+        let (as_fresh, as_used) = difference(fresh, &last);
+        check.found = format!(
+            "{}: {as_fresh} on a fresh instance, {as_used} after {}",
+            call(leak.target),
+            match before.as_slice() {
+                [one] => call(*one),
+                more => format!("{} calls", more.len()),
+            }
+        );
+        let detail: Vec<String> = before
+            .iter()
+            .chain([&leak.target])
+            .enumerate()
+            .map(|(at, index)| {
+                if at < before.len() {
+                    format!("{}. {}", at + 1, call(*index))
+                } else {
+                    format!("{}. {}: {as_used}", at + 1, call(*index))
+                }
+            })
+            .collect();
+        let (status, fix) = if self.prober.settings.isolation == Isolation::Fresh {
+            (
+                CheckStatus::Warn,
+                "keep nothing between calls; harmless only as long as --isolation is fresh",
+            )
+        } else {
+            (
+                CheckStatus::Fail,
+                "keep nothing between calls in globals or statics, or run with --isolation fresh",
+            )
+        };
+        Row::from(check.with(status, fix)).with_detail(detail.join("\n"))
+    }
+}
+
+fn label(sample: &Sample) -> String {
+    format!("{} {:?}", sample.handler(), sample.name)
+}
+
+/// The shortest part of `history`, order kept, for which `changes` holds.
+///
+/// Exact up to two calls. Longer ones are cut to the shortest end that will
+/// do, then thinned until no single call can be left out. Precondition: it
+/// holds for the whole; then it holds for what is returned.
+fn shortest<T: Clone + PartialEq>(history: &[T], mut changes: impl FnMut(&[T]) -> bool) -> Vec<T> {
+    let mut tried: Vec<&T> = Vec::new();
+    // From the end: what came last is the likeliest cause.
+    for one in history.iter().rev() {
+        if tried.contains(&one) {
+            continue;
+        }
+        if changes(std::slice::from_ref(one)) {
+            return vec![one.clone()];
+        }
+        tried.push(one);
+    }
+    if history.len() <= MAX_PAIRED {
+        for (at, second) in history.iter().enumerate().rev() {
+            for first in history[..at].iter().rev() {
+                let pair = [first.clone(), second.clone()];
+                if changes(&pair) {
+                    return pair.to_vec();
+                }
+            }
+        }
+    }
+    let mut kept = (3..history.len())
+        .map(|length| &history[history.len() - length..])
+        .find(|end| changes(end))
+        .unwrap_or(history)
+        .to_vec();
+    let mut at = 0;
+    while at < kept.len() {
+        let mut fewer = kept.clone();
+        fewer.remove(at);
+        if changes(&fewer) {
+            kept = fewer;
+            at = 0;
+        } else {
+            at += 1;
+        }
+    }
+    kept
+}
+
+/// Fisher and Yates, by a xorshift generator.
+fn shuffle<T>(items: &mut [T], random: &mut u64) {
+    for at in (1..items.len()).rev() {
+        *random ^= *random << 13;
+        *random ^= *random >> 7;
+        *random ^= *random << 17;
+        let other = usize::try_from(*random % (at as u64 + 1)).unwrap_or(0);
+        items.swap(at, other);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Holds where all of `cause` stand in this order.
+    fn contains(part: &[u8], cause: &[u8]) -> bool {
+        let mut part = part.iter();
+        cause.iter().all(|wanted| part.any(|have| have == wanted))
+    }
+
+    #[test]
+    fn the_shortest_sequence_is_found_whatever_is_between() {
+        let history: Vec<u8> = (0..30).chain(0..30).collect();
+        for cause in [&[4][..], &[4, 9], &[9, 4], &[2, 7, 11], &[20, 3, 3]] {
+            let history = [&history[..], &history[..]].concat();
+            assert_eq!(shortest(&history, |part| contains(part, cause)), cause);
+        }
+    }
+
+    #[test]
+    fn a_sequence_that_cannot_be_cut_stays_whole() {
+        let history = [1, 2, 3, 4];
+        assert_eq!(shortest(&history, |part| part.len() >= 4), history);
+        assert_eq!(shortest(&history, |_| false), history);
+    }
+
+    #[test]
+    fn shuffles_repeat_and_lose_nothing() {
+        let shuffled = |mut random: u64| {
+            let mut items: Vec<u8> = (0..20).collect();
+            shuffle(&mut items, &mut random);
+            items
+        };
+        assert_eq!(shuffled(SEED), shuffled(SEED));
+        assert_ne!(shuffled(SEED), (0..20).collect::<Vec<u8>>());
+        let mut sorted = shuffled(SEED);
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..20).collect::<Vec<u8>>());
+    }
+}

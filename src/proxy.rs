@@ -1,0 +1,167 @@
+//! What released proxies make of events and answers, where it may surprise.
+//!
+//! In: an event and its answer. Out: the quirks that would show. Each names
+//! the releases it was seen in; `run` tells about them at the desk.
+
+use serde::Serialize;
+
+use crate::event::Event;
+use crate::response::{AgentResponse, Decision};
+
+/// One surprising thing that a released proxy does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Quirk {
+    /// The redirect becomes a 500.
+    RedirectIs500,
+    /// The challenge lets the request through.
+    ChallengeAllows,
+    /// The challenge's and the redirect's refusal of a response is ignored.
+    ResponseRefusalIgnored,
+    /// Response header operations of the request phase are lost.
+    ResponseOpsDropped,
+    /// Operations beside a refusal are lost.
+    OpsBesideRefusalDropped,
+    /// The body is cut at the text `context:`.
+    BodyCutAtContext,
+    /// A value that is not visible ASCII arrives empty.
+    ValueArrivesEmpty,
+    /// A replacement of a request body is not used.
+    RequestMutationIgnored,
+    /// An empty replacement of a response body is not used.
+    EmptyResponseBodyIgnored,
+    /// A block of a request body shows the proxy's own error, not this body.
+    BodyOfBodyBlockReplaced,
+}
+
+impl Quirk {
+    /// What happens, in which releases, and what to do.
+    #[must_use]
+    pub const fn explain(self) -> &'static str {
+        match self {
+            Self::RedirectIs500 => {
+                "zentinel-proxy up to 0.6.45 and sentinel-proxy answer 500 to a redirect; 0.6.54 redirects"
+            }
+            Self::ChallengeAllows => {
+                "zentinel-proxy up to 0.6.45 and sentinel-proxy let a challenge through; behind them `serve` blocks with 403 instead"
+            }
+            Self::ResponseRefusalIgnored => {
+                "zentinel-proxy up to 0.6.45 ignores a refusal in the response phase; the response passes"
+            }
+            Self::ResponseOpsDropped => {
+                "zentinel-proxy up to 0.6.45 drops response header operations of the request phase; give them in on_response_headers"
+            }
+            Self::OpsBesideRefusalDropped => {
+                "released proxies drop header operations that come with a refusal"
+            }
+            Self::BodyCutAtContext => {
+                "zentinel-proxy up to 0.6.45 cuts a block's body at the text \"context:\""
+            }
+            Self::ValueArrivesEmpty => {
+                "a header value that is not visible ASCII arrives as \"\" from zentinel-proxy 0.6.45"
+            }
+            Self::RequestMutationIgnored => {
+                "zentinel-proxy up to 0.6.45 ignores a change of the request body"
+            }
+            Self::EmptyResponseBodyIgnored => {
+                "released proxies ignore an empty replacement of a response body"
+            }
+            Self::BodyOfBodyBlockReplaced => {
+                "zentinel-proxy up to 0.6.45 shows its own error page, not this body, for a block of a request body"
+            }
+        }
+    }
+}
+
+/// The quirks this event and answer would meet.
+#[must_use]
+pub fn quirks(event: &Event, response: &AgentResponse) -> Vec<Quirk> {
+    let request_phase = event.kind().is_request();
+    let body_phase = event.chunk_index().is_some();
+    let refuses = response.decision != Decision::Allow;
+    let block_body = match &response.decision {
+        Decision::Block { body, .. } => body.as_deref().unwrap_or(""),
+        _ => "",
+    };
+    let has_ops = !response.request_headers.is_empty() || !response.response_headers.is_empty();
+    let drops = |mutation: &Option<crate::response::BodyMutation>| {
+        mutation
+            .as_ref()
+            .is_some_and(|mutation| mutation.data.is_empty())
+    };
+    [
+        (
+            request_phase && matches!(response.decision, Decision::Redirect { .. }),
+            Quirk::RedirectIs500,
+        ),
+        (
+            request_phase && matches!(response.decision, Decision::Challenge { .. }),
+            Quirk::ChallengeAllows,
+        ),
+        (!request_phase && refuses, Quirk::ResponseRefusalIgnored),
+        (
+            request_phase && !refuses && !response.response_headers.is_empty(),
+            Quirk::ResponseOpsDropped,
+        ),
+        (refuses && has_ops, Quirk::OpsBesideRefusalDropped),
+        (block_body.contains("context:"), Quirk::BodyCutAtContext),
+        (
+            request_phase && body_phase && !block_body.is_empty(),
+            Quirk::BodyOfBodyBlockReplaced,
+        ),
+        (
+            event
+                .headers()
+                .iter()
+                .any(|(_, value)| !is_visible_ascii(value)),
+            Quirk::ValueArrivesEmpty,
+        ),
+        (
+            response.request_body_mutation.is_some(),
+            Quirk::RequestMutationIgnored,
+        ),
+        (
+            drops(&response.response_body_mutation),
+            Quirk::EmptyResponseBodyIgnored,
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(applies, quirk)| applies.then_some(quirk))
+    .collect()
+}
+
+fn is_visible_ascii(value: &str) -> bool {
+    value
+        .bytes()
+        .all(|byte| (b' '..=b'~').contains(&byte) || byte == b'\t')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::RequestHead;
+
+    #[test]
+    fn what_old_proxies_mistreat_is_told() {
+        let event = |value: &str| {
+            Event::RequestHeaders(RequestHead {
+                headers: vec![("x".into(), value.into())],
+                ..RequestHead::default()
+            })
+        };
+        assert!(quirks(&event("plain"), &AgentResponse::allow()).is_empty());
+        assert_eq!(
+            quirks(&event("ü"), &AgentResponse::allow()),
+            [Quirk::ValueArrivesEmpty]
+        );
+        let challenge = AgentResponse::new(Decision::Challenge {
+            challenge_type: "js".into(),
+            params: std::collections::BTreeMap::new(),
+        });
+        assert_eq!(
+            quirks(&event("plain"), &challenge),
+            [Quirk::ChallengeAllows]
+        );
+    }
+}
