@@ -1,4 +1,62 @@
-//! The toolkit behind `wasm-agent`.
+//! The toolkit behind `wasm-agent`: modules that decide about HTTP traffic,
+//! loaded, called, limited and judged in one way.
+//!
+//! A module is core WebAssembly that gets an event of an HTTP exchange as JSON
+//! and answers with JSON. Whatever asks, the way through the house is this:
+//!
+//! ```text
+//!   fixture ──> event ──> agent ──────────────────────────> response ──> report
+//!                          │  pool: a lease, within a time      ▲
+//!                          ▼                                    │
+//!                        abi::agent: the event as input JSON    │
+//!                          ▼                                    │
+//!                        runner: one call under limits          │
+//!                          ▼                                    │
+//!                        abi::answer: bytes, checked            │
+//!                          ▼                                    │
+//!                        decision: answer or fault, decided ────┘
+//!
+//!   file ──> module::read ──> inspect ──> contract ──> engine (compiled) ──> module
+//! ```
+//!
+//! | Room | Knows | Never |
+//! |---|---|---|
+//! | [`event`], [`response`], [`fault`], [`limits`], [`error`] | the words everything speaks | any other room |
+//! | [`inspect`], [`contract`] | bytes and the static contract | running anything |
+//! | [`engine`], [`module`], [`runner`], [`pool`] | wasmtime; the only door to it | JSON, decisions |
+//! | [`abi`] | what a guest gets and answers | wasmtime |
+//! | [`decision`] | fail-open and fail-closed | anything but answers and faults |
+//! | [`agent`] | the path from event to response | files, terminals |
+//! | [`proxy`] | what released proxies make of answers | guests |
+//! | [`fixture`], [`report`] | hand-written input; results before formatting | wasmtime, terminals |
+//! | [`ops`] | one operation for each command | printing, argument parsing |
+//!
+//! The plugin-hook ABI has its seam in [`abi::Abi`]: its adapter is not built
+//! yet, and a module of it is refused by name.
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use std::sync::Arc;
+//!
+//! use wasm_agent_kit::agent::{Agent, AgentSettings};
+//! use wasm_agent_kit::engine::{Engine, EngineSettings};
+//! use wasm_agent_kit::event::{Event, RequestHead};
+//! use wasm_agent_kit::module::{LoadSettings, Module};
+//! use wasm_agent_kit::runner::on_guest_thread;
+//!
+//! let engine = Engine::new(EngineSettings::default())?;
+//! let module = Module::load(&engine, Path::new("rules.wasm"), &LoadSettings::default())?;
+//! let agent = Agent::new(Arc::new(module), AgentSettings::default());
+//! let event = Event::RequestHeaders(RequestHead {
+//!     method: "GET".into(),
+//!     uri: "/admin".into(),
+//!     ..RequestHead::default()
+//! });
+//! let handled = on_guest_thread(|| agent.handle(&event))?;
+//! assert_eq!(handled.response.decision.name(), "block");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
 pub mod abi;
 pub mod agent;
 pub mod contract;

@@ -63,7 +63,7 @@ fn human(report: &RunReport, style: Style, out: &mut dyn Write) -> io::Result<()
             }
         }
         Style::tighten(&mut table, &[0, 5, 6, 7]);
-        writeln!(out, "{table}")?;
+        writeln!(out, "{}", table.trim_fmt())?;
     }
     for fixture in &report.fixtures {
         problems(fixture, report, style, out)?;
@@ -339,8 +339,13 @@ fn totals(report: &RunReport, style: Style) -> String {
     let mut text = style.paint(
         paint,
         &format!(
-            "{} fixtures: {}",
+            "{} {}: {}",
             report.fixtures.len(),
+            if report.fixtures.len() == 1 {
+                "fixture"
+            } else {
+                "fixtures"
+            },
             list(&totals.fixtures)
         ),
     );

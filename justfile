@@ -1,0 +1,26 @@
+# What people here type often; `just --list` is the index.
+
+# Everything CI runs.
+ci:
+    .ci/run
+
+# Format and lint.
+check:
+    cargo fmt
+    cargo clippy --all-targets -- -D warnings
+
+# All tests.
+test:
+    cargo test
+
+# The showcase: the shipped module on the shipped fixtures.
+demo:
+    cargo run --release -- run fixtures/modules/rules/rules.wasm fixtures/events
+
+# Our overhead beside raw wasmtime.
+bench:
+    cargo bench
+
+# Write the README's output anew.
+readme:
+    README_BLESS=1 cargo test --test readme
