@@ -266,6 +266,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_version_reported_is_the_one_built_in() {
+        let lock = include_str!("../Cargo.lock");
+        let (name, version) = VERSION.split_once(' ').unwrap();
+        assert!(lock.contains(&format!("name = \"{name}\"\nversion = \"{version}\"")));
+    }
+
+    #[test]
     fn only_the_proposals_of_real_toolchains_are_on() {
         for fuel in [false, true] {
             let config = config(EngineSettings {

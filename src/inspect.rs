@@ -487,6 +487,8 @@ fn disallowed_features(wasm: &[u8]) -> Result<Vec<String>, Malformed> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn facts(text: &str) -> Facts {
@@ -542,5 +544,26 @@ mod tests {
         assert_eq!(facts(&nested).complexity.deepest_nesting, 40);
         let locals = format!("(module (func (local {})))", "i32 ".repeat(3000));
         assert!(facts(&locals).complexity.is_over_a_limit());
+    }
+
+    proptest! {
+        /// Bytes from anywhere are facts or an error, never a panic.
+        #[test]
+        fn any_bytes_are_read_or_refused(tail in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut bytes = b"\0asm\x01\0\0\0".to_vec();
+            bytes.extend(tail);
+            let _ = inspect(&bytes);
+        }
+
+        /// A real module with a few bytes changed is facts or an error.
+        #[test]
+        fn a_damaged_module_is_read_or_refused(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
+            let mut bytes = include_bytes!("../fixtures/modules/panics/panics.wasm").to_vec();
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            let _ = inspect(&bytes);
+        }
     }
 }
