@@ -11,7 +11,7 @@ use crate::abi::answer::{AnswerPolicy, CheckedAnswer, check_answer};
 use crate::abi::handler_name;
 use crate::decision::{Answer, FailurePolicy, decide};
 use crate::error::Error;
-use crate::event::Event;
+use crate::event::{Event, EventKind};
 use crate::fault::{Fault, FaultCode};
 use crate::module::Module;
 use crate::pool::{Pool, PoolSettings};
@@ -48,6 +48,8 @@ pub struct Handled {
 pub struct Agent {
     pool: Pool,
     settings: AgentSettings,
+    /// Whether the module has a handler, in the order of [`EventKind::ALL`].
+    has_handler: [bool; EventKind::ALL.len()],
 }
 
 impl Agent {
@@ -55,6 +57,7 @@ impl Agent {
     #[must_use]
     pub fn new(module: Arc<Module>, settings: AgentSettings) -> Self {
         Self {
+            has_handler: EventKind::ALL.map(|kind| module.has_handler(handler_name(kind))),
             pool: Pool::new(module, settings.pool),
             settings,
         }
@@ -94,7 +97,7 @@ impl Agent {
     /// Must run on a [`guest_thread`](crate::runner::guest_thread).
     #[must_use]
     pub fn handle(&self, event: &Event) -> Handled {
-        if !self.pool.module().has_handler(handler_name(event.kind())) {
+        if !self.has_handler[event.kind() as usize] {
             return self.decided(Ok(Answer::NotCalled), None, Vec::new());
         }
         let called = catch_unwind(AssertUnwindSafe(|| {

@@ -108,6 +108,7 @@ pub fn config(settings: EngineSettings) -> Config {
 /// what it runs.
 pub struct Engine {
     wasm: wasmtime::Engine,
+    counts_fuel: bool,
     clock: Clock,
 }
 
@@ -124,13 +125,22 @@ impl Engine {
             what: "cannot start the deadline thread",
             source: source.into(),
         })?;
-        Ok(Arc::new(Self { wasm, clock }))
+        Ok(Arc::new(Self {
+            wasm,
+            counts_fuel: settings.fuel,
+            clock,
+        }))
     }
 
     /// The engine itself.
     #[must_use]
     pub(crate) fn wasm(&self) -> &wasmtime::Engine {
         &self.wasm
+    }
+
+    /// Whether instructions are counted.
+    pub(crate) const fn counts_fuel(&self) -> bool {
+        self.counts_fuel
     }
 
     /// Keeps the clock awake while a guest runs.

@@ -65,8 +65,14 @@ pub struct Pool {
 #[derive(Default)]
 struct State {
     /// The one used last is lent first: its memory is warm.
-    idle: Vec<Instance>,
+    #[expect(
+        clippy::vec_box,
+        reason = "an instance is large, and moves at every lease"
+    )]
+    idle: Vec<Box<Instance>>,
     leased: usize,
+    /// Callers asleep until a lease ends.
+    waiting: usize,
     counts: PoolCounts,
 }
 
@@ -119,7 +125,7 @@ impl Pool {
             instance: idle,
         };
         if lease.instance.is_none() {
-            lease.instance = Some(Instance::new(&self.module, self.settings.limits)?);
+            lease.instance = Some(Box::new(Instance::new(&self.module, self.settings.limits)?));
             self.lock().counts.created += 1;
         }
         Ok(lease)
@@ -145,11 +151,13 @@ impl Pool {
                     ),
                 )));
             }
+            state.waiting += 1;
             state = self
                 .freed
                 .wait_timeout(state, left)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
+            state.waiting -= 1;
         }
     }
 
@@ -159,7 +167,7 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn end_lease(&self, instance: Option<Instance>) {
+    fn end_lease(&self, instance: Option<Box<Instance>>) {
         // A panic in mid-call leaves the instance in an unknown state.
         let fate = match &instance {
             Some(instance) if !std::thread::panicking() => self.fate(instance),
@@ -184,8 +192,12 @@ impl Pool {
                 instance
             }
         };
+        let waiting = state.waiting > 0;
         drop(state);
-        self.freed.notify_one();
+        // Waking costs a system call even where nobody sleeps.
+        if waiting {
+            self.freed.notify_one();
+        }
         // Unmapping takes its time and needs no lock.
         drop(gone);
     }
@@ -219,7 +231,7 @@ enum Fate {
 pub struct Lease<'a> {
     pool: &'a Pool,
     /// None only while it is being made.
-    instance: Option<Instance>,
+    instance: Option<Box<Instance>>,
 }
 
 impl Deref for Lease<'_> {

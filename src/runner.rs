@@ -79,6 +79,9 @@ pub struct Called<'a> {
 /// What the host knows of one store.
 pub(crate) struct HostState {
     max_memory_bytes: usize,
+    /// Fuel for each call; none where the engine counts none.
+    fuel: Option<u64>,
+    timeout: Duration,
     deadline: Instant,
     grows: u32,
     /// A growth was refused since the call began.
@@ -170,8 +173,17 @@ impl Instance {
     /// # Errors
     /// The fault that ended it.
     pub fn new(module: &Arc<Module>, limits: Limits) -> Result<Self, Box<Fault>> {
+        let counts_fuel = module.engine.counts_fuel();
+        if limits.fuel.is_some() && !counts_fuel {
+            return Err(Box::new(Fault::new(
+                FaultCode::Internal,
+                "a fuel limit on an engine that counts none",
+            )));
+        }
         let state = HostState {
             max_memory_bytes: usize::try_from(limits.max_memory_bytes).unwrap_or(usize::MAX),
+            fuel: counts_fuel.then(|| limits.fuel.unwrap_or(u64::MAX)),
+            timeout: limits.timeout,
             deadline: Instant::now(),
             grows: 0,
             refused_growth: false,
@@ -187,8 +199,8 @@ impl Instance {
             })
         });
         let _running = module.engine.running();
-        arm(&mut store, &limits)?;
-        let made = Self::instantiate(module, &mut store);
+        let made =
+            arm(&mut store, Instant::now()).and_then(|()| Self::instantiate(module, &mut store));
         match made {
             Ok((memory, alloc, dealloc, handlers)) => Ok(Self {
                 store,
@@ -253,9 +265,9 @@ impl Instance {
         let running = module.engine.running();
         let memory_before = self.memory.data_size(&self.store);
         let started = Instant::now();
-        let result = match arm(&mut self.store, &self.limits) {
+        let result = match arm(&mut self.store, started) {
             Ok(()) => self.run(handler),
-            Err(fault) => Err(*fault),
+            Err(error) => Err(self.fault(&error, "before the call")),
         };
         let time = started.elapsed();
         drop(running);
@@ -285,10 +297,14 @@ impl Instance {
 
     /// Whether there is an answer in `self.answer`.
     fn run(&mut self, handler: usize) -> Result<bool, Fault> {
-        let Some(Some(handler)) = self.handlers.get(handler).cloned() else {
+        if !matches!(self.handlers.get(handler), Some(Some(_))) {
+            return Ok(false);
+        }
+        let input = self.write_input()?;
+        // Looked up again because it cannot stay borrowed, and a copy costs.
+        let Some(Some(handler)) = self.handlers.get(handler) else {
             return Ok(false);
         };
-        let input = self.write_input()?;
         let packed = match handler.call(&mut self.store, input) {
             Ok(packed) => packed.cast_unsigned(),
             Err(error) => return Err(self.fault(&error, "in the handler")),
@@ -385,8 +401,8 @@ impl Instance {
     }
 
     fn fuel_used(&self) -> Option<u64> {
-        let left = self.store.get_fuel().ok()?;
-        Some(self.limits.fuel.unwrap_or(u64::MAX) - left)
+        let given = self.store.data().fuel?;
+        Some(given - self.store.get_fuel().ok()?)
     }
 
     /// The bytes of the last answer, as the guest gave them.
@@ -414,21 +430,15 @@ impl Instance {
     }
 }
 
-/// Winds up the limits of one call or one start.
-fn arm(store: &mut Store<HostState>, limits: &Limits) -> Result<(), Box<Fault>> {
+/// Winds up the limits of one call or one start that begins now.
+fn arm(store: &mut Store<HostState>, now: Instant) -> wasmtime::Result<()> {
     let state = store.data_mut();
     state.grows = 0;
     state.refused_growth = false;
-    state.deadline = Instant::now() + limits.timeout;
+    state.deadline = now + state.timeout;
+    let fuel = state.fuel;
     store.set_epoch_deadline(1);
-    match (store.set_fuel(limits.fuel.unwrap_or(u64::MAX)), limits.fuel) {
-        // An engine that counts no fuel refuses it, which is right without a limit.
-        (Ok(()), _) | (Err(_), None) => Ok(()),
-        (Err(error), Some(_)) => Err(Box::new(Fault::new(
-            FaultCode::Internal,
-            format!("a fuel limit on an engine that counts none: {error}"),
-        ))),
-    }
+    fuel.map_or(Ok(()), |fuel| store.set_fuel(fuel))
 }
 
 const fn unpack(packed: u64) -> (u32, u32) {

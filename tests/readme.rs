@@ -5,6 +5,13 @@
 //! where nothing is said. Times differ from run to run and are not compared.
 //! `README_BLESS=1 cargo test --test readme` writes the output anew.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test that cannot go on stops"
+)]
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 

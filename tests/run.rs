@@ -1,6 +1,13 @@
 //! `wasm-agent run`, as its user sees it: the built binary on real modules and
 //! fixtures.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test that cannot go on stops"
+)]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 

@@ -214,31 +214,71 @@ fn write_string(text: &str, out: &mut Vec<u8>) {
 /// Two-character escapes where JSON has them, `\u00xx` for other controls,
 /// everything else as it is.
 fn write_escaped(text: &str, out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
     let bytes = text.as_bytes();
+    let (blocks, _) = bytes.as_chunks::<BLOCK>();
     let mut clean_from = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
+    let mut at = 0;
+    for block in blocks {
+        if !is_clean(block) {
+            clean_from = escape(bytes, at..at + BLOCK, clean_from, out);
         }
-        out.extend_from_slice(&bytes[clean_from..at]);
-        clean_from = at + 1;
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            0x08 => out.extend_from_slice(b"\\b"),
-            0x0c => out.extend_from_slice(b"\\f"),
-            _ => {
-                out.extend_from_slice(b"\\u00");
-                out.push(HEX[usize::from(byte >> 4)]);
-                out.push(HEX[usize::from(byte & 15)]);
-            }
-        }
+        at += BLOCK;
+    }
+    // The tail is looked at with what stands before it, to be a block as well.
+    if at < bytes.len() && !bytes.last_chunk().is_some_and(is_clean) {
+        clean_from = escape(bytes, at..bytes.len(), clean_from, out);
     }
     out.extend_from_slice(&bytes[clean_from..]);
+}
+
+const BLOCK: usize = 16;
+
+/// No branch from byte to byte, so that this becomes vector instructions.
+fn is_clean(block: &[u8; BLOCK]) -> bool {
+    !block
+        .iter()
+        .fold(false, |any, byte| any | must_escape(*byte))
+}
+
+/// Writes what stands before each byte of the range that must be escaped, and
+/// its escape. Hands back up to where all is written.
+fn escape(
+    bytes: &[u8],
+    range: std::ops::Range<usize>,
+    mut written: usize,
+    out: &mut Vec<u8>,
+) -> usize {
+    for at in range {
+        let byte = bytes[at];
+        if must_escape(byte) {
+            out.extend_from_slice(&bytes[written..at]);
+            written = at + 1;
+            write_escape(byte, out);
+        }
+    }
+    written
+}
+
+const fn must_escape(byte: u8) -> bool {
+    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
+}
+
+fn write_escape(byte: u8, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let short = match byte {
+        b'"' | b'\\' => byte,
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'\t' => b't',
+        0x08 => b'b',
+        0x0c => b'f',
+        _ => {
+            out.extend_from_slice(b"\\u00");
+            out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+            return;
+        }
+    };
+    out.extend_from_slice(&[b'\\', short]);
 }
 
 fn write_number(value: u64, out: &mut Vec<u8>) {
