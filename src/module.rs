@@ -74,7 +74,7 @@ pub fn read(path: &Path, limits: &LoadLimits) -> Result<Source, Error> {
         return Err(too_large(bytes.len() as u64));
     }
     let hash = format!("sha256:{:x}", Sha256::digest(&bytes));
-    let wasm = assemble(bytes).map_err(malformed)?;
+    let wasm = assemble(bytes, path).map_err(malformed)?;
     Ok(Source {
         path: path.to_owned(),
         wasm,
@@ -82,7 +82,7 @@ pub fn read(path: &Path, limits: &LoadLimits) -> Result<Source, Error> {
     })
 }
 
-fn assemble(bytes: Vec<u8>) -> Result<Vec<u8>, String> {
+fn assemble(bytes: Vec<u8>, path: &Path) -> Result<Vec<u8>, String> {
     let expected = "expected a wasm binary or wasm text";
     if bytes.starts_with(b"\0asm") {
         return Ok(bytes);
@@ -113,7 +113,10 @@ fn assemble(bytes: Vec<u8>) -> Result<Vec<u8>, String> {
     {
         return Err(format!("{expected}, found other text at line 1"));
     }
-    wat::parse_str(text).map_err(|error| format!("the text does not assemble: {error}"))
+    wat::parse_str(text).map_err(|mut error| {
+        error.set_path(path);
+        format!("the text does not assemble: {error}")
+    })
 }
 
 /// What loading is asked for.

@@ -237,14 +237,16 @@ fn replace(path: &Path, text: &str) -> Result<(), Error> {
 fn watch(args: &RunArgs, engine: &Arc<Engine>, style: Style) -> Result<u8> {
     let (changed, changes) = std::sync::mpsc::channel();
     let mut watcher = notify_debouncer_full::new_debouncer(DEBOUNCE, None, changed)?;
-    for path in std::iter::once(&args.module).chain(&args.fixtures) {
-        // The folder, because editors and compilers replace files.
-        let folder = if path.is_dir() {
-            path.as_path()
+    // Folders, because editors and compilers replace files.
+    watcher.watch(fixture::root(&args.module), RecursiveMode::NonRecursive)?;
+    for argument in &args.fixtures {
+        let single = argument.is_file();
+        let mode = if single {
+            RecursiveMode::NonRecursive
         } else {
-            parent(path)
+            RecursiveMode::Recursive
         };
-        watcher.watch(folder, RecursiveMode::Recursive)?;
+        watcher.watch(fixture::root(argument), mode)?;
     }
     let mut before: Option<RunReport> = None;
     loop {
@@ -287,13 +289,6 @@ fn watch(args: &RunArgs, engine: &Arc<Engine>, style: Style) -> Result<u8> {
                 break;
             }
         }
-    }
-}
-
-fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
     }
 }
 
