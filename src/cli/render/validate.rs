@@ -14,7 +14,7 @@ use crate::cli::validate::ValidateFormat;
 
 /// A check's name is not given more columns than this.
 const WIDEST_NAME: usize = 40;
-/// Of what is left, the share in percent that goes to what was expected.
+/// Of what is left, the share in percent that what was expected may claim.
 const EXPECTED_PERCENT: usize = 42;
 /// Characters of a hash that tell modules apart.
 const HASH_SHOWN: usize = "sha256:".len() + 12;
@@ -101,10 +101,10 @@ impl Columns {
         let name = name.min(style.width() * 2 / 5);
         // The mark, and two spaces between columns.
         let left = style.width().saturating_sub(2 + name + 4);
-        let expected = longest(|row| &row.check.expected).clamp(
-            "Expected".len(),
-            (left * EXPECTED_PERCENT / 100).max("Expected".len()),
-        );
+        let share = left * EXPECTED_PERCENT / 100;
+        let unused = left.saturating_sub(longest(|row| &row.check.found));
+        let most = share.max(unused).max("Expected".len());
+        let expected = longest(|row| &row.check.expected).clamp("Expected".len(), most);
         Self {
             name,
             expected,
@@ -118,19 +118,46 @@ fn rows(module: &ModuleReport, style: Style, out: &mut dyn Write) -> io::Result<
     let (name, expected) = (columns.name, columns.expected);
     let headings = format!("  {:name$}  {:expected$}  Found", "Check", "Expected");
     writeln!(out, "{}", style.paint(Paint::Faint, &headings))?;
-    for row in &module.checks {
-        cells(row, &columns, style, out)?;
-        let indent = " ".repeat(6);
-        let room = style.width().saturating_sub(indent.len());
-        if !row.check.fix.is_empty() && row.check.status != CheckStatus::Pass {
-            let fix = wrap(&format!("fix: {}", row.check.fix), room);
-            for line in fix {
-                writeln!(out, "{indent}{}", style.paint(Paint::Strong, &line))?;
-            }
+    for run in module.checks.chunk_by(is_more_of_the_same) {
+        if let [first, _, _, ..] = run {
+            let mut all = first.clone();
+            all.check.id = format!("{}:* ({})", family(first), run.len());
+            all.check.expected = String::new();
+            cells(&all, &columns, style, out)?;
+            continue;
         }
-        for line in row.detail.lines().flat_map(|line| wrap_code(line, room)) {
-            writeln!(out, "{indent}{}", style.paint(Paint::Faint, &line))?;
+        for row in run {
+            whole_row(row, &columns, style, out)?;
         }
+    }
+    Ok(())
+}
+
+/// Whether two rows were left out for one reason, so that one line will do.
+fn is_more_of_the_same(one: &Row, other: &Row) -> bool {
+    one.check.status == CheckStatus::Skip
+        && other.check.status == CheckStatus::Skip
+        && one.check.found == other.check.found
+        && family(one) == family(other)
+}
+
+/// A check's id up to the first colon.
+fn family(row: &Row) -> &str {
+    row.check.id.split(':').next().unwrap_or_default()
+}
+
+/// The cells, then what to mend and the detail below them.
+fn whole_row(row: &Row, columns: &Columns, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    cells(row, columns, style, out)?;
+    let indent = " ".repeat(6);
+    let room = style.width().saturating_sub(indent.len());
+    if !row.check.fix.is_empty() && row.check.status != CheckStatus::Pass {
+        for line in wrap(&format!("fix: {}", row.check.fix), room) {
+            writeln!(out, "{indent}{}", style.paint(Paint::Strong, &line))?;
+        }
+    }
+    for line in row.detail.lines().flat_map(|line| wrap_code(line, room)) {
+        writeln!(out, "{indent}{}", style.paint(Paint::Faint, &line))?;
     }
     Ok(())
 }

@@ -24,7 +24,7 @@ use super::answers::difference;
 use super::calls::{Budget, Input, Prober, Sample, Seen, Trial};
 use super::samples;
 
-const BUDGET: Duration = Duration::from_secs(5);
+const BUDGET: Duration = Duration::from_secs(3);
 const MIB: usize = 1 << 20;
 const MANY: usize = 10_000;
 
