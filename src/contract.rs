@@ -7,6 +7,7 @@
 use serde::Serialize;
 
 use crate::abi::{Abi, AbiChoice};
+use crate::fault::printable;
 use crate::inspect::{Export, Facts, Import, ItemType, Language};
 use crate::limits::{self, Limits, LoadLimits};
 
@@ -218,6 +219,16 @@ fn complexity(facts: &Facts) -> Check {
             u64::from(limits::MAX_NESTING),
         ),
         (
+            "uses of locals within loops in one function",
+            have.most_carried_locals,
+            limits::MAX_CARRIED_LOCALS,
+        ),
+        (
+            "types, parameters and results of types",
+            have.type_values,
+            limits::MAX_TYPE_VALUES,
+        ),
+        (
             "data segments",
             u64::from(have.data_segments),
             u64::from(limits::MAX_SEGMENTS),
@@ -425,7 +436,7 @@ fn function(facts: &Facts, name: &str, ty: &str) -> Check {
     let id = format!("export:{name}");
     let expected = format!("func {ty}");
     let found = match facts.export(name) {
-        Some(export) if export.ty == ItemType::Func(ty.to_owned()) => {
+        Some(export) if export.ty == ItemType::Func(ty.into()) => {
             return Check::pass(id, expected, export.ty.to_string());
         }
         Some(export) => format!("mistyped: {}", export.ty),
@@ -521,12 +532,14 @@ pub enum Linked {
 pub fn linked(import: &Import) -> Option<Linked> {
     (import.module == "env"
         && import.name == "abort"
-        && import.ty == ItemType::Func(ABORT_TYPE.to_owned()))
+        && import.ty == ItemType::Func(ABORT_TYPE.into()))
     .then_some(Linked::Abort)
 }
 
 fn import(import: &Import, language: Language) -> Check {
-    let id = format!("import:{}.{}", import.module, import.name);
+    // Names of imports are any text, of any length.
+    let name = |text| printable(text, 100);
+    let id = format!("import:{}.{}", name(&import.module), name(&import.name));
     let expected = "none, or env.abort of AssemblyScript";
     match linked(import) {
         Some(Linked::Abort) => Check::pass(

@@ -101,6 +101,17 @@ pub struct Frame {
     pub wasm_offset: Option<u64>,
 }
 
+impl fmt::Display for Frame {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.function)?;
+        match (&self.location, self.wasm_offset) {
+            (Some(location), _) => write!(out, " at {location}"),
+            (None, Some(offset)) => write!(out, " at wasm offset {offset:#x}"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
 /// What a faulty answer had said before it went wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Refusal {
@@ -135,6 +146,19 @@ impl Fault {
             backtrace: Vec::new(),
             refusal: None,
         }
+    }
+}
+
+impl Fault {
+    /// The guest's stack, one numbered frame a line, innermost first; empty
+    /// where there is none.
+    #[must_use]
+    pub fn stack(&self) -> String {
+        let frames = self.backtrace.iter().enumerate();
+        let lines: Vec<String> = frames
+            .map(|(depth, frame)| format!("{depth}: {frame}"))
+            .collect();
+        lines.join("\n")
     }
 }
 

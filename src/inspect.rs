@@ -5,11 +5,14 @@
 //! nothing here judges.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use wasmparser::{
     CompositeInnerType, ExternalKind, FuncType, Imports, KnownCustom, Name, Operator, Parser,
     Payload, TypeRef, Validator, WasmFeatures,
 };
+
+use crate::fault::printable;
 
 /// The proposals a guest may use: what real toolchains emit by default
 /// (rustc since 1.82 emits reference types and multi-value), and no more.
@@ -38,7 +41,8 @@ pub struct Malformed {
 impl From<wasmparser::BinaryReaderError> for Malformed {
     fn from(error: wasmparser::BinaryReaderError) -> Self {
         Self {
-            message: error.message().to_owned(),
+            // It may quote a name, which may be any text.
+            message: printable(error.message(), 300),
             offset: error.offset(),
         }
     }
@@ -47,8 +51,9 @@ impl From<wasmparser::BinaryReaderError> for Malformed {
 /// The type of an import or export, as far as the contract cares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ItemType {
-    /// A function, as `(i32, i32) -> i64`.
-    Func(String),
+    /// A function, as `(i32, i32) -> i64`. Shared: a million exports may have
+    /// one and the same long type.
+    Func(Arc<str>),
     /// A memory.
     Memory,
     /// Anything else, by name.
@@ -129,6 +134,11 @@ pub struct Complexity {
     pub most_locals: u64,
     /// Depth of the deepest block.
     pub deepest_nesting: u32,
+    /// Uses of locals in the function with the most, each counted once for
+    /// every loop around it.
+    pub most_carried_locals: u64,
+    /// Types, and all their parameters and results.
+    pub type_values: u64,
     /// Data segments.
     pub data_segments: u32,
     /// Element segments.
@@ -208,6 +218,8 @@ impl Complexity {
             || self.largest_body_bytes > at::MAX_FUNCTION_BYTES
             || self.most_locals > at::MAX_LOCALS
             || self.deepest_nesting > at::MAX_NESTING
+            || self.most_carried_locals > at::MAX_CARRIED_LOCALS
+            || self.type_values > at::MAX_TYPE_VALUES
             || self.data_segments > at::MAX_SEGMENTS
             || self.element_segments > at::MAX_SEGMENTS
     }
@@ -224,12 +236,20 @@ impl Reading {
     fn payload(&mut self, payload: Payload<'_>, facts: &mut Facts) -> Result<(), Malformed> {
         match payload {
             Payload::TypeSection(groups) => {
+                facts.complexity.type_values = groups.count().into();
+                if facts.complexity.is_over_a_limit() {
+                    // Refused for this; the types are not looked at.
+                    return Ok(());
+                }
                 for group in groups {
-                    self.types.extend(
-                        group?
-                            .into_types()
-                            .map(|ty| item_type(&ty.composite_type.inner)),
-                    );
+                    for ty in group?.into_types() {
+                        let ty = &ty.composite_type.inner;
+                        if let CompositeInnerType::Func(func) = ty {
+                            let values = func.params().len() + func.results().len();
+                            facts.complexity.type_values += values as u64;
+                        }
+                        self.types.push(item_type(ty));
+                    }
                 }
             }
             Payload::ImportSection(imports) => {
@@ -343,18 +363,20 @@ impl Reading {
 
 fn item_type(ty: &CompositeInnerType) -> ItemType {
     match ty {
-        CompositeInnerType::Func(func) => ItemType::Func(signature(func)),
+        CompositeInnerType::Func(func) => ItemType::Func(signature(func).into()),
         _ => ItemType::Other("garbage-collected type"),
     }
 }
 
 fn signature(func: &FuncType) -> String {
+    // No type of the contract is longer; a longer one only has to be shown.
+    const SHOWN: usize = 16;
     let list = |types: &[wasmparser::ValType]| {
-        types
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(", ")
+        let mut shown: Vec<String> = types.iter().take(SHOWN).map(ToString::to_string).collect();
+        if types.len() > SHOWN {
+            shown.push(format!("and {} more", types.len() - SHOWN));
+        }
+        shown.join(", ")
     };
     match func.results() {
         [] => format!("({})", list(func.params())),
@@ -387,22 +409,35 @@ fn function(
     if bytes > crate::limits::MAX_FUNCTION_BYTES {
         return Ok(());
     }
-    let mut depth = 0_u32;
+    // For each open block whether it is a loop.
+    let mut blocks: Vec<bool> = Vec::new();
+    let mut loops = 0_u64;
+    let mut carried = 0_u64;
+    let mut deepest = 0;
     let mut operators = body.get_operators_reader()?;
     while !operators.eof() {
-        match operators.read()? {
+        let operator = operators.read()?;
+        match operator {
             Operator::Block { .. }
             | Operator::Loop { .. }
             | Operator::If { .. }
             | Operator::TryTable { .. }
             | Operator::Try { .. } => {
-                depth += 1;
-                complexity.deepest_nesting = complexity.deepest_nesting.max(depth);
+                let is_loop = matches!(operator, Operator::Loop { .. });
+                blocks.push(is_loop);
+                loops += u64::from(is_loop);
+                deepest = deepest.max(blocks.len());
             }
-            Operator::End => depth = depth.saturating_sub(1),
+            Operator::End => loops -= u64::from(blocks.pop() == Some(true)),
+            Operator::LocalGet { .. } | Operator::LocalSet { .. } | Operator::LocalTee { .. } => {
+                carried += loops;
+            }
             _ => {}
         }
     }
+    let deepest = u32::try_from(deepest).unwrap_or(u32::MAX);
+    complexity.deepest_nesting = complexity.deepest_nesting.max(deepest);
+    complexity.most_carried_locals = complexity.most_carried_locals.max(carried);
     Ok(())
 }
 

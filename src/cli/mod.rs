@@ -64,9 +64,7 @@ pub(crate) enum Color {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Check that modules keep the contract: exports, types, imports, behaviour
     Validate(validate::ValidateArgs),
-    /// Feed fixtures to a module, print its decisions and check them
     Run(run::RunArgs),
     /// Print a completion script for a shell
     Completions {

@@ -15,7 +15,7 @@ use crate::abi::agent::HeaderNames;
 use crate::agent::{Agent, Handled};
 use crate::error::Error;
 use crate::event::Event;
-use crate::fault::Fault;
+use crate::fault::{Fault, printable};
 use crate::fixture::{Actual, Fixture, FixtureError, Mismatch, Step, expect};
 use crate::limits::Isolation;
 use crate::module::Module;
@@ -287,10 +287,7 @@ impl StepResult {
             })
             .collect();
         if let Some(fault) = self.fault.as_ref().filter(|_| is_bad(self.status)) {
-            lines.extend(fault.backtrace.iter().map(|frame| {
-                let place = frame.location.as_deref().unwrap_or("");
-                format!("  in {} {place}", frame.function)
-            }));
+            lines.extend(fault.stack().lines().map(str::to_owned));
         }
         lines.join("\n")
     }
@@ -582,7 +579,8 @@ pub fn summary(response: &AgentResponse) -> String {
         text.push_str(&format!(" {status}"));
     }
     if !response.audit.tags.is_empty() {
-        text.push_str(&format!(" [{}]", response.audit.tags.join(", ")));
+        let tags = printable(&response.audit.tags.join(", "), 160);
+        text.push_str(&format!(" [{tags}]"));
     }
     text
 }

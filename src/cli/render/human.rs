@@ -8,7 +8,8 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{
     Attribute, Cell, ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle,
 };
-use wasm_agent_kit::fault::{Frame, printable};
+
+use wasm_agent_kit::fault::printable;
 
 use crate::cli::Color;
 
@@ -143,18 +144,20 @@ impl Paint {
     }
 }
 
-/// An error and its causes, one line each.
+/// An error and its causes, one line each. Whatever a file put into them, only
+/// line breaks are left to do anything.
 pub(crate) fn error_chain(error: &anyhow::Error) -> String {
     let style = Paint::Bad.style();
     let word = match AutoStream::choice(&std::io::stderr()) {
         ColorChoice::Never => "error:".to_owned(),
         _ => format!("{style}error:{style:#}"),
     };
-    let mut text = format!("{word} {error}");
+    let mut text = error.to_string();
     for cause in error.chain().skip(1) {
         text.push_str(&format!("\n  caused by: {cause}"));
     }
-    text
+    let lines: Vec<String> = text.lines().map(|line| printable(line, 1024)).collect();
+    format!("{word} {}", lines.join("\n"))
 }
 
 /// Microseconds or milliseconds, three figures.
@@ -185,22 +188,6 @@ pub(crate) fn count(number: u64) -> String {
         grouped.push(digit);
     }
     grouped
-}
-
-/// A guest's stack, one frame a line.
-pub(crate) fn backtrace(frames: &[Frame]) -> Vec<String> {
-    frames
-        .iter()
-        .enumerate()
-        .map(|(depth, frame)| {
-            let place = match (&frame.location, frame.wasm_offset) {
-                (Some(location), _) => format!(" at {location}"),
-                (None, Some(offset)) => format!(" at wasm offset {offset:#x}"),
-                (None, None) => String::new(),
-            };
-            format!("{depth:>3}: {}{place}", printable(&frame.function, 200))
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use wasm_agent_kit::ops::run::{FixtureResult, Hint, RunReport, StepResult, summa
 use wasm_agent_kit::report::CaseStatus;
 use wasm_agent_kit::response::{AgentResponse, Decision, HeaderOp};
 
-use super::human::{Paint, Style, backtrace, bytes, count, time};
+use super::human::{Paint, Style, bytes, count, time};
 use super::{github, json, junit};
 use crate::cli::run::RunFormat;
 
@@ -257,7 +257,7 @@ fn stack(fault: &Fault, report: &RunReport, out: &mut dyn Write) -> io::Result<(
         return Ok(());
     }
     writeln!(out, "    the guest's stack, innermost first:")?;
-    for line in backtrace(&fault.backtrace) {
+    for line in fault.stack().lines() {
         writeln!(out, "    {line}")?;
     }
     if !report.module.has_names {

@@ -1,8 +1,6 @@
 //! Probes of single calls, each on a fresh instance: is the answer a result,
 //! is it repeated, does it hang on how header names are spelled.
 
-use std::time::Duration;
-
 use crate::abi::agent::{HANDLERS, HeaderNames};
 use crate::abi::answer::KEYS;
 use crate::contract::{Check, CheckStatus};
@@ -10,12 +8,12 @@ use crate::fault::printable;
 use crate::response::AgentResponse;
 
 use super::Row;
-use super::calls::{Budget, Prober, Sample, Seen, Trial};
+use super::calls::{Prober, Sample, Seen, Trial};
 
 /// For the first pass over the samples; ordinary modules need a few ms.
-const SAMPLES_BUDGET: Duration = Duration::from_millis(150);
+const SAMPLES_BUDGET: u64 = 300_000_000;
 /// For each of the probes that repeat it.
-const REPEAT_BUDGET: Duration = Duration::from_millis(50);
+const REPEAT_BUDGET: u64 = 100_000_000;
 
 /// Unknown keys named in a row.
 const KEYS_SHOWN: usize = 5;
@@ -23,7 +21,7 @@ const KEYS_SHOWN: usize = 5;
 /// Calls each sample on an instance of its own. After a deadline the rest of
 /// that handler's samples is left out.
 pub(super) fn try_samples(prober: &Prober<'_>, samples: Vec<Sample>) -> Vec<Trial> {
-    let budget = Budget::of(SAMPLES_BUDGET);
+    let budget = prober.budget(SAMPLES_BUDGET);
     let mut trials: Vec<Trial> = Vec::new();
     let mut given_up: Option<&'static str> = None;
     for sample in samples {
@@ -248,7 +246,7 @@ fn mended(handler: &str, trials: &[&Trial]) -> Vec<Row> {
 pub(super) fn determinism(prober: &Prober<'_>, trials: &[Trial]) -> Row {
     let id = "determinism";
     let expected = "equal answers, equal fuel";
-    let budget = Budget::of(REPEAT_BUDGET);
+    let budget = prober.budget(REPEAT_BUDGET);
     let mut compared = 0;
     for trial in trials.iter().filter(|trial| !trial.seen.is_slow()) {
         if prober.is_exhausted() || budget.is_spent() {
@@ -300,7 +298,7 @@ pub(super) fn difference(one: &Seen, other: &Seen) -> (String, String) {
 pub(super) fn spelling(prober: &Prober<'_>, trials: &[Trial]) -> Option<Row> {
     let id = "header-spelling";
     let expected = "the same in any letter case";
-    let budget = Budget::of(REPEAT_BUDGET);
+    let budget = prober.budget(REPEAT_BUDGET);
     let names = prober.settings.header_names;
     let other = if names == HeaderNames::Canonical {
         HeaderNames::Lower

@@ -1,20 +1,18 @@
 //! Does `dealloc` give memory back: many calls on one instance, and a line
 //! fitted to its linear memory.
 
-use std::time::Duration;
-
 use serde::Serialize;
 
 use crate::contract::{Check, CheckStatus};
 use crate::limits::{Isolation, RECYCLE_MEMORY_PERCENT};
 
 use super::Row;
-use super::calls::{Budget, Input, Prober, Trial};
+use super::calls::{Input, Prober, Trial};
 
 /// Memory grows in pages of 64 KiB, so a leak of 16 bytes a call shows twice
 /// within this many.
 const MAX_CALLS: usize = 10_000;
-const BUDGET: Duration = Duration::from_millis(130);
+const BUDGET: u64 = 500_000_000;
 
 /// What calls on one instance keep of its memory.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -86,7 +84,7 @@ fn call_on_and_on(
         .map_err(|fault| Row::fault(id, "an instance", &fault))?;
     // Production replaces an instance from here on.
     let enough = limits.max_memory_bytes / 100 * RECYCLE_MEMORY_PERCENT;
-    let budget = Budget::of(BUDGET);
+    let budget = prober.budget(BUDGET);
     let mut memory = vec![instance.memory_bytes()];
     for (call, trial) in trials.iter().cycle().take(most).enumerate() {
         if budget.is_spent() || instance.memory_bytes() > enough {

@@ -40,7 +40,7 @@ impl Row {
         Self {
             check: Check::fail(id, expected, found, fix_of(fault.code)),
             fault: Some(fault.code),
-            detail: backtrace(fault),
+            detail: fault.stack(),
         }
     }
 
@@ -240,24 +240,6 @@ fn fix_of(code: FaultCode) -> &'static str {
         }
         _ => "",
     }
-}
-
-/// The guest's stack, one frame a line, innermost first.
-fn backtrace(fault: &Fault) -> String {
-    let lines: Vec<String> = fault
-        .backtrace
-        .iter()
-        .enumerate()
-        .map(|(depth, frame)| {
-            let place = match (&frame.location, frame.wasm_offset) {
-                (Some(location), _) => format!(" at {location}"),
-                (None, Some(offset)) => format!(" at wasm offset {offset:#x}"),
-                (None, None) => String::new(),
-            };
-            format!("{depth}: {}{place}", printable(&frame.function, 200))
-        })
-        .collect();
-    lines.join("\n")
 }
 
 #[cfg(test)]

@@ -2,8 +2,6 @@
 //! shuffled and just-faulted instances, and the shortest sequence of calls that
 //! changes one.
 
-use std::time::Duration;
-
 use crate::contract::{Check, CheckStatus};
 use crate::limits::Isolation;
 use crate::runner::Instance;
@@ -14,8 +12,8 @@ use super::calls::{Budget, Prober, Sample, Seen, Trial};
 use super::samples;
 
 /// For looking. What is then found is made shorter under a budget of its own.
-const BUDGET: Duration = Duration::from_millis(150);
-const SHORTEN_BUDGET: Duration = Duration::from_millis(60);
+const BUDGET: u64 = 300_000_000;
+const SHORTEN_BUDGET: u64 = 100_000_000;
 /// Shuffled rounds over all samples.
 const SHUFFLES: usize = 4;
 /// Any constant but 0; the same rounds in every run.
@@ -36,7 +34,7 @@ struct Leak {
 pub(super) fn probe(prober: &Prober<'_>, trials: &[Trial]) -> Row {
     let id = "state";
     let expected = "no trace of earlier calls";
-    let budget = Budget::of(BUDGET);
+    let budget = prober.budget(BUDGET);
     let calls = Calls::new(prober, trials, budget);
     if prober.is_exhausted() {
         return Row::skip(id, expected, prober.why_skipped());
@@ -71,7 +69,7 @@ struct Calls<'a> {
 impl<'a> Calls<'a> {
     /// All samples after which a fresh instance may be called again. Broken
     /// input is called in between and not compared itself.
-    fn new(prober: &'a Prober<'a>, trials: &[Trial], budget: Budget) -> Self {
+    fn new(prober: &'a Prober<'a>, trials: &[Trial], budget: Budget<'_>) -> Self {
         let mut all: Vec<Trial> = trials
             .iter()
             .filter(|trial| trial.is_survived())
@@ -123,7 +121,7 @@ impl<'a> Calls<'a> {
         orders
     }
 
-    fn search(&self, compared: &mut usize, budget: Budget) -> Option<Leak> {
+    fn search(&self, compared: &mut usize, budget: Budget<'_>) -> Option<Leak> {
         for order in self.orders() {
             let mut instance: Option<Instance> = None;
             let mut before = Sequence::new();
@@ -171,7 +169,7 @@ impl<'a> Calls<'a> {
 
     fn row(&self, mut check: Check, leak: Leak) -> Row {
         let fresh = &self.all[leak.target].seen;
-        let budget = Budget::of(SHORTEN_BUDGET);
+        let budget = self.prober.budget(SHORTEN_BUDGET);
         let mut last = leak.seen;
         let before = shortest(&leak.before, |before| {
             if budget.is_spent() || self.prober.is_exhausted() {

@@ -11,20 +11,18 @@
 //!   except for a deadline; an allow or nothing is a warning, since a module
 //!   that allows what it cannot read will do so with what it should have read.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use crate::contract::{Check, CheckStatus};
 use crate::event::{BodyChunk, Event, EventKind, RequestHead, ResponseHead};
 use crate::fault::FaultCode;
 use crate::response::Decision;
+use std::sync::Arc;
 
 use super::Row;
 use super::answers::difference;
-use super::calls::{Budget, Input, Prober, Sample, Seen, Trial};
+use super::calls::{Input, Prober, Sample, Seen, Trial};
 use super::samples;
 
-const BUDGET: Duration = Duration::from_secs(3);
+const BUDGET: u64 = 5_000_000_000;
 const MIB: usize = 1 << 20;
 const MANY: usize = 10_000;
 
@@ -36,7 +34,7 @@ struct Torture {
 
 /// A row for each input, by handler.
 pub(super) fn probe(prober: &Prober<'_>, trials: &[Trial]) -> Vec<Row> {
-    let budget = Budget::of(BUDGET);
+    let budget = prober.budget(BUDGET);
     let mut inputs = inputs();
     inputs.extend(samples::broken(prober.module).into_iter().map(|sample| {
         let what = if sample.name == samples::LONE_SURROGATE {
