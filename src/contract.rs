@@ -133,8 +133,17 @@ pub fn check(facts: &Facts, choice: AbiChoice, limits: &Limits, load: &LoadLimit
         facts
             .imports
             .iter()
+            .take(limits::MAX_LISTED)
             .map(|import| self::import(import, facts.language)),
     );
+    if facts.imports.len() > limits::MAX_LISTED {
+        checks.push(Check::fail(
+            "imports",
+            format!("at most {}", limits::MAX_LISTED),
+            format!("{}; only the first are listed", facts.imports.len()),
+            "a module gets nothing from its host but its input; take the imports away",
+        ));
+    }
     if facts.imports.is_empty() {
         checks.push(Check::pass("imports", "none, or ones we link", "none"));
     }
@@ -481,6 +490,9 @@ fn near_miss<'a>(facts: &'a Facts, name: &str) -> Option<&'a Export> {
         .exports
         .iter()
         .filter(|export| matches!(export.ty, ItemType::Func(_)))
+        // Comparing takes time that grows with the length, and no name of the
+        // contract is near a long one.
+        .filter(|export| export.name.len() <= 64)
         .filter(|export| !contract_names().any(|known| known == export.name))
         .filter_map(|export| {
             let have = plain(&export.name);

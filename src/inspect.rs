@@ -452,7 +452,9 @@ fn custom(section: &wasmparser::CustomSectionReader<'_>, facts: &mut Facts) {
                     if facts.language == Language::Unknown {
                         facts.language = language(value.name);
                     }
-                    if !facts.producers.contains(&producer) {
+                    if facts.producers.len() < crate::limits::MAX_LISTED
+                        && !facts.producers.contains(&producer)
+                    {
                         facts.producers.push(producer);
                     }
                 }

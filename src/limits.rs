@@ -49,6 +49,11 @@ pub const MAX_REDIRECT_URL_BYTES: usize = 8_000;
 /// after its call, before a leaking guest meets the limit in mid-request.
 pub const RECYCLE_MEMORY_PERCENT: u64 = 75;
 
+/// Bytes of wasm text. Its syntax tree takes up to eighty times as much, and
+/// text is written by hand.
+pub const MAX_TEXT_BYTES: usize = 8 << 20;
+/// Imports that are listed one by one, and tools that are remembered.
+pub const MAX_LISTED: usize = 100;
 /// Functions of one module, beyond what toolchains emit for a policy.
 pub const MAX_FUNCTIONS: u32 = 20_000;
 /// Bytes of one function body; compile time grows faster than linearly.

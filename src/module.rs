@@ -17,7 +17,7 @@ use crate::contract::{self, Linked, Verdict};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::inspect::{Facts, inspect};
-use crate::limits::{Limits, LoadLimits};
+use crate::limits::{Limits, LoadLimits, MAX_TEXT_BYTES};
 use crate::runner::{GuestAbort, HostState};
 
 /// A module's bytes, read and, if they were text, assembled.
@@ -97,6 +97,12 @@ fn assemble(bytes: Vec<u8>, path: &Path) -> Result<Vec<u8>, String> {
     }
     if bytes.starts_with(&[0x1f, 0x8b]) {
         return Err(format!("{expected}, found gzip; unpack it first"));
+    }
+    if bytes.len() > MAX_TEXT_BYTES {
+        return Err(format!(
+            "expected a wasm binary, or at most {MAX_TEXT_BYTES} bytes of wasm text, found {} bytes that are no binary; assemble text of that size first (wasm-tools parse)",
+            bytes.len()
+        ));
     }
     let text = std::str::from_utf8(&bytes).map_err(|_not_text| {
         let start: Vec<String> = bytes

@@ -1,0 +1,202 @@
+//! M-06, M-07 and M-19: what a guest may take of memory and tables, measured
+//! on the process and not on our own word.
+
+use crate::support::guests::{ALLOW, guest, guest_with};
+use crate::support::{Desk, Done, run, shipped, steps};
+
+const CAP_KIB: u64 = 64 << 10;
+const SLACK_KIB: u64 = 4 << 10;
+
+/// Peak memory of a run in which nothing happens.
+fn baseline_kib() -> u64 {
+    let desk = Desk::new();
+    let done = run(&shipped("right/allow.wat"), &[&desk.request()], &[]);
+    done.assert_code(0);
+    assert!(done.peak_kib > 1024, "no figure for memory: {done:?}");
+    done.peak_kib
+}
+
+#[track_caller]
+fn assert_below(done: &Done, limit_kib: u64) {
+    assert!(
+        done.peak_kib <= limit_kib,
+        "{} KiB at the peak, at most {limit_kib} KiB allowed",
+        done.peak_kib
+    );
+}
+
+#[test]
+fn m_06_four_greedy_guests_stay_within_their_caps() {
+    let desk = Desk::new();
+    for number in 0..8 {
+        desk.file(
+            &format!("events/{number}.json"),
+            r#"{"method":"GET","uri":"/"}"#,
+        );
+    }
+    // It takes what it is given and writes to all of it.
+    let done = run(
+        &shipped("hostile/fill-loop.wat"),
+        &[&desk.path("events")],
+        &["--jobs", "4"],
+    );
+    for step in steps(&done.json()) {
+        step.assert_fault("deadline", false);
+        assert_eq!(step.memory_bytes(), 64 << 20);
+    }
+    assert_below(&done, baseline_kib() + 4 * (CAP_KIB + SLACK_KIB));
+}
+
+#[test]
+fn m_06_growth_beyond_the_cap_is_refused_and_then_named() {
+    let desk = Desk::new();
+    let done = run(&shipped("hostile/grow-bomb.wat"), &[&desk.request()], &[]);
+    let step = &steps(&done.json())[0];
+    step.assert_fault("memory-limit", false);
+    assert!(step.memory_bytes() <= 64 << 20, "{step:?}");
+    assert_below(&done, baseline_kib() + CAP_KIB + SLACK_KIB);
+    // The flag is the cap: 17 pages are there, the guest asks for more.
+    let done = run(
+        &shipped("hostile/grow-bomb.wat"),
+        &[&desk.request()],
+        &["--max-memory", "2MiB"],
+    );
+    assert_eq!(steps(&done.json())[0].memory_bytes(), 2 << 20);
+}
+
+#[test]
+fn m_06_a_guest_that_copes_with_a_refusal_is_no_fault() {
+    let desk = Desk::new();
+    let done = run(
+        &shipped("hostile/grow-refused-handled.wat"),
+        &[&desk.request()],
+        &[],
+    );
+    done.assert_code(0);
+    assert_eq!(steps(&done.json())[0].tags(), ["refused"]);
+}
+
+#[test]
+fn m_06_a_million_grows_of_nothing_end() {
+    let desk = Desk::new();
+    let done = run(
+        &shipped("hostile/grow-zero.wat"),
+        &[&desk.request()],
+        &["--timeout", "2s"],
+    );
+    steps(&done.json())[0].assert_allowed();
+}
+
+#[test]
+fn m_06_grows_are_counted_within_a_call_and_anew_in_the_next() {
+    let desk = Desk::new();
+    let module = guest(
+        &desk,
+        "m.wat",
+        "",
+        &format!(
+            "(local $n i32) (loop $again (drop (memory.grow (i32.const 1)))
+             (local.set $n (i32.add (local.get $n) (i32.const 1)))
+             (br_if $again (i32.lt_u (local.get $n) (i32.const 12000)))) {ALLOW}"
+        ),
+    );
+    let done = run(
+        &module,
+        &[&desk.requests("r.json", 2)],
+        &["--max-memory", "4GiB", "--timeout", "5s"],
+    );
+    let pages: Vec<u64> = steps(&done.json())
+        .iter()
+        .map(|step| step.memory_bytes() >> 16)
+        .collect();
+    assert_eq!(pages, [17 + 10_000, 17 + 20_000]);
+}
+
+#[test]
+fn m_07_bombs_at_instantiation_are_refused_at_load() {
+    let desk = Desk::new();
+    let four = "(table 10000 funcref)".repeat(4);
+    let five = "(table 1 funcref)".repeat(5);
+    let fine = guest(&desk, "four-tables.wat", &four, ALLOW);
+    run(&fine, &[&desk.request()], &[]).assert_code(0);
+    let limit = baseline_kib() + (20 << 10);
+    for (module, check) in [
+        (shipped("invalid/memory-too-large.wat"), "memory"),
+        (shipped("invalid/multi-memory.wat"), "memory"),
+        (shipped("invalid/hundred-memories.wat"), "memory"),
+        (shipped("invalid/table-too-large.wat"), "tables"),
+        (guest(&desk, "five-tables.wat", &five, ALLOW), "tables"),
+        (
+            guest(&desk, "large-table.wat", "(table 10001 funcref)", ALLOW),
+            "tables",
+        ),
+    ] {
+        let done = run(&module, &[&desk.request()], &["--fail-open"]);
+        done.assert_code(1);
+        assert!(done.stdout.is_empty());
+        assert!(
+            done.stderr.contains(&format!("  {check}: expected")),
+            "{}",
+            done.stderr
+        );
+        assert_below(&done, limit);
+    }
+}
+
+#[test]
+fn m_07_a_table_does_not_grow_beyond_its_limit() {
+    let desk = Desk::new();
+    let module = guest(
+        &desk,
+        "m.wat",
+        "(table $t 1 funcref)",
+        &format!(
+            "(if (i32.ne (table.grow $t (ref.null func) (i32.const 9999)) (i32.const 1))
+               (then (unreachable)))
+             (if (i32.ne (table.grow $t (ref.null func) (i32.const 1)) (i32.const -1))
+               (then (unreachable)))
+             {ALLOW}"
+        ),
+    );
+    steps(&run(&module, &[&desk.request()], &[]).json())[0].assert_allowed();
+}
+
+#[test]
+fn m_19_a_leaking_guest_is_replaced_before_it_meets_the_limit() {
+    let desk = Desk::new();
+    let done = run(
+        &shipped("hostile/leak.wat"),
+        &[&desk.requests("r.json", 3000)],
+        &[],
+    );
+    done.assert_code(0);
+    let steps = steps(&done.json());
+    assert_eq!(steps.len(), 3000);
+    let mut replaced = 0;
+    for pair in steps.windows(2) {
+        pair[1].assert_allowed();
+        assert!(pair[1].memory_bytes() <= 64 << 20);
+        replaced += usize::from(pair[1].memory_bytes() < pair[0].memory_bytes());
+    }
+    assert!(replaced >= 3, "replaced {replaced} times in 3000 calls");
+}
+
+#[test]
+fn m_19_a_leak_that_is_written_to_stays_below_the_cap() {
+    let desk = Desk::new();
+    let alloc = "(func (export \"alloc\") (param i32) (result i32) (local $at i32)
+          (local.set $at (i32.mul (memory.grow (i32.const 16)) (i32.const 65536)))
+          (memory.fill (local.get $at) (i32.const 1) (i32.const 0x100000))
+          (local.get $at))
+        (func (export \"dealloc\") (param i32 i32))";
+    let module = guest_with(&desk, "m.wat", alloc, ALLOW);
+    let done = run(
+        &module,
+        &[&desk.request()],
+        &["--repeat", "500", "--timeout", "2s"],
+    );
+    let step = &steps(&done.json())[0];
+    step.assert_allowed();
+    assert!(step.0["unstable"].is_null(), "{step:?}");
+    assert_below(&done, baseline_kib() + CAP_KIB + SLACK_KIB);
+}

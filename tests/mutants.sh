@@ -1,0 +1,155 @@
+#!/bin/sh
+# Shows that the tests of the fault catalogue bite: takes one protection after
+# the other out of a copy of the crate and runs the tests of its row, which
+# must then fail. Not part of CI: it builds the crate once for each mutant.
+#
+#   CARGO_TARGET_DIR=/some/scratch/target tests/mutants.sh [PART-OF-A-NAME...]
+#
+# Prints a line for each: `caught`, `SURVIVED`, `STALE` (the code it changes is
+# no longer there) or `BROKEN` (it does not build). Exits 0 if all are caught.
+# Linux, with git, perl and cargo. Do not share the target folder with a build
+# that is going on.
+set -eu
+
+: "${CARGO_TARGET_DIR:?give it a target folder of its own}"
+export CARGO_TARGET_DIR
+wanted=$*
+all=$([ -n "$wanted" ] || echo yes)
+root=$(cd "$(dirname "$0")/.." && pwd)
+copy=$(mktemp -d)
+trap 'rm -rf "$copy"' EXIT
+(cd "$root" && git ls-files -co --exclude-standard -z | tar c --null -T - 2>/dev/null) | tar x -C "$copy"
+cd "$copy"
+log=$copy/mutant.log
+ran=0
+bad=0
+
+# mutant NAME FILE PERL TESTS
+mutant() {
+    chosen=$all
+    for part in $wanted; do
+        case $1 in *"$part"*) chosen=yes ;; esac
+    done
+    [ "$chosen" ] || return 0
+    ran=$((ran + 1))
+    cp "$2" "$copy/saved"
+    perl -0pi -e "$3" "$2"
+    started=$(date +%s)
+    if cmp -s "$2" "$copy/saved"; then
+        verdict=STALE
+    elif ! nice -n 5 cargo test --quiet --test faults --no-run >"$log" 2>&1; then
+        verdict=BROKEN
+    elif nice -n 5 cargo test --quiet --test faults "$4" >"$log" 2>&1; then
+        verdict=SURVIVED
+    else
+        verdict=caught
+    fi
+    if [ "$verdict" = caught ]; then
+        by=$(sed -n 's/^    [a-z]*::\([a-z0-9_]*\)$/\1/p' "$log" | sort -u | tr '\n' ' ')
+    else
+        bad=$((bad + 1))
+        by=$(grep -m 1 -E '^error' "$log" 2>/dev/null || true)
+    fi
+    printf '%-9s %-34s %3ss  %s\n' "$verdict" "$1" $(($(date +%s) - started)) "$by"
+    cat "$copy/saved" >"$2"
+}
+
+# What is not changed passes, or nothing below means anything.
+if ! nice -n 5 cargo test --quiet --test faults >"$log" 2>&1; then
+    cat "$log"
+    echo 'the tests fail without any mutation'
+    exit 2
+fi
+
+mutant m01-pool-keeps-poisoned src/pool.rs 's/if instance\.poison\(\)\.is_some\(\)/if false/' m_01
+mutant m01-default-is-open src/cli/run.rs 's/FailurePolicy::Closed/FailurePolicy::Open/' m_01
+mutant m02-deadline-too-late src/runner.rs 's/Instant::now\(\) \+ limits\.timeout/Instant::now() + limits.timeout * 100/' m_02
+mutant m02-no-deadline src/runner.rs 's/Instant::now\(\) >= context\.data\(\)\.deadline/false \&\& Instant::now() >= context.data().deadline/' m_03_an_endless_alloc
+mutant m02-interrupted-is-reused src/fault.rs 's/\| Self::Deadline\n//; s/Self::BadEvent\(_\) \| Self::Overload => false/Self::BadEvent(_) | Self::Overload | Self::Deadline => false/; s/!FaultCode::BadAnswer\("not-json"\)\.poisons/!FaultCode::BadAnswer("not-json").poisons/' m_0
+mutant m03-start-not-tried src/cli/run.rs 's/agent\.start\(\)\?;//' m_03_a_start
+mutant m04-m06-no-memory-cap src/runner.rs 's/desired <= self\.max_memory_bytes && //' m_0
+mutant m05-stack-of-threads src/runner.rs 's/\.stack_size\(GUEST_THREAD_STACK_BYTES\)/.stack_size(std::env::var("RUST_MIN_STACK").ok().and_then(|s| s.parse().ok()).unwrap_or(GUEST_THREAD_STACK_BYTES))/' m_05
+mutant m06-no-limiter src/runner.rs 's/store\.limiter\(\|state\| state\);//' m_06
+mutant m06-grows-not-counted src/runner.rs 's/self\.max_memory_bytes && self\.grows <= MAX_GROWS_PER_CALL/self.max_memory_bytes/' m_06
+mutant m06-grows-never-forgotten src/runner.rs 's/state\.grows = 0;//' m_06
+mutant m07-initial-memory src/contract.rs 's/if initial > limits\.max_memory_bytes/if false/' m_07
+mutant m07-many-memories src/contract.rs 's/if facts\.memories\.len\(\) > 1/if false/' m_07
+mutant m07-table-size src/contract.rs 's/ && largest <= limits::MAX_TABLE_ELEMENTS//' m_07
+mutant m07-table-count src/contract.rs 's/facts\.tables\.len\(\) <= limits::MAX_TABLES && //' m_07
+mutant m07-table-grows src/runner.rs 's/desired as u64 <= MAX_TABLE_ELEMENTS && //' m_07
+mutant m08-alloc-null src/runner.rs 's/if ptr == 0 && len != 0/if false/' m_08
+mutant m09-pointers-signed src/runner.rs 's/let start = usize::try_from\(ptr\)\.ok\(\)\?;/let start = usize::try_from(ptr.cast_signed().max(0)).ok()?;/' m_09
+mutant m10-pointers-signed src/runner.rs 's/let start = usize::try_from\(ptr\)\.ok\(\)\?;/let start = usize::try_from(ptr.cast_signed().max(0)).ok()?;/' m_10
+mutant m10-lengths-signed src/runner.rs 's/usize::try_from\(len\)\.ok\(\)\?/usize::try_from(len.cast_signed().max(0)).ok()?/' m_10
+mutant m10-bounds-by-panic src/runner.rs 's/let Some\(bytes\) = range\(ptr, len\)\.and_then\(\|range\| memory\.get\(range\)\) else/let Some(bytes) = range(ptr, len).map(|range| \&memory[range]) else/' m_10
+mutant m10-answer-limit src/runner.rs 's/if u64::from\(len\) > self\.limits\.max_answer_bytes/if false/' m_10
+mutant m12-empty-not-tagged src/decision.rs 's/response\.tag\("empty-answer"\);//; s/let mut response = AgentResponse::allow\(\);\n(\s+)response\n/let response = AgentResponse::allow();\n$1response\n/' m_12
+mutant m12-address-zero-read src/runner.rs 's/let has_answer = len != 0 && \(ptr != 0 \|\| self\.module\.abi\.reads_address_zero\(\)\);/let has_answer = len != 0;/' m_12
+mutant m13-trailing-bytes src/abi/answer.rs 's/\.and_then\(\|\(\)\| reader\.end\(\)\)//' m_13
+mutant m13-open-fault-untagged src/decision.rs 's/response\.tag\("wasm-error"\);//' m_13
+mutant m14-unknown-allows src/abi/answer.rs 's/Word::read\(raw\)\.ok_or_else/Word::read(raw).or(Some(Word::Allow)).ok_or_else/' m_14
+mutant m14-trimmed src/abi/answer.rs 's/text\.eq_ignore_ascii_case\(word\)/text.trim().eq_ignore_ascii_case(word)/' m_14
+mutant m15-block-status src/abi/answer.rs 's/200 <= status && status <= 599/status > 0/' m_15
+mutant m15-redirect-status src/abi/answer.rs 's/matches!\(status, 301 \| 302 \| 303 \| 307 \| 308\)/300 <= status \&\& status < 400/' m_15
+mutant m15-bad-status-in-silence src/abi/answer.rs 's/response\.tag\("bad-status"\);//' m_15
+mutant m16-any-character src/abi/answer.rs 's/if !visible \|\| url/if url/' m_16
+mutant m16-other-hosts src/abi/answer.rs 's/return !url\.starts_with\("\/\/"\);/return true;/' m_16
+mutant m16-any-scheme src/abi/answer.rs 's/\(scheme\.eq_ignore_ascii_case\("http"\) \|\| scheme\.eq_ignore_ascii_case\("https"\)\)/true/' m_16
+mutant m17-values-unchecked src/abi/answer.rs 's/byte < b\x27 \x27 && byte != b\x27\\t\x27 \|\| byte == 0x7f/byte == b\x27\\t\x27 \&\& false/' m_17
+mutant m17-names-unchecked src/abi/answer.rs 's/if !is_token\(op\.name\(\)\)/if false/' m_17
+mutant m17-framing src/abi/answer.rs 's/\(FRAMING_HEADERS\.contains\(&lower\.as_str\(\)\) &&/(false \&\&/' m_17
+mutant m17-count src/abi/answer.rs 's/if self\.ops > MAX_HEADER_OPS /if false /' m_17
+mutant m17-bytes src/abi/answer.rs 's/\(self\.bytes > MAX_HEADER_OPS_BYTES\)/(false)/' m_17
+mutant m17-dropped-in-silence src/abi/answer.rs 's/response\.tag\("bad-header"\);//' m_17
+mutant m18-fresh-is-pooled src/pool.rs 's/Isolation::Fresh => true/Isolation::Fresh => false/' m_18
+mutant m18-recycled-one-late src/pool.rs 's/instance\.calls\(\) >= calls/instance.calls() > calls/' m_18
+mutant m19-no-high-water-mark src/pool.rs 's/instance\.memory_bytes\(\) > limit \/ 100 \* RECYCLE_MEMORY_PERCENT/false/; s/let limit = self/let _limit = self/' m_19
+mutant m20-instance-kept src/runner.rs 's/if let Err\(fault\) = given_back \{\n\s+self\.poison\.get_or_insert\(fault\.code\);\n\s+\}/let _ = given_back;/' m_20
+mutant m20-answer-lost src/runner.rs 's/if let Err\(fault\) = given_back \{\n\s+self\.poison\.get_or_insert\(fault\.code\);\n\s+\}/given_back?;/' m_20
+mutant m21-any-type src/contract.rs 's/if export\.ty == ItemType::Func\(ty\.into\(\)\) =>/if matches!(export.ty, ItemType::Func(_)) =>/' m_21
+mutant m22-imported-memory src/contract.rs 's/if memory\.is_imported/if false/' m_22
+mutant m22-memory64 src/contract.rs 's/if memory\.is_64/if false/' m_22
+mutant m22-shared-memory src/contract.rs 's/if memory\.is_shared/if false/' m_22
+mutant m23-abort-of-any-type src/contract.rs 's/\n\s+&& import\.ty == ItemType::Func\(ABORT_TYPE\.into\(\)\)\)/)/' m_23
+mutant m23-abort-unread src/runner.rs 's/let header = range\(address\.checked_sub\(4\)\?, 4\)\?;/let header = range(address.checked_sub(4)?, 0)?;/' m_23
+mutant m24-nothing-escaped src/fault.rs 's/if is_unprintable\(character\)/if false \&\& is_unprintable(character)/' m_24
+mutant m24-only-c0-escaped src/fault.rs 's/character\.is_control\(\)/character < \x27 \x27/' m_24
+mutant m24-nothing-cut src/fault.rs 's/if out\.len\(\) >= max_bytes/if false \&\& out.len() >= max_bytes/' m_24
+mutant m24-summary-raw src/ops/run.rs 's/printable\(&response\.audit\.tags\.join\(", "\), 160\)/response.audit.tags.join(", ")/; s/use crate::fault::\{Fault, printable\}/use crate::fault::Fault/' m_24
+mutant m24-import-names-raw src/contract.rs 's/let name = \|text\| printable\(text, 100\);/let name = |text: \&str| text.to_owned();/; s/use crate::fault::printable;\n//' m_24
+mutant m24-errors-raw src/cli/render/human.rs 's/text\.lines\(\)\.map\(\|line\| printable\(line, 1024\)\)/text.lines().map(str::to_owned)/' m_24
+mutant m25-nan-as-it-comes src/engine.rs 's/cranelift_nan_canonicalization\(true\)/cranelift_nan_canonicalization(false)/' m_25
+mutant m25-relaxed-simd src/inspect.rs 's/\.union\(WasmFeatures::SIMD\)/.union(WasmFeatures::SIMD).union(WasmFeatures::RELAXED_SIMD)/' m_25
+mutant m25-headers-unsorted src/abi/agent.rs 's/sorted\.sort_by\(\|a, b\| a\.0\.cmp\(&b\.0\)\);//; s/let mut sorted: Vec/let sorted: Vec/' m_25
+mutant invariant-refusal-forgotten src/decision.rs 's/match \(policy, fault\.refusal\)/match (policy, fault.refusal.filter(|_| false))/' invariant_2
+mutant invariant-later-word-wins src/abi/answer.rs 's/self\.slots\.refused\.get_or_insert\(word\);/let _ = word;/' invariant_2
+mutant invariant-types-unchecked src/abi/answer.rs 's/needs_more = self\.needs_more\(\)\?/needs_more = self.needs_more().unwrap_or(false)/' invariant_1
+mutant i01-pipes-opened src/module.rs 's/if !metadata\.is_file\(\)/if metadata.is_dir()/' i_01_what_is_no
+mutant i01-size-unbounded src/module.rs 's/limits\.max_module_bytes \{/u64::MAX {/g; s/limits\.max_module_bytes\.saturating_add\(1\)/u64::MAX/' i_01_a_huge
+mutant i01-elf-unnamed src/module.rs 's/bytes\.starts_with\(b"\\x7fELF"\)/false/' i_01_other
+mutant i02-nesting src/limits.rs 's/MAX_NESTING: u32 = 1_000/MAX_NESTING: u32 = 1_000_000/' i_02_func
+mutant i02-function-bytes src/limits.rs 's/MAX_FUNCTION_BYTES: usize = 512 << 10/MAX_FUNCTION_BYTES: usize = 512 << 20/' i_02_func
+mutant i02-locals src/limits.rs 's/MAX_LOCALS: u64 = 2_000/MAX_LOCALS: u64 = u64::MAX/' i_02_func
+mutant i02-functions src/limits.rs 's/MAX_FUNCTIONS: u32 = 20_000/MAX_FUNCTIONS: u32 = u32::MAX/' i_02_modules
+mutant i02-segments src/limits.rs 's/MAX_SEGMENTS: u32 = 10_000/MAX_SEGMENTS: u32 = u32::MAX/' i_02_modules
+mutant i02-carried-locals src/limits.rs 's/MAX_CARRIED_LOCALS: u64 = 500_000/MAX_CARRIED_LOCALS: u64 = u64::MAX/' i_02_loops
+mutant i02-type-values src/limits.rs 's/MAX_TYPE_VALUES: u64 = 1_000_000/MAX_TYPE_VALUES: u64 = u64::MAX/' i_02
+mutant i02-types-shown-whole src/inspect.rs 's/const SHOWN: usize = 16;/const SHOWN: usize = usize::MAX;/' i_02_long
+mutant i02-text-size src/limits.rs 's/MAX_TEXT_BYTES: usize = 8 << 20/MAX_TEXT_BYTES: usize = 64 << 20/' i_02_text
+mutant i02-imports-listed src/contract.rs 's/\.take\(limits::MAX_LISTED\)//' i_02_names
+mutant i02-long-names-compared src/contract.rs 's/\.filter\(\|export\| export\.name\.len\(\) <= 64\)//' i_02_names
+mutant i02-compile-time src/engine.rs 's/result\.recv_timeout\(limit\)/result.recv_timeout(limit * 100_000)/' i_02_compiling
+mutant i03-producers-unbounded src/inspect.rs 's/facts\.producers\.len\(\) < crate::limits::MAX_LISTED/true/' i_03_a_million
+mutant i03-names-uncut src/runner.rs 's/printable\(&format!\("\{:#\}", rustc_demangle::demangle\(name\)\), 200\)/format!("{:#}", rustc_demangle::demangle(name))/' i_03
+mutant i04-depth src/fixture/text.rs 's/MAX_DEPTH: usize = 32/MAX_DEPTH: usize = 100/' i_04
+mutant i04-size src/fixture/files.rs 's/MAX_FIXTURE_BYTES: u64 = 64 << 20/MAX_FIXTURE_BYTES: u64 = 1 << 30/' i_04_a_huge
+mutant i04-headers-twice src/fixture/parse.rs 's/if !seen\.insert\(name\.clone\(\)\)/if false \&\& seen.insert(name.clone())/' i_04
+mutant i04-wrong-column src/fixture/text.rs 's/before\[line_start\.\.\]\.chars\(\)\.count\(\) \+ 1/before.chars().count() + 1/' i_04
+mutant i07-stdout-must-work src/cli/render/mod.rs 's/let \(_, _\) = out\.into_parts\(\);/let (_, _) = out.into_parts(); written.as_ref().unwrap();/' i_07
+mutant i07-full-in-silence src/cli/render/mod.rs 's/&& error\.kind\(\) != io::ErrorKind::BrokenPipe/\&\& error.kind() == io::ErrorKind::Other/' i_07
+mutant i07-stderr-must-work src/cli/render/mod.rs 's/let _ = writeln!\(io::stderr\(\)\.lock\(\), "\{line\}"\);/writeln!(io::stderr().lock(), "{line}").unwrap();/' i_07
+mutant i07-help-must-work src/main.rs 's/let _ = error\.print\(\);/error.print().unwrap();/' i_07
+mutant i07-report-errors-ignored src/cli/render/mod.rs 's/render\(format, &mut out\)\n\s+\.and_then\(\|\(\)\| out\.flush\(\)\)\n\s+\.map_err\(\|source\| Error::Write \{ path, source \}\)\?;/let _ = render(format, \&mut out).and_then(|()| out.flush()).map_err(|source| Error::Write { path, source });/' i_07
+
+echo "$ran mutants, $bad of them not caught"
+[ "$ran" -gt 0 ] && [ "$bad" -eq 0 ]
