@@ -17,3 +17,4 @@ pub mod proxy;
 pub mod report;
 pub mod response;
 pub mod runner;
+pub mod server;

@@ -1,0 +1,6 @@
+//! `serve`: the agent behind a proxy.
+//!
+//! In: connections of proxies. Out: exactly one answer to every message that
+//! wants one.
+
+pub mod wire;
