@@ -11,7 +11,7 @@ use crate::abi::answer::{AnswerPolicy, CheckedAnswer, check_answer};
 use crate::abi::handler_name;
 use crate::decision::{Answer, FailurePolicy, decide};
 use crate::error::Error;
-use crate::event::Event;
+use crate::event::{Event, EventKind};
 use crate::fault::{Fault, FaultCode};
 use crate::module::Module;
 use crate::pool::{Pool, PoolSettings};
@@ -77,6 +77,41 @@ impl Agent {
         })
     }
 
+    /// Makes all instances that the pool may have, so that no event waits for
+    /// one to be made.
+    ///
+    /// # Errors
+    /// [`Error::Start`] with what a start did wrong.
+    pub fn fill(&self) -> Result<(), Error> {
+        let filled = on_guest_thread(|| self.pool.fill()).map_err(|source| Error::Host {
+            what: "cannot start a thread",
+            source: source.into(),
+        })?;
+        filled.map_err(|fault| Error::Start {
+            path: self.pool.module().path.clone(),
+            fault,
+        })
+    }
+
+    /// Whether the module has a handler for events of this kind.
+    #[must_use]
+    pub fn handles(&self, kind: EventKind) -> bool {
+        self.pool.module().has_handler(handler_name(kind))
+    }
+
+    /// Answers an event that no guest is to be called for.
+    #[must_use]
+    pub fn pass(&self) -> Handled {
+        self.decided(Ok(Answer::NotCalled), None, Vec::new())
+    }
+
+    /// Answers an event that came to no good before a guest was called: by
+    /// the failure policy, as after a guest's own fault.
+    #[must_use]
+    pub fn refuse(&self, fault: Fault) -> Handled {
+        self.decided(Err(fault), None, Vec::new())
+    }
+
     /// The pool, for its counts.
     #[must_use]
     pub const fn pool(&self) -> &Pool {
@@ -94,8 +129,8 @@ impl Agent {
     /// Must run on a [`guest_thread`](crate::runner::guest_thread).
     #[must_use]
     pub fn handle(&self, event: &Event) -> Handled {
-        if !self.pool.module().has_handler(handler_name(event.kind())) {
-            return self.decided(Ok(Answer::NotCalled), None, Vec::new());
+        if !self.handles(event.kind()) {
+            return self.pass();
         }
         let called = catch_unwind(AssertUnwindSafe(|| {
             self.pool.lease().map_or_else(
