@@ -102,20 +102,22 @@ impl ContextCache {
                 let id = Arc::from(head.correlation_id.as_str());
                 let bytes =
                     head.method.len() + head.uri.len() + head.client_ip.len() + size(&head.headers);
-                self.change(id, now, bytes, |entry| {
+                self.change(id, now, |entry| {
                     *entry = Entry {
                         number: entry.number,
                         bytes: 0,
                         request: Some(Arc::new(head)),
                         ..Entry::default()
                     };
+                    bytes
                 });
             }
             Event::ResponseHeaders(head) => {
                 let id = Arc::from(head.correlation_id.as_str());
                 let bytes = size(&head.headers);
-                self.change(id, now, bytes, |entry| {
+                self.change(id, now, |entry| {
                     entry.response = Some(Arc::new(head));
+                    bytes
                 });
             }
             Event::RequestBody { .. } | Event::ResponseBody { .. } => {}
@@ -125,8 +127,9 @@ impl ContextCache {
     /// Keeps operations to repeat in the answer to the response headers.
     pub fn keep_operations(&self, correlation_id: &str, operations: Vec<HeaderOp>) {
         let bytes = operations.iter().map(HeaderOp::size_bytes).sum();
-        self.change(Arc::from(correlation_id), Instant::now(), bytes, |entry| {
+        self.change(Arc::from(correlation_id), Instant::now(), |entry| {
             entry.operations.extend(operations);
+            bytes
         });
     }
 
@@ -148,7 +151,8 @@ impl ContextCache {
         }
     }
 
-    fn change(&self, id: Arc<str>, now: Instant, bytes: usize, change: impl FnOnce(&mut Entry)) {
+    /// Changes an entry; `change` says how many bytes that adds to it.
+    fn change(&self, id: Arc<str>, now: Instant, change: impl FnOnce(&mut Entry) -> usize) {
         // The entry itself, its place in the map and in the order.
         const OVERHEAD_BYTES: usize = 256;
         let mut inner = self.lock();
@@ -166,8 +170,7 @@ impl ContextCache {
         }
         if let Some(entry) = inner.entries.get_mut(&id) {
             let before = entry.bytes;
-            change(entry);
-            entry.bytes += bytes + OVERHEAD_BYTES + id.len();
+            entry.bytes = change(entry) + entry.bytes + OVERHEAD_BYTES + id.len();
             inner.bytes = inner.bytes - before + entry.bytes;
         }
         inner.evict(&self.limits, now);

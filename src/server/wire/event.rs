@@ -224,7 +224,10 @@ impl Fields {
             }),
             RequestType::RequestComplete
             | RequestType::WebSocketFrame
-            | RequestType::GuardrailInspect => Message::Unhandled { correlation_id },
+            | RequestType::GuardrailInspect => Message::Unhandled {
+                correlation_id,
+                ends_exchange: kind == RequestType::RequestComplete,
+            },
             RequestType::Configure => Message::Configure {
                 correlation_id,
                 config: self.config,

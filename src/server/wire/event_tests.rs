@@ -259,7 +259,8 @@ fn events_without_a_handler_need_their_id_only() {
                 r#"{"correlation_id":"c1","data":"AA==","metadata":{"k":"v"}}"#
             ),
             Ok(Message::Unhandled {
-                correlation_id: "c1".into()
+                correlation_id: "c1".into(),
+                ends_exchange: kind == RequestType::RequestComplete,
             })
         );
     }

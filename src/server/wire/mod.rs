@@ -87,6 +87,8 @@ pub enum Message {
     Unhandled {
         /// Whom to answer.
         correlation_id: String,
+        /// The exchange is over.
+        ends_exchange: bool,
     },
     /// Settings, pushed by the proxy.
     Configure {
@@ -103,7 +105,7 @@ impl Message {
     pub fn correlation_id(&self) -> &str {
         match self {
             Self::Event(event) => event.correlation_id(),
-            Self::Unhandled { correlation_id } | Self::Configure { correlation_id, .. } => {
+            Self::Unhandled { correlation_id, .. } | Self::Configure { correlation_id, .. } => {
                 correlation_id
             }
         }
