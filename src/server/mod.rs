@@ -9,6 +9,7 @@
 //! ```
 
 mod accept;
+pub mod bind;
 mod configure;
 mod connection;
 pub mod context;
