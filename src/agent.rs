@@ -80,6 +80,41 @@ impl Agent {
         })
     }
 
+    /// Makes all instances that the pool may have, so that no event waits for
+    /// one to be made.
+    ///
+    /// # Errors
+    /// [`Error::Start`] with what a start did wrong.
+    pub fn fill(&self) -> Result<(), Error> {
+        let filled = on_guest_thread(|| self.pool.fill()).map_err(|source| Error::Host {
+            what: "cannot start a thread",
+            source: source.into(),
+        })?;
+        filled.map_err(|fault| Error::Start {
+            path: self.pool.module().path.clone(),
+            fault,
+        })
+    }
+
+    /// Whether the module has a handler for events of this kind.
+    #[must_use]
+    pub const fn handles(&self, kind: EventKind) -> bool {
+        self.has_handler[kind as usize]
+    }
+
+    /// Answers an event that no guest is to be called for.
+    #[must_use]
+    pub fn pass(&self) -> Handled {
+        self.decided(Ok(Answer::NotCalled), None, Vec::new())
+    }
+
+    /// Answers an event that came to no good before a guest was called: by
+    /// the failure policy, as after a guest's own fault.
+    #[must_use]
+    pub fn refuse(&self, fault: Fault) -> Handled {
+        self.decided(Err(fault), None, Vec::new())
+    }
+
     /// The pool, for its counts.
     #[must_use]
     pub const fn pool(&self) -> &Pool {
@@ -97,8 +132,8 @@ impl Agent {
     /// Must run on a [`guest_thread`](crate::runner::guest_thread).
     #[must_use]
     pub fn handle(&self, event: &Event) -> Handled {
-        if !self.has_handler[event.kind() as usize] {
-            return self.decided(Ok(Answer::NotCalled), None, Vec::new());
+        if !self.handles(event.kind()) {
+            return self.pass();
         }
         let called = catch_unwind(AssertUnwindSafe(|| {
             self.pool.lease().map_or_else(

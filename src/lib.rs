@@ -75,3 +75,4 @@ pub mod proxy;
 pub mod report;
 pub mod response;
 pub mod runner;
+pub mod server;

@@ -19,7 +19,7 @@ fn main() -> ExitCode {
             });
         }
     };
-    start_logging(cli.verbose);
+    let _flush = cli::logging::start(&cli);
     match cli::exec(&cli) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -27,20 +27,4 @@ fn main() -> ExitCode {
             ExitCode::from(cli::exit::of_error(&error))
         }
     }
-}
-
-/// Log lines go to standard error; a closed one is no reason to stop.
-fn start_logging(verbose: u8) {
-    use tracing_subscriber::EnvFilter;
-    let level = match verbose {
-        0 => "warn",
-        1 => "info",
-        _ => "debug",
-    };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new(level));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .log_internal_errors(false)
-        .init();
 }

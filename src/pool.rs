@@ -131,6 +131,18 @@ impl Pool {
         Ok(lease)
     }
 
+    /// Makes every instance there may be.
+    ///
+    /// # Errors
+    /// The fault of the first that could not be made.
+    pub fn fill(&self) -> Result<(), Box<Fault>> {
+        // All held at once, or the same one would be lent again and again.
+        (0..self.settings.size)
+            .map(|_| self.lease())
+            .collect::<Result<Vec<_>, _>>()
+            .map(drop)
+    }
+
     fn wait_for_turn<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,

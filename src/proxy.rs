@@ -1,12 +1,19 @@
 //! What released proxies make of events and answers, where it may surprise.
 //!
-//! In: an event and its answer. Out: the quirks that would show. Each names
-//! the releases it was seen in; `run` tells about them at the desk.
+//! In: an event and its answer. Out: the quirks that would show, each naming
+//! the releases it was seen in, for `run` to tell about at the desk; or, for
+//! `serve`, the answer changed so that this proxy does what it says.
+
+mod adapt;
+mod version;
 
 use serde::Serialize;
 
 use crate::event::Event;
 use crate::response::{AgentResponse, Decision};
+
+pub use adapt::{Adapted, adapt};
+pub use version::{Proxy, ProxyQuirks, Version};
 
 /// One surprising thing that a released proxy does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]

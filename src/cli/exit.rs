@@ -2,6 +2,7 @@
 
 use wasm_agent_kit::error::Error;
 use wasm_agent_kit::report::Verdict;
+use wasm_agent_kit::server::bind::BindError;
 
 /// All is well.
 pub(crate) const OK: u8 = 0;
@@ -14,6 +15,9 @@ pub(crate) const UNREADABLE: u8 = 3;
 /// Nothing was checked. Never green.
 pub(crate) const NOTHING_CHECKED: u8 = 4;
 
+/// `serve` could not bind, or stopped with calls unanswered.
+pub(crate) const UNSERVED: u8 = 6;
+
 /// The list at the end of each command's help.
 pub(crate) const HELP: &str = "Exit status:
   0  all is well
@@ -21,6 +25,14 @@ pub(crate) const HELP: &str = "Exit status:
   2  usage: nothing was started
   3  an input is unreadable or malformed
   4  nothing was checked";
+
+/// The list at the end of `serve`'s help.
+pub(crate) const SERVE_HELP: &str = "Exit status:
+  0  told to stop, and all that was received was answered
+  1  the module does not keep the contract
+  2  usage: nothing was started
+  3  the module is unreadable or malformed
+  6  the socket could not be bound, or the grace period ran out";
 
 /// The exit code of a finished operation.
 pub(crate) const fn of_verdict(verdict: Verdict) -> u8 {
@@ -34,6 +46,9 @@ pub(crate) const fn of_verdict(verdict: Verdict) -> u8 {
 
 /// The exit code of an operation that could not be done.
 pub(crate) fn of_error(error: &anyhow::Error) -> u8 {
+    if error.is::<BindError>() {
+        return UNSERVED;
+    }
     match error.downcast_ref::<Error>() {
         Some(Error::Refused { .. } | Error::Start { .. } | Error::CompileTime { .. }) => FAILED,
         Some(Error::Usage(_)) => USAGE,

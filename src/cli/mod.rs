@@ -9,8 +9,10 @@
 )]
 
 pub(crate) mod exit;
+pub(crate) mod logging;
 pub(crate) mod render;
 mod run;
+mod serve;
 mod validate;
 
 use std::fmt;
@@ -66,6 +68,8 @@ pub(crate) enum Color {
 pub(crate) enum Command {
     Validate(validate::ValidateArgs),
     Run(run::RunArgs),
+    /// Answer the events of a proxy on a Unix socket
+    Serve(Box<serve::ServeArgs>),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -79,6 +83,7 @@ pub(crate) fn exec(cli: &Cli) -> anyhow::Result<u8> {
     match &cli.command {
         Command::Validate(args) => validate::exec(args, style),
         Command::Run(args) => run::exec(args, style),
+        Command::Serve(args) => serve::exec(args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(

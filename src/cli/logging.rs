@@ -1,0 +1,105 @@
+//! Log lines: to standard error, and for `serve` by a thread of their own, so
+//! that a full disk or a pipe nobody reads never stops an answer.
+
+use std::io::{self, Write};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::serve::LogFormat;
+use super::{Cli, Command};
+
+/// Lines that wait to be written; further ones are left out.
+const MAX_WAITING: usize = 4096;
+/// How long the end of the process waits for the last lines.
+const FLUSH: Duration = Duration::from_millis(500);
+
+/// Writes the last lines as it is dropped.
+pub(crate) struct Flush(Option<SyncSender<Message>>);
+
+enum Message {
+    Line(Vec<u8>),
+    Flush(SyncSender<()>),
+}
+
+/// Starts logging as the command wants it.
+pub(crate) fn start(cli: &Cli) -> Flush {
+    let serve = match &cli.command {
+        Command::Serve(args) => Some(args),
+        _ => None,
+    };
+    let more = serve.is_some_and(|args| args.verbose_env);
+    let level = match (serve.is_some(), cli.verbose + u8::from(more)) {
+        (false, 0) => "warn",
+        (false, 1) | (true, 0) => "info",
+        _ => "debug",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new(level));
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        // The default prints its own errors, and panics where it cannot.
+        .log_internal_errors(false);
+    let Some(args) = serve else {
+        lines.with_writer(io::stderr).init();
+        return Flush(None);
+    };
+    let (sender, receiver) = sync_channel(MAX_WAITING);
+    let writer = std::thread::Builder::new().name("log".to_owned());
+    if writer.spawn(move || write_lines(&receiver)).is_err() {
+        lines.with_writer(io::stderr).init();
+        return Flush(None);
+    }
+    let lines = lines.with_writer(Lines(sender.clone())).with_ansi(false);
+    match args.log_format {
+        LogFormat::Human => lines.init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+    Flush(Some(sender))
+}
+
+fn write_lines(messages: &Receiver<Message>) {
+    for message in messages {
+        match message {
+            // Nobody is left to be told.
+            Message::Line(line) => drop(io::stderr().lock().write_all(&line)),
+            Message::Flush(done) => drop(done.send(())),
+        }
+    }
+}
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        let Some(sender) = &self.0 else { return };
+        let (done, flushed) = sync_channel(1);
+        if sender.try_send(Message::Flush(done)).is_ok() {
+            // A pipe nobody reads keeps its lines.
+            let _ = flushed.recv_timeout(FLUSH);
+        }
+    }
+}
+
+/// Hands each line over whole, or leaves it out.
+#[derive(Clone)]
+struct Lines(SyncSender<Message>);
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // Full or closed: the line is left out.
+        let _ = self.0.try_send(Message::Line(line.to_vec()));
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}

@@ -1,0 +1,399 @@
+//! `serve`: arguments to settings, the agent started, its socket bound, the
+//! signals obeyed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, ValueEnum};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use wasm_agent_kit::agent::{Agent, AgentSettings};
+use wasm_agent_kit::decision::FailurePolicy;
+use wasm_agent_kit::engine::{Engine, EngineSettings};
+use wasm_agent_kit::error::Error;
+use wasm_agent_kit::limits::{DEFAULT_POOL_SIZE, DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
+use wasm_agent_kit::module::Module;
+use wasm_agent_kit::pool::PoolSettings;
+use wasm_agent_kit::proxy::ProxyQuirks;
+use wasm_agent_kit::server::bind::{BoundSocket, DEFAULT_MODE, SocketMode};
+use wasm_agent_kit::server::context::ContextLimits;
+use wasm_agent_kit::server::settings::{
+    DEFAULT_FRAME_TIMEOUT, DEFAULT_GRACE, DEFAULT_HANDSHAKE_TIMEOUT, DEFAULT_MAX_CONNECTIONS,
+    DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_QUEUE, DEFAULT_WRITE_TIMEOUT,
+};
+use wasm_agent_kit::server::wire::response::RequestBodyText;
+use wasm_agent_kit::server::{Drain, ServeSettings, serve};
+
+use super::{GuestArgs, TimeArg, exit};
+
+/// Where packages put it; writable for a service that has a runtime folder.
+const DEFAULT_SOCKET: &str = "/run/wasm-agent/agent.sock";
+
+const EXAMPLES: &str = "Examples:
+  wasm-agent serve --module rules.wasm --socket /run/wasm-agent/agent.sock
+  wasm-agent serve --module rules.wasm --pool-size 8 --timeout 50ms --log-format json
+  WASM_MODULE=rules.wasm FAIL_OPEN=no wasm-agent serve
+
+SIGTERM and SIGINT: answer what was received and exit; a second one exits at
+once.";
+
+/// Answer the events of a proxy on a Unix socket
+#[derive(Debug, Args)]
+#[command(after_help = format!("{EXAMPLES}\n\n{}", exit::SERVE_HELP))]
+pub(crate) struct ServeArgs {
+    /// The module, .wasm or .wat
+    #[arg(long, value_name = "FILE", env = "WASM_MODULE")]
+    module: PathBuf,
+
+    /// The socket [default: $XDG_RUNTIME_DIR/wasm-agent.sock, else /run/wasm-agent/agent.sock]
+    #[arg(long, value_name = "PATH", env = "AGENT_SOCKET")]
+    socket: Option<PathBuf>,
+
+    /// Calls at once, and instances of the module
+    #[arg(long, value_name = "N", env = "WASM_POOL_SIZE", default_value_t = DEFAULT_POOL_SIZE as u16, value_parser = clap::value_parser!(u16).range(1..=MAX_POOL_SIZE as i64))]
+    pool_size: u16,
+
+    /// Allow on a fault instead of blocking
+    #[arg(long, env = "FAIL_OPEN", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set, value_parser = boolean)]
+    fail_open: bool,
+
+    /// Log lines for people or for machines
+    #[arg(long, value_enum, default_value_t = LogFormat::Human)]
+    pub(crate) log_format: LogFormat,
+
+    /// The published agents' way to say --verbose
+    #[arg(long, env = "WASM_VERBOSE", hide = true, value_name = "BOOL", default_value = "false", action = clap::ArgAction::Set, value_parser = boolean)]
+    pub(crate) verbose_env: bool,
+
+    /// Whose quirks to work around: auto (the handshake's version), off, or a version such as 0.6.45
+    #[arg(long, value_name = "WHOSE", default_value_t = ProxyQuirks::Auto)]
+    proxy_quirks: ProxyQuirks,
+
+    /// How replaced request bodies are written; released proxies use them as they are
+    #[arg(long, value_enum, default_value_t = RequestBodyArg::Text)]
+    request_body: RequestBodyArg,
+
+    /// What the agent calls itself in handshakes
+    #[arg(long, value_name = "NAME", default_value = "wasm")]
+    agent_id: String,
+
+    #[command(flatten)]
+    peers: PeerArgs,
+
+    #[command(flatten)]
+    guest: GuestArgs,
+}
+
+/// Who may connect, and how much of everything there is.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Connections")]
+struct PeerArgs {
+    /// Permission bits of the socket, in octal
+    #[arg(long, value_name = "MODE", value_parser = octal, default_value_t = Mode(DEFAULT_MODE))]
+    socket_mode: Mode,
+
+    /// Group of the socket, by number or name
+    #[arg(long, value_name = "GROUP", value_parser = group)]
+    socket_group: Option<u32>,
+
+    /// User id that may connect [default: whoever the mode lets]; repeatable
+    #[arg(long, value_name = "UID")]
+    allow_uid: Vec<u32>,
+
+    /// Connections at once; further ones wait
+    #[arg(long, value_name = "N", default_value_t = count(DEFAULT_MAX_CONNECTIONS), value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    max_connections: u32,
+
+    /// Events in flight on one connection; further ones are overload
+    #[arg(long, value_name = "N", default_value_t = count(DEFAULT_MAX_IN_FLIGHT), value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    max_in_flight: u32,
+
+    /// Events waiting for an instance; further ones are overload
+    #[arg(long, value_name = "N", default_value_t = count(DEFAULT_MAX_QUEUE), value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    max_queue: u32,
+
+    /// An event that waited so long for an instance is overload
+    #[arg(long, value_name = "TIME", default_value_t = TimeArg(DEFAULT_QUEUE_WAIT))]
+    queue_wait: TimeArg,
+
+    /// For the first message of a connection
+    #[arg(long, value_name = "TIME", default_value_t = TimeArg(DEFAULT_HANDSHAKE_TIMEOUT))]
+    handshake_timeout: TimeArg,
+
+    /// For each further message, from its first byte
+    #[arg(long, value_name = "TIME", default_value_t = TimeArg(DEFAULT_FRAME_TIMEOUT))]
+    frame_timeout: TimeArg,
+
+    /// For a peer to take an answer
+    #[arg(long, value_name = "TIME", default_value_t = TimeArg(DEFAULT_WRITE_TIMEOUT))]
+    write_timeout: TimeArg,
+
+    /// For answering what was received, once told to stop
+    #[arg(long, value_name = "TIME", default_value_t = TimeArg(DEFAULT_GRACE))]
+    grace_period: TimeArg,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// A line of text
+    Human,
+    /// An object on a line
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum RequestBodyArg {
+    /// The text itself; binary replacements are faults
+    Text,
+    /// Base64, for a proxy that decodes
+    Base64,
+}
+
+/// Runs the command and says how the process is to exit.
+pub(crate) fn exec(args: &ServeArgs) -> Result<u8> {
+    let socket = args.socket();
+    let settings = args.settings();
+    let agent = start(args)?;
+    let (listener, bound) = BoundSocket::bind(&socket, args.peers.socket_mode())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(io_threads())
+        .thread_name("io")
+        .enable_all()
+        .build()
+        .context("cannot start the I/O threads")?;
+    let outcome = runtime.block_on(run(listener, Arc::clone(&agent), settings, &socket));
+    // Guests that still run are given up with the process.
+    runtime.shutdown_background();
+    drop(bound);
+    Ok(match outcome? {
+        Drain::Complete => exit::OK,
+        Drain::GraceRanOut { connections } => {
+            tracing::error!(connections, "ended before all was answered");
+            exit::UNSERVED
+        }
+    })
+}
+
+/// One I/O thread for each core up to four: they only move bytes.
+fn io_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4))
+}
+
+/// Loads the module and makes all its instances.
+fn start(args: &ServeArgs) -> Result<Arc<Agent>, Error> {
+    let limits = args.guest.limits();
+    let engine = Engine::new(EngineSettings {
+        fuel: limits.fuel.is_some(),
+        ..EngineSettings::default()
+    })?;
+    let module = Arc::new(Module::load(&engine, &args.module, &args.guest.load())?);
+    let settings = AgentSettings {
+        pool: PoolSettings {
+            size: args.pool_size.into(),
+            wait: args.peers.queue_wait.0,
+            isolation: args.guest.isolation(),
+            limits,
+        },
+        header_names: args.guest.header_names(),
+        failure_policy: if args.fail_open {
+            FailurePolicy::Open
+        } else {
+            FailurePolicy::Closed
+        },
+        answer_policy: args.guest.answer_policy(),
+    };
+    let agent = Arc::new(Agent::new(module, settings));
+    agent.fill()?;
+    Ok(agent)
+}
+
+/// Serves until a signal says stop; a second one ends at once.
+async fn run(
+    listener: std::os::unix::net::UnixListener,
+    agent: Arc<Agent>,
+    settings: ServeSettings,
+    socket: &Path,
+) -> Result<Drain> {
+    let listener = listener
+        .set_nonblocking(true)
+        .and_then(|()| tokio::net::UnixListener::from_std(listener))
+        .context("cannot listen on the socket")?;
+    let mut terminate = listen_for(SignalKind::terminate())?;
+    let mut interrupt = listen_for(SignalKind::interrupt())?;
+    let mut hangup = listen_for(SignalKind::hangup())?;
+    tell_serving(&agent, socket);
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let mut stop = Some(stop);
+    let shutdown = async move {
+        // Dropping the sender is the signal.
+        let _ = stopped.await;
+    };
+    let mut served = std::pin::pin!(serve(listener, agent, settings, shutdown));
+    loop {
+        tokio::select! {
+            drain = &mut served => return drain.context("cannot serve"),
+            _ = hangup.recv() => {
+                tracing::warn!("SIGHUP: the module cannot be loaded again yet; restart instead");
+                continue;
+            }
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if stop.take().is_none() {
+            tracing::warn!("second signal; ending at once");
+            return Ok(Drain::GraceRanOut { connections: 0 });
+        }
+        tracing::info!("draining; a second signal ends at once");
+    }
+}
+
+/// The line that says the agent is ready.
+fn tell_serving(agent: &Agent, socket: &Path) {
+    let module = agent.pool().module();
+    tracing::info!(
+        socket = %socket.display(),
+        module = %module.path.display(),
+        hash = module.hash,
+        pool_size = agent.pool().settings().size,
+        policy = agent.settings().failure_policy.name(),
+        "serving"
+    );
+}
+
+fn listen_for(kind: SignalKind) -> Result<Signal> {
+    signal(kind).context("cannot listen for signals")
+}
+
+impl ServeArgs {
+    fn socket(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| {
+            std::env::var_os("XDG_RUNTIME_DIR")
+                .filter(|folder| !folder.is_empty())
+                .map_or_else(
+                    || PathBuf::from(DEFAULT_SOCKET),
+                    |folder| Path::new(&folder).join("wasm-agent.sock"),
+                )
+        })
+    }
+
+    fn settings(&self) -> ServeSettings {
+        let peers = &self.peers;
+        let timeout = self.guest.limits().timeout;
+        ServeSettings {
+            agent_id: self.agent_id.clone(),
+            quirks: self.proxy_quirks,
+            request_body: match self.request_body {
+                RequestBodyArg::Text => RequestBodyText::Verbatim,
+                RequestBodyArg::Base64 => RequestBodyText::Base64,
+            },
+            max_connections: size(peers.max_connections),
+            max_in_flight: size(peers.max_in_flight),
+            max_queue: size(peers.max_queue),
+            queue_wait: peers.queue_wait.0,
+            late_after: ServeSettings::late_after(peers.queue_wait.0, timeout),
+            handshake_timeout: peers.handshake_timeout.0,
+            frame_timeout: peers.frame_timeout.0,
+            write_timeout: peers.write_timeout.0,
+            grace: peers.grace_period.0,
+            allowed_uids: peers.allow_uid.clone(),
+            context: ContextLimits::default(),
+        }
+    }
+}
+
+impl PeerArgs {
+    const fn socket_mode(&self) -> SocketMode {
+        SocketMode {
+            mode: self.socket_mode.0,
+            group: self.socket_group,
+        }
+    }
+}
+
+fn count(default: usize) -> u32 {
+    u32::try_from(default).unwrap_or(u32::MAX)
+}
+
+fn size(count: u32) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+/// The words that the published agents' environments use.
+fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" => Ok(true),
+        "0" | "false" | "no" | "" => Ok(false),
+        _ => Err("expected 1, true, yes, 0, false or no".to_owned()),
+    }
+}
+
+/// Permission bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Mode(u32);
+
+impl std::fmt::Display for Mode {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{:04o}", self.0)
+    }
+}
+
+fn octal(text: &str) -> Result<Mode, String> {
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o777 && mode & 0o600 == 0o600)
+        .map(Mode)
+        .ok_or_else(|| {
+            "expected octal permission bits such as 0660, with read and write for the owner"
+                .to_owned()
+        })
+}
+
+/// A group's number, looked up in the system's list where a name was given.
+fn group(text: &str) -> Result<u32, String> {
+    if let Ok(number) = text.parse() {
+        return Ok(number);
+    }
+    let groups = std::fs::read_to_string("/etc/group")
+        .map_err(|error| format!("cannot look the name up in /etc/group: {error}"))?;
+    groups
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(':');
+            Some((fields.next()?, fields.nth(1)?))
+        })
+        .find_map(|(name, number)| (name == text).then(|| number.parse().ok())?)
+        .ok_or_else(|| "no such group in /etc/group".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn booleans_of_the_published_agents_are_read() {
+        for (text, value) in [
+            ("1", true),
+            ("TRUE", true),
+            ("Yes", true),
+            ("0", false),
+            ("false", false),
+            ("no", false),
+            ("", false),
+        ] {
+            assert_eq!(boolean(text), Ok(value), "{text}");
+        }
+        assert!(boolean("on please").is_err());
+    }
+
+    #[test]
+    fn modes_and_groups_are_read() {
+        assert_eq!(octal("0660"), Ok(Mode(0o660)));
+        for bad in ["", "9", "01777", "0060", "660x"] {
+            assert!(octal(bad).is_err(), "{bad}");
+        }
+        assert_eq!(group("17"), Ok(17));
+        assert_eq!(group("root"), Ok(0));
+        assert!(group("no such group").is_err());
+    }
+}

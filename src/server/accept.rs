@@ -1,0 +1,126 @@
+//! New connections: as many as allowed, and none too fast.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::peer::serve_peer;
+use super::{Drain, Shared};
+
+/// Rest after an error of accepting: descriptors or memory are short, and
+/// asking again at once would only burn a core.
+const REST: Duration = Duration::from_millis(50);
+
+/// One permit for each connection there may be.
+pub(crate) struct Permits {
+    free: Arc<Semaphore>,
+    all: usize,
+}
+
+impl Permits {
+    fn new(all: usize) -> Self {
+        let all = all.min(Semaphore::MAX_PERMITS);
+        Self {
+            free: Arc::new(Semaphore::new(all)),
+            all,
+        }
+    }
+
+    /// Waits until no connection is open.
+    pub(crate) async fn drained(&self, grace: Duration) -> Drain {
+        let all = u32::try_from(self.all).unwrap_or(u32::MAX);
+        match tokio::time::timeout(grace, self.free.acquire_many(all)).await {
+            Ok(_) => Drain::Complete,
+            Err(_) => Drain::GraceRanOut {
+                connections: self.all - self.free.available_permits(),
+            },
+        }
+    }
+}
+
+/// Accepts and serves connections until `shutdown` is ready, then those that
+/// were waiting to be accepted.
+pub(crate) async fn accept(
+    listener: &UnixListener,
+    shared: &Arc<Shared>,
+    stopped: &watch::Receiver<bool>,
+    shutdown: impl Future<Output = ()>,
+) -> Permits {
+    let permits = Permits::new(shared.settings.max_connections);
+    let mut shutdown = std::pin::pin!(shutdown);
+    let next = async || {
+        // Taken first: a peer that is not served is not accepted either.
+        let permit = Arc::clone(&permits.free).acquire_owned().await;
+        (permit, listener.accept().await)
+    };
+    let begin =
+        |(permit, accepted): (Result<OwnedSemaphorePermit, _>, io::Result<(UnixStream, _)>)| {
+            let (Ok(permit), Ok((stream, _))) = (permit, accepted) else {
+                return false;
+            };
+            begin(stream, permit, Arc::clone(shared), stopped.clone());
+            true
+        };
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            accepted = next() => accepted,
+        };
+        if let Err(error) = &accepted.1
+            && shared.notices.admit()
+        {
+            tracing::warn!(%error, "cannot accept connections; trying again");
+        }
+        if !begin(accepted) {
+            tokio::select! {
+                () = &mut shutdown => break,
+                () = tokio::time::sleep(REST) => {}
+            }
+        }
+    }
+    // Who has connected was promised an answer to what it sent.
+    while let Ok(accepted) = tokio::time::timeout(Duration::ZERO, next()).await {
+        if !begin(accepted) {
+            break;
+        }
+    }
+    permits
+}
+
+fn begin(
+    stream: UnixStream,
+    permit: OwnedSemaphorePermit,
+    shared: Arc<Shared>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    if !is_allowed(&stream, &shared) {
+        return;
+    }
+    tokio::spawn(async move {
+        let (reader, writer) = stream.into_split();
+        let stop = async move {
+            // Without a sender there is no server either.
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        };
+        serve_peer(reader, writer, shared, stop).await;
+        drop(permit);
+    });
+}
+
+fn is_allowed(stream: &UnixStream, shared: &Shared) -> bool {
+    let allowed = &shared.settings.allowed_uids;
+    if allowed.is_empty() {
+        return true;
+    }
+    let uid = stream.peer_cred().map(|peer| peer.uid());
+    let is_allowed = uid.as_ref().is_ok_and(|uid| allowed.contains(uid));
+    if !is_allowed && shared.notices.admit() {
+        tracing::warn!(uid = uid.ok(), "connection refused: not an allowed user");
+    }
+    is_allowed
+}

@@ -1,0 +1,302 @@
+//! One connection, as all its parts see it: what is in flight, and what is
+//! still to be written.
+//!
+//! The reader begins events, guest threads answer them, the writer takes what
+//! is to be sent. Invariant: of the events of one correlation id that are in
+//! flight at once only the last is answered, because the client keeps one
+//! place for an id and would take an earlier answer for the later event's.
+//! That place is the connection's own: a late answer on another connection
+//! meets nobody.
+
+use std::cell::RefCell;
+use std::hash::BuildHasher as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use super::Shared;
+use super::settings::MAX_UNSENT_BYTES;
+use super::wire::frame::Protocol;
+use super::wire::response::{Dialect, RequestBodyText};
+use crate::agent::Handled;
+use crate::event::Event;
+use crate::fault::{Fault, FaultCode};
+use crate::proxy::{Proxy, adapt};
+use crate::response::{AgentResponse, Decision};
+
+thread_local! {
+    /// Kept from answer to answer, so that writing one allocates nothing.
+    static FRAME: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// One event in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    /// A keyed hash of the correlation id: nobody can make two ids meet.
+    key: u64,
+    number: u64,
+    since: Instant,
+}
+
+pub(crate) struct Connection {
+    shared: Arc<Shared>,
+    dialect: Dialect,
+    proxy: Proxy,
+    state: Mutex<State>,
+    /// For the writer: there is something to send, or nothing more will come.
+    pub(crate) to_send: Notify,
+    /// For the reader: something was sent, or nothing is in flight any more.
+    pub(crate) eased: Notify,
+    redirect_told: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    in_flight: Vec<Ticket>,
+    next_number: u64,
+    unsent: Vec<u8>,
+    /// Nothing more is read: the writer ends when all is answered and sent.
+    finishing: bool,
+    /// Nobody is there any more, or nothing may be sent any more.
+    ended: bool,
+}
+
+/// What the writer is to do next.
+pub(crate) enum Next {
+    Send,
+    Wait,
+    End,
+}
+
+impl Connection {
+    pub(crate) fn new(shared: Arc<Shared>, dialect: Dialect, proxy: Proxy) -> Self {
+        Self {
+            shared,
+            dialect,
+            proxy,
+            state: Mutex::default(),
+            to_send: Notify::new(),
+            eased: Notify::new(),
+            redirect_told: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) const fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// Begins an event; an earlier one of the same id is given up. Says
+    /// whether there is room for it.
+    pub(crate) fn begin(&self, correlation_id: &str) -> (Ticket, bool) {
+        let key = self.shared.hasher.hash_one(correlation_id);
+        let mut state = self.lock();
+        state.in_flight.retain(|ticket| ticket.key != key);
+        let ticket = Ticket {
+            key,
+            number: state.next_number,
+            since: Instant::now(),
+        };
+        state.next_number += 1;
+        state.in_flight.push(ticket);
+        let room = state.in_flight.len() <= self.shared.settings.max_in_flight;
+        (ticket, room)
+    }
+
+    /// Gives an event up: it is not answered, and not called if it waits.
+    pub(crate) fn cancel(&self, correlation_id: &str) {
+        let key = self.shared.hasher.hash_one(correlation_id);
+        let mut state = self.lock();
+        state.in_flight.retain(|ticket| ticket.key != key);
+        self.after_answer(state);
+    }
+
+    /// Whether somebody still waits for this answer.
+    pub(crate) fn is_awaited(&self, ticket: Ticket) -> bool {
+        self.lock().in_flight.contains(&ticket)
+    }
+
+    /// Sends the answer to an event, and keeps what later events need of it.
+    pub(crate) fn answer(&self, ticket: Ticket, mut event: Event, handled: Handled) {
+        if !self.is_awaited(ticket) {
+            return;
+        }
+        self.shared.tell(event.correlation_id(), &handled);
+        let handled = self.expressible(&event, handled);
+        let mut response = handled.response;
+        let context = &self.shared.context;
+        let remembered = match &event {
+            Event::ResponseHeaders(head) if self.proxy.is_unrepaired() => {
+                context.take_operations(&head.correlation_id)
+            }
+            _ => Vec::new(),
+        };
+        let adapted = adapt(&mut response, &mut event, self.proxy, remembered);
+        if adapted.redirect_fails && !self.redirect_told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                correlation_id = crate::fault::printable(event.correlation_id(), 128),
+                "this proxy answers 500 to a redirect; zentinel-proxy 0.6.54 redirects (told once for each connection)"
+            );
+        }
+        let mut frame = FRAME.take();
+        frame.clear();
+        self.encode(&response, event.correlation_id(), &mut frame);
+        // Kept before the answer goes out: the next event may follow it at once.
+        if adapted.remembered.is_empty() {
+            self.shared.keep_head(event);
+        } else {
+            let id = event.correlation_id().to_owned();
+            self.shared.keep_head(event);
+            context.keep_operations(&id, adapted.remembered);
+        }
+        self.send_answer(ticket, &frame);
+        // One large answer is no reason to keep its size for ever.
+        if frame.capacity() <= MAX_UNSENT_BYTES {
+            FRAME.set(frame);
+        }
+    }
+
+    /// Sends an answer that is no event's: to settings, or to what could not
+    /// be read.
+    pub(crate) fn answer_plain(&self, ticket: Ticket, id: &str, response: &AgentResponse) {
+        let mut frame = Vec::new();
+        self.encode(response, id, &mut frame);
+        self.send_answer(ticket, &frame);
+    }
+
+    /// A replacement of a request body that no proxy could be sent is the
+    /// module's fault; beside a refusal it does not matter.
+    fn expressible(&self, event: &Event, mut handled: Handled) -> Handled {
+        let verbatim = self.dialect.request_body == RequestBodyText::Verbatim;
+        let binary = |data: &[u8]| verbatim && std::str::from_utf8(data).is_err();
+        let Some(mutation) = &handled.response.request_body_mutation else {
+            return handled;
+        };
+        if !binary(&mutation.data) {
+            return handled;
+        }
+        if handled.response.decision != Decision::Allow {
+            handled.response.request_body_mutation = None;
+            return handled;
+        }
+        let fault = Fault::new(
+            FaultCode::BadAnswer("binary-request-body"),
+            "a request body can be replaced by text only; --request-body base64 is for proxies that decode",
+        );
+        let refused = self.shared.agent().refuse(fault);
+        self.shared.tell(event.correlation_id(), &refused);
+        refused
+    }
+
+    /// Appends the answer's frame to `out`, without its body changes where it
+    /// would be too large with them.
+    fn encode(&self, response: &AgentResponse, id: &str, out: &mut Vec<u8>) {
+        if self.dialect.write(response, id, out) {
+            return;
+        }
+        let allows = response.decision == Decision::Allow;
+        let fault = Fault::new(
+            FaultCode::AnswerLimit,
+            "the answer is larger than the protocol's largest frame",
+        );
+        let mut smaller = if allows {
+            self.shared.agent().refuse(fault).response
+        } else {
+            response.clone()
+        };
+        smaller.request_body_mutation = None;
+        smaller.response_body_mutation = None;
+        if !self.dialect.write(&smaller, id, out) {
+            // Only an id of many megabytes comes here; nobody can be told.
+            self.end();
+        }
+    }
+
+    fn send_answer(&self, ticket: Ticket, frame: &[u8]) {
+        let mut state = self.lock();
+        let Some(place) = state.in_flight.iter().position(|open| *open == ticket) else {
+            return;
+        };
+        state.in_flight.swap_remove(place);
+        let late = self.dialect.protocol == Protocol::V1
+            && ticket.since.elapsed() > self.shared.settings.late_after;
+        if late {
+            state.ended = true;
+        } else if !state.ended {
+            state.unsent.extend_from_slice(frame);
+        }
+        self.after_answer(state);
+    }
+
+    /// Appends a control message.
+    pub(crate) fn send(&self, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut state = self.lock();
+        if !state.ended {
+            // A message of our own is far below the limit.
+            let _ = self.dialect.protocol.write(kind, &mut state.unsent, write);
+        }
+        drop(state);
+        self.to_send.notify_one();
+    }
+
+    fn after_answer(&self, state: MutexGuard<'_, State>) {
+        let idle = state.in_flight.is_empty();
+        drop(state);
+        self.to_send.notify_one();
+        if idle && self.dialect.protocol == Protocol::V1 {
+            self.eased.notify_one();
+        }
+    }
+
+    /// Swaps what is unsent into the empty `batch`, for the writer.
+    pub(crate) fn take_unsent(&self, batch: &mut Vec<u8>) -> Next {
+        let mut state = self.lock();
+        if state.ended {
+            return Next::End;
+        }
+        if !state.unsent.is_empty() {
+            std::mem::swap(&mut state.unsent, batch);
+            return Next::Send;
+        }
+        if state.finishing && state.in_flight.is_empty() {
+            return Next::End;
+        }
+        Next::Wait
+    }
+
+    /// Whether the reader may go on: the peer takes what it is sent, and in v1
+    /// the one event was answered.
+    pub(crate) fn may_read(&self) -> bool {
+        let state = self.lock();
+        match self.dialect.protocol {
+            Protocol::V1 => state.in_flight.is_empty(),
+            Protocol::V2 => state.unsent.len() <= MAX_UNSENT_BYTES,
+        }
+    }
+
+    /// Nothing more will be read.
+    pub(crate) fn finish(&self) {
+        self.lock().finishing = true;
+        self.to_send.notify_one();
+    }
+
+    /// Nobody is there any more: events in flight are given up.
+    pub(crate) fn end(&self) {
+        let mut state = self.lock();
+        state.ended = true;
+        state.in_flight.clear();
+        state.unsent = Vec::new();
+        drop(state);
+        self.to_send.notify_one();
+    }
+
+    /// Nothing in the state can be half-changed by a panic elsewhere.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,218 @@
+//! `serve`: the agent behind a proxy.
+//!
+//! In: a bound listener and an agent. Out: exactly one answer to every message
+//! that wants one. Guests run on threads of their own, so that a runaway one
+//! stalls neither pings nor other connections; everything else runs on tokio.
+//!
+//! ```text
+//! peer -> receive -> queue -> job (guest thread) -> connection -> peer
+//! ```
+
+mod accept;
+pub mod bind;
+mod configure;
+mod connection;
+pub mod context;
+mod job;
+mod notices;
+mod peer;
+mod queue;
+mod receive;
+pub mod settings;
+pub mod wire;
+
+use std::future::Future;
+use std::hash::RandomState;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize as _;
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+
+use crate::agent::{Agent, Handled};
+use crate::event::{Event, EventKind};
+use crate::fault::printable;
+use crate::runner::guest_thread;
+use connection::Connection;
+use context::ContextCache;
+use notices::Notices;
+use queue::Queue;
+pub use settings::ServeSettings;
+use wire::Encoding;
+use wire::control::{HealthState, HealthStatus};
+use wire::frame::{Protocol, kind};
+
+/// What all connections share.
+pub(crate) struct Shared {
+    /// Behind a lock, so that it can be replaced while calls run on the old.
+    agent: RwLock<Arc<Agent>>,
+    settings: ServeSettings,
+    context: ContextCache,
+    queue: Queue,
+    notices: Notices,
+    hasher: RandomState,
+}
+
+impl Shared {
+    fn new(agent: Arc<Agent>, settings: ServeSettings) -> Self {
+        Self {
+            agent: RwLock::new(agent),
+            context: ContextCache::new(settings.context),
+            queue: Queue::new(settings.max_queue, settings.queue_wait),
+            notices: Notices::new(),
+            hasher: RandomState::new(),
+            settings,
+        }
+    }
+
+    pub(crate) fn agent(&self) -> Arc<Agent> {
+        Arc::clone(&self.agent.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Keeps the head of an answered event, if a handler may ask for it.
+    pub(crate) fn keep_head(&self, event: Event) {
+        let agent = self.agent();
+        let wanted = match event.kind() {
+            EventKind::RequestHeaders => {
+                agent.handles(EventKind::RequestBody) || agent.handles(EventKind::ResponseBody)
+            }
+            EventKind::ResponseHeaders => agent.handles(EventKind::ResponseBody),
+            EventKind::RequestBody | EventKind::ResponseBody => false,
+        };
+        if wanted {
+            self.context.keep_head(event);
+        }
+    }
+
+    /// Writes down what came of an event. Never header values or bodies; the
+    /// guest's own words escaped and cut.
+    pub(crate) fn tell(&self, correlation_id: &str, handled: &Handled) {
+        tracing::debug!(
+            correlation_id = printable(correlation_id, 128),
+            decision = handled.response.decision.name(),
+            "answered"
+        );
+        if let Some(fault) = &handled.fault
+            && self.notices.admit()
+        {
+            let backtrace: Vec<&str> = fault
+                .backtrace
+                .iter()
+                .map(|frame| frame.function.as_str())
+                .collect();
+            tracing::warn!(
+                correlation_id = printable(correlation_id, 128),
+                decision = handled.response.decision.name(),
+                fault = %fault.code,
+                detail = printable(&fault.detail, 512),
+                backtrace = backtrace.join(" < "),
+                "fault"
+            );
+        }
+    }
+
+    /// Tells a v2 peer that no more is read.
+    pub(crate) fn say_draining(&self, connection: &Connection) {
+        let dialect = connection.dialect();
+        if dialect.protocol == Protocol::V1 {
+            return;
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let status = HealthStatus {
+            agent_id: &self.settings.agent_id,
+            state: HealthState::Draining,
+            message: Some("shutting down"),
+            timestamp_ms: now.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(0)),
+        };
+        connection.send(kind::HEALTH_STATUS, |out| match dialect.encoding {
+            // Neither these types nor a Vec can fail.
+            Encoding::Json => drop(serde_json::to_writer(out, &status)),
+            Encoding::MessagePack => {
+                drop(status.serialize(&mut rmp_serde::Serializer::new(out).with_struct_map()));
+            }
+        });
+    }
+}
+
+/// How serving came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drain {
+    /// All that was received was answered.
+    Complete,
+    /// The grace period ran out first.
+    GraceRanOut {
+        /// Connections that were still open.
+        connections: usize,
+    },
+}
+
+/// Serves until `shutdown` is ready and all that was received is answered.
+///
+/// Must run on a tokio runtime with I/O and time. The agent's pool should be
+/// filled: as many guest threads are started as it may have instances.
+///
+/// # Errors
+/// Where no threads can be started.
+pub async fn serve(
+    listener: UnixListener,
+    agent: Arc<Agent>,
+    settings: ServeSettings,
+    shutdown: impl Future<Output = ()>,
+) -> std::io::Result<Drain> {
+    let guests = agent.pool().settings().size;
+    let shared = Arc::new(Shared::new(agent, settings));
+    let threads = Threads::start(&shared, guests)?;
+    let watch_queue = tokio::spawn(refuse_expired(Arc::clone(&shared)));
+    let (stop, stopped) = watch::channel(false);
+    let permits = accept::accept(&listener, &shared, &stopped, shutdown).await;
+    // Closed before the drain: who comes now is told so at once.
+    drop(listener);
+    // Nobody may be left to be told.
+    let _ = stop.send(true);
+    let drain = permits.drained(shared.settings.grace).await;
+    watch_queue.abort();
+    shared.queue.close();
+    if drain == Drain::Complete {
+        threads.join();
+    }
+    Ok(drain)
+}
+
+/// Answers events that wait too long while every guest thread is busy.
+async fn refuse_expired(shared: Arc<Shared>) {
+    loop {
+        for job in shared.queue.expired().await {
+            job.refuse(queue::waited_too_long());
+        }
+    }
+}
+
+/// The threads that call guests.
+struct Threads(Vec<std::thread::JoinHandle<()>>);
+
+impl Threads {
+    fn start(shared: &Arc<Shared>, count: usize) -> std::io::Result<Self> {
+        let start = |index| {
+            let shared = Arc::clone(shared);
+            guest_thread(&format!("guest-{index}")).spawn(move || job::work(&shared))
+        };
+        let threads: std::io::Result<Vec<_>> = (0..count).map(start).collect();
+        if threads.is_err() {
+            shared.queue.close();
+        }
+        threads.map(Self)
+    }
+
+    /// Waits for the threads, which have nothing left to do.
+    fn join(self) {
+        for thread in self.0 {
+            // Its panics were caught and told.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;

@@ -1,0 +1,315 @@
+//! The life of one connection: greet, read events, send answers, part.
+//!
+//! In: the two halves of any stream. Out: its answers. Invariant: whatever
+//! ends the reading (the peer's end, a broken frame, a timeout, the signal to
+//! stop), all that was received whole is answered before the stream closes.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf as _, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::Shared;
+use super::connection::{Connection, Next};
+use super::receive::{Violation, receive};
+use super::wire::Encoding;
+use super::wire::frame::{FrameError, Protocol, kind};
+use super::wire::handshake::{HandshakeRequest, Identity, write_response};
+use super::wire::response::Dialect;
+use crate::proxy::Proxy;
+
+/// Room made for each read; an idle connection holds no more than this.
+const READ_BYTES: usize = 16 << 10;
+/// Room made for each read of a large frame. Its announced length is not
+/// believed: the buffer grows as bytes come.
+const READ_LARGE_BYTES: usize = 64 << 10;
+
+/// The reading half of a stream.
+pub(crate) trait ReadHalf: AsyncRead + Unpin {
+    /// Tells the peer that nothing more will be read. Says whether reading
+    /// will then come to an end by itself, after what was sent before.
+    fn stop(&self) -> bool;
+}
+
+impl ReadHalf for tokio::net::unix::OwnedReadHalf {
+    /// From here on the peer's writes fail, so it knows what was not received.
+    fn stop(&self) -> bool {
+        socket2::SockRef::from(self.as_ref())
+            .shutdown(std::net::Shutdown::Read)
+            .is_ok()
+    }
+}
+
+/// Why reading came to an end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum End {
+    #[error("the peer is done")]
+    Peer,
+    #[error("told to stop")]
+    Stopped,
+    #[error("no whole frame within {0:?}")]
+    Timeout(Duration),
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("{0}")]
+    Violation(#[from] Violation),
+    #[error("the handshake cannot be used: {0}")]
+    Handshake(&'static str),
+}
+
+/// Serves one connection until it is over.
+pub(crate) async fn serve_peer<R, W, S>(reader: R, mut writer: W, shared: Arc<Shared>, stop: S)
+where
+    R: ReadHalf,
+    W: AsyncWrite + Unpin,
+    S: Future<Output = ()>,
+{
+    let stop = std::pin::pin!(stop);
+    let mut input = Input {
+        reader,
+        buffer: BytesMut::new(),
+        stop,
+        stopped: None,
+    };
+    let greeted = greet(&mut input, &mut writer, &shared).await;
+    let connection = match greeted {
+        Ok(connection) => Arc::new(connection),
+        Err(end) => {
+            tell(&shared, &end);
+            // The peer may be gone as well.
+            let _ = writer.shutdown().await;
+            return;
+        }
+    };
+    let mut write = std::pin::pin!(send_answers(&connection, writer));
+    let end = tokio::select! {
+        biased;
+        () = &mut write => None,
+        end = read_events(&mut input, &connection) => Some(end),
+    };
+    if let Some(end) = end {
+        tell(&shared, &end);
+        connection.finish();
+        write.await;
+    }
+    connection.end();
+}
+
+/// A peer that leaves is no news; one that breaks the protocol is.
+fn tell(shared: &Shared, end: &End) {
+    match end {
+        End::Peer | End::Stopped => tracing::debug!(%end, "connection closes"),
+        _ if shared.notices.admit() => tracing::warn!(%end, "connection closed"),
+        _ => {}
+    }
+}
+
+/// Finds out what the peer speaks; answers its handshake if it has one.
+async fn greet<R: ReadHalf, W: AsyncWrite + Unpin, S: Future<Output = ()>>(
+    input: &mut Input<'_, R, S>,
+    writer: &mut W,
+    shared: &Arc<Shared>,
+) -> Result<Connection, End> {
+    let settings = &shared.settings;
+    let deadline = Deadline::after(settings.handshake_timeout);
+    let protocol = loop {
+        if let Some(protocol) = Protocol::detect(&input.buffer)?
+            && protocol.frame(&input.buffer)?.is_some()
+        {
+            break protocol;
+        }
+        input.read(Some(deadline)).await?;
+    };
+    let mut dialect = Dialect {
+        protocol,
+        encoding: Encoding::Json,
+        request_body: settings.request_body,
+    };
+    let mut version = None;
+    if protocol == Protocol::V2 {
+        let Some(frame) = protocol.frame(&input.buffer)? else {
+            return Err(End::Peer);
+        };
+        let size = frame.size;
+        let request = HandshakeRequest::read(frame.payload);
+        let result = match &request {
+            Ok(request) if request.speaks_ours() => Ok(request.encoding()),
+            Ok(_) => Err("no common protocol version: this agent speaks 2"),
+            Err(_) => Err("the handshake request cannot be read"),
+        };
+        let identity = Identity {
+            agent_id: &settings.agent_id,
+            in_flight: u32::try_from(settings.max_in_flight).unwrap_or(u32::MAX),
+        };
+        let mut answer = Vec::new();
+        let _ = protocol.write(kind::HANDSHAKE_RESPONSE, &mut answer, |out| {
+            write_response(result, identity, out);
+        });
+        match timeout(settings.write_timeout, writer.write_all(&answer)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return Err(End::Peer),
+        }
+        dialect.encoding = result.map_err(End::Handshake)?;
+        version = request.ok().map(|request| request.proxy_version);
+        input.buffer.advance(size);
+    }
+    let proxy = Proxy::new(settings.quirks, version.as_deref());
+    tracing::debug!(?protocol, encoding = ?dialect.encoding, "connected");
+    Ok(Connection::new(Arc::clone(shared), dialect, proxy))
+}
+
+/// Reads and begins events until nothing more can be read.
+async fn read_events<R: ReadHalf, S: Future<Output = ()>>(
+    input: &mut Input<'_, R, S>,
+    connection: &Arc<Connection>,
+) -> End {
+    let protocol = connection.dialect().protocol;
+    let limit = connection.shared().settings.frame_timeout;
+    let mut deadline = None;
+    loop {
+        loop {
+            if !connection.may_read() {
+                connection.eased.notified().await;
+                continue;
+            }
+            let frame = match protocol.frame(&input.buffer) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break,
+                Err(error) => return error.into(),
+            };
+            let size = frame.size;
+            if let Err(violation) = receive(connection, frame) {
+                return violation.into();
+            }
+            input.buffer.advance(size);
+            deadline = None;
+        }
+        if input.buffer.is_empty() {
+            // A large event was here once; what is idle holds little.
+            if input.buffer.capacity() > READ_LARGE_BYTES {
+                input.buffer = BytesMut::new();
+            }
+        } else {
+            deadline.get_or_insert_with(|| Deadline::after(limit));
+        }
+        let was_stopped = input.stopped.is_some();
+        if let Err(end) = input.read(deadline).await {
+            return end;
+        }
+        if input.stopped.is_some() && !was_stopped {
+            connection.shared().say_draining(connection);
+        }
+    }
+}
+
+/// Sends what is to be sent, as much as there is in each write.
+async fn send_answers<W: AsyncWrite + Unpin>(connection: &Connection, mut writer: W) {
+    let limit = connection.shared().settings.write_timeout;
+    let mut batch = Vec::new();
+    loop {
+        match connection.take_unsent(&mut batch) {
+            Next::Send => {
+                match timeout(limit, writer.write_all(&batch)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        // A proxy that gave up and left; no error of ours.
+                        tracing::debug!(%error, "the peer takes no answers");
+                        break;
+                    }
+                    Err(_) => {
+                        if connection.shared().notices.admit() {
+                            tracing::warn!(?limit, "the peer took no answers; connection closed");
+                        }
+                        break;
+                    }
+                }
+                batch.clear();
+                if batch.capacity() > READ_LARGE_BYTES {
+                    batch = Vec::new();
+                }
+                connection.eased.notify_one();
+            }
+            Next::Wait => connection.to_send.notified().await,
+            Next::End => break,
+        }
+    }
+    connection.end();
+    // The peer may be gone as well.
+    let _ = writer.shutdown().await;
+}
+
+/// A point in time and the limit it came from.
+#[derive(Clone, Copy)]
+struct Deadline {
+    at: Instant,
+    limit: Duration,
+}
+
+impl Deadline {
+    fn after(limit: Duration) -> Self {
+        Self {
+            at: Instant::now() + limit,
+            limit,
+        }
+    }
+}
+
+/// What comes from the peer, until it or we have had enough.
+struct Input<'a, R, S> {
+    reader: R,
+    buffer: BytesMut,
+    stop: Pin<&'a mut S>,
+    /// Once told to stop: whether reading will come to an end by itself.
+    stopped: Option<bool>,
+}
+
+impl<R: ReadHalf, S: Future<Output = ()>> Input<'_, R, S> {
+    /// Reads what there is. After the signal to stop, may read nothing once.
+    async fn read(&mut self, deadline: Option<Deadline>) -> Result<(), End> {
+        let room = if self.buffer.len() < READ_BYTES {
+            READ_BYTES
+        } else {
+            READ_LARGE_BYTES
+        };
+        if self.buffer.capacity() - self.buffer.len() < room / 4 {
+            self.buffer.reserve(room);
+        }
+        let read = self.reader.read_buf(&mut self.buffer);
+        let read = match (self.stopped, deadline) {
+            (None, _) => {
+                tokio::select! {
+                    biased;
+                    read = within(read, deadline) => read?,
+                    () = self.stop.as_mut() => {
+                        self.stopped = Some(self.reader.stop());
+                        return Ok(());
+                    }
+                }
+            }
+            (Some(true), _) => within(read, deadline).await?,
+            // What is there now, and no waiting for more.
+            (Some(false), _) => match timeout(Duration::ZERO, read).await {
+                Ok(read) => read,
+                Err(_) => return Err(End::Stopped),
+            },
+        };
+        match read {
+            Ok(0) | Err(_) if self.stopped.is_some() => Err(End::Stopped),
+            Ok(0) | Err(_) => Err(End::Peer),
+            Ok(_) => Ok(()),
+        }
+    }
+}
+
+async fn within<F: Future>(work: F, deadline: Option<Deadline>) -> Result<F::Output, End> {
+    match deadline {
+        None => Ok(work.await),
+        Some(Deadline { at, limit }) => timeout_at(at, work)
+            .await
+            .map_err(|_elapsed| End::Timeout(limit)),
+    }
+}

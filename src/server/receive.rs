@@ -1,0 +1,114 @@
+//! What becomes of one frame: an event for a guest, an answer at once, or the
+//! end of the connection.
+
+use std::sync::Arc;
+
+use super::configure::configure;
+use super::connection::Connection;
+use super::job::Job;
+use super::wire::control::Cancel;
+use super::wire::event::{read_v1, read_v2};
+use super::wire::frame::{Frame, Protocol, kind};
+use super::wire::{BadMessage, Message, RequestType};
+use crate::event::Event;
+use crate::fault::{Fault, FaultCode};
+
+/// How a peer broke the protocol, beyond the frames themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Violation {
+    #[error("a message of type {0:#04x}, which no proxy may send here")]
+    Type(u8),
+    #[error("an event that cannot be read ({0}) and has no correlation id to answer to")]
+    Unanswerable(&'static str),
+}
+
+/// Begins or answers what one frame holds.
+pub(crate) fn receive(connection: &Arc<Connection>, frame: Frame<'_>) -> Result<(), Violation> {
+    let message = match (connection.dialect().protocol, frame.kind) {
+        (Protocol::V1, _) => read_v1(frame.payload),
+        (Protocol::V2, kind::PING) => {
+            connection.send(kind::PONG, |out| out.extend_from_slice(frame.payload));
+            return Ok(());
+        }
+        (Protocol::V2, kind::CANCEL) => {
+            // There is nobody to tell about a cancel that cannot be read.
+            if let Ok(cancel) = serde_json::from_slice::<Cancel>(frame.payload) {
+                connection.cancel(&cancel.correlation_id);
+            }
+            return Ok(());
+        }
+        (Protocol::V2, other) => {
+            let kind = RequestType::from_byte(other).ok_or(Violation::Type(other))?;
+            read_v2(kind, connection.dialect().encoding, frame.payload)
+        }
+    };
+    match message {
+        Ok(Message::Event(event)) => {
+            begin(connection, event);
+            Ok(())
+        }
+        Ok(Message::Unhandled {
+            correlation_id,
+            ends_exchange,
+        }) => {
+            let (ticket, _) = connection.begin(&correlation_id);
+            if ends_exchange {
+                connection.shared().context.forget(&correlation_id);
+            }
+            let response = connection.shared().agent().pass().response;
+            connection.answer_plain(ticket, &correlation_id, &response);
+            Ok(())
+        }
+        Ok(Message::Configure {
+            correlation_id,
+            config,
+        }) => {
+            let (ticket, _) = connection.begin(&correlation_id);
+            let response = configure(&connection.shared().agent(), &config);
+            connection.answer_plain(ticket, &correlation_id, &response);
+            Ok(())
+        }
+        Err(bad) => refuse(connection, bad),
+    }
+}
+
+/// Queues an event for a guest, where there is one for it and room for it.
+fn begin(connection: &Arc<Connection>, event: Event) {
+    let (ticket, room) = connection.begin(event.correlation_id());
+    let agent = connection.shared().agent();
+    if room && !agent.handles(event.kind()) {
+        connection.answer(ticket, event, agent.pass());
+        return;
+    }
+    let job = Job::new(event, Arc::clone(connection), ticket);
+    let refused = if room {
+        connection.shared().queue.push(job)
+    } else {
+        Some(job)
+    };
+    if let Some(job) = refused {
+        let what = if room {
+            "the queue is full"
+        } else {
+            "too many in flight on one connection"
+        };
+        job.refuse(Fault::new(FaultCode::Overload, what));
+    }
+}
+
+/// Answers what could not be read by the failure policy; v1 needs no id.
+fn refuse(connection: &Arc<Connection>, bad: BadMessage) -> Result<(), Violation> {
+    let id = match (bad.correlation_id, connection.dialect().protocol) {
+        (Some(id), _) => id,
+        (None, Protocol::V1) => String::new(),
+        (None, Protocol::V2) => return Err(Violation::Unanswerable(bad.what)),
+    };
+    let (ticket, _) = connection.begin(&id);
+    let shared = connection.shared();
+    let handled = shared
+        .agent()
+        .refuse(Fault::new(FaultCode::BadEvent(bad.what), bad.at));
+    shared.tell(&id, &handled);
+    connection.answer_plain(ticket, &id, &handled.response);
+    Ok(())
+}

@@ -1,0 +1,539 @@
+//! Connections over a stream in memory, with a clock that can be moved.
+
+use std::path::Path;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::peer::{ReadHalf, serve_peer};
+use super::*;
+use crate::agent::AgentSettings;
+use crate::decision::FailurePolicy;
+use crate::engine::{Engine, EngineSettings};
+use crate::module::{LoadSettings, Module};
+use crate::pool::PoolSettings;
+
+impl ReadHalf for tokio::io::ReadHalf<DuplexStream> {
+    fn stop(&self) -> bool {
+        false
+    }
+}
+
+struct Server {
+    shared: Arc<Shared>,
+    stop: watch::Sender<bool>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+    }
+}
+
+fn agent(module: &str, pool_size: usize, failure_policy: FailurePolicy) -> Arc<Agent> {
+    let engine = Engine::new(EngineSettings::default()).unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fixtures/modules")
+        .join(module);
+    let module = Module::load(&engine, &path, &LoadSettings::default()).unwrap();
+    let settings = AgentSettings {
+        pool: PoolSettings {
+            size: pool_size,
+            ..PoolSettings::default()
+        },
+        failure_policy,
+        ..AgentSettings::default()
+    };
+    Arc::new(Agent::new(Arc::new(module), settings))
+}
+
+impl Server {
+    fn new(module: &str) -> Self {
+        Self::with(module, 1, ServeSettings::default())
+    }
+
+    fn with(module: &str, pool_size: usize, settings: ServeSettings) -> Self {
+        let agent = agent(module, pool_size, FailurePolicy::Closed);
+        let shared = Arc::new(Shared::new(agent, settings));
+        Threads::start(&shared, pool_size).unwrap();
+        Self {
+            shared,
+            stop: watch::channel(false).0,
+        }
+    }
+
+    fn connect(&self) -> Client {
+        self.connect_with(1 << 20)
+    }
+
+    fn connect_with(&self, buffer: usize) -> Client {
+        let (ours, theirs) = tokio::io::duplex(buffer);
+        let (reader, writer) = tokio::io::split(theirs);
+        let mut stopped = self.stop.subscribe();
+        let stop = async move {
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        };
+        Client {
+            stream: ours,
+            over: tokio::spawn(serve_peer(reader, writer, Arc::clone(&self.shared), stop)),
+        }
+    }
+
+    async fn connect_v2(&self) -> Client {
+        let mut client = self.connect();
+        client.send(0x01, &handshake("0.6.54")).await;
+        assert_eq!(client.receive().await.unwrap().0, 0x02);
+        client
+    }
+}
+
+fn handshake(version: &str) -> Value {
+    json!({"supported_versions":[2],"proxy_id":"zentinel-proxy","proxy_version":version,
+        "config":null,"supported_encodings":["json"]})
+}
+
+struct Client {
+    stream: DuplexStream,
+    over: JoinHandle<()>,
+}
+
+impl Client {
+    async fn send(&mut self, kind: u8, payload: &Value) {
+        let payload = serde_json::to_vec(payload).unwrap();
+        self.send_raw(kind, &payload).await;
+    }
+
+    async fn send_raw(&mut self, kind: u8, payload: &[u8]) {
+        let mut frame = Vec::new();
+        assert!(Protocol::V2.write(kind, &mut frame, |out| out.extend_from_slice(payload)));
+        self.stream.write_all(&frame).await.unwrap();
+    }
+
+    /// The next frame's type and payload; none at the end of the stream.
+    async fn receive(&mut self) -> Option<(u8, Value)> {
+        let length = self.stream.read_u32().await.ok()?;
+        let mut frame = vec![0; usize::try_from(length).unwrap()];
+        self.stream.read_exact(&mut frame).await.unwrap();
+        Some((frame[0], serde_json::from_slice(&frame[1..]).unwrap()))
+    }
+
+    /// The next answer's correlation id and first reason code or decision.
+    async fn answer(&mut self) -> (String, String) {
+        let (kind, answer) = self.receive().await.unwrap();
+        assert_eq!(kind, 0x20);
+        let id = answer["audit"]["custom"]["correlation_id"]
+            .as_str()
+            .unwrap();
+        let what = answer["audit"]["reason_codes"][0]
+            .as_str()
+            .or_else(|| answer["decision"].as_str())
+            .unwrap_or("refused");
+        (id.to_owned(), what.to_owned())
+    }
+
+    /// Waits until the server has closed the stream.
+    async fn closed(mut self) {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).await.unwrap();
+        self.over.await.unwrap();
+    }
+}
+
+fn request(id: &str) -> Value {
+    json!({"correlation_id":id,"metadata":{"correlation_id":id,"client_ip":"192.0.2.7:5"},
+        "method":"GET","uri":"/","headers":{"host":["a"]}})
+}
+
+fn pair(id: &str, what: &str) -> (String, String) {
+    (id.to_owned(), what.to_owned())
+}
+
+/// P-01.
+#[tokio::test(start_paused = true)]
+async fn a_silent_peer_is_closed_after_five_seconds() {
+    let server = Server::new("right/allow.wat");
+    let start = Instant::now();
+    let peers: Vec<_> = (0..500).map(|_| server.connect()).collect();
+    for peer in peers {
+        peer.closed().await;
+    }
+    let waited = start.elapsed();
+    assert!((5..=6).contains(&waited.as_secs()), "{waited:?}");
+}
+
+/// P-02.
+#[tokio::test(start_paused = true)]
+async fn a_frame_that_never_ends_is_cut_after_ten_seconds() {
+    let server = Server::new("right/allow.wat");
+    let mut client = server.connect_v2().await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let start = Instant::now();
+    client.stream.write_all(&[0, 0xff, 0xff]).await.unwrap();
+    let mut beats = tokio::time::interval(Duration::from_secs(1));
+    let cut = loop {
+        beats.tick().await;
+        if client.stream.write_all(b"x").await.is_err() {
+            break start.elapsed();
+        }
+    };
+    assert!((10..=11).contains(&cut.as_secs()), "{cut:?}");
+}
+
+/// P-03.
+#[tokio::test]
+async fn lengths_out_of_range_end_the_connection() {
+    let server = Server::new("right/allow.wat");
+    for length in [0_u32, 16_777_217, u32::MAX] {
+        let mut client = server.connect_v2().await;
+        client.stream.write_u32(length).await.unwrap();
+        client.closed().await;
+    }
+}
+
+/// P-04: what is in flight is answered first.
+#[tokio::test]
+async fn a_message_no_proxy_may_send_ends_the_connection() {
+    let server = Server::new("right/allow.wat");
+    for kind in [0x00, 0x01, 0x02, 0x18, 0x20, 0x30, 0x42, 0xff] {
+        let mut client = server.connect_v2().await;
+        client.send(0x10, &request("c1")).await;
+        client.send(kind, &json!({})).await;
+        assert_eq!(client.answer().await, pair("c1", "allow"), "{kind:#x}");
+        client.closed().await;
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_that_cannot_be_used_is_refused_and_closed() {
+    let server = Server::new("right/allow.wat");
+    for handshake in [json!({"supported_versions":[3]}), json!({}), json!([])] {
+        let mut client = server.connect();
+        client.send(0x01, &handshake).await;
+        let (kind, answer) = client.receive().await.unwrap();
+        assert_eq!((kind, &answer["success"]), (0x02, &json!(false)));
+        client.closed().await;
+    }
+    let mut client = server.connect();
+    client.send(0x10, &request("c1")).await;
+    client.closed().await;
+}
+
+/// P-05: the connection stays, the event is refused.
+#[tokio::test]
+async fn events_that_cannot_be_read_are_refused() {
+    let server = Server::new("right/allow.wat");
+    let mut client = server.connect_v2().await;
+    client
+        .send(
+            0x12,
+            &json!({"correlation_id":"c1","status":65736,"headers":{}}),
+        )
+        .await;
+    assert_eq!(client.answer().await, pair("c1", "bad-event:mistyped"));
+    client.send_raw(0x10, br#"{"correlation_id":"c2","#).await;
+    assert_eq!(client.answer().await, pair("c2", "bad-event:malformed"));
+    client.send(0x10, &request("c3")).await;
+    assert_eq!(client.answer().await, pair("c3", "allow"));
+    client.send_raw(0x10, b"{}").await;
+    client.closed().await;
+}
+
+#[tokio::test]
+async fn events_without_a_handler_are_allowed() {
+    let server = Server::new("right/allow.wat");
+    let mut client = server.connect_v2().await;
+    for kind in [0x14, 0x15, 0x16] {
+        client.send(kind, &json!({"correlation_id":"c1"})).await;
+        assert_eq!(client.answer().await, pair("c1", "allow"));
+    }
+    let body = json!({"correlation_id":"c1","data":"AA==","is_last":true});
+    client.send(0x11, &body).await;
+    assert_eq!(client.answer().await, pair("c1", "allow"));
+}
+
+/// O-02, as far as it goes: nothing is accepted and then ignored.
+#[tokio::test]
+async fn pushed_settings_are_in_force_or_refused() {
+    let server = Server::new("right/allow.wat");
+    let mut client = server.connect_v2().await;
+    for (config, accepted) in [
+        (json!(null), true),
+        (json!({}), true),
+        (
+            json!({"pool-size":1,"fail-open":false,"timeout-ms":100}),
+            true,
+        ),
+        (json!({"fail-open":true}), false),
+        (json!({"new":1}), false),
+        (json!(7), false),
+    ] {
+        let push = json!({"correlation_id":"c","config":config,"config_version":null});
+        client.send(0x17, &push).await;
+        let (_, answer) = client.receive().await.unwrap();
+        assert_eq!(answer["decision"] == "allow", accepted, "{config}");
+    }
+}
+
+/// P-09: only the last event of an id that is in flight has a place in the
+/// client.
+#[tokio::test]
+async fn an_answer_that_was_superseded_is_not_sent() {
+    let server = Server::new("hostile/spin.wat");
+    let mut client = server.connect_v2().await;
+    client.send(0x10, &request("c1")).await;
+    client.send(0x10, &request("c1")).await;
+    client.send(0x10, &request("")).await;
+    let mut answers = [client.answer().await, client.answer().await];
+    answers.sort();
+    assert_eq!(answers[0].0, "");
+    assert_eq!(answers[1].0, "c1");
+    client.stream.shutdown().await.unwrap();
+    client.closed().await;
+}
+
+/// P-15, for events that wait.
+#[tokio::test]
+async fn a_cancelled_event_is_neither_called_nor_answered() {
+    let server = Server::new("hostile/spin.wat");
+    let mut client = server.connect_v2().await;
+    client.send(0x10, &request("runs")).await;
+    for number in 0..50 {
+        let id = format!("waits-{number}");
+        client.send(0x10, &request(&id)).await;
+        client
+            .send(
+                0x40,
+                &json!({"correlation_id":id,"reason":0,"timestamp_ms":1}),
+            )
+            .await;
+    }
+    client
+        .send(0x40, &json!({"correlation_id":"unknown"}))
+        .await;
+    client.send_raw(0x40, b"nonsense").await;
+    let start = std::time::Instant::now();
+    assert_eq!(client.answer().await, pair("runs", "deadline"));
+    client.stream.shutdown().await.unwrap();
+    client.closed().await;
+    assert!(start.elapsed() < Duration::from_secs(3));
+}
+
+/// P-10: a runaway guest delays no ping.
+#[tokio::test]
+async fn a_ping_is_answered_while_guests_run() {
+    let server = Server::new("hostile/spin.wat");
+    let mut client = server.connect_v2().await;
+    client.send(0x10, &request("c1")).await;
+    client
+        .send_raw(0x41, br#"{"sequence":7, "timestamp_ms":1}"#)
+        .await;
+    let (kind, pong) = client.receive().await.unwrap();
+    assert_eq!((kind, &pong["sequence"]), (0x42, &json!(7)));
+    assert_eq!(client.answer().await, pair("c1", "deadline"));
+}
+
+/// P-10: what there is no room for is answered at once.
+#[tokio::test]
+async fn no_room_is_overload_and_never_silence() {
+    let settings = ServeSettings {
+        max_queue: 2,
+        max_in_flight: 4,
+        ..ServeSettings::default()
+    };
+    let server = Server::with("hostile/spin.wat", 1, settings);
+    let mut client = server.connect_v2().await;
+    for number in 0..20 {
+        client.send(0x10, &request(&number.to_string())).await;
+    }
+    let mut whats = Vec::new();
+    for _ in 0..20 {
+        whats.push(client.answer().await.1);
+    }
+    let overload = whats.iter().filter(|what| *what == "overload").count();
+    assert!(overload >= 17, "{whats:?}");
+    assert!(
+        whats
+            .iter()
+            .all(|what| what == "overload" || what == "deadline")
+    );
+}
+
+/// An event that waits too long is answered although no guest came free.
+#[tokio::test]
+async fn a_long_wait_is_overload_in_time() {
+    let settings = ServeSettings {
+        queue_wait: Duration::from_millis(20),
+        ..ServeSettings::default()
+    };
+    let server = Server::with("hostile/spin.wat", 1, settings);
+    let watch_queue = tokio::spawn(refuse_expired(Arc::clone(&server.shared)));
+    let mut client = server.connect_v2().await;
+    client.send(0x10, &request("runs")).await;
+    client.send(0x10, &request("waits")).await;
+    assert_eq!(client.answer().await, pair("waits", "overload"));
+    assert_eq!(client.answer().await, pair("runs", "deadline"));
+    watch_queue.abort();
+}
+
+/// P-10: a peer that reads nothing is closed and holds little.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_takes_no_answers_is_closed() {
+    let server = Server::new("right/response-only.wat");
+    let mut client = server.connect_with(64);
+    let start = Instant::now();
+    client.send(0x01, &handshake("0.6.54")).await;
+    let closed = loop {
+        let mut frame = Vec::new();
+        assert!(Protocol::V2.write(0x41, &mut frame, |out| out.extend_from_slice(b"{}")));
+        if client.stream.write_all(&frame).await.is_err() {
+            break start.elapsed();
+        }
+    };
+    assert!((5..=6).contains(&closed.as_secs()), "{closed:?}");
+}
+
+#[tokio::test]
+async fn v1_answers_in_order_and_refuses_what_it_cannot_read() {
+    let server = Server::new("right/deny.wat");
+    let mut client = server.connect();
+    let good = json!({"version":1,"event_type":"request_headers","payload":request("c1")});
+    let mut frames = Vec::new();
+    for payload in [good.to_string(), "{broken".to_owned(), good.to_string()] {
+        assert!(Protocol::V1.write(0, &mut frames, |out| {
+            out.extend_from_slice(payload.as_bytes());
+        }));
+    }
+    client.stream.write_all(&frames).await.unwrap();
+    client.stream.shutdown().await.unwrap();
+    let mut answers = Vec::new();
+    client.stream.read_to_end(&mut answers).await.unwrap();
+    let mut rest = answers.as_slice();
+    let mut statuses = Vec::new();
+    while let Some(frame) = Protocol::V1.frame(rest).unwrap() {
+        let answer: Value = serde_json::from_slice(frame.payload).unwrap();
+        assert_eq!(answer["version"], 1);
+        statuses.push(answer["decision"]["block"]["status"].clone());
+        rest = &rest[frame.size..];
+    }
+    assert_eq!(statuses, [403, 500, 403]);
+}
+
+#[tokio::test]
+async fn a_late_v1_answer_closes_the_connection_instead() {
+    let settings = ServeSettings {
+        late_after: Duration::from_millis(10),
+        ..ServeSettings::default()
+    };
+    let server = Server::with("hostile/spin.wat", 1, settings);
+    let mut client = server.connect();
+    let event = json!({"version":1,"event_type":"request_headers","payload":request("c1")});
+    let mut frame = Vec::new();
+    assert!(Protocol::V1.write(0, &mut frame, |out| {
+        out.extend_from_slice(event.to_string().as_bytes());
+    }));
+    client.stream.write_all(&frame).await.unwrap();
+    let mut answers = Vec::new();
+    client.stream.read_to_end(&mut answers).await.unwrap();
+    assert!(answers.is_empty());
+}
+
+/// O-07: what was received before the signal is answered.
+#[tokio::test]
+async fn what_was_received_is_answered_after_the_signal_to_stop() {
+    let server = Server::new("right/allow.wat");
+    let mut client = server.connect_v2().await;
+    for number in 0..50 {
+        client.send(0x10, &request(&number.to_string())).await;
+    }
+    server.stop.send(true).unwrap();
+    let mut answered = 0;
+    while let Some((kind, message)) = client.receive().await {
+        match kind {
+            0x20 => answered += 1,
+            0x30 => assert_eq!(message["state"], 3),
+            other => panic!("{other:#x}"),
+        }
+    }
+    assert_eq!(answered, 50);
+}
+
+/// The quirks follow the version in the handshake, and the exchange is
+/// remembered from one connection to the next.
+#[tokio::test]
+async fn response_operations_of_the_request_are_repeated_on_another_connection() {
+    let server = Server::new("right/early-response-ops.wat");
+    for (version, repeated) in [("0.6.45", true), ("0.6.54", false)] {
+        let mut clients = Vec::new();
+        for _ in 0..2 {
+            let mut client = server.connect();
+            client.send(0x01, &handshake(version)).await;
+            client.receive().await.unwrap();
+            clients.push(client);
+        }
+        clients[0].send(0x10, &request("c1")).await;
+        let (_, first) = clients[0].receive().await.unwrap();
+        assert!(!first["response_headers"].as_array().unwrap().is_empty());
+        let response = json!({"correlation_id":"c1","status":200,"headers":{}});
+        clients[1].send(0x12, &response).await;
+        let (_, second) = clients[1].receive().await.unwrap();
+        let expected = if repeated {
+            first["response_headers"].clone()
+        } else {
+            json!([])
+        };
+        assert_eq!(second["response_headers"], expected, "{version}");
+    }
+}
+
+/// One step of a peer that is not quite in its right mind.
+fn steps() -> impl Strategy<Value = (u8, Vec<u8>)> {
+    let id = "[a-z]{1,8}";
+    prop_oneof![
+        4 => id.prop_map(|id| (0x10, request(&id).to_string().into_bytes())),
+        1 => id.prop_map(|id| (0x12, json!({"correlation_id":id,"status":200,"headers":{}}).to_string().into_bytes())),
+        1 => id.prop_map(|id| (0x11, json!({"correlation_id":id,"data":7}).to_string().into_bytes())),
+        1 => (0x14_u8..=0x17, id).prop_map(|(kind, id)| (kind, json!({"correlation_id":id}).to_string().into_bytes())),
+        1 => Just((0x41, b"{}".to_vec())),
+        1 => id.prop_map(|id| (0x10, format!(r#"{{"correlation_id":"{id}","x"#).into_bytes())),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// P-04: as many answers as requests, each with its id.
+    #[test]
+    fn every_request_is_answered_once(steps in prop::collection::vec(steps(), 0..100)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let server = Server::new("right/allow.wat");
+            let mut client = server.connect_v2().await;
+            let mut expected = Vec::new();
+            let pattern = regex::Regex::new(r#""correlation_id":"[a-z]*""#).unwrap();
+            for (number, (kind, payload)) in steps.iter().enumerate() {
+                // Ids that are in flight at once differ.
+                let text = String::from_utf8(payload.clone()).unwrap();
+                let id = format!("n{number}");
+                let text = pattern.replace_all(&text, format!(r#""correlation_id":"{id}""#));
+                client.send_raw(*kind, text.as_bytes()).await;
+                if *kind != 0x41 {
+                    expected.push(id);
+                }
+            }
+            client.stream.shutdown().await.unwrap();
+            let mut answered = Vec::new();
+            while let Some((kind, answer)) = client.receive().await {
+                if kind == 0x20 {
+                    answered.push(answer["audit"]["custom"]["correlation_id"].as_str().unwrap().to_owned());
+                }
+            }
+            expected.sort();
+            answered.sort();
+            assert_eq!(answered, expected);
+        });
+    }
+}

@@ -1,0 +1,89 @@
+//! How the server behaves, and where each number comes from.
+
+use std::time::Duration;
+
+use super::context::ContextLimits;
+use super::wire::response::RequestBodyText;
+use crate::limits::{DEFAULT_QUEUE_WAIT, DEFAULT_TIMEOUT};
+use crate::proxy::ProxyQuirks;
+
+/// Connections at once. A proxy opens 4, or 11 in v1.
+pub const DEFAULT_MAX_CONNECTIONS: usize = 1024;
+/// Events in flight on one connection; released clients send as many.
+pub const DEFAULT_MAX_IN_FLIGHT: usize = 100;
+/// Events waiting for a guest, over all connections.
+pub const DEFAULT_MAX_QUEUE: usize = 1024;
+/// A peer that has said nothing whole by then is closed.
+pub const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A frame must be whole this long after its first byte.
+pub const DEFAULT_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+/// A peer that takes nothing for so long is closed.
+pub const DEFAULT_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// What was received must be answered so long after the signal to stop.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(30);
+/// Answers not yet taken by a peer before no more is read from it, in bytes.
+pub(crate) const MAX_UNSENT_BYTES: usize = 1 << 20;
+
+/// How the server behaves.
+#[derive(Debug, Clone)]
+pub struct ServeSettings {
+    /// What the agent calls itself in handshakes.
+    pub agent_id: String,
+    /// Whose quirks are worked around.
+    pub quirks: ProxyQuirks,
+    /// How replacements of request bodies are written.
+    pub request_body: RequestBodyText,
+    /// Connections at once; further ones wait to be accepted.
+    pub max_connections: usize,
+    /// Events in flight on one connection; further ones are overload.
+    pub max_in_flight: usize,
+    /// Events waiting for a guest; further ones are overload.
+    pub max_queue: usize,
+    /// An event that waited so long for a guest is overload.
+    pub queue_wait: Duration,
+    /// An answer later than this is not sent on a v1 connection, which is
+    /// closed instead: the client would take it for the next event's.
+    pub late_after: Duration,
+    /// For the first frame of a connection, from its start.
+    pub handshake_timeout: Duration,
+    /// For each further frame, from its first byte.
+    pub frame_timeout: Duration,
+    /// For each write.
+    pub write_timeout: Duration,
+    /// For answering what was received, once told to stop.
+    pub grace: Duration,
+    /// User ids that may connect; empty for whoever the socket's mode lets.
+    pub allowed_uids: Vec<u32>,
+    /// What is remembered of each exchange.
+    pub context: ContextLimits,
+}
+
+impl ServeSettings {
+    /// The latest answer that is not late: a wait in the queue, a call that
+    /// runs into its deadline, a new instance, and some slack for a busy machine.
+    #[must_use]
+    pub fn late_after(queue_wait: Duration, timeout: Duration) -> Duration {
+        queue_wait + 2 * timeout + Duration::from_millis(50)
+    }
+}
+
+impl Default for ServeSettings {
+    fn default() -> Self {
+        Self {
+            agent_id: "wasm".to_owned(),
+            quirks: ProxyQuirks::Auto,
+            request_body: RequestBodyText::Verbatim,
+            max_connections: DEFAULT_MAX_CONNECTIONS,
+            max_in_flight: DEFAULT_MAX_IN_FLIGHT,
+            max_queue: DEFAULT_MAX_QUEUE,
+            queue_wait: DEFAULT_QUEUE_WAIT,
+            late_after: Self::late_after(DEFAULT_QUEUE_WAIT, DEFAULT_TIMEOUT),
+            handshake_timeout: DEFAULT_HANDSHAKE_TIMEOUT,
+            frame_timeout: DEFAULT_FRAME_TIMEOUT,
+            write_timeout: DEFAULT_WRITE_TIMEOUT,
+            grace: DEFAULT_GRACE,
+            allowed_uids: Vec::new(),
+            context: ContextLimits::default(),
+        }
+    }
+}

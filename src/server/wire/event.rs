@@ -1,0 +1,551 @@
+//! Events: from a frame's payload to a [`Message`], in one pass.
+//!
+//! One visitor reads every event in every encoding: keys in any order, unknown
+//! ones skipped, repeated ones (MessagePack proxies write the correlation id
+//! twice) the last one taken. What an event must have is looked at afterwards,
+//! so that a broken event still says whom it was about.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde::de::{
+    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
+use serde_json::Value;
+
+use super::{BadMessage, Encoding, Message, RequestType};
+use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead, bare_ip};
+
+/// MessagePack nests by one byte a level; nothing real nests deeper than this.
+const MAX_MESSAGE_PACK_DEPTH: usize = 128;
+
+/// Reads the payload of a v2 frame of this type.
+///
+/// # Errors
+/// A [`BadMessage`] with the correlation id, where there is one to be found.
+pub fn read_v2(
+    kind: RequestType,
+    encoding: Encoding,
+    payload: &[u8],
+) -> Result<Message, BadMessage> {
+    let mut fields = Fields::default();
+    let read = match encoding {
+        Encoding::Json => {
+            let mut reader = serde_json::Deserializer::from_slice(payload);
+            FieldsSeed(&mut fields)
+                .deserialize(&mut reader)
+                .and_then(|()| reader.end())
+                .map_err(|error| json_problem(&error))
+        }
+        Encoding::MessagePack => {
+            let mut reader = rmp_serde::Deserializer::from_read_ref(payload);
+            reader.set_max_depth(MAX_MESSAGE_PACK_DEPTH);
+            FieldsSeed(&mut fields)
+                .deserialize(&mut reader)
+                .map_err(|error| message_pack_problem(&error))
+        }
+    };
+    fields.into_message(Some(kind), read, payload)
+}
+
+/// Reads a v1 frame.
+///
+/// # Errors
+/// A [`BadMessage`]; v1 answers in order and needs no correlation id.
+pub fn read_v1(payload: &[u8]) -> Result<Message, BadMessage> {
+    let mut envelope = Envelope::default();
+    let mut reader = serde_json::Deserializer::from_slice(payload);
+    let read = EnvelopeSeed(&mut envelope)
+        .deserialize(&mut reader)
+        .and_then(|()| reader.end())
+        .map_err(|error| json_problem(&error));
+    let read = read.and(match (&envelope.kind, envelope.has_payload) {
+        (None, _) => Err(("missing", "event_type")),
+        (Some(None), _) => Err(("unknown-type", "event_type")),
+        (Some(Some(_)), false) => Err(("missing", "payload")),
+        (Some(Some(kind)), true) => {
+            if *kind == RequestType::Configure {
+                envelope
+                    .fields
+                    .correlation_id
+                    .get_or_insert_with(String::new);
+            }
+            Ok(())
+        }
+    });
+    envelope
+        .fields
+        .into_message(envelope.kind.flatten(), read, payload)
+}
+
+/// What is wrong, and at which key.
+type Problem = (&'static str, &'static str);
+
+fn json_problem(error: &serde_json::Error) -> Problem {
+    match error.classify() {
+        serde_json::error::Category::Data => ("mistyped", ""),
+        _ => ("malformed", ""),
+    }
+}
+
+fn message_pack_problem(error: &rmp_serde::decode::Error) -> Problem {
+    use rmp_serde::decode::Error;
+    match error {
+        Error::TypeMismatch(_)
+        | Error::OutOfRange
+        | Error::LengthMismatch(_)
+        | Error::Uncategorized(_)
+        | Error::Syntax(_) => ("mistyped", ""),
+        _ => ("malformed", ""),
+    }
+}
+
+/// Every key that some event has and that matters to us.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Key {
+    CorrelationId,
+    Metadata,
+    Method,
+    Uri,
+    Headers,
+    Status,
+    Data,
+    IsLast,
+    TotalSize,
+    ChunkIndex,
+    BytesReceived,
+    BytesSent,
+    Config,
+    #[default]
+    #[serde(other)]
+    Other,
+}
+
+impl Key {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::CorrelationId => "correlation_id",
+            Self::Metadata => "metadata",
+            Self::Method => "method",
+            Self::Uri => "uri",
+            Self::Headers => "headers",
+            Self::Status => "status",
+            Self::Data => "data",
+            Self::IsLast => "is_last",
+            Self::TotalSize => "total_size",
+            Self::ChunkIndex => "chunk_index",
+            Self::BytesReceived => "bytes_received",
+            Self::BytesSent => "bytes_sent",
+            Self::Config => "config",
+            Self::Other => "",
+        }
+    }
+}
+
+/// All events' fields together; each event has some of them.
+#[derive(Default)]
+struct Fields {
+    correlation_id: Option<String>,
+    metadata: Metadata,
+    method: Option<String>,
+    uri: Option<String>,
+    headers: Option<Headers>,
+    status: Option<u16>,
+    data: Option<Vec<u8>>,
+    is_last: Option<bool>,
+    total_size: Option<u64>,
+    chunk_index: Option<u32>,
+    bytes_received: Option<u64>,
+    bytes_sent: Option<u64>,
+    config: Value,
+    /// The key that is being read.
+    at: Key,
+}
+
+impl Fields {
+    fn into_message(
+        mut self,
+        kind: Option<RequestType>,
+        read: Result<(), Problem>,
+        payload: &[u8],
+    ) -> Result<Message, BadMessage> {
+        let id = self
+            .correlation_id
+            .take()
+            .or_else(|| self.metadata.correlation_id.take());
+        let at = self.at.name();
+        let problem = match (read, kind, id) {
+            (Ok(()), Some(kind), Some(id)) => {
+                return self.into_kind(kind, id.clone()).map_err(|at| BadMessage {
+                    what: "missing",
+                    at,
+                    correlation_id: Some(id),
+                });
+            }
+            (Ok(()), _, None) => (("missing", "correlation_id"), None),
+            (Ok(()), None, id) => (("unknown-type", ""), id),
+            (Err((what, "")), _, id) => ((what, at), id),
+            (Err(problem), _, id) => (problem, id),
+        };
+        let ((what, at), id) = problem;
+        Err(BadMessage {
+            what,
+            at,
+            correlation_id: id.or_else(|| find_id(payload)),
+        })
+    }
+
+    /// The message, or the key that is missing for it.
+    fn into_kind(self, kind: RequestType, correlation_id: String) -> Result<Message, &'static str> {
+        Ok(match kind {
+            RequestType::RequestHeaders => Message::Event(Event::RequestHeaders(RequestHead {
+                correlation_id,
+                method: self.method.ok_or("method")?,
+                uri: self.uri.ok_or("uri")?,
+                client_ip: self.metadata.client_ip.ok_or("client_ip")?,
+                headers: self.headers.ok_or("headers")?,
+            })),
+            RequestType::ResponseHeaders => Message::Event(Event::ResponseHeaders(ResponseHead {
+                correlation_id,
+                status: self.status.ok_or("status")?,
+                headers: self.headers.ok_or("headers")?,
+            })),
+            RequestType::RequestBodyChunk => Message::Event(Event::RequestBody {
+                chunk: self.into_chunk(correlation_id, |fields| fields.bytes_received)?,
+                request: None,
+            }),
+            RequestType::ResponseBodyChunk => Message::Event(Event::ResponseBody {
+                chunk: self.into_chunk(correlation_id, |fields| fields.bytes_sent)?,
+                request: None,
+                response: None,
+            }),
+            RequestType::RequestComplete
+            | RequestType::WebSocketFrame
+            | RequestType::GuardrailInspect => Message::Unhandled {
+                correlation_id,
+                ends_exchange: kind == RequestType::RequestComplete,
+            },
+            RequestType::Configure => Message::Configure {
+                correlation_id,
+                config: self.config,
+            },
+        })
+    }
+
+    fn into_chunk(
+        self,
+        correlation_id: String,
+        transferred: impl FnOnce(&Self) -> Option<u64>,
+    ) -> Result<BodyChunk, &'static str> {
+        Ok(BodyChunk {
+            correlation_id,
+            chunk_index: self.chunk_index.unwrap_or(0),
+            is_last: self.is_last.ok_or("is_last")?,
+            total_size: self.total_size,
+            transferred_bytes: transferred(&self).unwrap_or(0),
+            data: self.data.ok_or("data")?,
+        })
+    }
+}
+
+struct FieldsSeed<'a>(&'a mut Fields);
+
+impl<'de> DeserializeSeed<'de> for FieldsSeed<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+        reader.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for FieldsSeed<'_> {
+    type Value = ();
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("an event object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
+        let fields = self.0;
+        while let Some(key) = map.next_key()? {
+            fields.at = key;
+            match key {
+                Key::CorrelationId => fields.correlation_id = Some(map.next_value()?),
+                Key::Metadata => map.next_value_seed(MetadataSeed(&mut fields.metadata))?,
+                Key::Method => fields.method = Some(map.next_value()?),
+                Key::Uri => fields.uri = Some(map.next_value()?),
+                Key::Headers => fields.headers = Some(map.next_value::<HeaderMap>()?.0),
+                Key::Status => fields.status = Some(map.next_value()?),
+                Key::Data => fields.data = Some(map.next_value::<Data>()?.0),
+                Key::IsLast => fields.is_last = Some(map.next_value()?),
+                Key::TotalSize => fields.total_size = map.next_value()?,
+                Key::ChunkIndex => fields.chunk_index = map.next_value()?,
+                Key::BytesReceived => fields.bytes_received = map.next_value()?,
+                Key::BytesSent => fields.bytes_sent = map.next_value()?,
+                Key::Config => fields.config = map.next_value()?,
+                Key::Other => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What matters of a request's metadata.
+#[derive(Default)]
+struct Metadata {
+    correlation_id: Option<String>,
+    client_ip: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum MetadataKey {
+    CorrelationId,
+    ClientIp,
+    #[serde(other)]
+    Other,
+}
+
+struct MetadataSeed<'a>(&'a mut Metadata);
+
+impl<'de> DeserializeSeed<'de> for MetadataSeed<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+        reader.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for MetadataSeed<'_> {
+    type Value = ();
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a metadata object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
+        while let Some(key) = map.next_key()? {
+            match key {
+                MetadataKey::CorrelationId => self.0.correlation_id = Some(map.next_value()?),
+                MetadataKey::ClientIp => self.0.client_ip = Some(map.next_value::<BareIp>()?.0),
+                MetadataKey::Other => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Older MessagePack proxies write the fields in order and without names:
+    /// correlation id, request id, client address, eight or nine more.
+    fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<(), S::Error> {
+        self.0.correlation_id = list.next_element()?;
+        list.next_element::<IgnoredAny>()?;
+        self.0.client_ip = list.next_element::<BareIp>()?.map(|ip| ip.0);
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(())
+    }
+}
+
+/// A client address, its port cut off.
+struct BareIp(String);
+
+impl<'de> Deserialize<'de> for BareIp {
+    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
+        struct BareIpVisitor;
+        impl Visitor<'_> for BareIpVisitor {
+            type Value = BareIp;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("an address")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<BareIp, E> {
+                Ok(BareIp(bare_ip(text)))
+            }
+        }
+        reader.deserialize_str(BareIpVisitor)
+    }
+}
+
+/// Body bytes: base64 in a string, or as they are where the encoding can.
+struct Data(Vec<u8>);
+
+impl<'de> Deserialize<'de> for Data {
+    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
+        struct DataVisitor;
+        impl Visitor<'_> for DataVisitor {
+            type Value = Data;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("base64 or bytes")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Data, E> {
+                STANDARD.decode(text).map(Data).map_err(E::custom)
+            }
+
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Data, E> {
+                Ok(Data(bytes.to_vec()))
+            }
+        }
+        reader.deserialize_any(DataVisitor)
+    }
+}
+
+/// An object of name and values, as a list of fields.
+struct HeaderMap(Headers);
+
+impl<'de> Deserialize<'de> for HeaderMap {
+    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
+        struct HeadersVisitor;
+        impl<'de> Visitor<'de> for HeadersVisitor {
+            type Value = HeaderMap;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("an object of lists of values")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<HeaderMap, M::Error> {
+                // A usual request; more grows as it comes.
+                let mut headers = Headers::with_capacity(16);
+                while let Some(name) = map.next_key::<String>()? {
+                    map.next_value_seed(ValuesSeed {
+                        name,
+                        headers: &mut headers,
+                    })?;
+                }
+                Ok(HeaderMap(headers))
+            }
+        }
+        reader.deserialize_map(HeadersVisitor)
+    }
+}
+
+/// The values of one name; the name is moved to the last of them.
+struct ValuesSeed<'a> {
+    name: String,
+    headers: &'a mut Headers,
+}
+
+impl<'de> DeserializeSeed<'de> for ValuesSeed<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+        reader.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ValuesSeed<'_> {
+    type Value = ();
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a list of values")
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<(), S::Error> {
+        let Some(mut value) = list.next_element::<String>()? else {
+            return Ok(());
+        };
+        while let Some(next) = list.next_element()? {
+            self.headers
+                .push((self.name.clone(), std::mem::replace(&mut value, next)));
+        }
+        self.headers.push((self.name, value));
+        Ok(())
+    }
+}
+
+/// The v1 frame around an event.
+#[derive(Default)]
+struct Envelope {
+    /// None without the key, `Some(None)` where nobody knows the type.
+    kind: Option<Option<RequestType>>,
+    has_payload: bool,
+    fields: Fields,
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum EnvelopeKey {
+    EventType,
+    Payload,
+    #[serde(other)]
+    Other,
+}
+
+struct EnvelopeSeed<'a>(&'a mut Envelope);
+
+impl<'de> DeserializeSeed<'de> for EnvelopeSeed<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+        reader.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for EnvelopeSeed<'_> {
+    type Value = ();
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("an envelope object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
+        while let Some(key) = map.next_key()? {
+            match key {
+                EnvelopeKey::EventType => {
+                    let name: String = map.next_value()?;
+                    self.0.kind = Some(RequestType::from_name(&name));
+                }
+                EnvelopeKey::Payload => {
+                    if self.0.has_payload {
+                        return Err(M::Error::custom("two payloads"));
+                    }
+                    map.next_value_seed(FieldsSeed(&mut self.0.fields))?;
+                    self.0.has_payload = true;
+                }
+                EnvelopeKey::Other => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The correlation id of a message that does not parse: the first one that is
+/// written down anywhere in it. Inside a JSON string the quotes of such a key
+/// would be escaped, so no header value can pose as one.
+fn find_id(payload: &[u8]) -> Option<String> {
+    const JSON_KEY: &[u8] = b"\"correlation_id\"";
+    const PACKED_KEY: &[u8] = b"\xaecorrelation_id";
+    let after = |key: &'static [u8]| {
+        payload
+            .windows(key.len())
+            .enumerate()
+            .filter(move |(_, window)| *window == key)
+            .map(move |(at, _)| &payload[at + key.len()..])
+    };
+    let json = after(JSON_KEY).find_map(|rest| {
+        let rest = rest.trim_ascii_start().strip_prefix(b":")?;
+        serde_json::Deserializer::from_slice(rest)
+            .into_iter::<String>()
+            .next()?
+            .ok()
+    });
+    json.or_else(|| {
+        after(PACKED_KEY).find_map(|rest| {
+            String::deserialize(&mut rmp_serde::Deserializer::from_read_ref(rest)).ok()
+        })
+    })
+}
+
+#[cfg(test)]
+#[path = "event_tests.rs"]
+mod tests;

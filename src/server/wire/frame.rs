@@ -1,0 +1,260 @@
+//! Frames: where one message ends and the next begins.
+//!
+//! In: the bytes received so far. Out: the next whole frame, or that more
+//! bytes are needed, or that the peer broke the protocol. The announced length
+//! is a limit to compare with and never a reason to allocate.
+
+/// The largest v1 frame, in bytes of JSON; both released sides refuse more.
+pub const MAX_V1_BYTES: usize = 10 * 1024 * 1024;
+/// The largest v2 frame, in bytes of type and payload.
+pub const MAX_V2_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes before a v1 frame's JSON, and before a v2 frame's type.
+const PREFIX_BYTES: usize = 4;
+
+/// Message types of v2 that are no request types.
+pub mod kind {
+    /// The proxy's first frame.
+    pub const HANDSHAKE_REQUEST: u8 = 0x01;
+    /// The agent's first frame.
+    pub const HANDSHAKE_RESPONSE: u8 = 0x02;
+    /// The answer to an event.
+    pub const AGENT_RESPONSE: u8 = 0x20;
+    /// How the agent is.
+    pub const HEALTH_STATUS: u8 = 0x30;
+    /// Counters and gauges.
+    pub const METRICS_REPORT: u8 = 0x31;
+    /// The proxy gave an event up.
+    pub const CANCEL: u8 = 0x40;
+    /// Are you there?
+    pub const PING: u8 = 0x41;
+    /// Yes.
+    pub const PONG: u8 = 0x42;
+}
+
+/// Which of the two protocols a connection speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// One request, one response, in order; no handshake.
+    V1,
+    /// Typed frames, any number in flight.
+    V2,
+}
+
+/// How a peer broke the framing; the connection cannot go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// A v2 frame without its type byte.
+    #[error("a frame of length 0")]
+    Empty,
+    /// A frame above the protocol's limit.
+    #[error("a frame of {0} bytes, above the protocol's limit")]
+    TooLarge(usize),
+    /// Neither protocol begins like this.
+    #[error("byte 5 is {0:#04x}, and neither protocol begins with it")]
+    UnknownProtocol(u8),
+}
+
+/// One whole frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// The v2 message type; 0 in v1.
+    pub kind: u8,
+    /// The message.
+    pub payload: &'a [u8],
+    /// Bytes the frame takes with all its prefixes.
+    pub size: usize,
+}
+
+impl Protocol {
+    /// Tells the protocols apart by the fifth byte; `None` before it is there.
+    ///
+    /// # Errors
+    /// Where no protocol begins like this.
+    pub fn detect(received: &[u8]) -> Result<Option<Self>, FrameError> {
+        match length(received) {
+            Some(0) => return Err(FrameError::Empty),
+            Some(size) if size > MAX_V2_BYTES => return Err(FrameError::TooLarge(size)),
+            _ => {}
+        }
+        match received.get(PREFIX_BYTES) {
+            None => Ok(None),
+            Some(b'{') => Ok(Some(Self::V1)),
+            Some(&kind::HANDSHAKE_REQUEST) => Ok(Some(Self::V2)),
+            Some(&other) => Err(FrameError::UnknownProtocol(other)),
+        }
+    }
+
+    /// The largest frame, not counting the length itself.
+    #[must_use]
+    pub const fn max_bytes(self) -> usize {
+        match self {
+            Self::V1 => MAX_V1_BYTES,
+            Self::V2 => MAX_V2_BYTES,
+        }
+    }
+
+    /// The first whole frame of what was received; `None` where more is needed.
+    ///
+    /// # Errors
+    /// Where the length is out of range.
+    pub fn frame(self, received: &[u8]) -> Result<Option<Frame<'_>>, FrameError> {
+        let Some(length) = length(received) else {
+            return Ok(None);
+        };
+        if length > self.max_bytes() {
+            return Err(FrameError::TooLarge(length));
+        }
+        let size = PREFIX_BYTES + length;
+        let body = received.get(PREFIX_BYTES..size);
+        match self {
+            Self::V1 => Ok(body.map(|payload| Frame {
+                kind: 0,
+                payload,
+                size,
+            })),
+            Self::V2 if length == 0 => Err(FrameError::Empty),
+            Self::V2 => Ok(body
+                .and_then(<[u8]>::split_first)
+                .map(|(&kind, payload)| Frame {
+                    kind,
+                    payload,
+                    size,
+                })),
+        }
+    }
+
+    /// Appends a frame whose message `write` appends. `kind` is the v2 message
+    /// type. Says whether it was within the limit; if not, `out` is as before.
+    #[must_use]
+    pub fn write(self, kind: u8, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let start = out.len();
+        out.extend_from_slice(&[0; PREFIX_BYTES]);
+        if self == Self::V2 {
+            out.push(kind);
+        }
+        let body = start + PREFIX_BYTES;
+        write(out);
+        let length = out.len() - body;
+        match u32::try_from(length) {
+            Ok(prefix) if length <= self.max_bytes() => {
+                out[start..body].copy_from_slice(&prefix.to_be_bytes());
+                true
+            }
+            _ => {
+                out.truncate(start);
+                false
+            }
+        }
+    }
+}
+
+fn length(received: &[u8]) -> Option<usize> {
+    let prefix = received.first_chunk::<PREFIX_BYTES>()?;
+    // A length beyond this machine's address space is beyond every limit too.
+    Some(usize::try_from(u32::from_be_bytes(*prefix)).unwrap_or(usize::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn announced(length: u32, rest: &[u8]) -> Vec<u8> {
+        [&length.to_be_bytes(), rest].concat()
+    }
+
+    /// P-03.
+    #[test]
+    fn lengths_at_and_beyond_the_limits() {
+        let max = u32::try_from(MAX_V2_BYTES).unwrap();
+        let frame = |length, rest: &[u8]| {
+            Protocol::V2
+                .frame(&announced(length, rest))
+                .map(|frame| frame.is_some())
+        };
+        assert_eq!(frame(0, b""), Err(FrameError::Empty));
+        assert_eq!(frame(1, b""), Ok(false));
+        assert_eq!(frame(1, b"\x41"), Ok(true));
+        assert_eq!(frame(max, b"\x10"), Ok(false));
+        for length in [max + 1, u32::MAX] {
+            let error = Err(FrameError::TooLarge(usize::try_from(length).unwrap()));
+            assert_eq!(frame(length, b""), error);
+            assert_eq!(
+                Protocol::detect(&announced(length, b"")).map(|found| found.is_some()),
+                error
+            );
+        }
+        let v1 = u32::try_from(MAX_V1_BYTES).unwrap();
+        assert!(Protocol::V1.frame(&announced(v1, b"{")).is_ok());
+        assert!(Protocol::V1.frame(&announced(v1 + 1, b"{")).is_err());
+    }
+
+    #[test]
+    fn the_fifth_byte_tells_the_protocols_apart() {
+        assert_eq!(
+            Protocol::detect(&announced(9, b"{")),
+            Ok(Some(Protocol::V1))
+        );
+        assert_eq!(
+            Protocol::detect(&announced(9, b"\x01")),
+            Ok(Some(Protocol::V2))
+        );
+        assert_eq!(
+            Protocol::detect(&announced(9, b"\x10")),
+            Err(FrameError::UnknownProtocol(0x10))
+        );
+        assert_eq!(Protocol::detect(&[0, 0, 0]), Ok(None));
+        assert_eq!(Protocol::detect(&[0; 4]), Err(FrameError::Empty));
+    }
+
+    #[test]
+    fn a_ping_is_framed_as_the_protocol_shows() {
+        let mut out = Vec::new();
+        let json = br#"{"sequence":7,"timestamp_ms":1}"#;
+        assert!(Protocol::V2.write(kind::PING, &mut out, |out| out.extend_from_slice(json)));
+        assert_eq!(out[..7], [0, 0, 0, 0x20, 0x41, 0x7b, 0x22]);
+    }
+
+    #[test]
+    fn a_frame_above_the_limit_is_not_written() {
+        let mut out = b"before".to_vec();
+        assert!(!Protocol::V1.write(0, &mut out, |out| out.resize(MAX_V1_BYTES + 11, b' ')));
+        assert_eq!(out, b"before");
+    }
+
+    proptest! {
+        /// What was written is read back, however it is cut into pieces.
+        #[test]
+        fn frames_read_back(
+            payloads in prop::collection::vec((any::<u8>(), prop::collection::vec(any::<u8>(), 0..50)), 0..5),
+            v1 in any::<bool>(),
+        ) {
+            let protocol = if v1 { Protocol::V1 } else { Protocol::V2 };
+            let mut bytes = Vec::new();
+            for (kind, payload) in &payloads {
+                prop_assert!(protocol.write(*kind, &mut bytes, |out| out.extend_from_slice(payload)));
+            }
+            let mut rest = bytes.as_slice();
+            for (kind, payload) in &payloads {
+                let frame = protocol.frame(rest).unwrap().unwrap();
+                prop_assert_eq!(protocol.frame(&rest[..frame.size - 1]).unwrap(), None);
+                prop_assert_eq!(frame.payload, payload.as_slice());
+                prop_assert_eq!(frame.kind, if v1 { 0 } else { *kind });
+                rest = &rest[frame.size..];
+            }
+            prop_assert!(rest.is_empty());
+        }
+
+        /// Any bytes are a frame, not enough or an error, and never a panic.
+        #[test]
+        fn any_bytes_are_safe(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            let _ = Protocol::detect(&bytes);
+            for protocol in [Protocol::V1, Protocol::V2] {
+                if let Ok(Some(frame)) = protocol.frame(&bytes) {
+                    prop_assert!(frame.size <= bytes.len());
+                }
+            }
+        }
+    }
+}

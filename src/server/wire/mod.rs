@@ -1,0 +1,124 @@
+//! What proxies and agents write on a Unix socket, in our own types.
+//!
+//! In: bytes of a frame. Out: a [`Message`], or a [`BadMessage`] that knows
+//! whom to answer as well as can be known. The other way: agent responses and
+//! control messages to frames. Nothing here waits, calls a guest or decides.
+
+pub mod control;
+pub mod event;
+pub mod frame;
+pub mod handshake;
+pub mod response;
+
+#[cfg(test)]
+mod recorded;
+
+use serde_json::Value;
+
+use crate::event::Event;
+
+/// How the payloads of a v2 connection are written. v1 is always JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Encoding {
+    /// What every published proxy speaks.
+    #[default]
+    Json,
+    /// What custom builds of the proxies may ask for.
+    MessagePack,
+}
+
+/// A message that must be answered with one agent response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestType {
+    /// The request line and headers.
+    RequestHeaders,
+    /// One chunk of the request body.
+    RequestBodyChunk,
+    /// The upstream's status and headers.
+    ResponseHeaders,
+    /// One chunk of the response body.
+    ResponseBodyChunk,
+    /// The exchange is over.
+    RequestComplete,
+    /// One frame of a WebSocket.
+    WebSocketFrame,
+    /// Text for a guardrail to judge.
+    GuardrailInspect,
+    /// Settings, pushed by the proxy.
+    Configure,
+}
+
+impl RequestType {
+    const ALL: [(Self, u8, &'static str); 8] = [
+        (Self::RequestHeaders, 0x10, "request_headers"),
+        (Self::RequestBodyChunk, 0x11, "request_body_chunk"),
+        (Self::ResponseHeaders, 0x12, "response_headers"),
+        (Self::ResponseBodyChunk, 0x13, "response_body_chunk"),
+        (Self::RequestComplete, 0x14, "request_complete"),
+        (Self::WebSocketFrame, 0x15, "web_socket_frame"),
+        (Self::GuardrailInspect, 0x16, "guardrail_inspect"),
+        (Self::Configure, 0x17, "configure"),
+    ];
+
+    /// The type a v2 frame's fifth byte names.
+    #[must_use]
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find_map(|(kind, code, _)| (code == byte).then_some(kind))
+    }
+
+    /// The type a v1 envelope's `event_type` names.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find_map(|(kind, _, known)| (known == name).then_some(kind))
+    }
+}
+
+/// One message that wants an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Message {
+    /// An event that a module may have a handler for. Body events have no
+    /// heads yet: those come from the context cache.
+    Event(Event),
+    /// An event that no module has a handler for.
+    Unhandled {
+        /// Whom to answer.
+        correlation_id: String,
+        /// The exchange is over.
+        ends_exchange: bool,
+    },
+    /// Settings, pushed by the proxy.
+    Configure {
+        /// Whom to answer; empty in v1.
+        correlation_id: String,
+        /// Any JSON.
+        config: Value,
+    },
+}
+
+impl Message {
+    /// Whom to answer.
+    #[must_use]
+    pub fn correlation_id(&self) -> &str {
+        match self {
+            Self::Event(event) => event.correlation_id(),
+            Self::Unhandled { correlation_id, .. } | Self::Configure { correlation_id, .. } => {
+                correlation_id
+            }
+        }
+    }
+}
+
+/// A message that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadMessage {
+    /// A short, stable word for the reason code `bad-event:…`.
+    pub what: &'static str,
+    /// The key at which reading ended. Never a value: those are the client's.
+    pub at: &'static str,
+    /// Whom to answer, where that could be made out.
+    pub correlation_id: Option<String>,
+}

@@ -1,0 +1,280 @@
+//! The answer to an event, as clients read it.
+//!
+//! In: an agent response that was decided and adapted. Out: the payload of its
+//! frame. Keys that may be absent are written as null, which every client
+//! takes.
+
+use base64::display::Base64Display;
+use base64::engine::general_purpose::STANDARD;
+use serde::ser::{SerializeMap as _, SerializeStruct as _, SerializeStructVariant as _};
+use serde::{Serialize, Serializer};
+
+use super::Encoding;
+use super::frame::{Protocol, kind};
+use crate::response::{AgentResponse, Audit, BodyMutation, Decision};
+
+/// How a replacement of a request body is written. Released proxies use the
+/// string's bytes as they are; upstream's documentation says base64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RequestBodyText {
+    /// The text itself; bytes that are no text cannot be sent. The default.
+    #[default]
+    Verbatim,
+    /// Base64, for a proxy that decodes.
+    Base64,
+}
+
+/// How the answers of one connection are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dialect {
+    /// The protocol of the connection.
+    pub protocol: Protocol,
+    /// What the handshake agreed on; JSON in v1.
+    pub encoding: Encoding,
+    /// How request bodies are replaced.
+    pub request_body: RequestBodyText,
+}
+
+impl Dialect {
+    /// Appends the frame of an answer. Says whether it was within the
+    /// protocol's limit; if not, `out` is as before.
+    #[must_use]
+    pub fn write(self, response: &AgentResponse, correlation_id: &str, out: &mut Vec<u8>) -> bool {
+        let wire = WireResponse {
+            response,
+            correlation_id,
+            dialect: self,
+        };
+        self.protocol.write(kind::AGENT_RESPONSE, out, |out| {
+            // Neither these types nor a Vec can fail.
+            match self.encoding {
+                Encoding::Json => drop(serde_json::to_writer(out, &wire)),
+                Encoding::MessagePack => {
+                    let mut writer = rmp_serde::Serializer::new(out).with_struct_map();
+                    drop(wire.serialize(&mut writer));
+                }
+            }
+        })
+    }
+}
+
+struct WireResponse<'a> {
+    response: &'a AgentResponse,
+    correlation_id: &'a str,
+    dialect: Dialect,
+}
+
+impl Serialize for WireResponse<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let response = self.response;
+        let v2 = self.dialect.protocol == Protocol::V2;
+        let mut out = serializer.serialize_struct("AgentResponse", 10)?;
+        out.serialize_field("version", if v2 { &2_u8 } else { &1_u8 })?;
+        out.serialize_field("decision", &WireDecision(&response.decision))?;
+        out.serialize_field("request_headers", &response.request_headers)?;
+        out.serialize_field("response_headers", &response.response_headers)?;
+        out.serialize_field("routing_metadata", &response.routing_metadata)?;
+        let audit = WireAudit {
+            audit: &response.audit,
+            correlation_id: v2.then_some(self.correlation_id),
+        };
+        out.serialize_field("audit", &audit)?;
+        out.serialize_field("needs_more", &response.needs_more)?;
+        let verbatim = self.dialect.request_body == RequestBodyText::Verbatim;
+        out.serialize_field(
+            "request_body_mutation",
+            &WireMutation::of(response.request_body_mutation.as_ref(), verbatim),
+        )?;
+        out.serialize_field(
+            "response_body_mutation",
+            &WireMutation::of(response.response_body_mutation.as_ref(), false),
+        )?;
+        out.serialize_field("websocket_decision", &())?;
+        out.end()
+    }
+}
+
+struct WireDecision<'a>(&'a Decision);
+
+impl Serialize for WireDecision<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Decision::Block { status, body } => {
+                let mut out = serializer.serialize_struct_variant("Decision", 1, "block", 3)?;
+                out.serialize_field("status", status)?;
+                out.serialize_field("body", body)?;
+                out.serialize_field("headers", &())?;
+                out.end()
+            }
+            Decision::Allow | Decision::Redirect { .. } | Decision::Challenge { .. } => {
+                self.0.serialize(serializer)
+            }
+        }
+    }
+}
+
+struct WireAudit<'a> {
+    audit: &'a Audit,
+    correlation_id: Option<&'a str>,
+}
+
+impl Serialize for WireAudit<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut out = serializer.serialize_struct("Audit", 5)?;
+        out.serialize_field("tags", &self.audit.tags)?;
+        out.serialize_field("rule_ids", &self.audit.rule_ids)?;
+        out.serialize_field("confidence", &self.audit.confidence)?;
+        out.serialize_field("reason_codes", &self.audit.reason_codes)?;
+        out.serialize_field("custom", &Custom(self.correlation_id))?;
+        out.end()
+    }
+}
+
+/// The only place where a client looks for whom an answer is.
+struct Custom<'a>(Option<&'a str>);
+
+impl Serialize for Custom<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut out = serializer.serialize_map(Some(usize::from(self.0.is_some())))?;
+        if let Some(id) = self.0 {
+            out.serialize_entry("correlation_id", id)?;
+        }
+        out.end()
+    }
+}
+
+#[derive(Serialize)]
+struct WireMutation<'a> {
+    data: WireData<'a>,
+    chunk_index: u32,
+}
+
+impl<'a> WireMutation<'a> {
+    fn of(mutation: Option<&'a BodyMutation>, verbatim: bool) -> Option<Self> {
+        mutation.map(|mutation| Self {
+            chunk_index: mutation.chunk_index,
+            data: WireData {
+                bytes: &mutation.data,
+                verbatim,
+            },
+        })
+    }
+}
+
+struct WireData<'a> {
+    bytes: &'a [u8],
+    verbatim: bool,
+}
+
+impl Serialize for WireData<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(self.bytes) {
+            Ok(text) if self.verbatim => serializer.serialize_str(text),
+            _ => serializer.collect_str(&Base64Display::new(self.bytes, &STANDARD)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::response::HeaderOp;
+
+    const JSON: Dialect = Dialect {
+        protocol: Protocol::V2,
+        encoding: Encoding::Json,
+        request_body: RequestBodyText::Verbatim,
+    };
+
+    fn payload(dialect: Dialect, response: &AgentResponse) -> Vec<u8> {
+        let mut out = Vec::new();
+        assert!(dialect.write(response, "c1", &mut out));
+        let frame = dialect.protocol.frame(&out).unwrap().unwrap();
+        assert_eq!(frame.size, out.len());
+        frame.payload.to_vec()
+    }
+
+    fn full() -> AgentResponse {
+        let mut response = AgentResponse::new(Decision::Block {
+            status: 403,
+            body: Some("no".to_owned()),
+        });
+        response.tag("t");
+        response.audit.confidence = Some(0.9);
+        response.response_headers = vec![
+            HeaderOp::Set {
+                name: "a".to_owned(),
+                value: "b".to_owned(),
+            },
+            HeaderOp::Remove {
+                name: "c".to_owned(),
+            },
+        ];
+        response.request_body_mutation = Some(BodyMutation {
+            chunk_index: 1,
+            data: b"plain".to_vec(),
+        });
+        response.response_body_mutation = Some(BodyMutation {
+            chunk_index: 2,
+            data: b"coded".to_vec(),
+        });
+        response
+    }
+
+    #[test]
+    fn json_is_what_the_protocol_shows() {
+        assert_eq!(
+            String::from_utf8(payload(JSON, &full())).unwrap(),
+            r#"{"version":2,"decision":{"block":{"status":403,"body":"no","headers":null}},"request_headers":[],"response_headers":[{"set":{"name":"a","value":"b"}},{"remove":{"name":"c"}}],"routing_metadata":{},"audit":{"tags":["t"],"rule_ids":[],"confidence":0.9,"reason_codes":[],"custom":{"correlation_id":"c1"}},"needs_more":false,"request_body_mutation":{"data":"plain","chunk_index":1},"response_body_mutation":{"data":"Y29kZWQ=","chunk_index":2},"websocket_decision":null}"#
+        );
+    }
+
+    #[test]
+    fn v1_has_its_version_and_no_correlation_id() {
+        let dialect = Dialect {
+            protocol: Protocol::V1,
+            ..JSON
+        };
+        assert_eq!(
+            String::from_utf8(payload(dialect, &AgentResponse::allow())).unwrap(),
+            r#"{"version":1,"decision":"allow","request_headers":[],"response_headers":[],"routing_metadata":{},"audit":{"tags":[],"rule_ids":[],"confidence":null,"reason_codes":[],"custom":{}},"needs_more":false,"request_body_mutation":null,"response_body_mutation":null,"websocket_decision":null}"#
+        );
+    }
+
+    #[test]
+    fn message_pack_says_the_same_in_named_maps() {
+        let packed = Dialect {
+            encoding: Encoding::MessagePack,
+            ..JSON
+        };
+        for response in [full(), AgentResponse::allow()] {
+            let json: serde_json::Value =
+                serde_json::from_slice(&payload(JSON, &response)).unwrap();
+            let read: serde_json::Value =
+                rmp_serde::from_slice(&payload(packed, &response)).unwrap();
+            assert_eq!(read, json);
+        }
+    }
+
+    #[test]
+    fn request_bodies_can_be_written_for_a_proxy_that_decodes() {
+        let dialect = Dialect {
+            request_body: RequestBodyText::Base64,
+            ..JSON
+        };
+        let json: serde_json::Value = serde_json::from_slice(&payload(dialect, &full())).unwrap();
+        assert_eq!(json["request_body_mutation"]["data"], "cGxhaW4=");
+    }
+
+    #[test]
+    fn what_is_too_large_for_the_protocol_is_not_written() {
+        let mut response = AgentResponse::allow();
+        response.response_body_mutation = Some(BodyMutation {
+            chunk_index: 0,
+            data: vec![0; 13 << 20],
+        });
+        let mut out = Vec::new();
+        assert!(!JSON.write(&response, "c1", &mut out));
+        assert!(out.is_empty());
+    }
+}

@@ -1,0 +1,13 @@
+//! `serve` from the outside: the built binary at its socket.
+//!
+//! The ledger of every test: what was sent was answered, once. Names begin
+//! with the row of the fault catalogue they prove.
+
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod operator;
+#[cfg(test)]
+mod peers;
+#[cfg(test)]
+mod support;
