@@ -30,6 +30,7 @@
 //! | [`proxy`] | what released proxies make of answers | guests |
 //! | [`fixture`], [`report`] | hand-written input; results before formatting | wasmtime, terminals |
 //! | [`ops`] | one operation for each command | printing, argument parsing |
+//! | [`server`] | connections and their protocols; asks the agent | guests, the failure policy |
 //!
 //! The plugin-hook ABI has its seam in [`abi::Abi`]: its adapter is not built
 //! yet, and a module of it is refused by name.
