@@ -282,12 +282,14 @@ impl<R: ReadHalf, S: Future<Output = ()>> Input<'_, R, S> {
         let read = match (self.stopped, deadline) {
             (None, _) => {
                 tokio::select! {
+                    // The signal first: a peer that always has more to say
+                    // would never let it through.
                     biased;
-                    read = within(read, deadline) => read?,
                     () = self.stop.as_mut() => {
                         self.stopped = Some(self.reader.stop());
                         return Ok(());
                     }
+                    read = within(read, deadline) => read?,
                 }
             }
             (Some(true), _) => within(read, deadline).await?,

@@ -56,7 +56,8 @@ impl Queue {
         }
         state.jobs.push_back(job);
         let wake = state.idle > 0;
-        let watch = !wake && !state.watched;
+        // An idle thread may be woken for an earlier job than this one.
+        let watch = state.jobs.len() > state.idle && !state.watched;
         state.watched |= watch;
         drop(state);
         if wake {
