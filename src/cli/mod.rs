@@ -70,7 +70,7 @@ pub(crate) enum Command {
     Validate(validate::ValidateArgs),
     /// Feed fixtures to a module, print its decisions and check them
     Run(run::RunArgs),
-    /// Answer the events of a proxy on a Unix socket
+    /// Answer the events of a proxy on a Unix socket, over gRPC or on both
     Serve(Box<serve::ServeArgs>),
     /// Print a completion script for a shell
     Completions {

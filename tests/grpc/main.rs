@@ -9,4 +9,6 @@ mod calls;
 #[cfg(test)]
 mod events;
 #[cfg(test)]
+mod operator;
+#[cfg(test)]
 mod support;

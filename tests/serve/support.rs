@@ -28,6 +28,7 @@ pub(crate) fn command(module_name: &str, folder: &TempDir) -> Command {
         "WASM_POOL_SIZE",
         "WASM_VERBOSE",
         "FAIL_OPEN",
+        "WASM_GRPC_ADDRESS",
         "RUST_LOG",
     ] {
         command.env_remove(name);
