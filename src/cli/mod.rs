@@ -68,7 +68,7 @@ pub(crate) enum Color {
 pub(crate) enum Command {
     Validate(validate::ValidateArgs),
     Run(run::RunArgs),
-    /// Answer the events of a proxy on a Unix socket
+    /// Answer the events of a proxy on a Unix socket, over gRPC or on both
     Serve(Box<serve::ServeArgs>),
     /// Print a completion script for a shell
     Completions {

@@ -1,6 +1,7 @@
 //! `serve`: arguments to settings, the agent started, its socket bound, the
 //! signals obeyed.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,14 +16,14 @@ use wasm_agent_kit::limits::{DEFAULT_POOL_SIZE, DEFAULT_QUEUE_WAIT, MAX_POOL_SIZ
 use wasm_agent_kit::module::Module;
 use wasm_agent_kit::pool::PoolSettings;
 use wasm_agent_kit::proxy::ProxyQuirks;
-use wasm_agent_kit::server::bind::{BoundSocket, DEFAULT_MODE, SocketMode};
+use wasm_agent_kit::server::bind::{BindError, BoundSocket, DEFAULT_MODE, SocketMode, listen_at};
 use wasm_agent_kit::server::context::ContextLimits;
 use wasm_agent_kit::server::settings::{
     DEFAULT_FRAME_TIMEOUT, DEFAULT_GRACE, DEFAULT_HANDSHAKE_TIMEOUT, DEFAULT_MAX_CONNECTIONS,
     DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_QUEUE, DEFAULT_WRITE_TIMEOUT,
 };
 use wasm_agent_kit::server::wire::response::RequestBodyText;
-use wasm_agent_kit::server::{Drain, ServeSettings, serve};
+use wasm_agent_kit::server::{Drain, Listeners, ServeSettings, serve};
 
 use super::{GuestArgs, TimeArg, exit};
 
@@ -32,12 +33,13 @@ const DEFAULT_SOCKET: &str = "/run/wasm-agent/agent.sock";
 const EXAMPLES: &str = "Examples:
   wasm-agent serve --module rules.wasm --socket /run/wasm-agent/agent.sock
   wasm-agent serve --module rules.wasm --pool-size 8 --timeout 50ms --log-format json
+  wasm-agent serve --module rules.wasm --grpc-address 127.0.0.1:50051
   WASM_MODULE=rules.wasm FAIL_OPEN=no wasm-agent serve
 
 SIGTERM and SIGINT: answer what was received and exit; a second one exits at
 once.";
 
-/// Answer the events of a proxy on a Unix socket
+/// Answer the events of a proxy on a Unix socket, over gRPC or on both
 #[derive(Debug, Args)]
 #[command(after_help = format!("{EXAMPLES}\n\n{}", exit::SERVE_HELP))]
 pub(crate) struct ServeArgs {
@@ -48,6 +50,10 @@ pub(crate) struct ServeArgs {
     /// The socket [default: $XDG_RUNTIME_DIR/wasm-agent.sock, else /run/wasm-agent/agent.sock]
     #[arg(long, value_name = "PATH", env = "AGENT_SOCKET")]
     socket: Option<PathBuf>,
+
+    /// Serve gRPC at this address, such as 127.0.0.1:50051, in plaintext; alone unless --socket is given too
+    #[arg(long, value_name = "ADDRESS", env = "WASM_GRPC_ADDRESS")]
+    grpc_address: Option<SocketAddr>,
 
     /// Calls at once, and instances of the module
     #[arg(long, value_name = "N", env = "WASM_POOL_SIZE", default_value_t = DEFAULT_POOL_SIZE as u16, value_parser = clap::value_parser!(u16).range(1..=MAX_POOL_SIZE as i64))]
@@ -152,20 +158,19 @@ enum RequestBodyArg {
 
 /// Runs the command and says how the process is to exit.
 pub(crate) fn exec(args: &ServeArgs) -> Result<u8> {
-    let socket = args.socket();
     let settings = args.settings();
     let agent = start(args)?;
-    let (listener, bound) = BoundSocket::bind(&socket, args.peers.socket_mode())?;
+    let (bound, published) = Bound::bind(args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(io_threads())
         .thread_name("io")
         .enable_all()
         .build()
         .context("cannot start the I/O threads")?;
-    let outcome = runtime.block_on(run(listener, Arc::clone(&agent), settings, &socket));
+    let outcome = runtime.block_on(run(bound, Arc::clone(&agent), settings));
     // Guests that still run are given up with the process.
     runtime.shutdown_background();
-    drop(bound);
+    drop(published);
     Ok(match outcome? {
         Drain::Complete => exit::OK,
         Drain::GraceRanOut { connections } => {
@@ -208,28 +213,55 @@ fn start(args: &ServeArgs) -> Result<Arc<Agent>, Error> {
     Ok(agent)
 }
 
+/// Bound and not yet served: the socket with its path, the address.
+struct Bound {
+    unix: Option<(PathBuf, std::os::unix::net::UnixListener)>,
+    grpc: Option<std::net::TcpListener>,
+}
+
+impl Bound {
+    /// Binds all that was asked for, and nothing where any of it fails.
+    fn bind(args: &ServeArgs) -> Result<(Self, Option<BoundSocket>), BindError> {
+        let grpc = args.grpc_address.map(listen_at).transpose()?;
+        let Some(path) = args.socket() else {
+            return Ok((Self { unix: None, grpc }, None));
+        };
+        let (listener, published) = BoundSocket::bind(&path, args.peers.socket_mode())?;
+        let unix = Some((path, listener));
+        Ok((Self { unix, grpc }, Some(published)))
+    }
+
+    /// Must run on the runtime.
+    fn listeners(self) -> std::io::Result<Listeners> {
+        let unix = self.unix.map(|(_, listener)| {
+            listener.set_nonblocking(true)?;
+            tokio::net::UnixListener::from_std(listener)
+        });
+        let grpc = self.grpc.map(|listener| {
+            listener.set_nonblocking(true)?;
+            tokio::net::TcpListener::from_std(listener)
+        });
+        Ok(Listeners {
+            unix: unix.transpose()?,
+            grpc: grpc.transpose()?,
+        })
+    }
+}
+
 /// Serves until a signal says stop; a second one ends at once.
-async fn run(
-    listener: std::os::unix::net::UnixListener,
-    agent: Arc<Agent>,
-    settings: ServeSettings,
-    socket: &Path,
-) -> Result<Drain> {
-    let listener = listener
-        .set_nonblocking(true)
-        .and_then(|()| tokio::net::UnixListener::from_std(listener))
-        .context("cannot listen on the socket")?;
+async fn run(bound: Bound, agent: Arc<Agent>, settings: ServeSettings) -> Result<Drain> {
     let mut terminate = listen_for(SignalKind::terminate())?;
     let mut interrupt = listen_for(SignalKind::interrupt())?;
     let mut hangup = listen_for(SignalKind::hangup())?;
-    tell_serving(&agent, socket);
+    tell_serving(&agent, &bound);
+    let listeners = bound.listeners().context("cannot listen")?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let mut stop = Some(stop);
     let shutdown = async move {
         // Dropping the sender is the signal.
         let _ = stopped.await;
     };
-    let mut served = std::pin::pin!(serve(listener, agent, settings, shutdown));
+    let mut served = std::pin::pin!(serve(listeners, agent, settings, shutdown));
     loop {
         tokio::select! {
             drain = &mut served => return drain.context("cannot serve"),
@@ -249,10 +281,21 @@ async fn run(
 }
 
 /// The line that says the agent is ready.
-fn tell_serving(agent: &Agent, socket: &Path) {
+fn tell_serving(agent: &Agent, bound: &Bound) {
     let module = agent.pool().module();
+    let socket = bound.unix.as_ref().map(|(path, _)| path.display());
+    let grpc = bound.grpc.as_ref().and_then(|grpc| grpc.local_addr().ok());
+    if let Some(address) = grpc
+        && !address.ip().is_loopback()
+    {
+        tracing::warn!(
+            %address,
+            "gRPC is plaintext and asks nobody who they are: whoever reaches this address can read and ask; use a loopback address or a private network"
+        );
+    }
     tracing::info!(
-        socket = %socket.display(),
+        socket = socket.map(tracing::field::display),
+        grpc = grpc.map(tracing::field::display),
         module = %module.path.display(),
         hash = module.hash,
         pool_size = agent.pool().settings().size,
@@ -266,15 +309,18 @@ fn listen_for(kind: SignalKind) -> Result<Signal> {
 }
 
 impl ServeArgs {
-    fn socket(&self) -> PathBuf {
-        self.socket.clone().unwrap_or_else(|| {
-            std::env::var_os("XDG_RUNTIME_DIR")
-                .filter(|folder| !folder.is_empty())
-                .map_or_else(
-                    || PathBuf::from(DEFAULT_SOCKET),
-                    |folder| Path::new(&folder).join("wasm-agent.sock"),
-                )
-        })
+    /// None where gRPC alone was asked for.
+    fn socket(&self) -> Option<PathBuf> {
+        if self.socket.is_some() || self.grpc_address.is_some() {
+            return self.socket.clone();
+        }
+        let socket = std::env::var_os("XDG_RUNTIME_DIR")
+            .filter(|folder| !folder.is_empty())
+            .map_or_else(
+                || PathBuf::from(DEFAULT_SOCKET),
+                |folder| Path::new(&folder).join("wasm-agent.sock"),
+            );
+        Some(socket)
     }
 
     fn settings(&self) -> ServeSettings {

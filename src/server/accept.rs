@@ -15,6 +15,45 @@ use super::{Drain, Shared};
 /// asking again at once would only burn a core.
 const REST: Duration = Duration::from_millis(50);
 
+/// Where connections come from.
+pub(crate) trait Transport {
+    type Stream: Send + 'static;
+
+    /// The next connection.
+    async fn next(&self) -> io::Result<Self::Stream>;
+
+    /// Whether it is served at all.
+    fn is_allowed(stream: &Self::Stream, shared: &Shared) -> bool;
+
+    /// Serves it until it is over; after `stopped` only what was received.
+    fn serve(
+        stream: Self::Stream,
+        shared: Arc<Shared>,
+        stopped: watch::Receiver<bool>,
+    ) -> impl Future<Output = ()> + Send + 'static;
+}
+
+impl Transport for UnixListener {
+    type Stream = UnixStream;
+
+    async fn next(&self) -> io::Result<UnixStream> {
+        self.accept().await.map(|(stream, _)| stream)
+    }
+
+    fn is_allowed(stream: &UnixStream, shared: &Shared) -> bool {
+        is_allowed(stream, shared)
+    }
+
+    async fn serve(stream: UnixStream, shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
+        let (reader, writer) = stream.into_split();
+        let stop = async move {
+            // Without a sender there is no server either.
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        };
+        serve_peer(reader, writer, shared, stop).await;
+    }
+}
+
 /// One permit for each connection there may be.
 pub(crate) struct Permits {
     free: Arc<Semaphore>,
@@ -44,8 +83,8 @@ impl Permits {
 
 /// Accepts and serves connections until `shutdown` is ready, then those that
 /// were waiting to be accepted.
-pub(crate) async fn accept(
-    listener: &UnixListener,
+pub(crate) async fn accept<T: Transport>(
+    listener: &T,
     shared: &Arc<Shared>,
     stopped: &watch::Receiver<bool>,
     shutdown: impl Future<Output = ()>,
@@ -55,16 +94,21 @@ pub(crate) async fn accept(
     let next = async || {
         // Taken first: a peer that is not served is not accepted either.
         let permit = Arc::clone(&permits.free).acquire_owned().await;
-        (permit, listener.accept().await)
+        (permit, listener.next().await)
     };
-    let begin =
-        |(permit, accepted): (Result<OwnedSemaphorePermit, _>, io::Result<(UnixStream, _)>)| {
-            let (Ok(permit), Ok((stream, _))) = (permit, accepted) else {
-                return false;
-            };
-            begin(stream, permit, Arc::clone(shared), stopped.clone());
-            true
+    let begin = |(permit, accepted): (Result<OwnedSemaphorePermit, _>, io::Result<T::Stream>)| {
+        let (Ok(permit), Ok(stream)) = (permit, accepted) else {
+            return false;
         };
+        if T::is_allowed(&stream, shared) {
+            let served = T::serve(stream, Arc::clone(shared), stopped.clone());
+            tokio::spawn(async move {
+                served.await;
+                drop(permit);
+            });
+        }
+        true
+    };
     loop {
         let accepted = tokio::select! {
             biased;
@@ -90,26 +134,6 @@ pub(crate) async fn accept(
         }
     }
     permits
-}
-
-fn begin(
-    stream: UnixStream,
-    permit: OwnedSemaphorePermit,
-    shared: Arc<Shared>,
-    mut stopped: watch::Receiver<bool>,
-) {
-    if !is_allowed(&stream, &shared) {
-        return;
-    }
-    tokio::spawn(async move {
-        let (reader, writer) = stream.into_split();
-        let stop = async move {
-            // Without a sender there is no server either.
-            let _ = stopped.wait_for(|stopped| *stopped).await;
-        };
-        serve_peer(reader, writer, shared, stop).await;
-        drop(permit);
-    });
 }
 
 fn is_allowed(stream: &UnixStream, shared: &Shared) -> bool {

@@ -8,6 +8,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{
     DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _,
     PermissionsExt as _,
@@ -46,6 +47,15 @@ pub enum BindError {
         /// What is there.
         found: &'static str,
     },
+    /// The system refused an address of the network.
+    #[error("cannot listen at {address}")]
+    Address {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// The system refused a step.
     #[error("{}: cannot {what}", path.display())]
     System {
@@ -57,6 +67,14 @@ pub enum BindError {
         #[source]
         source: io::Error,
     },
+}
+
+/// Listens at an address of the network; a port of 0 is chosen by the system.
+///
+/// # Errors
+/// [`BindError::Address`].
+pub fn listen_at(address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).map_err(|source| BindError::Address { address, source })
 }
 
 /// How the socket is to be published.

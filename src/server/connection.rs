@@ -11,12 +11,13 @@
 use std::cell::RefCell;
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::Notify;
 
 use super::Shared;
+use super::grpc::convert::express;
 use super::settings::MAX_UNSENT_BYTES;
 use super::wire::frame::Protocol;
 use super::wire::response::{Dialect, RequestBodyText};
@@ -43,7 +44,8 @@ pub(crate) struct Ticket {
 pub(crate) struct Connection {
     shared: Arc<Shared>,
     dialect: Dialect,
-    proxy: Proxy,
+    /// Set by the handshake, where that comes after the connection.
+    proxy: OnceLock<Proxy>,
     state: Mutex<State>,
     /// For the writer: there is something to send, or nothing more will come.
     pub(crate) to_send: Notify,
@@ -71,7 +73,8 @@ pub(crate) enum Next {
 }
 
 impl Connection {
-    pub(crate) fn new(shared: Arc<Shared>, dialect: Dialect, proxy: Proxy) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, dialect: Dialect, proxy: Option<Proxy>) -> Self {
+        let proxy = proxy.map_or_else(OnceLock::new, OnceLock::from);
         Self {
             shared,
             dialect,
@@ -89,6 +92,21 @@ impl Connection {
 
     pub(crate) const fn dialect(&self) -> Dialect {
         self.dialect
+    }
+
+    /// Keeps who the peer is; the first to say so is believed.
+    pub(crate) fn greet(&self, proxy: Proxy) {
+        let _ = self.proxy.set(proxy);
+    }
+
+    pub(crate) fn is_greeted(&self) -> bool {
+        self.proxy.get().is_some()
+    }
+
+    /// Who the peer is; the oldest there is, until it says so.
+    fn proxy(&self) -> Proxy {
+        let oldest = || Proxy::new(self.shared.settings.quirks, None);
+        self.proxy.get().copied().unwrap_or_else(oldest)
     }
 
     /// Begins an event; an earlier one of the same id is given up. Says
@@ -127,16 +145,17 @@ impl Connection {
             return;
         }
         self.shared.tell(event.correlation_id(), &handled);
+        let proxy = self.proxy();
         let handled = self.expressible(&event, handled);
         let mut response = handled.response;
         let context = &self.shared.context;
         let remembered = match &event {
-            Event::ResponseHeaders(head) if self.proxy.is_unrepaired() => {
+            Event::ResponseHeaders(head) if proxy.is_unrepaired() => {
                 context.take_operations(&head.correlation_id)
             }
             _ => Vec::new(),
         };
-        let adapted = adapt(&mut response, &mut event, self.proxy, remembered);
+        let adapted = adapt(&mut response, &mut event, proxy, remembered);
         if adapted.redirect_fails && !self.redirect_told.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 correlation_id = crate::fault::printable(event.correlation_id(), 128),
@@ -172,6 +191,17 @@ impl Connection {
     /// A replacement of a request body that no proxy could be sent is the
     /// module's fault; beside a refusal it does not matter.
     fn expressible(&self, event: &Event, mut handled: Handled) -> Handled {
+        if self.dialect.protocol == Protocol::Grpc {
+            let lost = express(&mut handled.response);
+            if !lost.is_empty() && self.shared.notices.admit() {
+                tracing::warn!(
+                    correlation_id = crate::fault::printable(event.correlation_id(), 128),
+                    lost = lost.join(" "),
+                    "gRPC cannot say all of the answer; the Unix socket can"
+                );
+            }
+            return handled;
+        }
         let verbatim = self.dialect.request_body == RequestBodyText::Verbatim;
         let binary = |data: &[u8]| verbatim && std::str::from_utf8(data).is_err();
         let Some(mutation) = &handled.response.request_body_mutation else {
@@ -211,6 +241,12 @@ impl Connection {
         };
         smaller.request_body_mutation = None;
         smaller.response_body_mutation = None;
+        if self.dialect.write(&smaller, id, out) {
+            return;
+        }
+        // Still a refusal, and nothing else.
+        let status = smaller.decision.status().unwrap_or(403);
+        let smaller = AgentResponse::new(Decision::Block { status, body: None });
         if !self.dialect.write(&smaller, id, out) {
             // Only an id of many megabytes comes here; nobody can be told.
             self.end();
@@ -275,7 +311,7 @@ impl Connection {
         let state = self.lock();
         match self.dialect.protocol {
             Protocol::V1 => state.in_flight.is_empty(),
-            Protocol::V2 => state.unsent.len() <= MAX_UNSENT_BYTES,
+            Protocol::V2 | Protocol::Grpc => state.unsent.len() <= MAX_UNSENT_BYTES,
         }
     }
 

@@ -13,6 +13,7 @@ pub mod bind;
 mod configure;
 mod connection;
 pub mod context;
+mod grpc;
 mod job;
 mod notices;
 mod peer;
@@ -27,7 +28,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize as _;
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
 use crate::agent::{Agent, Handled};
@@ -115,8 +116,14 @@ impl Shared {
     /// Tells a v2 peer that no more is read.
     pub(crate) fn say_draining(&self, connection: &Connection) {
         let dialect = connection.dialect();
-        if dialect.protocol == Protocol::V1 {
-            return;
+        match dialect.protocol {
+            Protocol::V1 => return,
+            Protocol::V2 => {}
+            Protocol::Grpc => {
+                let health = grpc::convert::health(&self.settings, HealthState::Draining);
+                connection.send(0, |out| grpc::convert::write(health, out));
+                return;
+            }
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let status = HealthStatus {
@@ -147,6 +154,50 @@ pub enum Drain {
     },
 }
 
+impl Drain {
+    /// How both came to their end.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Complete, end) | (end, Self::Complete) => end,
+            (
+                Self::GraceRanOut { connections: first },
+                Self::GraceRanOut {
+                    connections: second,
+                },
+            ) => Self::GraceRanOut {
+                connections: first + second,
+            },
+        }
+    }
+}
+
+/// Where proxies connect: to any of them, over one agent.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// For both protocols of the Unix socket.
+    pub unix: Option<UnixListener>,
+    /// For gRPC, in plaintext: proxies speak nothing else.
+    pub grpc: Option<TcpListener>,
+}
+
+impl From<UnixListener> for Listeners {
+    fn from(listener: UnixListener) -> Self {
+        Self {
+            unix: Some(listener),
+            grpc: None,
+        }
+    }
+}
+
+impl From<TcpListener> for Listeners {
+    fn from(listener: TcpListener) -> Self {
+        Self {
+            unix: None,
+            grpc: Some(listener),
+        }
+    }
+}
+
 /// Serves until `shutdown` is ready and all that was received is answered.
 ///
 /// Must run on a tokio runtime with I/O and time. The agent's pool should be
@@ -155,28 +206,54 @@ pub enum Drain {
 /// # Errors
 /// Where no threads can be started.
 pub async fn serve(
-    listener: UnixListener,
+    listeners: impl Into<Listeners>,
     agent: Arc<Agent>,
     settings: ServeSettings,
     shutdown: impl Future<Output = ()>,
 ) -> std::io::Result<Drain> {
+    let listeners = listeners.into();
     let guests = agent.pool().settings().size;
     let shared = Arc::new(Shared::new(agent, settings));
     let threads = Threads::start(&shared, guests)?;
     let watch_queue = tokio::spawn(refuse_expired(Arc::clone(&shared)));
     let (stop, stopped) = watch::channel(false);
-    let permits = accept::accept(&listener, &shared, &stopped, shutdown).await;
-    // Closed before the drain: who comes now is told so at once.
-    drop(listener);
-    // Nobody may be left to be told.
-    let _ = stop.send(true);
-    let drain = permits.drained(shared.settings.grace).await;
+    let signal = async {
+        shutdown.await;
+        // Nobody may be left to be told.
+        let _ = stop.send(true);
+    };
+    let (unix, grpc, ()) = tokio::join!(
+        serve_listener(listeners.unix, &shared, &stopped),
+        serve_listener(listeners.grpc, &shared, &stopped),
+        signal,
+    );
     watch_queue.abort();
     shared.queue.close();
+    let drain = unix.and(grpc);
     if drain == Drain::Complete {
         threads.join();
     }
     Ok(drain)
+}
+
+/// Serves one transport until `stopped`, then what it has received.
+async fn serve_listener<T: accept::Transport>(
+    listener: Option<T>,
+    shared: &Arc<Shared>,
+    stopped: &watch::Receiver<bool>,
+) -> Drain {
+    let Some(listener) = listener else {
+        return Drain::Complete;
+    };
+    let mut told = stopped.clone();
+    let shutdown = async move {
+        // Without a sender there is no server either.
+        let _ = told.wait_for(|stopped| *stopped).await;
+    };
+    let permits = accept::accept(&listener, shared, stopped, shutdown).await;
+    // Closed before the drain: who comes now is told so at once.
+    drop(listener);
+    permits.drained(shared.settings.grace).await
 }
 
 /// Answers events that wait too long while every guest thread is busy.

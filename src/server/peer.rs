@@ -159,7 +159,7 @@ async fn greet<R: ReadHalf, W: AsyncWrite + Unpin, S: Future<Output = ()>>(
     }
     let proxy = Proxy::new(settings.quirks, version.as_deref());
     tracing::debug!(?protocol, encoding = ?dialect.encoding, "connected");
-    Ok(Connection::new(Arc::clone(shared), dialect, proxy))
+    Ok(Connection::new(Arc::clone(shared), dialect, Some(proxy)))
 }
 
 /// Reads and begins events until nothing more can be read.

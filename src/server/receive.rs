@@ -26,6 +26,8 @@ pub(crate) enum Violation {
 pub(crate) fn receive(connection: &Arc<Connection>, frame: Frame<'_>) -> Result<(), Violation> {
     let message = match (connection.dialect().protocol, frame.kind) {
         (Protocol::V1, _) => read_v1(frame.payload),
+        // Has a reader of its own.
+        (Protocol::Grpc, kind) => return Err(Violation::Type(kind)),
         (Protocol::V2, kind::PING) => {
             connection.send(kind::PONG, |out| out.extend_from_slice(frame.payload));
             return Ok(());
@@ -42,6 +44,14 @@ pub(crate) fn receive(connection: &Arc<Connection>, frame: Frame<'_>) -> Result<
             read_v2(kind, connection.dialect().encoding, frame.payload)
         }
     };
+    dispatch(connection, message)
+}
+
+/// Begins or answers what one message asks, whichever transport read it.
+pub(crate) fn dispatch(
+    connection: &Arc<Connection>,
+    message: Result<Message, BadMessage>,
+) -> Result<(), Violation> {
     match message {
         Ok(Message::Event(event)) => {
             begin(connection, event);
@@ -101,7 +111,7 @@ fn refuse(connection: &Arc<Connection>, bad: BadMessage) -> Result<(), Violation
     let id = match (bad.correlation_id, connection.dialect().protocol) {
         (Some(id), _) => id,
         (None, Protocol::V1) => String::new(),
-        (None, Protocol::V2) => return Err(Violation::Unanswerable(bad.what)),
+        (None, Protocol::V2 | Protocol::Grpc) => return Err(Violation::Unanswerable(bad.what)),
     };
     let (ticket, _) = connection.begin(&id);
     let shared = connection.shared();

@@ -8,6 +8,8 @@
 pub const MAX_V1_BYTES: usize = 10 * 1024 * 1024;
 /// The largest v2 frame, in bytes of type and payload.
 pub const MAX_V2_BYTES: usize = 16 * 1024 * 1024;
+/// The largest gRPC message that clients take, who never raise their default.
+pub const MAX_GRPC_ANSWER_BYTES: usize = 4 * 1024 * 1024 - 1;
 /// Bytes before a v1 frame's JSON, and before a v2 frame's type.
 const PREFIX_BYTES: usize = 4;
 
@@ -31,13 +33,15 @@ pub mod kind {
     pub const PONG: u8 = 0x42;
 }
 
-/// Which of the two protocols a connection speaks.
+/// Which of the protocols a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// One request, one response, in order; no handshake.
     V1,
     /// Typed frames, any number in flight.
     V2,
+    /// The same as gRPC messages: the type is inside, a flag before the length.
+    Grpc,
 }
 
 /// How a peer broke the framing; the connection cannot go on.
@@ -57,7 +61,7 @@ pub enum FrameError {
 /// One whole frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// The v2 message type; 0 in v1.
+    /// The v2 message type; 0 in v1; gRPC's flag, 1 for compressed.
     pub kind: u8,
     /// The message.
     pub payload: &'a [u8],
@@ -84,12 +88,29 @@ impl Protocol {
         }
     }
 
-    /// The largest frame, not counting the length itself.
+    /// The largest frame that is read, not counting the length itself.
     #[must_use]
     pub const fn max_bytes(self) -> usize {
         match self {
             Self::V1 => MAX_V1_BYTES,
-            Self::V2 => MAX_V2_BYTES,
+            Self::V2 | Self::Grpc => MAX_V2_BYTES,
+        }
+    }
+
+    /// The largest frame that is written.
+    #[must_use]
+    pub const fn max_answer_bytes(self) -> usize {
+        match self {
+            Self::V1 | Self::V2 => self.max_bytes(),
+            Self::Grpc => MAX_GRPC_ANSWER_BYTES,
+        }
+    }
+
+    /// Bytes before the length.
+    const fn flag_bytes(self) -> usize {
+        match self {
+            Self::V1 | Self::V2 => 0,
+            Self::Grpc => 1,
         }
     }
 
@@ -98,17 +119,23 @@ impl Protocol {
     /// # Errors
     /// Where the length is out of range.
     pub fn frame(self, received: &[u8]) -> Result<Option<Frame<'_>>, FrameError> {
-        let Some(length) = length(received) else {
+        let Some(length) = received.get(self.flag_bytes()..).and_then(length) else {
             return Ok(None);
         };
         if length > self.max_bytes() {
             return Err(FrameError::TooLarge(length));
         }
-        let size = PREFIX_BYTES + length;
-        let body = received.get(PREFIX_BYTES..size);
+        let prefix = self.flag_bytes() + PREFIX_BYTES;
+        let size = prefix + length;
+        let body = received.get(prefix..size);
         match self {
             Self::V1 => Ok(body.map(|payload| Frame {
                 kind: 0,
+                payload,
+                size,
+            })),
+            Self::Grpc => Ok(body.map(|payload| Frame {
+                kind: received[0],
                 payload,
                 size,
             })),
@@ -128,16 +155,17 @@ impl Protocol {
     #[must_use]
     pub fn write(self, kind: u8, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         let start = out.len();
-        out.extend_from_slice(&[0; PREFIX_BYTES]);
+        let prefix = start + self.flag_bytes();
+        let body = prefix + PREFIX_BYTES;
+        out.resize(body, 0);
         if self == Self::V2 {
             out.push(kind);
         }
-        let body = start + PREFIX_BYTES;
         write(out);
         let length = out.len() - body;
         match u32::try_from(length) {
-            Ok(prefix) if length <= self.max_bytes() => {
-                out[start..body].copy_from_slice(&prefix.to_be_bytes());
+            Ok(length_bytes) if length <= self.max_answer_bytes() => {
+                out[prefix..body].copy_from_slice(&length_bytes.to_be_bytes());
                 true
             }
             _ => {
@@ -256,5 +284,28 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// The flag is before the length, and clients take less than we do.
+    #[test]
+    fn grpc_messages_have_a_flag_and_limits_of_their_own() {
+        let mut out = vec![7];
+        assert!(Protocol::Grpc.write(0x20, &mut out, |out| out.extend_from_slice(b"abc")));
+        assert_eq!(out, b"\x07\0\0\0\0\x03abc");
+        let received = b"\x01\0\0\0\x02abc";
+        for end in 0..7 {
+            assert_eq!(Protocol::Grpc.frame(&received[..end]), Ok(None));
+        }
+        let frame = Protocol::Grpc.frame(received).unwrap().unwrap();
+        assert_eq!((frame.kind, frame.payload, frame.size), (1, &b"ab"[..], 7));
+        let empty = Protocol::Grpc.frame(&[0; 5]).unwrap().unwrap();
+        assert_eq!((empty.payload, empty.size), (&b""[..], 5));
+        let mut large = vec![0];
+        large.extend(announced(u32::MAX, b""));
+        assert!(Protocol::Grpc.frame(&large).is_err());
+        let mut out = Vec::new();
+        let mut write = |size| Protocol::Grpc.write(0, &mut out, |out| out.resize(5 + size, 1));
+        assert!(!write(MAX_GRPC_ANSWER_BYTES + 1));
+        assert!(write(MAX_GRPC_ANSWER_BYTES));
     }
 }

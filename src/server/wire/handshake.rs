@@ -10,11 +10,11 @@ use super::Encoding;
 pub const PROTOCOL_VERSION: u32 = 2;
 /// Events a module may have handlers for, as both sides number them. Configure
 /// is left out: clients disagree about its number.
-const SUPPORTED_EVENTS: [u8; 4] = [1, 2, 3, 4];
+pub(crate) const SUPPORTED_EVENTS: [u8; 4] = [1, 2, 3, 4];
 /// What the documentation of both sides calls the largest message.
-const MAX_BODY_BYTES: u64 = 10_485_760;
+pub(crate) const MAX_BODY_BYTES: u64 = 10_485_760;
 /// A hint to proxies that send bodies in chunks.
-const PREFERRED_CHUNK_BYTES: u64 = 65_536;
+pub(crate) const PREFERRED_CHUNK_BYTES: u64 = 65_536;
 
 /// The proxy's first message.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

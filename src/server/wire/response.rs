@@ -12,6 +12,7 @@ use serde::{Serialize, Serializer};
 use super::Encoding;
 use super::frame::{Protocol, kind};
 use crate::response::{AgentResponse, Audit, BodyMutation, Decision};
+use crate::server::grpc::convert;
 
 /// How a replacement of a request body is written. Released proxies use the
 /// string's bytes as they are; upstream's documentation says base64.
@@ -48,6 +49,9 @@ impl Dialect {
         self.protocol.write(kind::AGENT_RESPONSE, out, |out| {
             // Neither these types nor a Vec can fail.
             match self.encoding {
+                _ if self.protocol == Protocol::Grpc => {
+                    convert::write(convert::answer(response, correlation_id), out);
+                }
                 Encoding::Json => drop(serde_json::to_writer(out, &wire)),
                 Encoding::MessagePack => {
                     let mut writer = rmp_serde::Serializer::new(out).with_struct_map();

@@ -1,0 +1,89 @@
+//! The built binary, as an operator starts it.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
+
+use crate::support::*;
+
+/// An agent without a Unix socket; killed when the test ends before it does.
+struct Process {
+    child: Child,
+    lines: std::io::Lines<BufReader<ChildStderr>>,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn start(address: &str) -> Process {
+    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/modules/right/deny.wat");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_wasm-agent"))
+        .env_remove("RUST_LOG")
+        .env_remove("AGENT_SOCKET")
+        .env("WASM_GRPC_ADDRESS", address)
+        .env("WASM_MODULE", module)
+        .args(["serve", "--pool-size", "1", "--log-format", "json"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    Process { child, lines }
+}
+
+impl Process {
+    /// The next line with this text.
+    fn line(&mut self, part: &str) -> Option<String> {
+        self.lines
+            .find_map(|line| line.ok().filter(|line| line.contains(part)))
+    }
+
+    /// Where it serves.
+    fn address(&mut self) -> SocketAddr {
+        let line = self.line("serving").unwrap();
+        let address = regex::Regex::new(r#""grpc":"([^"]+)""#).unwrap();
+        address.captures(&line).unwrap()[1].parse().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn grpc_alone_is_served_until_the_signal_to_stop() {
+    let mut process = start("127.0.0.1:0");
+    let address = process.address();
+    let mut client = Client::open(connect(address).await, ZENTINEL).await;
+    client.send(handshake("0.6.54"));
+    client.send(request("c1"));
+    assert!(matches!(client.receive().await, FromAgent::Handshake(_)));
+    assert_eq!(client.outcome().await, pair("c1", "block"));
+
+    // The place is taken.
+    let mut second = start(&address.to_string());
+    assert!(second.line("cannot listen at").is_some());
+    assert_eq!(second.child.wait().unwrap().code(), Some(6));
+
+    let stop = Command::new("kill")
+        .arg("-TERM")
+        .arg(process.child.id().to_string())
+        .status();
+    assert!(stop.unwrap().success());
+    assert!(matches!(client.receive().await, FromAgent::Health(_)));
+    assert_eq!(client.end().await.unwrap(), 0);
+    assert_eq!(process.child.wait().unwrap().code(), Some(0));
+}
+
+/// P-13.
+#[test]
+fn an_address_that_others_reach_is_warned_about() {
+    for (address, warned) in [("0.0.0.0:0", true), ("[::1]:0", false)] {
+        let mut process = start(address);
+        let first = process.lines.next().unwrap().unwrap();
+        assert_eq!(first.contains("plaintext"), warned, "{first}");
+        assert_eq!(first.contains("serving"), !warned, "{first}");
+    }
+}
