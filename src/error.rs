@@ -1,5 +1,5 @@
 //! Errors of the user's or the system's doing. A guest's doing is a
-//! [`Fault`](crate::fault::Fault), which is data.
+//! [`Fault`], which is data.
 
 use std::path::PathBuf;
 use std::time::Duration;
