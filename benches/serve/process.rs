@@ -40,7 +40,8 @@ impl Served {
                 .arg(module)
                 .arg("--pool-size")
                 .arg(args.pool_size.to_string())
-                .args(["--queue-wait", "10s"])
+                // A busy machine is not what is measured.
+                .args(["--queue-wait", "10s", "--timeout", "10s"])
                 .args(&args.serve_args);
             Ok(command)
         })

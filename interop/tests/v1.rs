@@ -10,7 +10,7 @@ use sentinel_agent_protocol::{AgentClient, ConfigureEvent, EventType};
 use serde_json::{Value, json};
 
 use super::events;
-use super::support::{Agent, NAME, PATIENCE, decision, read};
+use super::support::{Agent, NAME, PATIENCE, decision, read, timeout};
 
 pub async fn connect(socket: &Path, timeout: Duration) -> AgentClient {
     AgentClient::unix_socket(NAME, socket, timeout)
@@ -127,7 +127,15 @@ async fn faults_are_refused_or_allowed_as_told() {
     for (module, reason) in faults {
         for (open, expected) in [("false", "block"), ("true", "allow")] {
             let fail_open = format!("--fail-open={open}");
-            let agent = Agent::start(module, &["--timeout", "50ms", &fail_open]);
+            // An answer too late for the limits closes a v1 connection instead.
+            let args = [
+                "--timeout",
+                timeout(module),
+                "--queue-wait",
+                "10s",
+                &fail_open,
+            ];
+            let agent = Agent::start(module, &args);
             let mut client = connect(&agent.socket(), PATIENCE).await;
             for id in ["a", "b", "c"] {
                 let answer = ask(&mut client, id, "/").await;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use zentinel_agent_protocol::v2::CancelReason;
 
 use super::events;
-use super::support::{Agent, NAME, decision, read};
+use super::support::{Agent, NAME, decision, read, timeout};
 
 async fn ask(agent: &Agent, id: &str) -> Value {
     let client = agent.client().await;
@@ -35,7 +35,7 @@ async fn faults_are_refused_or_allowed_as_told() {
     for (module, reason) in FAULTS {
         for (open, expected) in [("false", "block"), ("true", "allow")] {
             let fail_open = format!("--fail-open={open}");
-            let agent = Agent::start(module, &["--timeout", "50ms", &fail_open]);
+            let agent = Agent::start(module, &["--timeout", timeout(module), &fail_open]);
             let pool = agent.pool().await;
             for number in 0..8 {
                 let id = number.to_string();
