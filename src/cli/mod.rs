@@ -26,11 +26,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use wasm_agent_kit::abi::agent::HeaderNames;
 use wasm_agent_kit::abi::answer::AnswerPolicy;
 use wasm_agent_kit::abi::{Abi, AbiChoice};
+use wasm_agent_kit::agent::AgentSettings;
+use wasm_agent_kit::decision::FailurePolicy;
 use wasm_agent_kit::limits::{
     DEFAULT_MAX_ANSWER_BYTES, DEFAULT_MAX_COMPILE_TIME, DEFAULT_MAX_MEMORY_BYTES,
     DEFAULT_MAX_MODULE_BYTES, DEFAULT_TIMEOUT, Isolation, Limits, LoadLimits,
 };
 use wasm_agent_kit::module::LoadSettings;
+use wasm_agent_kit::pool::PoolSettings;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -176,6 +179,25 @@ impl GuestArgs {
         match self.header_names {
             HeaderNamesArg::Lower => HeaderNames::Lower,
             HeaderNamesArg::Canonical => HeaderNames::Canonical,
+        }
+    }
+
+    /// How an agent answers: the same for the desk and for production.
+    pub(crate) fn agent(&self, pool_size: usize, wait: Duration, fail_open: bool) -> AgentSettings {
+        AgentSettings {
+            pool: PoolSettings {
+                size: pool_size,
+                wait,
+                isolation: self.isolation(),
+                limits: self.limits(),
+            },
+            header_names: self.header_names(),
+            failure_policy: if fail_open {
+                FailurePolicy::Open
+            } else {
+                FailurePolicy::Closed
+            },
+            answer_policy: self.answer_policy(),
         }
     }
 

@@ -9,15 +9,13 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use notify_debouncer_full::notify::RecursiveMode;
 use regex::Regex;
-use wasm_agent_kit::agent::{Agent, AgentSettings};
-use wasm_agent_kit::decision::FailurePolicy;
+use wasm_agent_kit::agent::Agent;
 use wasm_agent_kit::engine::{Engine, EngineSettings};
 use wasm_agent_kit::error::Error;
 use wasm_agent_kit::fixture::{self, Actual, Input};
 use wasm_agent_kit::limits::{DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
 use wasm_agent_kit::module::Module;
 use wasm_agent_kit::ops::run::{self, FixtureResult, ParsedFixture, RunReport, RunSettings};
-use wasm_agent_kit::pool::PoolSettings;
 use wasm_agent_kit::report::Report as _;
 
 use super::render::human::Style;
@@ -151,21 +149,9 @@ fn once(args: &RunArgs, engine: &Arc<Engine>) -> Result<RunReport, Error> {
 
 fn agent(args: &RunArgs, engine: &Arc<Engine>) -> Result<Agent, Error> {
     let module = Arc::new(Module::load(engine, &args.module, &args.guest.load())?);
-    let settings = AgentSettings {
-        pool: PoolSettings {
-            size: args.jobs.into(),
-            wait: DEFAULT_QUEUE_WAIT,
-            isolation: args.guest.isolation(),
-            limits: args.guest.limits(),
-        },
-        header_names: args.guest.header_names(),
-        failure_policy: if args.fail_open {
-            FailurePolicy::Open
-        } else {
-            FailurePolicy::Closed
-        },
-        answer_policy: args.guest.answer_policy(),
-    };
+    let settings = args
+        .guest
+        .agent(args.jobs.into(), DEFAULT_QUEUE_WAIT, args.fail_open);
     let agent = Agent::new(module, settings);
     agent.start()?;
     Ok(agent)

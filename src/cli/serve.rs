@@ -8,13 +8,11 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use wasm_agent_kit::agent::{Agent, AgentSettings};
-use wasm_agent_kit::decision::FailurePolicy;
+use wasm_agent_kit::agent::Agent;
 use wasm_agent_kit::engine::{Engine, EngineSettings};
 use wasm_agent_kit::error::Error;
 use wasm_agent_kit::limits::{DEFAULT_POOL_SIZE, DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
 use wasm_agent_kit::module::Module;
-use wasm_agent_kit::pool::PoolSettings;
 use wasm_agent_kit::proxy::ProxyQuirks;
 use wasm_agent_kit::server::bind::{BindError, BoundSocket, DEFAULT_MODE, SocketMode, listen_at};
 use wasm_agent_kit::server::context::ContextLimits;
@@ -193,21 +191,11 @@ fn start(args: &ServeArgs) -> Result<Arc<Agent>, Error> {
         ..EngineSettings::default()
     })?;
     let module = Arc::new(Module::load(&engine, &args.module, &args.guest.load())?);
-    let settings = AgentSettings {
-        pool: PoolSettings {
-            size: args.pool_size.into(),
-            wait: args.peers.queue_wait.0,
-            isolation: args.guest.isolation(),
-            limits,
-        },
-        header_names: args.guest.header_names(),
-        failure_policy: if args.fail_open {
-            FailurePolicy::Open
-        } else {
-            FailurePolicy::Closed
-        },
-        answer_policy: args.guest.answer_policy(),
-    };
+    let settings = args.guest.agent(
+        args.pool_size.into(),
+        args.peers.queue_wait.0,
+        args.fail_open,
+    );
     let agent = Arc::new(Agent::new(module, settings));
     agent.fill()?;
     Ok(agent)
