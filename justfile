@@ -24,3 +24,8 @@ bench:
 # Write the README's output anew.
 readme:
     README_BLESS=1 cargo test --test readme
+
+# The agent behind real proxies (`e2e/run --build` once before).
+e2e *PROXIES:
+    cargo build
+    e2e/run {{PROXIES}}
