@@ -52,6 +52,7 @@ pub(crate) fn of_error(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<Error>() {
         Some(
             Error::Refused { .. }
+            | Error::WrongAbi { .. }
             | Error::Start { .. }
             | Error::Smoke { .. }
             | Error::CompileTime { .. },

@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use wasm_agent_kit::abi::Abi;
 use wasm_agent_kit::agent::Agent;
 use wasm_agent_kit::error::Error;
 use wasm_agent_kit::limits::{DEFAULT_POOL_SIZE, DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
@@ -189,6 +190,10 @@ fn io_threads() -> usize {
 
 /// Loads the module, calls it once and makes all its instances.
 fn start(args: &ServeArgs) -> Result<Live, Error> {
+    if args.guest.is_for(Abi::Hook) {
+        let why = Abi::Hook.way_out();
+        return Err(Error::Usage(format!("--abi hook: {why}")));
+    }
     let loader = Loader::new(args.module.clone(), args.guest.load(), !args.no_smoke_call);
     let agent = loader.start(args.guest.agent(
         args.pool_size.into(),
@@ -332,7 +337,7 @@ impl ServeArgs {
 
     fn settings(&self) -> ServeSettings {
         let peers = &self.peers;
-        let timeout = self.guest.limits().timeout;
+        let timeout = self.guest.limits(Abi::Agent).timeout;
         ServeSettings {
             agent_id: self.agent_id.clone(),
             quirks: self.proxy_quirks,

@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::abi::Abi;
 use crate::agent::{Agent, AgentSettings};
 use crate::contract;
 use crate::engine::{Engine, EngineSettings};
@@ -83,7 +84,12 @@ impl Loader {
             }
             return self.ready(running.followed_by(again, settings));
         }
-        let verdict = contract::check(&module.facts, self.load.abi, limits, &self.load.load);
+        let verdict = contract::check(
+            &module.facts,
+            self.load.abi,
+            (*limits).into(),
+            &self.load.load,
+        );
         if verdict.failures().next().is_some() {
             return Err(Error::Refused {
                 path: self.path.clone(),
@@ -95,15 +101,17 @@ impl Loader {
 
     fn load(&self, engine: &Arc<Engine>, settings: &AgentSettings) -> Result<Arc<Module>, Error> {
         let load = LoadSettings {
-            limits: settings.pool.limits,
+            limits: settings.pool.limits.into(),
             ..self.load
         };
         Module::load(engine, &self.path, &load).map(Arc::new)
     }
 
     fn ready(&self, agent: Agent) -> Result<Agent, Error> {
+        let module = agent.pool().module();
+        module.require(Abi::Agent)?;
         if self.smoke_call {
-            smoke_call(agent.pool().module(), agent.settings())?;
+            smoke_call(module, agent.settings())?;
         }
         agent.fill()?;
         Ok(agent)

@@ -3,16 +3,13 @@
 //!
 //! Names begin with the row of the fault catalogue they prove.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    missing_docs,
-    reason = "a test that cannot go on stops"
-)]
-
+#[cfg(test)]
 mod guest;
+#[cfg(test)]
 mod reload;
+#[cfg(test)]
 mod start;
+#[cfg(test)]
 #[path = "../serve/support.rs"]
 #[allow(
     dead_code,
