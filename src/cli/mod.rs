@@ -30,7 +30,7 @@ use wasm_agent_kit::agent::AgentSettings;
 use wasm_agent_kit::decision::FailurePolicy;
 use wasm_agent_kit::limits::{
     DEFAULT_MAX_ANSWER_BYTES, DEFAULT_MAX_COMPILE_TIME, DEFAULT_MAX_MODULE_BYTES, DEFAULT_TIMEOUT,
-    Isolation, LimitChoice, Limits, LoadLimits,
+    Isolation, LimitChoice, Limits, LoadLimits, Wasi,
 };
 use wasm_agent_kit::module::LoadSettings;
 use wasm_agent_kit::pool::PoolSettings;
@@ -134,6 +134,10 @@ pub(crate) struct GuestArgs {
     #[arg(long, value_name = "MODE", value_parser = isolation)]
     isolation: Option<Isolation>,
 
+    /// WASI for modules that import it: clocks and random bytes that repeat, the host's, or none of it [default: fixed; serve: real; hook ABI: none]
+    #[arg(long, value_enum, value_name = "WHICH")]
+    wasi: Option<WasiArg>,
+
     /// Spelling of header names for the module; released proxies send lower case
     #[arg(long, value_enum, default_value_t = HeaderNamesArg::Lower)]
     header_names: HeaderNamesArg,
@@ -159,6 +163,7 @@ impl GuestArgs {
             fuel: self.fuel,
             max_memory_bytes: self.max_memory.map(|size| size.as_u64()),
             max_answer_bytes: Some(self.max_answer.as_u64()),
+            wasi: self.wasi.map(WasiArg::wasi),
         }
     }
 
@@ -170,6 +175,14 @@ impl GuestArgs {
             },
             limits: self.limit_choice(),
             abi: self.abi.choice(),
+        }
+    }
+
+    /// The same in production, where clocks and random bytes are the host's.
+    pub(crate) fn serving(&self) -> Self {
+        Self {
+            wasi: self.wasi.or(Some(WasiArg::Real)),
+            ..self.clone()
         }
     }
 
@@ -221,6 +234,26 @@ impl GuestArgs {
                 .iter()
                 .map(|name| name.to_ascii_lowercase())
                 .collect(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum WasiArg {
+    /// The same time and random bytes at every call
+    Fixed,
+    /// The host's clock and random bytes
+    Real,
+    /// A module that imports WASI is refused
+    None,
+}
+
+impl WasiArg {
+    const fn wasi(self) -> Wasi {
+        match self {
+            Self::Fixed => Wasi::Fixed,
+            Self::Real => Wasi::Real,
+            Self::None => Wasi::None,
         }
     }
 }

@@ -287,7 +287,7 @@ impl StepResult {
             })
             .collect();
         if let Some(fault) = self.fault.as_ref().filter(|_| is_bad(self.status)) {
-            lines.extend(fault.stack().lines().map(str::to_owned));
+            lines.extend(fault.story().lines().map(str::to_owned));
         }
         lines.join("\n")
     }
@@ -638,6 +638,7 @@ fn described(agent: &Agent, settings: &RunSettings) -> BTreeMap<&'static str, St
         ),
         ("max_memory_bytes", limits.max_memory_bytes.to_string()),
         ("max_answer_bytes", limits.max_answer_bytes.to_string()),
+        ("wasi", limits.wasi.name().to_owned()),
         ("isolation", pool.isolation.to_string()),
         (
             "header_names",
