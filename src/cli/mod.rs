@@ -10,6 +10,7 @@
 
 pub(crate) mod exit;
 pub(crate) mod logging;
+mod new;
 pub(crate) mod render;
 mod run;
 mod serve;
@@ -70,6 +71,7 @@ pub(crate) enum Color {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Validate(validate::ValidateArgs),
+    New(new::NewArgs),
     Run(run::RunArgs),
     /// Answer the events of a proxy on a Unix socket, over gRPC or on both
     Serve(Box<serve::ServeArgs>),
@@ -84,6 +86,7 @@ pub(crate) enum Command {
 pub(crate) fn exec(cli: &Cli) -> anyhow::Result<u8> {
     let style = render::human::Style::of_stdout(cli.color);
     match &cli.command {
+        Command::New(args) => new::exec(args, style),
         Command::Validate(args) => validate::exec(args, style),
         Command::Run(args) => run::exec(args, style),
         Command::Serve(args) => serve::exec(args),
