@@ -162,6 +162,35 @@ fn wasi_can_be_refused_by_name() {
 }
 
 #[test]
+fn hooks_get_none_of_it_unless_asked_for() {
+    let desk = Desk::new();
+    let hook = desk.file(
+        "hook.wat",
+        "(module (import \"wasi_snapshot_preview1\" \"sched_yield\" (func (result i32)))
+         (memory (export \"memory\") 17) (data (i32.const 8) \"{\\22ok\\22:true}\")
+         (func (export \"alloc\") (param i32) (result i32) (i32.const 65536))
+         (func (export \"dealloc\") (param i32 i32))
+         (func (export \"before_hook\") (param i32 i32) (result i64)
+           (i64.const 0x0000_0008_0000_000b)))",
+    );
+    let path = hook.to_str().unwrap();
+    let status = |flags: &[&str]| {
+        let arguments = [&["validate", "--format", "json", path], flags].concat();
+        let report = wasm_agent(arguments).json();
+        let checks = report["modules"][0]["checks"].as_array().unwrap().clone();
+        let mut imports = checks
+            .iter()
+            .filter(|check| check["id"].as_str().unwrap().starts_with("import:"));
+        imports.next().unwrap()["status"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(status(&[]), "fail");
+    assert_eq!(status(&["--wasi", "fixed"]), "pass");
+}
+
+#[test]
 fn validate_says_what_each_import_gets() {
     let path = shipped("sandbox/sandbox.wasm");
     let report = wasm_agent(["validate", "--format", "json", path.to_str().unwrap()]).json();
