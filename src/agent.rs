@@ -5,6 +5,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::abi::agent::{HeaderNames, write_input};
 use crate::abi::answer::{AnswerPolicy, CheckedAnswer, check_answer};
@@ -40,6 +41,8 @@ pub struct Handled {
     pub fault: Option<Fault>,
     /// What the call cost; none where no guest was called.
     pub cost: Option<Cost>,
+    /// How long the event waited for an instance.
+    pub waited: Duration,
     /// Keys of the answer that the contract does not know.
     pub unknown_keys: Vec<String>,
 }
@@ -135,10 +138,12 @@ impl Agent {
         if !self.handles(event.kind()) {
             return self.pass();
         }
+        let mut waited = Duration::ZERO;
         let called = catch_unwind(AssertUnwindSafe(|| {
             self.pool.lease().map_or_else(
                 |fault| (Err(*fault), None),
                 |mut lease| {
+                    waited = lease.waited();
                     let (result, cost) = call_event(
                         &mut lease,
                         event,
@@ -149,7 +154,7 @@ impl Agent {
                 },
             )
         }));
-        match called {
+        let mut handled = match called {
             Ok((Ok(Some(answer)), cost)) => self.decided(
                 Ok(Answer::Given(Box::new(answer.response))),
                 cost,
@@ -165,7 +170,9 @@ impl Agent {
                 None,
                 Vec::new(),
             ),
-        }
+        };
+        handled.waited = waited;
+        handled
     }
 
     fn decided(
@@ -183,6 +190,7 @@ impl Agent {
             response,
             fault,
             cost,
+            waited: Duration::ZERO,
             unknown_keys,
         }
     }

@@ -21,7 +21,7 @@
 //!
 //! | Room | Knows | Never |
 //! |---|---|---|
-//! | [`event`], [`response`], [`fault`], [`limits`], [`error`] | the words everything speaks | any other room |
+//! | [`event`], [`response`], [`fault`], [`limits`], [`latency`], [`error`] | the words everything speaks | any other room |
 //! | [`inspect`], [`contract`] | bytes and the static contract | running anything |
 //! | [`engine`], [`module`], [`runner`], [`pool`] | wasmtime; the only door to it | JSON, decisions |
 //! | [`abi`] | what a guest gets and answers | wasmtime |
@@ -31,6 +31,7 @@
 //! | [`fixture`], [`report`] | hand-written input; results before formatting | wasmtime, terminals |
 //! | [`ops`] | one operation for each command | printing, argument parsing |
 //! | [`server`] | connections and their protocols; asks the agent | guests, the failure policy |
+//! | [`client`] | the proxy's side of the protocols: asks a running agent | guests, our own agent |
 //!
 //! The plugin-hook ABI has its seam in [`abi::Abi`]: its adapter is not built
 //! yet, and a module of it is refused by name.
@@ -60,6 +61,7 @@
 
 pub mod abi;
 pub mod agent;
+pub mod client;
 pub mod contract;
 pub mod decision;
 pub mod engine;
@@ -68,6 +70,7 @@ pub mod event;
 pub mod fault;
 pub mod fixture;
 pub mod inspect;
+pub mod latency;
 pub mod limits;
 pub mod module;
 pub mod ops;

@@ -113,8 +113,11 @@ impl Pool {
     /// start did wrong.
     pub fn lease(&self) -> Result<Lease<'_>, Box<Fault>> {
         let mut state = self.lock();
+        let mut waited = Duration::ZERO;
         if state.leased >= self.settings.size {
+            let asked = Instant::now();
             state = self.wait_for_turn(state)?;
+            waited = asked.elapsed();
         }
         state.leased += 1;
         let idle = state.idle.pop();
@@ -123,6 +126,7 @@ impl Pool {
         let mut lease = Lease {
             pool: self,
             instance: idle,
+            waited,
         };
         if lease.instance.is_none() {
             lease.instance = Some(Box::new(Instance::new(&self.module, self.settings.limits)?));
@@ -244,6 +248,15 @@ pub struct Lease<'a> {
     pool: &'a Pool,
     /// None only while it is being made.
     instance: Option<Box<Instance>>,
+    waited: Duration,
+}
+
+impl Lease<'_> {
+    /// How long the caller waited for its turn; nothing where a place was free.
+    #[must_use]
+    pub const fn waited(&self) -> Duration {
+        self.waited
+    }
 }
 
 impl Deref for Lease<'_> {

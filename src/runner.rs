@@ -180,6 +180,12 @@ impl Instance {
                 "a fuel limit on an engine that counts none",
             )));
         }
+        if limits.fuel.is_none() && !module.engine.has_deadlines() {
+            return Err(Box::new(Fault::new(
+                FaultCode::Internal,
+                "neither a deadline nor a fuel limit",
+            )));
+        }
         let state = HostState {
             max_memory_bytes: usize::try_from(limits.max_memory_bytes).unwrap_or(usize::MAX),
             fuel: counts_fuel.then(|| limits.fuel.unwrap_or(u64::MAX)),
