@@ -3,13 +3,11 @@
 //! Every command and every transport answers through [`Agent::handle`], so the
 //! desk and production cannot differ.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::abi::agent::{HeaderNames, write_input};
 use crate::abi::answer::{AnswerPolicy, CheckedAnswer, check_answer};
-use crate::abi::handler_name;
+use crate::abi::{Abi, handler_name};
 use crate::decision::{Answer, FailurePolicy, decide};
 use crate::error::Error;
 use crate::event::{Event, EventKind};
@@ -17,7 +15,7 @@ use crate::fault::{Fault, FaultCode};
 use crate::module::Module;
 use crate::pool::{Pool, PoolSettings};
 use crate::response::AgentResponse;
-use crate::runner::{Cost, Instance, RawAnswer, on_guest_thread};
+use crate::runner::{Cost, Instance, RawAnswer};
 
 /// How an agent answers.
 #[derive(Debug, Clone, Default)]
@@ -41,8 +39,6 @@ pub struct Handled {
     pub fault: Option<Fault>,
     /// What the call cost; none where no guest was called.
     pub cost: Option<Cost>,
-    /// How long the event waited for an instance.
-    pub waited: Duration,
     /// Keys of the answer that the contract does not know.
     pub unknown_keys: Vec<String>,
 }
@@ -70,33 +66,21 @@ impl Agent {
     /// before the first event rather than at it.
     ///
     /// # Errors
-    /// [`Error::Start`] with what the start did wrong.
+    /// [`Error::WrongAbi`] for a module of another ABI, [`Error::Start`] with
+    /// what the start did wrong.
     pub fn start(&self) -> Result<(), Error> {
-        let started =
-            on_guest_thread(|| self.pool.lease().map(drop)).map_err(|source| Error::Host {
-                what: "cannot start a thread",
-                source: source.into(),
-            })?;
-        started.map_err(|fault| Error::Start {
-            path: self.pool.module().path.clone(),
-            fault,
-        })
+        self.pool.module().require(Abi::Agent)?;
+        self.pool.fill(1)
     }
 
     /// Makes all instances that the pool may have, so that no event waits for
     /// one to be made.
     ///
     /// # Errors
-    /// [`Error::Start`] with what a start did wrong.
+    /// Those of [`Agent::start`].
     pub fn fill(&self) -> Result<(), Error> {
-        let filled = on_guest_thread(|| self.pool.fill()).map_err(|source| Error::Host {
-            what: "cannot start a thread",
-            source: source.into(),
-        })?;
-        filled.map_err(|fault| Error::Start {
-            path: self.pool.module().path.clone(),
-            fault,
-        })
+        self.pool.module().require(Abi::Agent)?;
+        self.pool.fill(self.settings.pool.size)
     }
 
     /// Whether the module has a handler for events of this kind.
@@ -135,44 +119,25 @@ impl Agent {
     /// Must run on a [`guest_thread`](crate::runner::guest_thread).
     #[must_use]
     pub fn handle(&self, event: &Event) -> Handled {
+        // Its handlers are absent, which must not pass for an allow.
+        if let Err(error) = self.pool.module().require(Abi::Agent) {
+            return self.refuse(Fault::new(FaultCode::Internal, error.to_string()));
+        }
         if !self.handles(event.kind()) {
             return self.pass();
         }
-        let mut waited = Duration::ZERO;
-        let called = catch_unwind(AssertUnwindSafe(|| {
-            self.pool.lease().map_or_else(
-                |fault| (Err(*fault), None),
-                |mut lease| {
-                    waited = lease.waited();
-                    let (result, cost) = call_event(
-                        &mut lease,
-                        event,
-                        self.settings.header_names,
-                        &self.settings.answer_policy,
-                    );
-                    (result, Some(cost))
-                },
-            )
-        }));
-        let mut handled = match called {
-            Ok((Ok(Some(answer)), cost)) => self.decided(
-                Ok(Answer::Given(Box::new(answer.response))),
-                cost,
-                answer.unknown_keys,
-            ),
-            Ok((Ok(None), cost)) => self.decided(Ok(Answer::Empty), cost, Vec::new()),
-            Ok((Err(fault), cost)) => self.decided(Err(fault), cost, Vec::new()),
-            Err(_panic) => self.decided(
-                Err(Fault::new(
-                    FaultCode::Internal,
-                    "a defect of this program; please report it",
-                )),
-                None,
-                Vec::new(),
-            ),
-        };
-        handled.waited = waited;
-        handled
+        let (result, cost) = self.pool.call(|instance| {
+            let names = self.settings.header_names;
+            call_event(instance, event, names, &self.settings.answer_policy)
+        });
+        match result {
+            Ok(Some(answer)) => {
+                let response = Answer::Given(Box::new(answer.response));
+                self.decided(Ok(response), cost, answer.unknown_keys)
+            }
+            Ok(None) => self.decided(Ok(Answer::Empty), cost, Vec::new()),
+            Err(fault) => self.decided(Err(fault), cost, Vec::new()),
+        }
     }
 
     fn decided(
@@ -190,7 +155,6 @@ impl Agent {
             response,
             fault,
             cost,
-            waited: Duration::ZERO,
             unknown_keys,
         }
     }

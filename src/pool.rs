@@ -5,15 +5,17 @@
 //! be shared never comes back; the next lease makes a new one.
 
 use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::error::Error;
 use crate::fault::{Fault, FaultCode};
 use crate::limits::{
     DEFAULT_POOL_SIZE, DEFAULT_QUEUE_WAIT, Isolation, Limits, RECYCLE_MEMORY_PERCENT,
 };
 use crate::module::Module;
-use crate::runner::Instance;
+use crate::runner::{Cost, Instance, on_guest_thread};
 
 /// How instances are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,16 +137,50 @@ impl Pool {
         Ok(lease)
     }
 
-    /// Makes every instance there may be.
+    /// Leases an instance for `call`, and hands back what came of it; no cost
+    /// where no instance was to be had. A panic in it is a fault of ours, and
+    /// goes no further.
+    ///
+    /// Must run on a [`guest_thread`](crate::runner::guest_thread).
+    pub fn call<T>(
+        &self,
+        call: impl FnOnce(&mut Instance) -> (Result<T, Fault>, Cost),
+    ) -> (Result<T, Fault>, Option<Cost>) {
+        let called = catch_unwind(AssertUnwindSafe(|| match self.lease() {
+            Ok(mut lease) => {
+                let (result, mut cost) = call(&mut lease);
+                cost.waited = lease.waited();
+                (result, Some(cost))
+            }
+            Err(fault) => (Err(*fault), None),
+        }));
+        called.unwrap_or_else(|_panic| {
+            let what = "a defect of this program; please report it";
+            (Err(Fault::new(FaultCode::Internal, what)), None)
+        })
+    }
+
+    /// Makes the first `instances` of those there may be, so that a module
+    /// whose start fails is refused before the first call rather than at it.
     ///
     /// # Errors
-    /// The fault of the first that could not be made.
-    pub fn fill(&self) -> Result<(), Box<Fault>> {
-        // All held at once, or the same one would be lent again and again.
-        (0..self.settings.size)
-            .map(|_| self.lease())
-            .collect::<Result<Vec<_>, _>>()
-            .map(drop)
+    /// [`Error::Start`] with what a start did wrong.
+    pub fn fill(&self, instances: usize) -> Result<(), Error> {
+        let filled = on_guest_thread(|| {
+            // All held at once, or the same one would be lent again and again.
+            (0..instances.min(self.settings.size))
+                .map(|_| self.lease())
+                .collect::<Result<Vec<_>, _>>()
+                .map(drop)
+        })
+        .map_err(|source| Error::Host {
+            what: "cannot start a thread",
+            source: source.into(),
+        })?;
+        filled.map_err(|fault| Error::Start {
+            path: self.module.path.clone(),
+            fault,
+        })
     }
 
     fn wait_for_turn<'a>(

@@ -49,6 +49,8 @@ pub struct Cost {
     pub fuel: Option<u64>,
     /// Wall clock for alloc, handler and dealloc together.
     pub time: Duration,
+    /// How long the call waited for its instance; not part of its time.
+    pub waited: Duration,
     /// Bytes of input JSON.
     pub input_bytes: u64,
     /// Bytes of the answer.
@@ -281,6 +283,7 @@ impl Instance {
         let cost = Cost {
             fuel: self.fuel_used(),
             time,
+            waited: Duration::ZERO,
             input_bytes: self.input.len() as u64,
             answer_bytes: self.answer.len() as u64,
             memory_bytes: memory_after as u64,

@@ -49,7 +49,7 @@ const CLOSED: [(&[&str], &[&str]); 9] = [
         ],
     ),
     (
-        &["agent.rs"],
+        &["agent.rs", "plugin.rs"],
         &[
             "wasmtime",
             "clap",

@@ -111,7 +111,11 @@ fn every_command_of_the_readme_prints_what_it_says() {
                 continue;
             }
         };
-        anew.push_str(if varies { "console varies\n" } else { "console\n" });
+        anew.push_str(if varies {
+            "console varies\n"
+        } else {
+            "console\n"
+        });
         for example in examples(block) {
             let (printed, code) = run(&example.command);
             checked += 1;

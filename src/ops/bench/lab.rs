@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::cases::BenchCase;
 use super::report::BenchFailure;
+use crate::abi::Abi;
 use crate::agent::{Agent, AgentSettings};
 use crate::client::AskError;
 use crate::engine::{Engine, EngineSettings};
@@ -101,6 +102,7 @@ impl<'a> Lab<'a> {
             ..EngineSettings::default()
         };
         let module = compiled(served)?;
+        module.require(Abi::Agent)?;
         let counting = if served.fuel {
             Arc::clone(&module)
         } else {
@@ -193,8 +195,8 @@ pub(super) struct Timed {
 pub(super) fn timed(agent: &Agent, case: &BenchCase) -> Result<Timed, Box<Fault>> {
     let started = Instant::now();
     let mut handled = black_box(agent.handle(&case.event));
-    let guest = handled.cost.map_or(Duration::ZERO, |cost| cost.time);
-    let queue = handled.waited;
+    let cost = handled.cost.unwrap_or_default();
+    let (guest, queue) = (cost.time, cost.waited);
     let fault = handled.fault.take();
     // The response is the caller's to drop, so that is part of a call.
     drop(handled);

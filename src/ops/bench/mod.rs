@@ -348,10 +348,7 @@ impl Bench<'_> {
         let mut agents = BTreeMap::new();
         for &size in &self.settings.pool_sizes {
             let agent = lab.agent(size);
-            agent
-                .pool()
-                .fill()
-                .map_err(|fault| Stop::fault("filling the pool", None, *fault))?;
+            agent.pool().fill(size)?;
             agents.insert(size, agent);
         }
         let loads = self.loads();

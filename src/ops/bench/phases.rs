@@ -97,10 +97,7 @@ fn calls(lab: &Lab<'_>, case: &BenchCase) -> Result<(Spread, Spread), Stop> {
     repeated(|| {
         let agent = lab.agent(1);
         // The instance is made by now, and has not been called.
-        agent
-            .pool()
-            .fill()
-            .map_err(|fault| Stop::fault("making first calls", None, *fault))?;
+        agent.pool().fill(1)?;
         let first = call(&agent)?;
         call(&agent)?;
         Ok([first, call(&agent)?])

@@ -33,7 +33,11 @@ pub(super) fn write(report: &BenchReport, out: &mut dyn Write) -> io::Result<()>
     if let Some(memory) = &report.memory {
         lines.line(("memory", ""), "initial_bytes", memory.initial_bytes)?;
         lines.line(("memory", ""), "peak_bytes", memory.peak_bytes)?;
-        lines.line(("memory", ""), "bytes_per_call", memory.growth.bytes_per_call)?;
+        lines.line(
+            ("memory", ""),
+            "bytes_per_call",
+            memory.growth.bytes_per_call,
+        )?;
     }
     for point in &report.loads {
         let rate = point
@@ -49,7 +53,11 @@ pub(super) fn write(report: &BenchReport, out: &mut dyn Write) -> io::Result<()>
         lines.latency(("load", &name), "queue", point.queue.as_ref())?;
         lines.latency(("load", &name), "guest", point.guest.as_ref())?;
         if let Some(process) = point.process {
-            lines.line(("load", &name), "cpu_us_per_event", process.cpu_us_per_event)?;
+            lines.line(
+                ("load", &name),
+                "cpu_us_per_event",
+                process.cpu_us_per_event,
+            )?;
             lines.line(("load", &name), "resident_bytes", process.resident_bytes)?;
         }
     }

@@ -168,7 +168,9 @@ fn calls(report: &BenchReport, width: Width) -> Option<Sheet> {
         .into_iter()
         .filter_map(|(is_shown, heading)| is_shown.then_some(heading))
         .collect();
-    let words = headings.iter().position(|heading| heading.contains([',', 'p']));
+    let words = headings
+        .iter()
+        .position(|heading| heading.contains([',', 'p']));
     Some(Sheet {
         title: CALLS,
         figures: (words.unwrap_or(headings.len())..headings.len()).collect(),
@@ -240,7 +242,8 @@ impl Columns {
                 .map_or_else(String::new, |latency| time(latency.at(0.99)))
         };
         let response = &point.response;
-        let process = |show: &dyn Fn(ProcessUse) -> String| point.process.map_or_else(String::new, show);
+        let process =
+            |show: &dyn Fn(ProcessUse) -> String| point.process.map_or_else(String::new, show);
         [
             (self.has_pool, point.pool_size.to_string()),
             (true, point.concurrency.to_string()),
@@ -258,7 +261,10 @@ impl Columns {
                 self.has_process,
                 process(&|used| time(Duration::from_secs_f64(used.cpu_us_per_event / 1e6))),
             ),
-            (self.has_process, process(&|used| bytes(used.resident_bytes))),
+            (
+                self.has_process,
+                process(&|used| bytes(used.resident_bytes)),
+            ),
         ]
         .into_iter()
         .filter_map(|(is_shown, cell)| is_shown.then_some(cell))
