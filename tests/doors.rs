@@ -49,7 +49,7 @@ const CLOSED: [(&[&str], &[&str]); 9] = [
         ],
     ),
     (
-        &["agent.rs", "plugin.rs"],
+        &["agent.rs", "plugin.rs", "smoke.rs"],
         &[
             "wasmtime",
             "clap",
