@@ -16,7 +16,7 @@ use crate::fault::{Fault, FaultCode};
 use crate::module::Module;
 use crate::pool::{Pool, PoolSettings};
 use crate::response::AgentResponse;
-use crate::runner::{Cost, Instance, RawAnswer, on_guest_thread};
+use crate::runner::{Cost, Instance, RawAnswer};
 
 /// How an agent answers.
 #[derive(Debug, Clone, Default)]
@@ -69,11 +69,7 @@ impl Agent {
     /// # Errors
     /// [`Error::Start`] with what the start did wrong.
     pub fn start(&self) -> Result<(), Error> {
-        let started =
-            on_guest_thread(|| self.pool.lease().map(drop)).map_err(|source| Error::Host {
-                what: "cannot start a thread",
-                source: source.into(),
-            })?;
+        let started = self.pool.lease().map(drop);
         started.map_err(|fault| Error::Start {
             path: self.pool.module().path.clone(),
             fault,
@@ -86,11 +82,7 @@ impl Agent {
     /// # Errors
     /// [`Error::Start`] with what a start did wrong.
     pub fn fill(&self) -> Result<(), Error> {
-        let filled = on_guest_thread(|| self.pool.fill()).map_err(|source| Error::Host {
-            what: "cannot start a thread",
-            source: source.into(),
-        })?;
-        filled.map_err(|fault| Error::Start {
+        self.pool.fill().map_err(|fault| Error::Start {
             path: self.pool.module().path.clone(),
             fault,
         })
@@ -128,8 +120,6 @@ impl Agent {
     }
 
     /// Answers one event. Waits for an instance, never fails, never panics.
-    ///
-    /// Must run on a [`guest_thread`](crate::runner::guest_thread).
     #[must_use]
     pub fn handle(&self, event: &Event) -> Handled {
         if !self.handles(event.kind()) {

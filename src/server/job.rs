@@ -35,7 +35,7 @@ impl Job {
         self.queued
     }
 
-    /// Calls the guest and answers. Must run on a guest thread.
+    /// Calls the guest and answers.
     pub(crate) fn run(mut self) {
         let shared = Arc::clone(self.connection.shared());
         if !self.connection.is_awaited(self.ticket) {

@@ -34,7 +34,6 @@ use tokio::sync::watch;
 use crate::agent::{Agent, Handled};
 use crate::event::{Event, EventKind};
 use crate::fault::printable;
-use crate::runner::guest_thread;
 use connection::Connection;
 use context::ContextCache;
 use notices::Notices;
@@ -272,7 +271,8 @@ impl Threads {
     fn start(shared: &Arc<Shared>, count: usize) -> std::io::Result<Self> {
         let start = |index| {
             let shared = Arc::clone(shared);
-            guest_thread(&format!("guest-{index}")).spawn(move || job::work(&shared))
+            let thread = std::thread::Builder::new().name(format!("guest-{index}"));
+            thread.spawn(move || job::work(&shared))
         };
         let threads: std::io::Result<Vec<_>> = (0..count).map(start).collect();
         if threads.is_err() {
