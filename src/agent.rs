@@ -3,8 +3,11 @@
 //! Every command and every transport answers through [`Agent::handle`], so the
 //! desk and production cannot differ.
 
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use crate::abi::agent::{HeaderNames, write_input};
 use crate::abi::answer::{AnswerPolicy, CheckedAnswer, check_answer};
@@ -14,9 +17,9 @@ use crate::error::Error;
 use crate::event::{Event, EventKind};
 use crate::fault::{Fault, FaultCode};
 use crate::module::Module;
-use crate::pool::{Pool, PoolSettings};
+use crate::pool::{Lease, Pool, PoolSettings};
 use crate::response::AgentResponse;
-use crate::runner::{Cost, Instance, RawAnswer};
+use crate::runner::{Cost, Instance, RawAnswer, drive};
 
 /// How an agent answers.
 #[derive(Debug, Clone, Default)]
@@ -125,20 +128,42 @@ impl Agent {
         if !self.handles(event.kind()) {
             return self.pass();
         }
-        let called = catch_unwind(AssertUnwindSafe(|| {
-            self.pool.lease().map_or_else(
-                |fault| (Err(*fault), None),
-                |mut lease| {
-                    let (result, cost) = call_event(
-                        &mut lease,
-                        event,
-                        self.settings.header_names,
-                        &self.settings.answer_policy,
-                    );
+        drive(self.handle_on(async { self.pool.lease() }, event))
+    }
+
+    /// Answers one event that the module has a handler for, if an instance is
+    /// to be had without waiting. The future gives way while the guest
+    /// computes, see [`SLICE`](crate::runner::SLICE), and never panics.
+    pub fn try_handle<'a>(
+        &'a self,
+        event: &'a Event,
+    ) -> Option<impl Future<Output = Handled> + Send + use<'a>> {
+        let lease = self.pool.try_lease()?;
+        Some(self.handle_on(lease, event))
+    }
+
+    async fn handle_on<'a>(
+        &'a self,
+        lease: impl Future<Output = Result<Lease<'a>, Box<Fault>>> + Send,
+        event: &Event,
+    ) -> Handled {
+        let mut call = pin!(async {
+            match lease.await {
+                Err(fault) => (Err(*fault), None),
+                Ok(mut lease) => {
+                    let (names, policy) =
+                        (self.settings.header_names, &self.settings.answer_policy);
+                    let (result, cost) = call_event_async(&mut lease, event, names, policy).await;
                     (result, Some(cost))
-                },
-            )
-        }));
+                }
+            }
+        });
+        // A panic leaves the instance in mid-call, which ends it.
+        let called = poll_fn(|context| {
+            catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context)))
+                .map_or_else(|panic| Poll::Ready(Err(panic)), |polled| polled.map(Ok))
+        })
+        .await;
         match called {
             Ok((Ok(Some(answer)), cost)) => self.decided(
                 Ok(Answer::Given(Box::new(answer.response))),
@@ -186,7 +211,17 @@ pub fn call_event(
     names: HeaderNames,
     policy: &AnswerPolicy,
 ) -> (Result<Option<CheckedAnswer>, Fault>, Cost) {
-    let called = instance.call(event.kind() as usize, |out| write_input(event, names, out));
+    drive(call_event_async(instance, event, names, policy))
+}
+
+async fn call_event_async(
+    instance: &mut Instance,
+    event: &Event,
+    names: HeaderNames,
+    policy: &AnswerPolicy,
+) -> (Result<Option<CheckedAnswer>, Fault>, Cost) {
+    let write = |out: &mut Vec<u8>| write_input(event, names, out);
+    let called = instance.call_async(event.kind() as usize, write).await;
     let result = called.result.and_then(|answer| match answer {
         RawAnswer::Empty => Ok(None),
         RawAnswer::Bytes(bytes) => {

@@ -4,6 +4,7 @@
 //! bounded time. Invariant: an instance that is poisoned, worn out or not to
 //! be shared never comes back; the next lease makes a new one.
 
+use std::future::Future;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use crate::limits::{
     DEFAULT_POOL_SIZE, DEFAULT_QUEUE_WAIT, Isolation, Limits, RECYCLE_MEMORY_PERCENT,
 };
 use crate::module::Module;
-use crate::runner::Instance;
+use crate::runner::{Instance, drive};
 
 /// How instances are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,19 +117,44 @@ impl Pool {
         if state.leased >= self.settings.size {
             state = self.wait_for_turn(state)?;
         }
+        drive(self.lend(state))
+    }
+
+    /// Borrows an instance for one call if there is one to be had without
+    /// waiting for other calls. What is still to be made is made by the future.
+    pub fn try_lease(
+        &self,
+    ) -> Option<impl Future<Output = Result<Lease<'_>, Box<Fault>>> + Send + use<'_>> {
+        let state = self.lock();
+        (state.leased < self.settings.size).then(|| self.lend(state))
+    }
+
+    /// Whether a lease would be had without waiting, now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.lock().leased < self.settings.size
+    }
+
+    /// Takes a free place.
+    fn lend(
+        &self,
+        mut state: MutexGuard<'_, State>,
+    ) -> impl Future<Output = Result<Lease<'_>, Box<Fault>>> + Send + use<'_> {
         state.leased += 1;
-        let idle = state.idle.pop();
-        drop(state);
-        // From here on dropping the turn gives the place back, come what may.
+        // From here on dropping the lease gives the place back, come what may.
         let mut lease = Lease {
             pool: self,
-            instance: idle,
+            instance: state.idle.pop(),
         };
-        if lease.instance.is_none() {
-            lease.instance = Some(Box::new(Instance::new(&self.module, self.settings.limits)?));
-            self.lock().counts.created += 1;
+        drop(state);
+        async move {
+            if lease.instance.is_none() {
+                let made = Instance::new_async(&self.module, self.settings.limits).await?;
+                lease.instance = Some(Box::new(made));
+                self.lock().counts.created += 1;
+            }
+            Ok(lease)
         }
-        Ok(lease)
     }
 
     /// Makes every instance there may be.

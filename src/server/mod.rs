@@ -1,11 +1,13 @@
 //! `serve`: the agent behind a proxy.
 //!
 //! In: a bound listener and an agent. Out: exactly one answer to every message
-//! that wants one. Guests run on threads of their own, so that a runaway one
-//! stalls neither pings nor other connections; everything else runs on tokio.
+//! that wants one. Guests are called where their event was read; a call that
+//! computes on goes on on a thread of its own, so that a runaway stalls neither
+//! pings nor other connections. All else runs on tokio.
 //!
 //! ```text
-//! peer -> receive -> queue -> job (guest thread) -> connection -> peer
+//! peer -> receive -> job ---------------------------> connection -> peer
+//!                     `-> queue -> job (guest thread) --^
 //! ```
 
 mod accept;

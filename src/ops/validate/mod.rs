@@ -2,7 +2,8 @@
 //!
 //! In: paths and settings. Out: a [`ValidateReport`] with a row for each check.
 //! The static rows are the verdict that `load` refuses modules by; the live
-//! ones come from calling the module, always under the limits. A file that cannot be read is one row, and the others go on.
+//! ones come from calling the module, always under the limits.
+//! A file that cannot be read is one row, and the others go on.
 
 mod answers;
 mod calls;
