@@ -241,10 +241,6 @@ impl Instance {
         }
     }
 
-    #[expect(
-        clippy::type_complexity,
-        reason = "the parts of one Instance, taken apart at once"
-    )]
     async fn instantiate(
         module: &Module,
         store: &mut Store<HostState>,
