@@ -3,21 +3,18 @@
 //! Every command and every transport answers through [`Agent::handle`], so the
 //! desk and production cannot differ.
 
-use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::future::Future;
 use std::sync::Arc;
-use std::task::Poll;
 
 use crate::abi::agent::{HeaderNames, write_input};
 use crate::abi::answer::{AnswerPolicy, CheckedAnswer, check_answer};
-use crate::abi::handler_name;
+use crate::abi::{Abi, handler_name};
 use crate::decision::{Answer, FailurePolicy, decide};
 use crate::error::Error;
 use crate::event::{Event, EventKind};
 use crate::fault::{Fault, FaultCode};
 use crate::module::Module;
-use crate::pool::{Lease, Pool, PoolSettings};
+use crate::pool::{Lease, Pool, PoolSettings, caught};
 use crate::response::AgentResponse;
 use crate::runner::{Cost, Instance, RawAnswer, drive};
 
@@ -70,25 +67,21 @@ impl Agent {
     /// before the first event rather than at it.
     ///
     /// # Errors
-    /// [`Error::Start`] with what the start did wrong.
+    /// [`Error::WrongAbi`] for a module of another ABI, [`Error::Start`] with
+    /// what the start did wrong.
     pub fn start(&self) -> Result<(), Error> {
-        let started = self.pool.lease().map(drop);
-        started.map_err(|fault| Error::Start {
-            path: self.pool.module().path.clone(),
-            fault,
-        })
+        self.pool.module().require(Abi::Agent)?;
+        self.pool.fill(1)
     }
 
     /// Makes all instances that the pool may have, so that no event waits for
     /// one to be made.
     ///
     /// # Errors
-    /// [`Error::Start`] with what a start did wrong.
+    /// Those of [`Agent::start`].
     pub fn fill(&self) -> Result<(), Error> {
-        self.pool.fill().map_err(|fault| Error::Start {
-            path: self.pool.module().path.clone(),
-            fault,
-        })
+        self.pool.module().require(Abi::Agent)?;
+        self.pool.fill(self.settings.pool.size)
     }
 
     /// Whether the module has a handler for events of this kind.
@@ -125,6 +118,10 @@ impl Agent {
     /// Answers one event. Waits for an instance, never fails, never panics.
     #[must_use]
     pub fn handle(&self, event: &Event) -> Handled {
+        // Its handlers are absent, which must not pass for an allow.
+        if let Err(error) = self.pool.module().require(Abi::Agent) {
+            return self.refuse(Fault::new(FaultCode::Internal, error.to_string()));
+        }
         if !self.handles(event.kind()) {
             return self.pass();
         }
@@ -147,39 +144,25 @@ impl Agent {
         lease: impl Future<Output = Result<Lease<'a>, Box<Fault>>> + Send,
         event: &Event,
     ) -> Handled {
-        let mut call = pin!(async {
+        let called = caught(async {
             match lease.await {
                 Err(fault) => (Err(*fault), None),
                 Ok(mut lease) => {
-                    let (names, policy) =
-                        (self.settings.header_names, &self.settings.answer_policy);
+                    let names = self.settings.header_names;
+                    let policy = &self.settings.answer_policy;
                     let (result, cost) = call_event_async(&mut lease, event, names, policy).await;
                     (result, Some(cost))
                 }
             }
         });
-        // A panic leaves the instance in mid-call, which ends it.
-        let called = poll_fn(|context| {
-            catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context)))
-                .map_or_else(|panic| Poll::Ready(Err(panic)), |polled| polled.map(Ok))
-        })
-        .await;
-        match called {
-            Ok((Ok(Some(answer)), cost)) => self.decided(
-                Ok(Answer::Given(Box::new(answer.response))),
-                cost,
-                answer.unknown_keys,
-            ),
-            Ok((Ok(None), cost)) => self.decided(Ok(Answer::Empty), cost, Vec::new()),
-            Ok((Err(fault), cost)) => self.decided(Err(fault), cost, Vec::new()),
-            Err(_panic) => self.decided(
-                Err(Fault::new(
-                    FaultCode::Internal,
-                    "a defect of this program; please report it",
-                )),
-                None,
-                Vec::new(),
-            ),
+        let (result, cost) = called.await;
+        match result {
+            Ok(Some(answer)) => {
+                let response = Answer::Given(Box::new(answer.response));
+                self.decided(Ok(response), cost, answer.unknown_keys)
+            }
+            Ok(None) => self.decided(Ok(Answer::Empty), cost, Vec::new()),
+            Err(fault) => self.decided(Err(fault), cost, Vec::new()),
         }
     }
 

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::abi::Abi;
 use crate::contract::Check;
 use crate::fault::Fault;
 
@@ -44,6 +45,18 @@ pub enum Error {
         path: PathBuf,
         /// The failed checks.
         problems: Vec<Check>,
+    },
+    /// A module of the other ABI.
+    #[error("{}: expected {} (the {} ABI), found {} (the {} ABI), since it exports {handlers}; {}", path.display(), wanted.describe(), wanted.name(), found.describe(), found.name(), found.way_out())]
+    WrongAbi {
+        /// The module.
+        path: PathBuf,
+        /// The handlers it exports.
+        handlers: String,
+        /// The ABI it is called by.
+        found: Abi,
+        /// The ABI that was asked for.
+        wanted: Abi,
     },
     /// A module that compiles and cannot be instantiated.
     #[error("{}: cannot make an instance: {fault}", path.display())]

@@ -4,17 +4,21 @@
 //! bounded time. Invariant: an instance that is poisoned, worn out or not to
 //! be shared never comes back; the next lease makes a new one.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use crate::error::Error;
 use crate::fault::{Fault, FaultCode};
 use crate::limits::{
     DEFAULT_POOL_SIZE, DEFAULT_QUEUE_WAIT, Isolation, Limits, RECYCLE_MEMORY_PERCENT,
 };
 use crate::module::Module;
-use crate::runner::{Instance, drive};
+use crate::runner::{Cost, Instance, drive};
 
 /// How instances are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,16 +161,39 @@ impl Pool {
         }
     }
 
-    /// Makes every instance there may be.
+    /// Leases an instance for `call`, and hands back what came of it; no cost
+    /// where no instance was to be had. A panic in it is a fault of ours, and
+    /// goes no further.
+    pub fn call<T>(
+        &self,
+        call: impl FnOnce(&mut Instance) -> (Result<T, Fault>, Cost),
+    ) -> (Result<T, Fault>, Option<Cost>) {
+        drive(caught(async {
+            match self.lease() {
+                Ok(mut lease) => {
+                    let (result, cost) = call(&mut lease);
+                    (result, Some(cost))
+                }
+                Err(fault) => (Err(*fault), None),
+            }
+        }))
+    }
+
+    /// Makes the first `instances` of those there may be, so that a module
+    /// whose start fails is refused before the first call rather than at it.
     ///
     /// # Errors
-    /// The fault of the first that could not be made.
-    pub fn fill(&self) -> Result<(), Box<Fault>> {
+    /// [`Error::Start`] with what a start did wrong.
+    pub fn fill(&self, instances: usize) -> Result<(), Error> {
         // All held at once, or the same one would be lent again and again.
-        (0..self.settings.size)
+        let filled = (0..instances.min(self.settings.size))
             .map(|_| self.lease())
             .collect::<Result<Vec<_>, _>>()
-            .map(drop)
+            .map(drop);
+        filled.map_err(|fault| Error::Start {
+            path: self.module.path.clone(),
+            fault,
+        })
     }
 
     fn wait_for_turn<'a>(
@@ -256,6 +283,21 @@ impl Pool {
             Fate::Kept
         }
     }
+}
+
+/// A call in which a panic is a fault of ours and goes no further. It leaves
+/// the instance in mid-call, which ends it.
+pub(crate) async fn caught<T>(
+    call: impl Future<Output = (Result<T, Fault>, Option<Cost>)>,
+) -> (Result<T, Fault>, Option<Cost>) {
+    let mut call = pin!(call);
+    poll_fn(|context| {
+        catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context))).unwrap_or_else(|_panic| {
+            let what = "a defect of this program; please report it";
+            Poll::Ready((Err(Fault::new(FaultCode::Internal, what)), None))
+        })
+    })
+    .await
 }
 
 enum Fate {

@@ -50,7 +50,12 @@ pub(crate) fn of_error(error: &anyhow::Error) -> u8 {
         return UNSERVED;
     }
     match error.downcast_ref::<Error>() {
-        Some(Error::Refused { .. } | Error::Start { .. } | Error::CompileTime { .. }) => FAILED,
+        Some(
+            Error::Refused { .. }
+            | Error::WrongAbi { .. }
+            | Error::Start { .. }
+            | Error::CompileTime { .. },
+        ) => FAILED,
         Some(Error::Usage(_)) => USAGE,
         Some(Error::NothingChecked(_)) => NOTHING_CHECKED,
         Some(

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use wasm_agent_kit::abi::Abi;
 use wasm_agent_kit::agent::Agent;
 use wasm_agent_kit::engine::{Engine, EngineSettings};
 use wasm_agent_kit::error::Error;
@@ -185,7 +186,11 @@ fn io_threads() -> usize {
 
 /// Loads the module and makes all its instances.
 fn start(args: &ServeArgs) -> Result<Arc<Agent>, Error> {
-    let limits = args.guest.limits();
+    if args.guest.is_for(Abi::Hook) {
+        let why = Abi::Hook.way_out();
+        return Err(Error::Usage(format!("--abi hook: {why}")));
+    }
+    let limits = args.guest.limits(Abi::Agent);
     let engine = Engine::new(EngineSettings {
         fuel: limits.fuel.is_some(),
         ..EngineSettings::default()
@@ -313,7 +318,7 @@ impl ServeArgs {
 
     fn settings(&self) -> ServeSettings {
         let peers = &self.peers;
-        let timeout = self.guest.limits().timeout;
+        let timeout = self.guest.limits(Abi::Agent).timeout;
         ServeSettings {
             agent_id: self.agent_id.clone(),
             quirks: self.proxy_quirks,
