@@ -31,6 +31,7 @@
 //! | [`decision`] | fail-open and fail-closed | anything but answers and faults |
 //! | [`agent`] | the path from event to response | files, terminals |
 //! | [`plugin`] | the path from hook context to result | files, terminals |
+//! | [`smoke`] | one call of each handler before a module answers for anybody | files, terminals |
 //! | [`proxy`] | what released proxies make of answers | guests |
 //! | [`fixture`], [`report`] | hand-written input; results before formatting | wasmtime, terminals |
 //! | [`ops`] | one operation for each command | printing, argument parsing |
@@ -84,3 +85,4 @@ pub mod report;
 pub mod response;
 pub mod runner;
 pub mod server;
+pub mod smoke;

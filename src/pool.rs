@@ -8,6 +8,7 @@ use std::future::{Future, poll_fn};
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -55,14 +56,41 @@ pub struct PoolCounts {
     pub dropped_memory: u64,
     /// Dropped because the isolation asks for it.
     pub dropped_isolation: u64,
+    /// Dropped with their pool, which another has followed.
+    pub dropped_replaced: u64,
     /// Leases refused because none came free in time.
     pub refused: u64,
+}
+
+/// The counts themselves, shared by pools that follow each other.
+#[derive(Default)]
+struct Counters {
+    created: AtomicU64,
+    faulted: AtomicU64,
+    memory: AtomicU64,
+    isolation: AtomicU64,
+    replaced: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// What the instances do right now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PoolUse {
+    /// Instances that may exist.
+    pub size: usize,
+    /// Lent out.
+    pub in_use: usize,
+    /// Made, and lent to nobody.
+    pub idle: usize,
+    /// Callers that wait for one.
+    pub waiting: usize,
 }
 
 /// A module's instances.
 pub struct Pool {
     module: Arc<Module>,
     settings: PoolSettings,
+    counters: Arc<Counters>,
     state: Mutex<State>,
     freed: Condvar,
 }
@@ -78,7 +106,6 @@ struct State {
     leased: usize,
     /// Callers asleep until a lease ends.
     waiting: usize,
-    counts: PoolCounts,
 }
 
 impl Pool {
@@ -88,9 +115,18 @@ impl Pool {
         Self {
             module,
             settings,
+            counters: Arc::default(),
             state: Mutex::default(),
             freed: Condvar::new(),
         }
+    }
+
+    /// An empty pool that takes this one's place and counts on where it is.
+    #[must_use]
+    pub fn followed_by(&self, module: Arc<Module>, settings: PoolSettings) -> Self {
+        let mut pool = Self::new(module, settings);
+        pool.counters = Arc::clone(&self.counters);
+        pool
     }
 
     /// The module whose instances these are.
@@ -108,7 +144,27 @@ impl Pool {
     /// What became of the instances so far.
     #[must_use]
     pub fn counts(&self) -> PoolCounts {
-        self.lock().counts
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        PoolCounts {
+            created: read(&self.counters.created),
+            dropped_faulted: read(&self.counters.faulted),
+            dropped_memory: read(&self.counters.memory),
+            dropped_isolation: read(&self.counters.isolation),
+            dropped_replaced: read(&self.counters.replaced),
+            refused: read(&self.counters.refused),
+        }
+    }
+
+    /// What the instances do right now.
+    #[must_use]
+    pub fn usage(&self) -> PoolUse {
+        let state = self.lock();
+        PoolUse {
+            size: self.settings.size,
+            in_use: state.leased,
+            idle: state.idle.len(),
+            waiting: state.waiting,
+        }
     }
 
     /// Borrows an instance for one call, waiting for its turn.
@@ -155,7 +211,7 @@ impl Pool {
             if lease.instance.is_none() {
                 let made = Instance::new_async(&self.module, self.settings.limits).await?;
                 lease.instance = Some(Box::new(made));
-                self.lock().counts.created += 1;
+                self.counters.created.fetch_add(1, Ordering::Relaxed);
             }
             Ok(lease)
         }
@@ -207,7 +263,7 @@ impl Pool {
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                state.counts.refused += 1;
+                self.counters.refused.fetch_add(1, Ordering::Relaxed);
                 return Err(Box::new(Fault::new(
                     FaultCode::Overload,
                     format!(
@@ -240,12 +296,12 @@ impl Pool {
         };
         let mut state = self.lock();
         state.leased -= 1;
-        let counts = &mut state.counts;
+        let counters = &self.counters;
         let dropped = match fate {
             Fate::Kept => None,
-            Fate::Faulted => Some(&mut counts.dropped_faulted),
-            Fate::MemoryFull => Some(&mut counts.dropped_memory),
-            Fate::Isolated => Some(&mut counts.dropped_isolation),
+            Fate::Faulted => Some(&counters.faulted),
+            Fate::MemoryFull => Some(&counters.memory),
+            Fate::Isolated => Some(&counters.isolation),
         };
         let gone = match dropped {
             None => {
@@ -253,7 +309,7 @@ impl Pool {
                 None
             }
             Some(count) => {
-                *count += u64::from(instance.is_some());
+                count.fetch_add(u64::from(instance.is_some()), Ordering::Relaxed);
                 instance
             }
         };
@@ -282,6 +338,13 @@ impl Pool {
         } else {
             Fate::Kept
         }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let idle = self.lock().idle.len() as u64;
+        self.counters.replaced.fetch_add(idle, Ordering::Relaxed);
     }
 }
 
