@@ -161,7 +161,9 @@ impl Agent {
                 Ok(mut lease) => {
                     let names = self.settings.header_names;
                     let policy = &self.settings.answer_policy;
-                    let (result, cost) = call_event_async(&mut lease, event, names, policy).await;
+                    let (result, mut cost) =
+                        call_event_async(&mut lease, event, names, policy).await;
+                    cost.waited = lease.waited();
                     (result, Some(cost))
                 }
             }

@@ -174,10 +174,13 @@ impl Pool {
     /// start did wrong.
     pub fn lease(&self) -> Result<Lease<'_>, Box<Fault>> {
         let mut state = self.lock();
+        let mut waited = Duration::ZERO;
         if state.leased >= self.settings.size {
+            let asked = Instant::now();
             state = self.wait_for_turn(state)?;
+            waited = asked.elapsed();
         }
-        drive(self.lend(state))
+        drive(self.lend(state, waited))
     }
 
     /// Borrows an instance for one call if there is one to be had without
@@ -186,7 +189,7 @@ impl Pool {
         &self,
     ) -> Option<impl Future<Output = Result<Lease<'_>, Box<Fault>>> + Send + use<'_>> {
         let state = self.lock();
-        (state.leased < self.settings.size).then(|| self.lend(state))
+        (state.leased < self.settings.size).then(|| self.lend(state, Duration::ZERO))
     }
 
     /// Whether a lease would be had without waiting, now.
@@ -199,12 +202,14 @@ impl Pool {
     fn lend(
         &self,
         mut state: MutexGuard<'_, State>,
+        waited: Duration,
     ) -> impl Future<Output = Result<Lease<'_>, Box<Fault>>> + Send + use<'_> {
         state.leased += 1;
         // From here on dropping the lease gives the place back, come what may.
         let mut lease = Lease {
             pool: self,
             instance: state.idle.pop(),
+            waited,
         };
         drop(state);
         async move {
@@ -227,7 +232,8 @@ impl Pool {
         drive(caught(async {
             match self.lease() {
                 Ok(mut lease) => {
-                    let (result, cost) = call(&mut lease);
+                    let (result, mut cost) = call(&mut lease);
+                    cost.waited = lease.waited();
                     (result, Some(cost))
                 }
                 Err(fault) => (Err(*fault), None),
@@ -375,6 +381,15 @@ pub struct Lease<'a> {
     pool: &'a Pool,
     /// None only while it is being made.
     instance: Option<Box<Instance>>,
+    waited: Duration,
+}
+
+impl Lease<'_> {
+    /// How long the caller waited for its turn; nothing where a place was free.
+    #[must_use]
+    pub const fn waited(&self) -> Duration {
+        self.waited
+    }
 }
 
 impl Deref for Lease<'_> {
