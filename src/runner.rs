@@ -24,6 +24,7 @@ use wasmtime::{Memory, Store, Trap, TypedFunc, UpdateDeadline, WasmBacktrace};
 use crate::fault::{Fault, FaultCode, Frame, printable};
 use crate::limits::{Limits, MAX_GROWS_PER_CALL, MAX_TABLE_ELEMENTS, MAX_TABLES};
 use crate::module::Module;
+use crate::wasi::{self, Ended};
 
 /// How long a guest computes before its call gives way, at the next tick of
 /// the engine's clock: as a rule 0.5 to 1.5 ms, and longer only in one bulk
@@ -41,6 +42,10 @@ pub(crate) fn drive<T>(call: impl Future<Output = T>) -> T {
         }
     }
 }
+
+/// A module without a standard error may export this global: the address of
+/// text, ended by a NUL, that is empty until the guest says why it panics.
+pub const PANIC_MESSAGE: &str = "panic_message";
 
 /// What one call cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -84,12 +89,16 @@ pub(crate) struct HostState {
     /// Fuel for each call; none where the engine counts none.
     fuel: Option<u64>,
     timeout: Duration,
-    deadline: Instant,
+    /// When the call has to be over; a guest's sleeps bring it nearer.
+    pub(crate) deadline: Instant,
     /// When the call gives way.
     slice_ends: Instant,
+    pub(crate) wasi: wasi::Context,
     grows: u32,
     /// A growth was refused since the call began.
     refused_growth: bool,
+    /// Where the guest keeps what it says as it panics.
+    panic_message: Option<u32>,
 }
 
 impl wasmtime::ResourceLimiter for HostState {
@@ -206,8 +215,10 @@ impl Instance {
             timeout: limits.timeout,
             deadline: Instant::now(),
             slice_ends: Instant::now(),
+            wasi: wasi::Context::new(limits.wasi, Arc::clone(&module.notices)),
             grows: 0,
             refused_growth: false,
+            panic_message: None,
         };
         let mut store = Store::new(module.engine.wasm(), state);
         store.limiter(|state| state);
@@ -230,6 +241,7 @@ impl Instance {
             Ok(()) => Self::instantiate(module, &mut store).await,
             Err(error) => Err(error),
         };
+        store.data_mut().wasi.output.end_call();
         match made {
             Ok((memory, alloc, dealloc, handlers)) => Ok(Self {
                 store,
@@ -259,7 +271,11 @@ impl Instance {
         Vec<Option<TypedFunc<(i32, i32), i64>>>,
     )> {
         let instance = module.pre.instantiate_async(&mut *store).await?;
-        if let Ok(initialize) = instance.get_typed_func::<(), ()>(&mut *store, "_initialize") {
+        let message = instance.get_global(&mut *store, PANIC_MESSAGE);
+        let message = message.and_then(|global| global.get(&mut *store).i32());
+        store.data_mut().panic_message = message.map(i32::cast_unsigned);
+        if module.facts.export("_initialize").is_some() {
+            let initialize = instance.get_typed_func::<(), ()>(&mut *store, "_initialize")?;
             initialize.call_async(&mut *store, ()).await?;
         }
         let memory = instance
@@ -310,6 +326,7 @@ impl Instance {
             Ok(()) => self.run(handler).await,
             Err(error) => Err(self.fault(&error, "before the call")),
         };
+        self.store.data_mut().wasi.output.end_call();
         let time = started.elapsed();
         drop(running);
         let memory_after = self.memory.data_size(&self.store);
@@ -480,6 +497,7 @@ fn arm(store: &mut Store<HostState>, now: Instant) -> wasmtime::Result<()> {
     state.refused_growth = false;
     state.deadline = now + state.timeout;
     state.slice_ends = now + SLICE;
+    state.wasi.begin_call();
     let fuel = state.fuel;
     store.set_epoch_deadline(1);
     fuel.map_or(Ok(()), |fuel| store.set_fuel(fuel))
@@ -524,6 +542,8 @@ fn fault_of(
                 abort.column
             ),
         )
+    } else if let Some(ended) = error.downcast_ref::<Ended>() {
+        ended.fault(stage)
     } else if let Some(trap) = error.downcast_ref::<Trap>() {
         trap_fault(*trap, state, stage)
     } else if state.refused_growth {
@@ -537,10 +557,29 @@ fn fault_of(
     } else {
         Fault::new(FaultCode::Internal, format!("{stage}: {error:#}"))
     };
+    if matches!(fault.code, FaultCode::Trap(_)) {
+        let mut words = state.wasi.output.last_words();
+        if words.is_empty() {
+            words = panic_words(memory.map(|memory| memory.data(store)), state);
+        }
+        fault.say(words);
+    }
     if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
         fault.backtrace = backtrace.frames().iter().map(frame).collect();
     }
     fault
+}
+
+/// What the guest left in its [`PANIC_MESSAGE`].
+fn panic_words(memory: Option<&[u8]>, state: &HostState) -> Vec<String> {
+    const MAX_BYTES: usize = 1024;
+    let start = state.panic_message.and_then(|at| usize::try_from(at).ok());
+    let text = memory
+        .zip(start)
+        .and_then(|(memory, start)| memory.get(start..))
+        .unwrap_or_default();
+    let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+    wasi::words(&text[..text.len().min(MAX_BYTES)])
 }
 
 fn trap_fault(trap: Trap, state: &HostState, stage: &str) -> Fault {
