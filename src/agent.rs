@@ -3,20 +3,20 @@
 //! Every command and every transport answers through [`Agent::handle`], so the
 //! desk and production cannot differ.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::future::Future;
 use std::sync::Arc;
 
 use crate::abi::agent::{HeaderNames, write_input};
 use crate::abi::answer::{AnswerPolicy, CheckedAnswer, check_answer};
-use crate::abi::handler_name;
+use crate::abi::{Abi, handler_name};
 use crate::decision::{Answer, FailurePolicy, decide};
 use crate::error::Error;
 use crate::event::{Event, EventKind};
 use crate::fault::{Fault, FaultCode};
 use crate::module::Module;
-use crate::pool::{Pool, PoolSettings};
+use crate::pool::{Lease, Pool, PoolSettings, caught};
 use crate::response::AgentResponse;
-use crate::runner::{Cost, Instance, RawAnswer, on_guest_thread};
+use crate::runner::{Cost, Instance, RawAnswer, drive};
 
 /// How an agent answers.
 #[derive(Debug, Clone, Default)]
@@ -63,37 +63,36 @@ impl Agent {
         }
     }
 
+    /// An agent in this one's place, with a pool that counts on where this
+    /// one's is.
+    #[must_use]
+    pub fn followed_by(&self, module: Arc<Module>, settings: AgentSettings) -> Self {
+        Self {
+            has_handler: EventKind::ALL.map(|kind| module.has_handler(handler_name(kind))),
+            pool: self.pool.followed_by(module, settings.pool),
+            settings,
+        }
+    }
+
     /// Makes the first instance, so that a module whose start fails is refused
     /// before the first event rather than at it.
     ///
     /// # Errors
-    /// [`Error::Start`] with what the start did wrong.
+    /// [`Error::WrongAbi`] for a module of another ABI, [`Error::Start`] with
+    /// what the start did wrong.
     pub fn start(&self) -> Result<(), Error> {
-        let started =
-            on_guest_thread(|| self.pool.lease().map(drop)).map_err(|source| Error::Host {
-                what: "cannot start a thread",
-                source: source.into(),
-            })?;
-        started.map_err(|fault| Error::Start {
-            path: self.pool.module().path.clone(),
-            fault,
-        })
+        self.pool.module().require(Abi::Agent)?;
+        self.pool.fill(1)
     }
 
     /// Makes all instances that the pool may have, so that no event waits for
     /// one to be made.
     ///
     /// # Errors
-    /// [`Error::Start`] with what a start did wrong.
+    /// Those of [`Agent::start`].
     pub fn fill(&self) -> Result<(), Error> {
-        let filled = on_guest_thread(|| self.pool.fill()).map_err(|source| Error::Host {
-            what: "cannot start a thread",
-            source: source.into(),
-        })?;
-        filled.map_err(|fault| Error::Start {
-            path: self.pool.module().path.clone(),
-            fault,
-        })
+        self.pool.module().require(Abi::Agent)?;
+        self.pool.fill(self.settings.pool.size)
     }
 
     /// Whether the module has a handler for events of this kind.
@@ -128,43 +127,55 @@ impl Agent {
     }
 
     /// Answers one event. Waits for an instance, never fails, never panics.
-    ///
-    /// Must run on a [`guest_thread`](crate::runner::guest_thread).
     #[must_use]
     pub fn handle(&self, event: &Event) -> Handled {
+        // Its handlers are absent, which must not pass for an allow.
+        if let Err(error) = self.pool.module().require(Abi::Agent) {
+            return self.refuse(Fault::new(FaultCode::Internal, error.to_string()));
+        }
         if !self.handles(event.kind()) {
             return self.pass();
         }
-        let called = catch_unwind(AssertUnwindSafe(|| {
-            self.pool.lease().map_or_else(
-                |fault| (Err(*fault), None),
-                |mut lease| {
-                    let (result, cost) = call_event(
-                        &mut lease,
-                        event,
-                        self.settings.header_names,
-                        &self.settings.answer_policy,
-                    );
+        drive(self.handle_on(async { self.pool.lease() }, event))
+    }
+
+    /// Answers one event that the module has a handler for, if an instance is
+    /// to be had without waiting. The future gives way while the guest
+    /// computes, see [`SLICE`](crate::runner::SLICE), and never panics.
+    pub fn try_handle<'a>(
+        &'a self,
+        event: &'a Event,
+    ) -> Option<impl Future<Output = Handled> + Send + use<'a>> {
+        let lease = self.pool.try_lease()?;
+        Some(self.handle_on(lease, event))
+    }
+
+    async fn handle_on<'a>(
+        &'a self,
+        lease: impl Future<Output = Result<Lease<'a>, Box<Fault>>> + Send,
+        event: &Event,
+    ) -> Handled {
+        let called = caught(async {
+            match lease.await {
+                Err(fault) => (Err(*fault), None),
+                Ok(mut lease) => {
+                    let names = self.settings.header_names;
+                    let policy = &self.settings.answer_policy;
+                    let (result, mut cost) =
+                        call_event_async(&mut lease, event, names, policy).await;
+                    cost.waited = lease.waited();
                     (result, Some(cost))
-                },
-            )
-        }));
-        match called {
-            Ok((Ok(Some(answer)), cost)) => self.decided(
-                Ok(Answer::Given(Box::new(answer.response))),
-                cost,
-                answer.unknown_keys,
-            ),
-            Ok((Ok(None), cost)) => self.decided(Ok(Answer::Empty), cost, Vec::new()),
-            Ok((Err(fault), cost)) => self.decided(Err(fault), cost, Vec::new()),
-            Err(_panic) => self.decided(
-                Err(Fault::new(
-                    FaultCode::Internal,
-                    "a defect of this program; please report it",
-                )),
-                None,
-                Vec::new(),
-            ),
+                }
+            }
+        });
+        let (result, cost) = called.await;
+        match result {
+            Ok(Some(answer)) => {
+                let response = Answer::Given(Box::new(answer.response));
+                self.decided(Ok(response), cost, answer.unknown_keys)
+            }
+            Ok(None) => self.decided(Ok(Answer::Empty), cost, Vec::new()),
+            Err(fault) => self.decided(Err(fault), cost, Vec::new()),
         }
     }
 
@@ -196,7 +207,17 @@ pub fn call_event(
     names: HeaderNames,
     policy: &AnswerPolicy,
 ) -> (Result<Option<CheckedAnswer>, Fault>, Cost) {
-    let called = instance.call(event.kind() as usize, |out| write_input(event, names, out));
+    drive(call_event_async(instance, event, names, policy))
+}
+
+async fn call_event_async(
+    instance: &mut Instance,
+    event: &Event,
+    names: HeaderNames,
+    policy: &AnswerPolicy,
+) -> (Result<Option<CheckedAnswer>, Fault>, Cost) {
+    let write = |out: &mut Vec<u8>| write_input(event, names, out);
+    let called = instance.call_async(event.kind() as usize, write).await;
     let result = called.result.and_then(|answer| match answer {
         RawAnswer::Empty => Ok(None),
         RawAnswer::Bytes(bytes) => {

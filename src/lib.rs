@@ -16,24 +16,33 @@
 //!                          ▼                                    │
 //!                        decision: answer or fault, decided ────┘
 //!
+//!   hook context ──> plugin ─ pool ─ abi::hook ─ the same runner ─ abi::hook
+//!                       └──────> result, and the context with input and data applied
+//!
 //!   file ──> module::read ──> inspect ──> contract ──> engine (compiled) ──> module
 //! ```
 //!
 //! | Room | Knows | Never |
 //! |---|---|---|
-//! | [`event`], [`response`], [`fault`], [`limits`], [`error`] | the words everything speaks | any other room |
+//! | [`event`], [`response`], [`fault`], [`limits`], [`latency`], [`error`] | the words everything speaks | any other room |
 //! | [`inspect`], [`contract`] | bytes and the static contract | running anything |
-//! | [`engine`], [`module`], [`runner`], [`pool`] | wasmtime; the only door to it | JSON, decisions |
+//! | [`engine`], [`module`], [`runner`], [`pool`], [`wasi`] | wasmtime; the only door to it | JSON, decisions |
 //! | [`abi`] | what a guest gets and answers | wasmtime |
 //! | [`decision`] | fail-open and fail-closed | anything but answers and faults |
 //! | [`agent`] | the path from event to response | files, terminals |
+//! | [`plugin`] | the path from hook context to result | files, terminals |
+//! | [`smoke`] | one call of each handler before a module answers for anybody | files, terminals |
 //! | [`proxy`] | what released proxies make of answers | guests |
 //! | [`fixture`], [`report`] | hand-written input; results before formatting | wasmtime, terminals |
 //! | [`ops`] | one operation for each command | printing, argument parsing |
 //! | [`server`] | connections and their protocols; asks the agent | guests, the failure policy |
+//! | [`client`] | the proxy's side of the protocols: asks a running agent | guests, our own agent |
 //!
-//! The plugin-hook ABI has its seam in [`abi::Abi`]: its adapter is not built
-//! yet, and a module of it is refused by name.
+//! There are two ABIs and one way to call a guest. [`runner`] allocates, writes,
+//! calls, reads and gives back for both; [`abi::Abi`] knows which exports are
+//! handlers, whether an answer may lie at address 0, and which limits hold where
+//! nobody says otherwise; [`abi::agent`] with [`abi::answer`], and [`abi::hook`],
+//! know the JSON on either side.
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -43,7 +52,6 @@
 //! use wasm_agent_kit::engine::{Engine, EngineSettings};
 //! use wasm_agent_kit::event::{Event, RequestHead};
 //! use wasm_agent_kit::module::{LoadSettings, Module};
-//! use wasm_agent_kit::runner::on_guest_thread;
 //!
 //! let engine = Engine::new(EngineSettings::default())?;
 //! let module = Module::load(&engine, Path::new("rules.wasm"), &LoadSettings::default())?;
@@ -53,13 +61,14 @@
 //!     uri: "/admin".into(),
 //!     ..RequestHead::default()
 //! });
-//! let handled = on_guest_thread(|| agent.handle(&event))?;
+//! let handled = agent.handle(&event);
 //! assert_eq!(handled.response.decision.name(), "block");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 pub mod abi;
 pub mod agent;
+pub mod client;
 pub mod contract;
 pub mod decision;
 pub mod engine;
@@ -68,12 +77,17 @@ pub mod event;
 pub mod fault;
 pub mod fixture;
 pub mod inspect;
+pub mod latency;
 pub mod limits;
 pub mod module;
+pub(crate) mod notices;
 pub mod ops;
+pub mod plugin;
 pub mod pool;
 pub mod proxy;
 pub mod report;
 pub mod response;
 pub mod runner;
 pub mod server;
+pub mod smoke;
+pub mod wasi;

@@ -17,8 +17,10 @@ use crate::contract::{self, Linked, Verdict};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::inspect::{Facts, inspect};
-use crate::limits::{Limits, LoadLimits, MAX_TEXT_BYTES};
+use crate::limits::{LimitChoice, Limits, LoadLimits, MAX_TEXT_BYTES};
+use crate::notices::Notices;
 use crate::runner::{GuestAbort, HostState};
+use crate::wasi;
 
 /// A module's bytes, read and, if they were text, assembled.
 pub struct Source {
@@ -130,8 +132,8 @@ fn assemble(bytes: Vec<u8>, path: &Path) -> Result<Vec<u8>, String> {
 pub struct LoadSettings {
     /// Bounds of the file and of compiling it.
     pub load: LoadLimits,
-    /// The limits its memory is held to.
-    pub limits: Limits,
+    /// The limits it is held to, where they are not those of its ABI.
+    pub limits: LimitChoice,
     /// The ABI it is held to.
     pub abi: AbiChoice,
 }
@@ -146,10 +148,14 @@ pub struct Module {
     pub facts: Facts,
     /// The ABI it is called by.
     pub abi: Abi,
+    /// What a call may use: what loading was asked for, over the ABI's own.
+    pub limits: Limits,
     /// Wall clock that compiling took.
     pub compile_time: Duration,
     pub(crate) engine: Arc<Engine>,
     pub(crate) pre: wasmtime::InstancePre<HostState>,
+    /// Bounds the log lines that its guests cause.
+    pub(crate) notices: Arc<Notices>,
 }
 
 /// A module that was read and judged, and not yet compiled.
@@ -160,6 +166,8 @@ pub struct Candidate {
     pub facts: Facts,
     /// How they were judged.
     pub verdict: Verdict,
+    /// The limits it was judged by, where they are not those of its ABI.
+    pub limits: LimitChoice,
 }
 
 impl Candidate {
@@ -169,19 +177,27 @@ impl Candidate {
     /// Those of [`read`], and [`Error::Malformed`] with the offset where the
     /// bytes stop being wasm. A broken contract is no error here.
     pub fn read(path: &Path, settings: &LoadSettings) -> Result<Self, Error> {
-        let source = read(path, &settings.load)?;
+        Self::of(read(path, &settings.load)?, settings)
+    }
+
+    /// Inspects and judges bytes that were read before.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] with the offset where the bytes stop being wasm.
+    pub fn of(source: Source, settings: &LoadSettings) -> Result<Self, Error> {
         let facts = inspect(&source.wasm).map_err(|broken| Error::Malformed {
-            path: path.to_owned(),
+            path: source.path.clone(),
             message: format!(
                 "not valid wasm at offset {:#x}: {}",
                 broken.offset, broken.message
             ),
         })?;
-        let verdict = contract::check(&facts, settings.abi, &settings.limits, &settings.load);
+        let verdict = contract::check(&facts, settings.abi, settings.limits, &settings.load);
         Ok(Self {
             source,
             facts,
             verdict,
+            limits: settings.limits,
         })
     }
 
@@ -215,9 +231,11 @@ impl Candidate {
             hash,
             facts: self.facts,
             abi,
+            limits: self.limits.over(abi.limits()),
             compile_time,
             engine: Arc::clone(engine),
             pre,
+            notices: Arc::new(Notices::new()),
         })
     }
 }
@@ -231,16 +249,42 @@ impl Module {
         Candidate::read(path, settings)?.compile(engine, &settings.load)
     }
 
-    /// Whether the module exports this handler of its ABI.
+    /// Whether the module exports this handler of its ABI. A handler of the
+    /// other one is not called, so it is none.
     #[must_use]
     pub fn has_handler(&self, name: &str) -> bool {
-        self.facts.export(name).is_some()
+        self.abi.handlers().contains(&name) && self.facts.export(name).is_some()
+    }
+
+    /// The handlers of its ABI that the module exports.
+    #[must_use]
+    pub fn handlers(&self) -> Vec<&'static str> {
+        let handlers = self.abi.handlers().iter().copied();
+        handlers.filter(|name| self.has_handler(name)).collect()
+    }
+
+    /// Refuses a module that is called by the other ABI.
+    ///
+    /// # Errors
+    /// [`Error::WrongAbi`], which says what to do with it instead.
+    pub fn require(&self, wanted: Abi) -> Result<(), Error> {
+        if self.abi == wanted {
+            return Ok(());
+        }
+        Err(Error::WrongAbi {
+            path: self.path.clone(),
+            handlers: self.handlers().join(", "),
+            found: self.abi,
+            wanted,
+        })
     }
 }
 
 /// Only what is imported is linked, and only what the contract names.
 fn linker(engine: &Engine, facts: &Facts) -> wasmtime::Result<wasmtime::Linker<HostState>> {
     let mut linker = wasmtime::Linker::new(engine.wasm());
+    // Go imports some functions more than once.
+    linker.allow_shadowing(true);
     for import in &facts.imports {
         match contract::linked(import) {
             Some(Linked::Abort) => {
@@ -257,6 +301,7 @@ fn linker(engine: &Engine, facts: &Facts) -> wasmtime::Result<wasmtime::Linker<H
                     },
                 )?;
             }
+            Some(Linked::Wasi(function)) => wasi::link(&mut linker, function)?,
             None => {}
         }
     }

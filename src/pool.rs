@@ -4,16 +4,22 @@
 //! bounded time. Invariant: an instance that is poisoned, worn out or not to
 //! be shared never comes back; the next lease makes a new one.
 
+use std::future::{Future, poll_fn};
 use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use crate::error::Error;
 use crate::fault::{Fault, FaultCode};
 use crate::limits::{
     DEFAULT_POOL_SIZE, DEFAULT_QUEUE_WAIT, Isolation, Limits, RECYCLE_MEMORY_PERCENT,
 };
 use crate::module::Module;
-use crate::runner::Instance;
+use crate::runner::{Cost, Instance, drive};
 
 /// How instances are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,14 +56,41 @@ pub struct PoolCounts {
     pub dropped_memory: u64,
     /// Dropped because the isolation asks for it.
     pub dropped_isolation: u64,
+    /// Dropped with their pool, which another has followed.
+    pub dropped_replaced: u64,
     /// Leases refused because none came free in time.
     pub refused: u64,
+}
+
+/// The counts themselves, shared by pools that follow each other.
+#[derive(Default)]
+struct Counters {
+    created: AtomicU64,
+    faulted: AtomicU64,
+    memory: AtomicU64,
+    isolation: AtomicU64,
+    replaced: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// What the instances do right now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PoolUse {
+    /// Instances that may exist.
+    pub size: usize,
+    /// Lent out.
+    pub in_use: usize,
+    /// Made, and lent to nobody.
+    pub idle: usize,
+    /// Callers that wait for one.
+    pub waiting: usize,
 }
 
 /// A module's instances.
 pub struct Pool {
     module: Arc<Module>,
     settings: PoolSettings,
+    counters: Arc<Counters>,
     state: Mutex<State>,
     freed: Condvar,
 }
@@ -73,7 +106,6 @@ struct State {
     leased: usize,
     /// Callers asleep until a lease ends.
     waiting: usize,
-    counts: PoolCounts,
 }
 
 impl Pool {
@@ -83,9 +115,18 @@ impl Pool {
         Self {
             module,
             settings,
+            counters: Arc::default(),
             state: Mutex::default(),
             freed: Condvar::new(),
         }
+    }
+
+    /// An empty pool that takes this one's place and counts on where it is.
+    #[must_use]
+    pub fn followed_by(&self, module: Arc<Module>, settings: PoolSettings) -> Self {
+        let mut pool = Self::new(module, settings);
+        pool.counters = Arc::clone(&self.counters);
+        pool
     }
 
     /// The module whose instances these are.
@@ -103,7 +144,27 @@ impl Pool {
     /// What became of the instances so far.
     #[must_use]
     pub fn counts(&self) -> PoolCounts {
-        self.lock().counts
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        PoolCounts {
+            created: read(&self.counters.created),
+            dropped_faulted: read(&self.counters.faulted),
+            dropped_memory: read(&self.counters.memory),
+            dropped_isolation: read(&self.counters.isolation),
+            dropped_replaced: read(&self.counters.replaced),
+            refused: read(&self.counters.refused),
+        }
+    }
+
+    /// What the instances do right now.
+    #[must_use]
+    pub fn usage(&self) -> PoolUse {
+        let state = self.lock();
+        PoolUse {
+            size: self.settings.size,
+            in_use: state.leased,
+            idle: state.idle.len(),
+            waiting: state.waiting,
+        }
     }
 
     /// Borrows an instance for one call, waiting for its turn.
@@ -113,34 +174,88 @@ impl Pool {
     /// start did wrong.
     pub fn lease(&self) -> Result<Lease<'_>, Box<Fault>> {
         let mut state = self.lock();
+        let mut waited = Duration::ZERO;
         if state.leased >= self.settings.size {
+            let asked = Instant::now();
             state = self.wait_for_turn(state)?;
+            waited = asked.elapsed();
         }
-        state.leased += 1;
-        let idle = state.idle.pop();
-        drop(state);
-        // From here on dropping the turn gives the place back, come what may.
-        let mut lease = Lease {
-            pool: self,
-            instance: idle,
-        };
-        if lease.instance.is_none() {
-            lease.instance = Some(Box::new(Instance::new(&self.module, self.settings.limits)?));
-            self.lock().counts.created += 1;
-        }
-        Ok(lease)
+        drive(self.lend(state, waited))
     }
 
-    /// Makes every instance there may be.
+    /// Borrows an instance for one call if there is one to be had without
+    /// waiting for other calls. What is still to be made is made by the future.
+    pub fn try_lease(
+        &self,
+    ) -> Option<impl Future<Output = Result<Lease<'_>, Box<Fault>>> + Send + use<'_>> {
+        let state = self.lock();
+        (state.leased < self.settings.size).then(|| self.lend(state, Duration::ZERO))
+    }
+
+    /// Whether a lease would be had without waiting, now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.lock().leased < self.settings.size
+    }
+
+    /// Takes a free place.
+    fn lend(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        waited: Duration,
+    ) -> impl Future<Output = Result<Lease<'_>, Box<Fault>>> + Send + use<'_> {
+        state.leased += 1;
+        // From here on dropping the lease gives the place back, come what may.
+        let mut lease = Lease {
+            pool: self,
+            instance: state.idle.pop(),
+            waited,
+        };
+        drop(state);
+        async move {
+            if lease.instance.is_none() {
+                let made = Instance::new_async(&self.module, self.settings.limits).await?;
+                lease.instance = Some(Box::new(made));
+                self.counters.created.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(lease)
+        }
+    }
+
+    /// Leases an instance for `call`, and hands back what came of it; no cost
+    /// where no instance was to be had. A panic in it is a fault of ours, and
+    /// goes no further.
+    pub fn call<T>(
+        &self,
+        call: impl FnOnce(&mut Instance) -> (Result<T, Fault>, Cost),
+    ) -> (Result<T, Fault>, Option<Cost>) {
+        drive(caught(async {
+            match self.lease() {
+                Ok(mut lease) => {
+                    let (result, mut cost) = call(&mut lease);
+                    cost.waited = lease.waited();
+                    (result, Some(cost))
+                }
+                Err(fault) => (Err(*fault), None),
+            }
+        }))
+    }
+
+    /// Makes the first `instances` of those there may be, so that a module
+    /// whose start fails is refused before the first call rather than at it.
     ///
     /// # Errors
-    /// The fault of the first that could not be made.
-    pub fn fill(&self) -> Result<(), Box<Fault>> {
+    /// [`Error::Start`] with what a start did wrong.
+    pub fn fill(&self, instances: usize) -> Result<(), Error> {
         // All held at once, or the same one would be lent again and again.
-        (0..self.settings.size)
+        let filled = (0..instances.min(self.settings.size))
             .map(|_| self.lease())
             .collect::<Result<Vec<_>, _>>()
-            .map(drop)
+            .map(drop);
+        filled.map_err(|fault| Error::Start {
+            path: self.module.path.clone(),
+            fault,
+        })
     }
 
     fn wait_for_turn<'a>(
@@ -154,7 +269,7 @@ impl Pool {
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                state.counts.refused += 1;
+                self.counters.refused.fetch_add(1, Ordering::Relaxed);
                 return Err(Box::new(Fault::new(
                     FaultCode::Overload,
                     format!(
@@ -187,12 +302,12 @@ impl Pool {
         };
         let mut state = self.lock();
         state.leased -= 1;
-        let counts = &mut state.counts;
+        let counters = &self.counters;
         let dropped = match fate {
             Fate::Kept => None,
-            Fate::Faulted => Some(&mut counts.dropped_faulted),
-            Fate::MemoryFull => Some(&mut counts.dropped_memory),
-            Fate::Isolated => Some(&mut counts.dropped_isolation),
+            Fate::Faulted => Some(&counters.faulted),
+            Fate::MemoryFull => Some(&counters.memory),
+            Fate::Isolated => Some(&counters.isolation),
         };
         let gone = match dropped {
             None => {
@@ -200,7 +315,7 @@ impl Pool {
                 None
             }
             Some(count) => {
-                *count += u64::from(instance.is_some());
+                count.fetch_add(u64::from(instance.is_some()), Ordering::Relaxed);
                 instance
             }
         };
@@ -232,6 +347,28 @@ impl Pool {
     }
 }
 
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let idle = self.lock().idle.len() as u64;
+        self.counters.replaced.fetch_add(idle, Ordering::Relaxed);
+    }
+}
+
+/// A call in which a panic is a fault of ours and goes no further. It leaves
+/// the instance in mid-call, which ends it.
+pub(crate) async fn caught<T>(
+    call: impl Future<Output = (Result<T, Fault>, Option<Cost>)>,
+) -> (Result<T, Fault>, Option<Cost>) {
+    let mut call = pin!(call);
+    poll_fn(|context| {
+        catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context))).unwrap_or_else(|_panic| {
+            let what = "a defect of this program; please report it";
+            Poll::Ready((Err(Fault::new(FaultCode::Internal, what)), None))
+        })
+    })
+    .await
+}
+
 enum Fate {
     Kept,
     Faulted,
@@ -244,6 +381,15 @@ pub struct Lease<'a> {
     pool: &'a Pool,
     /// None only while it is being made.
     instance: Option<Box<Instance>>,
+    waited: Duration,
+}
+
+impl Lease<'_> {
+    /// How long the caller waited for its turn; nothing where a place was free.
+    #[must_use]
+    pub const fn waited(&self) -> Duration {
+        self.waited
+    }
 }
 
 impl Deref for Lease<'_> {

@@ -1,11 +1,13 @@
 //! `serve`: the agent behind a proxy.
 //!
 //! In: a bound listener and an agent. Out: exactly one answer to every message
-//! that wants one. Guests run on threads of their own, so that a runaway one
-//! stalls neither pings nor other connections; everything else runs on tokio.
+//! that wants one. Guests are called where their event was read; a call that
+//! computes on goes on on a thread of its own, so that a runaway stalls neither
+//! pings nor other connections. All else runs on tokio.
 //!
 //! ```text
-//! peer -> receive -> queue -> job (guest thread) -> connection -> peer
+//! peer -> receive -> job ---------------------------> connection -> peer
+//!                     `-> queue -> job (guest thread) --^
 //! ```
 
 mod accept;
@@ -13,9 +15,10 @@ pub mod bind;
 mod configure;
 mod connection;
 pub mod context;
-mod grpc;
+pub(crate) mod grpc;
 mod job;
-mod notices;
+pub mod live;
+pub mod loader;
 mod peer;
 mod queue;
 mod receive;
@@ -24,7 +27,7 @@ pub mod wire;
 
 use std::future::Future;
 use std::hash::RandomState;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize as _;
@@ -34,10 +37,10 @@ use tokio::sync::watch;
 use crate::agent::{Agent, Handled};
 use crate::event::{Event, EventKind};
 use crate::fault::printable;
-use crate::runner::guest_thread;
+use crate::notices::Notices;
 use connection::Connection;
 use context::ContextCache;
-use notices::Notices;
+pub use live::Live;
 use queue::Queue;
 pub use settings::ServeSettings;
 use wire::Encoding;
@@ -46,8 +49,7 @@ use wire::frame::{Protocol, kind};
 
 /// What all connections share.
 pub(crate) struct Shared {
-    /// Behind a lock, so that it can be replaced while calls run on the old.
-    agent: RwLock<Arc<Agent>>,
+    live: Live,
     settings: ServeSettings,
     context: ContextCache,
     queue: Queue,
@@ -56,9 +58,9 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    fn new(agent: Arc<Agent>, settings: ServeSettings) -> Self {
+    fn new(live: Live, settings: ServeSettings) -> Self {
         Self {
-            agent: RwLock::new(agent),
+            live,
             context: ContextCache::new(settings.context),
             queue: Queue::new(settings.max_queue, settings.queue_wait),
             notices: Notices::new(),
@@ -68,7 +70,7 @@ impl Shared {
     }
 
     pub(crate) fn agent(&self) -> Arc<Agent> {
-        Arc::clone(&self.agent.read().unwrap_or_else(PoisonError::into_inner))
+        self.live.agent()
     }
 
     /// Keeps the head of an answered event, if a handler may ask for it.
@@ -107,6 +109,7 @@ impl Shared {
                 decision = handled.response.decision.name(),
                 fault = %fault.code,
                 detail = printable(&fault.detail, 512),
+                words = fault.words.join(" | "),
                 backtrace = backtrace.join(" < "),
                 "fault"
             );
@@ -201,24 +204,27 @@ impl From<TcpListener> for Listeners {
 /// Serves until `shutdown` is ready and all that was received is answered.
 ///
 /// Must run on a tokio runtime with I/O and time. The agent's pool should be
-/// filled: as many guest threads are started as it may have instances.
+/// filled: as many guest threads are started as it may have instances. What
+/// [`Live`] is given while it serves answers the events that come after.
 ///
 /// # Errors
 /// Where no threads can be started.
 pub async fn serve(
     listeners: impl Into<Listeners>,
-    agent: Arc<Agent>,
+    agent: impl Into<Live>,
     settings: ServeSettings,
     shutdown: impl Future<Output = ()>,
 ) -> std::io::Result<Drain> {
     let listeners = listeners.into();
-    let guests = agent.pool().settings().size;
-    let shared = Arc::new(Shared::new(agent, settings));
+    let live = agent.into();
+    let guests = live.agent().pool().settings().size;
+    let shared = Arc::new(Shared::new(live, settings));
     let threads = Threads::start(&shared, guests)?;
     let watch_queue = tokio::spawn(refuse_expired(Arc::clone(&shared)));
     let (stop, stopped) = watch::channel(false);
     let signal = async {
         shutdown.await;
+        shared.live.say_draining();
         // Nobody may be left to be told.
         let _ = stop.send(true);
     };
@@ -272,7 +278,8 @@ impl Threads {
     fn start(shared: &Arc<Shared>, count: usize) -> std::io::Result<Self> {
         let start = |index| {
             let shared = Arc::clone(shared);
-            guest_thread(&format!("guest-{index}")).spawn(move || job::work(&shared))
+            let thread = std::thread::Builder::new().name(format!("guest-{index}"));
+            thread.spawn(move || job::work(&shared))
         };
         let threads: std::io::Result<Vec<_>> = (0..count).map(start).collect();
         if threads.is_err() {

@@ -2,14 +2,14 @@
 //!
 //! In: paths and settings. Out: a [`ValidateReport`] with a row for each check.
 //! The static rows are the verdict that `load` refuses modules by; the live
-//! ones come from calling the module, always on a guest thread and under the
-//! limits. A file that cannot be read is one row, and the others go on.
+//! ones come from calling the module, always under the limits.
+//! A file that cannot be read is one row, and the others go on.
 
 mod answers;
 mod calls;
-mod growth;
+pub(in crate::ops) mod growth;
 mod report;
-mod samples;
+pub(in crate::ops) mod samples;
 mod state;
 mod torture;
 
@@ -27,7 +27,7 @@ use crate::inspect::{Facts, Language};
 use crate::limits::Isolation;
 use crate::module::{Candidate, LoadSettings, Module};
 use crate::report::Verdict;
-use crate::runner::{Instance, on_guest_thread};
+use crate::runner::Instance;
 
 use calls::Prober;
 pub use growth::Growth;
@@ -59,8 +59,9 @@ pub struct ValidateSettings {
     pub header_names: HeaderNames,
     /// What its answers are checked against.
     pub answer_policy: AnswerPolicy,
-    /// Whether its instances will serve more than one call.
-    pub isolation: Isolation,
+    /// Whether its instances will serve more than one call; none for what its
+    /// ABI has by default.
+    pub isolation: Option<Isolation>,
     /// Memory that may be kept for each call, in bytes. None: any is a warning.
     pub max_growth_bytes: Option<u64>,
     /// A warning fails the module.
@@ -220,14 +221,7 @@ fn compile_and_probe(
             "not tried (--no-probe)",
         ));
     } else {
-        let live =
-            on_guest_thread(|| probe(&module, settings, &mut metrics)).map_err(|source| {
-                Error::Host {
-                    what: "cannot start a guest thread",
-                    source: source.into(),
-                }
-            })?;
-        report.checks.extend(live);
+        report.checks.extend(probe(&module, settings, &mut metrics));
     }
     report.metrics = Some(metrics);
     Ok(())
@@ -252,9 +246,9 @@ fn not_compiled(expected: String, error: &Error) -> Row {
     .into()
 }
 
-/// Everything that needs the module to run, on a guest thread.
+/// Everything that needs the module to run.
 fn probe(module: &Arc<Module>, settings: &ValidateSettings, metrics: &mut Metrics) -> Vec<Row> {
-    let mut rows = vec![instantiate(module, settings, metrics)];
+    let mut rows = vec![instantiate(module, metrics)];
     if rows[0].check.status == CheckStatus::Fail {
         return rows;
     }
@@ -274,8 +268,8 @@ fn probe(module: &Arc<Module>, settings: &ValidateSettings, metrics: &mut Metric
     rows
 }
 
-fn instantiate(module: &Arc<Module>, settings: &ValidateSettings, metrics: &mut Metrics) -> Row {
-    let limits = settings.load.limits;
+fn instantiate(module: &Arc<Module>, metrics: &mut Metrics) -> Row {
+    let limits = module.limits;
     let expected = format!("an instance within {:?}", limits.timeout);
     let mut times = Vec::new();
     for _ in 0..INSTANTIATIONS {
