@@ -8,6 +8,7 @@
 mod answers;
 mod calls;
 mod growth;
+mod hooks;
 mod report;
 mod samples;
 mod state;
