@@ -11,9 +11,9 @@ use wasm_agent_kit::abi::hook::{Hook, HookContext, HookUser};
 use wasm_agent_kit::plugin::{HandledHook, PluginRuntime, PluginSettings};
 
 /// Normalises an e-mail address before, stamps the record after.
-const ACCOUNT: &str = "fixtures/modules/account/account.wasm";
+pub(crate) const ACCOUNT: &str = "fixtures/modules/account/account.wasm";
 /// Runs into `unreachable`.
-const TRAP: &str = "fixtures/modules/hooks/trap.wat";
+pub(crate) const TRAP: &str = "fixtures/modules/hooks/trap.wat";
 
 #[expect(clippy::print_stdout, reason = "an example shows what it does")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Stores a record, with a hook on either side.
-fn create(
+pub(crate) fn create(
     plugins: &PluginRuntime,
     plugin: &str,
     email: &str,

@@ -19,7 +19,10 @@ pub(super) fn table(report: &RunReport, style: Style, out: &mut dyn Write) -> io
     writeln!(
         out,
         "{}",
-        style.paint(Paint::Faint, &format!("hook ABI, by {handlers}"))
+        style.paint(
+            Paint::Faint,
+            &format!("hook ABI, since it exports {handlers}")
+        )
     )?;
     let steps: usize = report.fixtures.iter().map(|it| it.steps.len()).sum();
     if steps == 0 {
