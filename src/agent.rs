@@ -62,6 +62,17 @@ impl Agent {
         }
     }
 
+    /// An agent in this one's place, with a pool that counts on where this
+    /// one's is.
+    #[must_use]
+    pub fn followed_by(&self, module: Arc<Module>, settings: AgentSettings) -> Self {
+        Self {
+            has_handler: EventKind::ALL.map(|kind| module.has_handler(handler_name(kind))),
+            pool: self.pool.followed_by(module, settings.pool),
+            settings,
+        }
+    }
+
     /// Makes the first instance, so that a module whose start fails is refused
     /// before the first event rather than at it.
     ///

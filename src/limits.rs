@@ -124,6 +124,18 @@ pub struct LimitChoice {
     pub max_answer_bytes: Option<u64>,
 }
 
+impl From<Limits> for LimitChoice {
+    /// Exactly these; no fuel limit is no choice, and the ABI's own.
+    fn from(limits: Limits) -> Self {
+        Self {
+            timeout: Some(limits.timeout),
+            fuel: limits.fuel,
+            max_memory_bytes: Some(limits.max_memory_bytes),
+            max_answer_bytes: Some(limits.max_answer_bytes),
+        }
+    }
+}
+
 impl LimitChoice {
     /// These limits, and the others from `defaults`.
     #[must_use]

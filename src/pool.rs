@@ -6,6 +6,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -52,14 +53,41 @@ pub struct PoolCounts {
     pub dropped_memory: u64,
     /// Dropped because the isolation asks for it.
     pub dropped_isolation: u64,
+    /// Dropped with their pool, which another has followed.
+    pub dropped_replaced: u64,
     /// Leases refused because none came free in time.
     pub refused: u64,
+}
+
+/// The counts themselves, shared by pools that follow each other.
+#[derive(Default)]
+struct Counters {
+    created: AtomicU64,
+    faulted: AtomicU64,
+    memory: AtomicU64,
+    isolation: AtomicU64,
+    replaced: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// What the instances do right now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PoolUse {
+    /// Instances that may exist.
+    pub size: usize,
+    /// Lent out.
+    pub in_use: usize,
+    /// Made, and lent to nobody.
+    pub idle: usize,
+    /// Callers that wait for one.
+    pub waiting: usize,
 }
 
 /// A module's instances.
 pub struct Pool {
     module: Arc<Module>,
     settings: PoolSettings,
+    counters: Arc<Counters>,
     state: Mutex<State>,
     freed: Condvar,
 }
@@ -75,7 +103,6 @@ struct State {
     leased: usize,
     /// Callers asleep until a lease ends.
     waiting: usize,
-    counts: PoolCounts,
 }
 
 impl Pool {
@@ -85,9 +112,18 @@ impl Pool {
         Self {
             module,
             settings,
+            counters: Arc::default(),
             state: Mutex::default(),
             freed: Condvar::new(),
         }
+    }
+
+    /// An empty pool that takes this one's place and counts on where it is.
+    #[must_use]
+    pub fn followed_by(&self, module: Arc<Module>, settings: PoolSettings) -> Self {
+        let mut pool = Self::new(module, settings);
+        pool.counters = Arc::clone(&self.counters);
+        pool
     }
 
     /// The module whose instances these are.
@@ -105,7 +141,27 @@ impl Pool {
     /// What became of the instances so far.
     #[must_use]
     pub fn counts(&self) -> PoolCounts {
-        self.lock().counts
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        PoolCounts {
+            created: read(&self.counters.created),
+            dropped_faulted: read(&self.counters.faulted),
+            dropped_memory: read(&self.counters.memory),
+            dropped_isolation: read(&self.counters.isolation),
+            dropped_replaced: read(&self.counters.replaced),
+            refused: read(&self.counters.refused),
+        }
+    }
+
+    /// What the instances do right now.
+    #[must_use]
+    pub fn usage(&self) -> PoolUse {
+        let state = self.lock();
+        PoolUse {
+            size: self.settings.size,
+            in_use: state.leased,
+            idle: state.idle.len(),
+            waiting: state.waiting,
+        }
     }
 
     /// Borrows an instance for one call, waiting for its turn.
@@ -115,8 +171,11 @@ impl Pool {
     /// start did wrong.
     pub fn lease(&self) -> Result<Lease<'_>, Box<Fault>> {
         let mut state = self.lock();
+        let mut waited = Duration::ZERO;
         if state.leased >= self.settings.size {
+            let asked = Instant::now();
             state = self.wait_for_turn(state)?;
+            waited = asked.elapsed();
         }
         state.leased += 1;
         let idle = state.idle.pop();
@@ -125,10 +184,11 @@ impl Pool {
         let mut lease = Lease {
             pool: self,
             instance: idle,
+            waited,
         };
         if lease.instance.is_none() {
             lease.instance = Some(Box::new(Instance::new(&self.module, self.settings.limits)?));
-            self.lock().counts.created += 1;
+            self.counters.created.fetch_add(1, Ordering::Relaxed);
         }
         Ok(lease)
     }
@@ -144,7 +204,8 @@ impl Pool {
     ) -> (Result<T, Fault>, Option<Cost>) {
         let called = catch_unwind(AssertUnwindSafe(|| match self.lease() {
             Ok(mut lease) => {
-                let (result, cost) = call(&mut lease);
+                let (result, mut cost) = call(&mut lease);
+                cost.waited = lease.waited();
                 (result, Some(cost))
             }
             Err(fault) => (Err(*fault), None),
@@ -189,7 +250,7 @@ impl Pool {
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                state.counts.refused += 1;
+                self.counters.refused.fetch_add(1, Ordering::Relaxed);
                 return Err(Box::new(Fault::new(
                     FaultCode::Overload,
                     format!(
@@ -222,12 +283,12 @@ impl Pool {
         };
         let mut state = self.lock();
         state.leased -= 1;
-        let counts = &mut state.counts;
+        let counters = &self.counters;
         let dropped = match fate {
             Fate::Kept => None,
-            Fate::Faulted => Some(&mut counts.dropped_faulted),
-            Fate::MemoryFull => Some(&mut counts.dropped_memory),
-            Fate::Isolated => Some(&mut counts.dropped_isolation),
+            Fate::Faulted => Some(&counters.faulted),
+            Fate::MemoryFull => Some(&counters.memory),
+            Fate::Isolated => Some(&counters.isolation),
         };
         let gone = match dropped {
             None => {
@@ -235,7 +296,7 @@ impl Pool {
                 None
             }
             Some(count) => {
-                *count += u64::from(instance.is_some());
+                count.fetch_add(u64::from(instance.is_some()), Ordering::Relaxed);
                 instance
             }
         };
@@ -267,6 +328,13 @@ impl Pool {
     }
 }
 
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let idle = self.lock().idle.len() as u64;
+        self.counters.replaced.fetch_add(idle, Ordering::Relaxed);
+    }
+}
+
 enum Fate {
     Kept,
     Faulted,
@@ -279,6 +347,15 @@ pub struct Lease<'a> {
     pool: &'a Pool,
     /// None only while it is being made.
     instance: Option<Box<Instance>>,
+    waited: Duration,
+}
+
+impl Lease<'_> {
+    /// How long the caller waited for its turn; nothing where a place was free.
+    #[must_use]
+    pub const fn waited(&self) -> Duration {
+        self.waited
+    }
 }
 
 impl Deref for Lease<'_> {

@@ -1,4 +1,5 @@
 //! The operations behind the commands: settings in, a report out.
 
+pub mod bench;
 pub mod run;
 pub mod validate;

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::abi::Abi;
 use crate::abi::agent::HeaderNames;
-use crate::agent::{Agent, Handled};
+use crate::agent::{Agent, AgentSettings, Handled};
 use crate::error::Error;
 use crate::event::Event;
 use crate::fault::{Fault, printable};
@@ -24,7 +24,7 @@ use crate::fixture::{Actual, Fixture, FixtureError, Mismatch, Seen, Step, expect
 use crate::limits::Isolation;
 use crate::module::Module;
 use crate::plugin::Plugin;
-use crate::pool::Pool;
+use crate::pool::{Pool, PoolSettings};
 use crate::proxy::{self, Quirk};
 use crate::report::{Case, CaseStatus, Report, Verdict};
 use crate::response::{AgentResponse, Decision};
@@ -669,14 +669,14 @@ fn hints(desk: &AgentDesk<'_>, event: &Event, handled: &Handled) -> Vec<Hint> {
 
 /// What is under test.
 enum Desk<'a> {
-    Agent(AgentDesk<'a>),
+    Agent(Box<AgentDesk<'a>>),
     Plugin(&'a Plugin),
 }
 
 impl<'a> Desk<'a> {
     fn new(subject: &'a Subject) -> Self {
         match subject {
-            Subject::Agent(agent) => Self::Agent(AgentDesk::new(agent)),
+            Subject::Agent(agent) => Self::Agent(Box::new(AgentDesk::new(agent))),
             Subject::Plugin(plugin) => Self::Plugin(plugin),
         }
     }
@@ -784,9 +784,29 @@ pub const fn status_name(status: CaseStatus) -> &'static str {
 }
 
 fn described(subject: &Subject, settings: &RunSettings) -> BTreeMap<&'static str, String> {
-    let pool = subject.pool().settings();
-    let limits = pool.limits;
-    let mut described = BTreeMap::from([
+    let mut described = match subject {
+        Subject::Agent(agent) => called(agent.settings()),
+        Subject::Plugin(plugin) => pooled(plugin.pool().settings()),
+    };
+    described.insert("jobs", settings.jobs.to_string());
+    described.insert("repeat", settings.repeat.to_string());
+    described
+}
+
+/// How a module is called, as reports have it.
+pub(in crate::ops) fn called(settings: &AgentSettings) -> BTreeMap<&'static str, String> {
+    let mut described = pooled(&settings.pool);
+    let names = settings.header_names.name();
+    let policy = settings.failure_policy.name();
+    described.insert("header_names", names.to_owned());
+    described.insert("failure_policy", policy.to_owned());
+    described
+}
+
+/// The part of it that both ABIs have.
+pub(in crate::ops) fn pooled(settings: &PoolSettings) -> BTreeMap<&'static str, String> {
+    let limits = settings.limits;
+    BTreeMap::from([
         ("timeout", format!("{:?}", limits.timeout)),
         (
             "fuel",
@@ -796,15 +816,6 @@ fn described(subject: &Subject, settings: &RunSettings) -> BTreeMap<&'static str
         ),
         ("max_memory_bytes", limits.max_memory_bytes.to_string()),
         ("max_answer_bytes", limits.max_answer_bytes.to_string()),
-        ("isolation", pool.isolation.to_string()),
-        ("jobs", settings.jobs.to_string()),
-        ("repeat", settings.repeat.to_string()),
-    ]);
-    if let Subject::Agent(agent) = subject {
-        let names = agent.settings().header_names.name();
-        let policy = agent.settings().failure_policy.name();
-        described.insert("header_names", names.to_owned());
-        described.insert("failure_policy", policy.to_owned());
-    }
-    described
+        ("isolation", settings.isolation.to_string()),
+    ])
 }

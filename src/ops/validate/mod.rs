@@ -7,10 +7,10 @@
 
 mod answers;
 mod calls;
-mod growth;
+pub(in crate::ops) mod growth;
 mod hooks;
 mod report;
-mod samples;
+pub(in crate::ops) mod samples;
 mod state;
 mod torture;
 
