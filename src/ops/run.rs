@@ -28,7 +28,7 @@ use crate::pool::{Pool, PoolSettings};
 use crate::proxy::{self, Quirk};
 use crate::report::{Case, CaseStatus, Report, Verdict};
 use crate::response::{AgentResponse, Decision};
-use crate::runner::{Cost, guest_thread};
+use crate::runner::Cost;
 
 /// How fixtures are fed to the module.
 #[derive(Debug, Clone, Copy)]
@@ -310,7 +310,7 @@ impl StepResult {
             })
             .collect();
         if let Some(fault) = self.fault.as_ref().filter(|_| is_bad(self.status)) {
-            lines.extend(fault.stack().lines().map(str::to_owned));
+            lines.extend(fault.story().lines().map(str::to_owned));
         }
         lines.join("\n")
     }
@@ -377,7 +377,8 @@ pub fn run(
     };
     std::thread::scope(|scope| {
         for job in 0..settings.jobs.clamp(1, fixtures.len().max(1)) {
-            guest_thread(&format!("run-{job}")).spawn_scoped(scope, work)?;
+            let thread = std::thread::Builder::new().name(format!("run-{job}"));
+            thread.spawn_scoped(scope, work)?;
         }
         Ok(())
     })
@@ -816,6 +817,7 @@ pub(in crate::ops) fn pooled(settings: &PoolSettings) -> BTreeMap<&'static str, 
         ),
         ("max_memory_bytes", limits.max_memory_bytes.to_string()),
         ("max_answer_bytes", limits.max_answer_bytes.to_string()),
+        ("wasi", limits.wasi.name().to_owned()),
         ("isolation", settings.isolation.to_string()),
     ])
 }
