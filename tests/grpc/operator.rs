@@ -107,6 +107,8 @@ async fn cut_response_bodies_are_warned_about() {
             .arg(process.child.id().to_string())
             .status();
         assert!(stop.unwrap().success());
+        assert!(matches!(client.receive().await, FromAgent::Health(_)));
+        client.end().await.unwrap();
         let told = process
             .lines
             .by_ref()
