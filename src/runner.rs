@@ -5,6 +5,7 @@
 //! unsigned and range-checked before it is used. Invariant: an instance that
 //! trapped or broke a limit says so, and is never called again.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -88,6 +89,36 @@ pub(crate) struct HostState {
     grows: u32,
     /// A growth was refused since the call began.
     refused_growth: bool,
+    /// Where the guest was, if that is to be known.
+    samples: Option<Box<StackSamples>>,
+}
+
+/// Where a guest was each time its deadline was looked at.
+#[derive(Debug, Clone, Default)]
+pub struct StackSamples {
+    /// When it was, from the first look on, and the functions by number, the
+    /// outermost first.
+    pub stacks: Vec<(Duration, Vec<u32>)>,
+    /// Names of functions, demangled, where the module has them.
+    pub names: BTreeMap<u32, String>,
+    pub(crate) began: Option<Instant>,
+}
+
+impl StackSamples {
+    fn add(&mut self, stack: &WasmBacktrace) {
+        let now = Instant::now();
+        let began = *self.began.get_or_insert(now);
+        let mut functions = Vec::new();
+        for found in stack.frames().iter().rev() {
+            let function = found.func_index();
+            functions.push(function);
+            if found.func_name().is_some() {
+                let name = || frame(found).function;
+                self.names.entry(function).or_insert_with(name);
+            }
+        }
+        self.stacks.push((now - began, functions));
+    }
 }
 
 impl wasmtime::ResourceLimiter for HostState {
@@ -195,11 +226,18 @@ impl Instance {
             deadline: Instant::now(),
             grows: 0,
             refused_growth: false,
+            samples: None,
         };
         let mut store = Store::new(module.engine.wasm(), state);
         store.limiter(|state| state);
-        // Reads host data only: the store must not be touched here.
-        store.epoch_deadline_callback(|context| {
+        // Touches host data only: the store must be left alone here.
+        store.epoch_deadline_callback(|mut context| {
+            if context.data().samples.is_some() {
+                let stack = WasmBacktrace::force_capture(&context);
+                if let Some(samples) = &mut context.data_mut().samples {
+                    samples.add(&stack);
+                }
+            }
             Ok(if Instant::now() >= context.data().deadline {
                 UpdateDeadline::Interrupt
             } else {
@@ -412,6 +450,18 @@ impl Instance {
     fn fuel_used(&self) -> Option<u64> {
         let given = self.store.data().fuel?;
         Some(given - self.store.get_fuel().ok()?)
+    }
+
+    /// From now on the guest's stack is written down each time its deadline is
+    /// looked at.
+    pub fn sample_stacks(&mut self) {
+        self.store.data_mut().samples = Some(Box::default());
+    }
+
+    /// What was written down; nothing is from now on.
+    pub fn take_samples(&mut self) -> StackSamples {
+        let samples = self.store.data_mut().samples.take();
+        samples.map_or_else(StackSamples::default, |samples| *samples)
     }
 
     /// The bytes of the last answer, as the guest gave them.

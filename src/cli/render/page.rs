@@ -158,7 +158,7 @@ svg .axis { stroke: var(--faint); fill: none; }
 .s0 { stroke: var(--s0); fill: var(--s0); } .s1 { stroke: var(--s1); fill: var(--s1); }
 .s2 { stroke: var(--s2); fill: var(--s2); } .s3 { stroke: var(--s3); fill: var(--s3); }
 .s4 { stroke: var(--s4); fill: var(--s4); } .s5 { stroke: var(--s5); fill: var(--s5); }
-svg polyline { fill: none; stroke-width: 2; }
+svg polyline[class] { fill: none; stroke-width: 2; }
 @media print { body { font-size: 12px; } figure, tr { break-inside: avoid; } }
 ";
 

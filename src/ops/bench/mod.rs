@@ -18,6 +18,7 @@ mod load;
 mod machine;
 mod pairs;
 mod phases;
+mod profile;
 mod progress;
 mod report;
 mod safety;
@@ -40,7 +41,9 @@ pub use cases::{BenchCase, of_events, of_fixtures, of_request_samples, of_sample
 pub use compare::{Comparison, Finding, Metric};
 pub use judge::{BUSY, Estimate, GateVerdict, Pair, Rounds, Thresholds};
 
+pub use lab::{Samples, sample};
 pub use machine::{Machine, cores};
+pub use profile::{FunctionTime, Profile};
 pub use progress::{Progress, Watcher};
 pub use report::{
     BenchFailure, BenchReport, CaseFuel, CaseReport, LoadPoint, MemoryReport, Phases, ProcessUse,
@@ -105,6 +108,8 @@ pub struct BenchSettings {
     pub seed: u64,
     /// Whether to make a baseline.
     pub keep: bool,
+    /// Whether to watch where the guest spends its time.
+    pub profile: bool,
 }
 
 /// What a module is compared with.
@@ -183,6 +188,7 @@ impl Bench<'_> {
             loads: Vec::new(),
             advice: None,
             safety: Vec::new(),
+            profile: None,
             comparison: None,
             failure: None,
             notes: Vec::new(),
@@ -238,6 +244,9 @@ impl Bench<'_> {
             let loads = self.load_time() * u32::try_from(self.loads().len()).unwrap_or(u32::MAX);
             self.meter
                 .plan(phases::EXPECTED + warm + loads + self.safety_time());
+            if settings.profile {
+                self.meter.plan(profile::TIME);
+            }
         }
     }
 
@@ -339,6 +348,10 @@ impl Bench<'_> {
             .max()
             .unwrap_or_default();
         report.safety = safety::measure(lab, cases, (settings.amount, dearest), &self.meter)?;
+        if settings.profile {
+            self.meter.begin("taking a profile", profile::TIME);
+            report.profile = Some(profile::take(lab, cases, &self.meter)?);
+        }
         Ok(())
     }
 

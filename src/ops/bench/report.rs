@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::compare::Comparison;
 use super::machine::Machine;
+use super::profile::Profile;
 use crate::fault::Fault;
 use crate::latency::Latency;
 use crate::ops::run::ModuleInfo;
@@ -43,6 +44,9 @@ pub struct BenchReport {
     pub advice: Option<super::advise::Advice>,
     /// The same calls under other isolation and limits.
     pub safety: Vec<SafetyRow>,
+    /// Where the guest spends its time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
     /// The gate's judgement.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub comparison: Option<Comparison>,

@@ -3,6 +3,7 @@
 
 mod csv;
 mod html;
+pub(crate) mod profile;
 mod sheets;
 
 use std::io::{self, Write};
