@@ -26,7 +26,7 @@
 //! |---|---|---|
 //! | [`event`], [`response`], [`fault`], [`limits`], [`latency`], [`error`] | the words everything speaks | any other room |
 //! | [`inspect`], [`contract`] | bytes and the static contract | running anything |
-//! | [`engine`], [`module`], [`runner`], [`pool`] | wasmtime; the only door to it | JSON, decisions |
+//! | [`engine`], [`module`], [`runner`], [`pool`], [`wasi`] | wasmtime; the only door to it | JSON, decisions |
 //! | [`abi`] | what a guest gets and answers | wasmtime |
 //! | [`decision`] | fail-open and fail-closed | anything but answers and faults |
 //! | [`agent`] | the path from event to response | files, terminals |
@@ -81,6 +81,7 @@ pub mod inspect;
 pub mod latency;
 pub mod limits;
 pub mod module;
+pub(crate) mod notices;
 pub mod ops;
 pub mod plugin;
 pub mod pool;
@@ -90,3 +91,4 @@ pub mod response;
 pub mod runner;
 pub mod server;
 pub mod smoke;
+pub mod wasi;

@@ -287,7 +287,7 @@ impl StepResult {
             })
             .collect();
         if let Some(fault) = self.fault.as_ref().filter(|_| is_bad(self.status)) {
-            lines.extend(fault.stack().lines().map(str::to_owned));
+            lines.extend(fault.story().lines().map(str::to_owned));
         }
         lines.join("\n")
     }
@@ -645,6 +645,7 @@ pub(in crate::ops) fn called(settings: &AgentSettings) -> BTreeMap<&'static str,
         ),
         ("max_memory_bytes", limits.max_memory_bytes.to_string()),
         ("max_answer_bytes", limits.max_answer_bytes.to_string()),
+        ("wasi", limits.wasi.name().to_owned()),
         ("isolation", settings.pool.isolation.to_string()),
         ("header_names", settings.header_names.name().to_owned()),
         ("failure_policy", settings.failure_policy.name().to_owned()),

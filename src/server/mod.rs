@@ -17,7 +17,6 @@ pub(crate) mod grpc;
 mod job;
 pub mod live;
 pub mod loader;
-mod notices;
 mod peer;
 mod queue;
 mod receive;
@@ -36,11 +35,11 @@ use tokio::sync::watch;
 use crate::agent::{Agent, Handled};
 use crate::event::{Event, EventKind};
 use crate::fault::printable;
+use crate::notices::Notices;
 use crate::runner::guest_thread;
 use connection::Connection;
 use context::ContextCache;
 pub use live::Live;
-use notices::Notices;
 use queue::Queue;
 pub use settings::ServeSettings;
 use wire::Encoding;
@@ -109,6 +108,7 @@ impl Shared {
                 decision = handled.response.decision.name(),
                 fault = %fault.code,
                 detail = printable(&fault.detail, 512),
+                words = fault.words.join(" | "),
                 backtrace = backtrace.join(" < "),
                 "fault"
             );
