@@ -718,9 +718,18 @@ fn an_agent_that_fails_is_a_failure_and_none_is_an_error() {
     let done = live(&request, &["--target", &nobody]);
     done.assert_code(3);
     assert!(done.stderr.contains("cannot connect"), "{}", done.stderr);
-    let trap = guest(&desk, "trap.wat", "", "unreachable");
+    // Well for long enough to be started.
+    let trap = guest(
+        &desk,
+        "trap.wat",
+        "(global $n (mut i32) (i32.const 0))",
+        &format!(
+            "(global.set $n (i32.add (global.get $n) (i32.const 1)))
+             (if (i32.gt_u (global.get $n) (i32.const 50)) (then unreachable)) {ALLOW}"
+        ),
+    );
     let socket = desk.path("agent.sock");
-    let _serving = Served::start(&trap, &socket, &[]);
+    let _serving = Served::start(&trap, &socket, &["--pool-size", "1"]);
     let unix = format!("unix:{}", socket.display());
     for protocol in ["v1", "v2"] {
         let done = live(&request, &["--target", &unix, "--protocol", protocol]);

@@ -178,7 +178,7 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert!(!text.contains("<script"), "{text}");
         assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text}");
-        assert_eq!(text.matches("&lt;script&gt;").count(), 8);
+        assert_eq!(text.matches("&lt;script&gt;").count(), 9);
         for fetched in ["http:", "https:", "url(", "@import", "src="] {
             assert!(!text.contains(fetched), "{fetched}");
         }
