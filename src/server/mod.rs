@@ -1,11 +1,13 @@
 //! `serve`: the agent behind a proxy.
 //!
 //! In: a bound listener and an agent. Out: exactly one answer to every message
-//! that wants one. Guests run on threads of their own, so that a runaway one
-//! stalls neither pings nor other connections; everything else runs on tokio.
+//! that wants one. Guests are called where their event was read; a call that
+//! computes on goes on on a thread of its own, so that a runaway stalls neither
+//! pings nor other connections. All else runs on tokio.
 //!
 //! ```text
-//! peer -> receive -> queue -> job (guest thread) -> connection -> peer
+//! peer -> receive -> job ---------------------------> connection -> peer
+//!                     `-> queue -> job (guest thread) --^
 //! ```
 
 mod accept;
@@ -36,7 +38,6 @@ use crate::agent::{Agent, Handled};
 use crate::event::{Event, EventKind};
 use crate::fault::printable;
 use crate::notices::Notices;
-use crate::runner::guest_thread;
 use connection::Connection;
 use context::ContextCache;
 pub use live::Live;
@@ -277,7 +278,8 @@ impl Threads {
     fn start(shared: &Arc<Shared>, count: usize) -> std::io::Result<Self> {
         let start = |index| {
             let shared = Arc::clone(shared);
-            guest_thread(&format!("guest-{index}")).spawn(move || job::work(&shared))
+            let thread = std::thread::Builder::new().name(format!("guest-{index}"));
+            thread.spawn(move || job::work(&shared))
         };
         let threads: std::io::Result<Vec<_>> = (0..count).map(start).collect();
         if threads.is_err() {
