@@ -20,39 +20,36 @@ use wasm_agent_kit::abi::agent::HeaderNames;
 use wasm_agent_kit::agent::{Agent, AgentSettings};
 use wasm_agent_kit::engine::EngineSettings;
 use wasm_agent_kit::ops::bench::{BenchCase, Samples, of_events, sample};
-use wasm_agent_kit::runner::on_guest_thread;
 
 const TARGET: f64 = 1.05;
 /// Pairs of batches behind each ratio.
 const PAIRS: usize = 200;
 const BATCH_TIME: Duration = Duration::from_millis(2);
 
-fn main() -> std::io::Result<()> {
-    on_guest_thread(|| {
-        let mut criterion = support::criterion();
-        for guest in [Guest::Allow, Guest::Rules] {
-            let agent = Agent::new(
-                guest.load(EngineSettings::default()),
-                AgentSettings::default(),
-            );
-            let event = Sample::small().event;
-            let case = of_events([("small".to_owned(), event)], HeaderNames::Lower).remove(0);
-            let mut group = criterion.benchmark_group(format!("measure/{}", guest.name()));
-            group.bench_function("raw", |bencher| {
-                bencher.iter(|| agent.handle(&case.event));
-            });
-            let mut samples = Samples::default();
-            group.bench_function("bench", |bencher| {
-                bencher.iter(|| sample(&agent, &case, 1, &mut samples).unwrap());
-            });
-            group.finish();
-            let flag = |flag: &str| std::env::args().any(|arg| arg == flag);
-            if flag("--bench") && !flag("--test") && !flag("--list") && !flag("--profile-time") {
-                ratio(guest.name(), &agent, &case);
-            }
+fn main() {
+    let mut criterion = support::criterion();
+    for guest in [Guest::Allow, Guest::Rules] {
+        let agent = Agent::new(
+            guest.load(EngineSettings::default()),
+            AgentSettings::default(),
+        );
+        let event = Sample::small().event;
+        let case = of_events([("small".to_owned(), event)], HeaderNames::Lower).remove(0);
+        let mut group = criterion.benchmark_group(format!("measure/{}", guest.name()));
+        group.bench_function("raw", |bencher| {
+            bencher.iter(|| agent.handle(&case.event));
+        });
+        let mut samples = Samples::default();
+        group.bench_function("bench", |bencher| {
+            bencher.iter(|| sample(&agent, &case, 1, &mut samples).unwrap());
+        });
+        group.finish();
+        let flag = |flag: &str| std::env::args().any(|arg| arg == flag);
+        if flag("--bench") && !flag("--test") && !flag("--list") && !flag("--profile-time") {
+            ratio(guest.name(), &agent, &case);
         }
-        criterion.final_summary();
-    })
+    }
+    criterion.final_summary();
 }
 
 /// Prints the medians over batches of both by turns.
