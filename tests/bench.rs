@@ -34,10 +34,21 @@ const SHORT: [&str; 10] = [
     "json",
 ];
 
+/// So long that no busy machine makes a guest miss its deadline.
+const PATIENT: [&str; 2] = ["--timeout", "60s"];
+
 fn bench(arguments: &[&Path], flags: &[&str]) -> Done {
     let mut command = binary(["bench"]);
     command.args(arguments).args(SHORT).args(flags);
+    if !flags.contains(&PATIENT[0]) {
+        command.args(PATIENT);
+    }
     finish(command)
+}
+
+fn finish_with(mut command: std::process::Command, flags: [&str; 2]) -> String {
+    command.args(flags);
+    finish(command).text()
 }
 
 /// Spins `turns` times; five instructions each that fuel counts.
@@ -173,12 +184,12 @@ fn a_fault_is_a_failure_and_never_a_fast_result() {
              (if (i32.gt_u (global.get $n) (i32.const 100)) (then unreachable)) {ALLOW}"
         ),
     );
-    for (module, code) in [
-        (trap, "trap:unreachable"),
-        (spin, "deadline"),
-        (later, "trap:unreachable"),
+    for (module, code, timeout) in [
+        (trap, "trap:unreachable", PATIENT),
+        (spin, "deadline", ["--timeout", "50ms"]),
+        (later, "trap:unreachable", PATIENT),
     ] {
-        let done = bench(&[&module, &request], &[]);
+        let done = bench(&[&module, &request], &timeout);
         done.assert_code(1);
         let report = done.json();
         assert_eq!(report["verdict"], "failed");
@@ -186,7 +197,7 @@ fn a_fault_is_a_failure_and_never_a_fast_result() {
         assert!(report["safety"].as_array().unwrap().is_empty());
         let mut command = binary(["bench"]);
         command.args([&module, &request]).args(&SHORT[..8]);
-        let text = finish(command).text();
+        let text = finish_with(command, timeout);
         assert!(text.contains("failed: the module faulted while"), "{text}");
     }
 }
@@ -411,6 +422,7 @@ fn every_combination_is_measured_and_only_those_are_advised() {
         "--format",
         "json",
     ]);
+    command.args(PATIENT);
     let done = finish(command);
     done.assert_code(0);
     let report = done.json();
@@ -552,7 +564,7 @@ fn hostile_names_cannot_take_the_output_over() {
             .args([&module, &named])
             .args(&SHORT[..8])
             .args(["--format", format]);
-        let text = finish(command).text();
+        let text = finish_with(command, PATIENT);
         assert!(
             !text.contains('\u{1b}') || format == "csv",
             "{format}: {text}"
@@ -568,6 +580,7 @@ impl Served {
     fn start(module: &Path, socket: &Path, flags: &[&str]) -> Self {
         let mut command = binary(["serve", "--module"]);
         command.arg(module).arg("--socket").arg(socket).args(flags);
+        command.args(PATIENT).args(["--queue-wait", "60s"]);
         command
             .stdin(std::process::Stdio::null())
             .stderr(std::process::Stdio::null());

@@ -43,6 +43,7 @@ impl Stop {
             during: during.to_owned(),
             case: case.map(|case| case.name.clone()),
             message: fault.to_string(),
+            others: None,
             fault: Some(fault),
         }))
     }
@@ -64,6 +65,7 @@ impl Stop {
             during: during.to_owned(),
             case,
             message,
+            others: None,
             fault: None,
         }))
     }

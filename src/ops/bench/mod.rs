@@ -54,6 +54,7 @@ pub use target::{Running, bench_target};
 use compare::{Exact, Timing};
 use lab::{Lab, Stop};
 use load::Load;
+use machine::Computed;
 use pairs::{Reference, Side, Taken};
 use progress::Meter;
 
@@ -194,10 +195,20 @@ impl Bench<'_> {
         let mut baseline = None;
         if !cases.is_empty() {
             self.plan(cases.len(), against.is_some());
+            let before = Computed::so_far();
             let done = self.measure((&lab, &cases), against, &mut report);
             match done {
                 Ok(kept) => baseline = kept,
-                Err(Stop::Failure(failure)) => report.failure = Some(*failure),
+                Err(Stop::Failure(mut failure)) => {
+                    // What loops was found out when instructions were counted.
+                    if failure.is_deadline() && !report.cases.is_empty() {
+                        let others = Computed::so_far().zip(before);
+                        failure.others = others
+                            .map(|(now, before)| now.others_since(before))
+                            .filter(|share| *share > BUSY);
+                    }
+                    report.failure = Some(*failure);
+                }
                 Err(Stop::Error(error)) => return Err(error),
             }
         }
