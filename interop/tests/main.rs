@@ -5,7 +5,6 @@
 //! agent's code; no test may wait for luck, only for something it can see.
 
 mod events;
-#[cfg(feature = "grpc")]
 mod grpc;
 mod lifecycle;
 mod positional;
