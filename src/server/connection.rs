@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 
 use super::Shared;
 use super::grpc::convert::express;
+use super::metrics::Seen;
 use super::settings::MAX_UNSENT_BYTES;
 use super::wire::frame::Protocol;
 use super::wire::response::{Dialect, RequestBodyText};
@@ -142,12 +143,13 @@ impl Connection {
     /// Sends the answer to an event, and keeps what later events need of it.
     pub(crate) fn answer(&self, ticket: Ticket, mut event: Event, handled: Handled) {
         if !self.is_awaited(ticket) {
+            self.shared.live.metrics().abandoned();
             return;
         }
         self.shared.tell(event.correlation_id(), &handled);
         let proxy = self.proxy();
         let handled = self.expressible(&event, handled);
-        let mut response = handled.response;
+        let (mut response, fault, cost) = (handled.response, handled.fault, handled.cost);
         let context = &self.shared.context;
         let remembered = match &event {
             Event::ResponseHeaders(head) if proxy.is_unrepaired() => {
@@ -161,6 +163,11 @@ impl Connection {
                 correlation_id = crate::fault::printable(event.correlation_id(), 128),
                 "this proxy answers 500 to a redirect; zentinel-proxy 0.6.54 redirects (told once for each connection)"
             );
+        }
+        let metrics = self.shared.live.metrics();
+        metrics.answered(Seen::Kind(event.kind()), &response.decision, fault.as_ref());
+        if let Some(cost) = cost {
+            metrics.called(event.kind(), cost.time);
         }
         let mut frame = FRAME.take();
         frame.clear();
@@ -260,7 +267,7 @@ impl Connection {
         };
         state.in_flight.swap_remove(place);
         let late = self.dialect.protocol == Protocol::V1
-            && ticket.since.elapsed() > self.shared.settings.late_after;
+            && ticket.since.elapsed() > self.shared.late_after();
         if late {
             state.ended = true;
         } else if !state.ended {

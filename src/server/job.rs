@@ -40,12 +40,14 @@ impl Job {
         let shared = Arc::clone(self.connection.shared());
         if !self.connection.is_awaited(self.ticket) {
             self.event = None;
+            shared.live.metrics().abandoned();
             return;
         }
         if shared.queue.is_expired(&self) {
             self.refuse(super::queue::waited_too_long());
             return;
         }
+        shared.live.metrics().waited(self.queued.elapsed());
         let agent = shared.agent();
         let Some(event) = &mut self.event else { return };
         shared.context.complete(event);

@@ -11,6 +11,7 @@ pub(crate) struct Notices {
     /// The second it is, and the lines so far in it.
     second: AtomicU64,
     lines: AtomicU64,
+    cut: AtomicU64,
 }
 
 impl Notices {
@@ -19,6 +20,7 @@ impl Notices {
             start: Instant::now(),
             second: AtomicU64::new(0),
             lines: AtomicU64::new(0),
+            cut: AtomicU64::new(0),
         }
     }
 
@@ -34,7 +36,16 @@ impl Notices {
                 tracing::warn!(lines = before - PER_SECOND, "log lines left out");
             }
         }
-        self.lines.fetch_add(1, Ordering::Relaxed) < PER_SECOND
+        let is_admitted = self.lines.fetch_add(1, Ordering::Relaxed) < PER_SECOND;
+        if !is_admitted {
+            self.cut.fetch_add(1, Ordering::Relaxed);
+        }
+        is_admitted
+    }
+
+    /// Lines left out so far.
+    pub(crate) fn cut(&self) -> u64 {
+        self.cut.load(Ordering::Relaxed)
     }
 }
 
@@ -47,5 +58,6 @@ mod tests {
         let notices = Notices::new();
         let admitted = (0..1_000).filter(|_| notices.admit()).count();
         assert!((20..=40).contains(&admitted), "{admitted}");
+        assert_eq!(notices.cut() + admitted as u64, 1_000);
     }
 }

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Shared;
 use super::connection::{Connection, Next};
+use super::members::Members;
 use super::receive::{Violation, receive};
 use super::wire::Encoding;
 use super::wire::frame::{FrameError, Protocol, kind};
@@ -85,6 +86,7 @@ where
             return;
         }
     };
+    let _member = Members::join(&connection);
     let mut write = std::pin::pin!(send_answers(&connection, writer));
     let end = tokio::select! {
         biased;
@@ -144,6 +146,7 @@ async fn greet<R: ReadHalf, W: AsyncWrite + Unpin, S: Future<Output = ()>>(
         let identity = Identity {
             agent_id: &settings.agent_id,
             in_flight: u32::try_from(settings.max_in_flight).unwrap_or(u32::MAX),
+            metrics: settings.metrics_interval.is_some(),
         };
         let mut answer = Vec::new();
         let _ = protocol.write(kind::HANDSHAKE_RESPONSE, &mut answer, |out| {

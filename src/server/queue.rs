@@ -69,6 +69,11 @@ impl Queue {
         None
     }
 
+    /// How many jobs wait.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().jobs.len()
+    }
+
     /// The oldest job, waiting for one; `None` once closed and empty.
     pub(crate) fn pop(&self) -> Option<Job> {
         let mut state = self.lock();

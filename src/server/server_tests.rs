@@ -1,5 +1,6 @@
 //! Connections over a stream in memory, with a clock that can be moved.
 
+use super::wire::frame::Protocol;
 use std::path::Path;
 use std::time::Duration;
 
@@ -59,7 +60,7 @@ impl Server {
     fn with(module: &str, pool_size: usize, settings: ServeSettings) -> Self {
         let agent = agent(module, pool_size, FailurePolicy::Closed);
         let shared = Arc::new(Shared::new(agent.into(), settings));
-        Threads::start(&shared, pool_size).unwrap();
+        shared.start_guests(pool_size).unwrap();
         Self {
             shared,
             stop: watch::channel(false).0,
@@ -425,7 +426,7 @@ async fn v1_answers_in_order_and_refuses_what_it_cannot_read() {
 #[tokio::test]
 async fn a_late_v1_answer_closes_the_connection_instead() {
     let settings = ServeSettings {
-        late_after: Duration::from_millis(10),
+        late_after: Some(Duration::from_millis(10)),
         ..ServeSettings::default()
     };
     let server = Server::with("hostile/spin.wat", 1, settings);
