@@ -24,9 +24,9 @@
 //!
 //! | Room | Knows | Never |
 //! |---|---|---|
-//! | [`event`], [`response`], [`fault`], [`limits`], [`error`] | the words everything speaks | any other room |
+//! | [`event`], [`response`], [`fault`], [`limits`], [`latency`], [`error`] | the words everything speaks | any other room |
 //! | [`inspect`], [`contract`] | bytes and the static contract | running anything |
-//! | [`engine`], [`module`], [`runner`], [`pool`] | wasmtime; the only door to it | JSON, decisions |
+//! | [`engine`], [`module`], [`runner`], [`pool`], [`wasi`] | wasmtime; the only door to it | JSON, decisions |
 //! | [`abi`] | what a guest gets and answers | wasmtime |
 //! | [`decision`] | fail-open and fail-closed | anything but answers and faults |
 //! | [`agent`] | the path from event to response | files, terminals |
@@ -36,6 +36,7 @@
 //! | [`fixture`], [`report`] | hand-written input; results before formatting | wasmtime, terminals |
 //! | [`ops`] | one operation for each command | printing, argument parsing |
 //! | [`server`] | connections and their protocols; asks the agent | guests, the failure policy |
+//! | [`client`] | the proxy's side of the protocols: asks a running agent | guests, our own agent |
 //!
 //! There are two ABIs and one way to call a guest. [`runner`] allocates, writes,
 //! calls, reads and gives back for both; [`abi::Abi`] knows which exports are
@@ -68,6 +69,7 @@
 
 pub mod abi;
 pub mod agent;
+pub mod client;
 pub mod contract;
 pub mod decision;
 pub mod engine;
@@ -76,8 +78,10 @@ pub mod event;
 pub mod fault;
 pub mod fixture;
 pub mod inspect;
+pub mod latency;
 pub mod limits;
 pub mod module;
+pub(crate) mod notices;
 pub mod ops;
 pub mod plugin;
 pub mod pool;
@@ -87,3 +91,4 @@ pub mod response;
 pub mod runner;
 pub mod server;
 pub mod smoke;
+pub mod wasi;

@@ -18,7 +18,9 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::inspect::{Facts, inspect};
 use crate::limits::{LimitChoice, Limits, LoadLimits, MAX_TEXT_BYTES};
+use crate::notices::Notices;
 use crate::runner::{GuestAbort, HostState};
+use crate::wasi;
 
 /// A module's bytes, read and, if they were text, assembled.
 pub struct Source {
@@ -152,6 +154,8 @@ pub struct Module {
     pub compile_time: Duration,
     pub(crate) engine: Arc<Engine>,
     pub(crate) pre: wasmtime::InstancePre<HostState>,
+    /// Bounds the log lines that its guests cause.
+    pub(crate) notices: Arc<Notices>,
 }
 
 /// A module that was read and judged, and not yet compiled.
@@ -173,9 +177,16 @@ impl Candidate {
     /// Those of [`read`], and [`Error::Malformed`] with the offset where the
     /// bytes stop being wasm. A broken contract is no error here.
     pub fn read(path: &Path, settings: &LoadSettings) -> Result<Self, Error> {
-        let source = read(path, &settings.load)?;
+        Self::of(read(path, &settings.load)?, settings)
+    }
+
+    /// Inspects and judges bytes that were read before.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] with the offset where the bytes stop being wasm.
+    pub fn of(source: Source, settings: &LoadSettings) -> Result<Self, Error> {
         let facts = inspect(&source.wasm).map_err(|broken| Error::Malformed {
-            path: path.to_owned(),
+            path: source.path.clone(),
             message: format!(
                 "not valid wasm at offset {:#x}: {}",
                 broken.offset, broken.message
@@ -224,6 +235,7 @@ impl Candidate {
             compile_time,
             engine: Arc::clone(engine),
             pre,
+            notices: Arc::new(Notices::new()),
         })
     }
 }
@@ -271,6 +283,8 @@ impl Module {
 /// Only what is imported is linked, and only what the contract names.
 fn linker(engine: &Engine, facts: &Facts) -> wasmtime::Result<wasmtime::Linker<HostState>> {
     let mut linker = wasmtime::Linker::new(engine.wasm());
+    // Go imports some functions more than once.
+    linker.allow_shadowing(true);
     for import in &facts.imports {
         match contract::linked(import) {
             Some(Linked::Abort) => {
@@ -287,6 +301,7 @@ fn linker(engine: &Engine, facts: &Facts) -> wasmtime::Result<wasmtime::Linker<H
                     },
                 )?;
             }
+            Some(Linked::Wasi(function)) => wasi::link(&mut linker, function)?,
             None => {}
         }
     }

@@ -16,6 +16,7 @@ use crate::limits::{
     GUEST_THREAD_STACK_BYTES, Limits, MAX_GROWS_PER_CALL, MAX_TABLE_ELEMENTS, MAX_TABLES,
 };
 use crate::module::Module;
+use crate::wasi::{self, Context, Ended};
 
 /// A thread builder with a stack that any guest call fits on, whatever the
 /// system's or the environment's default is.
@@ -42,6 +43,10 @@ pub fn on_guest_thread<T: Send>(work: impl FnOnce() -> T + Send) -> std::io::Res
     })
 }
 
+/// A module without a standard error may export this global: the address of
+/// text, ended by a NUL, that is empty until the guest says why it panics.
+pub const PANIC_MESSAGE: &str = "panic_message";
+
 /// What one call cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cost {
@@ -49,6 +54,8 @@ pub struct Cost {
     pub fuel: Option<u64>,
     /// Wall clock for alloc, handler and dealloc together.
     pub time: Duration,
+    /// How long the call waited for its instance; not part of its time.
+    pub waited: Duration,
     /// Bytes of input JSON.
     pub input_bytes: u64,
     /// Bytes of the answer.
@@ -82,10 +89,14 @@ pub(crate) struct HostState {
     /// Fuel for each call; none where the engine counts none.
     fuel: Option<u64>,
     timeout: Duration,
-    deadline: Instant,
+    /// When the call has to be over; a guest's sleeps bring it nearer.
+    pub(crate) deadline: Instant,
+    pub(crate) wasi: Context,
     grows: u32,
     /// A growth was refused since the call began.
     refused_growth: bool,
+    /// Where the guest keeps what it says as it panics.
+    panic_message: Option<u32>,
 }
 
 impl wasmtime::ResourceLimiter for HostState {
@@ -180,13 +191,21 @@ impl Instance {
                 "a fuel limit on an engine that counts none",
             )));
         }
+        if limits.fuel.is_none() && !module.engine.has_deadlines() {
+            return Err(Box::new(Fault::new(
+                FaultCode::Internal,
+                "neither a deadline nor a fuel limit",
+            )));
+        }
         let state = HostState {
             max_memory_bytes: usize::try_from(limits.max_memory_bytes).unwrap_or(usize::MAX),
             fuel: counts_fuel.then(|| limits.fuel.unwrap_or(u64::MAX)),
             timeout: limits.timeout,
             deadline: Instant::now(),
+            wasi: Context::new(limits.wasi, Arc::clone(&module.notices)),
             grows: 0,
             refused_growth: false,
+            panic_message: None,
         };
         let mut store = Store::new(module.engine.wasm(), state);
         store.limiter(|state| state);
@@ -201,6 +220,7 @@ impl Instance {
         let _running = module.engine.running();
         let made =
             arm(&mut store, Instant::now()).and_then(|()| Self::instantiate(module, &mut store));
+        store.data_mut().wasi.output.end_call();
         match made {
             Ok((memory, alloc, dealloc, handlers)) => Ok(Self {
                 store,
@@ -233,7 +253,11 @@ impl Instance {
         Vec<Option<TypedFunc<(i32, i32), i64>>>,
     )> {
         let instance = module.pre.instantiate(&mut *store)?;
-        if let Ok(initialize) = instance.get_typed_func::<(), ()>(&mut *store, "_initialize") {
+        let message = instance.get_global(&mut *store, PANIC_MESSAGE);
+        let message = message.and_then(|global| global.get(&mut *store).i32());
+        store.data_mut().panic_message = message.map(i32::cast_unsigned);
+        if module.facts.export("_initialize").is_some() {
+            let initialize = instance.get_typed_func::<(), ()>(&mut *store, "_initialize")?;
             initialize.call(&mut *store, ())?;
         }
         let memory = instance
@@ -269,12 +293,14 @@ impl Instance {
             Ok(()) => self.run(handler),
             Err(error) => Err(self.fault(&error, "before the call")),
         };
+        self.store.data_mut().wasi.output.end_call();
         let time = started.elapsed();
         drop(running);
         let memory_after = self.memory.data_size(&self.store);
         let cost = Cost {
             fuel: self.fuel_used(),
             time,
+            waited: Duration::ZERO,
             input_bytes: self.input.len() as u64,
             answer_bytes: self.answer.len() as u64,
             memory_bytes: memory_after as u64,
@@ -436,6 +462,7 @@ fn arm(store: &mut Store<HostState>, now: Instant) -> wasmtime::Result<()> {
     state.grows = 0;
     state.refused_growth = false;
     state.deadline = now + state.timeout;
+    state.wasi.begin_call();
     let fuel = state.fuel;
     store.set_epoch_deadline(1);
     fuel.map_or(Ok(()), |fuel| store.set_fuel(fuel))
@@ -480,6 +507,8 @@ fn fault_of(
                 abort.column
             ),
         )
+    } else if let Some(ended) = error.downcast_ref::<Ended>() {
+        ended.fault(stage)
     } else if let Some(trap) = error.downcast_ref::<Trap>() {
         trap_fault(*trap, state, stage)
     } else if state.refused_growth {
@@ -493,10 +522,29 @@ fn fault_of(
     } else {
         Fault::new(FaultCode::Internal, format!("{stage}: {error:#}"))
     };
+    if matches!(fault.code, FaultCode::Trap(_)) {
+        let mut words = state.wasi.output.last_words();
+        if words.is_empty() {
+            words = panic_words(memory.map(|memory| memory.data(store)), state);
+        }
+        fault.say(words);
+    }
     if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
         fault.backtrace = backtrace.frames().iter().map(frame).collect();
     }
     fault
+}
+
+/// What the guest left in its [`PANIC_MESSAGE`].
+fn panic_words(memory: Option<&[u8]>, state: &HostState) -> Vec<String> {
+    const MAX_BYTES: usize = 1024;
+    let start = state.panic_message.and_then(|at| usize::try_from(at).ok());
+    let text = memory
+        .zip(start)
+        .and_then(|(memory, start)| memory.get(start..))
+        .unwrap_or_default();
+    let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+    wasi::words(&text[..text.len().min(MAX_BYTES)])
 }
 
 fn trap_fault(trap: Trap, state: &HostState, stage: &str) -> Fault {

@@ -14,6 +14,8 @@ pub(crate) const USAGE: u8 = 2;
 pub(crate) const UNREADABLE: u8 = 3;
 /// Nothing was checked. Never green.
 pub(crate) const NOTHING_CHECKED: u8 = 4;
+/// `bench` could not tell a regression from noise.
+pub(crate) const INCONCLUSIVE: u8 = 5;
 
 /// `serve` could not bind, or stopped with calls unanswered.
 pub(crate) const UNSERVED: u8 = 6;
@@ -25,6 +27,15 @@ pub(crate) const HELP: &str = "Exit status:
   2  usage: nothing was started
   3  an input is unreadable or malformed
   4  nothing was checked";
+
+/// The list at the end of `bench`'s help.
+pub(crate) const BENCH_HELP: &str = "Exit status:
+  0  measured; compared: better or equal
+  1  regressed, or the module faulted while it was measured
+  2  usage: nothing was started
+  3  an input is unreadable or malformed
+  4  nothing was measured or compared
+  5  inconclusive: noise is larger than what was asked about";
 
 /// The list at the end of `serve`'s help.
 pub(crate) const SERVE_HELP: &str = "Exit status:
@@ -41,6 +52,7 @@ pub(crate) const fn of_verdict(verdict: Verdict) -> u8 {
         Verdict::Failed => FAILED,
         Verdict::Unreadable => UNREADABLE,
         Verdict::NothingChecked => NOTHING_CHECKED,
+        Verdict::Inconclusive => INCONCLUSIVE,
     }
 }
 

@@ -8,8 +8,10 @@
     reason = "doc comments here are help texts, read in a terminal"
 )]
 
+mod bench;
 pub(crate) mod exit;
 pub(crate) mod logging;
+mod new;
 pub(crate) mod render;
 mod run;
 mod serve;
@@ -31,7 +33,7 @@ use wasm_agent_kit::agent::AgentSettings;
 use wasm_agent_kit::decision::FailurePolicy;
 use wasm_agent_kit::limits::{
     DEFAULT_MAX_ANSWER_BYTES, DEFAULT_MAX_COMPILE_TIME, DEFAULT_MAX_MODULE_BYTES, DEFAULT_TIMEOUT,
-    Isolation, LimitChoice, Limits, LoadLimits,
+    Isolation, LimitChoice, Limits, LoadLimits, Wasi,
 };
 use wasm_agent_kit::module::LoadSettings;
 use wasm_agent_kit::pool::PoolSettings;
@@ -71,7 +73,9 @@ pub(crate) enum Color {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Validate(validate::ValidateArgs),
+    New(new::NewArgs),
     Run(run::RunArgs),
+    Bench(Box<bench::BenchArgs>),
     /// Answer the events of a proxy on a Unix socket, over gRPC or on both
     Serve(Box<serve::ServeArgs>),
     /// Print a completion script for a shell
@@ -85,8 +89,10 @@ pub(crate) enum Command {
 pub(crate) fn exec(cli: &Cli) -> anyhow::Result<u8> {
     let style = render::human::Style::of_stdout(cli.color);
     match &cli.command {
+        Command::New(args) => new::exec(args, style),
         Command::Validate(args) => validate::exec(args, style),
         Command::Run(args) => run::exec(args, style),
+        Command::Bench(args) => bench::exec(args, style),
         Command::Serve(args) => serve::exec(args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -135,6 +141,10 @@ pub(crate) struct GuestArgs {
     #[arg(long, value_name = "MODE", value_parser = str::parse::<Isolation>)]
     isolation: Option<Isolation>,
 
+    /// WASI for modules that import it: clocks and random bytes that repeat, the host's, or none of it [default: fixed; serve: real; hook ABI: none]
+    #[arg(long, value_enum, value_name = "WHICH")]
+    wasi: Option<WasiArg>,
+
     /// Spelling of header names for the module; released proxies send lower case
     #[arg(long, value_enum, default_value_t = HeaderNamesArg::Lower)]
     header_names: HeaderNamesArg,
@@ -160,6 +170,7 @@ impl GuestArgs {
             fuel: self.fuel,
             max_memory_bytes: self.max_memory.map(|size| size.as_u64()),
             max_answer_bytes: Some(self.max_answer.as_u64()),
+            wasi: self.wasi.map(WasiArg::wasi),
         }
     }
 
@@ -171,6 +182,14 @@ impl GuestArgs {
             },
             limits: self.limit_choice(),
             abi: self.abi.choice(),
+        }
+    }
+
+    /// The same in production, where clocks and random bytes are the host's.
+    pub(crate) fn serving(&self) -> Self {
+        Self {
+            wasi: self.wasi.or(Some(WasiArg::Real)),
+            ..self.clone()
         }
     }
 
@@ -222,6 +241,26 @@ impl GuestArgs {
                 .iter()
                 .map(|name| name.to_ascii_lowercase())
                 .collect(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum WasiArg {
+    /// The same time and random bytes at every call
+    Fixed,
+    /// The host's clock and random bytes
+    Real,
+    /// A module that imports WASI is refused
+    None,
+}
+
+impl WasiArg {
+    const fn wasi(self) -> Wasi {
+        match self {
+            Self::Fixed => Wasi::Fixed,
+            Self::Real => Wasi::Real,
+            Self::None => Wasi::None,
         }
     }
 }

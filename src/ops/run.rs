@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::abi::agent::HeaderNames;
-use crate::agent::{Agent, Handled};
+use crate::agent::{Agent, AgentSettings, Handled};
 use crate::error::Error;
 use crate::event::Event;
 use crate::fault::{Fault, printable};
@@ -287,7 +287,7 @@ impl StepResult {
             })
             .collect();
         if let Some(fault) = self.fault.as_ref().filter(|_| is_bad(self.status)) {
-            lines.extend(fault.stack().lines().map(str::to_owned));
+            lines.extend(fault.story().lines().map(str::to_owned));
         }
         lines.join("\n")
     }
@@ -626,8 +626,15 @@ pub const fn status_name(status: CaseStatus) -> &'static str {
 }
 
 fn described(agent: &Agent, settings: &RunSettings) -> BTreeMap<&'static str, String> {
-    let pool = agent.pool().settings();
-    let limits = pool.limits;
+    let mut described = called(agent.settings());
+    described.insert("jobs", settings.jobs.to_string());
+    described.insert("repeat", settings.repeat.to_string());
+    described
+}
+
+/// How a module is called, as reports have it.
+pub(in crate::ops) fn called(settings: &AgentSettings) -> BTreeMap<&'static str, String> {
+    let limits = settings.pool.limits;
     BTreeMap::from([
         ("timeout", format!("{:?}", limits.timeout)),
         (
@@ -638,16 +645,9 @@ fn described(agent: &Agent, settings: &RunSettings) -> BTreeMap<&'static str, St
         ),
         ("max_memory_bytes", limits.max_memory_bytes.to_string()),
         ("max_answer_bytes", limits.max_answer_bytes.to_string()),
-        ("isolation", pool.isolation.to_string()),
-        (
-            "header_names",
-            agent.settings().header_names.name().to_owned(),
-        ),
-        (
-            "failure_policy",
-            agent.settings().failure_policy.name().to_owned(),
-        ),
-        ("jobs", settings.jobs.to_string()),
-        ("repeat", settings.repeat.to_string()),
+        ("wasi", limits.wasi.name().to_owned()),
+        ("isolation", settings.pool.isolation.to_string()),
+        ("header_names", settings.header_names.name().to_owned()),
+        ("failure_policy", settings.failure_policy.name().to_owned()),
     ])
 }

@@ -14,13 +14,12 @@ pub mod bind;
 mod configure;
 mod connection;
 pub mod context;
-mod grpc;
+pub(crate) mod grpc;
 mod job;
 pub mod live;
 pub mod loader;
 mod members;
 pub mod metrics;
-mod notices;
 mod peer;
 mod queue;
 mod receive;
@@ -41,12 +40,12 @@ use tokio::task::JoinSet;
 use crate::agent::{Agent, Handled};
 use crate::event::{Event, EventKind};
 use crate::fault::printable;
+use crate::notices::Notices;
 use crate::runner::guest_thread;
 use context::ContextCache;
 pub use live::Live;
 use members::Members;
 use metrics::Now;
-use notices::Notices;
 use queue::Queue;
 pub use settings::ServeSettings;
 use vigil::watch_faults;
@@ -126,6 +125,7 @@ impl Shared {
                 decision = handled.response.decision.name(),
                 fault = %fault.code,
                 detail = printable(&fault.detail, 512),
+                words = fault.words.join(" | "),
                 backtrace = backtrace.join(" < "),
                 "fault"
             );

@@ -1,9 +1,12 @@
 //! The only code that formats. A renderer gets a report and a writer.
 
+pub(crate) mod bench;
+pub(crate) mod chart;
 pub(crate) mod github;
 pub(crate) mod human;
 pub(crate) mod json;
 pub(crate) mod junit;
+pub(crate) mod page;
 pub(crate) mod run;
 pub(crate) mod sarif;
 pub(crate) mod validate;

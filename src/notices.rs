@@ -14,6 +14,13 @@ pub(crate) struct Notices {
     cut: AtomicU64,
 }
 
+/// What was left out last is told, too.
+impl Drop for Notices {
+    fn drop(&mut self) {
+        self.tell();
+    }
+}
+
 impl Notices {
     pub(crate) fn new() -> Self {
         Self {
@@ -31,10 +38,7 @@ impl Notices {
     pub(crate) fn admit(&self) -> bool {
         let now = self.start.elapsed().as_secs();
         if self.second.swap(now, Ordering::Relaxed) != now {
-            let before = self.lines.swap(0, Ordering::Relaxed);
-            if before > PER_SECOND {
-                tracing::warn!(lines = before - PER_SECOND, "log lines left out");
-            }
+            self.tell();
         }
         let is_admitted = self.lines.fetch_add(1, Ordering::Relaxed) < PER_SECOND;
         if !is_admitted {
@@ -46,6 +50,13 @@ impl Notices {
     /// Lines left out so far.
     pub(crate) fn cut(&self) -> u64 {
         self.cut.load(Ordering::Relaxed)
+    }
+
+    fn tell(&self) {
+        let before = self.lines.swap(0, Ordering::Relaxed);
+        if before > PER_SECOND {
+            tracing::warn!(lines = before - PER_SECOND, "log lines left out");
+        }
     }
 }
 
