@@ -114,7 +114,13 @@ pub struct Engine {
     counts_fuel: bool,
     has_deadlines: bool,
     clock: Clock,
+    /// Others work while this compiles.
+    compiles_aside: AtomicBool,
 }
+
+/// How much compiling gives way to what else this process does, where others
+/// wait for that: 0 not at all, 19 to everything.
+const ASIDE: i32 = 10;
 
 impl Engine {
     /// Makes an engine.
@@ -134,6 +140,7 @@ impl Engine {
             counts_fuel: settings.fuel,
             has_deadlines: !settings.no_deadlines,
             clock,
+            compiles_aside: AtomicBool::new(false),
         }))
     }
 
@@ -161,6 +168,12 @@ impl Engine {
         }
     }
 
+    /// From now on compiling takes one core, and that only where nobody else
+    /// has work for it.
+    pub(crate) fn compile_aside(&self) {
+        self.compiles_aside.store(true, Ordering::Relaxed);
+    }
+
     /// Compiles on threads with stacks of our choosing, and gives up waiting
     /// after `limit`; what was started then runs on until it is done.
     pub(crate) fn compile(
@@ -168,7 +181,16 @@ impl Engine {
         wasm: Vec<u8>,
         limit: Duration,
     ) -> Result<Option<wasmtime::Module>, Error> {
+        let aside = self.compiles_aside.load(Ordering::Relaxed);
         let threads = rayon::ThreadPoolBuilder::new()
+            // 0 is one for each core.
+            .num_threads(usize::from(aside))
+            .start_handler(move |_| {
+                if aside {
+                    // Of this thread alone; without it compiling is in the way.
+                    let _ = rustix::process::setpriority_process(None, ASIDE);
+                }
+            })
             .thread_name(|index| format!("compile-{index}"))
             .stack_size(COMPILE_THREAD_STACK_BYTES)
             .build()

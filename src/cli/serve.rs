@@ -138,7 +138,7 @@ struct PeerArgs {
     #[arg(long, value_name = "TIME", default_value_t = TimeArg(DEFAULT_QUEUE_WAIT))]
     queue_wait: TimeArg,
 
-    /// For the first message of a connection
+    /// For the first message of a connection, from its first byte; a silent one has as long while others wait for its place
     #[arg(long, value_name = "TIME", default_value_t = TimeArg(DEFAULT_HANDSHAKE_TIMEOUT))]
     handshake_timeout: TimeArg,
 

@@ -58,6 +58,7 @@ impl Loader {
             ..EngineSettings::default()
         })?;
         let module = self.load(&engine, &settings)?;
+        engine.compile_aside();
         self.ready(Agent::new(module, settings))
     }
 
@@ -88,6 +89,7 @@ impl Loader {
                 fuel: limits.fuel.is_some(),
                 ..EngineSettings::default()
             })?;
+            engine.compile_aside();
             let again = self.load(&engine, &settings)?;
             if again.hash != module.hash {
                 return Err(Error::Changed {

@@ -58,6 +58,8 @@ pub(crate) struct Shared {
     queue: Queue,
     notices: Notices,
     members: Members,
+    /// No further connection is accepted until one ends.
+    full: watch::Sender<bool>,
     /// The threads that call guests.
     guests: Mutex<Vec<JoinHandle<()>>>,
     hasher: RandomState,
@@ -71,6 +73,7 @@ impl Shared {
             queue: Queue::new(settings.max_queue, settings.queue_wait),
             notices: Notices::new(),
             members: Members::default(),
+            full: watch::Sender::new(false),
             guests: Mutex::default(),
             hasher: RandomState::new(),
             settings,

@@ -117,14 +117,31 @@ async fn greet<R: ReadHalf, W: AsyncWrite + Unpin, S: Future<Output = ()>>(
     shared: &Arc<Shared>,
 ) -> Result<Connection, End> {
     let settings = &shared.settings;
-    let deadline = Deadline::after(settings.handshake_timeout);
+    let mut deadline = None;
+    // A v1 proxy connects long before it has anything to say. Only where
+    // others wait for its place does it have to give way.
+    let mut full = shared.full.subscribe();
+    let mut unwelcome = std::pin::pin!(async {
+        tokio::time::sleep(settings.handshake_timeout).await;
+        // Without a sender there is no server either.
+        let _ = full.wait_for(|full| *full).await;
+    });
     let protocol = loop {
         if let Some(protocol) = Protocol::detect(&input.buffer)?
             && protocol.frame(&input.buffer)?.is_some()
         {
             break protocol;
         }
-        input.read(Some(deadline)).await?;
+        if input.buffer.is_empty() {
+            tokio::select! {
+                read = input.read(None) => read?,
+                () = &mut unwelcome => return Err(End::Timeout(settings.handshake_timeout)),
+            }
+        } else {
+            let limit = settings.handshake_timeout;
+            deadline.get_or_insert_with(|| Deadline::after(limit));
+            input.read(deadline).await?;
+        }
     };
     let mut dialect = Dialect {
         protocol,

@@ -13,7 +13,8 @@ pub const DEFAULT_MAX_CONNECTIONS: usize = 1024;
 pub const DEFAULT_MAX_IN_FLIGHT: usize = 100;
 /// Events waiting for a guest, over all connections.
 pub const DEFAULT_MAX_QUEUE: usize = 1024;
-/// A peer that has said nothing whole by then is closed.
+/// The first message must be whole this long after its first byte; a peer that
+/// says nothing has as long, once others wait for its place.
 pub const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A frame must be whole this long after its first byte.
 pub const DEFAULT_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,7 +50,9 @@ pub struct ServeSettings {
     /// closed instead: the client would take it for the next event's. None:
     /// [`ServeSettings::late_after`] of the limits in force.
     pub late_after: Option<Duration>,
-    /// For the first frame of a connection, from its start.
+    /// For the first frame of a connection, from its first byte. A connection
+    /// that says nothing is closed after as long only while there are as many
+    /// connections as there may be.
     pub handshake_timeout: Duration,
     /// For each further frame, from its first byte.
     pub frame_timeout: Duration,

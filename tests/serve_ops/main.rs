@@ -10,6 +10,8 @@ mod configure;
 #[cfg(test)]
 mod guest;
 #[cfg(test)]
+mod logs;
+#[cfg(test)]
 mod manager;
 #[cfg(test)]
 mod reload;
