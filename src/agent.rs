@@ -3,6 +3,7 @@
 //! Every command and every transport answers through [`Agent::handle`], so the
 //! desk and production cannot differ.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use crate::abi::agent::{HeaderNames, write_input};
@@ -13,9 +14,9 @@ use crate::error::Error;
 use crate::event::{Event, EventKind};
 use crate::fault::{Fault, FaultCode};
 use crate::module::Module;
-use crate::pool::{Pool, PoolSettings};
+use crate::pool::{Lease, Pool, PoolSettings, caught};
 use crate::response::AgentResponse;
-use crate::runner::{Cost, Instance, RawAnswer};
+use crate::runner::{Cost, Instance, RawAnswer, drive};
 
 /// How an agent answers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -126,8 +127,6 @@ impl Agent {
     }
 
     /// Answers one event. Waits for an instance, never fails, never panics.
-    ///
-    /// Must run on a [`guest_thread`](crate::runner::guest_thread).
     #[must_use]
     pub fn handle(&self, event: &Event) -> Handled {
         // Its handlers are absent, which must not pass for an allow.
@@ -137,10 +136,39 @@ impl Agent {
         if !self.handles(event.kind()) {
             return self.pass();
         }
-        let (result, cost) = self.pool.call(|instance| {
-            let names = self.settings.header_names;
-            call_event(instance, event, names, &self.settings.answer_policy)
+        drive(self.handle_on(async { self.pool.lease() }, event))
+    }
+
+    /// Answers one event that the module has a handler for, if an instance is
+    /// to be had without waiting. The future gives way while the guest
+    /// computes, see [`SLICE`](crate::runner::SLICE), and never panics.
+    pub fn try_handle<'a>(
+        &'a self,
+        event: &'a Event,
+    ) -> Option<impl Future<Output = Handled> + Send + use<'a>> {
+        let lease = self.pool.try_lease()?;
+        Some(self.handle_on(lease, event))
+    }
+
+    async fn handle_on<'a>(
+        &'a self,
+        lease: impl Future<Output = Result<Lease<'a>, Box<Fault>>> + Send,
+        event: &Event,
+    ) -> Handled {
+        let called = caught(async {
+            match lease.await {
+                Err(fault) => (Err(*fault), None),
+                Ok(mut lease) => {
+                    let names = self.settings.header_names;
+                    let policy = &self.settings.answer_policy;
+                    let (result, mut cost) =
+                        call_event_async(&mut lease, event, names, policy).await;
+                    cost.waited = lease.waited();
+                    (result, Some(cost))
+                }
+            }
         });
+        let (result, cost) = called.await;
         match result {
             Ok(Some(answer)) => {
                 let response = Answer::Given(Box::new(answer.response));
@@ -179,7 +207,17 @@ pub fn call_event(
     names: HeaderNames,
     policy: &AnswerPolicy,
 ) -> (Result<Option<CheckedAnswer>, Fault>, Cost) {
-    let called = instance.call(event.kind() as usize, |out| write_input(event, names, out));
+    drive(call_event_async(instance, event, names, policy))
+}
+
+async fn call_event_async(
+    instance: &mut Instance,
+    event: &Event,
+    names: HeaderNames,
+    policy: &AnswerPolicy,
+) -> (Result<Option<CheckedAnswer>, Fault>, Cost) {
+    let write = |out: &mut Vec<u8>| write_input(event, names, out);
+    let called = instance.call_async(event.kind() as usize, write).await;
     let result = called.result.and_then(|answer| match answer {
         RawAnswer::Empty => Ok(None),
         RawAnswer::Bytes(bytes) => {

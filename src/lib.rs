@@ -52,7 +52,6 @@
 //! use wasm_agent_kit::engine::{Engine, EngineSettings};
 //! use wasm_agent_kit::event::{Event, RequestHead};
 //! use wasm_agent_kit::module::{LoadSettings, Module};
-//! use wasm_agent_kit::runner::on_guest_thread;
 //!
 //! let engine = Engine::new(EngineSettings::default())?;
 //! let module = Module::load(&engine, Path::new("rules.wasm"), &LoadSettings::default())?;
@@ -62,7 +61,7 @@
 //!     uri: "/admin".into(),
 //!     ..RequestHead::default()
 //! });
-//! let handled = on_guest_thread(|| agent.handle(&event))?;
+//! let handled = agent.handle(&event);
 //! assert_eq!(handled.response.decision.name(), "block");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

@@ -37,9 +37,9 @@ pub const MAX_TABLES: usize = 4;
 pub const MAX_GROWS_PER_CALL: u32 = 10_000;
 /// Native stack that wasm frames may use, wasmtime's default.
 pub const MAX_WASM_STACK_BYTES: usize = 512 << 10;
-/// Stack of every thread that calls guests: the wasm stack and 1.5 MiB for
-/// the host's own frames below and above it.
-pub const GUEST_THREAD_STACK_BYTES: usize = 2 << 20;
+/// The stack a guest runs on, one for each instance: the wasm stack and
+/// 1.5 MiB for the host's own frames below and above it.
+pub const GUEST_STACK_BYTES: usize = 2 << 20;
 /// Stack of compiling threads, which recurse with the nesting of the module.
 pub const COMPILE_THREAD_STACK_BYTES: usize = 16 << 20;
 

@@ -22,7 +22,6 @@ use crate::module::Module;
 use crate::proxy::{self, Quirk};
 use crate::report::{Case, CaseStatus, Report, Verdict};
 use crate::response::{AgentResponse, Decision};
-use crate::runner::guest_thread;
 
 /// How fixtures are fed to the module.
 #[derive(Debug, Clone, Copy)]
@@ -325,7 +324,8 @@ pub fn run(
     };
     std::thread::scope(|scope| {
         for job in 0..settings.jobs.clamp(1, fixtures.len().max(1)) {
-            guest_thread(&format!("run-{job}")).spawn_scoped(scope, work)?;
+            let thread = std::thread::Builder::new().name(format!("run-{job}"));
+            thread.spawn_scoped(scope, work)?;
         }
         Ok(())
     })

@@ -1,11 +1,13 @@
 //! `serve`: the agent behind a proxy.
 //!
 //! In: a bound listener and an agent. Out: exactly one answer to every message
-//! that wants one. Guests run on threads of their own, so that a runaway one
-//! stalls neither pings nor other connections; everything else runs on tokio.
+//! that wants one. Guests are called where their event was read; a call that
+//! computes on goes on on a thread of its own, so that a runaway stalls neither
+//! pings nor other connections. All else runs on tokio.
 //!
 //! ```text
-//! peer -> receive -> queue -> job (guest thread) -> connection -> peer
+//! peer -> receive -> job ---------------------------> connection -> peer
+//!                     `-> queue -> job (guest thread) --^
 //! ```
 
 mod accept;
@@ -41,12 +43,12 @@ use crate::agent::{Agent, Handled};
 use crate::event::{Event, EventKind};
 use crate::fault::printable;
 use crate::notices::Notices;
-use crate::runner::guest_thread;
 use context::ContextCache;
 pub use live::Live;
 use members::Members;
 use metrics::Now;
 use queue::Queue;
+use settings::MAX_QUEUED_BYTES;
 pub use settings::ServeSettings;
 use vigil::watch_faults;
 
@@ -70,7 +72,7 @@ impl Shared {
         Self {
             live,
             context: ContextCache::new(settings.context),
-            queue: Queue::new(settings.max_queue, settings.queue_wait),
+            queue: Queue::new(settings.max_queue, MAX_QUEUED_BYTES, settings.queue_wait),
             notices: Notices::new(),
             members: Members::default(),
             full: watch::Sender::new(false),
@@ -141,7 +143,8 @@ impl Shared {
         let mut guests = self.lock_guests();
         while guests.len() < count {
             let shared = Arc::clone(self);
-            let thread = guest_thread(&format!("guest-{}", guests.len()));
+            let name = format!("guest-{}", guests.len());
+            let thread = std::thread::Builder::new().name(name);
             match thread.spawn(move || job::work(&shared)) {
                 Ok(thread) => guests.push(thread),
                 Err(error) => {

@@ -18,6 +18,9 @@ pub const DEFAULT_MAX_QUEUE: usize = 1024;
 pub const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A frame must be whole this long after its first byte.
 pub const DEFAULT_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bodies of all events that wait for a guest together, in bytes: sixteen of the
+/// largest the protocol has, and far more of those that proxies send.
+pub(crate) const MAX_QUEUED_BYTES: usize = 256 << 20;
 /// A peer that takes nothing for so long is closed.
 pub const DEFAULT_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What was received must be answered so long after the signal to stop.

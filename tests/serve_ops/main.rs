@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod admin;
 #[cfg(test)]
+mod cancel;
+#[cfg(test)]
 mod configure;
 #[cfg(test)]
 mod guest;

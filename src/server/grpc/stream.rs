@@ -23,7 +23,7 @@ use crate::proxy::Proxy;
 use crate::server::configure::configure;
 use crate::server::connection::Connection;
 use crate::server::members::{Member, Members};
-use crate::server::receive::dispatch;
+use crate::server::receive::{Turn, dispatch};
 use crate::server::wire::frame::{FrameError, Protocol};
 use crate::server::wire::handshake::PROTOCOL_VERSION;
 use crate::server::wire::{BadMessage, Message};
@@ -115,9 +115,14 @@ impl Reader {
             self.connection.greet(Proxy::new(settings.quirks, None));
         }
         loop {
+            let mut turn = Turn::new();
             while let Some(inbound) = self.take()? {
                 self.eased().await?;
-                self.receive(mode, inbound).await?;
+                if turn.is_over() {
+                    tokio::task::yield_now().await;
+                    turn = Turn::new();
+                }
+                self.receive(mode, inbound, &mut turn).await?;
                 (first, partial) = (None, None);
                 if mode == Mode::Single {
                     return Ok(());
@@ -227,15 +232,20 @@ impl Reader {
     }
 
     /// Begins or answers what one message holds.
-    async fn receive(&mut self, mode: Mode, inbound: Inbound) -> Result<(), Status> {
+    async fn receive(
+        &mut self,
+        mode: Mode,
+        inbound: Inbound,
+        turn: &mut Turn,
+    ) -> Result<(), Status> {
         let connection = &self.connection;
         match inbound {
             Inbound::Message(message) if connection.is_greeted() => {
-                dispatch(connection, message)
+                dispatch(connection, message, turn)
                     .map_err(|violation| Status::invalid(violation.to_string()))?;
             }
             Inbound::Message(message) => {
-                dispatch(connection, Err(before_handshake(message)))
+                dispatch(connection, Err(before_handshake(message)), turn)
                     .map_err(|violation| Status::invalid(violation.to_string()))?;
             }
             Inbound::Handshake(request) => self.greet(mode, &request)?,
