@@ -121,10 +121,6 @@ pub struct Engine {
     compiles_aside: AtomicBool,
 }
 
-/// How much compiling gives way to what else this process does, where others
-/// wait for that: 0 not at all, 19 to everything.
-const ASIDE: i32 = 10;
-
 impl Engine {
     /// Makes an engine.
     ///
@@ -171,8 +167,7 @@ impl Engine {
         }
     }
 
-    /// From now on compiling takes one core, and that only where nobody else
-    /// has work for it.
+    /// From now on compiling takes one core and leaves the others alone.
     pub(crate) fn compile_aside(&self) {
         self.compiles_aside.store(true, Ordering::Relaxed);
     }
@@ -188,12 +183,6 @@ impl Engine {
         let threads = rayon::ThreadPoolBuilder::new()
             // 0 is one for each core.
             .num_threads(usize::from(aside))
-            .start_handler(move |_| {
-                if aside {
-                    // Of this thread alone; without it compiling is in the way.
-                    let _ = rustix::process::setpriority_process(None, ASIDE);
-                }
-            })
             .thread_name(|index| format!("compile-{index}"))
             .stack_size(COMPILE_THREAD_STACK_BYTES)
             .build()

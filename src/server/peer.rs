@@ -120,7 +120,7 @@ async fn greet<R: ReadHalf, W: AsyncWrite + Unpin, S: Future<Output = ()>>(
     // others wait for its place does it have to give way.
     let mut full = shared.full.subscribe();
     let mut unwelcome = std::pin::pin!(async {
-        tokio::time::sleep(settings.handshake_timeout).await;
+        sleep(settings.handshake_timeout).await;
         // Without a sender there is no server either.
         let _ = full.wait_for(|full| *full).await;
     });
