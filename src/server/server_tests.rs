@@ -153,15 +153,37 @@ fn pair(id: &str, what: &str) -> (String, String) {
     (id.to_owned(), what.to_owned())
 }
 
-/// P-01.
+/// P-01: a v1 proxy connects long before it has anything to say.
 #[tokio::test(start_paused = true)]
-async fn a_silent_peer_is_closed_after_five_seconds() {
+async fn a_silent_peer_is_closed_when_others_wait_for_its_place() {
     let server = Server::new("right/allow.wat");
-    let start = Instant::now();
     let peers: Vec<_> = (0..500).map(|_| server.connect()).collect();
+    let mut one = server.connect();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    one.send(0x01, &handshake("0.6.54")).await;
+    assert_eq!(one.receive().await.unwrap().0, 0x02);
+    let late = server.connect();
+    let start = Instant::now();
+    server.shared.full.send_replace(true);
     for peer in peers {
         peer.closed().await;
     }
+    assert!(start.elapsed() < Duration::from_secs(1));
+    // Who has come only now has its five seconds.
+    late.closed().await;
+    let waited = start.elapsed();
+    assert!((5..=6).contains(&waited.as_secs()), "{waited:?}");
+}
+
+/// P-01.
+#[tokio::test(start_paused = true)]
+async fn half_a_first_message_is_cut_after_five_seconds() {
+    let server = Server::new("right/allow.wat");
+    let mut peer = server.connect();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let start = Instant::now();
+    peer.stream.write_all(&[0, 0, 0]).await.unwrap();
+    peer.closed().await;
     let waited = start.elapsed();
     assert!((5..=6).contains(&waited.as_secs()), "{waited:?}");
 }
