@@ -43,6 +43,7 @@ impl Stop {
             during: during.to_owned(),
             case: case.map(|case| case.name.clone()),
             message: fault.to_string(),
+            others: None,
             fault: Some(fault),
         }))
     }
@@ -64,6 +65,7 @@ impl Stop {
             during: during.to_owned(),
             case,
             message,
+            others: None,
             fault: None,
         }))
     }
@@ -213,10 +215,29 @@ pub(super) fn timed(agent: &Agent, case: &BenchCase) -> Result<Timed, Box<Fault>
 
 /// Distributions of many measured calls.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Samples {
-    pub(super) response: Latency,
-    pub(super) guest: Latency,
-    pub(super) queue: Latency,
+pub struct Samples {
+    /// From the event to the agent response.
+    pub response: Latency,
+    /// Inside the guest.
+    pub guest: Latency,
+    /// Waiting for an instance.
+    pub queue: Latency,
+}
+
+/// Makes so many calls of a case, one after the other, and times each.
+///
+/// # Errors
+/// The guest's fault: what faults is not measured.
+pub fn sample(
+    agent: &Agent,
+    case: &BenchCase,
+    calls: u64,
+    samples: &mut Samples,
+) -> Result<(), Box<Fault>> {
+    for _ in 0..calls {
+        samples.record(timed(agent, case)?);
+    }
+    Ok(())
 }
 
 impl Samples {

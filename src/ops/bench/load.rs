@@ -5,7 +5,6 @@
 //! from asking. By schedule an event is due whatever became of the ones before,
 //! and its response time counts from when it was due.
 
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -42,8 +41,6 @@ impl Load<'_> {
     pub(super) fn closed(&self, meter: &Meter<'_>) -> Result<LoadPoint, Stop> {
         let measures = AtomicBool::new(false);
         let over = AtomicBool::new(false);
-        // Everybody begins at once, the clock too.
-        let start = Barrier::new(self.concurrency + 1);
         let quota = match self.amount {
             Amount::Time(_) => None,
             Amount::Calls(calls) => Some(calls),
@@ -55,7 +52,6 @@ impl Load<'_> {
                 let (callers, number) = (self.concurrency as u64, number as u64);
                 calls / callers + u64::from(number < calls % callers)
             });
-            start.wait();
             let mut counted = 0;
             while !over.load(Ordering::Relaxed) && mine.is_none_or(|mine| counted < mine) {
                 let case = &self.cases[next % self.cases.len()];
@@ -71,8 +67,7 @@ impl Load<'_> {
             }
             Ok(caller)
         };
-        let (time, callers) = self.callers(caller, || {
-            start.wait();
+        let (time, callers) = self.callers((caller, &over), || {
             if let Amount::Time(time) = self.amount {
                 meter.sleep(self.warm_up);
                 let began = Instant::now();
@@ -130,7 +125,7 @@ impl Load<'_> {
                 }
             }
         };
-        let (_, callers) = self.callers(caller, || {
+        let (_, callers) = self.callers((caller, &over), || {
             meter.sleep(self.warm_up + measured);
             None
         })?;
@@ -139,22 +134,33 @@ impl Load<'_> {
         Ok(self.point(Some(rate), time, callers))
     }
 
-    /// Starts the callers, and beside them what keeps the time.
+    /// Starts the callers, and beside them what keeps the time. None begins
+    /// before all are there.
     fn callers(
         &self,
-        caller: impl Fn(usize) -> Result<Caller, Stop> + Sync,
+        (caller, over): (impl Fn(usize) -> Result<Caller, Stop> + Sync, &AtomicBool),
         clock: impl FnOnce() -> Option<Duration>,
     ) -> Result<(Duration, Vec<Caller>), Stop> {
+        let all_there = AtomicBool::new(false);
+        let caller = |number| {
+            while !all_there.load(Ordering::Acquire) {
+                std::thread::sleep(Duration::from_micros(100));
+            }
+            caller(number)
+        };
+        let caller = &caller;
         std::thread::scope(|scope| {
-            let caller = &caller;
-            let threads: Vec<_> = (0..self.concurrency)
+            let threads: Result<Vec<_>, _> = (0..self.concurrency)
                 .map(|number| {
                     std::thread::Builder::new()
                         .name(format!("caller-{number}"))
                         .spawn_scoped(scope, move || caller(number))
                 })
-                .collect::<Result<_, _>>()
-                .map_err(Stop::no_thread)?;
+                .collect();
+            // Those that are there must not wait for one that is not to come.
+            over.store(threads.is_err(), Ordering::Relaxed);
+            all_there.store(true, Ordering::Release);
+            let threads = threads.map_err(Stop::no_thread)?;
             let began = Instant::now();
             let time = clock();
             let callers = threads

@@ -18,6 +18,7 @@ mod load;
 mod machine;
 mod pairs;
 mod phases;
+mod profile;
 mod progress;
 mod report;
 mod safety;
@@ -39,7 +40,9 @@ pub use cases::{BenchCase, of_events, of_fixtures, of_request_samples, of_sample
 pub use compare::{Comparison, Finding, Metric};
 pub use judge::{BUSY, Estimate, GateVerdict, Pair, Rounds, Thresholds};
 
+pub use lab::{Samples, sample};
 pub use machine::{Machine, cores};
+pub use profile::{FunctionTime, Profile};
 pub use progress::{Progress, Watcher};
 pub use report::{
     BenchFailure, BenchReport, CaseFuel, CaseReport, LoadPoint, MemoryReport, Phases, ProcessUse,
@@ -51,6 +54,7 @@ pub use target::{Running, bench_target};
 use compare::{Exact, Timing};
 use lab::{Lab, Stop};
 use load::Load;
+use machine::Computed;
 use pairs::{Reference, Side, Taken};
 use progress::Meter;
 
@@ -104,6 +108,8 @@ pub struct BenchSettings {
     pub seed: u64,
     /// Whether to make a baseline.
     pub keep: bool,
+    /// Whether to watch where the guest spends its time.
+    pub profile: bool,
 }
 
 /// What a module is compared with.
@@ -176,6 +182,7 @@ impl Bench<'_> {
             loads: Vec::new(),
             advice: None,
             safety: Vec::new(),
+            profile: None,
             comparison: None,
             failure: None,
             notes: Vec::new(),
@@ -188,10 +195,20 @@ impl Bench<'_> {
         let mut baseline = None;
         if !cases.is_empty() {
             self.plan(cases.len(), against.is_some());
+            let before = Computed::so_far();
             let done = self.measure((&lab, &cases), against, &mut report);
             match done {
                 Ok(kept) => baseline = kept,
-                Err(Stop::Failure(failure)) => report.failure = Some(*failure),
+                Err(Stop::Failure(mut failure)) => {
+                    // What loops was found out when instructions were counted.
+                    if failure.is_deadline() && !report.cases.is_empty() {
+                        let others = Computed::so_far().zip(before);
+                        failure.others = others
+                            .map(|(now, before)| now.others_since(before))
+                            .filter(|share| *share > BUSY);
+                    }
+                    report.failure = Some(*failure);
+                }
                 Err(Stop::Error(error)) => return Err(error),
             }
         }
@@ -231,6 +248,9 @@ impl Bench<'_> {
             let loads = self.load_time() * u32::try_from(self.loads().len()).unwrap_or(u32::MAX);
             self.meter
                 .plan(phases::EXPECTED + warm + loads + self.safety_time());
+            if settings.profile {
+                self.meter.plan(profile::TIME);
+            }
         }
     }
 
@@ -332,6 +352,10 @@ impl Bench<'_> {
             .max()
             .unwrap_or_default();
         report.safety = safety::measure(lab, cases, (settings.amount, dearest), &self.meter)?;
+        if settings.profile {
+            self.meter.begin("taking a profile", profile::TIME);
+            report.profile = Some(profile::take(lab, cases, &self.meter)?);
+        }
         Ok(())
     }
 

@@ -80,6 +80,7 @@ impl Outside<'_> {
             loads: Vec::new(),
             advice: None,
             safety: Vec::new(),
+            profile: None,
             comparison: None,
             failure: None,
             notes: Vec::new(),
