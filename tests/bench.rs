@@ -508,6 +508,33 @@ fn every_mode_of_safety_is_there() {
 }
 
 #[test]
+fn a_hook_module_is_measured_by_its_own_isolation_and_fuel() {
+    let module = shipped("account/account.wasm");
+    let done = bench(&[&module], &[]);
+    done.assert_code(0);
+    let report = done.json();
+    assert_eq!(report["settings"]["isolation"], "fresh");
+    assert_eq!(report["settings"]["fuel"], "1000000");
+    for case in cases(&report) {
+        assert!(case["fuel"]["first"].as_u64().unwrap() > 0, "{case}");
+        let event = case["event"].as_str().unwrap();
+        assert!(["before_hook", "after_hook"].contains(&event), "{case}");
+    }
+    let rows = report["safety"].as_array().unwrap();
+    let chosen: Vec<&str> = rows
+        .iter()
+        .filter(|row| row["is_chosen"] == true)
+        .map(|row| row["mode"].as_str().unwrap())
+        .collect();
+    assert_eq!(chosen, ["fresh, deadline and fuel"]);
+    // Fixtures of the other ABI are none of its own.
+    let desk = Desk::new();
+    bench(&[&module, &desk.request()], &[]).assert_code(4);
+    // An agent is no successor of a hook.
+    bench(&[&module, &shipped("right/allow.wat")], &[]).assert_code(1);
+}
+
+#[test]
 fn the_same_figures_come_in_every_format() {
     let desk = Desk::new();
     let request = desk.request();

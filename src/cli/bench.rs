@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use wasm_agent_kit::abi::Abi;
 use wasm_agent_kit::client::{Address, Process, Speech, Target};
 use wasm_agent_kit::error::Error;
 use wasm_agent_kit::fixture::{self, Fixture};
@@ -319,6 +320,7 @@ impl BenchArgs {
         Ok(BenchSettings {
             load: self.guest.load(),
             agent: self.guest.agent(1, DEFAULT_QUEUE_WAIT, false),
+            hook_pool: self.guest.pool(Abi::Hook, 1, DEFAULT_QUEUE_WAIT),
             amount,
             warm_up: measuring.warm_up.0,
             pool_sizes,
@@ -407,13 +409,19 @@ fn fixtures(inputs: &[PathBuf]) -> Result<Option<Vec<Fixture>>, Error> {
     if fixtures.is_empty() {
         return Err(Error::NothingChecked("no fixture was found".to_owned()));
     }
-    let events: usize = fixtures.iter().map(|fixture| fixture.steps.len()).sum();
+    let events: usize = fixtures.iter().map(steps).sum();
     if events > MAX_CASES {
         return Err(Error::Usage(format!(
             "expected at most {MAX_CASES} events, found {events}; give fewer fixtures"
         )));
     }
     Ok(Some(fixtures))
+}
+
+/// Events, or hooks.
+fn steps(fixture: &Fixture) -> usize {
+    let hooks = fixture.hooks.as_ref();
+    hooks.map_or(fixture.steps.len(), |hooks| hooks.steps.len())
 }
 
 /// Events that share an id: those of one fixture. Without fixtures, requests.
@@ -429,7 +437,7 @@ fn exchanges(
     let mut cases = bench::of_fixtures(fixtures, names).into_iter();
     let exchanges = fixtures
         .iter()
-        .map(|fixture| cases.by_ref().take(fixture.steps.len()).collect());
+        .map(|fixture| cases.by_ref().take(steps(fixture)).collect());
     Ok(exchanges
         .filter(|cases: &Vec<BenchCase>| !cases.is_empty())
         .collect())

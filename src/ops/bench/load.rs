@@ -13,15 +13,15 @@ use super::cases::BenchCase;
 use super::lab::{Samples, Stop, timed};
 use super::progress::Meter;
 use super::report::LoadPoint;
-use crate::agent::Agent;
 use crate::latency::{Latency, sleep_until};
+use crate::ops::run::Subject;
 
 /// Turns each load gets.
 pub(super) const TURNS: u32 = 3;
 
 /// What is asked of an agent.
 pub(super) struct Load<'a> {
-    pub(super) agent: &'a Agent,
+    pub(super) subject: &'a Subject,
     pub(super) cases: &'a [BenchCase],
     pub(super) concurrency: usize,
     pub(super) amount: Amount,
@@ -56,7 +56,7 @@ impl Load<'_> {
             while !over.load(Ordering::Relaxed) && mine.is_none_or(|mine| counted < mine) {
                 let case = &self.cases[next % self.cases.len()];
                 next += 1;
-                let timed = timed(self.agent, case).map_err(|fault| {
+                let timed = timed(self.subject, case).map_err(|fault| {
                     over.store(true, Ordering::Relaxed);
                     Stop::fault("under load", Some(case), *fault)
                 })?;
@@ -113,7 +113,7 @@ impl Load<'_> {
                 sleep_until(due);
                 let late = due.elapsed();
                 let case = &self.cases[usize::try_from(number).unwrap_or(0) % self.cases.len()];
-                let mut timed = timed(self.agent, case).map_err(|fault| {
+                let mut timed = timed(self.subject, case).map_err(|fault| {
                     over.store(true, Ordering::Relaxed);
                     Stop::fault("under load", Some(case), *fault)
                 })?;
@@ -183,7 +183,7 @@ impl Load<'_> {
         }
         let throughput = samples.response.count() as f64 / time.as_secs_f64();
         LoadPoint {
-            pool_size: self.agent.pool().settings().size,
+            pool_size: self.subject.pool().settings().size,
             concurrency: self.concurrency,
             rate,
             throughput,

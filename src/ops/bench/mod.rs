@@ -32,11 +32,12 @@ use std::time::Duration;
 use crate::agent::AgentSettings;
 use crate::error::Error;
 use crate::module::LoadSettings;
-use crate::ops::run::{ModuleInfo, called};
+use crate::ops::run::ModuleInfo;
+use crate::pool::PoolSettings;
 
 pub use advise::{Advice, Wish, advise};
 pub use baseline::{Baseline, BaselineCase, BaselineModule};
-pub use cases::{BenchCase, of_events, of_fixtures, of_request_samples, of_samples};
+pub use cases::{BenchCase, Work, of_fixtures, of_request_samples, of_samples, of_works};
 pub use compare::{Comparison, Finding, Metric};
 pub use judge::{BUSY, Estimate, GateVerdict, Pair, Rounds, Thresholds};
 
@@ -87,8 +88,10 @@ impl Amount {
 pub struct BenchSettings {
     /// Bounds of the file, limits of a call, the ABI asked for.
     pub load: LoadSettings,
-    /// How the module is called; its pool's size and wait are not used.
+    /// How an agent module is called; its pool's size and wait are not used.
     pub agent: AgentSettings,
+    /// How a hook module is called, likewise.
+    pub hook_pool: PoolSettings,
     /// How long each row is measured.
     pub amount: Amount,
     /// How long it is called before that.
@@ -164,17 +167,18 @@ impl Bench<'_> {
     ) -> Result<Benched, Error> {
         self.meter.begin("loading", Duration::ZERO);
         let settings = self.settings;
-        let lab = Lab::new(path, &settings.load, &settings.agent)?;
+        let lab = Lab::new(path, settings)?;
         let names = settings.agent.header_names;
         let mut cases = cases.unwrap_or_else(|| of_samples(&lab.module, names));
         let given = cases.len();
-        let agent = lab.agent(1);
-        cases.retain(|case| agent.handles(case.event.kind()));
+        cases.retain(|case| {
+            case.work.abi() == lab.module.abi && lab.module.has_handler(case.work.handler())
+        });
         let mut report = BenchReport {
             target: None,
             module: Some(ModuleInfo::of(&lab.module)),
             machine: Machine::here(),
-            settings: self.flags(),
+            settings: self.flags(&lab),
             phases: None,
             cases: Vec::new(),
             unhandled: given - cases.len(),
@@ -217,16 +221,16 @@ impl Bench<'_> {
     }
 
     /// How the module is called, as flags; baselines are held to these.
-    fn guest_flags(&self) -> BTreeMap<String, String> {
-        called(&self.settings.agent)
+    fn guest_flags(lab: &Lab<'_>) -> BTreeMap<String, String> {
+        lab.flags()
             .into_iter()
             .map(|(flag, value)| (flag.to_owned(), value))
             .collect()
     }
 
-    fn flags(&self) -> BTreeMap<&'static str, String> {
+    fn flags(&self, lab: &Lab<'_>) -> BTreeMap<&'static str, String> {
         let settings = self.settings;
-        let mut flags = called(&settings.agent);
+        let mut flags = lab.flags();
         match settings.amount {
             Amount::Time(time) => flags.insert("duration", format!("{time:?}")),
             Amount::Calls(calls) => flags.insert("requests", calls.to_string()),
@@ -308,7 +312,7 @@ impl Bench<'_> {
                 report.comparison = Some(self.beside_module((lab, cases), path, report)?);
             }
             (Some(Against::Baseline(path, baseline)), Some((rounds, busy))) => {
-                let flags = self.guest_flags();
+                let flags = Self::guest_flags(lab);
                 let compared =
                     self.beside_baseline((path, baseline), (report, &flags), (rounds, *busy))?;
                 report.comparison = Some(compared);
@@ -317,7 +321,7 @@ impl Bench<'_> {
         }
         Ok(pairs
             .filter(|_| self.settings.keep)
-            .map(|pairs| Baseline::of(report, &self.guest_flags(), pairs)))
+            .map(|pairs| Baseline::of(report, &Self::guest_flags(lab), pairs)))
     }
 
     fn measure_times(
@@ -364,7 +368,7 @@ impl Bench<'_> {
     fn measure_loads(&self, lab: &Lab<'_>, cases: &[BenchCase]) -> Result<Vec<LoadPoint>, Stop> {
         let mut agents = BTreeMap::new();
         for &size in &self.settings.pool_sizes {
-            let agent = lab.agent(size);
+            let agent = lab.subject(size);
             agent.pool().fill(size)?;
             agents.insert(size, agent);
         }
@@ -383,7 +387,7 @@ impl Bench<'_> {
                     self.load_time() / load::TURNS,
                 );
                 let load = Load {
-                    agent,
+                    subject: agent,
                     cases,
                     concurrency: *concurrency,
                     amount,
@@ -430,7 +434,7 @@ impl Bench<'_> {
         let reference = Reference::new()?;
         self.by_turns(cases, |case, time| {
             let sides: [&Side<'_>; 2] = [&|| Ok(reference.batch()), &|| {
-                Ok(pairs::calls(lab.agent(1), case))
+                Ok(pairs::calls(lab.subject(1), case))
             }];
             pairs::by_turns(sides, time, &self.meter)
         })
@@ -463,12 +467,13 @@ impl Bench<'_> {
     ) -> Result<Comparison, Stop> {
         let settings = self.settings;
         self.meter.begin("loading", Duration::ZERO);
-        let other = Lab::new(path, &settings.load, &settings.agent)?;
+        let other = Lab::new(path, settings)?;
+        other.module.require(lab.module.abi)?;
         let other_cases = exact::cases(&other, cases)?;
         let other_memory = exact::memory(&other, cases)?;
         let (rounds, busy) = self.by_turns(cases, |case, time| {
-            let sides: [&Side<'_>; 2] = [&|| Ok(pairs::calls(other.agent(1), case)), &|| {
-                Ok(pairs::calls(lab.agent(1), case))
+            let sides: [&Side<'_>; 2] = [&|| Ok(pairs::calls(other.subject(1), case)), &|| {
+                Ok(pairs::calls(lab.subject(1), case))
             }];
             pairs::by_turns(sides, time, &self.meter)
         })?;

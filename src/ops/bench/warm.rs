@@ -33,7 +33,7 @@ pub(super) fn measure(
     meter: &Meter<'_>,
 ) -> Result<Vec<Samples>, Stop> {
     let during = "making warm calls";
-    let agent = lab.agent(1);
+    let subject = lab.subject(1);
     let each = time_each(amount, cases.len());
     let mut samples = vec![Samples::default(); cases.len()];
     let turn = |samples: Option<&mut Samples>, case: &BenchCase, time, calls: u64| {
@@ -44,7 +44,7 @@ pub(super) fn measure(
         while made < calls && (Instant::now() < until || made == 0) {
             // Looking at the clock is no part of a call.
             let few = CALLS.min(calls - made);
-            sample(&agent, case, few, samples)
+            sample(&subject, case, few, samples)
                 .map_err(|fault| Stop::fault(during, Some(case), *fault))?;
             made += few;
         }
