@@ -113,6 +113,12 @@ fn metrics_agree_with_what_was_sent() {
     let mut packed = agent.connect();
     packed.shake("0.6.54", "msgpack");
 
+    // A connection counts once its handshake was answered.
+    until(
+        address,
+        r#"wasm_agent_connections{protocol="v2-msgpack"}"#,
+        1.0,
+    );
     let found = metrics(address);
     for (name, value) in [
         (
