@@ -154,7 +154,9 @@ impl Pair {
         };
         let targets = match guest {
             Guest::Allow => (None, None),
-            Guest::Rules => (Some(CALL_TARGET), Some(PATH_TARGET)),
+            Guest::Rules | Guest::Account | Guest::PassThrough => {
+                (Some(CALL_TARGET), Some(PATH_TARGET))
+            }
         };
         ratio(&format!("call/{name}"), targets.0, &mut raw, ours);
         let ours = || {

@@ -3,4 +3,5 @@
 pub mod bench;
 pub mod new;
 pub mod run;
+pub mod subject;
 pub mod validate;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::cases::BenchCase;
+use super::cases::{Asked, BenchCase};
 use super::judge::Rounds;
 use super::lab::Stop;
 use super::machine::Machine;
@@ -80,6 +80,7 @@ impl Outside<'_> {
             loads: Vec::new(),
             advice: None,
             safety: Vec::new(),
+            profile: None,
             comparison: None,
             failure: None,
             notes: Vec::new(),
@@ -152,13 +153,20 @@ impl Outside<'_> {
 
     fn exchanges(&self, cases: &[Vec<BenchCase>]) -> Result<Vec<Exchange>, Stop> {
         let exchange = |cases: &Vec<BenchCase>| {
-            let asks: Vec<Ask> = cases
+            let asks = cases
                 .iter()
-                .map(|case| Ask {
-                    name: case.name.clone(),
-                    event: case.event.clone(),
+                .map(|case| match &case.asked {
+                    Asked::Event(event) => Ok(Ask {
+                        name: case.name.clone(),
+                        event: event.clone(),
+                    }),
+                    Asked::Hook(hook, _) => Err(Error::Usage(format!(
+                        "{}: expected an event for a running agent, found {}; measure the hook's module instead",
+                        case.name,
+                        hook.name()
+                    ))),
                 })
-                .collect();
+                .collect::<Result<Vec<Ask>, Error>>()?;
             Exchange::new(self.running.target.speech, &asks)
                 .map_err(|error| Error::Usage(error.to_string()).into())
         };
@@ -306,7 +314,7 @@ struct AskErrorAt {
 fn unmeasured(case: &BenchCase) -> CaseReport {
     CaseReport {
         name: case.name.clone(),
-        event: case.event.kind().name(),
+        event: case.asked.name(),
         input_hash: case.input_hash.clone(),
         input_bytes: case.input_bytes,
         answer_bytes: 0,
