@@ -872,10 +872,7 @@ fn without_names(wasm: &[u8]) -> Vec<u8> {
 fn a_hook_module_is_measured_with_the_price_of_its_fresh_instances() {
     let account = shipped("account/account.wasm");
     let pair = shipped("../hooks/account/create.json");
-    let done = bench(
-        &[&account, &pair],
-        &["--duration", "20ms", "--warm-up", "1ms"],
-    );
+    let done = bench(&[&account, &pair], &["--duration", "20ms"]);
     done.assert_code(0);
     let report = done.json();
     let cases = report["cases"].as_array().unwrap();
