@@ -13,14 +13,16 @@
 mod support;
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use support::{Guest, Sample};
 use wasm_agent_kit::abi::agent::HeaderNames;
 use wasm_agent_kit::agent::{Agent, AgentSettings};
 use wasm_agent_kit::engine::EngineSettings;
-use wasm_agent_kit::ops::bench::{Asked, BenchCase, Samples, of_asked, sample};
-use wasm_agent_kit::ops::subject::Subject;
+use wasm_agent_kit::event::Event;
+use wasm_agent_kit::ops::bench::{BenchCase, Samples, Work, of_works, sample};
+use wasm_agent_kit::ops::run::Subject;
 
 const TARGET: f64 = 1.05;
 /// Pairs of batches behind each ratio.
@@ -30,23 +32,15 @@ const BATCH_TIME: Duration = Duration::from_millis(2);
 fn main() {
     let mut criterion = support::criterion();
     for guest in [Guest::Allow, Guest::Rules] {
-        let agent = Agent::new(
-            guest.load(EngineSettings::default()),
-            AgentSettings::default(),
-        );
+        let module = guest.load(EngineSettings::default());
+        let agent = Agent::new(Arc::clone(&module), AgentSettings::default());
+        let subject = Subject::Agent(Box::new(Agent::new(module, AgentSettings::default())));
         let event = Sample::small().event;
-        let asked = Asked::Event(event.clone());
-        let case = of_asked([("small".to_owned(), asked)], HeaderNames::Lower).remove(0);
-        let subject = Subject::Agent(Box::new(agent));
-        let handle = || {
-            let Subject::Agent(agent) = &subject else {
-                return;
-            };
-            black_box(agent.handle(&event));
-        };
+        let work = Work::Event(event.clone());
+        let case = of_works([("small".to_owned(), work)], HeaderNames::Lower).remove(0);
         let mut group = criterion.benchmark_group(format!("measure/{}", guest.name()));
         group.bench_function("raw", |bencher| {
-            bencher.iter(handle);
+            bencher.iter(|| agent.handle(&event));
         });
         let mut samples = Samples::default();
         group.bench_function("bench", |bencher| {
@@ -55,7 +49,7 @@ fn main() {
         group.finish();
         let flag = |flag: &str| std::env::args().any(|arg| arg == flag);
         if flag("--bench") && !flag("--test") && !flag("--list") && !flag("--profile-time") {
-            ratio(guest.name(), handle, (&subject, &case));
+            ratio(guest.name(), (&agent, &event), (&subject, &case));
         }
     }
     criterion.final_summary();
@@ -63,11 +57,11 @@ fn main() {
 
 /// Prints the medians over batches of both by turns.
 #[expect(clippy::print_stdout, reason = "the figures are the output")]
-fn ratio(name: &str, handle: impl Fn(), (subject, case): (&Subject, &BenchCase)) {
+fn ratio(name: &str, (agent, event): (&Agent, &Event), (subject, case): (&Subject, &BenchCase)) {
     let raw = |calls: u64| {
         let started = Instant::now();
         for _ in 0..calls {
-            handle();
+            black_box(agent.handle(event));
         }
         started.elapsed()
     };

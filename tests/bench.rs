@@ -508,6 +508,33 @@ fn every_mode_of_safety_is_there() {
 }
 
 #[test]
+fn a_hook_module_is_measured_by_its_own_isolation_and_fuel() {
+    let module = shipped("account/account.wasm");
+    let done = bench(&[&module], &[]);
+    done.assert_code(0);
+    let report = done.json();
+    assert_eq!(report["settings"]["isolation"], "fresh");
+    assert_eq!(report["settings"]["fuel"], "1000000");
+    for case in cases(&report) {
+        assert!(case["fuel"]["first"].as_u64().unwrap() > 0, "{case}");
+        let event = case["event"].as_str().unwrap();
+        assert!(["before_hook", "after_hook"].contains(&event), "{case}");
+    }
+    let rows = report["safety"].as_array().unwrap();
+    let chosen: Vec<&str> = rows
+        .iter()
+        .filter(|row| row["is_chosen"] == true)
+        .map(|row| row["mode"].as_str().unwrap())
+        .collect();
+    assert_eq!(chosen, ["fresh, deadline and fuel"]);
+    // Fixtures of the other ABI are none of its own.
+    let desk = Desk::new();
+    bench(&[&module, &desk.request()], &[]).assert_code(4);
+    // An agent is no successor of a hook.
+    bench(&[&module, &shipped("right/allow.wat")], &[]).assert_code(1);
+}
+
+#[test]
 fn the_same_figures_come_in_every_format() {
     let desk = Desk::new();
     let request = desk.request();
@@ -866,42 +893,4 @@ fn without_names(wasm: &[u8]) -> Vec<u8> {
         at = next + size;
     }
     wasm[..end].to_vec()
-}
-
-#[test]
-fn a_hook_module_is_measured_with_the_price_of_its_fresh_instances() {
-    let account = shipped("account/account.wasm");
-    let pair = shipped("../hooks/account/create.json");
-    let done = bench(&[&account, &pair], &["--duration", "20ms"]);
-    done.assert_code(0);
-    let report = done.json();
-    let cases = report["cases"].as_array().unwrap();
-    let asked: Vec<(&str, &str)> = cases
-        .iter()
-        .map(|case| {
-            let text = |key: &str| case[key].as_str().unwrap();
-            (text("event"), text("decision"))
-        })
-        .collect();
-    assert_eq!(asked, [("before_hook", "ok"), ("after_hook", "ok")]);
-    assert_eq!(report["settings"]["isolation"], "fresh");
-    assert_eq!(report["settings"]["fuel"], "1000000");
-    let safety = report["safety"].as_array().unwrap();
-    let modes: Vec<&str> = safety
-        .iter()
-        .map(|row| row["mode"].as_str().unwrap())
-        .collect();
-    for mode in [
-        "pooled, deadline and fuel",
-        "recycle=100, deadline and fuel",
-        "fresh, deadline and fuel",
-    ] {
-        assert!(modes.contains(&mode), "{mode} in {modes:?}");
-    }
-    let chosen = safety.iter().find(|row| row["is_chosen"] == true).unwrap();
-    assert_eq!(chosen["mode"], "fresh, deadline and fuel");
-    // Without fixtures there are samples; events are not for it.
-    bench(&[&account], &["-n", "3", "-c", "1", "--pool-size", "1"]).assert_code(0);
-    let event = shipped("../events/bare/request.json");
-    bench(&[&account, &event], &["-n", "3"]).assert_code(4);
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use wasm_agent_kit::abi::Abi;
 use wasm_agent_kit::client::{Address, Process, Speech, Target};
 use wasm_agent_kit::error::Error;
 use wasm_agent_kit::fixture::{self, Fixture};
@@ -214,7 +215,7 @@ pub(crate) fn exec(args: &BenchArgs, style: Style) -> Result<u8> {
     }
     if report.cases.is_empty() && report.failure.is_none() {
         render::to_stderr(
-            "warning: nothing was measured: no event or hook that the module has a handler for",
+            "warning: nothing was measured: no event that the module has a handler for",
         );
     }
     render::to_stdout(|out| render::bench::write(&report, args.output.format, style, out));
@@ -319,7 +320,7 @@ impl BenchArgs {
         Ok(BenchSettings {
             load: self.guest.load(),
             agent: self.guest.agent(1, DEFAULT_QUEUE_WAIT, false),
-            isolation: self.guest.isolation(),
+            hook_pool: self.guest.pool(Abi::Hook, 1, DEFAULT_QUEUE_WAIT),
             amount,
             warm_up: measuring.warm_up.0,
             pool_sizes,
@@ -408,13 +409,19 @@ fn fixtures(inputs: &[PathBuf]) -> Result<Option<Vec<Fixture>>, Error> {
     if fixtures.is_empty() {
         return Err(Error::NothingChecked("no fixture was found".to_owned()));
     }
-    let events: usize = fixtures.iter().map(Fixture::step_count).sum();
+    let events: usize = fixtures.iter().map(steps).sum();
     if events > MAX_CASES {
         return Err(Error::Usage(format!(
             "expected at most {MAX_CASES} events, found {events}; give fewer fixtures"
         )));
     }
     Ok(Some(fixtures))
+}
+
+/// Events, or hooks.
+fn steps(fixture: &Fixture) -> usize {
+    let hooks = fixture.hooks.as_ref();
+    hooks.map_or(fixture.steps.len(), |hooks| hooks.steps.len())
 }
 
 /// Events that share an id: those of one fixture. Without fixtures, requests.
@@ -430,7 +437,7 @@ fn exchanges(
     let mut cases = bench::of_fixtures(fixtures, names).into_iter();
     let exchanges = fixtures
         .iter()
-        .map(|fixture| cases.by_ref().take(fixture.step_count()).collect());
+        .map(|fixture| cases.by_ref().take(steps(fixture)).collect());
     Ok(exchanges
         .filter(|cases: &Vec<BenchCase>| !cases.is_empty())
         .collect())

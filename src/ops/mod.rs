@@ -3,5 +3,4 @@
 pub mod bench;
 pub mod new;
 pub mod run;
-pub mod subject;
 pub mod validate;

@@ -24,7 +24,7 @@ use crate::fixture::{Actual, Fixture, FixtureError, Mismatch, Seen, Step, expect
 use crate::limits::Isolation;
 use crate::module::Module;
 use crate::plugin::Plugin;
-use crate::pool::PoolSettings;
+use crate::pool::{Pool, PoolSettings};
 use crate::proxy::{self, Quirk};
 use crate::report::{Case, CaseStatus, Report, Verdict};
 use crate::response::{AgentResponse, Decision};
@@ -41,7 +41,6 @@ pub struct RunSettings {
     pub fail_fast: bool,
 }
 
-pub use super::subject::Subject;
 pub use hooks::HookOutcome;
 
 /// The module that was run.
@@ -319,6 +318,35 @@ impl StepResult {
 
 /// A fixture, or why there is none.
 pub type ParsedFixture = Result<Fixture, FixtureError>;
+
+/// What fixtures are fed to.
+pub enum Subject {
+    /// A module that decides about events.
+    Agent(Box<Agent>),
+    /// A module of hooks.
+    Plugin(Box<Plugin>),
+}
+
+impl Subject {
+    /// Makes the first instance, so that a module whose start fails is refused
+    /// before the first fixture.
+    ///
+    /// # Errors
+    /// [`Error::Start`] with what the start did wrong.
+    pub fn start(&self) -> Result<(), Error> {
+        match self {
+            Self::Agent(agent) => agent.start(),
+            Self::Plugin(plugin) => plugin.start(),
+        }
+    }
+
+    pub(in crate::ops) const fn pool(&self) -> &Pool {
+        match self {
+            Self::Agent(agent) => agent.pool(),
+            Self::Plugin(plugin) => plugin.pool(),
+        }
+    }
+}
 
 /// Feeds the fixtures to the module, in order of their list within each job.
 ///

@@ -19,12 +19,13 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use super::Shared;
-use super::grpc::convert::express;
+use super::grpc::convert::{BODY_MUTATION_LOST, express};
+use super::metrics::Seen;
 use super::settings::MAX_UNSENT_BYTES;
 use super::wire::frame::Protocol;
 use super::wire::response::{Dialect, RequestBodyText};
 use crate::agent::Handled;
-use crate::event::Event;
+use crate::event::{Event, EventKind};
 use crate::fault::{Fault, FaultCode};
 use crate::proxy::{Proxy, adapt};
 use crate::response::{AgentResponse, Decision};
@@ -59,6 +60,8 @@ pub(crate) struct Connection {
     /// or nothing is in flight any more.
     pub(crate) eased: Notify,
     redirect_told: AtomicBool,
+    body_loss_told: AtomicBool,
+    cut_bodies_told: AtomicBool,
 }
 
 #[derive(Default)]
@@ -94,6 +97,8 @@ impl Connection {
             state: Mutex::default(),
             eased: Notify::new(),
             redirect_told: AtomicBool::new(false),
+            body_loss_told: AtomicBool::new(false),
+            cut_bodies_told: AtomicBool::new(false),
         }
     }
 
@@ -153,12 +158,13 @@ impl Connection {
     /// Sends the answer to an event, and keeps what later events need of it.
     pub(crate) fn answer(&self, ticket: Ticket, mut event: Event, handled: Handled) {
         if !self.is_awaited(ticket) {
+            self.shared.live.metrics().abandoned();
             return;
         }
         self.shared.tell(event.correlation_id(), &handled);
         let proxy = self.proxy();
         let handled = self.expressible(&event, handled);
-        let mut response = handled.response;
+        let (mut response, fault, cost) = (handled.response, handled.fault, handled.cost);
         let context = &self.shared.context;
         let remembered = match &event {
             Event::ResponseHeaders(head) if proxy.is_unrepaired() => {
@@ -172,6 +178,12 @@ impl Connection {
                 correlation_id = crate::fault::printable(event.correlation_id(), 128),
                 "this proxy answers 500 to a redirect; zentinel-proxy 0.6.54 redirects (told once for each connection)"
             );
+        }
+        self.tell_ignored(&event, &response);
+        let metrics = self.shared.live.metrics();
+        metrics.answered(Seen::Kind(event.kind()), &response.decision, fault.as_ref());
+        if let Some(cost) = cost {
+            metrics.called(event.kind(), cost.time);
         }
         let mut frame = FRAME.take();
         frame.clear();
@@ -191,6 +203,23 @@ impl Connection {
         }
     }
 
+    /// A proxy leaves a body as it is that is to be replaced by nothing.
+    fn tell_ignored(&self, event: &Event, response: &AgentResponse) {
+        let ignored = response
+            .response_body_mutation
+            .as_ref()
+            .is_some_and(|mutation| mutation.data.is_empty());
+        if ignored
+            && matches!(event, Event::ResponseBody { chunk, .. } if !chunk.data.is_empty())
+            && self.shared.notices.admit()
+        {
+            tracing::warn!(
+                correlation_id = crate::fault::printable(event.correlation_id(), 128),
+                "proxies ignore an empty replacement of a response body; replace it by one byte or block"
+            );
+        }
+    }
+
     /// Sends an answer that is no event's: to settings, or to what could not
     /// be read.
     pub(crate) fn answer_plain(&self, ticket: Ticket, id: &str, response: &AgentResponse) {
@@ -199,18 +228,42 @@ impl Connection {
         self.send_answer(ticket, &frame);
     }
 
+    /// Says once what this connection keeps losing; each time in debug logs
+    /// and in the audit tags.
+    fn tell_lost(&self, event: &Event, lost: &[&str]) {
+        let id = || crate::fault::printable(event.correlation_id(), 128);
+        if !lost.is_empty() {
+            tracing::debug!(
+                correlation_id = id(),
+                lost = lost.join(" "),
+                "gRPC cannot say all of the answer; the Unix socket can"
+            );
+        }
+        if lost.contains(&BODY_MUTATION_LOST) && !self.body_loss_told.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                correlation_id = id(),
+                "gRPC cannot replace a body; the Unix socket can (told once for each connection)"
+            );
+        }
+        // Nothing that can be answered over gRPC repairs this.
+        if event.kind() == EventKind::ResponseBody
+            && self.proxy().is_unrepaired()
+            && !self.cut_bodies_told.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                correlation_id = id(),
+                "over gRPC this proxy forwards only the last piece of a response body that an agent has seen: take response_body out of its events, or use the Unix socket (told once for each connection)"
+            );
+        }
+    }
+
     /// A replacement of a request body that no proxy could be sent is the
     /// module's fault; beside a refusal it does not matter.
     fn expressible(&self, event: &Event, mut handled: Handled) -> Handled {
         if self.dialect.protocol == Protocol::Grpc {
             let lost = express(&mut handled.response);
-            if !lost.is_empty() && self.shared.notices.admit() {
-                tracing::warn!(
-                    correlation_id = crate::fault::printable(event.correlation_id(), 128),
-                    lost = lost.join(" "),
-                    "gRPC cannot say all of the answer; the Unix socket can"
-                );
-            }
+            self.tell_lost(event, &lost);
             return handled;
         }
         let verbatim = self.dialect.request_body == RequestBodyText::Verbatim;
@@ -271,7 +324,7 @@ impl Connection {
         };
         state.in_flight.swap_remove(place);
         let late = self.dialect.protocol == Protocol::V1
-            && ticket.since.elapsed() > self.shared.settings.late_after;
+            && ticket.since.elapsed() > self.shared.late_after();
         if late {
             state.ended = true;
         } else if !state.ended {

@@ -6,24 +6,23 @@ use std::collections::BTreeMap;
 use sha2::{Digest as _, Sha256};
 
 use crate::abi::agent::{HeaderNames, write_input};
-use crate::abi::handler_name;
 use crate::abi::hook::{self, Hook, HookContext};
+use crate::abi::{Abi, handler_name};
 use crate::event::Event;
 use crate::fixture::Fixture;
 use crate::module::Module;
-use crate::ops::subject::Subject;
 use crate::ops::validate::samples;
 
-/// What a module is asked.
+/// What a module is called with.
 #[derive(Debug, Clone)]
-pub enum Asked {
-    /// About an event.
+pub enum Work {
+    /// An event, for the agent ABI.
     Event(Event),
-    /// To look at a context, by this hook.
-    Hook(Hook, HookContext),
+    /// A hook's context, for the hook ABI.
+    Hook(Hook, Box<HookContext>),
 }
 
-impl Asked {
+impl Work {
     /// The name of the event or hook.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -33,113 +32,121 @@ impl Asked {
         }
     }
 
-    /// The handler, and the input JSON it gets.
-    fn input(&self, names: HeaderNames) -> (&'static str, Vec<u8>) {
-        let mut input = Vec::new();
+    /// The export that is called.
+    #[must_use]
+    pub const fn handler(&self) -> &'static str {
         match self {
-            Self::Event(event) => {
-                write_input(event, names, &mut input);
-                (handler_name(event.kind()), input)
-            }
-            Self::Hook(hook, context) => {
-                hook::write_input(context, &mut input);
-                (hook.name(), input)
-            }
+            Self::Event(event) => handler_name(event.kind()),
+            Self::Hook(hook, _) => hook.name(),
         }
     }
 
-    /// Whether it is asked of a module like this.
-    pub(super) fn suits(&self, subject: &Subject) -> bool {
-        match (self, subject) {
-            (Self::Event(event), Subject::Agent(agent)) => agent.handles(event.kind()),
-            (Self::Hook(hook, _), Subject::Plugin(plugin)) => plugin.has(*hook),
-            (Self::Event(_), Subject::Plugin(_)) | (Self::Hook(..), Subject::Agent(_)) => false,
+    /// The ABI of the modules it is for.
+    #[must_use]
+    pub const fn abi(&self) -> Abi {
+        match self {
+            Self::Event(_) => Abi::Agent,
+            Self::Hook(..) => Abi::Hook,
+        }
+    }
+
+    fn write(&self, names: HeaderNames, out: &mut Vec<u8>) {
+        match self {
+            Self::Event(event) => write_input(event, names, out),
+            Self::Hook(_, context) => hook::write_input(context, out),
         }
     }
 }
 
-/// One event or hook, and what it is called in reports.
+/// One event or context, and what it is called in reports.
 #[derive(Debug, Clone)]
 pub struct BenchCase {
     /// The fixture's name, with the step where it has several. No two cases
     /// have the same.
     pub name: String,
-    /// The event, or the hook and its context.
-    pub asked: Asked,
+    /// What the module is called with.
+    pub work: Work,
     /// `sha256:` and the hash of the handler's name and the input JSON.
     pub input_hash: String,
     /// Bytes of the input JSON.
     pub input_bytes: u64,
 }
 
-/// Every step of every fixture, in order.
+/// Every step of every fixture, in order. The second hook of a pair gets the
+/// context as it was written, since what the first leaves is the module's.
 #[must_use]
 pub fn of_fixtures(fixtures: &[Fixture], names: HeaderNames) -> Vec<BenchCase> {
     let named = fixtures.iter().flat_map(|fixture| {
-        let steps = steps(fixture);
-        let many = steps.len() > 1;
-        steps.into_iter().enumerate().map(move |(index, asked)| {
+        let works = works(fixture);
+        let many = works.len() > 1;
+        works.into_iter().enumerate().map(move |(index, work)| {
             let name = if many {
                 format!("{} [{}]", fixture.name, index + 1)
             } else {
                 fixture.name.clone()
             };
-            (name, asked)
+            (name, work)
         })
     });
-    of_asked(named, names)
+    of_works(named, names)
 }
 
-/// A fixture's steps. The second hook of a pair is asked with the pair's own
-/// context, since what the first makes of it hangs on the module.
-fn steps(fixture: &Fixture) -> Vec<Asked> {
+fn works(fixture: &Fixture) -> Vec<Work> {
     let Some(hooks) = &fixture.hooks else {
         let events = fixture.steps.iter().map(|step| step.event.clone());
-        return events.map(Asked::Event).collect();
+        return events.map(Work::Event).collect();
     };
-    let asked = hooks.steps.iter().map(|step| {
-        let mut context = hooks.context.clone();
-        if step.data.is_some() {
-            context.data.clone_from(&step.data);
-        }
-        Asked::Hook(step.hook, context)
-    });
-    asked.collect()
+    let mut context = hooks.context.clone();
+    hooks
+        .steps
+        .iter()
+        .map(|step| {
+            if step.data.is_some() {
+                context.data.clone_from(&step.data);
+            }
+            Work::Hook(step.hook, Box::new(context.clone()))
+        })
+        .collect()
 }
 
 /// Ordinary traffic, attacks and odd input, for the handlers that a module has.
 #[must_use]
 pub fn of_samples(module: &Module, names: HeaderNames) -> Vec<BenchCase> {
-    let samples = samples::asked(module).into_iter().map(|(name, asked)| {
-        let half = match asked.name() {
-            "request_headers" => String::new(),
-            kind => format!("{}/", kind.replace('_', "-")),
+    let events = samples::events(module)
+        .into_iter()
+        .map(|(name, event)| (name, Work::Event(event)));
+    let contexts = samples::contexts(module)
+        .into_iter()
+        .map(|(name, hook, context)| (name, Work::Hook(hook, Box::new(context))));
+    let named = events.chain(contexts).map(|(name, work)| {
+        let name = match work.name() {
+            "request_headers" => name.to_owned(),
+            kind => format!("{}/{name}", kind.replace('_', "-")),
         };
-        (format!("{half}{name}"), asked)
+        (name, work)
     });
-    of_asked(samples, names)
+    of_works(named, names)
 }
 
 /// The requests among those, for an agent whose handlers nobody knows.
 #[must_use]
 pub fn of_request_samples(names: HeaderNames) -> Vec<BenchCase> {
     let events = samples::requests_alone();
-    of_asked(
-        events
-            .into_iter()
-            .map(|(name, event)| (name.to_owned(), Asked::Event(event))),
-        names,
-    )
+    let named = events
+        .into_iter()
+        .map(|(name, event)| (name.to_owned(), Work::Event(event)));
+    of_works(named, names)
 }
 
 /// Cases of these; a name that comes again gets a number.
-pub fn of_asked(
-    all: impl IntoIterator<Item = (String, Asked)>,
+pub fn of_works(
+    works: impl IntoIterator<Item = (String, Work)>,
     names: HeaderNames,
 ) -> Vec<BenchCase> {
     let mut seen: BTreeMap<String, u32> = BTreeMap::new();
-    all.into_iter()
-        .map(|(name, asked)| {
+    works
+        .into_iter()
+        .map(|(name, work)| {
             let times = seen.entry(name.clone()).or_default();
             *times += 1;
             let name = if *times > 1 {
@@ -147,15 +154,16 @@ pub fn of_asked(
             } else {
                 name
             };
-            let (handler, input) = asked.input(names);
+            let mut input = Vec::new();
+            work.write(names, &mut input);
             let hash = Sha256::new()
-                .chain_update(handler)
+                .chain_update(work.handler())
                 .chain_update([0])
                 .chain_update(&input)
                 .finalize();
             BenchCase {
                 name,
-                asked,
+                work,
                 input_hash: format!("sha256:{hash:x}"),
                 input_bytes: input.len() as u64,
             }

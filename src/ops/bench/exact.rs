@@ -1,10 +1,10 @@
 //! What does not depend on the machine: instructions and linear memory.
 
 use super::cases::BenchCase;
-use super::lab::{Answered, Lab, Stop, ask};
+use super::lab::{Answered, Lab, Stop, answer};
 use super::report::{CaseFuel, CaseReport, MemoryReport};
 use crate::limits::{Isolation, RECYCLE_MEMORY_PERCENT};
-use crate::ops::subject::Subject;
+use crate::ops::run::Subject;
 use crate::ops::validate::growth::fit;
 
 /// How often a case is tried that misses its deadline.
@@ -55,11 +55,11 @@ fn one(lab: &Lab<'_>, case: &BenchCase) -> Result<CaseReport, Stop> {
     };
     Ok(CaseReport {
         name: case.name.clone(),
-        event: case.asked.name(),
+        event: case.work.name(),
         input_hash: case.input_hash.clone(),
         input_bytes: case.input_bytes,
         answer_bytes: cost.answer_bytes,
-        decision: answered.word,
+        decision: answered.decision,
         fuel: Some(fuel),
         response: None,
         guest: None,
@@ -67,11 +67,7 @@ fn one(lab: &Lab<'_>, case: &BenchCase) -> Result<CaseReport, Stop> {
 }
 
 fn call(subject: &Subject, case: &BenchCase, during: &str) -> Result<Answered, Stop> {
-    let mut answered = ask(subject, case);
-    match answered.fault.take() {
-        Some(fault) => Err(Stop::fault(during, Some(case), fault)),
-        None => Ok(answered),
-    }
+    answer(subject, case).map_err(|fault| Stop::fault(during, Some(case), *fault))
 }
 
 /// Linear memory of one instance that is called on and on.

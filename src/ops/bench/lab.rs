@@ -7,21 +7,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::BenchSettings;
-use super::cases::{Asked, BenchCase};
+use super::cases::{BenchCase, Work};
 use super::report::BenchFailure;
 use crate::abi::Abi;
-use crate::abi::hook::{Hook, HookContext};
 use crate::agent::{Agent, AgentSettings};
 use crate::client::AskError;
 use crate::engine::{Engine, EngineSettings};
 use crate::error::Error;
-use crate::event::Event;
 use crate::fault::{Fault, FaultCode};
 use crate::latency::Latency;
 use crate::limits::{Isolation, Limits};
 use crate::module::{Candidate, LoadSettings, Module, Source};
-use crate::ops::run::{called, pooled};
-use crate::ops::subject::Subject;
+use crate::ops::run::{Subject, called, pooled};
 use crate::plugin::Plugin;
 use crate::pool::PoolSettings;
 use crate::runner::Cost;
@@ -89,10 +86,10 @@ impl Stop {
 /// A module under test.
 pub(super) struct Lab<'a> {
     pub(super) path: &'a Path,
-    pub(super) load: &'a LoadSettings,
-    /// How it is called. Of a plugin only the pool is used.
-    pub(super) agent: AgentSettings,
-    /// On the engine that `serve` would have.
+    settings: &'a BenchSettings,
+    /// How its instances are kept: its ABI's way where nobody said.
+    pub(super) pool: PoolSettings,
+    /// On the engine that production would have.
     pub(super) module: Arc<Module>,
     /// On an engine that counts instructions.
     pub(super) counting: Arc<Module>,
@@ -101,75 +98,72 @@ pub(super) struct Lab<'a> {
 impl<'a> Lab<'a> {
     pub(super) fn new(path: &'a Path, settings: &'a BenchSettings) -> Result<Self, Error> {
         let load = &settings.load;
-        let candidate = Candidate::read(path, load)?;
-        let mut agent = settings.agent.clone();
-        if let Some(abi) = candidate.verdict.abi {
-            agent.pool.limits = candidate.limits.over(abi.limits());
-            agent.pool.isolation = settings.isolation.unwrap_or(abi.isolation());
-        }
+        let abi = Candidate::read(path, load)?.verdict.abi;
+        let pool = match abi {
+            Some(Abi::Hook) => settings.hook_pool,
+            // What has none is refused with its reasons when it is compiled.
+            Some(Abi::Agent) | None => settings.agent.pool,
+        };
+        let compiled = |settings| -> Result<Arc<Module>, Error> {
+            let engine = Engine::new(settings)?;
+            Ok(Arc::new(Module::load(&engine, path, load)?))
+        };
         let served = EngineSettings {
-            fuel: agent.pool.limits.fuel.is_some(),
+            fuel: pool.limits.fuel.is_some(),
             ..EngineSettings::default()
         };
-        let compiled = candidate.compile(&Engine::new(served)?, &load.load)?;
-        let module = Arc::new(compiled);
+        let module = compiled(served)?;
         let counting = if served.fuel {
             Arc::clone(&module)
         } else {
-            let engine = Engine::new(EngineSettings {
+            compiled(EngineSettings {
                 fuel: true,
                 debug_lines: true,
                 ..served
-            })?;
-            Arc::new(Module::load(&engine, path, load)?)
+            })?
         };
         Ok(Self {
             path,
-            load,
-            agent,
+            settings,
+            pool,
             module,
             counting,
         })
     }
 
-    /// The module on an engine of its own.
-    pub(super) fn on(&self, settings: EngineSettings) -> Result<Arc<Module>, Error> {
-        let engine = Engine::new(settings)?;
-        Ok(Arc::new(Module::load(&engine, self.path, self.load)?))
+    pub(super) const fn load(&self) -> &'a LoadSettings {
+        &self.settings.load
     }
 
     /// How the module is called, as flags.
     pub(super) fn flags(&self) -> BTreeMap<&'static str, String> {
         match self.module.abi {
-            Abi::Agent => called(&self.agent),
-            Abi::Hook => pooled(&self.agent.pool),
+            Abi::Agent => called(&self.settings.agent),
+            Abi::Hook => pooled(&self.pool),
         }
     }
 
-    /// The same, as baselines hold them.
-    pub(super) fn guest_flags(&self) -> BTreeMap<String, String> {
-        let flags = self.flags().into_iter();
-        flags
-            .map(|(flag, value)| (flag.to_owned(), value))
-            .collect()
+    /// The module on an engine of its own.
+    pub(super) fn on(&self, settings: EngineSettings) -> Result<Arc<Module>, Error> {
+        let engine = Engine::new(settings)?;
+        Ok(Arc::new(Module::load(&engine, self.path, self.load())?))
     }
 
     /// What the limits are, isolation and all.
     pub(super) const fn limits(&self) -> Limits {
-        self.agent.pool.limits
+        self.pool.limits
     }
 
     pub(super) const fn isolation(&self) -> Isolation {
-        self.agent.pool.isolation
+        self.pool.isolation
     }
 
-    /// An agent as `serve` would have it, or a plugin as a host would, with so
-    /// many instances.
+    /// As production would have it, with so many instances.
     pub(super) fn subject(&self, size: usize) -> Subject {
         self.subject_of(&self.module, (size, self.isolation()), self.limits())
     }
 
-    /// The same on an engine that counts instructions, with one instance.
+    /// On an engine that counts instructions, with one instance.
     pub(super) fn counting_subject(&self) -> Subject {
         self.subject_of(&self.counting, (1, self.isolation()), self.limits())
     }
@@ -180,19 +174,19 @@ impl<'a> Lab<'a> {
         (size, isolation): (usize, Isolation),
         limits: Limits,
     ) -> Subject {
-        let module = Arc::clone(module);
         let pool = PoolSettings {
             size,
             wait: QUEUE_WAIT,
             isolation,
             limits,
         };
+        let module = Arc::clone(module);
         match module.abi {
             Abi::Agent => Subject::Agent(Box::new(Agent::new(
                 module,
                 AgentSettings {
                     pool,
-                    ..self.agent.clone()
+                    ..self.settings.agent.clone()
                 },
             ))),
             Abi::Hook => Subject::Plugin(Box::new(Plugin::new(module, pool))),
@@ -216,7 +210,8 @@ pub(super) fn built_in(wasm: Vec<u8>, name: &str) -> Result<Arc<Module>, Error> 
 /// One measured call.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timed {
-    /// From the event to the agent response.
+    /// From the event to the agent response, from a hook's context to the
+    /// context that comes of it.
     pub(super) response: Duration,
     /// Inside the guest.
     pub(super) guest: Duration,
@@ -224,93 +219,59 @@ pub(super) struct Timed {
     pub(super) queue: Duration,
 }
 
-/// What came of one case.
+/// What a module made of a case.
 pub(super) struct Answered {
-    /// What the guest did wrong.
-    pub(super) fault: Option<Fault>,
-    /// What the call cost.
+    pub(super) time: Duration,
     pub(super) cost: Cost,
-    /// The decision, or `ok` or `refused`.
-    pub(super) word: &'static str,
+    pub(super) decision: &'static str,
 }
 
-/// A call that is ready to be made: a context goes to a plugin as a host would
-/// give its own away.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one at a time, and a box would count as part of the call"
-)]
-enum Prepared<'a> {
-    Event(&'a Agent, &'a Event),
-    Hook(&'a Plugin, Hook, HookContext),
-    /// Of the other ABI; such cases were left out.
-    Unsuited,
-}
-
-impl<'a> Prepared<'a> {
-    fn new(subject: &'a Subject, case: &'a BenchCase) -> Self {
-        match (subject, &case.asked) {
-            (Subject::Agent(agent), Asked::Event(event)) => Self::Event(agent, event),
-            (Subject::Plugin(plugin), Asked::Hook(hook, context)) => {
-                Self::Hook(plugin, *hook, context.clone())
-            }
-            (Subject::Agent(_), Asked::Hook(..)) | (Subject::Plugin(_), Asked::Event(_)) => {
-                Self::Unsuited
-            }
+/// Calls the module as every command does, and times that. A guest that faults
+/// is not measured.
+pub(super) fn answer(subject: &Subject, case: &BenchCase) -> Result<Answered, Box<Fault>> {
+    let (time, cost, decision, fault) = match (subject, &case.work) {
+        (Subject::Agent(agent), Work::Event(event)) => {
+            let started = Instant::now();
+            let mut handled = black_box(agent.handle(event));
+            let fault = handled.fault.take();
+            let (cost, decision) = (handled.cost, handled.response.decision.name());
+            // The response is the caller's to drop, so that is part of a call.
+            drop(handled);
+            (started.elapsed(), cost, decision, fault)
         }
-    }
-
-    /// Makes the call. What came of it is the caller's to drop, so that is part
-    /// of it.
-    fn make(self) -> Answered {
-        match self {
-            Self::Event(agent, event) => {
-                let mut handled = black_box(agent.handle(event));
-                Answered {
-                    fault: handled.fault.take(),
-                    cost: handled.cost.unwrap_or_default(),
-                    word: handled.response.decision.name(),
-                }
-            }
-            Self::Hook(plugin, hook, context) => {
-                let mut handled = black_box(plugin.handle(hook, context));
-                Answered {
-                    fault: handled.fault.take(),
-                    cost: handled.cost.unwrap_or_default(),
-                    word: if handled.result.ok { "ok" } else { "refused" },
-                }
-            }
-            Self::Unsuited => Answered {
-                fault: Some(Fault::new(
-                    FaultCode::Internal,
-                    "a case for a module of the other ABI",
-                )),
-                cost: Cost::default(),
-                word: "none",
-            },
+        (Subject::Plugin(plugin), Work::Hook(hook, context)) => {
+            let context = (**context).clone();
+            let started = Instant::now();
+            let mut handled = black_box(plugin.handle(*hook, context));
+            let fault = handled.fault.take();
+            let decision = if handled.result.ok { "ok" } else { "refused" };
+            let cost = handled.cost;
+            drop(handled);
+            (started.elapsed(), cost, decision, fault)
         }
-    }
-}
-
-/// Asks once.
-pub(super) fn ask(subject: &Subject, case: &BenchCase) -> Answered {
-    Prepared::new(subject, case).make()
-}
-
-/// Asks once and times it. A guest that faults is not measured.
-pub(super) fn timed(subject: &Subject, case: &BenchCase) -> Result<Timed, Box<Fault>> {
-    let call = Prepared::new(subject, case);
-    let started = Instant::now();
-    let Answered { fault, cost, .. } = call.make();
-    let response = started.elapsed();
+        (Subject::Agent(_), Work::Hook(..)) | (Subject::Plugin(_), Work::Event(_)) => {
+            let what = "a case for modules of the other ABI";
+            let fault = Fault::new(FaultCode::Internal, what);
+            (Duration::ZERO, None, "none", Some(fault))
+        }
+    };
     match fault {
         Some(fault) => Err(Box::new(fault)),
-        None => Ok(Timed {
-            response,
-            guest: cost.time,
-            queue: cost.waited,
+        None => Ok(Answered {
+            time,
+            cost: cost.unwrap_or_default(),
+            decision,
         }),
     }
+}
+
+/// The times of one call.
+pub(super) fn timed(subject: &Subject, case: &BenchCase) -> Result<Timed, Box<Fault>> {
+    answer(subject, case).map(|answered| Timed {
+        response: answered.time,
+        guest: answered.cost.time,
+        queue: answered.cost.waited,
+    })
 }
 
 /// Distributions of many measured calls.

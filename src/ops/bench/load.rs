@@ -14,12 +14,12 @@ use super::lab::{Samples, Stop, timed};
 use super::progress::Meter;
 use super::report::LoadPoint;
 use crate::latency::{Latency, sleep_until};
-use crate::ops::subject::Subject;
+use crate::ops::run::Subject;
 
 /// Turns each load gets.
 pub(super) const TURNS: u32 = 3;
 
-/// What is asked of a module.
+/// What is asked of an agent.
 pub(super) struct Load<'a> {
     pub(super) subject: &'a Subject,
     pub(super) cases: &'a [BenchCase],

@@ -2,8 +2,8 @@
 //! change made it worse.
 //!
 //! In: a module file, events and settings. Out: a [`BenchReport`]. Guests are
-//! called through a [`Subject`](crate::ops::subject::Subject) as in every command,
-//! on the engine that `serve` or a host would have; instructions are counted on a second one. A
+//! called through an [`Agent`](crate::agent::Agent) as in every command, on the
+//! engine that `serve` would have; instructions are counted on a second one. A
 //! guest that faults ends the benchmark and is its result: never a fast one.
 
 mod advise;
@@ -31,13 +31,13 @@ use std::time::Duration;
 
 use crate::agent::AgentSettings;
 use crate::error::Error;
-use crate::limits::Isolation;
 use crate::module::LoadSettings;
 use crate::ops::run::ModuleInfo;
+use crate::pool::PoolSettings;
 
 pub use advise::{Advice, Wish, advise};
 pub use baseline::{Baseline, BaselineCase, BaselineModule};
-pub use cases::{Asked, BenchCase, of_asked, of_fixtures, of_request_samples, of_samples};
+pub use cases::{BenchCase, Work, of_fixtures, of_request_samples, of_samples, of_works};
 pub use compare::{Comparison, Finding, Metric};
 pub use judge::{BUSY, Estimate, GateVerdict, Pair, Rounds, Thresholds};
 
@@ -88,11 +88,10 @@ impl Amount {
 pub struct BenchSettings {
     /// Bounds of the file, limits of a call, the ABI asked for.
     pub load: LoadSettings,
-    /// How the module is called; of its pool nothing is used.
+    /// How an agent module is called; its pool's size and wait are not used.
     pub agent: AgentSettings,
-    /// Whether an instance serves more than one call; none for what the
-    /// module's ABI has by default.
-    pub isolation: Option<Isolation>,
+    /// How a hook module is called, likewise.
+    pub hook_pool: PoolSettings,
     /// How long each row is measured.
     pub amount: Amount,
     /// How long it is called before that.
@@ -172,13 +171,14 @@ impl Bench<'_> {
         let names = settings.agent.header_names;
         let mut cases = cases.unwrap_or_else(|| of_samples(&lab.module, names));
         let given = cases.len();
-        let subject = lab.subject(1);
-        cases.retain(|case| case.asked.suits(&subject));
+        cases.retain(|case| {
+            case.work.abi() == lab.module.abi && lab.module.has_handler(case.work.handler())
+        });
         let mut report = BenchReport {
             target: None,
             module: Some(ModuleInfo::of(&lab.module)),
             machine: Machine::here(),
-            settings: self.flags(&lab.flags()),
+            settings: self.flags(&lab),
             phases: None,
             cases: Vec::new(),
             unhandled: given - cases.len(),
@@ -220,10 +220,17 @@ impl Bench<'_> {
         Ok(Benched { report, baseline })
     }
 
-    /// How the module is called and measured, as flags.
-    fn flags(&self, called: &BTreeMap<&'static str, String>) -> BTreeMap<&'static str, String> {
+    /// How the module is called, as flags; baselines are held to these.
+    fn guest_flags(lab: &Lab<'_>) -> BTreeMap<String, String> {
+        lab.flags()
+            .into_iter()
+            .map(|(flag, value)| (flag.to_owned(), value))
+            .collect()
+    }
+
+    fn flags(&self, lab: &Lab<'_>) -> BTreeMap<&'static str, String> {
         let settings = self.settings;
-        let mut flags = called.clone();
+        let mut flags = lab.flags();
         match settings.amount {
             Amount::Time(time) => flags.insert("duration", format!("{time:?}")),
             Amount::Calls(calls) => flags.insert("requests", calls.to_string()),
@@ -305,7 +312,7 @@ impl Bench<'_> {
                 report.comparison = Some(self.beside_module((lab, cases), path, report)?);
             }
             (Some(Against::Baseline(path, baseline)), Some((rounds, busy))) => {
-                let flags = lab.guest_flags();
+                let flags = Self::guest_flags(lab);
                 let compared =
                     self.beside_baseline((path, baseline), (report, &flags), (rounds, *busy))?;
                 report.comparison = Some(compared);
@@ -314,7 +321,7 @@ impl Bench<'_> {
         }
         Ok(pairs
             .filter(|_| self.settings.keep)
-            .map(|pairs| Baseline::of(report, &lab.guest_flags(), pairs)))
+            .map(|pairs| Baseline::of(report, &Self::guest_flags(lab), pairs)))
     }
 
     fn measure_times(
@@ -359,18 +366,18 @@ impl Bench<'_> {
     /// Every combination, a few times by turns: so that the machine's mood is
     /// shared, and seen.
     fn measure_loads(&self, lab: &Lab<'_>, cases: &[BenchCase]) -> Result<Vec<LoadPoint>, Stop> {
-        let mut subjects = BTreeMap::new();
+        let mut agents = BTreeMap::new();
         for &size in &self.settings.pool_sizes {
-            let subject = lab.subject(size);
-            subject.pool().fill(size)?;
-            subjects.insert(size, subject);
+            let agent = lab.subject(size);
+            agent.pool().fill(size)?;
+            agents.insert(size, agent);
         }
         let loads = self.loads();
         let mut points: Vec<Option<LoadPoint>> = vec![None; loads.len()];
         for turn in 0..load::TURNS {
             for ((pool_size, concurrency, rate), point) in loads.iter().zip(&mut points) {
-                let (Some(subject), Some(amount)) =
-                    (subjects.get(pool_size), self.settings.amount.of_turn(turn))
+                let (Some(agent), Some(amount)) =
+                    (agents.get(pool_size), self.settings.amount.of_turn(turn))
                 else {
                     continue;
                 };
@@ -380,7 +387,7 @@ impl Bench<'_> {
                     self.load_time() / load::TURNS,
                 );
                 let load = Load {
-                    subject,
+                    subject: agent,
                     cases,
                     concurrency: *concurrency,
                     amount,
@@ -461,6 +468,7 @@ impl Bench<'_> {
         let settings = self.settings;
         self.meter.begin("loading", Duration::ZERO);
         let other = Lab::new(path, settings)?;
+        other.module.require(lab.module.abi)?;
         let other_cases = exact::cases(&other, cases)?;
         let other_memory = exact::memory(&other, cases)?;
         let (rounds, busy) = self.by_turns(cases, |case, time| {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cases::{Asked, BenchCase};
+use super::cases::{BenchCase, Work};
 use super::judge::{Pair, Rounds};
 use super::lab::{Stop, built_in, timed};
 use super::machine::Turns;
@@ -11,7 +11,7 @@ use super::progress::Meter;
 use crate::agent::{Agent, AgentSettings};
 use crate::event::{Event, RequestHead};
 use crate::module::Module;
-use crate::ops::subject::Subject;
+use crate::ops::run::Subject;
 
 /// Rounds, each with instances of its own.
 pub(super) const ROUNDS: usize = 8;
@@ -28,7 +28,7 @@ pub(super) type Batch<'a> = Box<dyn FnMut(u32) -> Result<Duration, Stop> + 'a>;
 /// Makes a side's batch anew for each round.
 pub(super) type Side<'a> = dyn Fn() -> Result<Batch<'a>, Stop> + 'a;
 
-/// Calls of a case on a module.
+/// Calls of a case on an agent.
 pub(super) fn calls(subject: Subject, case: &BenchCase) -> Batch<'_> {
     Box::new(move |calls| {
         let started = Instant::now();
@@ -121,7 +121,7 @@ impl Reference {
             module: built_in(wasm, "the reference")?,
             case: BenchCase {
                 name: "the reference".to_owned(),
-                asked: Asked::Event(event),
+                work: Work::Event(event),
                 input_hash: String::new(),
                 input_bytes: 0,
             },

@@ -9,7 +9,7 @@ use super::progress::Meter;
 use super::report::{Phases, Spread};
 use crate::engine::{Allocation, Engine, EngineSettings};
 use crate::module::{Candidate, Module};
-use crate::ops::subject::Subject;
+use crate::ops::run::Subject;
 use crate::runner::Instance;
 
 /// Loads, unless they take longer than [`LOAD_TIME`].
@@ -52,9 +52,9 @@ fn loads(lab: &Lab<'_>, meter: &Meter<'_>) -> Result<(Spread, Spread), Stop> {
     let until = Instant::now() + LOAD_TIME;
     while read.len() < LOADS && (read.is_empty() || Instant::now() < until) {
         let started = Instant::now();
-        let candidate = Candidate::read(lab.path, lab.load)?;
+        let candidate = Candidate::read(lab.path, lab.load())?;
         read.push(started.elapsed());
-        let module = candidate.compile(&engine, &lab.load.load)?;
+        let module = candidate.compile(&engine, &lab.load().load)?;
         compile.push(module.compile_time);
         meter.tick();
     }

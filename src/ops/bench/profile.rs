@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::cases::{Asked, BenchCase};
+use super::cases::{BenchCase, Work};
 use super::lab::{Lab, Stop};
 use super::progress::Meter;
 use crate::agent::call_event;
+use crate::limits::Isolation;
+use crate::ops::run::Subject;
 use crate::plugin::call_hook;
 use crate::runner::StackSamples;
 
@@ -55,7 +57,7 @@ pub struct FunctionTime {
 
 /// Watches the module while it answers the cases by turns.
 pub(super) fn take(lab: &Lab<'_>, cases: &[BenchCase], meter: &Meter<'_>) -> Result<Profile, Stop> {
-    let subject = lab.subject(1);
+    let subject = lab.subject_of(&lab.module, (1, Isolation::Pooled), lab.limits());
     let mut lease = subject
         .pool()
         .lease()
@@ -65,14 +67,20 @@ pub(super) fn take(lab: &Lab<'_>, cases: &[BenchCase], meter: &Meter<'_>) -> Res
     let mut all = cases.iter().cycle();
     while Instant::now() < until {
         for case in all.by_ref().take(CALLS) {
-            let called = match &case.asked {
-                Asked::Event(event) => {
-                    let (names, policy) = (lab.agent.header_names, &lab.agent.answer_policy);
-                    call_event(&mut lease, event, names, policy).0.map(drop)
+            let fault = match (&subject, &case.work) {
+                (Subject::Agent(agent), Work::Event(event)) => {
+                    let settings = agent.settings();
+                    let (names, policy) = (settings.header_names, &settings.answer_policy);
+                    call_event(&mut lease, event, names, policy).0.err()
                 }
-                Asked::Hook(hook, context) => call_hook(&mut lease, *hook, context).0.map(drop),
+                (Subject::Plugin(_), Work::Hook(hook, context)) => {
+                    call_hook(&mut lease, *hook, context).0.err()
+                }
+                (Subject::Agent(_), Work::Hook(..)) | (Subject::Plugin(_), Work::Event(_)) => None,
             };
-            called.map_err(|fault| Stop::fault(DURING, Some(case), fault))?;
+            if let Some(fault) = fault {
+                return Err(Stop::fault(DURING, Some(case), fault));
+            }
         }
         meter.tick();
     }

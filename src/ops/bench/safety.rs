@@ -12,13 +12,13 @@ use super::{Amount, phases};
 use crate::engine::EngineSettings;
 use crate::limits::{Isolation, Limits};
 use crate::module::Module;
-use crate::ops::subject::Subject;
+use crate::ops::run::Subject;
 
 /// Turns each mode gets.
 const TURNS: u32 = 20;
 /// Calls between two looks at the clock.
 const CALLS: usize = 8;
-/// Modes at most.
+/// Modes, where the system has room for slots.
 pub(super) const MODES: u32 = 7;
 const RECYCLE: Isolation = Isolation::Recycle(100);
 /// How much more than the dearest case a call may use up where fuel takes the
@@ -120,26 +120,22 @@ fn modes(lab: &Lab<'_>, dearest: u64) -> Result<Vec<Mode>, Stop> {
         },
         mode("recycle=100, deadline", &plain, RECYCLE, limits),
         mode("fresh, deadline", &plain, Isolation::Fresh, limits),
-    ];
-    if lab.limits().fuel.is_some() {
-        let (counting, fresh) = (&lab.counting, Isolation::Fresh);
-        modes.push(mode(
-            "recycle=100, deadline and fuel",
-            counting,
-            RECYCLE,
+        mode(
+            "fresh, deadline and fuel",
+            &lab.counting,
+            Isolation::Fresh,
             fuelled,
-        ));
-        modes.push(mode("fresh, deadline and fuel", counting, fresh, fuelled));
-    }
-    if let Some(slots) = phases::in_slots(lab).filter(|_| lab.limits().fuel.is_none()) {
+        ),
+    ];
+    if let Some(slots) = phases::in_slots(lab) {
+        let (name, limits) = if lab.limits().fuel.is_none() {
+            ("fresh from slots, deadline", limits)
+        } else {
+            ("fresh from slots, deadline and fuel", fuelled)
+        };
         modes.push(Mode {
             is_chosen: false,
-            ..mode(
-                "fresh from slots, deadline",
-                &slots,
-                Isolation::Fresh,
-                limits,
-            )
+            ..mode(name, &slots, Isolation::Fresh, limits)
         });
     }
     Ok(modes)

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::cases::{Asked, BenchCase};
+use super::cases::{BenchCase, Work};
 use super::judge::Rounds;
 use super::lab::Stop;
 use super::machine::Machine;
@@ -155,15 +155,14 @@ impl Outside<'_> {
         let exchange = |cases: &Vec<BenchCase>| {
             let asks = cases
                 .iter()
-                .map(|case| match &case.asked {
-                    Asked::Event(event) => Ok(Ask {
+                .map(|case| match &case.work {
+                    Work::Event(event) => Ok(Ask {
                         name: case.name.clone(),
                         event: event.clone(),
                     }),
-                    Asked::Hook(hook, _) => Err(Error::Usage(format!(
-                        "{}: expected an event for a running agent, found {}; measure the hook's module instead",
-                        case.name,
-                        hook.name()
+                    Work::Hook(..) => Err(Error::Usage(format!(
+                        "{}: expected events of a proxy, found a hook, which no agent is asked about",
+                        case.name
                     ))),
                 })
                 .collect::<Result<Vec<Ask>, Error>>()?;
@@ -314,7 +313,7 @@ struct AskErrorAt {
 fn unmeasured(case: &BenchCase) -> CaseReport {
     CaseReport {
         name: case.name.clone(),
-        event: case.asked.name(),
+        event: case.work.name(),
         input_hash: case.input_hash.clone(),
         input_bytes: case.input_bytes,
         answer_bytes: 0,

@@ -8,9 +8,9 @@
 use std::sync::Arc;
 
 use crate::abi::Abi;
+use crate::abi::hook::{Hook, HookContext};
 use crate::event::{BodyChunk, Event, EventKind, RequestHead, ResponseHead};
 use crate::module::Module;
-use crate::ops::bench::Asked;
 
 use super::calls::{Input, Sample};
 use super::hooks;
@@ -204,21 +204,31 @@ pub(super) fn all(module: &Module) -> Vec<Sample> {
         .collect()
 }
 
-/// What a module is called with where nobody gave fixtures, by name.
-pub(in crate::ops) fn asked(module: &Module) -> Vec<(&'static str, Asked)> {
-    let asked = all(module)
+/// The events alone, by name: what a module is called with where nobody gave
+/// fixtures.
+pub(in crate::ops) fn events(module: &Module) -> Vec<(&'static str, Event)> {
+    events_of(all(module))
+}
+
+/// The contexts that a hook module is called with, likewise.
+pub(in crate::ops) fn contexts(module: &Module) -> Vec<(&'static str, Hook, HookContext)> {
+    all(module)
         .into_iter()
         .filter_map(|sample| match sample.input {
-            Input::Event(event) => Some((sample.name, Asked::Event(*event))),
-            Input::Hook(hook, context) => Some((sample.name, Asked::Hook(hook, *context))),
-            Input::Raw(..) => None,
-        });
-    asked.collect()
+            Input::Hook(hook, context) => Some((sample.name, hook, *context)),
+            Input::Event(..) | Input::Raw(..) => None,
+        })
+        .collect()
 }
 
 /// The requests among them.
 pub(in crate::ops) fn requests_alone() -> Vec<(&'static str, Event)> {
-    requests()
+    events_of(requests())
+}
+
+fn events_of(samples: impl IntoIterator<Item = Sample>) -> Vec<(&'static str, Event)> {
+    samples
+        .into_iter()
         .filter_map(|sample| match sample.input {
             Input::Event(event) => Some((sample.name, *event)),
             Input::Hook(..) | Input::Raw(..) => None,
