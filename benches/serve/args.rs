@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-/// Load on the agent's Unix socket
+/// Load on the built agent
 #[derive(Debug, Parser)]
 pub(crate) struct Args {
     /// The agent's binary [default: the one built for this bench]
@@ -39,6 +39,10 @@ pub(crate) struct Args {
     /// More arguments for the agent; repeatable
     #[arg(long = "serve-arg", value_name = "ARG", allow_hyphen_values = true)]
     pub(crate) serve_args: Vec<String>,
+
+    /// Only what a runaway does to its neighbours
+    #[arg(long)]
+    pub(crate) neighbours: bool,
 
     /// Be the echo at this socket
     #[arg(long, hide = true)]

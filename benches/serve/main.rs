@@ -1,5 +1,5 @@
-//! Load on the built agent's Unix socket, beside a bare echo of the same
-//! frames in the same run.
+//! Load on the built agent: on its Unix socket beside a bare echo of the same
+//! frames in the same run, and over gRPC. Then what a runaway does to others.
 //!
 //! `cargo bench --bench serve -- --seconds 5`. Closed loop: each connection
 //! keeps its depth of events in flight. What holds on a noisy machine is the
@@ -11,7 +11,9 @@
 mod args;
 mod echo;
 mod frames;
+mod grpc;
 mod load;
+mod neighbours;
 mod process;
 
 use anyhow::Result;
@@ -19,12 +21,15 @@ use clap::Parser as _;
 
 use args::{Args, Protocol};
 use load::{Load, Measured};
-use process::Served;
+use process::{PATIENT, Served};
 
 fn main() -> Result<()> {
     let args = Args::parse();
     if let Some(socket) = &args.echo {
         return echo::serve(socket);
+    }
+    if args.neighbours {
+        return neighbours::measure(&args);
     }
     println!(
         "{} connections, best of {} rounds of {:?}, pool of {}, frames of {} (v1) and {} (v2) bytes",
@@ -60,7 +65,12 @@ fn main() -> Result<()> {
             measure(&args, &load)?;
         }
     }
-    Ok(())
+    for &depth in &args.depths {
+        for module in args.modules() {
+            grpc::measure(&args, &module, depth)?;
+        }
+    }
+    neighbours::measure(&args)
 }
 
 /// One row for the echo and one for each module: of all rounds the one that
@@ -72,7 +82,9 @@ fn measure(args: &Args, load: &Load) -> Result<()> {
     for _ in 0..args.rounds {
         let servers = std::iter::once(None).chain(modules.iter().map(Some));
         for (best, module) in best.iter_mut().zip(servers) {
-            let served = module.map_or_else(Served::echo, |module| Served::agent(args, module))?;
+            let served = module.map_or_else(Served::echo, |module| {
+                Served::agent(args, module, &PATIENT, None)
+            })?;
             let measured = load.run(&served)?;
             let cpu = measured.cpu_us_per_event();
             if best

@@ -1,5 +1,6 @@
 //! The process under load, and the CPU time it has used.
 
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +14,8 @@ use super::args::Args;
 /// Linux counts in hundredths of a second for programs, on all machines.
 const TICK: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A busy machine is not what is measured.
+pub(crate) const PATIENT: [&str; 4] = ["--queue-wait", "10s", "--timeout", "10s"];
 
 /// A started process; killed when it is dropped.
 pub(crate) struct Served {
@@ -29,7 +32,13 @@ impl Served {
         })
     }
 
-    pub(crate) fn agent(args: &Args, module: &Path) -> Result<Self> {
+    /// `limits` are arguments, and so is `grpc`, where to listen besides.
+    pub(crate) fn agent(
+        args: &Args,
+        module: &Path,
+        limits: &[&str],
+        grpc: Option<SocketAddr>,
+    ) -> Result<Self> {
         Self::start(|socket| {
             let mut command = Command::new(args.agent());
             command
@@ -40,9 +49,11 @@ impl Served {
                 .arg(module)
                 .arg("--pool-size")
                 .arg(args.pool_size.to_string())
-                // A busy machine is not what is measured.
-                .args(["--queue-wait", "10s", "--timeout", "10s"])
+                .args(limits)
                 .args(&args.serve_args);
+            if let Some(address) = grpc {
+                command.arg("--grpc-address").arg(address.to_string());
+            }
             Ok(command)
         })
     }
@@ -66,6 +77,10 @@ impl Served {
             std::thread::sleep(Duration::from_millis(5));
         }
         Ok(served)
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
