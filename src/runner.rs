@@ -477,6 +477,12 @@ impl Instance {
         self.poison
     }
 
+    /// Whether the last call asked for memory that was refused.
+    #[must_use]
+    pub fn was_refused_memory(&self) -> bool {
+        self.store.data().refused_growth
+    }
+
     /// Calls made on this instance.
     #[must_use]
     pub const fn calls(&self) -> u64 {
