@@ -340,7 +340,7 @@ impl Subject {
         }
     }
 
-    const fn pool(&self) -> &Pool {
+    pub(in crate::ops) const fn pool(&self) -> &Pool {
         match self {
             Self::Agent(agent) => agent.pool(),
             Self::Plugin(plugin) => plugin.pool(),

@@ -40,7 +40,9 @@ impl Axis<'_> {
         if low > high {
             (low, high) = (0.0, 1.0);
         }
-        if self.is_log {
+        if self.is_log && self.ticks.len() > 1 {
+            low = low.max(1e-9);
+        } else if self.is_log {
             low = 10_f64.powf(low.max(1e-9).log10().floor());
             high = 10_f64.powf(high.max(low * 1.01).log10().ceil());
         } else if self.ticks.is_empty() {

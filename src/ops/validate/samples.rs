@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use crate::abi::Abi;
+use crate::abi::hook::{Hook, HookContext};
 use crate::event::{BodyChunk, Event, EventKind, RequestHead, ResponseHead};
 use crate::module::Module;
 
@@ -207,6 +208,17 @@ pub(super) fn all(module: &Module) -> Vec<Sample> {
 /// fixtures.
 pub(in crate::ops) fn events(module: &Module) -> Vec<(&'static str, Event)> {
     events_of(all(module))
+}
+
+/// The contexts that a hook module is called with, likewise.
+pub(in crate::ops) fn contexts(module: &Module) -> Vec<(&'static str, Hook, HookContext)> {
+    all(module)
+        .into_iter()
+        .filter_map(|sample| match sample.input {
+            Input::Hook(hook, context) => Some((sample.name, hook, *context)),
+            Input::Event(..) | Input::Raw(..) => None,
+        })
+        .collect()
 }
 
 /// The requests among them.
