@@ -10,15 +10,16 @@
 
 mod args;
 mod echo;
+mod frames;
+mod grpc;
 mod load;
 mod neighbours;
 mod process;
 
 use anyhow::Result;
 use clap::Parser as _;
-use wasm_agent_kit::client::Speech;
 
-use args::Args;
+use args::{Args, Protocol};
 use load::{Load, Measured};
 use process::{PATIENT, Served};
 
@@ -31,14 +32,16 @@ fn main() -> Result<()> {
         return neighbours::measure(&args);
     }
     println!(
-        "{} connections, best of {} rounds of {:?}, pool of {}",
+        "{} connections, best of {} rounds of {:?}, pool of {}, frames of {} (v1) and {} (v2) bytes",
         args.connections,
         args.rounds,
         args.seconds(),
         args.pool_size,
+        frames::Template::new(Protocol::V1).len(),
+        frames::Template::new(Protocol::V2).len(),
     );
     println!(
-        "{:<12} {:>4} {:>5} {:>9} {:>8} {:>8} {:>8} {:>8} {:>9} {:>7}",
+        "{:<12} {:>2} {:>5} {:>9} {:>8} {:>8} {:>8} {:>8} {:>9} {:>7}",
         "served",
         "",
         "depth",
@@ -50,10 +53,10 @@ fn main() -> Result<()> {
         "CPU us/ev",
         "x echo"
     );
-    for speech in [Speech::V1, Speech::V2, Speech::Grpc] {
+    for protocol in [Protocol::V1, Protocol::V2] {
         for &depth in &args.depths {
             let load = Load {
-                speech,
+                protocol,
                 depth,
                 connections: args.connections,
                 warm_up: args.warm_up(),
@@ -62,12 +65,16 @@ fn main() -> Result<()> {
             measure(&args, &load)?;
         }
     }
+    for &depth in &args.depths {
+        for module in args.modules() {
+            grpc::measure(&args, &module, depth)?;
+        }
+    }
     neighbours::measure(&args)
 }
 
 /// One row for the echo and one for each module: of all rounds the one that
-/// took the least CPU time, which the rest of the machine disturbed least. The
-/// echo beside gRPC is v2's: without HTTP/2 there is none.
+/// took the least CPU time, which the rest of the machine disturbed least.
 fn measure(args: &Args, load: &Load) -> Result<()> {
     let modules = args.modules();
     let mut best: Vec<Option<Measured>> = Vec::new();
@@ -75,12 +82,10 @@ fn measure(args: &Args, load: &Load) -> Result<()> {
     for _ in 0..args.rounds {
         let servers = std::iter::once(None).chain(modules.iter().map(Some));
         for (best, module) in best.iter_mut().zip(servers) {
-            let (served, speech) = match (module, load.speech) {
-                (None, Speech::Grpc) => (Served::echo()?, Speech::V2),
-                (None, speech) => (Served::echo()?, speech),
-                (Some(module), speech) => (Served::agent(args, module, &PATIENT)?, speech),
-            };
-            let measured = load.run(&served, speech)?;
+            let served = module.map_or_else(Served::echo, |module| {
+                Served::agent(args, module, &PATIENT, None)
+            })?;
+            let measured = load.run(&served)?;
             let cpu = measured.cpu_us_per_event();
             if best
                 .as_ref()
@@ -103,16 +108,16 @@ fn measure(args: &Args, load: &Load) -> Result<()> {
 }
 
 fn print(name: &str, load: &Load, measured: &Measured, echo: &Measured) {
-    let at = |quantile| measured.driven.response.at(quantile).as_secs_f64() * 1e6;
+    let at = |quantile| measured.latencies_ns.value_at_quantile(quantile) as f64 / 1e3;
     println!(
-        "{name:<12} {:>4} {:>5} {:>9.0} {:>8.0} {:>8.0} {:>8.0} {:>8.0} {:>9.2} {:>7.2}",
-        load.speech.name(),
+        "{name:<12} {:>2} {:>5} {:>9.0} {:>8.0} {:>8.0} {:>8.0} {:>8.0} {:>9.2} {:>7.2}",
+        load.protocol.name(),
         load.depth,
         measured.events_per_second(),
         at(0.5),
         at(0.99),
         at(0.999),
-        measured.driven.response.max().as_secs_f64() * 1e6,
+        measured.latencies_ns.max() as f64 / 1e3,
         measured.cpu_us_per_event(),
         measured.cpu_us_per_event() / echo.cpu_us_per_event(),
     );

@@ -8,11 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use wasm_agent_kit::client::{AskError, Asker, Drive, Driven, Exchange, Pace, Speech, Target};
+use wasm_agent_kit::client::{
+    Address, AskError, Asker, Drive, Driven, Exchange, Pace, Speech, Target,
+};
 use wasm_agent_kit::latency::Latency;
 
 use super::args::Args;
-use super::load::request;
+use super::frames;
+use super::grpc::request;
 use super::process::Served;
 
 /// Events a second, on so many connections.
@@ -22,7 +25,6 @@ const CONNECTIONS: usize = 16;
 const PING_PAUSE: Duration = Duration::from_millis(3);
 const PING: u8 = 0x41;
 const PONG: u8 = 0x42;
-const HANDSHAKE: &str = r#"{"supported_versions":[2],"proxy_id":"zentinel-proxy","proxy_version":"0.6.45","config":null,"supported_encodings":["json"]}"#;
 
 /// Allows, but for TRACE, which it never ends with.
 const GUEST: &str = r#"(module
@@ -48,7 +50,7 @@ pub(crate) fn measure(args: &Args) -> Result<()> {
         "runaways", "ended", "p50 us", "p99 us", "p99.9", "max", "ping p50", "ping p99", "ping max"
     );
     for runaways in [0, 1, 2] {
-        let served = Served::agent(args, &module, &["--timeout", "100ms"])?;
+        let served = Served::agent(args, &module, &["--timeout", "100ms"], None)?;
         let (driven, ended, pings) = beside(&served, runaways, args.seconds() * 3)?;
         let us = |time: Duration| time.as_secs_f64() * 1e6;
         let at = |quantile| us(driven.response.at(quantile));
@@ -68,7 +70,10 @@ pub(crate) fn measure(args: &Args) -> Result<()> {
 
 /// Events and pings while so many runaways are in flight, which end so often.
 fn beside(served: &Served, runaways: usize, time: Duration) -> Result<(Driven, u64, Latency)> {
-    let target = served.target(Speech::V2);
+    let target = Target {
+        address: Address::Unix(served.socket()),
+        speech: Speech::V2,
+    };
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let runaways: Vec<_> = (0..runaways)
@@ -118,10 +123,10 @@ fn run_away(target: &Target, over: &AtomicBool) -> Result<u64> {
 fn ping(socket: &Path, over: &AtomicBool) -> Result<Latency> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    stream.write_all(&frame(0x01, HANDSHAKE))?;
+    stream.write_all(&frames::handshake())?;
     receive(&mut stream)?;
     let mut times = Latency::new();
-    let ping = frame(PING, r#"{"sequence":1,"timestamp_ms":1}"#);
+    let ping = frames::frame(Some(PING), br#"{"sequence":1,"timestamp_ms":1}"#);
     while !over.load(Ordering::Relaxed) {
         let sent = Instant::now();
         stream.write_all(&ping)?;
@@ -132,14 +137,6 @@ fn ping(socket: &Path, over: &AtomicBool) -> Result<Latency> {
         std::thread::sleep(PING_PAUSE);
     }
     Ok(times)
-}
-
-fn frame(kind: u8, payload: &str) -> Vec<u8> {
-    let length = u32::try_from(1 + payload.len()).unwrap_or(u32::MAX);
-    let mut frame = length.to_be_bytes().to_vec();
-    frame.push(kind);
-    frame.extend_from_slice(payload.as_bytes());
-    frame
 }
 
 /// The next frame's type.

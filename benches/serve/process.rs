@@ -1,6 +1,6 @@
-//! The process under load.
+//! The process under load, and the CPU time it has used.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
-use wasm_agent_kit::client::{Address, Process, Speech, Target};
 
 use super::args::Args;
 
+/// Linux counts in hundredths of a second for programs, on all machines.
+const TICK: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A busy machine is not what is measured.
 pub(crate) const PATIENT: [&str; 4] = ["--queue-wait", "10s", "--timeout", "10s"];
@@ -20,7 +21,6 @@ pub(crate) const PATIENT: [&str; 4] = ["--queue-wait", "10s", "--timeout", "10s"
 pub(crate) struct Served {
     child: Child,
     folder: TempDir,
-    grpc: Option<SocketAddr>,
 }
 
 impl Served {
@@ -32,11 +32,14 @@ impl Served {
         })
     }
 
-    /// On both transports; `limits` are arguments.
-    pub(crate) fn agent(args: &Args, module: &Path, limits: &[&str]) -> Result<Self> {
-        // An address that was free a moment ago.
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let mut served = Self::start(|socket| {
+    /// `limits` are arguments, and so is `grpc`, where to listen besides.
+    pub(crate) fn agent(
+        args: &Args,
+        module: &Path,
+        limits: &[&str],
+        grpc: Option<SocketAddr>,
+    ) -> Result<Self> {
+        Self::start(|socket| {
             let mut command = Command::new(args.agent());
             command
                 .arg("serve")
@@ -46,14 +49,15 @@ impl Served {
                 .arg(module)
                 .arg("--pool-size")
                 .arg(args.pool_size.to_string())
-                .arg("--grpc-address")
-                .arg(address.to_string())
                 .args(limits)
+                // Every frame is an answer.
+                .args(["--metrics-interval", "0s"])
                 .args(&args.serve_args);
+            if let Some(address) = grpc {
+                command.arg("--grpc-address").arg(address.to_string());
+            }
             Ok(command)
-        })?;
-        served.grpc = Some(address);
-        Ok(served)
+        })
     }
 
     fn start(command: impl FnOnce(&Path) -> Result<Command>) -> Result<Self> {
@@ -63,11 +67,7 @@ impl Served {
             .stderr(Stdio::null())
             .spawn()
             .context("cannot start the process under load")?;
-        let mut served = Self {
-            child,
-            folder,
-            grpc: None,
-        };
+        let mut served = Self { child, folder };
         let until = Instant::now() + PATIENCE;
         while UnixStream::connect(served.socket()).is_err() {
             if let Some(status) = served.child.try_wait()? {
@@ -81,21 +81,24 @@ impl Served {
         Ok(served)
     }
 
-    pub(crate) fn target(&self, speech: Speech) -> Target {
-        let address = match self.grpc {
-            Some(address) if speech == Speech::Grpc => Address::Grpc(address),
-            _ => Address::Unix(self.socket()),
-        };
-        Target { address, speech }
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("s.sock")
     }
 
-    /// Whose use is counted.
-    pub(crate) fn process(&self) -> Process {
-        Process(self.child.id())
+    /// User and system time of all its threads so far.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The name in brackets may hold anything; what follows is numbers.
+        let (_, fields) = stat.rsplit_once(')').context("no process statistics")?;
+        let mut ticks = 0;
+        for field in fields.split_whitespace().skip(11).take(2) {
+            ticks += field.parse::<u32>()?;
+        }
+        Ok(TICK * ticks)
     }
 }
 
