@@ -158,9 +158,10 @@ fn text(node: &KdlNode) -> &str {
 /// 0.4.14, as far as they concern the agent.
 #[test]
 fn the_proxies_configurations_are_as_their_parsers_read_them() {
-    for (file, transport, place) in [
-        ("proxy/unix.kdl", "unix-socket", SOCKET),
-        ("proxy/grpc.kdl", "grpc", "http://127.0.0.1:50051"),
+    // The last event loses data over gRPC.
+    for (file, transport, place, count) in [
+        ("proxy/unix.kdl", "unix-socket", SOCKET, 4),
+        ("proxy/grpc.kdl", "grpc", "http://127.0.0.1:50051", 3),
     ] {
         let document = KdlDocument::parse_v2(&read(file)).unwrap();
         let agent = child(document.get("agents").unwrap(), "agent");
@@ -177,7 +178,7 @@ fn the_proxies_configurations_are_as_their_parsers_read_them() {
             "response_headers",
             "response_body",
         ];
-        assert_eq!(events, known);
+        assert_eq!(events, known[..count]);
         assert!(["open", "closed"].contains(&text(child(agent, "failure-mode"))));
         let timeout = child(agent, "timeout-ms").get(0).unwrap().as_integer();
         let timeout = Duration::from_millis(timeout.unwrap().try_into().unwrap());
