@@ -132,19 +132,28 @@ impl Agent {
     /// Must run on a [`guest_thread`](crate::runner::guest_thread).
     #[must_use]
     pub fn handle(&self, event: &Event) -> Handled {
-        if !self.handles(event.kind()) {
+        let names = self.settings.header_names;
+        self.ask((event.kind(), event.chunk_index()), |out| {
+            write_input(event, names, out);
+        })
+    }
+
+    /// Answers an event whose input was written before, byte for byte.
+    #[must_use]
+    pub fn handle_exact(&self, kind: EventKind, chunk_index: Option<u32>, input: &[u8]) -> Handled {
+        self.ask((kind, chunk_index), |out| out.extend_from_slice(input))
+    }
+
+    fn ask(&self, event: (EventKind, Option<u32>), write: impl FnOnce(&mut Vec<u8>)) -> Handled {
+        if !self.handles(event.0) {
             return self.pass();
         }
         let called = catch_unwind(AssertUnwindSafe(|| {
             self.pool.lease().map_or_else(
                 |fault| (Err(*fault), None),
                 |mut lease| {
-                    let (result, cost) = call_event(
-                        &mut lease,
-                        event,
-                        self.settings.header_names,
-                        &self.settings.answer_policy,
-                    );
+                    let (result, cost) =
+                        call_written(&mut lease, event, write, &self.settings.answer_policy);
                     (result, Some(cost))
                 },
             )
@@ -196,12 +205,24 @@ pub fn call_event(
     names: HeaderNames,
     policy: &AnswerPolicy,
 ) -> (Result<Option<CheckedAnswer>, Fault>, Cost) {
-    let called = instance.call(event.kind() as usize, |out| write_input(event, names, out));
+    call_written(
+        instance,
+        (event.kind(), event.chunk_index()),
+        |out| write_input(event, names, out),
+        policy,
+    )
+}
+
+fn call_written(
+    instance: &mut Instance,
+    (kind, chunk_index): (EventKind, Option<u32>),
+    write: impl FnOnce(&mut Vec<u8>),
+    policy: &AnswerPolicy,
+) -> (Result<Option<CheckedAnswer>, Fault>, Cost) {
+    let called = instance.call(kind as usize, write);
     let result = called.result.and_then(|answer| match answer {
         RawAnswer::Empty => Ok(None),
-        RawAnswer::Bytes(bytes) => {
-            check_answer(bytes, event.kind(), event.chunk_index(), policy).map(Some)
-        }
+        RawAnswer::Bytes(bytes) => check_answer(bytes, kind, chunk_index, policy).map(Some),
     });
     (result, called.cost)
 }

@@ -60,6 +60,7 @@
 
 pub mod abi;
 pub mod agent;
+pub mod capture;
 pub mod contract;
 pub mod decision;
 pub mod engine;

@@ -20,6 +20,8 @@ pub enum Verdict {
     Unreadable,
     /// Nothing was checked.
     NothingChecked,
+    /// It could not be told from noise.
+    Inconclusive,
 }
 
 /// How one case came out.

@@ -11,6 +11,7 @@
 pub(crate) mod exit;
 pub(crate) mod logging;
 pub(crate) mod render;
+mod replay;
 mod run;
 mod serve;
 mod validate;
@@ -71,6 +72,7 @@ pub(crate) enum Color {
 pub(crate) enum Command {
     Validate(validate::ValidateArgs),
     Run(run::RunArgs),
+    Replay(Box<replay::ReplayArgs>),
     /// Answer the events of a proxy on a Unix socket, over gRPC or on both
     Serve(Box<serve::ServeArgs>),
     /// Print a completion script for a shell
@@ -86,6 +88,7 @@ pub(crate) fn exec(cli: &Cli) -> anyhow::Result<u8> {
     match &cli.command {
         Command::Validate(args) => validate::exec(args, style),
         Command::Run(args) => run::exec(args, style),
+        Command::Replay(args) => replay::exec(args, style),
         Command::Serve(args) => serve::exec(args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

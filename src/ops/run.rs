@@ -3,14 +3,16 @@
 //! In: a loaded agent and fixtures. Out: a [`RunReport`]: for each step the
 //! agent response, what it cost, and where it differs from what was expected.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::exchange::Exchange;
 use crate::abi::agent::HeaderNames;
 use crate::agent::{Agent, Handled};
 use crate::error::Error;
@@ -21,7 +23,7 @@ use crate::limits::Isolation;
 use crate::module::Module;
 use crate::proxy::{self, Quirk};
 use crate::report::{Case, CaseStatus, Report, Verdict};
-use crate::response::{AgentResponse, Decision};
+use crate::response::AgentResponse;
 use crate::runner::guest_thread;
 
 /// How fixtures are fed to the module.
@@ -36,7 +38,7 @@ pub struct RunSettings {
 }
 
 /// The module that was run.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleInfo {
     /// The file.
     pub path: String,
@@ -45,7 +47,7 @@ pub struct ModuleInfo {
     /// Bytes of the binary.
     pub size_bytes: u64,
     /// The ABI it was called by.
-    pub abi: &'static str,
+    pub abi: Cow<'static, str>,
     /// Functions have names, for backtraces.
     pub has_names: bool,
     /// There is DWARF, for files and lines in backtraces.
@@ -60,7 +62,7 @@ impl ModuleInfo {
             path: module.path.display().to_string(),
             hash: module.hash.clone(),
             size_bytes: module.facts.size_bytes,
-            abi: module.abi.name(),
+            abi: module.abi.name().into(),
             has_names: module.facts.has_names,
             has_dwarf: module.facts.has_dwarf,
         }
@@ -359,12 +361,9 @@ fn run_one(desk: &Desk<'_>, fixture: &ParsedFixture, settings: &RunSettings) -> 
     };
     let mut steps: Vec<StepResult> = Vec::new();
     for round in 1..=settings.repeat {
-        let mut refused = false;
+        let mut exchange = Exchange::new(desk.agent);
         for (index, step) in fixture.steps.iter().enumerate() {
-            let handled = (!refused).then(|| desk.agent.handle(&step.event));
-            refused |= handled
-                .as_ref()
-                .is_some_and(|handled| ends_exchange(&handled.response));
+            let handled = exchange.ask(|agent| agent.handle(&step.event));
             match (steps.get_mut(index), handled) {
                 (None, Some(handled)) => steps.push(judge(desk, step, handled)),
                 (None, None) => steps.push(not_reached(step)),
@@ -392,11 +391,6 @@ fn run_one(desk: &Desk<'_>, fixture: &ParsedFixture, settings: &RunSettings) -> 
 fn name_of(path: &Path) -> String {
     path.file_stem()
         .map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
-}
-
-/// A proxy asks no further about a request that was refused.
-const fn ends_exchange(response: &AgentResponse) -> bool {
-    !matches!(response.decision, Decision::Allow)
 }
 
 const fn badness(status: CaseStatus) -> u8 {
@@ -626,6 +620,15 @@ pub const fn status_name(status: CaseStatus) -> &'static str {
 }
 
 fn described(agent: &Agent, settings: &RunSettings) -> BTreeMap<&'static str, String> {
+    let mut described = settings_of(agent);
+    described.insert("jobs", settings.jobs.to_string());
+    described.insert("repeat", settings.repeat.to_string());
+    described
+}
+
+/// How an agent calls its module, as flags.
+#[must_use]
+pub fn settings_of(agent: &Agent) -> BTreeMap<&'static str, String> {
     let pool = agent.pool().settings();
     let limits = pool.limits;
     BTreeMap::from([
@@ -647,7 +650,5 @@ fn described(agent: &Agent, settings: &RunSettings) -> BTreeMap<&'static str, St
             "failure_policy",
             agent.settings().failure_policy.name().to_owned(),
         ),
-        ("jobs", settings.jobs.to_string()),
-        ("repeat", settings.repeat.to_string()),
     ])
 }

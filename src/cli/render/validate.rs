@@ -258,6 +258,7 @@ fn summary(report: &ValidateReport, style: Style) -> String {
         Verdict::Failed => (Paint::Bad, "failed"),
         Verdict::Unreadable => (Paint::Bad, "unreadable"),
         Verdict::NothingChecked => (Paint::Bad, "nothing checked"),
+        Verdict::Inconclusive => (Paint::Bad, "inconclusive"),
     };
     let mut parts = vec![format!("{} passed", total(CheckStatus::Pass))];
     for (status, one, more) in [
