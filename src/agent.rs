@@ -3,12 +3,11 @@
 //! Every command and every transport answers through [`Agent::handle`], so the
 //! desk and production cannot differ.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::abi::agent::{HeaderNames, write_input};
 use crate::abi::answer::{AnswerPolicy, CheckedAnswer, check_answer};
-use crate::abi::handler_name;
+use crate::abi::{Abi, handler_name};
 use crate::decision::{Answer, FailurePolicy, decide};
 use crate::error::Error;
 use crate::event::{Event, EventKind};
@@ -16,7 +15,7 @@ use crate::fault::{Fault, FaultCode};
 use crate::module::Module;
 use crate::pool::{Pool, PoolSettings};
 use crate::response::AgentResponse;
-use crate::runner::{Cost, Instance, RawAnswer, on_guest_thread};
+use crate::runner::{Cost, Instance, RawAnswer};
 
 /// How an agent answers.
 #[derive(Debug, Clone, Default)]
@@ -63,37 +62,36 @@ impl Agent {
         }
     }
 
+    /// An agent in this one's place, with a pool that counts on where this
+    /// one's is.
+    #[must_use]
+    pub fn followed_by(&self, module: Arc<Module>, settings: AgentSettings) -> Self {
+        Self {
+            has_handler: EventKind::ALL.map(|kind| module.has_handler(handler_name(kind))),
+            pool: self.pool.followed_by(module, settings.pool),
+            settings,
+        }
+    }
+
     /// Makes the first instance, so that a module whose start fails is refused
     /// before the first event rather than at it.
     ///
     /// # Errors
-    /// [`Error::Start`] with what the start did wrong.
+    /// [`Error::WrongAbi`] for a module of another ABI, [`Error::Start`] with
+    /// what the start did wrong.
     pub fn start(&self) -> Result<(), Error> {
-        let started =
-            on_guest_thread(|| self.pool.lease().map(drop)).map_err(|source| Error::Host {
-                what: "cannot start a thread",
-                source: source.into(),
-            })?;
-        started.map_err(|fault| Error::Start {
-            path: self.pool.module().path.clone(),
-            fault,
-        })
+        self.pool.module().require(Abi::Agent)?;
+        self.pool.fill(1)
     }
 
     /// Makes all instances that the pool may have, so that no event waits for
     /// one to be made.
     ///
     /// # Errors
-    /// [`Error::Start`] with what a start did wrong.
+    /// Those of [`Agent::start`].
     pub fn fill(&self) -> Result<(), Error> {
-        let filled = on_guest_thread(|| self.pool.fill()).map_err(|source| Error::Host {
-            what: "cannot start a thread",
-            source: source.into(),
-        })?;
-        filled.map_err(|fault| Error::Start {
-            path: self.pool.module().path.clone(),
-            fault,
-        })
+        self.pool.module().require(Abi::Agent)?;
+        self.pool.fill(self.settings.pool.size)
     }
 
     /// Whether the module has a handler for events of this kind.
@@ -145,35 +143,23 @@ impl Agent {
     }
 
     fn ask(&self, event: (EventKind, Option<u32>), write: impl FnOnce(&mut Vec<u8>)) -> Handled {
+        // Its handlers are absent, which must not pass for an allow.
+        if let Err(error) = self.pool.module().require(Abi::Agent) {
+            return self.refuse(Fault::new(FaultCode::Internal, error.to_string()));
+        }
         if !self.handles(event.0) {
             return self.pass();
         }
-        let called = catch_unwind(AssertUnwindSafe(|| {
-            self.pool.lease().map_or_else(
-                |fault| (Err(*fault), None),
-                |mut lease| {
-                    let (result, cost) =
-                        call_written(&mut lease, event, write, &self.settings.answer_policy);
-                    (result, Some(cost))
-                },
-            )
-        }));
-        match called {
-            Ok((Ok(Some(answer)), cost)) => self.decided(
-                Ok(Answer::Given(Box::new(answer.response))),
-                cost,
-                answer.unknown_keys,
-            ),
-            Ok((Ok(None), cost)) => self.decided(Ok(Answer::Empty), cost, Vec::new()),
-            Ok((Err(fault), cost)) => self.decided(Err(fault), cost, Vec::new()),
-            Err(_panic) => self.decided(
-                Err(Fault::new(
-                    FaultCode::Internal,
-                    "a defect of this program; please report it",
-                )),
-                None,
-                Vec::new(),
-            ),
+        let (result, cost) = self
+            .pool
+            .call(|instance| call_written(instance, event, write, &self.settings.answer_policy));
+        match result {
+            Ok(Some(answer)) => {
+                let response = Answer::Given(Box::new(answer.response));
+                self.decided(Ok(response), cost, answer.unknown_keys)
+            }
+            Ok(None) => self.decided(Ok(Answer::Empty), cost, Vec::new()),
+            Err(fault) => self.decided(Err(fault), cost, Vec::new()),
         }
     }
 

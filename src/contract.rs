@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::abi::{Abi, AbiChoice};
 use crate::fault::printable;
 use crate::inspect::{Export, Facts, Import, ItemType, Language};
-use crate::limits::{self, Limits, LoadLimits};
+use crate::limits::{self, LimitChoice, Limits, LoadLimits};
 
 /// Bytes of one wasm page.
 pub const PAGE_BYTES: u64 = 64 << 10;
@@ -108,7 +108,7 @@ impl Verdict {
 
 /// Judges a module by its facts.
 #[must_use]
-pub fn check(facts: &Facts, choice: AbiChoice, limits: &Limits, load: &LoadLimits) -> Verdict {
+pub fn check(facts: &Facts, choice: AbiChoice, limits: LimitChoice, load: &LoadLimits) -> Verdict {
     let mut checks = vec![size(facts, load), features(facts)];
     if facts.is_component {
         return Verdict { checks, abi: None };
@@ -116,14 +116,18 @@ pub fn check(facts: &Facts, choice: AbiChoice, limits: &Limits, load: &LoadLimit
     checks.push(complexity(facts));
     let (abi, abi_check) = abi(facts, choice);
     checks.push(abi_check);
-    checks.push(memory(facts, limits));
+    // Without an ABI the larger of the two defaults holds.
+    let limits = limits.over(abi.unwrap_or(Abi::Agent).limits());
+    checks.push(memory(facts, &limits));
     checks.push(function(facts, "alloc", ALLOC_TYPE));
     checks.push(function(facts, "dealloc", DEALLOC_TYPE));
     if let Some(abi) = abi {
         checks.extend(
             abi.handlers()
                 .iter()
-                .filter(|name| facts.export(name).is_some())
+                .filter(|name| {
+                    facts.export(name).is_some() || abi.required_handler() == Some(**name)
+                })
                 .map(|name| function(facts, name, HANDLER_TYPE)),
         );
         checks.extend(near_handlers(facts, abi));
@@ -299,30 +303,15 @@ fn abi(facts: &Facts, choice: AbiChoice) -> (Option<Abi>, Check) {
         ),
         (AbiChoice::Auto | AbiChoice::Only(Abi::Hook), _, false) => (
             Some(Abi::Hook),
-            Check::fail(
-                "abi",
-                expected,
-                found_list(Abi::Hook, &hook),
-                "this is a before/after-hook plugin, not a proxy agent; this version calls agent modules only",
-            ),
+            Check::pass("abi", expected, found_list(Abi::Hook, &hook)),
         ),
         (AbiChoice::Only(Abi::Agent), true, false) => (
             None,
-            Check::fail(
-                "abi",
-                expected,
-                found_list(Abi::Hook, &hook),
-                "this is a before/after-hook plugin, not a proxy agent",
-            ),
+            other_abi(expected, found_list(Abi::Hook, &hook), Abi::Hook),
         ),
         (AbiChoice::Only(Abi::Hook), false, true) => (
             None,
-            Check::fail(
-                "abi",
-                expected,
-                found_list(Abi::Agent, &agent),
-                "this is a proxy agent; use --abi agent",
-            ),
+            other_abi(expected, found_list(Abi::Agent, &agent), Abi::Agent),
         ),
         (_, true, true) => {
             let near: Vec<String> = Abi::ALL
@@ -336,17 +325,25 @@ fn abi(facts: &Facts, choice: AbiChoice) -> (Option<Abi>, Check) {
             } else {
                 format!("no handler, but {}", near.join(", "))
             };
-            (
-                None,
-                Check::fail(
-                    "abi",
-                    expected,
-                    found,
-                    declare(facts.language, "on_request_headers", HANDLER_TYPE),
-                ),
-            )
+            let handler = match choice {
+                AbiChoice::Only(Abi::Hook) => Abi::Hook.handlers()[0],
+                AbiChoice::Auto | AbiChoice::Only(Abi::Agent) => Abi::Agent.handlers()[0],
+            };
+            let fix = declare(facts.language, handler, HANDLER_TYPE);
+            (None, Check::fail("abi", expected, found, fix))
         }
     }
+}
+
+/// A module that is right by the ABI that was not asked for.
+fn other_abi(expected: String, found: String, abi: Abi) -> Check {
+    let fix = format!(
+        "this is {}; leave --abi out, or use --abi {}; {}",
+        abi.describe(),
+        abi.name(),
+        abi.way_out()
+    );
+    Check::fail("abi", expected, found, fix)
 }
 
 fn memory(facts: &Facts, limits: &Limits) -> Check {
@@ -461,7 +458,7 @@ fn function(facts: &Facts, name: &str, ty: &str) -> Check {
 fn near_handlers(facts: &Facts, abi: Abi) -> Vec<Check> {
     abi.handlers()
         .iter()
-        .filter(|name| facts.export(name).is_none())
+        .filter(|name| facts.export(name).is_none() && abi.required_handler() != Some(**name))
         .filter_map(|name| near_miss(facts, name).map(|near| (*name, near)))
         .map(|(name, near)| {
             Check::pass(
@@ -648,7 +645,12 @@ mod tests {
 
     fn verdict(text: &str, choice: AbiChoice) -> Verdict {
         let facts = crate::inspect::inspect(&wat::parse_str(text).unwrap()).unwrap();
-        check(&facts, choice, &Limits::default(), &LoadLimits::default())
+        check(
+            &facts,
+            choice,
+            LimitChoice::default(),
+            &LoadLimits::default(),
+        )
     }
 
     fn failed(text: &str) -> Vec<(String, String)> {

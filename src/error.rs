@@ -4,8 +4,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::abi::Abi;
 use crate::contract::Check;
-use crate::fault::Fault;
+use crate::fault::{Fault, printable};
 
 /// Why something could not be done at all.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +46,18 @@ pub enum Error {
         /// The failed checks.
         problems: Vec<Check>,
     },
+    /// A module of the other ABI.
+    #[error("{}: expected {} (the {} ABI), found {} (the {} ABI), since it exports {handlers}; {}", path.display(), wanted.describe(), wanted.name(), found.describe(), found.name(), found.way_out())]
+    WrongAbi {
+        /// The module.
+        path: PathBuf,
+        /// The handlers it exports.
+        handlers: String,
+        /// The ABI it is called by.
+        found: Abi,
+        /// The ABI that was asked for.
+        wanted: Abi,
+    },
     /// A module that compiles and cannot be instantiated.
     #[error("{}: cannot make an instance: {fault}", path.display())]
     Start {
@@ -52,6 +65,24 @@ pub enum Error {
         path: PathBuf,
         /// What its start did wrong.
         fault: Box<Fault>,
+    },
+    /// A module whose handler faults at a small, valid event.
+    #[error("{}: {handler} faults at a small, valid event: {fault} (--no-smoke-call starts it all the same)", path.display())]
+    Smoke {
+        /// The module.
+        path: PathBuf,
+        /// The handler.
+        handler: &'static str,
+        /// What it did wrong.
+        fault: Box<Fault>,
+    },
+    /// The module's file is another one than what runs.
+    #[error("{}: not what runs here any more, found {found}; send SIGHUP first, so that it is loaded as it is now", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// The hash it has now.
+        found: String,
     },
     /// Compiling took longer than allowed.
     #[error("{}: not compiled within {limit:?} (--max-compile-time)", path.display())]
@@ -79,6 +110,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// With its causes, on one line, and fit for a log.
+    #[must_use]
+    pub fn in_one_line(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        let words: Vec<&str> = text.split_whitespace().collect();
+        printable(&words.join(" "), 1024)
+    }
+
     /// For `map_err`: a failure of the engine.
     pub(crate) fn host(what: &'static str) -> impl FnOnce(wasmtime::Error) -> Self {
         move |source| Self::Host {

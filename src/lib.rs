@@ -16,6 +16,9 @@
 //!                          ▼                                    │
 //!                        decision: answer or fault, decided ────┘
 //!
+//!   hook context ──> plugin ─ pool ─ abi::hook ─ the same runner ─ abi::hook
+//!                       └──────> result, and the context with input and data applied
+//!
 //!   file ──> module::read ──> inspect ──> contract ──> engine (compiled) ──> module
 //! ```
 //!
@@ -27,13 +30,18 @@
 //! | [`abi`] | what a guest gets and answers | wasmtime |
 //! | [`decision`] | fail-open and fail-closed | anything but answers and faults |
 //! | [`agent`] | the path from event to response | files, terminals |
+//! | [`plugin`] | the path from hook context to result | files, terminals |
+//! | [`smoke`] | one call of each handler before a module answers for anybody | files, terminals |
 //! | [`proxy`] | what released proxies make of answers | guests |
 //! | [`fixture`], [`report`] | hand-written input; results before formatting | wasmtime, terminals |
 //! | [`ops`] | one operation for each command | printing, argument parsing |
 //! | [`server`] | connections and their protocols; asks the agent | guests, the failure policy |
 //!
-//! The plugin-hook ABI has its seam in [`abi::Abi`]: its adapter is not built
-//! yet, and a module of it is refused by name.
+//! There are two ABIs and one way to call a guest. [`runner`] allocates, writes,
+//! calls, reads and gives back for both; [`abi::Abi`] knows which exports are
+//! handlers, whether an answer may lie at address 0, and which limits hold where
+//! nobody says otherwise; [`abi::agent`] with [`abi::answer`], and [`abi::hook`],
+//! know the JSON on either side.
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -72,9 +80,11 @@ pub mod inspect;
 pub mod limits;
 pub mod module;
 pub mod ops;
+pub mod plugin;
 pub mod pool;
 pub mod proxy;
 pub mod report;
 pub mod response;
 pub mod runner;
 pub mod server;
+pub mod smoke;

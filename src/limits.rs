@@ -9,6 +9,10 @@ use std::time::Duration;
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_millis(100);
 /// Linear memory of one agent instance. Contract 6.
 pub const DEFAULT_MAX_MEMORY_BYTES: u64 = 64 << 20;
+/// Instructions for one hook call. Contract 5.
+pub const DEFAULT_HOOK_FUEL: u64 = 1_000_000;
+/// Linear memory of one hook instance, 256 pages. Contract 5.
+pub const DEFAULT_HOOK_MAX_MEMORY_BYTES: u64 = 256 * (64 << 10);
 /// Size of one answer. Contract 6.
 pub const DEFAULT_MAX_ANSWER_BYTES: u64 = 1 << 20;
 /// Size of one module file. Contract 6.
@@ -91,6 +95,56 @@ impl Default for Limits {
             fuel: None,
             max_memory_bytes: DEFAULT_MAX_MEMORY_BYTES,
             max_answer_bytes: DEFAULT_MAX_ANSWER_BYTES,
+        }
+    }
+}
+
+impl Limits {
+    /// What one hook call may use where nobody says otherwise.
+    #[must_use]
+    pub fn of_hooks() -> Self {
+        Self {
+            fuel: Some(DEFAULT_HOOK_FUEL),
+            max_memory_bytes: DEFAULT_HOOK_MAX_MEMORY_BYTES,
+            ..Self::default()
+        }
+    }
+}
+
+/// The limits somebody asked for; what is not given is the ABI's own default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LimitChoice {
+    /// Wall clock for one call.
+    pub timeout: Option<Duration>,
+    /// Instructions for one call.
+    pub fuel: Option<u64>,
+    /// Linear memory of one instance, in bytes.
+    pub max_memory_bytes: Option<u64>,
+    /// Size of one answer, in bytes.
+    pub max_answer_bytes: Option<u64>,
+}
+
+impl From<Limits> for LimitChoice {
+    /// Exactly these; no fuel limit is no choice, and the ABI's own.
+    fn from(limits: Limits) -> Self {
+        Self {
+            timeout: Some(limits.timeout),
+            fuel: limits.fuel,
+            max_memory_bytes: Some(limits.max_memory_bytes),
+            max_answer_bytes: Some(limits.max_answer_bytes),
+        }
+    }
+}
+
+impl LimitChoice {
+    /// These limits, and the others from `defaults`.
+    #[must_use]
+    pub fn over(self, defaults: Limits) -> Limits {
+        Limits {
+            timeout: self.timeout.unwrap_or(defaults.timeout),
+            fuel: self.fuel.or(defaults.fuel),
+            max_memory_bytes: self.max_memory_bytes.unwrap_or(defaults.max_memory_bytes),
+            max_answer_bytes: self.max_answer_bytes.unwrap_or(defaults.max_answer_bytes),
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::contract::{self, Linked, Verdict};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::inspect::{Facts, inspect};
-use crate::limits::{Limits, LoadLimits, MAX_TEXT_BYTES};
+use crate::limits::{LimitChoice, Limits, LoadLimits, MAX_TEXT_BYTES};
 use crate::runner::{GuestAbort, HostState};
 
 /// A module's bytes, read and, if they were text, assembled.
@@ -130,8 +130,8 @@ fn assemble(bytes: Vec<u8>, path: &Path) -> Result<Vec<u8>, String> {
 pub struct LoadSettings {
     /// Bounds of the file and of compiling it.
     pub load: LoadLimits,
-    /// The limits its memory is held to.
-    pub limits: Limits,
+    /// The limits it is held to, where they are not those of its ABI.
+    pub limits: LimitChoice,
     /// The ABI it is held to.
     pub abi: AbiChoice,
 }
@@ -146,6 +146,8 @@ pub struct Module {
     pub facts: Facts,
     /// The ABI it is called by.
     pub abi: Abi,
+    /// What a call may use: what loading was asked for, over the ABI's own.
+    pub limits: Limits,
     /// Wall clock that compiling took.
     pub compile_time: Duration,
     pub(crate) engine: Arc<Engine>,
@@ -160,6 +162,8 @@ pub struct Candidate {
     pub facts: Facts,
     /// How they were judged.
     pub verdict: Verdict,
+    /// The limits it was judged by, where they are not those of its ABI.
+    pub limits: LimitChoice,
 }
 
 impl Candidate {
@@ -177,11 +181,12 @@ impl Candidate {
                 broken.offset, broken.message
             ),
         })?;
-        let verdict = contract::check(&facts, settings.abi, &settings.limits, &settings.load);
+        let verdict = contract::check(&facts, settings.abi, settings.limits, &settings.load);
         Ok(Self {
             source,
             facts,
             verdict,
+            limits: settings.limits,
         })
     }
 
@@ -215,6 +220,7 @@ impl Candidate {
             hash,
             facts: self.facts,
             abi,
+            limits: self.limits.over(abi.limits()),
             compile_time,
             engine: Arc::clone(engine),
             pre,
@@ -231,10 +237,34 @@ impl Module {
         Candidate::read(path, settings)?.compile(engine, &settings.load)
     }
 
-    /// Whether the module exports this handler of its ABI.
+    /// Whether the module exports this handler of its ABI. A handler of the
+    /// other one is not called, so it is none.
     #[must_use]
     pub fn has_handler(&self, name: &str) -> bool {
-        self.facts.export(name).is_some()
+        self.abi.handlers().contains(&name) && self.facts.export(name).is_some()
+    }
+
+    /// The handlers of its ABI that the module exports.
+    #[must_use]
+    pub fn handlers(&self) -> Vec<&'static str> {
+        let handlers = self.abi.handlers().iter().copied();
+        handlers.filter(|name| self.has_handler(name)).collect()
+    }
+
+    /// Refuses a module that is called by the other ABI.
+    ///
+    /// # Errors
+    /// [`Error::WrongAbi`], which says what to do with it instead.
+    pub fn require(&self, wanted: Abi) -> Result<(), Error> {
+        if self.abi == wanted {
+            return Ok(());
+        }
+        Err(Error::WrongAbi {
+            path: self.path.clone(),
+            handlers: self.handlers().join(", "),
+            found: self.abi,
+            wanted,
+        })
     }
 }
 

@@ -5,15 +5,18 @@
 //! be shared never comes back; the next lease makes a new one.
 
 use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::error::Error;
 use crate::fault::{Fault, FaultCode};
 use crate::limits::{
     DEFAULT_POOL_SIZE, DEFAULT_QUEUE_WAIT, Isolation, Limits, RECYCLE_MEMORY_PERCENT,
 };
 use crate::module::Module;
-use crate::runner::Instance;
+use crate::runner::{Cost, Instance, on_guest_thread};
 
 /// How instances are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,14 +53,41 @@ pub struct PoolCounts {
     pub dropped_memory: u64,
     /// Dropped because the isolation asks for it.
     pub dropped_isolation: u64,
+    /// Dropped with their pool, which another has followed.
+    pub dropped_replaced: u64,
     /// Leases refused because none came free in time.
     pub refused: u64,
+}
+
+/// The counts themselves, shared by pools that follow each other.
+#[derive(Default)]
+struct Counters {
+    created: AtomicU64,
+    faulted: AtomicU64,
+    memory: AtomicU64,
+    isolation: AtomicU64,
+    replaced: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// What the instances do right now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PoolUse {
+    /// Instances that may exist.
+    pub size: usize,
+    /// Lent out.
+    pub in_use: usize,
+    /// Made, and lent to nobody.
+    pub idle: usize,
+    /// Callers that wait for one.
+    pub waiting: usize,
 }
 
 /// A module's instances.
 pub struct Pool {
     module: Arc<Module>,
     settings: PoolSettings,
+    counters: Arc<Counters>,
     state: Mutex<State>,
     freed: Condvar,
 }
@@ -73,7 +103,6 @@ struct State {
     leased: usize,
     /// Callers asleep until a lease ends.
     waiting: usize,
-    counts: PoolCounts,
 }
 
 impl Pool {
@@ -83,9 +112,18 @@ impl Pool {
         Self {
             module,
             settings,
+            counters: Arc::default(),
             state: Mutex::default(),
             freed: Condvar::new(),
         }
+    }
+
+    /// An empty pool that takes this one's place and counts on where it is.
+    #[must_use]
+    pub fn followed_by(&self, module: Arc<Module>, settings: PoolSettings) -> Self {
+        let mut pool = Self::new(module, settings);
+        pool.counters = Arc::clone(&self.counters);
+        pool
     }
 
     /// The module whose instances these are.
@@ -103,7 +141,27 @@ impl Pool {
     /// What became of the instances so far.
     #[must_use]
     pub fn counts(&self) -> PoolCounts {
-        self.lock().counts
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        PoolCounts {
+            created: read(&self.counters.created),
+            dropped_faulted: read(&self.counters.faulted),
+            dropped_memory: read(&self.counters.memory),
+            dropped_isolation: read(&self.counters.isolation),
+            dropped_replaced: read(&self.counters.replaced),
+            refused: read(&self.counters.refused),
+        }
+    }
+
+    /// What the instances do right now.
+    #[must_use]
+    pub fn usage(&self) -> PoolUse {
+        let state = self.lock();
+        PoolUse {
+            size: self.settings.size,
+            in_use: state.leased,
+            idle: state.idle.len(),
+            waiting: state.waiting,
+        }
     }
 
     /// Borrows an instance for one call, waiting for its turn.
@@ -126,21 +184,54 @@ impl Pool {
         };
         if lease.instance.is_none() {
             lease.instance = Some(Box::new(Instance::new(&self.module, self.settings.limits)?));
-            self.lock().counts.created += 1;
+            self.counters.created.fetch_add(1, Ordering::Relaxed);
         }
         Ok(lease)
     }
 
-    /// Makes every instance there may be.
+    /// Leases an instance for `call`, and hands back what came of it; no cost
+    /// where no instance was to be had. A panic in it is a fault of ours, and
+    /// goes no further.
+    ///
+    /// Must run on a [`guest_thread`](crate::runner::guest_thread).
+    pub fn call<T>(
+        &self,
+        call: impl FnOnce(&mut Instance) -> (Result<T, Fault>, Cost),
+    ) -> (Result<T, Fault>, Option<Cost>) {
+        let called = catch_unwind(AssertUnwindSafe(|| match self.lease() {
+            Ok(mut lease) => {
+                let (result, cost) = call(&mut lease);
+                (result, Some(cost))
+            }
+            Err(fault) => (Err(*fault), None),
+        }));
+        called.unwrap_or_else(|_panic| {
+            let what = "a defect of this program; please report it";
+            (Err(Fault::new(FaultCode::Internal, what)), None)
+        })
+    }
+
+    /// Makes the first `instances` of those there may be, so that a module
+    /// whose start fails is refused before the first call rather than at it.
     ///
     /// # Errors
-    /// The fault of the first that could not be made.
-    pub fn fill(&self) -> Result<(), Box<Fault>> {
-        // All held at once, or the same one would be lent again and again.
-        (0..self.settings.size)
-            .map(|_| self.lease())
-            .collect::<Result<Vec<_>, _>>()
-            .map(drop)
+    /// [`Error::Start`] with what a start did wrong.
+    pub fn fill(&self, instances: usize) -> Result<(), Error> {
+        let filled = on_guest_thread(|| {
+            // All held at once, or the same one would be lent again and again.
+            (0..instances.min(self.settings.size))
+                .map(|_| self.lease())
+                .collect::<Result<Vec<_>, _>>()
+                .map(drop)
+        })
+        .map_err(|source| Error::Host {
+            what: "cannot start a thread",
+            source: source.into(),
+        })?;
+        filled.map_err(|fault| Error::Start {
+            path: self.module.path.clone(),
+            fault,
+        })
     }
 
     fn wait_for_turn<'a>(
@@ -154,7 +245,7 @@ impl Pool {
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                state.counts.refused += 1;
+                self.counters.refused.fetch_add(1, Ordering::Relaxed);
                 return Err(Box::new(Fault::new(
                     FaultCode::Overload,
                     format!(
@@ -187,12 +278,12 @@ impl Pool {
         };
         let mut state = self.lock();
         state.leased -= 1;
-        let counts = &mut state.counts;
+        let counters = &self.counters;
         let dropped = match fate {
             Fate::Kept => None,
-            Fate::Faulted => Some(&mut counts.dropped_faulted),
-            Fate::MemoryFull => Some(&mut counts.dropped_memory),
-            Fate::Isolated => Some(&mut counts.dropped_isolation),
+            Fate::Faulted => Some(&counters.faulted),
+            Fate::MemoryFull => Some(&counters.memory),
+            Fate::Isolated => Some(&counters.isolation),
         };
         let gone = match dropped {
             None => {
@@ -200,7 +291,7 @@ impl Pool {
                 None
             }
             Some(count) => {
-                *count += u64::from(instance.is_some());
+                count.fetch_add(u64::from(instance.is_some()), Ordering::Relaxed);
                 instance
             }
         };
@@ -229,6 +320,13 @@ impl Pool {
         } else {
             Fate::Kept
         }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let idle = self.lock().idle.len() as u64;
+        self.counters.replaced.fetch_add(idle, Ordering::Relaxed);
     }
 }
 

@@ -48,7 +48,7 @@ const CLOSED: [(&[&str], &[&str]); 8] = [
         ],
     ),
     (
-        &["agent.rs"],
+        &["agent.rs", "plugin.rs", "smoke.rs"],
         &[
             "wasmtime",
             "clap",

@@ -55,7 +55,6 @@ const INVALID: &[Expected] = &[
         1,
         &["export:on_request_headers"],
     ),
-    ("hook-only.wat", 1, &["abi"]),
     ("hundred-memories.wat", 1, &["features", "memory"]),
     ("import-unknown.wat", 1, &["import:env.http_call"]),
     (

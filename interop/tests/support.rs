@@ -62,6 +62,8 @@ impl Agent {
 
     /// Starts an agent and waits for the line that says it serves.
     pub fn start_in(folder: TempDir, module: &str, args: &[&str]) -> Self {
+        // Most hostile guests would not be started otherwise.
+        let hostile = module.starts_with("hostile/");
         let mut child = Command::new(binary())
             .env_clear()
             .arg("serve")
@@ -69,6 +71,7 @@ impl Agent {
             .arg(parent().join("fixtures/modules").join(module))
             .arg("--socket")
             .arg(folder.path().join("a.sock"))
+            .args(hostile.then_some("--no-smoke-call"))
             .args(args)
             .stdin(Stdio::null())
             .stderr(Stdio::piped())

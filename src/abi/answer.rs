@@ -109,16 +109,7 @@ pub fn check_answer(
     chunk_index: Option<u32>,
     policy: &AnswerPolicy,
 ) -> Result<CheckedAnswer, Fault> {
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        bad(
-            "not-utf8",
-            format!(
-                "the answer must be UTF-8; byte {} of {} is not",
-                error.valid_up_to(),
-                bytes.len()
-            ),
-        )
-    })?;
+    let text = utf8(bytes)?;
     let mut slots = Slots::default();
     let parsed = read_slots(text, &mut slots);
     let refusal = slots.refusal();
@@ -130,11 +121,41 @@ pub fn check_answer(
         })
 }
 
-fn bad(what: &'static str, detail: impl Into<String>) -> Fault {
+pub(super) fn bad(what: &'static str, detail: impl Into<String>) -> Fault {
     Fault::new(FaultCode::BadAnswer(what), detail)
 }
 
-fn mistyped(path: &str, expected: &str, found: &RawValue) -> Fault {
+pub(super) fn utf8(bytes: &[u8]) -> Result<&str, Fault> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        bad(
+            "not-utf8",
+            format!(
+                "the answer must be UTF-8; byte {} of {} is not",
+                error.valid_up_to(),
+                bytes.len()
+            ),
+        )
+    })
+}
+
+/// The fault of an answer that is no JSON object with distinct keys.
+pub(super) fn unread(error: &serde_json::Error, text: &str) -> Fault {
+    let shown = printable(text, 60);
+    if error.is_data() {
+        bad(
+            "not-an-object",
+            format!("the answer must be a JSON object, found {shown}"),
+        )
+    } else {
+        bad("not-json", format!("{error} in {shown}"))
+    }
+}
+
+pub(super) fn duplicate(path: &str) -> Fault {
+    bad("duplicate-key", format!("{path} stands more than once"))
+}
+
+pub(super) fn mistyped(path: &str, expected: &str, found: &RawValue) -> Fault {
     bad(
         "mistyped",
         format!(
@@ -150,23 +171,10 @@ fn read_slots<'a>(text: &'a str, slots: &mut Slots<'a>) -> Result<(), Fault> {
         .deserialize(&mut reader)
         .and_then(|()| reader.end());
     match read {
-        Ok(()) => slots.duplicate.map_or(Ok(()), |key| {
-            Err(bad(
-                "duplicate-key",
-                format!("$.{key} stands more than once"),
-            ))
-        }),
-        Err(error) if error.is_data() => Err(bad(
-            "not-an-object",
-            format!(
-                "the answer must be a JSON object, found {}",
-                printable(text, 60)
-            ),
-        )),
-        Err(error) => Err(bad(
-            "not-json",
-            format!("{error} in {}", printable(text, 60)),
-        )),
+        Ok(()) => slots
+            .duplicate
+            .map_or(Ok(()), |key| Err(duplicate(&format!("$.{key}")))),
+        Err(error) => Err(unread(&error, text)),
     }
 }
 

@@ -5,8 +5,10 @@
 
 pub mod agent;
 pub mod answer;
+pub mod hook;
 
 use crate::event::EventKind;
+use crate::limits::{Isolation, Limits};
 
 /// The contract a module was written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,13 +42,62 @@ impl Abi {
         }
     }
 
-    /// The handlers a module of this ABI may export, with the one that must be
-    /// there first if one must.
+    /// The handlers a module of this ABI may export.
     #[must_use]
     pub const fn handlers(self) -> &'static [&'static str] {
         match self {
             Self::Agent => &agent::HANDLERS,
-            Self::Hook => &["before_hook", "after_hook"],
+            Self::Hook => &hook::HANDLERS,
+        }
+    }
+
+    /// The handler that must be there, whatever others are. An agent module
+    /// chooses: any of the four will do.
+    #[must_use]
+    pub const fn required_handler(self) -> Option<&'static str> {
+        match self {
+            Self::Agent => None,
+            Self::Hook => Some(hook::HANDLERS[0]),
+        }
+    }
+
+    /// What such a module is, in words.
+    #[must_use]
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::Agent => "a proxy agent",
+            Self::Hook => "a before/after-hook plugin",
+        }
+    }
+
+    /// What one call may use where nobody says otherwise.
+    #[must_use]
+    pub fn limits(self) -> Limits {
+        match self {
+            Self::Agent => Limits::default(),
+            Self::Hook => Limits::of_hooks(),
+        }
+    }
+
+    /// Whether an instance serves more than one call where nobody says so.
+    #[must_use]
+    pub const fn isolation(self) -> Isolation {
+        match self {
+            Self::Agent => Isolation::Pooled,
+            Self::Hook => Isolation::Fresh,
+        }
+    }
+
+    /// What to do with such a module where the other ABI is asked for.
+    #[must_use]
+    pub const fn way_out(self) -> &'static str {
+        match self {
+            Self::Agent => {
+                "it answers a proxy's events: use `wasm-agent serve`, or `wasm-agent run` with request and response fixtures"
+            }
+            Self::Hook => {
+                "nothing serves it to a proxy: use `wasm-agent run` with hook fixtures, or call it from a program with PluginRuntime"
+            }
         }
     }
 

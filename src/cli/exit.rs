@@ -31,7 +31,7 @@ pub(crate) const HELP: &str = "Exit status:
 /// The list at the end of `serve`'s help.
 pub(crate) const SERVE_HELP: &str = "Exit status:
   0  told to stop, and all that was received was answered
-  1  the module does not keep the contract
+  1  the module does not keep the contract, or faults at its smoke call
   2  usage: nothing was started
   3  the module is unreadable or malformed
   6  the socket could not be bound, or the grace period ran out";
@@ -62,7 +62,13 @@ pub(crate) fn of_error(error: &anyhow::Error) -> u8 {
         return UNSERVED;
     }
     match error.downcast_ref::<Error>() {
-        Some(Error::Refused { .. } | Error::Start { .. } | Error::CompileTime { .. }) => FAILED,
+        Some(
+            Error::Refused { .. }
+            | Error::WrongAbi { .. }
+            | Error::Start { .. }
+            | Error::Smoke { .. }
+            | Error::CompileTime { .. },
+        ) => FAILED,
         Some(Error::Usage(_)) => USAGE,
         Some(Error::NothingChecked(_)) => NOTHING_CHECKED,
         Some(

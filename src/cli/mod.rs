@@ -30,8 +30,8 @@ use wasm_agent_kit::abi::{Abi, AbiChoice};
 use wasm_agent_kit::agent::AgentSettings;
 use wasm_agent_kit::decision::FailurePolicy;
 use wasm_agent_kit::limits::{
-    DEFAULT_MAX_ANSWER_BYTES, DEFAULT_MAX_COMPILE_TIME, DEFAULT_MAX_MEMORY_BYTES,
-    DEFAULT_MAX_MODULE_BYTES, DEFAULT_TIMEOUT, Isolation, Limits, LoadLimits,
+    DEFAULT_MAX_ANSWER_BYTES, DEFAULT_MAX_COMPILE_TIME, DEFAULT_MAX_MODULE_BYTES, DEFAULT_TIMEOUT,
+    Isolation, LimitChoice, Limits, LoadLimits,
 };
 use wasm_agent_kit::module::LoadSettings;
 use wasm_agent_kit::pool::PoolSettings;
@@ -112,13 +112,13 @@ pub(crate) struct GuestArgs {
     #[arg(long, value_name = "TIME", default_value_t = TimeArg(DEFAULT_TIMEOUT))]
     timeout: TimeArg,
 
-    /// Instructions for one call [default: no limit]
+    /// Instructions for one call [default: no limit; hook ABI: 1000000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     fuel: Option<u64>,
 
-    /// Linear memory of one instance
-    #[arg(long, value_name = "SIZE", value_parser = size_of_a_page_or_more, default_value_t = ByteSize(DEFAULT_MAX_MEMORY_BYTES))]
-    max_memory: ByteSize,
+    /// Linear memory of one instance [default: 64MiB; hook ABI: 16MiB]
+    #[arg(long, value_name = "SIZE", value_parser = size_of_a_page_or_more)]
+    max_memory: Option<ByteSize>,
 
     /// Size of one answer
     #[arg(long, value_name = "SIZE", default_value_t = ByteSize(DEFAULT_MAX_ANSWER_BYTES))]
@@ -133,8 +133,9 @@ pub(crate) struct GuestArgs {
     max_compile_time: TimeArg,
 
     /// Whether an instance serves more than one call: pooled, fresh or recycle=N
-    #[arg(long, value_name = "MODE", value_parser = isolation, default_value = "pooled")]
-    isolation: Isolation,
+    /// [default: pooled; hook ABI: fresh]
+    #[arg(long, value_name = "MODE", value_parser = isolation)]
+    isolation: Option<Isolation>,
 
     /// Spelling of header names for the module; released proxies send lower case
     #[arg(long, value_enum, default_value_t = HeaderNamesArg::Lower)]
@@ -144,18 +145,23 @@ pub(crate) struct GuestArgs {
     #[arg(long, value_name = "NAME")]
     allow_header: Vec<String>,
 
-    /// The ABI to hold the module to
+    /// The ABI to hold the module to; auto goes by what it exports
     #[arg(long, value_enum, default_value_t = AbiArg::Auto)]
     abi: AbiArg,
 }
 
 impl GuestArgs {
-    pub(crate) fn limits(&self) -> Limits {
-        Limits {
-            timeout: self.timeout.0,
+    /// What a call to a module of this ABI may use.
+    pub(crate) fn limits(&self, abi: Abi) -> Limits {
+        self.limit_choice().over(abi.limits())
+    }
+
+    fn limit_choice(&self) -> LimitChoice {
+        LimitChoice {
+            timeout: Some(self.timeout.0),
             fuel: self.fuel,
-            max_memory_bytes: self.max_memory.as_u64(),
-            max_answer_bytes: self.max_answer.as_u64(),
+            max_memory_bytes: self.max_memory.map(|size| size.as_u64()),
+            max_answer_bytes: Some(self.max_answer.as_u64()),
         }
     }
 
@@ -165,17 +171,29 @@ impl GuestArgs {
                 max_module_bytes: self.max_module.as_u64(),
                 max_compile_time: self.max_compile_time.0,
             },
-            limits: self.limits(),
-            abi: match self.abi {
-                AbiArg::Auto => AbiChoice::Auto,
-                AbiArg::Agent => AbiChoice::Only(Abi::Agent),
-                AbiArg::Hook => AbiChoice::Only(Abi::Hook),
-            },
+            limits: self.limit_choice(),
+            abi: self.abi.choice(),
         }
     }
 
-    pub(crate) const fn isolation(&self) -> Isolation {
+    /// Whether modules are held to this ABI and no other.
+    pub(crate) fn is_for(&self, abi: Abi) -> bool {
+        self.abi.choice() == AbiChoice::Only(abi)
+    }
+
+    /// What was asked for; the ABI's default where nothing was.
+    pub(crate) const fn isolation(&self) -> Option<Isolation> {
         self.isolation
+    }
+
+    /// How instances of a module of this ABI are kept.
+    pub(crate) fn pool(&self, abi: Abi, size: usize, wait: Duration) -> PoolSettings {
+        PoolSettings {
+            size,
+            wait,
+            isolation: self.isolation.unwrap_or(abi.isolation()),
+            limits: self.limits(abi),
+        }
     }
 
     pub(crate) const fn header_names(&self) -> HeaderNames {
@@ -188,12 +206,7 @@ impl GuestArgs {
     /// How an agent answers: the same for the desk and for production.
     pub(crate) fn agent(&self, pool_size: usize, wait: Duration, fail_open: bool) -> AgentSettings {
         AgentSettings {
-            pool: PoolSettings {
-                size: pool_size,
-                wait,
-                isolation: self.isolation(),
-                limits: self.limits(),
-            },
+            pool: self.pool(Abi::Agent, pool_size, wait),
             header_names: self.header_names(),
             failure_policy: if fail_open {
                 FailurePolicy::Open
@@ -231,6 +244,16 @@ enum AbiArg {
     Agent,
     /// before_hook and after_hook
     Hook,
+}
+
+impl AbiArg {
+    const fn choice(self) -> AbiChoice {
+        match self {
+            Self::Auto => AbiChoice::Auto,
+            Self::Agent => AbiChoice::Only(Abi::Agent),
+            Self::Hook => AbiChoice::Only(Abi::Hook),
+        }
+    }
 }
 
 /// Where the report goes: one format on standard output, any in files.

@@ -3,25 +3,25 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use wasm_agent_kit::abi::Abi;
 use wasm_agent_kit::agent::Agent;
-use wasm_agent_kit::engine::{Engine, EngineSettings};
 use wasm_agent_kit::error::Error;
 use wasm_agent_kit::limits::{DEFAULT_POOL_SIZE, DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
-use wasm_agent_kit::module::Module;
 use wasm_agent_kit::proxy::ProxyQuirks;
 use wasm_agent_kit::server::bind::{BindError, BoundSocket, DEFAULT_MODE, SocketMode, listen_at};
 use wasm_agent_kit::server::context::ContextLimits;
+use wasm_agent_kit::server::loader::Loader;
 use wasm_agent_kit::server::settings::{
     DEFAULT_FRAME_TIMEOUT, DEFAULT_GRACE, DEFAULT_HANDSHAKE_TIMEOUT, DEFAULT_MAX_CONNECTIONS,
     DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_QUEUE, DEFAULT_WRITE_TIMEOUT,
 };
 use wasm_agent_kit::server::wire::response::RequestBodyText;
-use wasm_agent_kit::server::{Drain, Listeners, ServeSettings, serve};
+use wasm_agent_kit::server::{Drain, Listeners, Live, ServeSettings, serve};
 
 use super::{GuestArgs, TimeArg, exit};
 
@@ -35,7 +35,8 @@ const EXAMPLES: &str = "Examples:
   WASM_MODULE=rules.wasm FAIL_OPEN=no wasm-agent serve
 
 SIGTERM and SIGINT: answer what was received and exit; a second one exits at
-once.";
+once. SIGHUP: load the module again; it takes over only if it passes all that the
+first one passed.";
 
 /// Answer the events of a proxy on a Unix socket, over gRPC or on both
 #[derive(Debug, Args)]
@@ -60,6 +61,10 @@ pub(crate) struct ServeArgs {
     /// Allow on a fault instead of blocking
     #[arg(long, env = "FAIL_OPEN", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set, value_parser = boolean)]
     fail_open: bool,
+
+    /// Serve a module even where a handler faults at a small, valid event
+    #[arg(long)]
+    no_smoke_call: bool,
 
     /// Log lines for people or for machines
     #[arg(long, value_enum, default_value_t = LogFormat::Human)]
@@ -157,7 +162,7 @@ enum RequestBodyArg {
 /// Runs the command and says how the process is to exit.
 pub(crate) fn exec(args: &ServeArgs) -> Result<u8> {
     let settings = args.settings();
-    let agent = start(args)?;
+    let live = start(args)?;
     let (bound, published) = Bound::bind(args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(io_threads())
@@ -165,7 +170,7 @@ pub(crate) fn exec(args: &ServeArgs) -> Result<u8> {
         .enable_all()
         .build()
         .context("cannot start the I/O threads")?;
-    let outcome = runtime.block_on(run(bound, Arc::clone(&agent), settings));
+    let outcome = runtime.block_on(run(bound, live, settings));
     // Guests that still run are given up with the process.
     runtime.shutdown_background();
     drop(published);
@@ -183,22 +188,19 @@ fn io_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4))
 }
 
-/// Loads the module and makes all its instances.
-fn start(args: &ServeArgs) -> Result<Arc<Agent>, Error> {
-    let limits = args.guest.limits();
-    let engine = Engine::new(EngineSettings {
-        fuel: limits.fuel.is_some(),
-        ..EngineSettings::default()
-    })?;
-    let module = Arc::new(Module::load(&engine, &args.module, &args.guest.load())?);
-    let settings = args.guest.agent(
+/// Loads the module, calls it once and makes all its instances.
+fn start(args: &ServeArgs) -> Result<Live, Error> {
+    if args.guest.is_for(Abi::Hook) {
+        let why = Abi::Hook.way_out();
+        return Err(Error::Usage(format!("--abi hook: {why}")));
+    }
+    let loader = Loader::new(args.module.clone(), args.guest.load(), !args.no_smoke_call);
+    let agent = loader.start(args.guest.agent(
         args.pool_size.into(),
         args.peers.queue_wait.0,
         args.fail_open,
-    );
-    let agent = Arc::new(Agent::new(module, settings));
-    agent.fill()?;
-    Ok(agent)
+    ))?;
+    Ok(Live::new(agent, loader))
 }
 
 /// Bound and not yet served: the socket with its path, the address.
@@ -237,11 +239,12 @@ impl Bound {
 }
 
 /// Serves until a signal says stop; a second one ends at once.
-async fn run(bound: Bound, agent: Arc<Agent>, settings: ServeSettings) -> Result<Drain> {
+async fn run(bound: Bound, live: Live, settings: ServeSettings) -> Result<Drain> {
     let mut terminate = listen_for(SignalKind::terminate())?;
     let mut interrupt = listen_for(SignalKind::interrupt())?;
-    let mut hangup = listen_for(SignalKind::hangup())?;
-    tell_serving(&agent, &bound);
+    let hangup = listen_for(SignalKind::hangup())?;
+    tell_serving(&live.agent(), &bound);
+    let reloads = tokio::spawn(reload_at(hangup, live.clone()));
     let listeners = bound.listeners().context("cannot listen")?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let mut stop = Some(stop);
@@ -249,14 +252,10 @@ async fn run(bound: Bound, agent: Arc<Agent>, settings: ServeSettings) -> Result
         // Dropping the sender is the signal.
         let _ = stopped.await;
     };
-    let mut served = std::pin::pin!(serve(listeners, agent, settings, shutdown));
+    let mut served = std::pin::pin!(serve(listeners, live, settings, shutdown));
     loop {
         tokio::select! {
             drain = &mut served => return drain.context("cannot serve"),
-            _ = hangup.recv() => {
-                tracing::warn!("SIGHUP: the module cannot be loaded again yet; restart instead");
-                continue;
-            }
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
@@ -264,7 +263,32 @@ async fn run(bound: Bound, agent: Arc<Agent>, settings: ServeSettings) -> Result
             tracing::warn!("second signal; ending at once");
             return Ok(Drain::GraceRanOut { connections: 0 });
         }
+        reloads.abort();
         tracing::info!("draining; a second signal ends at once");
+    }
+}
+
+/// Loads the module again at every signal, one after the other; signals that
+/// come meanwhile are one.
+async fn reload_at(mut hangup: Signal, live: Live) {
+    while hangup.recv().await.is_some() {
+        tracing::info!("SIGHUP: loading the module again");
+        let live = live.clone();
+        let started = Instant::now();
+        let reloaded = tokio::task::spawn_blocking(move || live.reload()).await;
+        let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        match reloaded {
+            Ok(Ok(agent)) => {
+                let module = agent.pool().module();
+                tracing::info!(hash = module.hash, took_ms, "reloaded");
+            }
+            Ok(Err(error)) => {
+                let error = error.in_one_line();
+                tracing::error!(error, took_ms, "reload refused; the old module goes on");
+            }
+            // The runtime ends, or a defect of ours that has told of itself.
+            Err(error) => tracing::error!(%error, "reload refused; the old module goes on"),
+        }
     }
 }
 
@@ -313,7 +337,7 @@ impl ServeArgs {
 
     fn settings(&self) -> ServeSettings {
         let peers = &self.peers;
-        let timeout = self.guest.limits().timeout;
+        let timeout = self.guest.limits(Abi::Agent).timeout;
         ServeSettings {
             agent_id: self.agent_id.clone(),
             quirks: self.proxy_quirks,

@@ -15,6 +15,8 @@ mod connection;
 pub mod context;
 mod grpc;
 mod job;
+pub mod live;
+pub mod loader;
 mod notices;
 mod peer;
 mod queue;
@@ -24,7 +26,7 @@ pub mod wire;
 
 use std::future::Future;
 use std::hash::RandomState;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize as _;
@@ -37,6 +39,7 @@ use crate::fault::printable;
 use crate::runner::guest_thread;
 use connection::Connection;
 use context::ContextCache;
+pub use live::Live;
 use notices::Notices;
 use queue::Queue;
 pub use settings::ServeSettings;
@@ -46,8 +49,7 @@ use wire::frame::{Protocol, kind};
 
 /// What all connections share.
 pub(crate) struct Shared {
-    /// Behind a lock, so that it can be replaced while calls run on the old.
-    agent: RwLock<Arc<Agent>>,
+    live: Live,
     settings: ServeSettings,
     context: ContextCache,
     queue: Queue,
@@ -56,9 +58,9 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    fn new(agent: Arc<Agent>, settings: ServeSettings) -> Self {
+    fn new(live: Live, settings: ServeSettings) -> Self {
         Self {
-            agent: RwLock::new(agent),
+            live,
             context: ContextCache::new(settings.context),
             queue: Queue::new(settings.max_queue, settings.queue_wait),
             notices: Notices::new(),
@@ -68,7 +70,7 @@ impl Shared {
     }
 
     pub(crate) fn agent(&self) -> Arc<Agent> {
-        Arc::clone(&self.agent.read().unwrap_or_else(PoisonError::into_inner))
+        self.live.agent()
     }
 
     /// Keeps the head of an answered event, if a handler may ask for it.
@@ -201,24 +203,27 @@ impl From<TcpListener> for Listeners {
 /// Serves until `shutdown` is ready and all that was received is answered.
 ///
 /// Must run on a tokio runtime with I/O and time. The agent's pool should be
-/// filled: as many guest threads are started as it may have instances.
+/// filled: as many guest threads are started as it may have instances. What
+/// [`Live`] is given while it serves answers the events that come after.
 ///
 /// # Errors
 /// Where no threads can be started.
 pub async fn serve(
     listeners: impl Into<Listeners>,
-    agent: Arc<Agent>,
+    agent: impl Into<Live>,
     settings: ServeSettings,
     shutdown: impl Future<Output = ()>,
 ) -> std::io::Result<Drain> {
     let listeners = listeners.into();
-    let guests = agent.pool().settings().size;
-    let shared = Arc::new(Shared::new(agent, settings));
+    let live = agent.into();
+    let guests = live.agent().pool().settings().size;
+    let shared = Arc::new(Shared::new(live, settings));
     let threads = Threads::start(&shared, guests)?;
     let watch_queue = tokio::spawn(refuse_expired(Arc::clone(&shared)));
     let (stop, stopped) = watch::channel(false);
     let signal = async {
         shutdown.await;
+        shared.live.say_draining();
         // Nobody may be left to be told.
         let _ = stop.send(true);
     };

@@ -58,7 +58,7 @@ impl Server {
 
     fn with(module: &str, pool_size: usize, settings: ServeSettings) -> Self {
         let agent = agent(module, pool_size, FailurePolicy::Closed);
-        let shared = Arc::new(Shared::new(agent, settings));
+        let shared = Arc::new(Shared::new(agent.into(), settings));
         Threads::start(&shared, pool_size).unwrap();
         Self {
             shared,

@@ -4,6 +4,7 @@ pub(crate) mod github;
 pub(crate) mod human;
 pub(crate) mod json;
 pub(crate) mod junit;
+pub(crate) mod page;
 pub(crate) mod replay;
 mod replay_html;
 mod replay_markdown;

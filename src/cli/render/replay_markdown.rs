@@ -154,7 +154,7 @@ fn groups(groups: &[Group], out: &mut dyn Write) -> io::Result<()> {
             out,
             "<details><summary><b>{} ×</b> {}</summary>\n",
             count(group.count),
-            super::replay_html::escape(&group.title())
+            super::page::escape(&group.title())
         )?;
         for example in &group.examples {
             writeln!(

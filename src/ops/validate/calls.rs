@@ -14,6 +14,7 @@ use crate::abi::handler_name;
 use crate::agent::call_event;
 use crate::event::{Event, EventKind};
 use crate::fault::{Fault, FaultCode};
+use crate::limits::Isolation;
 use crate::module::Module;
 use crate::response::AgentResponse;
 use crate::runner::{Cost, Instance, RawAnswer};
@@ -178,8 +179,14 @@ impl<'a> Prober<'a> {
         }
     }
 
+    /// Whether production's instances will serve more than one call.
+    pub(super) fn isolation(&self) -> Isolation {
+        let default = self.module.abi.isolation();
+        self.settings.isolation.unwrap_or(default)
+    }
+
     pub(super) fn instance(&self) -> Result<Instance, Box<Fault>> {
-        Instance::new(self.module, self.settings.load.limits)
+        Instance::new(self.module, self.module.limits)
     }
 
     /// Calls a new instance.

@@ -39,7 +39,7 @@ pub(super) fn probe(prober: &Prober<'_>, trials: &[Trial]) -> (Option<Growth>, R
         .filter(|trial| trial.is_survived() && trial.seen.result.is_ok())
         .filter(|trial| matches!(trial.sample.input, Input::Event(_)))
         .collect();
-    let most = match prober.settings.isolation {
+    let most = match prober.isolation() {
         Isolation::Pooled => MAX_CALLS,
         Isolation::Recycle(calls) => {
             usize::try_from(calls).map_or(MAX_CALLS, |calls| calls.min(MAX_CALLS))
@@ -61,7 +61,7 @@ pub(super) fn probe(prober: &Prober<'_>, trials: &[Trial]) -> (Option<Growth>, R
         Ok(memory) => memory,
         Err(row) => return (None, *row),
     };
-    let limit = prober.settings.load.limits.max_memory_bytes;
+    let limit = prober.module.limits.max_memory_bytes;
     let growth = fit(&memory, usable.len(), limit);
     let check = judge(
         Check::pass(id, expected, found(&growth, &memory)),
@@ -78,7 +78,7 @@ fn call_on_and_on(
     most: usize,
 ) -> Result<Vec<u64>, Box<Row>> {
     let id = "growth";
-    let limits = prober.settings.load.limits;
+    let limits = prober.module.limits;
     let mut instance = prober
         .instance()
         .map_err(|fault| Row::fault(id, "an instance", &fault))?;

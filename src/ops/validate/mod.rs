@@ -59,8 +59,9 @@ pub struct ValidateSettings {
     pub header_names: HeaderNames,
     /// What its answers are checked against.
     pub answer_policy: AnswerPolicy,
-    /// Whether its instances will serve more than one call.
-    pub isolation: Isolation,
+    /// Whether its instances will serve more than one call; none for what its
+    /// ABI has by default.
+    pub isolation: Option<Isolation>,
     /// Memory that may be kept for each call, in bytes. None: any is a warning.
     pub max_growth_bytes: Option<u64>,
     /// A warning fails the module.
@@ -254,7 +255,7 @@ fn not_compiled(expected: String, error: &Error) -> Row {
 
 /// Everything that needs the module to run, on a guest thread.
 fn probe(module: &Arc<Module>, settings: &ValidateSettings, metrics: &mut Metrics) -> Vec<Row> {
-    let mut rows = vec![instantiate(module, settings, metrics)];
+    let mut rows = vec![instantiate(module, metrics)];
     if rows[0].check.status == CheckStatus::Fail {
         return rows;
     }
@@ -274,8 +275,8 @@ fn probe(module: &Arc<Module>, settings: &ValidateSettings, metrics: &mut Metric
     rows
 }
 
-fn instantiate(module: &Arc<Module>, settings: &ValidateSettings, metrics: &mut Metrics) -> Row {
-    let limits = settings.load.limits;
+fn instantiate(module: &Arc<Module>, metrics: &mut Metrics) -> Row {
+    let limits = module.limits;
     let expected = format!("an instance within {:?}", limits.timeout);
     let mut times = Vec::new();
     for _ in 0..INSTANTIATIONS {

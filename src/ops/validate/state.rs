@@ -205,7 +205,7 @@ impl<'a> Calls<'a> {
                 }
             })
             .collect();
-        let (status, fix) = if self.prober.settings.isolation == Isolation::Fresh {
+        let (status, fix) = if self.prober.isolation() == Isolation::Fresh {
             (
                 CheckStatus::Warn,
                 "keep nothing between calls; harmless only as long as --isolation is fresh",

@@ -1,0 +1,129 @@
+//! The plugin: a hook context in, a result and the applied context out.
+//!
+//! For hook modules what [`crate::agent`] is for agent modules: every command
+//! and every embedding host calls hooks through [`Plugin::handle`]. There is no
+//! failure policy: a fault is a result that is not ok, and the host decides.
+
+use std::sync::Arc;
+
+use crate::abi::Abi;
+use crate::abi::hook::{
+    Applied, Change, CheckedResult, Hook, HookContext, HookResult, apply, check_result, write_input,
+};
+use crate::error::Error;
+use crate::fault::{Fault, FaultCode};
+use crate::module::Module;
+use crate::pool::{Pool, PoolSettings};
+use crate::runner::{Cost, Instance, RawAnswer};
+
+/// What came of one hook.
+#[derive(Debug, Clone)]
+pub struct HandledHook {
+    /// What the hook answered; after a fault, a result that is not ok.
+    pub result: HookResult,
+    /// The context the host goes on with: `input` and `data` as the hook left
+    /// them, everything else as it was.
+    pub context: HookContext,
+    /// What else the hook would have changed.
+    pub ignored: Vec<Change>,
+    /// What the guest did wrong, if it did.
+    pub fault: Option<Fault>,
+    /// What the call cost; none where no guest was called.
+    pub cost: Option<Cost>,
+    /// Paths of keys of the answer that the contract does not know.
+    pub unknown_keys: Vec<String>,
+}
+
+/// A module behind its pool, answering hook contexts.
+pub struct Plugin {
+    pool: Pool,
+}
+
+impl Plugin {
+    /// A plugin of a loaded module.
+    #[must_use]
+    pub fn new(module: Arc<Module>, settings: PoolSettings) -> Self {
+        Self {
+            pool: Pool::new(module, settings),
+        }
+    }
+
+    /// Makes the first instance, so that a module whose start fails is refused
+    /// before the first context rather than at it.
+    ///
+    /// # Errors
+    /// [`Error::WrongAbi`] for a module of another ABI, [`Error::Start`] with
+    /// what the start did wrong.
+    pub fn start(&self) -> Result<(), Error> {
+        self.pool.module().require(Abi::Hook)?;
+        self.pool.fill(1)
+    }
+
+    /// The pool, for its module, settings and counts.
+    #[must_use]
+    pub const fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Whether the module has this hook. `after_hook` is optional.
+    #[must_use]
+    pub fn has(&self, hook: Hook) -> bool {
+        self.pool.module().has_handler(hook.name())
+    }
+
+    /// Calls a hook. Waits for its turn, never fails, never panics. A hook that
+    /// the module lacks is not called, and changes nothing.
+    ///
+    /// Must run on a [`guest_thread`](crate::runner::guest_thread).
+    #[must_use]
+    pub fn handle(&self, hook: Hook, context: HookContext) -> HandledHook {
+        // Its hooks are absent, which must not pass for leave to go on.
+        if let Err(error) = self.pool.module().require(Abi::Hook) {
+            let fault = Fault::new(FaultCode::Internal, error.to_string());
+            return handled(context, Err(fault), None);
+        }
+        if !self.has(hook) {
+            return handled(context, Ok(None), None);
+        }
+        let (result, cost) = self
+            .pool
+            .call(|instance| call_hook(instance, hook, &context));
+        handled(context, result, cost)
+    }
+}
+
+fn handled(
+    context: HookContext,
+    result: Result<Option<CheckedResult>, Fault>,
+    cost: Option<Cost>,
+) -> HandledHook {
+    let (result, unknown_keys, fault) = match result {
+        Ok(Some(answer)) => (answer.result, answer.unknown_keys, None),
+        Ok(None) => (HookResult::unchanged(), Vec::new(), None),
+        Err(fault) => (HookResult::trapped(&fault), Vec::new(), Some(fault)),
+    };
+    let Applied { context, ignored } = apply(context, &result);
+    HandledHook {
+        result,
+        context,
+        ignored,
+        fault,
+        cost,
+        unknown_keys,
+    }
+}
+
+/// Calls a hook on an instance and checks its result; `None` is the empty
+/// answer.
+pub fn call_hook(
+    instance: &mut Instance,
+    hook: Hook,
+    context: &HookContext,
+) -> (Result<Option<CheckedResult>, Fault>, Cost) {
+    let called = instance.call(hook as usize, |out| write_input(context, out));
+    let result = called.result.and_then(|answer| match answer {
+        RawAnswer::Empty => Ok(None),
+        RawAnswer::Bytes(bytes) => check_result(bytes).map(Some),
+    });
+    (result, called.cost)
+}

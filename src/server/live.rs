@@ -1,0 +1,159 @@
+//! The agent that answers now, and how it gives way to another.
+//!
+//! In: a new agent, ready to be called. Out: the one to ask, for each event
+//! anew. Invariants: an event is answered by one agent from beginning to end;
+//! one change at a time; what could not take its place has changed nothing
+//! but what [`Live::health`] says.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use super::loader::Loader;
+use super::wire::control::HealthState;
+use crate::agent::Agent;
+use crate::error::Error;
+
+/// How often it is asked whether the calls of a replaced agent are over.
+const RETIRE_POLL: Duration = Duration::from_millis(2);
+/// What a call may take beyond its deadline, and its answer after it.
+const RETIRE_SLACK: Duration = Duration::from_secs(1);
+
+/// How the agent is, and why it is not well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// In one word.
+    pub state: HealthState,
+    /// What is wrong, for people; empty where nothing is.
+    pub reasons: Vec<String>,
+}
+
+/// What health follows from.
+#[derive(Debug, Clone, Default)]
+struct Causes {
+    draining: bool,
+    /// Why the last reload was refused, if it was.
+    reload: Option<String>,
+}
+
+impl Causes {
+    fn health(&self) -> Health {
+        let reasons: Vec<String> = self.reload.iter().cloned().collect();
+        let state = if self.draining {
+            HealthState::Draining
+        } else if reasons.is_empty() {
+            HealthState::Healthy
+        } else {
+            HealthState::Degraded
+        };
+        Health { state, reasons }
+    }
+}
+
+/// The agent that answers now; clones are the same one.
+#[derive(Clone)]
+pub struct Live(Arc<Inner>);
+
+struct Inner {
+    agent: ArcSwap<Agent>,
+    /// None where it was made by somebody else and cannot be made again.
+    loader: Option<Loader>,
+    /// Held through a change.
+    changing: Mutex<()>,
+    causes: Mutex<Causes>,
+    health: watch::Sender<Health>,
+}
+
+impl From<Arc<Agent>> for Live {
+    fn from(agent: Arc<Agent>) -> Self {
+        Self::with(agent, None)
+    }
+}
+
+impl Live {
+    /// An agent that `loader` made, and can make again.
+    #[must_use]
+    pub fn new(agent: Agent, loader: Loader) -> Self {
+        Self::with(Arc::new(agent), Some(loader))
+    }
+
+    fn with(agent: Arc<Agent>, loader: Option<Loader>) -> Self {
+        let causes = Causes::default();
+        Self(Arc::new(Inner {
+            agent: ArcSwap::new(agent),
+            loader,
+            changing: Mutex::default(),
+            health: watch::Sender::new(causes.health()),
+            causes: Mutex::new(causes),
+        }))
+    }
+
+    /// The agent to ask about one event.
+    #[must_use]
+    pub fn agent(&self) -> Arc<Agent> {
+        self.0.agent.load_full()
+    }
+
+    /// How the agent is; follows every change.
+    #[must_use]
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.0.health.subscribe()
+    }
+
+    /// Loads the module's file again and lets it answer from now on, if it
+    /// passes all that the first one passed. Returns when the last call of the
+    /// old one is over, so no answer after it is the old one's.
+    ///
+    /// Compiles and waits: not for a thread that others wait for.
+    ///
+    /// # Errors
+    /// Why the old one goes on answering; [`Live::health`] says so too.
+    pub fn reload(&self) -> Result<Arc<Agent>, Error> {
+        let _one_at_a_time = lock(&self.0.changing);
+        let Some(loader) = &self.0.loader else {
+            return Err(Error::Usage(
+                "this agent was not loaded from a file".to_owned(),
+            ));
+        };
+        let loaded = loader.again(&self.agent());
+        let refused = loaded.as_ref().err();
+        let refused = refused.map(|error| format!("reload refused: {}", error.in_one_line()));
+        self.note(|causes| causes.reload = refused);
+        let agent = Arc::new(loaded?);
+        self.replace(Arc::clone(&agent));
+        Ok(agent)
+    }
+
+    /// From now on all that was received is answered, and no more.
+    pub(crate) fn say_draining(&self) {
+        self.note(|causes| causes.draining = true);
+    }
+
+    fn replace(&self, agent: Arc<Agent>) {
+        let old = self.0.agent.swap(agent);
+        let limits = old.settings().pool.limits;
+        let until = Instant::now() + limits.timeout * 2 + RETIRE_SLACK;
+        // Dropped here rather than by the last call: unmapping takes its time.
+        while Arc::strong_count(&old) > 1 && Instant::now() < until {
+            std::thread::sleep(RETIRE_POLL);
+        }
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Causes)) {
+        let mut causes = lock(&self.0.causes);
+        change(&mut causes);
+        let health = causes.health();
+        self.0.health.send_if_modified(|known| {
+            let differs = *known != health;
+            *known = health;
+            differs
+        });
+    }
+}
+
+/// Nothing behind these locks can be half-changed by a panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

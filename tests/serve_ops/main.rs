@@ -1,0 +1,18 @@
+//! The operations half of `serve`, from the outside: the built binary driven
+//! by signals, files and sockets.
+//!
+//! Names begin with the row of the fault catalogue they prove.
+
+#[cfg(test)]
+mod guest;
+#[cfg(test)]
+mod reload;
+#[cfg(test)]
+mod start;
+#[cfg(test)]
+#[path = "../serve/support.rs"]
+#[allow(
+    dead_code,
+    reason = "shared with the tests of the socket, which use all"
+)]
+mod support;

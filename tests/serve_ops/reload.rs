@@ -1,0 +1,188 @@
+//! SIGHUP: the module is loaded again while events come in.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::Value;
+
+use super::guest::{Guest, edited};
+use super::support::{Agent, decision_of, id_of, module, request};
+
+/// One event, and what was decided.
+fn ask(agent: &Agent, id: &str) -> String {
+    let mut client = agent.connect_v2();
+    client.send(0x10, &request(id, "/"));
+    decision_of(&client.answer()).to_owned()
+}
+
+/// O-05: whatever is wrong with the new file, the old module goes on.
+#[test]
+fn o_05_a_bad_module_never_takes_over() {
+    let guest = Guest::new("right/deny.wat");
+    let agent = guest.serve(&["--max-compile-time", "20s"]);
+    let whole = fs::read(module("rules/rules.wasm")).unwrap();
+    let bad: [(&str, Vec<u8>, &str); 11] = [
+        ("empty", Vec::new(), "empty file"),
+        (
+            "cut off",
+            whole[..whole.len() / 2].to_vec(),
+            "not valid wasm",
+        ),
+        ("no wasm", b"#!/bin/sh".to_vec(), "expected a wasm binary"),
+        ("an ELF", b"\x7fELF....".to_vec(), "ELF"),
+        ("no contract", read("invalid/no-alloc.wat"), "export:alloc"),
+        (
+            "mistyped",
+            read("invalid/handler-mistyped-i32-result.wat"),
+            "on_request_headers",
+        ),
+        ("imports", read("invalid/import-unknown.wat"), "import"),
+        ("start traps", read("invalid/start-traps.wat"), "instance"),
+        ("memory", read("invalid/memory-too-large.wat"), "memory"),
+        (
+            "faults",
+            read("hostile/trap-unreachable.wat"),
+            "trap:unreachable",
+        ),
+        ("nonsense", read("hostile/not-json.wat"), "bad-answer:"),
+    ];
+    for (what, bytes, why) in bad {
+        guest.put_bytes(&bytes);
+        agent.signal("HUP");
+        let line = agent.wait_for_line("reload refused");
+        assert!(line.contains(why), "{what}: {line}");
+        assert_eq!(ask(&agent, what), "block", "{what}");
+    }
+    fs::remove_file(guest.path()).unwrap();
+    agent.signal("HUP");
+    agent.wait_for_line("reload refused");
+    assert_eq!(ask(&agent, "gone"), "block");
+    guest.put("right/allow.wat");
+    agent.signal("HUP");
+    agent.wait_for_line("reloaded");
+    assert_eq!(ask(&agent, "good again"), "allow");
+}
+
+fn read(name: &str) -> Vec<u8> {
+    fs::read(module(name)).unwrap()
+}
+
+/// What one busy peer saw.
+struct Seen {
+    sent: usize,
+    answers: Vec<Value>,
+}
+
+/// Asks without a pause, a few at a time, until told to stop.
+fn busy(agent: &Agent, name: usize, stop: &Arc<AtomicBool>) -> std::thread::JoinHandle<Seen> {
+    let mut client = agent.connect_v2();
+    let stop = Arc::clone(stop);
+    std::thread::spawn(move || {
+        let mut seen = Seen {
+            sent: 0,
+            answers: Vec::new(),
+        };
+        while !stop.load(Ordering::Relaxed) {
+            for _ in 0..8 {
+                client.send(0x10, &request(&format!("{name}-{}", seen.sent), "/"));
+                seen.sent += 1;
+            }
+            seen.answers.extend((0..8).map(|_| client.answer()));
+        }
+        seen
+    })
+}
+
+/// O-06, G11: good modules and bad ones under load. Nothing is lost, nothing
+/// faults, and after the word that it is loaded only the new one answers.
+#[test]
+fn o_06_reloads_under_load_lose_nothing() {
+    let guest = Guest::new("right/allow.wat");
+    let agent = guest.serve(&["--queue-wait", "10s"]);
+    let stop = Arc::new(AtomicBool::new(false));
+    let peers: Vec<_> = (0..4).map(|name| busy(&agent, name, &stop)).collect();
+    for round in 0..40 {
+        let (name, decision) = match round % 2 {
+            0 => ("right/deny.wat", "block"),
+            _ => ("right/allow.wat", "allow"),
+        };
+        guest.put(name);
+        agent.signal("HUP");
+        agent.wait_for_line("reloaded");
+        for number in 0..4 {
+            assert_eq!(ask(&agent, &format!("after-{round}-{number}")), decision);
+        }
+        guest.put("hostile/trap-unreachable.wat");
+        agent.signal("HUP");
+        agent.wait_for_line("reload refused");
+        assert_eq!(ask(&agent, &format!("refused-{round}")), decision);
+    }
+    stop.store(true, Ordering::Relaxed);
+    for peer in peers {
+        let seen = peer.join().unwrap();
+        assert!(seen.sent > 0);
+        assert_eq!(seen.sent, seen.answers.len());
+        let mut ids: Vec<&str> = seen.answers.iter().map(id_of).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), seen.sent);
+        for answer in &seen.answers {
+            assert_eq!(answer["audit"]["reason_codes"], serde_json::json!([]));
+        }
+    }
+}
+
+/// A call that runs while its module is replaced ends on the old one, and the
+/// word that the new one is loaded waits for it.
+#[test]
+fn o_06_a_running_call_ends_on_the_old_module() {
+    let guest = Guest::new("hostile/spin.wat");
+    let agent = guest.serve(&["--no-smoke-call", "--timeout", "1500ms", "--pool-size", "2"]);
+    let mut client = agent.connect_v2();
+    client.send(0x10, &request("runs", "/"));
+    // Answered after it: the event was received.
+    client.send_bytes(0x41, b"{}");
+    assert_eq!(client.receive().unwrap().0, 0x42);
+    guest.put("right/deny.wat");
+    agent.signal("HUP");
+    agent.wait_for_line("reloaded");
+    assert_eq!(client.answer()["audit"]["reason_codes"][0], "deadline");
+    assert_eq!(ask(&agent, "after"), "block");
+}
+
+/// The settings of the start hold for what is loaded later.
+#[test]
+fn a_reloaded_module_is_held_to_the_same_limits() {
+    let guest = Guest::new("right/allow.wat");
+    let agent = guest.serve(&["--fail-open", "--max-memory", "128KiB"]);
+    guest.put_bytes(&edited(
+        &module("right/allow.wat"),
+        "(memory (export \"memory\") 2)",
+        "(memory (export \"memory\") 3)",
+    ));
+    agent.signal("HUP");
+    let line = agent.wait_for_line("reload refused");
+    assert!(line.contains("memory"), "{line}");
+    assert_eq!(ask(&agent, "c"), "allow");
+}
+
+/// A signal in the middle of a reload is not forgotten.
+#[test]
+fn signals_that_come_close_together_load_the_last_file() {
+    let guest = Guest::new("right/allow.wat");
+    let agent = guest.serve(&[]);
+    for name in ["rules/rules.wasm", "right/allow.wat", "right/deny.wat"] {
+        guest.put(name);
+        agent.signal("HUP");
+    }
+    let deny = module("right/deny.wat");
+    let hash = sha256(&deny);
+    agent.wait_for_line(&hash);
+    assert_eq!(ask(&agent, "last"), "block");
+}
+
+fn sha256(path: &std::path::Path) -> String {
+    use sha2::Digest as _;
+    format!("{:x}", sha2::Sha256::digest(fs::read(path).unwrap()))
+}
