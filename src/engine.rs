@@ -53,6 +53,9 @@ pub struct EngineSettings {
     pub debug_lines: bool,
     /// Where instances get their memory from.
     pub allocation: Allocation,
+    /// Leave out the checks that deadlines need, to measure what they cost. An
+    /// instance of such an engine must have a fuel limit instead.
+    pub no_deadlines: bool,
 }
 
 /// The configuration of an engine with these settings.
@@ -66,7 +69,7 @@ pub fn config(settings: EngineSettings) -> Config {
     // A NaN's bits are the only thing about floats that differs between runs
     // and machines; the same everywhere, so the desk equals production.
     config.cranelift_nan_canonicalization(true);
-    config.epoch_interruption(true);
+    config.epoch_interruption(!settings.no_deadlines);
     config.consume_fuel(settings.fuel);
     config.max_wasm_stack(MAX_WASM_STACK_BYTES);
     config.memory_reservation(4 << 30);
@@ -109,6 +112,7 @@ pub fn config(settings: EngineSettings) -> Config {
 pub struct Engine {
     wasm: wasmtime::Engine,
     counts_fuel: bool,
+    has_deadlines: bool,
     clock: Clock,
 }
 
@@ -128,6 +132,7 @@ impl Engine {
         Ok(Arc::new(Self {
             wasm,
             counts_fuel: settings.fuel,
+            has_deadlines: !settings.no_deadlines,
             clock,
         }))
     }
@@ -141,6 +146,11 @@ impl Engine {
     /// Whether instructions are counted.
     pub(crate) const fn counts_fuel(&self) -> bool {
         self.counts_fuel
+    }
+
+    /// Whether a guest can be interrupted at its deadline.
+    pub(crate) const fn has_deadlines(&self) -> bool {
+        self.has_deadlines
     }
 
     /// Keeps the clock awake while a guest runs.

@@ -24,7 +24,7 @@
 //!
 //! | Room | Knows | Never |
 //! |---|---|---|
-//! | [`event`], [`response`], [`fault`], [`limits`], [`error`] | the words everything speaks | any other room |
+//! | [`event`], [`response`], [`fault`], [`limits`], [`latency`], [`error`] | the words everything speaks | any other room |
 //! | [`inspect`], [`contract`] | bytes and the static contract | running anything |
 //! | [`engine`], [`module`], [`runner`], [`pool`] | wasmtime; the only door to it | JSON, decisions |
 //! | [`abi`] | what a guest gets and answers | wasmtime |
@@ -33,9 +33,11 @@
 //! | [`plugin`] | the path from hook context to result | files, terminals |
 //! | [`smoke`] | one call of each handler before a module answers for anybody | files, terminals |
 //! | [`proxy`] | what released proxies make of answers | guests |
+//! | [`capture`] | recorded input, and what of it is secret | guests, wasmtime |
 //! | [`fixture`], [`report`] | hand-written input; results before formatting | wasmtime, terminals |
 //! | [`ops`] | one operation for each command | printing, argument parsing |
 //! | [`server`] | connections and their protocols; asks the agent | guests, the failure policy |
+//! | [`client`] | the proxy's side of the protocols: asks a running agent | guests, our own agent |
 //!
 //! There are two ABIs and one way to call a guest. [`runner`] allocates, writes,
 //! calls, reads and gives back for both; [`abi::Abi`] knows which exports are
@@ -69,6 +71,7 @@
 pub mod abi;
 pub mod agent;
 pub mod capture;
+pub mod client;
 pub mod contract;
 pub mod decision;
 pub mod engine;
@@ -77,6 +80,7 @@ pub mod event;
 pub mod fault;
 pub mod fixture;
 pub mod inspect;
+pub mod latency;
 pub mod limits;
 pub mod module;
 pub mod ops;

@@ -173,9 +173,16 @@ impl Candidate {
     /// Those of [`read`], and [`Error::Malformed`] with the offset where the
     /// bytes stop being wasm. A broken contract is no error here.
     pub fn read(path: &Path, settings: &LoadSettings) -> Result<Self, Error> {
-        let source = read(path, &settings.load)?;
+        Self::of(read(path, &settings.load)?, settings)
+    }
+
+    /// Inspects and judges bytes that were read before.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] with the offset where the bytes stop being wasm.
+    pub fn of(source: Source, settings: &LoadSettings) -> Result<Self, Error> {
         let facts = inspect(&source.wasm).map_err(|broken| Error::Malformed {
-            path: path.to_owned(),
+            path: source.path.clone(),
             message: format!(
                 "not valid wasm at offset {:#x}: {}",
                 broken.offset, broken.message

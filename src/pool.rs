@@ -171,8 +171,11 @@ impl Pool {
     /// start did wrong.
     pub fn lease(&self) -> Result<Lease<'_>, Box<Fault>> {
         let mut state = self.lock();
+        let mut waited = Duration::ZERO;
         if state.leased >= self.settings.size {
+            let asked = Instant::now();
             state = self.wait_for_turn(state)?;
+            waited = asked.elapsed();
         }
         state.leased += 1;
         let idle = state.idle.pop();
@@ -181,6 +184,7 @@ impl Pool {
         let mut lease = Lease {
             pool: self,
             instance: idle,
+            waited,
         };
         if lease.instance.is_none() {
             lease.instance = Some(Box::new(Instance::new(&self.module, self.settings.limits)?));
@@ -200,7 +204,8 @@ impl Pool {
     ) -> (Result<T, Fault>, Option<Cost>) {
         let called = catch_unwind(AssertUnwindSafe(|| match self.lease() {
             Ok(mut lease) => {
-                let (result, cost) = call(&mut lease);
+                let (result, mut cost) = call(&mut lease);
+                cost.waited = lease.waited();
                 (result, Some(cost))
             }
             Err(fault) => (Err(*fault), None),
@@ -342,6 +347,15 @@ pub struct Lease<'a> {
     pool: &'a Pool,
     /// None only while it is being made.
     instance: Option<Box<Instance>>,
+    waited: Duration,
+}
+
+impl Lease<'_> {
+    /// How long the caller waited for its turn; nothing where a place was free.
+    #[must_use]
+    pub const fn waited(&self) -> Duration {
+        self.waited
+    }
 }
 
 impl Deref for Lease<'_> {

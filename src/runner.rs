@@ -49,6 +49,8 @@ pub struct Cost {
     pub fuel: Option<u64>,
     /// Wall clock for alloc, handler and dealloc together.
     pub time: Duration,
+    /// How long the call waited for its instance; not part of its time.
+    pub waited: Duration,
     /// Bytes of input JSON.
     pub input_bytes: u64,
     /// Bytes of the answer.
@@ -180,6 +182,12 @@ impl Instance {
                 "a fuel limit on an engine that counts none",
             )));
         }
+        if limits.fuel.is_none() && !module.engine.has_deadlines() {
+            return Err(Box::new(Fault::new(
+                FaultCode::Internal,
+                "neither a deadline nor a fuel limit",
+            )));
+        }
         let state = HostState {
             max_memory_bytes: usize::try_from(limits.max_memory_bytes).unwrap_or(usize::MAX),
             fuel: counts_fuel.then(|| limits.fuel.unwrap_or(u64::MAX)),
@@ -275,6 +283,7 @@ impl Instance {
         let cost = Cost {
             fuel: self.fuel_used(),
             time,
+            waited: Duration::ZERO,
             input_bytes: self.input.len() as u64,
             answer_bytes: self.answer.len() as u64,
             memory_bytes: memory_after as u64,

@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Files or folders below `src`, and what must not be used in them.
-const CLOSED: [(&[&str], &[&str]); 8] = [
+const CLOSED: [(&[&str], &[&str]); 10] = [
     (
         &[
             "event.rs",
@@ -20,6 +20,7 @@ const CLOSED: [(&[&str], &[&str]); 8] = [
             "fault.rs",
             "limits.rs",
             "report.rs",
+            "latency.rs",
         ],
         &["crate::", "wasmtime", "clap", "tokio"],
     ),
@@ -58,12 +59,36 @@ const CLOSED: [(&[&str], &[&str]); 8] = [
         ],
     ),
     (
+        &["capture"],
+        &[
+            "wasmtime",
+            "clap",
+            "crate::ops",
+            "crate::agent",
+            "crate::server",
+            "crate::runner",
+        ],
+    ),
+    (
         &["fixture", "ops"],
         &["wasmtime", "clap", "comfy_table", "anstyle", "anstream"],
     ),
     (
         &["server"],
         &["wasmtime", "clap", "crate::ops", "crate::fixture"],
+    ),
+    (
+        &["client"],
+        &[
+            "wasmtime",
+            "clap",
+            "crate::agent",
+            "crate::module",
+            "crate::pool",
+            "crate::runner",
+            "crate::ops",
+            "crate::fixture",
+        ],
     ),
     (&["cli", "main.rs"], &["wasmtime", "wasmparser"]),
 ];

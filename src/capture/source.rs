@@ -133,21 +133,34 @@ impl Capture {
             inner: raw,
             read: Arc::clone(read),
         };
-        let plain = |source| Error::Read {
+        Opened::of_reader(file, counted, (forced, max_record)).map_err(|source| Error::Read {
             path: self.path.clone(),
             source,
-        };
-        let (magic, rest) = head_of(counted, 2).map_err(plain)?;
+        })
+    }
+}
+
+impl Opened {
+    /// Reads a capture from anywhere, plain or gzip: its format, where it is
+    /// not to be told by content, and the bytes that one record may have.
+    ///
+    /// # Errors
+    /// What reading the first bytes failed with.
+    pub fn of_reader(
+        file: Arc<str>,
+        reader: impl Read + Send + 'static,
+        (forced, max_record): (Option<Format>, usize),
+    ) -> io::Result<Self> {
+        let (magic, rest) = head_of(reader, 2)?;
         let stream: Box<dyn Read + Send> = if magic == [0x1f, 0x8b] {
             Box::new(MultiGzDecoder::new(rest))
         } else {
             Box::new(rest)
         };
-        let (head, stream) = match head_of(stream, HEAD_BYTES) {
-            Ok(opened) => opened,
-            Err(error) => return Ok(broken(file, &error)),
-        };
-        Ok(opened(file, (head, Box::new(stream)), forced, max_record))
+        match head_of(stream, HEAD_BYTES) {
+            Ok((head, stream)) => Ok(opened(file, (head, Box::new(stream)), forced, max_record)),
+            Err(error) => Ok(broken(file, &error)),
+        }
     }
 }
 

@@ -28,6 +28,15 @@ pub(crate) const HELP: &str = "Exit status:
   3  an input is unreadable or malformed
   4  nothing was checked";
 
+/// The list at the end of `bench`'s help.
+pub(crate) const BENCH_HELP: &str = "Exit status:
+  0  measured; compared: better or equal
+  1  regressed, or the module faulted while it was measured
+  2  usage: nothing was started
+  3  an input is unreadable or malformed
+  4  nothing was measured or compared
+  5  inconclusive: noise is larger than what was asked about";
+
 /// The list at the end of `serve`'s help.
 pub(crate) const SERVE_HELP: &str = "Exit status:
   0  told to stop, and all that was received was answered

@@ -8,6 +8,7 @@
     reason = "doc comments here are help texts, read in a terminal"
 )]
 
+mod bench;
 pub(crate) mod exit;
 pub(crate) mod logging;
 pub(crate) mod render;
@@ -73,6 +74,7 @@ pub(crate) enum Command {
     Validate(validate::ValidateArgs),
     Run(run::RunArgs),
     Replay(Box<replay::ReplayArgs>),
+    Bench(Box<bench::BenchArgs>),
     /// Answer the events of a proxy on a Unix socket, over gRPC or on both
     Serve(Box<serve::ServeArgs>),
     /// Print a completion script for a shell
@@ -89,6 +91,7 @@ pub(crate) fn exec(cli: &Cli) -> anyhow::Result<u8> {
         Command::Validate(args) => validate::exec(args, style),
         Command::Run(args) => run::exec(args, style),
         Command::Replay(args) => replay::exec(args, style),
+        Command::Bench(args) => bench::exec(args, style),
         Command::Serve(args) => serve::exec(args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

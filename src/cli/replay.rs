@@ -113,6 +113,10 @@ enum ReplayCommand {
         #[arg(value_name = "REPORT", required = true)]
         reports: Vec<PathBuf>,
 
+        /// What is a failure [default: what the shards say]
+        #[arg(long, value_name = "any|decision|fault|N%|never", value_parser = fail_on)]
+        fail_on: Option<FailOn>,
+
         #[command(flatten)]
         output: OutputArgs<ReplayFormat>,
     },
@@ -163,7 +167,8 @@ struct SelectArgs {
     #[arg(long = "match", value_name = "WHAT=VALUE", value_parser = matching)]
     matching: Vec<Match>,
 
-    /// Part I of N, by correlation id; join the JSON reports with replay merge
+    /// Part I of N, by correlation id; join the JSON reports with replay merge.
+    /// auto/N: the part that the index of a Kubernetes Indexed Job names
     #[arg(long, value_name = "I/N", value_parser = shard)]
     shard: Option<Shard>,
 }
@@ -293,8 +298,13 @@ pub(crate) enum ReplayFormat {
 
 /// Runs the command and says how the process is to exit.
 pub(crate) fn exec(args: &ReplayArgs, style: Style) -> Result<u8> {
-    if let Some(ReplayCommand::Merge { reports, output }) = &args.command {
-        return merge(reports, output, style);
+    if let Some(ReplayCommand::Merge {
+        reports,
+        fail_on,
+        output,
+    }) = &args.command
+    {
+        return merge((reports, *fail_on), output, style);
     }
     let (captures, passed_over) = capture::discover(&args.captures)?;
     for path in passed_over.iter().take(5) {
@@ -348,7 +358,11 @@ pub(crate) fn exec(args: &ReplayArgs, style: Style) -> Result<u8> {
     Ok(exit::of_verdict(report.verdict()))
 }
 
-fn merge(reports: &[PathBuf], output: &OutputArgs<ReplayFormat>, style: Style) -> Result<u8> {
+fn merge(
+    (reports, fail_on): (&[PathBuf], Option<FailOn>),
+    output: &OutputArgs<ReplayFormat>,
+    style: Style,
+) -> Result<u8> {
     let (rows, others) = split(&output.reports);
     if output.format == ReplayFormat::Jsonl || !rows.is_empty() {
         return Err(Error::Usage(
@@ -357,7 +371,8 @@ fn merge(reports: &[PathBuf], output: &OutputArgs<ReplayFormat>, style: Style) -
         .into());
     }
     let files = ReportFiles::open(&others)?;
-    let report = replay::merge(reports)?;
+    let mut report = replay::merge(reports)?;
+    report.fail_on = fail_on.unwrap_or(report.fail_on);
     render::to_stdout(|out| render::replay::write(&report, output.format, style, out));
     files.write(|format, out| render::replay::write(&report, format, Style::plain(), out))?;
     Ok(exit::of_verdict(report.verdict()))
@@ -622,6 +637,8 @@ fn statuses(text: &str) -> Option<(u16, u16)> {
 fn shard(text: &str) -> Result<Shard, String> {
     let refuse = || format!("expected I/N with I from 1 to N and N up to {LANES}, such as 1/4");
     let (index, of) = text.split_once('/').ok_or_else(refuse)?;
+    let from_job = (index == "auto").then(job_index).transpose()?;
+    let index = from_job.as_deref().unwrap_or(index);
     let (index, of): (u32, u32) = (
         index.parse().map_err(|_| refuse())?,
         of.parse().map_err(|_| refuse())?,
@@ -631,6 +648,17 @@ fn shard(text: &str) -> Result<Shard, String> {
     } else {
         Err(refuse())
     }
+}
+
+/// The part's number, from 1, where Kubernetes counts from 0.
+fn job_index() -> Result<String, String> {
+    let index = std::env::var("JOB_COMPLETION_INDEX").map_err(|_unset| {
+        "auto needs JOB_COMPLETION_INDEX, which an Indexed Job sets".to_owned()
+    })?;
+    let index: u32 = index
+        .parse()
+        .map_err(|_| format!("expected JOB_COMPLETION_INDEX to be a number, found {index:?}"))?;
+    Ok((u64::from(index) + 1).to_string())
 }
 
 fn pointer(text: &str) -> Result<String, String> {

@@ -1,5 +1,6 @@
 //! The operations behind the commands: settings in, a report out.
 
+pub mod bench;
 pub mod exchange;
 pub mod replay;
 pub mod run;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::exchange::Exchange;
 use crate::abi::agent::HeaderNames;
-use crate::agent::{Agent, Handled};
+use crate::agent::{Agent, AgentSettings, Handled};
 use crate::error::Error;
 use crate::event::Event;
 use crate::fault::{Fault, printable};
@@ -620,17 +620,15 @@ pub const fn status_name(status: CaseStatus) -> &'static str {
 }
 
 fn described(agent: &Agent, settings: &RunSettings) -> BTreeMap<&'static str, String> {
-    let mut described = settings_of(agent);
+    let mut described = called(agent.settings());
     described.insert("jobs", settings.jobs.to_string());
     described.insert("repeat", settings.repeat.to_string());
     described
 }
 
-/// How an agent calls its module, as flags.
-#[must_use]
-pub fn settings_of(agent: &Agent) -> BTreeMap<&'static str, String> {
-    let pool = agent.pool().settings();
-    let limits = pool.limits;
+/// How a module is called, as reports have it.
+pub(in crate::ops) fn called(settings: &AgentSettings) -> BTreeMap<&'static str, String> {
+    let limits = settings.pool.limits;
     BTreeMap::from([
         ("timeout", format!("{:?}", limits.timeout)),
         (
@@ -641,14 +639,8 @@ pub fn settings_of(agent: &Agent) -> BTreeMap<&'static str, String> {
         ),
         ("max_memory_bytes", limits.max_memory_bytes.to_string()),
         ("max_answer_bytes", limits.max_answer_bytes.to_string()),
-        ("isolation", pool.isolation.to_string()),
-        (
-            "header_names",
-            agent.settings().header_names.name().to_owned(),
-        ),
-        (
-            "failure_policy",
-            agent.settings().failure_policy.name().to_owned(),
-        ),
+        ("isolation", settings.pool.isolation.to_string()),
+        ("header_names", settings.header_names.name().to_owned()),
+        ("failure_policy", settings.failure_policy.name().to_owned()),
     ])
 }

@@ -13,7 +13,7 @@ pub mod bind;
 mod configure;
 mod connection;
 pub mod context;
-mod grpc;
+pub(crate) mod grpc;
 mod job;
 pub mod live;
 pub mod loader;

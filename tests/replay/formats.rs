@@ -119,7 +119,12 @@ fn real_hars_with_holes_are_read() {
     );
     assert_eq!(report["records"]["transactions"], 4);
     assert_eq!(report["unusable"][0]["record"], 5);
-    assert!(report["unusable"][0]["why"].as_str().unwrap().contains("data:"));
+    assert!(
+        report["unusable"][0]["why"]
+            .as_str()
+            .unwrap()
+            .contains("data:")
+    );
     let saved = std::fs::read_to_string(saved).unwrap();
     let inputs: Vec<Value> = saved
         .lines()
@@ -144,7 +149,11 @@ fn real_hars_with_holes_are_read() {
 #[test]
 fn a_test_suite_s_expectations_are_checked() {
     let rules = shipped("rules/rules.wasm");
-    let passed = report(&rules, &[&capture("suite.yaml"), &capture("suite-v3.yaml")], &[]);
+    let passed = report(
+        &rules,
+        &[&capture("suite.yaml"), &capture("suite-v3.yaml")],
+        &[],
+    );
     assert_eq!(passed["tests_passed"], 7);
     assert_eq!(passed["remarks"]["not_checked"], 1);
 
@@ -152,8 +161,14 @@ fn a_test_suite_s_expectations_are_checked() {
     let done = replay(&allow, &[&capture("suite.yaml")], &["--format", "junit"]);
     done.assert_code(1);
     let text = done.text();
-    assert!(text.contains(r#"tests="4" failures="3" errors="0""#), "{text}");
-    assert!(text.contains("942100-1") && text.contains("rule 942100: expected to fire"), "{text}");
+    assert!(
+        text.contains(r#"tests="4" failures="3" errors="0""#),
+        "{text}"
+    );
+    assert!(
+        text.contains("942100-1") && text.contains("rule 942100: expected to fire"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -181,10 +196,20 @@ fn a_json_log_of_another_shape_is_read_with_a_map() {
     let rules = shipped("rules/rules.wasm");
     let done = replay(&rules, &[&log], &[]);
     done.assert_code(3);
-    assert!(done.text().contains("--field method=KEY"), "{}", done.text());
+    assert!(
+        done.text().contains("--field method=KEY"),
+        "{}",
+        done.text()
+    );
     let fields = [
-        "--field", "method=req.verb", "--field", "uri=req.target", "--field", "client_ip=from",
-        "--field", "header.cookie=cookies",
+        "--field",
+        "method=req.verb",
+        "--field",
+        "uri=req.target",
+        "--field",
+        "client_ip=from",
+        "--field",
+        "header.cookie=cookies",
     ];
     let rows = rows(&rules, &[&log], &fields);
     assert_eq!(rows[0]["module"]["decision"], "redirect 301");
@@ -196,9 +221,29 @@ fn records_of_one_transaction_are_brought_together() {
     let line = |id: &str, phase: &str, input: &str| {
         format!(r#"{{"v":1,"id":"{id}","phase":"{phase}","input":{input}}}"#)
     };
-    let head = |id: &str| line(id, "request_headers", r#"{"method":"POST","uri":"/","client_ip":"192.0.2.1","correlation_id":"x","headers":{}}"#);
-    let body = |id: &str| line(id, "request_body", r#"{"correlation_id":"x","chunk_index":0,"is_last":true,"total_size":2,"bytes_received":2,"data":"hi","encoding":"utf8"}"#);
-    let mixed = [head("a"), head("b"), body("a"), body("b"), body("late"), head("a")].join("\n");
+    let head = |id: &str| {
+        line(
+            id,
+            "request_headers",
+            r#"{"method":"POST","uri":"/","client_ip":"192.0.2.1","correlation_id":"x","headers":{}}"#,
+        )
+    };
+    let body = |id: &str| {
+        line(
+            id,
+            "request_body",
+            r#"{"correlation_id":"x","chunk_index":0,"is_last":true,"total_size":2,"bytes_received":2,"data":"hi","encoding":"utf8"}"#,
+        )
+    };
+    let mixed = [
+        head("a"),
+        head("b"),
+        body("a"),
+        body("b"),
+        body("late"),
+        head("a"),
+    ]
+    .join("\n");
     let capture = desk.file("mixed.jsonl", mixed);
     let report = report(&shipped("rules/rules.wasm"), &[&capture], &[]);
     assert_eq!(report["records"]["transactions"], 4);
@@ -223,7 +268,10 @@ fn the_schema_describes_what_is_written() {
     let mut lines = 0;
     for line in written.lines().chain(shipped.lines()) {
         let value: Value = serde_json::from_str(line).unwrap();
-        let errors: Vec<String> = validator.iter_errors(&value).map(|error| error.to_string()).collect();
+        let errors: Vec<String> = validator
+            .iter_errors(&value)
+            .map(|error| error.to_string())
+            .collect();
         assert!(errors.is_empty(), "{errors:?} in {line}");
         lines += 1;
     }

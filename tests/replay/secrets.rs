@@ -92,7 +92,12 @@ fn a_saved_capture_is_for_its_owner_only() {
     let desk = Desk::new();
     let saved = desk.path("saved.jsonl");
     let flags = ["--save", saved.to_str().unwrap()];
-    replay(&shipped("right/allow.wat"), &[&capture("chromium.har")], &flags).assert_code(0);
+    replay(
+        &shipped("right/allow.wat"),
+        &[&capture("chromium.har")],
+        &flags,
+    )
+    .assert_code(0);
     let mode = std::fs::metadata(saved).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }

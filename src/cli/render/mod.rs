@@ -1,5 +1,7 @@
 //! The only code that formats. A renderer gets a report and a writer.
 
+pub(crate) mod bench;
+pub(crate) mod chart;
 pub(crate) mod github;
 pub(crate) mod human;
 pub(crate) mod json;

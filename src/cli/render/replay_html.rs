@@ -13,8 +13,9 @@ use wasm_agent_kit::ops::replay::report::{
 };
 use wasm_agent_kit::report::{Report as _, Verdict};
 
+use super::chart::{Counts, distribution};
 use super::human::{bytes, count, time};
-use super::page::{Series, distribution, escape, page};
+use super::page::{Page, escaped};
 use super::replay::{beside, lossy, relative};
 
 /// Groups on the page; a person reads no more.
@@ -37,7 +38,7 @@ pub(super) fn write(report: &ReplayReport, out: &mut dyn Write) -> io::Result<()
     costs(report, &mut body);
     tests(report, &mut body);
     input(report, &mut body);
-    out.write_all(page("wasm-agent replay", &body).as_bytes())
+    Page::new("Replay").markup(&body).write(out)
 }
 
 /// Writing to a text cannot fail.
@@ -50,8 +51,8 @@ fn head(report: &ReplayReport, out: &mut String) {
         Verdict::Passed => ("good", "passed"),
         Verdict::Failed => ("bad", "failed"),
         Verdict::Unreadable => ("bad", "unreadable"),
-        Verdict::NothingChecked => ("warn", "nothing was checked"),
-        Verdict::Inconclusive => ("warn", "interrupted"),
+        Verdict::NothingChecked => ("warning", "nothing was checked"),
+        Verdict::Inconclusive => ("warning", "interrupted"),
     };
     add!(
         out,
@@ -61,16 +62,16 @@ fn head(report: &ReplayReport, out: &mut String) {
         add!(
             out,
             "<code>{}</code> <span class=\"faint\">{}</span> → ",
-            escape(&baseline.path),
-            escape(baseline.hash.get(..19).unwrap_or(&baseline.hash))
+            escaped(&baseline.path),
+            escaped(baseline.hash.get(..19).unwrap_or(&baseline.hash))
         );
     }
     let module = &report.module;
     add!(
         out,
         "<code>{}</code> <span class=\"faint\">{}, {}</span></p>",
-        escape(&module.path),
-        escape(module.hash.get(..19).unwrap_or(&module.hash)),
+        escaped(&module.path),
+        escaped(module.hash.get(..19).unwrap_or(&module.hash)),
         bytes(module.size_bytes)
     );
     let card = |out: &mut String, number: u64, word: &str, class: &str| {
@@ -86,7 +87,7 @@ fn head(report: &ReplayReport, out: &mut String) {
     if let Some(judged) = report.judged() {
         for (category, class) in [
             (Category::Decision, "bad"),
-            (Category::Details, "warn"),
+            (Category::Details, "warning"),
             (Category::Faulted, "bad"),
             (Category::Unchanged, "good"),
         ] {
@@ -98,7 +99,7 @@ fn head(report: &ReplayReport, out: &mut String) {
     if report.tests_passed + report.tests_failed > 0 {
         card(out, report.tests_failed, "tests failed", "bad");
     }
-    card(out, report.records.unusable, "unusable records", "warn");
+    card(out, report.records.unusable, "unusable records", "warning");
     out.push_str("</div>");
     if let Some(judged) = report.judged() {
         share_bar(judged, out);
@@ -109,9 +110,9 @@ fn head(report: &ReplayReport, out: &mut String) {
 fn share_bar(comparison: &Comparison, out: &mut String) {
     out.push_str("<div class=\"share\">");
     for (category, color) in [
-        (Category::Faulted, "b"),
+        (Category::Faulted, "s3"),
         (Category::Decision, "bad"),
-        (Category::Details, "warn"),
+        (Category::Details, "warning"),
         (Category::Unchanged, "good"),
     ] {
         let share = percent(comparison.count(category), comparison.compared);
@@ -162,7 +163,7 @@ fn groups(groups: &[Group], out: &mut String) {
     for (index, group) in groups.iter().take(SHOWN).enumerate() {
         let class = match group.category {
             Category::Faulted | Category::Decision => "bad",
-            Category::Details => "warn",
+            Category::Details => "warning",
             Category::Unchanged => "faint",
         };
         add!(
@@ -170,7 +171,7 @@ fn groups(groups: &[Group], out: &mut String) {
             "<details{}><summary><b class=\"{class}\">{} ×</b> {} <span class=\"faint\">{}</span></summary><div>",
             if index == 0 { " open" } else { "" },
             count(group.count),
-            escape(&group.title()),
+            escaped(&group.title()),
             group.category.name()
         );
         for example in &group.examples {
@@ -191,13 +192,13 @@ fn example(example: &Example, out: &mut String) {
     add!(
         out,
         "<details><summary><code>{}</code> <span class=\"faint\">{} record {}, {}</span></summary><div>",
-        escape(&example.request),
-        escape(&example.place.file),
+        escaped(&example.request),
+        escaped(&example.place.file),
         example.place.record,
-        escape(&example.id)
+        escaped(&example.id)
     );
     for note in &example.notes {
-        add!(out, "<p class=\"warn\">{}</p>", escape(note));
+        add!(out, "<p class=\"warning\">{}</p>", escaped(note));
     }
     if let Some(minimized) = &example.minimized {
         add!(
@@ -227,7 +228,7 @@ fn example(example: &Example, out: &mut String) {
 }
 
 fn json(value: &Value) -> String {
-    escape(&serde_json::to_string_pretty(value).unwrap_or_default())
+    escaped(&serde_json::to_string_pretty(value).unwrap_or_default())
 }
 
 fn answers(values: &[Value]) -> String {
@@ -259,7 +260,7 @@ fn decisions(report: &ReplayReport, out: &mut String) {
             }
         );
         for (word, old, new) in rows {
-            add!(out, "<tr><td>{}</td>", escape(word));
+            add!(out, "<tr><td>{}</td>", escaped(word));
             if before.is_some() {
                 let delta = i128::from(new) - i128::from(old);
                 let shown = if delta == 0 {
@@ -288,31 +289,29 @@ fn decisions(report: &ReplayReport, out: &mut String) {
 }
 
 fn costs(report: &ReplayReport, out: &mut String) {
-    let sides: Vec<(&str, &str, &Outcomes)> = report
+    let sides: Vec<(&str, &Outcomes)> = report
         .baseline_outcomes
         .iter()
-        .map(|outcomes| ("before", "b", outcomes))
-        .chain([("now", "a", &report.outcomes)])
+        .map(|outcomes| ("before", outcomes))
+        .chain([("now", &report.outcomes)])
         .collect();
     if report.outcomes.calls == 0 {
         return;
     }
     let buckets = |histogram: &Histogram| histogram.buckets().collect();
-    let fuel: Vec<Series<'_>> = sides
+    let fuel: Vec<Counts<'_>> = sides
         .iter()
-        .map(|(name, color, outcomes)| Series {
+        .map(|(name, outcomes)| Counts {
             name,
-            color,
             counts: buckets(&outcomes.fuel),
         })
         .collect();
     add!(out, "<h2>Fuel of a call</h2>{}", distribution(&fuel, count));
-    let times: Vec<Series<'_>> = sides
+    let times: Vec<Counts<'_>> = sides
         .iter()
-        .filter_map(|(name, color, outcomes)| {
-            Some(Series {
+        .filter_map(|(name, outcomes)| {
+            Some(Counts {
                 name,
-                color,
                 counts: buckets(outcomes.time_ns.as_ref()?),
             })
         })
@@ -330,14 +329,14 @@ fn costs(report: &ReplayReport, out: &mut String) {
         add!(out, "<th class=\"n\">{name}</th>");
     }
     out.push_str("<th class=\"n\">max</th></tr>");
-    for (name, _, outcomes) in &sides {
+    for (name, outcomes) in &sides {
         percentile_row(&format!("fuel {name}"), &outcomes.fuel, count, out);
         if let Some(times) = &outcomes.time_ns {
             percentile_row(&format!("time {name}"), times, nanos, out);
         }
     }
     out.push_str("</table>");
-    for (name, _, outcomes) in &sides {
+    for (name, outcomes) in &sides {
         add!(
             out,
             "<p>Memory {name}: {} at most; grew in {} of {} calls, {} in all.</p>",
@@ -382,8 +381,8 @@ fn costly(list: &[Costly], show: impl Fn(u64) -> String, out: &mut String) {
             out,
             "<tr><td class=\"n\">{}</td><td><code>{}</code></td><td>{}</td><td class=\"n faint\">record {}</td></tr>",
             show(costly.cost),
-            escape(&costly.request),
-            escape(&costly.decision),
+            escaped(&costly.request),
+            escaped(&costly.decision),
             costly.place.record
         );
     }
@@ -411,9 +410,9 @@ fn tests(report: &ReplayReport, out: &mut String) {
             add!(
                 out,
                 "<tr><td class=\"bad\">{}</td><td>{}</td><td class=\"faint\">{}</td></tr>",
-                escape(&test.test),
-                escape(&test.missed.join("; ")),
-                escape(&test.place.file)
+                escaped(&test.test),
+                escaped(&test.missed.join("; ")),
+                escaped(&test.place.file)
             );
         }
         out.push_str("</table>");
@@ -426,7 +425,7 @@ fn input(report: &ReplayReport, out: &mut String) {
         add!(
             out,
             "<tr><td><code>{}</code></td><td>{}</td></tr>",
-            escape(&capture.file),
+            escaped(&capture.file),
             capture.format.map_or("unreadable", |format| format.name())
         );
     }
@@ -435,7 +434,7 @@ fn input(report: &ReplayReport, out: &mut String) {
         add!(
             out,
             "<p class=\"faint\">{format} is lossy: {}</p>",
-            escape(loses)
+            escaped(loses)
         );
     }
     for (remark, number) in &report.remarks {
@@ -443,7 +442,7 @@ fn input(report: &ReplayReport, out: &mut String) {
             out,
             "<p class=\"faint\">{} × {}</p>",
             count(*number),
-            escape(remark.explain())
+            escaped(remark.explain())
         );
     }
     if !report.unusable.is_empty() {
@@ -456,10 +455,10 @@ fn input(report: &ReplayReport, out: &mut String) {
             add!(
                 out,
                 "<tr><td><code>{}</code></td><td class=\"n\">record {}</td><td class=\"n\">byte {}</td><td>{}</td></tr>",
-                escape(&unusable.place.file),
+                escaped(&unusable.place.file),
                 unusable.place.record,
                 unusable.place.offset,
-                escape(&unusable.why)
+                escaped(&unusable.why)
             );
         }
         out.push_str("</table>");
@@ -469,8 +468,8 @@ fn input(report: &ReplayReport, out: &mut String) {
         add!(
             out,
             "<tr><td>{}</td><td><code>{}</code></td></tr>",
-            escape(name),
-            escape(value)
+            escaped(name),
+            escaped(value)
         );
     }
     out.push_str("</table>");

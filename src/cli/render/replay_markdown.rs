@@ -65,16 +65,16 @@ pub(super) fn write(report: &ReplayReport, out: &mut dyn Write) -> io::Result<()
                 out,
                 "- {}: {}",
                 code(&test.test),
-                escaped(&test.missed.join("; "))
+                shown(&test.missed.join("; "))
             )?;
         }
         writeln!(out)?;
     }
     for (format, loses) in lossy(report) {
-        writeln!(out, "> {format} is lossy: {}", escaped(loses))?;
+        writeln!(out, "> {format} is lossy: {}", shown(loses))?;
     }
     for (remark, number) in &report.remarks {
-        writeln!(out, "> {} × {}", count(*number), escaped(remark.explain()))?;
+        writeln!(out, "> {} × {}", count(*number), shown(remark.explain()))?;
     }
     Ok(())
 }
@@ -95,7 +95,7 @@ fn decisions(report: &ReplayReport, out: &mut dyn Write) -> io::Result<()> {
             writeln!(
                 out,
                 "| {} | {} | {} | {delta:+} |",
-                escaped(word),
+                shown(word),
                 count(old),
                 count(new)
             )?;
@@ -103,7 +103,7 @@ fn decisions(report: &ReplayReport, out: &mut dyn Write) -> io::Result<()> {
             writeln!(
                 out,
                 "| {} | {} | {:.2} % |",
-                escaped(word),
+                shown(word),
                 count(new),
                 percent(new, report.records.transactions)
             )?;
@@ -154,14 +154,14 @@ fn groups(groups: &[Group], out: &mut dyn Write) -> io::Result<()> {
             out,
             "<details><summary><b>{} ×</b> {}</summary>\n",
             count(group.count),
-            super::page::escape(&group.title())
+            super::page::escaped(&group.title())
         )?;
         for example in &group.examples {
             writeln!(
                 out,
                 "{} ({} record {})\n",
                 code(&example.request),
-                escaped(&example.place.file),
+                shown(&example.place.file),
                 example.place.record
             )?;
             let fixture = example.minimized.as_ref().unwrap_or(&example.fixture);
@@ -171,7 +171,7 @@ fn groups(groups: &[Group], out: &mut dyn Write) -> io::Result<()> {
             let fence = "`".repeat(longest.max(2) + 1);
             writeln!(out, "{fence}json\n{text}\n{fence}\n")?;
             for note in &example.notes {
-                writeln!(out, "{}\n", escaped(note))?;
+                writeln!(out, "{}\n", shown(note))?;
             }
         }
         writeln!(out, "</details>\n")?;
@@ -216,7 +216,7 @@ fn costs(report: &ReplayReport, out: &mut dyn Write) -> io::Result<()> {
 }
 
 /// A text that Markdown shows as it is.
-fn escaped(text: &str) -> String {
+fn shown(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

@@ -41,7 +41,7 @@ use regex::Regex;
 use crate::agent::Agent;
 use crate::capture::{Capture, DecodeSettings, Format, Redactor, key_of};
 use crate::error::Error;
-use crate::ops::run::{ModuleInfo, settings_of};
+use crate::ops::run::{ModuleInfo, called};
 use crate::runner::guest_thread;
 
 pub use merge::merge;
@@ -221,7 +221,7 @@ pub fn replay(
 
 /// A report with everything but the counts.
 fn empty_report(subjects: &Subjects<'_>, settings: &ReplaySettings) -> ReplayReport {
-    let described = settings_of(subjects.module)
+    let described = called(subjects.module.settings())
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .chain(described(settings))

@@ -137,7 +137,7 @@ fn judge(check: Check, growth: &Growth, gate: Option<u64>) -> Check {
 ///
 /// An allocator that grows once and then lives on what it has does not leak;
 /// memory that grows in both halves of the calls does.
-fn fit(memory: &[u64], cycle: usize, limit: u64) -> Growth {
+pub(in crate::ops) fn fit(memory: &[u64], cycle: usize, limit: u64) -> Growth {
     let calls = memory.len().saturating_sub(1);
     let warm_up = (calls / 10).max(cycle * 2).min(calls / 2);
     let rest = memory.get(warm_up..).unwrap_or_default();

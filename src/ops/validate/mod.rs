@@ -7,9 +7,9 @@
 
 mod answers;
 mod calls;
-mod growth;
+pub(in crate::ops) mod growth;
 mod report;
-mod samples;
+pub(in crate::ops) mod samples;
 mod state;
 mod torture;
 

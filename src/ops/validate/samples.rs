@@ -195,6 +195,27 @@ pub(super) fn all(module: &Module) -> Vec<Sample> {
         .collect()
 }
 
+/// The events alone, by name: what a module is called with where nobody gave
+/// fixtures.
+pub(in crate::ops) fn events(module: &Module) -> Vec<(&'static str, Event)> {
+    events_of(all(module))
+}
+
+/// The requests among them.
+pub(in crate::ops) fn requests_alone() -> Vec<(&'static str, Event)> {
+    events_of(requests())
+}
+
+fn events_of(samples: impl IntoIterator<Item = Sample>) -> Vec<(&'static str, Event)> {
+    samples
+        .into_iter()
+        .filter_map(|sample| match sample.input {
+            Input::Event(event) => Some((sample.name, *event)),
+            Input::Raw(..) => None,
+        })
+        .collect()
+}
+
 /// Input that is no event; the agent never writes it. It makes a guest fail
 /// without a trap, and nobody may notice afterwards.
 pub(super) fn broken(module: &Module) -> Vec<Sample> {

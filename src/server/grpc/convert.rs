@@ -40,7 +40,7 @@ pub(crate) enum Inbound {
 ///
 /// # Errors
 /// Where it is none.
-pub(super) fn read(payload: &[u8]) -> Result<Inbound, prost::DecodeError> {
+pub(crate) fn read(payload: &[u8]) -> Result<Inbound, prost::DecodeError> {
     use proxy_to_agent::Message as Sent;
     let unhandled = |correlation_id, ends_exchange| {
         Inbound::Message(Ok(Message::Unhandled {

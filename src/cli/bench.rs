@@ -1,0 +1,479 @@
+//! `bench`: arguments to settings, the operation, its report to a renderer.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use wasm_agent_kit::client::{Address, Process, Speech, Target};
+use wasm_agent_kit::error::Error;
+use wasm_agent_kit::fixture::{self, Fixture};
+use wasm_agent_kit::limits::{DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
+use wasm_agent_kit::ops::bench::{
+    self, Against, Amount, Baseline, BenchCase, BenchSettings, Benched, Progress, Running,
+    Thresholds,
+};
+use wasm_agent_kit::report::Report as _;
+
+use super::render::human::Style;
+use super::render::{self, ReportFiles};
+use super::{GuestArgs, OutputArgs, TimeArg, exit};
+
+/// Rows under load: more would take longer than anybody waits.
+const MAX_LOADS: usize = 400;
+const MAX_CONCURRENCY: i64 = 1024;
+const MAX_RATE: i64 = 1_000_000;
+const MAX_REQUESTS: i64 = 1_000_000_000;
+/// Fixtures measured one by one.
+const MAX_CASES: usize = 200;
+
+const EXAMPLES: &str = "Examples:
+  wasm-agent bench rules.wasm
+  wasm-agent bench rules.wasm fixtures/ --report html=bench.html
+  wasm-agent bench rules.wasm --pool-size 1,2,4,8 --concurrency 1,4,16,64
+  wasm-agent bench rules.wasm --pool-size 2,4 --rate 1000,5000,20000
+  wasm-agent bench rules.wasm fixtures/ --save main.json
+  wasm-agent bench rules.wasm fixtures/ --compare main.json
+  wasm-agent bench old.wasm new.wasm fixtures/ --threshold 5% --threshold fuel=1%
+  wasm-agent bench fixtures/ --target unix:/run/wasm-agent/agent.sock --pid 4711
+
+With two modules, or with --compare, only what the gate needs is measured. Fuel,
+memory and size are compared exactly, time by an interval of 99 %.";
+
+/// Measure what a module costs, how many instances it needs, and what changed
+///
+/// Without fixtures the module is called with sample events.
+#[derive(Debug, Args)]
+#[command(after_help = format!("{EXAMPLES}\n\n{}", exit::BENCH_HELP))]
+pub(crate) struct BenchArgs {
+    /// The module, .wasm or .wat, or two to compare; then fixture files, folders or patterns
+    #[arg(value_name = "MODULE|FIXTURE", required_unless_present = "target")]
+    inputs: Vec<PathBuf>,
+
+    #[command(flatten)]
+    target: TargetArgs,
+
+    #[command(flatten)]
+    measuring: MeasuringArgs,
+
+    #[command(flatten)]
+    gate: GateArgs,
+
+    #[command(flatten)]
+    guest: GuestArgs,
+
+    #[command(flatten)]
+    output: OutputArgs<BenchFormat>,
+}
+
+/// What is measured, and for how long.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Measuring")]
+struct MeasuringArgs {
+    /// How long each row is measured
+    #[arg(short, long, value_name = "TIME", default_value_t = TimeArg(Duration::from_millis(500)), conflicts_with = "requests")]
+    duration: TimeArg,
+
+    /// Calls for each row, instead of a time
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_REQUESTS as u64))]
+    requests: Option<u64>,
+
+    /// How long each row is called before it is measured
+    #[arg(long, value_name = "TIME", default_value_t = TimeArg(Duration::from_millis(100)))]
+    warm_up: TimeArg,
+
+    /// Pools to put under load [default: 1, the cores, and twice as many]
+    #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=MAX_POOL_SIZE as i64))]
+    pool_size: Vec<u16>,
+
+    /// Callers at once [default: 1, and 2 and 8 for each core]
+    #[arg(short, long, value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=MAX_CONCURRENCY))]
+    concurrency: Vec<u16>,
+
+    /// Events for each second, by a fixed schedule [default: each caller asks when it is answered]
+    #[arg(short, long, value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=MAX_RATE))]
+    rate: Vec<u32>,
+
+    /// The response time that 99 of 100 events are to keep, for the advice
+    #[arg(long, value_name = "TIME", default_value_t = TimeArg(Duration::from_millis(2)))]
+    p99: TimeArg,
+}
+
+/// A running agent instead of a module.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Running agent")]
+struct TargetArgs {
+    /// Measure a running agent: unix:/path/agent.sock or grpc://127.0.0.1:50051
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["requests", "pool_size"])]
+    target: Option<Address>,
+
+    /// The protocol on a Unix socket
+    #[arg(long, value_enum, default_value_t = ProtocolArg::V2, requires = "target")]
+    protocol: ProtocolArg,
+
+    /// Connections that the callers share; in v1 and by --rate each has its own
+    #[arg(long, value_name = "N", default_value_t = 4, requires = "target", value_parser = clap::value_parser!(u16).range(1..=MAX_CONCURRENCY))]
+    connections: u16,
+
+    /// The agent's process, whose CPU time and memory are counted
+    #[arg(long, value_name = "PID", requires = "target", value_parser = clap::value_parser!(u32).range(1..))]
+    pid: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ProtocolArg {
+    /// One event at a time on each connection
+    V1,
+    /// Any number in flight
+    V2,
+}
+
+/// What it is compared with, and what counts as worse.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Gate")]
+struct GateArgs {
+    /// Keep what was measured as a baseline
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+
+    /// Compare with a baseline
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
+
+    /// What counts as worse: 5% (of time), or time=, fuel=, memory=, size= with a percentage; repeatable [default: time=5% fuel=0% memory=0% size=5%]
+    #[arg(long, value_name = "PERCENT")]
+    threshold: Vec<Threshold>,
+
+    /// Less time than this is never worse, whatever its share
+    #[arg(long, value_name = "TIME", value_parser = short_time, default_value = "1us")]
+    min_threshold: Duration,
+
+    /// Of the resampling behind the intervals
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+}
+
+/// What a benchmark can be rendered as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchFormat {
+    /// Tables for people
+    Human,
+    /// One document, histograms and all
+    Json,
+    /// One line for each figure
+    Csv,
+    /// Tables for a pull request
+    Markdown,
+    /// A page with drawings
+    Html,
+    /// JUnit XML
+    Junit,
+    /// Annotations for GitHub Actions
+    Github,
+}
+
+/// Runs the command and says how the process is to exit.
+pub(crate) fn exec(args: &BenchArgs, style: Style) -> Result<u8> {
+    let settings = args.settings()?;
+    let (modules, inputs) = args.split()?;
+    let against = args.against(&modules)?;
+    let fixtures = fixtures(&inputs)?;
+    let files = ReportFiles::open(&args.output.reports)?;
+    let bar = bar();
+    let watcher = |progress: &Progress<'_>| show(&bar, progress);
+    let how = (&settings, against.as_ref());
+    let benched = match (args.target.running(), modules.last()) {
+        (Some(running), _) => {
+            let exchanges = exchanges(fixtures.as_deref(), &settings)?;
+            bench::bench_target(&running, &exchanges, how, &watcher)
+        }
+        // Of two modules the second is judged.
+        (None, Some(judged)) => {
+            let names = settings.agent.header_names;
+            let cases = fixtures.map(|fixtures| bench::of_fixtures(&fixtures, names));
+            bench::bench(judged, cases, how, &watcher)
+        }
+        (None, None) => Err(Error::Usage("expected a module".to_owned())),
+    };
+    bar.finish_and_clear();
+    let Benched { report, baseline } = benched?;
+    if let (Some(path), Some(baseline)) = (&args.gate.save, &baseline) {
+        baseline.write(path)?;
+        render::to_stderr(&format!("saved {}", render::shown(path)));
+    }
+    if report.cases.is_empty() && report.failure.is_none() {
+        render::to_stderr(
+            "warning: nothing was measured: no event that the module has a handler for",
+        );
+    }
+    render::to_stdout(|out| render::bench::write(&report, args.output.format, style, out));
+    files.write(|format, out| render::bench::write(&report, format, Style::plain(), out))?;
+    Ok(exit::of_verdict(report.verdict()))
+}
+
+impl TargetArgs {
+    fn running(&self) -> Option<Running> {
+        let address = self.target.clone()?;
+        let speech = match (&address, self.protocol) {
+            (Address::Grpc(_), _) => Speech::Grpc,
+            (Address::Unix(_), ProtocolArg::V1) => Speech::V1,
+            (Address::Unix(_), ProtocolArg::V2) => Speech::V2,
+        };
+        Some(Running {
+            target: Target { address, speech },
+            connections: self.connections.into(),
+            process: self.pid.map(Process),
+        })
+    }
+}
+
+impl BenchArgs {
+    fn settings(&self) -> Result<BenchSettings, Error> {
+        let cores = bench::cores();
+        let measuring = &self.measuring;
+        let or = |given: &[u16], default: &[usize]| {
+            let mut sizes: Vec<usize> = given.iter().map(|size| usize::from(*size)).collect();
+            if sizes.is_empty() {
+                sizes = default.to_vec();
+            }
+            sizes.sort_unstable();
+            sizes.dedup();
+            sizes
+        };
+        let pool_sizes = or(
+            &measuring.pool_size,
+            &[1, cores, cores * 2].map(|size| size.min(MAX_POOL_SIZE)),
+        );
+        let concurrency = if measuring.rate.is_empty() {
+            or(&measuring.concurrency, &[1, cores * 2, cores * 8])
+        } else {
+            or(&measuring.concurrency, &[cores * 32])
+        };
+        let loads = pool_sizes.len() * concurrency.len() * measuring.rate.len().max(1);
+        if loads > MAX_LOADS {
+            return Err(Error::Usage(format!(
+                "expected at most {MAX_LOADS} combinations of --pool-size, --concurrency and --rate, found {loads}"
+            )));
+        }
+        let amount = self.amount();
+        for rate in &measuring.rate {
+            let due = match amount {
+                Amount::Time(time) => time.as_secs_f64() * f64::from(*rate),
+                Amount::Calls(_) => 100.0,
+            };
+            if due < 10.0 {
+                return Err(Error::Usage(format!(
+                    "--rate {rate}: fewer than 10 events are due within --duration {}; measure for longer",
+                    measuring.duration
+                )));
+            }
+        }
+        let mut thresholds = Thresholds {
+            min_time_ns: self.gate.min_threshold.as_secs_f64() * 1e9,
+            ..Thresholds::default()
+        };
+        for threshold in &self.gate.threshold {
+            *match threshold.of {
+                Of::Time => &mut thresholds.time,
+                Of::Fuel => &mut thresholds.fuel,
+                Of::Memory => &mut thresholds.memory,
+                Of::Size => &mut thresholds.size,
+            } = threshold.share;
+        }
+        Ok(BenchSettings {
+            load: self.guest.load(),
+            agent: self.guest.agent(1, DEFAULT_QUEUE_WAIT, false),
+            amount,
+            warm_up: measuring.warm_up.0,
+            pool_sizes,
+            concurrency,
+            rates: measuring.rate.iter().copied().map(f64::from).collect(),
+            p99: measuring.p99.0,
+            thresholds,
+            seed: self.gate.seed,
+            keep: self.gate.save.is_some(),
+        })
+    }
+
+    /// The modules, one or two, and what they are called with. With a target
+    /// there are none.
+    fn split(&self) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Error> {
+        if self.target.target.is_some() {
+            return Ok((Vec::new(), self.inputs.clone()));
+        }
+        let is_module = |path: &PathBuf| {
+            path.extension()
+                .is_some_and(|extension| extension == "wasm" || extension == "wat")
+        };
+        let mut modules: Vec<PathBuf> = self.inputs.iter().take(1).cloned().collect();
+        let (more, inputs): (Vec<PathBuf>, Vec<PathBuf>) =
+            self.inputs.iter().skip(1).cloned().partition(is_module);
+        modules.extend(more);
+        if modules.len() > 2 {
+            return Err(Error::Usage(format!(
+                "expected one module, or two to compare, found {}",
+                modules.len()
+            )));
+        }
+        Ok((modules, inputs))
+    }
+
+    fn amount(&self) -> Amount {
+        self.measuring
+            .requests
+            .map_or(Amount::Time(self.measuring.duration.0), Amount::Calls)
+    }
+
+    fn against(&self, modules: &[PathBuf]) -> Result<Option<Against>, Error> {
+        match (modules, &self.gate.compare) {
+            ([_, _], Some(_)) => Err(Error::Usage(
+                "--compare and a second module: expected one of the two".to_owned(),
+            )),
+            ([before, _], None) => Ok(Some(Against::Module(before.clone()))),
+            (_, Some(path)) => {
+                let baseline = Baseline::read(path)?;
+                Ok(Some(Against::Baseline(path.clone(), Box::new(baseline))))
+            }
+            (_, None) => Ok(None),
+        }
+    }
+}
+
+/// Fixtures; none where no input is given.
+fn fixtures(inputs: &[PathBuf]) -> Result<Option<Vec<Fixture>>, Error> {
+    if inputs.is_empty() {
+        return Ok(None);
+    }
+    let fixtures = fixture::discover(inputs)?
+        .iter()
+        .map(|input| {
+            fixture::parse(input).map_err(|error| Error::Malformed {
+                message: format!("{}:{}: {}", error.line, error.column, error.message),
+                path: error.path,
+            })
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    if fixtures.is_empty() {
+        return Err(Error::NothingChecked("no fixture was found".to_owned()));
+    }
+    let events: usize = fixtures.iter().map(|fixture| fixture.steps.len()).sum();
+    if events > MAX_CASES {
+        return Err(Error::Usage(format!(
+            "expected at most {MAX_CASES} events, found {events}; give fewer fixtures"
+        )));
+    }
+    Ok(Some(fixtures))
+}
+
+/// Events that share an id: those of one fixture. Without fixtures, requests.
+fn exchanges(
+    fixtures: Option<&[Fixture]>,
+    settings: &BenchSettings,
+) -> Result<Vec<Vec<BenchCase>>, Error> {
+    let names = settings.agent.header_names;
+    let Some(fixtures) = fixtures else {
+        let samples = bench::of_request_samples(names);
+        return Ok(samples.into_iter().map(|case| vec![case]).collect());
+    };
+    let mut cases = bench::of_fixtures(fixtures, names).into_iter();
+    let exchanges = fixtures
+        .iter()
+        .map(|fixture| cases.by_ref().take(fixture.steps.len()).collect());
+    Ok(exchanges
+        .filter(|cases: &Vec<BenchCase>| !cases.is_empty())
+        .collect())
+}
+
+/// Seen on a terminal and nowhere else.
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::new(1);
+    let style = ProgressStyle::with_template("{bar:30} {percent:>3} %, {prefix} left: {msg}");
+    if let Ok(style) = style {
+        bar.set_style(style.progress_chars("━━─"));
+    }
+    bar
+}
+
+fn show(bar: &ProgressBar, progress: &Progress<'_>) {
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    bar.set_length(millis(progress.total).max(1));
+    bar.set_position(millis(progress.done));
+    let left = progress.total.saturating_sub(progress.done);
+    bar.set_prefix(format!("{} s", left.as_secs_f64().ceil()));
+    bar.set_message(wasm_agent_kit::fault::printable(progress.what, 60));
+}
+
+/// What a threshold is of.
+#[derive(Debug, Clone, Copy)]
+enum Of {
+    Time,
+    Fuel,
+    Memory,
+    Size,
+}
+
+/// A share of something, written `5%` or `fuel=5%`.
+#[derive(Debug, Clone, Copy)]
+struct Threshold {
+    of: Of,
+    share: f64,
+}
+
+impl FromStr for Threshold {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (of, percent) = match text.split_once('=') {
+            None => (Of::Time, text),
+            Some(("time", percent)) => (Of::Time, percent),
+            Some(("fuel", percent)) => (Of::Fuel, percent),
+            Some(("memory", percent)) => (Of::Memory, percent),
+            Some(("size", percent)) => (Of::Size, percent),
+            Some((other, _)) => {
+                return Err(format!(
+                    "expected time, fuel, memory or size before the =, found {other:?}"
+                ));
+            }
+        };
+        percent
+            .strip_suffix('%')
+            .and_then(|number| number.trim().parse::<f64>().ok())
+            .filter(|number| (0.0..=1000.0).contains(number))
+            .map(|number| Self {
+                of,
+                share: number / 100.0,
+            })
+            .ok_or_else(|| "expected a percentage of 0% to 1000%, such as 5%".to_owned())
+    }
+}
+
+/// A time of nanoseconds to seconds.
+fn short_time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text)
+        .map_err(|error| format!("expected a duration such as 1us: {error}"))?;
+    if time <= Duration::from_secs(60) {
+        Ok(time)
+    } else {
+        Err("expected 0s to 60s".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thresholds_name_what_they_are_of() {
+        let read = |text: &str| {
+            text.parse::<Threshold>()
+                .map(|threshold| (format!("{:?}", threshold.of), threshold.share))
+        };
+        assert_eq!(read("5%"), Ok(("Time".to_owned(), 0.05)));
+        assert_eq!(read("fuel=0.5%"), Ok(("Fuel".to_owned(), 0.005)));
+        for bad in ["5", "-1%", "x%", "speed=5%", "", "NaN%", "inf%"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+}

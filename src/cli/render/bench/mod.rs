@@ -1,0 +1,280 @@
+//! A benchmark as tables for people and pull requests, as lines of figures,
+//! and as a page.
+
+mod csv;
+mod html;
+mod sheets;
+
+use std::io::{self, Write};
+
+use comfy_table::{Cell, CellAlignment};
+use wasm_agent_kit::engine;
+use wasm_agent_kit::fault::printable;
+use wasm_agent_kit::ops::bench::{BenchReport, GateVerdict, LoadPoint};
+use wasm_agent_kit::report::{Report as _, Verdict};
+
+use super::human::{Paint, Style, bytes, time};
+use super::{github, json, junit};
+use crate::cli::bench::BenchFormat;
+use sheets::{Sheet, Width, grouped};
+
+/// Writes the report in the format asked for.
+pub(crate) fn write(
+    report: &BenchReport,
+    format: BenchFormat,
+    style: Style,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    match format {
+        BenchFormat::Human => human(report, style, out),
+        BenchFormat::Json => json::write(report, out),
+        BenchFormat::Csv => csv::write(report, out),
+        BenchFormat::Markdown => markdown(report, out),
+        BenchFormat::Html => html::write(report, out),
+        BenchFormat::Junit => junit::write(report, out),
+        BenchFormat::Github => github::write(report, out),
+    }
+}
+
+fn human(report: &BenchReport, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    let (title, about) = heading(report);
+    writeln!(out, "{}", style.paint(Paint::Strong, &title))?;
+    for line in about {
+        writeln!(out, "{}", style.paint(Paint::Faint, &line))?;
+    }
+    let width = match (style.is_narrow(), style.is_wide()) {
+        (true, _) => Width::Narrow,
+        (false, true) => Width::Wide,
+        (false, false) => Width::Usual,
+    };
+    for sheet in sheets::of(report, width) {
+        writeln!(out, "\n{}", style.paint(Paint::Strong, sheet.title))?;
+        if !sheet.rows.is_empty() {
+            writeln!(out, "{}", table(&sheet, style))?;
+        }
+        for note in &sheet.notes {
+            writeln!(out, "{}", style.paint(Paint::Faint, note))?;
+        }
+        if sheet.title == sheets::LOADS {
+            plot(report, style, out)?;
+        }
+    }
+    if let Some(advice) = &report.advice {
+        writeln!(out, "\n{}", advice.text)?;
+        if let Some(flags) = &advice.flags {
+            writeln!(out, "  {}", style.paint(Paint::Good, flags))?;
+        }
+    }
+    for note in &report.notes {
+        writeln!(out, "{} {note}", style.paint(Paint::Warning, "note:"))?;
+    }
+    writeln!(out, "\n{}", verdict(report, style))
+}
+
+/// The module or the agent, and where it was measured.
+fn heading(report: &BenchReport) -> (String, Vec<String>) {
+    let title = report.module.as_ref().map_or_else(
+        || {
+            let target = report.target.as_deref().unwrap_or_default();
+            printable(&format!("agent at {target}"), 512)
+        },
+        |module| {
+            format!(
+                "{}  {}, {}",
+                printable(&module.path, 512),
+                bytes(module.size_bytes),
+                module.hash.get(..19).unwrap_or(&module.hash),
+            )
+        },
+    );
+    let machine = &report.machine;
+    let about = format!(
+        "{}, {}, {}, {}, {} build",
+        printable(&machine.processor, 120),
+        sheets::plural(machine.cores, "core"),
+        printable(&machine.kernel, 80),
+        engine::VERSION,
+        machine.build,
+    );
+    let mut lines = vec![about];
+    let flag = |key| report.settings.get(key).map(String::as_str);
+    if let Some(protocol) = flag("protocol") {
+        lines.push(format!("protocol {protocol}"));
+    } else {
+        lines.push(format!(
+            "isolation {}, timeout {}, fuel limit {}, header names {}",
+            flag("isolation").unwrap_or_default(),
+            flag("timeout").unwrap_or_default(),
+            flag("fuel").unwrap_or_default(),
+            flag("header_names").unwrap_or_default(),
+        ));
+    }
+    (title, lines)
+}
+
+fn table(sheet: &Sheet, style: Style) -> comfy_table::Table {
+    let mut table = style.table(&sheet.headings);
+    for row in &sheet.rows {
+        table.add_row(row.cells.iter().enumerate().map(|(column, text)| {
+            let cell = match row.paint {
+                Some(paint) => paint.cell(text),
+                None => Cell::new(text),
+            };
+            if sheet.figures.contains(&column) {
+                cell.set_alignment(CellAlignment::Right)
+            } else {
+                cell
+            }
+        }));
+    }
+    for column in &sheet.figures {
+        if let Some(column) = table.column_mut(*column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    Style::tighten(&mut table, &sheet.figures);
+    table
+}
+
+/// Throughput and p99 over the size of the pool, with as many callers as did
+/// the most.
+fn plot(report: &BenchReport, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    let mut best: Vec<&LoadPoint> = Vec::new();
+    for point in &report.loads {
+        match best
+            .iter_mut()
+            .find(|other| other.pool_size == point.pool_size)
+        {
+            Some(other) if other.throughput < point.throughput => *other = point,
+            Some(_) => {}
+            None => best.push(point),
+        }
+    }
+    if best.len() < 2 {
+        return Ok(());
+    }
+    let most = best
+        .iter()
+        .map(|point| point.throughput)
+        .fold(0.0, f64::max);
+    let width = style.width().saturating_sub(46).clamp(8, 48);
+    writeln!(out)?;
+    for point in best {
+        let bar = bar(point.throughput / most, width);
+        writeln!(
+            out,
+            "pool {:>3}  {}  {:>9}/s  p99 {:>9}",
+            point.pool_size,
+            style.paint(Paint::Good, &bar),
+            grouped(point.throughput),
+            time(point.response.at(0.99)),
+        )?;
+    }
+    Ok(())
+}
+
+/// A bar of so many columns, in eighths.
+fn bar(share: f64, width: usize) -> String {
+    const EIGHTHS: [char; 7] = ['▏', '▎', '▍', '▌', '▋', '▊', '▉'];
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of a terminal's width"
+    )]
+    let eighths = (share.clamp(0.0, 1.0) * width as f64 * 8.0).round() as usize;
+    let mut bar = "█".repeat(eighths / 8);
+    if let Some(part) = (eighths % 8).checked_sub(1) {
+        bar.push(EIGHTHS[part]);
+    }
+    let drawn = eighths.div_ceil(8);
+    bar.push_str(&" ".repeat(width.saturating_sub(drawn)));
+    bar
+}
+
+/// How it came out, in a line.
+fn verdict(report: &BenchReport, style: Style) -> String {
+    if let Some(failure) = &report.failure {
+        let text = printable(&failure.to_string(), 1024);
+        return style.paint(Paint::Bad, &format!("failed: {text}"));
+    }
+    let Some(comparison) = &report.comparison else {
+        let text = format!("measured {}", sheets::plural(report.cases.len(), "event"));
+        return style.paint(Paint::Good, &text);
+    };
+    let (paint, word) = match report.verdict() {
+        Verdict::Passed => (Paint::Good, "better or equal"),
+        Verdict::Inconclusive => (Paint::Warning, "inconclusive"),
+        Verdict::Failed => (Paint::Bad, "regressed"),
+        Verdict::Unreadable | Verdict::NothingChecked => (Paint::Warning, "nothing was compared"),
+    };
+    let counts = [
+        (GateVerdict::Regressed, "regressed"),
+        (GateVerdict::Inconclusive, "inconclusive"),
+        (GateVerdict::BetterOrEqual, "better or equal"),
+    ]
+    .map(|(verdict, word)| format!("{} {word}", comparison.count(verdict)));
+    style.paint(paint, &format!("{word}: {}", counts.join(", ")))
+}
+
+fn markdown(report: &BenchReport, out: &mut dyn Write) -> io::Result<()> {
+    let (title, about) = heading(report);
+    writeln!(out, "### `{}`\n", title.replace('`', "'"))?;
+    writeln!(out, "{}\n", about.join("  \n"))?;
+    writeln!(out, "**{}**", verdict(report, Style::plain()))?;
+    let cell = |text: &str| {
+        printable(text, 200)
+            .replace('|', "\\|")
+            .replace('<', "&lt;")
+    };
+    for sheet in sheets::of(report, Width::Wide) {
+        writeln!(out, "\n#### {}\n", sheet.title)?;
+        if !sheet.rows.is_empty() {
+            let line = |cells: Vec<String>| format!("| {} |", cells.join(" | "));
+            let headings = sheet.headings.iter().map(|heading| cell(heading));
+            writeln!(out, "{}", line(headings.collect()))?;
+            let rules = (0..sheet.headings.len()).map(|column| {
+                if sheet.figures.contains(&column) {
+                    "--:".to_owned()
+                } else {
+                    "---".to_owned()
+                }
+            });
+            writeln!(out, "{}", line(rules.collect()))?;
+            for row in &sheet.rows {
+                writeln!(
+                    out,
+                    "{}",
+                    line(row.cells.iter().map(|text| cell(text)).collect())
+                )?;
+            }
+        }
+        for note in &sheet.notes {
+            writeln!(out, "\n{}", cell(note))?;
+        }
+    }
+    if let Some(advice) = &report.advice {
+        writeln!(out, "\n{}", advice.text)?;
+        if let Some(flags) = &advice.flags {
+            writeln!(out, "\n```\n{flags}\n```")?;
+        }
+    }
+    for note in &report.notes {
+        writeln!(out, "\nNote: {}", cell(note))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_are_as_wide_as_they_are_told() {
+        for (share, drawn) in [(0.0, "    "), (0.5, "██  "), (1.0, "████"), (0.28, "█▏  ")]
+        {
+            assert_eq!(bar(share, 4), drawn);
+        }
+        assert_eq!(bar(7.0, 2), "██");
+        assert_eq!(bar(f64::NAN, 2), "  ");
+    }
+}

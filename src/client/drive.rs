@@ -1,0 +1,354 @@
+//! Load on a running agent: in a closed loop as many events in flight as there
+//! may be, always; by schedule an event is due whatever became of the others.
+//!
+//! No proxy sends ahead of an answer in v1, so there every caller has its own
+//! connection; by schedule too, so that none waits behind another's answer.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::frames::{Exchange, Said};
+use super::link::{Asker, Link};
+use super::process::Spent;
+use super::{AskError, Process, Speech, Target};
+use crate::latency::{Latency, sleep_until};
+
+/// How events follow each other.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Pace {
+    /// As soon as there is an answer.
+    Closed,
+    /// So many for each second.
+    Rate(f64),
+}
+
+/// What is asked, and how.
+#[derive(Debug)]
+pub struct Drive<'a> {
+    /// The agent.
+    pub target: &'a Target,
+    /// What it is asked, by turns; at least one.
+    pub exchanges: &'a [Exchange],
+    /// Events in flight at once, at least 1.
+    pub concurrency: usize,
+    /// Connections for them; in v1 each event has its own.
+    pub connections: usize,
+    /// How events follow each other.
+    pub pace: Pace,
+    /// Before it is measured.
+    pub warm_up: Duration,
+    /// While it is measured.
+    pub time: Duration,
+    /// The process whose use is counted.
+    pub process: Option<Process>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub struct Driven {
+    /// From when an event was due, in a closed loop from when it was sent.
+    pub response: Latency,
+    /// From when it was sent; nothing in a closed loop.
+    pub service: Latency,
+    /// Wall clock while it was measured.
+    pub time: Duration,
+    /// What the process had spent before and after.
+    pub spent: Option<[Spent; 2]>,
+}
+
+/// What the threads are told.
+#[derive(Default)]
+struct Phase {
+    measures: AtomicBool,
+    over: AtomicBool,
+}
+
+/// One event in flight.
+#[derive(Debug, Clone, Copy)]
+struct Flight {
+    sent: Instant,
+    exchange: usize,
+    step: usize,
+    /// Of the exchange's id.
+    number: usize,
+}
+
+/// One thread's connection.
+enum Caller {
+    Closed(Box<Link>, usize),
+    Open(Box<Asker>),
+}
+
+#[derive(Default)]
+struct Times {
+    response: Latency,
+    service: Latency,
+}
+
+impl Drive<'_> {
+    /// Runs it; `tick` is called now and then while it does.
+    ///
+    /// # Errors
+    /// The first thing that an agent did wrong.
+    pub fn run(&self, tick: &dyn Fn()) -> Result<Driven, AskError> {
+        // All are let in before anything is measured.
+        let callers = self.callers()?;
+        let phase = Phase::default();
+        let schedule = Schedule::new(self);
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = callers
+                .into_iter()
+                .enumerate()
+                .map(|(number, caller)| {
+                    let (phase, schedule) = (&phase, &schedule);
+                    scope.spawn(move || {
+                        let done = match caller {
+                            Caller::Closed(link, depth) => {
+                                self.closed(*link, (number, depth), phase)
+                            }
+                            Caller::Open(asker) => self.open(*asker, phase, schedule),
+                        };
+                        if done.is_err() {
+                            phase.over.store(true, Ordering::Relaxed);
+                        }
+                        done
+                    })
+                })
+                .collect();
+            let clock = self.clock(&phase, &schedule, tick);
+            let mut times = Times::default();
+            let mut first = None;
+            for thread in threads {
+                match thread.join() {
+                    Ok(Ok(more)) => {
+                        times.response.add(&more.response);
+                        times.service.add(&more.service);
+                    }
+                    Ok(Err(error)) => first = first.or(Some(error)),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            let (mut time, spent) = clock?;
+            if matches!(self.pace, Pace::Rate(_)) {
+                // What was late is answered after the schedule's end.
+                time = schedule.due(schedule.unmeasured).elapsed();
+            }
+            first.map_or(
+                Ok(Driven {
+                    response: times.response,
+                    service: times.service,
+                    time,
+                    spent,
+                }),
+                Err,
+            )
+        })
+    }
+
+    /// Connections, and events in flight on each.
+    fn callers(&self) -> Result<Vec<Caller>, AskError> {
+        if matches!(self.pace, Pace::Rate(_)) {
+            return (0..self.concurrency)
+                .map(|_| Ok(Caller::Open(Box::new(Asker::connect(self.target)?))))
+                .collect();
+        }
+        let connections = match self.target.speech {
+            Speech::V1 => self.concurrency,
+            Speech::V2 | Speech::Grpc => self.connections.clamp(1, self.concurrency),
+        };
+        (0..connections)
+            .map(|number| {
+                let more = usize::from(number < self.concurrency % connections);
+                let link = Box::new(Link::connect(self.target)?);
+                Ok(Caller::Closed(link, self.concurrency / connections + more))
+            })
+            .collect()
+    }
+
+    /// Keeps the time, and looks at the process before and after.
+    #[allow(clippy::type_complexity, reason = "two results of one clock")]
+    fn clock(
+        &self,
+        phase: &Phase,
+        schedule: &Schedule,
+        tick: &dyn Fn(),
+    ) -> Result<(Duration, Option<[Spent; 2]>), AskError> {
+        let sleep = |time: Duration| {
+            let until = Instant::now() + time;
+            while Instant::now() < until && !phase.over.load(Ordering::Relaxed) {
+                let left = until.saturating_duration_since(Instant::now());
+                std::thread::sleep(left.min(Duration::from_millis(100)));
+                tick();
+            }
+        };
+        let spent = || {
+            let spent = self.process.map(Process::spent).transpose();
+            spent.map_err(|source| AskError::Broken {
+                what: "looking at the process of --pid",
+                source,
+            })
+        };
+        sleep(self.warm_up + schedule.began.saturating_duration_since(Instant::now()));
+        let before = spent();
+        let began = Instant::now();
+        phase.measures.store(true, Ordering::Relaxed);
+        sleep(self.time);
+        phase.measures.store(false, Ordering::Relaxed);
+        let time = began.elapsed();
+        let after = spent();
+        // By schedule the last events are still to be answered.
+        if self.pace == Pace::Closed || before.is_err() || after.is_err() {
+            phase.over.store(true, Ordering::Relaxed);
+        }
+        Ok((
+            time,
+            before?.zip(after?).map(|(before, after)| [before, after]),
+        ))
+    }
+
+    /// Sends and receives until it is over and all is answered.
+    fn closed(
+        &self,
+        mut link: Link,
+        (connection, depth): (usize, usize),
+        phase: &Phase,
+    ) -> Result<Times, AskError> {
+        let mut sender = link.sender()?;
+        let mut times = Times::default();
+        let mut out = Vec::new();
+        let mut number = 0;
+        let mut begin = |slot: usize, out: &mut Vec<u8>| {
+            number += 1;
+            let exchange = (connection + number) % self.exchanges.len();
+            let now = Instant::now();
+            self.exchanges[exchange].steps[0].write([connection, slot, number], out);
+            Flight {
+                sent: now,
+                exchange,
+                step: 0,
+                number,
+            }
+        };
+        let mut flights: Vec<Flight> = (0..depth).map(|slot| begin(slot, &mut out)).collect();
+        let mut in_flight = depth;
+        while in_flight > 0 {
+            if !out.is_empty() {
+                sender.send(&out)?;
+                out.clear();
+            }
+            link.receive()?;
+            let now = Instant::now();
+            while let Some(said) = link.next()? {
+                let Some(slot) = self.answered(said, &flights)? else {
+                    continue;
+                };
+                let Some(flight) = flights.get_mut(slot) else {
+                    return Err(unasked());
+                };
+                if phase.measures.load(Ordering::Relaxed) {
+                    times.response.record(now.duration_since(flight.sent));
+                }
+                let steps = &self.exchanges[flight.exchange].steps;
+                if let Some(step) = steps.get(flight.step + 1) {
+                    step.write([connection, slot, flight.number], &mut out);
+                    flight.step += 1;
+                    flight.sent = now;
+                } else if phase.over.load(Ordering::Relaxed) {
+                    in_flight -= 1;
+                } else {
+                    *flight = begin(slot, &mut out);
+                }
+            }
+        }
+        Ok(times)
+    }
+
+    /// Which place was answered; in v1 there is one. An answer that says its
+    /// agent failed is an error.
+    fn answered(&self, said: Said, flights: &[Flight]) -> Result<Option<usize>, AskError> {
+        let Said::Answer { slot, failed, .. } = said else {
+            return Ok(None);
+        };
+        let slot = slot.unwrap_or(0);
+        match (failed, flights.get(slot)) {
+            (None, _) => Ok(Some(slot)),
+            (Some(reason), flight) => Err(AskError::Failed {
+                case: flight.map_or_else(String::new, |flight| {
+                    self.exchanges[flight.exchange].steps[flight.step]
+                        .name
+                        .clone()
+                }),
+                reason,
+            }),
+        }
+    }
+
+    /// By schedule each caller has a connection and takes the next exchange
+    /// that is due; the steps after its first are due when they can be asked.
+    fn open(
+        &self,
+        mut asker: Asker,
+        phase: &Phase,
+        schedule: &Schedule,
+    ) -> Result<Times, AskError> {
+        let mut times = Times::default();
+        while !phase.over.load(Ordering::Relaxed) {
+            let number = schedule.next.fetch_add(1, Ordering::Relaxed);
+            if number >= schedule.all {
+                break;
+            }
+            let due = schedule.due(number);
+            sleep_until(due);
+            let late = due.elapsed();
+            let exchange = usize::try_from(number).unwrap_or(0) % self.exchanges.len();
+            asker.ask(&self.exchanges[exchange], |step, asked| {
+                if number >= schedule.unmeasured {
+                    let late = if step == 0 { late } else { Duration::ZERO };
+                    times.response.record(asked.time + late);
+                    times.service.record(asked.time);
+                }
+            })?;
+        }
+        Ok(times)
+    }
+}
+
+/// When each exchange is due.
+struct Schedule {
+    began: Instant,
+    rate: f64,
+    /// Exchanges of the warm-up, and of all.
+    unmeasured: u64,
+    all: u64,
+    next: AtomicU64,
+}
+
+impl Schedule {
+    fn new(drive: &Drive<'_>) -> Self {
+        let rate = match drive.pace {
+            Pace::Closed => 1.0,
+            Pace::Rate(rate) => rate,
+        };
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "times and rates are positive and bounded"
+        )]
+        let exchanges = |time: Duration| (time.as_secs_f64() * rate).ceil() as u64;
+        Self {
+            began: Instant::now() + Duration::from_millis(5),
+            rate,
+            unmeasured: exchanges(drive.warm_up),
+            all: exchanges(drive.warm_up + drive.time),
+            next: AtomicU64::new(0),
+        }
+    }
+
+    fn due(&self, number: u64) -> Instant {
+        self.began + Duration::from_secs_f64(number as f64 / self.rate)
+    }
+}
+
+fn unasked() -> AskError {
+    AskError::Protocol("an answer to an event that was not asked about".to_owned())
+}

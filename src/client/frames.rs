@@ -1,0 +1,539 @@
+//! Frames that ask, made once and sent often, each time under an id of its
+//! own; and what the frames that come back say.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::ops::Range;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use prost::Message as _;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{Ask, AskError, Speech};
+use crate::event::{BodyChunk, Event, EventKind, Headers};
+use crate::fault::printable;
+use crate::server::grpc::proto::{
+    self, AgentToProxy, ProxyToAgent, agent_to_proxy, proxy_to_agent,
+};
+use crate::server::wire::frame::{Frame, Protocol, kind};
+
+/// Where the id of an event goes; as long as every id.
+const PLACEHOLDER: &str = "c-0000-0000-000000000000";
+/// Of the place among those in flight, within an id.
+const SLOT: Range<usize> = 7..11;
+/// The tags by which an agent says that it failed.
+const FAILED: [&str; 3] = ["wasm-error", "overload", "timeout"];
+
+impl Speech {
+    pub(super) const fn protocol(self) -> Protocol {
+        match self {
+            Self::V1 => Protocol::V1,
+            Self::V2 => Protocol::V2,
+            Self::Grpc => Protocol::Grpc,
+        }
+    }
+}
+
+/// Events that share an id, asked about one after the other.
+#[derive(Debug, Clone)]
+pub struct Exchange {
+    pub(super) steps: Vec<Step>,
+}
+
+/// One event as a frame with places for the id.
+#[derive(Debug, Clone)]
+pub(super) struct Step {
+    pub(super) name: String,
+    frame: Vec<u8>,
+    places: Vec<usize>,
+}
+
+impl Exchange {
+    /// Frames of these events.
+    ///
+    /// # Errors
+    /// Where an event is beyond the protocol's limit.
+    pub fn new(speech: Speech, asks: &[Ask]) -> Result<Self, AskError> {
+        let steps = asks
+            .iter()
+            .map(|ask| Step::new(speech, ask))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { steps })
+    }
+}
+
+impl Step {
+    fn new(speech: Speech, ask: &Ask) -> Result<Self, AskError> {
+        let mut frame = Vec::new();
+        let fits = match speech {
+            Speech::V1 => {
+                let (name, _) = names(ask.event.kind());
+                let event = json!({
+                    "version": 1, "event_type": name, "payload": payload(&ask.event, false),
+                });
+                write(speech, 0, &mut frame, event.to_string().as_bytes())
+            }
+            Speech::V2 => {
+                let (_, kind) = names(ask.event.kind());
+                let event = payload(&ask.event, true);
+                write(speech, kind, &mut frame, event.to_string().as_bytes())
+            }
+            Speech::Grpc => write(speech, 0, &mut frame, &message(&ask.event).encode_to_vec()),
+        };
+        if !fits {
+            return Err(AskError::Protocol(format!(
+                "{}: the event is larger than the protocol lets a message be",
+                ask.name
+            )));
+        }
+        let id = PLACEHOLDER.as_bytes();
+        let places = frame
+            .windows(id.len())
+            .enumerate()
+            .filter_map(|(place, part)| (part == id).then_some(place))
+            .collect();
+        Ok(Self {
+            name: ask.name.clone(),
+            frame,
+            places,
+        })
+    }
+
+    /// Appends the frame under an id made of the three numbers.
+    pub(super) fn write(&self, [connection, slot, number]: [usize; 3], out: &mut Vec<u8>) {
+        let mut id = String::with_capacity(PLACEHOLDER.len());
+        // A String takes everything.
+        let _ = write!(id, "c-{connection:04}-{slot:04}-{number:012}");
+        let start = out.len();
+        out.extend_from_slice(&self.frame);
+        for place in &self.places {
+            out[start + place..][..PLACEHOLDER.len()].copy_from_slice(id.as_bytes());
+        }
+    }
+}
+
+fn write(speech: Speech, kind: u8, out: &mut Vec<u8>, payload: &[u8]) -> bool {
+    speech
+        .protocol()
+        .write(kind, out, |out| out.extend_from_slice(payload))
+}
+
+/// The event's name in v1, and its type in v2.
+const fn names(kind: EventKind) -> (&'static str, u8) {
+    match kind {
+        EventKind::RequestHeaders => ("request_headers", 0x10),
+        EventKind::RequestBody => ("request_body_chunk", 0x11),
+        EventKind::ResponseHeaders => ("response_headers", 0x12),
+        EventKind::ResponseBody => ("response_body_chunk", 0x13),
+    }
+}
+
+/// The event as JSON, as a proxy writes it.
+fn payload(event: &Event, has_id: bool) -> Value {
+    let id = PLACEHOLDER;
+    let mut payload = match event {
+        Event::RequestHeaders(head) => json!({
+            "metadata": {
+                "correlation_id": id, "request_id": id, "client_ip": head.client_ip,
+                "client_port": 0, "server_name": null, "protocol": "HTTP/1.1",
+                "tls_version": null, "tls_cipher": null, "route_id": "bench",
+                "upstream_id": null, "timestamp": "2026-01-01T00:00:00Z",
+            },
+            "method": head.method, "uri": head.uri, "headers": header_map(&head.headers),
+        }),
+        Event::ResponseHeaders(head) => json!({
+            "correlation_id": id, "status": head.status, "headers": header_map(&head.headers),
+        }),
+        Event::RequestBody { chunk, .. } => body(chunk, "bytes_received"),
+        Event::ResponseBody { chunk, .. } => body(chunk, "bytes_sent"),
+    };
+    if has_id && let Some(object) = payload.as_object_mut() {
+        object.insert("correlation_id".to_owned(), id.into());
+    }
+    payload
+}
+
+fn header_map(headers: &Headers) -> Value {
+    let mut map = Map::new();
+    for (name, value) in headers {
+        let values = map.entry(name.to_lowercase()).or_insert_with(|| json!([]));
+        if let Some(values) = values.as_array_mut() {
+            values.push(value.as_str().into());
+        }
+    }
+    map.into()
+}
+
+fn body(chunk: &BodyChunk, transferred: &str) -> Value {
+    json!({
+        "correlation_id": PLACEHOLDER, "data": STANDARD.encode(&chunk.data),
+        "is_last": chunk.is_last, "total_size": chunk.total_size,
+        "chunk_index": chunk.chunk_index, transferred: chunk.transferred_bytes,
+    })
+}
+
+fn message(event: &Event) -> ProxyToAgent {
+    use proxy_to_agent::Message;
+    let id = || PLACEHOLDER.to_owned();
+    let headers = |headers: &Headers| {
+        let header = |(name, value): &(String, String)| proto::Header {
+            name: name.to_lowercase(),
+            value: value.clone(),
+        };
+        headers.iter().map(header).collect()
+    };
+    let chunk = |chunk: &BodyChunk| proto::BodyChunkEvent {
+        correlation_id: id(),
+        chunk_index: chunk.chunk_index,
+        data: chunk.data.clone(),
+        is_last: chunk.is_last,
+        total_size: chunk.total_size,
+        bytes_transferred: chunk.transferred_bytes,
+        ..Default::default()
+    };
+    let message = match event {
+        Event::RequestHeaders(head) => Message::RequestHeaders(proto::RequestHeadersEvent {
+            metadata: Some(proto::RequestMetadata {
+                correlation_id: id(),
+                request_id: id(),
+                client_ip: head.client_ip.clone(),
+                protocol: "HTTP/1.1".to_owned(),
+                ..Default::default()
+            }),
+            method: head.method.clone(),
+            uri: head.uri.clone(),
+            headers: headers(&head.headers),
+            ..Default::default()
+        }),
+        Event::ResponseHeaders(head) => Message::ResponseHeaders(proto::ResponseHeadersEvent {
+            correlation_id: id(),
+            status_code: head.status.into(),
+            headers: headers(&head.headers),
+        }),
+        Event::RequestBody { chunk: sent, .. } => Message::RequestBodyChunk(chunk(sent)),
+        Event::ResponseBody { chunk: sent, .. } => Message::ResponseBodyChunk(chunk(sent)),
+    };
+    ProxyToAgent {
+        message: Some(message),
+    }
+}
+
+/// The first frame of a connection; v1 has none.
+pub(super) fn handshake(speech: Speech) -> Option<Vec<u8>> {
+    const PROXY: &str = "zentinel-proxy";
+    const VERSION: &str = "0.6.45";
+    let mut out = Vec::new();
+    let fits = match speech {
+        Speech::V1 => return None,
+        Speech::V2 => {
+            let request = json!({
+                "supported_versions": [2], "proxy_id": PROXY, "proxy_version": VERSION,
+                "config": null, "supported_encodings": ["json"],
+            });
+            let kind = kind::HANDSHAKE_REQUEST;
+            write(speech, kind, &mut out, request.to_string().as_bytes())
+        }
+        Speech::Grpc => {
+            let request = ProxyToAgent {
+                message: Some(proxy_to_agent::Message::Handshake(
+                    proto::HandshakeRequest {
+                        supported_versions: vec![2, 1],
+                        proxy_id: PROXY.to_owned(),
+                        proxy_version: VERSION.to_owned(),
+                        config_json: "{}".to_owned(),
+                    },
+                )),
+            };
+            write(speech, 0, &mut out, &request.encode_to_vec())
+        }
+    };
+    debug_assert!(fits, "a handshake is small");
+    Some(out)
+}
+
+/// What a frame says.
+#[derive(Debug, PartialEq)]
+pub(super) enum Said {
+    /// The handshake came to this.
+    Welcome(Result<(), String>),
+    /// An answer, to the event in this place; in v1 to the one asked.
+    Answer {
+        slot: Option<usize>,
+        decision: &'static str,
+        failed: Option<String>,
+    },
+    /// Nothing that was asked for: health, a pong.
+    Other,
+}
+
+/// Reads a frame.
+pub(super) fn read(speech: Speech, frame: Frame<'_>) -> Result<Said, AskError> {
+    if speech == Speech::Grpc {
+        return read_grpc(frame.payload);
+    }
+    let is_answer = speech == Speech::V1 || frame.kind == kind::AGENT_RESPONSE;
+    if !is_answer {
+        return Ok(match frame.kind {
+            kind::HANDSHAKE_RESPONSE => Said::Welcome(welcome(frame.payload)?),
+            _ => Said::Other,
+        });
+    }
+    let answer: Answer<'_> = parsed(frame.payload, "an answer")?;
+    let slot = match (speech, answer.audit.custom.correlation_id) {
+        (Speech::V1, _) => None,
+        (_, Some(id)) => Some(slot(&id)?),
+        (_, None) => {
+            return Err(AskError::Protocol(
+                "expected audit.custom.correlation_id in an answer, found none: a proxy could not tell whose it is".to_owned(),
+            ));
+        }
+    };
+    let decision = match &answer.decision {
+        Value::String(word) => word.as_str(),
+        Value::Object(object) => object.keys().next().map_or("none", String::as_str),
+        _ => "none",
+    };
+    Ok(Said::Answer {
+        slot,
+        decision: decision_name(decision),
+        failed: failure(&answer.audit.tags, &answer.audit.reason_codes),
+    })
+}
+
+fn read_grpc(payload: &[u8]) -> Result<Said, AskError> {
+    use crate::server::grpc::proto::agent_response::Decision;
+    let message = AgentToProxy::decode(payload)
+        .map_err(|error| AskError::Protocol(format!("not a message of the service: {error}")))?;
+    Ok(match message.message {
+        Some(agent_to_proxy::Message::Handshake(response)) => Said::Welcome(if response.success {
+            Ok(())
+        } else {
+            Err(response.error.unwrap_or_default())
+        }),
+        Some(agent_to_proxy::Message::Response(answer)) => {
+            let audit = answer.audit.unwrap_or_default();
+            let text = |list: Vec<String>| list.into_iter().map(Cow::Owned).collect::<Vec<_>>();
+            Said::Answer {
+                slot: Some(slot(&answer.correlation_id)?),
+                decision: match answer.decision {
+                    Some(Decision::Allow(_)) => "allow",
+                    Some(Decision::Block(_)) => "block",
+                    Some(Decision::Redirect(_)) => "redirect",
+                    Some(Decision::Challenge(_)) => "challenge",
+                    None => "none",
+                },
+                failed: failure(&text(audit.tags), &text(audit.reason_codes)),
+            }
+        }
+        _ => Said::Other,
+    })
+}
+
+fn decision_name(word: &str) -> &'static str {
+    ["allow", "block", "redirect", "challenge"]
+        .into_iter()
+        .find(|known| *known == word)
+        .unwrap_or("none")
+}
+
+/// An answer that says its agent failed is no measurement.
+fn failure(tags: &[Cow<'_, str>], reasons: &[Cow<'_, str>]) -> Option<String> {
+    let failed = tags.iter().any(|tag| FAILED.contains(&tag.as_ref()));
+    failed.then(|| {
+        let all = if reasons.is_empty() { tags } else { reasons };
+        printable(&all.join(", "), 200)
+    })
+}
+
+fn slot(id: &str) -> Result<usize, AskError> {
+    id.get(SLOT)
+        .and_then(|slot| slot.parse().ok())
+        .ok_or_else(|| {
+            AskError::Protocol(format!(
+                "an answer to {:?}, which was never asked",
+                printable(id, 60)
+            ))
+        })
+}
+
+fn welcome(payload: &[u8]) -> Result<Result<(), String>, AskError> {
+    #[derive(Deserialize)]
+    struct Welcome {
+        success: bool,
+        #[serde(default)]
+        error: Option<String>,
+        #[serde(default)]
+        encoding: Option<String>,
+    }
+    let welcome: Welcome = parsed(payload, "a handshake")?;
+    Ok(match (welcome.success, welcome.encoding.as_deref()) {
+        (true, None | Some("json")) => Ok(()),
+        (true, Some(other)) => Err(format!("it insists on the encoding {other}")),
+        (false, _) => Err(welcome.error.unwrap_or_default()),
+    })
+}
+
+fn parsed<'a, T: Deserialize<'a>>(payload: &'a [u8], what: &str) -> Result<T, AskError> {
+    serde_json::from_slice(payload).map_err(|error| {
+        let found = printable(&String::from_utf8_lossy(payload), 120);
+        AskError::Protocol(format!("expected {what}, found {found:?}: {error}"))
+    })
+}
+
+#[derive(Deserialize)]
+struct Answer<'a> {
+    decision: Value,
+    #[serde(borrow, default)]
+    audit: Audit<'a>,
+}
+
+#[derive(Default, Deserialize)]
+struct Audit<'a> {
+    #[serde(borrow, default)]
+    tags: Vec<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    reason_codes: Vec<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    custom: Custom<'a>,
+}
+
+#[derive(Default, Deserialize)]
+struct Custom<'a> {
+    #[serde(borrow, default)]
+    correlation_id: Option<Cow<'a, str>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::event::{RequestHead, ResponseHead};
+    use crate::server::wire::{self, Encoding, RequestType};
+
+    fn head() -> RequestHead {
+        RequestHead {
+            correlation_id: "c-0007-0042-000000000003".to_owned(),
+            method: "POST".to_owned(),
+            uri: "/a?b=ü".to_owned(),
+            client_ip: "192.0.2.7".to_owned(),
+            headers: vec![
+                ("accept".to_owned(), "a".to_owned()),
+                ("accept".to_owned(), "b".to_owned()),
+            ],
+        }
+    }
+
+    fn events() -> Vec<Event> {
+        let chunk = BodyChunk {
+            correlation_id: head().correlation_id,
+            chunk_index: 2,
+            is_last: true,
+            total_size: Some(9),
+            transferred_bytes: 9,
+            data: b"\x00\xffabc".to_vec(),
+        };
+        vec![
+            Event::RequestHeaders(head()),
+            Event::RequestBody {
+                chunk: chunk.clone(),
+                request: None,
+            },
+            Event::ResponseHeaders(ResponseHead {
+                correlation_id: head().correlation_id,
+                status: 503,
+                headers: head().headers,
+            }),
+            Event::ResponseBody {
+                chunk,
+                request: None,
+                response: None,
+            },
+        ]
+    }
+
+    /// What a client writes, the agent reads: the same event, under the id.
+    #[test]
+    fn an_agent_reads_what_is_asked() {
+        for event in events() {
+            let ask = Ask {
+                name: "x".to_owned(),
+                event: event.clone(),
+            };
+            for speech in [Speech::V1, Speech::V2] {
+                let step = Step::new(speech, &ask).unwrap();
+                let mut out = Vec::new();
+                step.write([7, 42, 3], &mut out);
+                let frame = speech.protocol().frame(&out).unwrap().unwrap();
+                assert_eq!(frame.size, out.len());
+                let read = match speech {
+                    Speech::V1 => wire::event::read_v1(frame.payload),
+                    _ => wire::event::read_v2(
+                        RequestType::from_byte(frame.kind).unwrap(),
+                        Encoding::Json,
+                        frame.payload,
+                    ),
+                };
+                assert_eq!(read, Ok(wire::Message::Event(event.clone())), "{speech:?}");
+            }
+            let step = Step::new(Speech::Grpc, &ask).unwrap();
+            let mut out = Vec::new();
+            step.write([7, 42, 3], &mut out);
+            let frame = Protocol::Grpc.frame(&out).unwrap().unwrap();
+            let read = crate::server::grpc::convert::read(frame.payload).unwrap();
+            let message = wire::Message::Event(event);
+            assert_eq!(
+                read,
+                crate::server::grpc::convert::Inbound::Message(Ok(message))
+            );
+        }
+        let _ = Arc::new(());
+    }
+
+    #[test]
+    fn answers_say_whose_they_are_and_whether_they_failed() {
+        let answer = |text: &str| {
+            let mut out = Vec::new();
+            assert!(write(
+                Speech::V2,
+                kind::AGENT_RESPONSE,
+                &mut out,
+                text.as_bytes()
+            ));
+            read(Speech::V2, Protocol::V2.frame(&out).unwrap().unwrap())
+        };
+        let id = "c-0001-0017-000000000009";
+        let allow = answer(&format!(
+            r#"{{"version":2,"decision":"allow","audit":{{"custom":{{"correlation_id":"{id}"}}}}}}"#
+        ));
+        assert_eq!(
+            allow.unwrap(),
+            Said::Answer {
+                slot: Some(17),
+                decision: "allow",
+                failed: None
+            }
+        );
+        let failed = answer(&format!(
+            r#"{{"version":2,"decision":{{"block":{{"status":500}}}},"audit":{{"tags":["wasm-error"],"reason_codes":["deadline"],"custom":{{"correlation_id":"{id}"}}}}}}"#
+        ));
+        assert_eq!(
+            failed.unwrap(),
+            Said::Answer {
+                slot: Some(17),
+                decision: "block",
+                failed: Some("deadline".to_owned())
+            }
+        );
+        for bad in [
+            r#"{"version":2,"decision":"allow"}"#,
+            r#"{"version":2,"decision":"allow","audit":{"custom":{"correlation_id":"x"}}}"#,
+            "{}",
+            "",
+        ] {
+            assert!(answer(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! A module under load: callers at once, in a closed loop or by schedule.
+//!
+//! In a closed loop each caller asks again as soon as it is answered, which
+//! finds the capacity and flatters the tail: a slow answer keeps its caller
+//! from asking. By schedule an event is due whatever became of the ones before,
+//! and its response time counts from when it was due.
+
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::Amount;
+use super::cases::BenchCase;
+use super::lab::{Samples, Stop, timed};
+use super::progress::Meter;
+use super::report::LoadPoint;
+use crate::agent::Agent;
+use crate::latency::{Latency, sleep_until};
+use crate::runner::guest_thread;
+
+/// Turns each load gets.
+pub(super) const TURNS: u32 = 3;
+
+/// What is asked of an agent.
+pub(super) struct Load<'a> {
+    pub(super) agent: &'a Agent,
+    pub(super) cases: &'a [BenchCase],
+    pub(super) concurrency: usize,
+    pub(super) amount: Amount,
+    pub(super) warm_up: Duration,
+}
+
+/// What one caller measured.
+#[derive(Default)]
+struct Caller {
+    samples: Samples,
+    /// From when an event was sent, where that is not when it was due.
+    service: Latency,
+}
+
+impl Load<'_> {
+    /// Each caller asks again as soon as it is answered.
+    pub(super) fn closed(&self, meter: &Meter<'_>) -> Result<LoadPoint, Stop> {
+        let measures = AtomicBool::new(false);
+        let over = AtomicBool::new(false);
+        // Everybody begins at once, the clock too.
+        let start = Barrier::new(self.concurrency + 1);
+        let quota = match self.amount {
+            Amount::Time(_) => None,
+            Amount::Calls(calls) => Some(calls),
+        };
+        let caller = |number: usize| -> Result<Caller, Stop> {
+            let mut caller = Caller::default();
+            let mut next = number;
+            let mine = quota.map(|calls| {
+                let (callers, number) = (self.concurrency as u64, number as u64);
+                calls / callers + u64::from(number < calls % callers)
+            });
+            start.wait();
+            let mut counted = 0;
+            while !over.load(Ordering::Relaxed) && mine.is_none_or(|mine| counted < mine) {
+                let case = &self.cases[next % self.cases.len()];
+                next += 1;
+                let timed = timed(self.agent, case).map_err(|fault| {
+                    over.store(true, Ordering::Relaxed);
+                    Stop::fault("under load", Some(case), *fault)
+                })?;
+                if measures.load(Ordering::Relaxed) || mine.is_some() {
+                    caller.samples.record(timed);
+                    counted += 1;
+                }
+            }
+            Ok(caller)
+        };
+        let (time, callers) = self.callers(caller, || {
+            start.wait();
+            if let Amount::Time(time) = self.amount {
+                meter.sleep(self.warm_up);
+                let began = Instant::now();
+                measures.store(true, Ordering::Relaxed);
+                meter.sleep(time);
+                measures.store(false, Ordering::Relaxed);
+                let time = began.elapsed();
+                over.store(true, Ordering::Relaxed);
+                Some(time)
+            } else {
+                None
+            }
+        })?;
+        Ok(self.point(None, time, callers))
+    }
+
+    /// An event is due every so often, whoever is free takes it.
+    pub(super) fn open(&self, rate: f64, meter: &Meter<'_>) -> Result<LoadPoint, Stop> {
+        let measured = match self.amount {
+            Amount::Time(time) => time,
+            Amount::Calls(calls) => Duration::from_secs_f64(calls as f64 / rate),
+        };
+        let events = |time: Duration| (time.as_secs_f64() * rate).ceil();
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "times and rates are positive and bounded"
+        )]
+        let [unmeasured, all] =
+            [events(self.warm_up), events(self.warm_up + measured)].map(|count| count as u64);
+        let next = AtomicU64::new(0);
+        let over = AtomicBool::new(false);
+        let began = Instant::now() + Duration::from_millis(5);
+        let due = |number: u64| began + Duration::from_secs_f64(number as f64 / rate);
+        let caller = |_: usize| -> Result<Caller, Stop> {
+            let mut caller = Caller::default();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= all || over.load(Ordering::Relaxed) {
+                    return Ok(caller);
+                }
+                let due = due(number);
+                sleep_until(due);
+                let late = due.elapsed();
+                let case = &self.cases[usize::try_from(number).unwrap_or(0) % self.cases.len()];
+                let mut timed = timed(self.agent, case).map_err(|fault| {
+                    over.store(true, Ordering::Relaxed);
+                    Stop::fault("under load", Some(case), *fault)
+                })?;
+                if number >= unmeasured {
+                    caller.service.record(timed.response);
+                    timed.response += late;
+                    timed.queue += late;
+                    caller.samples.record(timed);
+                }
+            }
+        };
+        let (_, callers) = self.callers(caller, || {
+            meter.sleep(self.warm_up + measured);
+            None
+        })?;
+        // What was late is answered after the schedule's end.
+        let time = due(unmeasured).elapsed();
+        Ok(self.point(Some(rate), time, callers))
+    }
+
+    /// Starts the callers, and beside them what keeps the time.
+    fn callers(
+        &self,
+        caller: impl Fn(usize) -> Result<Caller, Stop> + Sync,
+        clock: impl FnOnce() -> Option<Duration>,
+    ) -> Result<(Duration, Vec<Caller>), Stop> {
+        std::thread::scope(|scope| {
+            let caller = &caller;
+            let threads: Vec<_> = (0..self.concurrency)
+                .map(|number| {
+                    guest_thread(&format!("caller-{number}"))
+                        .spawn_scoped(scope, move || caller(number))
+                })
+                .collect::<Result<_, _>>()
+                .map_err(Stop::no_thread)?;
+            let began = Instant::now();
+            let time = clock();
+            let callers = threads
+                .into_iter()
+                .map(|thread| {
+                    thread
+                        .join()
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                })
+                .collect::<Result<Vec<_>, _>>()?;
+            Ok((time.unwrap_or_else(|| began.elapsed()), callers))
+        })
+    }
+
+    fn point(&self, rate: Option<f64>, time: Duration, callers: Vec<Caller>) -> LoadPoint {
+        let (mut samples, mut service) = (Samples::default(), Latency::new());
+        for caller in callers {
+            samples.add(&caller.samples);
+            service.add(&caller.service);
+        }
+        let throughput = samples.response.count() as f64 / time.as_secs_f64();
+        LoadPoint {
+            pool_size: self.agent.pool().settings().size,
+            concurrency: self.concurrency,
+            rate,
+            throughput,
+            turns: vec![throughput],
+            response: samples.response,
+            service: rate.map(|_| service),
+            queue: Some(samples.queue),
+            guest: Some(samples.guest),
+            process: None,
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Where it was measured, and whether anybody else wanted the processor.
+
+use std::fs;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// What times hang on. Two that differ are never compared by time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// The processor's name, as the kernel has it.
+    pub processor: String,
+    /// Cores this process may use.
+    pub cores: usize,
+    /// The kernel's name and release.
+    pub kernel: String,
+    /// Optimised, or a debug build, which times nothing of use.
+    pub build: String,
+}
+
+impl Machine {
+    /// This one.
+    #[must_use]
+    pub fn here() -> Self {
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        let info = read("/proc/cpuinfo");
+        let processor = info
+            .lines()
+            .filter_map(|line| line.split_once(':'))
+            .find(|(key, _)| matches!(key.trim(), "model name" | "Model" | "cpu model"))
+            .map_or("unknown", |(_, value)| value.trim());
+        let kernel = format!(
+            "{} {}",
+            read("/proc/sys/kernel/ostype").trim(),
+            read("/proc/sys/kernel/osrelease").trim()
+        );
+        Self {
+            processor: format!("{processor} ({})", std::env::consts::ARCH),
+            cores: cores(),
+            kernel: match kernel.trim() {
+                "" => std::env::consts::OS.to_owned(),
+                kernel => kernel.to_owned(),
+            },
+            build: if cfg!(debug_assertions) {
+                "debug"
+            } else {
+                "release"
+            }
+            .to_owned(),
+        }
+    }
+}
+
+/// Cores this process may use.
+#[must_use]
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// How long the calling thread has run, and has been ready to run while
+/// others did; nothing where the kernel does not say.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Turns {
+    ran: Duration,
+    waited: Duration,
+}
+
+impl Turns {
+    pub(super) fn of_this_thread() -> Option<Self> {
+        let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+        let mut nanos = text.split_whitespace().map(str::parse::<u64>);
+        let mut next = || nanos.next()?.ok().map(Duration::from_nanos);
+        Some(Self {
+            ran: next()?,
+            waited: next()?,
+        })
+    }
+
+    /// The share of the time since, 0 to 1, that it waited for a processor.
+    pub(super) fn waited_since(self, before: Self) -> f64 {
+        let ran = self.ran.saturating_sub(before.ran).as_secs_f64();
+        let waited = self.waited.saturating_sub(before.waited).as_secs_f64();
+        if ran + waited > 0.0 {
+            waited / (ran + waited)
+        } else {
+            0.0
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_of_both_times() {
+        let at = |ran, waited| Turns {
+            ran: Duration::from_millis(ran),
+            waited: Duration::from_millis(waited),
+        };
+        let share = at(90, 35).waited_since(at(30, 15));
+        assert!((share - 0.25).abs() < 1e-9);
+        assert!(at(1, 1).waited_since(at(1, 1)).abs() < 1e-9);
+    }
+
+    #[test]
+    fn this_machine_has_a_name_and_cores() {
+        let machine = Machine::here();
+        assert!(machine.cores >= 1);
+        assert!(!machine.processor.is_empty() && !machine.kernel.is_empty());
+        assert_eq!(machine, Machine::here());
+    }
+}

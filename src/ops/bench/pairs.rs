@@ -1,0 +1,134 @@
+//! Two agents timed by turns, in short batches, A B then B A.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::cases::BenchCase;
+use super::judge::{Pair, Rounds};
+use super::lab::{Stop, built_in, timed};
+use super::machine::Turns;
+use super::progress::Meter;
+use crate::agent::{Agent, AgentSettings};
+use crate::event::{Event, RequestHead};
+use crate::module::Module;
+
+/// Rounds, each with instances of its own.
+pub(super) const ROUNDS: usize = 8;
+/// Batches of each side in a round are at least so many.
+const LEAST_PAIRS: u32 = 4;
+/// One batch takes about so long.
+const BATCH: Duration = Duration::from_millis(1);
+pub(super) const DURING: &str = "comparing times";
+
+/// Makes so many calls on an instance or a connection of its own, and says how
+/// long they took together.
+pub(super) type Batch<'a> = Box<dyn FnMut(u32) -> Result<Duration, Stop> + 'a>;
+
+/// Makes a side's batch anew for each round.
+pub(super) type Side<'a> = dyn Fn() -> Result<Batch<'a>, Stop> + 'a;
+
+/// Calls of a case on an agent.
+pub(super) fn calls(agent: Agent, case: &BenchCase) -> Batch<'_> {
+    Box::new(move |calls| {
+        let started = Instant::now();
+        for _ in 0..calls {
+            timed(&agent, case).map_err(|fault| Stop::fault(DURING, Some(case), *fault))?;
+        }
+        Ok(started.elapsed())
+    })
+}
+
+/// What the turns gave.
+pub(super) struct Taken {
+    pub(super) rounds: Rounds,
+    /// The share of the time that this thread waited for a processor; none
+    /// where the kernel does not say.
+    pub(super) busy: Option<f64>,
+}
+
+/// Times both sides for about so long.
+pub(super) fn by_turns(
+    [before, after]: [&Side<'_>; 2],
+    time: Duration,
+    meter: &Meter<'_>,
+) -> Result<Taken, Stop> {
+    let turns = Turns::of_this_thread();
+    let mut rounds = Rounds::new();
+    for _ in 0..ROUNDS {
+        let mut sides = [before()?, after()?];
+        let mut calls = [1, 1];
+        for (batch, calls) in sides.iter_mut().zip(&mut calls) {
+            // Warms up as well.
+            while batch(*calls)? < BATCH && *calls < 1 << 20 {
+                *calls *= 2;
+            }
+        }
+        let until = Instant::now() + time / u32::try_from(ROUNDS).unwrap_or(1);
+        let mut round = Vec::new();
+        let mut turn = 0;
+        while turn < LEAST_PAIRS || Instant::now() < until {
+            // Neither is always the one that goes first.
+            let order = if turn % 2 == 0 { [0, 1] } else { [1, 0] };
+            let mut each = [0.0; 2];
+            for side in order {
+                let time = sides[side](calls[side])?;
+                each[side] = time.as_secs_f64() * 1e9 / f64::from(calls[side]);
+            }
+            round.push(Pair {
+                before: each[0],
+                after: each[1],
+            });
+            turn += 1;
+        }
+        rounds.push(round);
+        meter.tick();
+    }
+    let busy = turns.and_then(|before| Some(Turns::of_this_thread()?.waited_since(before)));
+    Ok(Taken { rounds, busy })
+}
+
+/// A guest that never changes, as a measure of the machine's speed today.
+pub(super) struct Reference {
+    module: Arc<Module>,
+    case: BenchCase,
+}
+
+/// Counts to ten thousand, writing to memory: some ten microseconds.
+const REFERENCE: &str = r#"(module
+  (memory (export "memory") 2)
+  (func (export "alloc") (param i32) (result i32) (i32.const 65536))
+  (func (export "dealloc") (param i32 i32))
+  (func (export "on_request_headers") (param i32 i32) (result i64)
+    (local $n i32) (local $sum i32)
+    (loop $again
+      (local.set $sum (i32.add (i32.mul (local.get $sum) (i32.const 31)) (local.get $n)))
+      (i32.store (i32.and (local.get $sum) (i32.const 0xfffc)) (local.get $sum))
+      (local.set $n (i32.add (local.get $n) (i32.const 1)))
+      (br_if $again (i32.lt_u (local.get $n) (i32.const 10000))))
+    (i64.const 0)))"#;
+
+impl Reference {
+    pub(super) fn new() -> Result<Self, Stop> {
+        let wasm = wat::parse_str(REFERENCE).map_err(|source| {
+            Stop::Error(crate::error::Error::Host {
+                what: "cannot assemble the reference",
+                source: source.into(),
+            })
+        })?;
+        let event = Event::RequestHeaders(RequestHead::default());
+        Ok(Self {
+            module: built_in(wasm, "the reference")?,
+            case: BenchCase {
+                name: "the reference".to_owned(),
+                event,
+                input_hash: String::new(),
+                input_bytes: 0,
+            },
+        })
+    }
+
+    pub(super) fn batch(&self) -> Batch<'_> {
+        let agent = Agent::new(Arc::clone(&self.module), AgentSettings::default());
+        calls(agent, &self.case)
+    }
+}

@@ -1,0 +1,324 @@
+//! What a benchmark found, before anybody formats it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::compare::Comparison;
+use super::machine::Machine;
+use crate::fault::Fault;
+use crate::latency::Latency;
+use crate::ops::run::ModuleInfo;
+use crate::ops::validate::Growth;
+use crate::report::{Case, CaseStatus, Report, Verdict};
+
+/// All that was measured.
+#[derive(Debug, Clone, Serialize)]
+pub struct BenchReport {
+    /// The running agent that was measured, by its address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// The module; none where a running agent was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub module: Option<ModuleInfo>,
+    /// Where it was measured.
+    pub machine: Machine,
+    /// How it was called and measured, as flags.
+    pub settings: BTreeMap<&'static str, String>,
+    /// What it takes before the first warm call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phases: Option<Phases>,
+    /// Each event, in the order they were given.
+    pub cases: Vec<CaseReport>,
+    /// Events that were not measured because the module has no handler.
+    pub unhandled: usize,
+    /// Linear memory over many calls on one instance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryReport>,
+    /// Throughput and latency under load.
+    pub loads: Vec<LoadPoint>,
+    /// What the loads say of the number of instances.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advice: Option<super::advise::Advice>,
+    /// The same calls under other isolation and limits.
+    pub safety: Vec<SafetyRow>,
+    /// The gate's judgement.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
+    /// What ended it: a guest that faulted was not measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<BenchFailure>,
+    /// What a reader should know of the figures.
+    pub notes: Vec<String>,
+}
+
+/// A guest or an agent failed where it was to be measured.
+#[derive(Debug, Clone, Serialize)]
+pub struct BenchFailure {
+    /// What was being measured.
+    pub during: String,
+    /// The event it faulted at, where it was one.
+    pub case: Option<String>,
+    /// What happened.
+    pub message: String,
+    /// What the guest did, where it was one of ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+}
+
+/// Least, median and most of a few times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Spread {
+    /// How many there were.
+    pub count: u64,
+    /// The least, in nanoseconds.
+    pub min_ns: u64,
+    /// The median, in nanoseconds.
+    pub median_ns: u64,
+    /// The most, in nanoseconds.
+    pub max_ns: u64,
+}
+
+impl Spread {
+    /// Of these times; none of none.
+    #[must_use]
+    pub fn of(mut times: Vec<Duration>) -> Option<Self> {
+        times.sort_unstable();
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        Some(Self {
+            count: times.len() as u64,
+            min_ns: nanos(*times.first()?),
+            median_ns: nanos(*times.get(times.len() / 2)?),
+            max_ns: nanos(*times.last()?),
+        })
+    }
+}
+
+/// What a module takes before it answers at its usual speed.
+#[derive(Debug, Clone, Serialize)]
+pub struct Phases {
+    /// Read, inspected and checked.
+    pub read: Spread,
+    /// Compiled to native code.
+    pub compile: Spread,
+    /// An instance, its memory mapped anew.
+    pub instantiate_on_demand: Spread,
+    /// An instance in a slot that was mapped before; none where the system
+    /// has no room for slots.
+    pub instantiate_in_slot: Option<Spread>,
+    /// The first call on an instance, which touches its memory first.
+    pub first_call: Spread,
+    /// The same call once the instance is warm.
+    pub warm_call: Spread,
+}
+
+/// One event.
+#[derive(Debug, Clone, Serialize)]
+pub struct CaseReport {
+    /// The fixture's name.
+    pub name: String,
+    /// The event's name.
+    pub event: &'static str,
+    /// `sha256:` and the hash of what the guest gets.
+    pub input_hash: String,
+    /// Bytes of the input.
+    pub input_bytes: u64,
+    /// Bytes of the answer.
+    pub answer_bytes: u64,
+    /// What the module decided.
+    pub decision: &'static str,
+    /// Instructions; none where a running agent was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fuel: Option<CaseFuel>,
+    /// From the event to the agent response, one call at a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response: Option<Latency>,
+    /// The part of it inside the guest call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guest: Option<Latency>,
+}
+
+/// Instructions of one event, the same on every machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct CaseFuel {
+    /// The first call on a fresh instance.
+    pub first: u64,
+    /// The median of further calls on the same instance.
+    pub warm: u64,
+    /// The least of them.
+    pub warm_min: u64,
+    /// The most of them.
+    pub warm_max: u64,
+}
+
+/// Linear memory of one instance.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct MemoryReport {
+    /// Of a fresh instance, in bytes.
+    pub initial_bytes: u64,
+    /// The most it had, in bytes.
+    pub peak_bytes: u64,
+    /// What calls keep of it.
+    pub growth: Growth,
+}
+
+/// One combination of instances and callers.
+#[derive(Debug, Clone, Serialize)]
+pub struct LoadPoint {
+    /// Instances of the module; 0 where a running agent has them.
+    pub pool_size: usize,
+    /// Callers at once.
+    pub concurrency: usize,
+    /// Events for each second by schedule; none in a closed loop, where each
+    /// caller asks again as soon as it is answered.
+    pub rate: Option<f64>,
+    /// Events answered for each second, the mean of its turns.
+    pub throughput: f64,
+    /// The same of each turn it had.
+    pub turns: Vec<f64>,
+    /// From when an event was due to its answer.
+    pub response: Latency,
+    /// From when it was sent; the same as `response` in a closed loop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<Latency>,
+    /// Waiting for an instance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue: Option<Latency>,
+    /// Inside the guest call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guest: Option<Latency>,
+    /// What the measured process used, where it was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<ProcessUse>,
+}
+
+/// What a process spent while it was under load.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct ProcessUse {
+    /// Processor time for each event, in microseconds.
+    pub cpu_us_per_event: f64,
+    /// Resident memory at the end, in bytes.
+    pub resident_bytes: u64,
+    /// How much of it was added, for each event, in bytes.
+    pub resident_growth_per_event: f64,
+}
+
+/// The same calls in another way.
+#[derive(Debug, Clone, Serialize)]
+pub struct SafetyRow {
+    /// Isolation, limits and where memory comes from.
+    pub mode: String,
+    /// Whether this is how the module was measured elsewhere.
+    pub is_chosen: bool,
+    /// From event to response.
+    pub response: Latency,
+    /// The median by that of the first row.
+    pub ratio: f64,
+}
+
+impl LoadPoint {
+    /// Adds a further turn.
+    pub(super) fn add(&mut self, turn: &Self) {
+        self.turns.extend_from_slice(&turn.turns);
+        self.throughput = self.turns.iter().sum::<f64>() / self.turns.len().max(1) as f64;
+        self.response.add(&turn.response);
+        for (mine, other) in [
+            (&mut self.service, &turn.service),
+            (&mut self.queue, &turn.queue),
+            (&mut self.guest, &turn.guest),
+        ] {
+            if let (Some(mine), Some(other)) = (mine, other) {
+                mine.add(other);
+            }
+        }
+        self.process = turn.process.or(self.process);
+    }
+
+    /// The most it did in one turn.
+    #[must_use]
+    pub fn best_turn(&self) -> f64 {
+        self.turns.iter().copied().fold(self.throughput, f64::max)
+    }
+}
+
+impl BenchReport {
+    /// Whether the figures are of a build that is not optimised.
+    #[must_use]
+    pub fn is_debug(&self) -> bool {
+        self.machine.build == "debug"
+    }
+}
+
+impl Report for BenchReport {
+    const SCHEMA: &'static str = "wasm-agent/bench/1";
+
+    fn verdict(&self) -> Verdict {
+        if self.failure.is_some() {
+            Verdict::Failed
+        } else if self.cases.is_empty() {
+            Verdict::NothingChecked
+        } else {
+            self.comparison
+                .as_ref()
+                .map_or(Verdict::Passed, Comparison::verdict)
+        }
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        let suite = self
+            .module
+            .as_ref()
+            .map(|module| module.path.as_str())
+            .or(self.target.as_deref())
+            .unwrap_or_default();
+        let case = |name: &str, status| Case {
+            suite: suite.to_owned(),
+            name: name.to_owned(),
+            status,
+            message: String::new(),
+            detail: String::new(),
+            file: suite.to_owned(),
+            line: None,
+            time: Duration::ZERO,
+        };
+        let failed = self.failure.iter().map(|failure| Case {
+            message: failure.to_string(),
+            detail: failure.fault.as_ref().map(Fault::stack).unwrap_or_default(),
+            ..case(&failure.during, CaseStatus::Errored)
+        });
+        let judged = self.comparison.iter().flat_map(|comparison| {
+            comparison.findings.iter().map(|finding| Case {
+                message: finding.to_string(),
+                ..case(&finding.name(), finding.verdict.status())
+            })
+        });
+        let measured = self
+            .cases
+            .iter()
+            .filter(|_| self.comparison.is_none())
+            .map(|measured| Case {
+                time: measured
+                    .response
+                    .as_ref()
+                    .map_or(Duration::ZERO, |response| response.at(0.5)),
+                ..case(&measured.name, CaseStatus::Passed)
+            });
+        failed.chain(judged).chain(measured).collect()
+    }
+}
+
+impl std::fmt::Display for BenchFailure {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let who = if self.fault.is_some() {
+            "the module faulted"
+        } else {
+            "the agent failed"
+        };
+        write!(out, "{who} while {}", self.during)?;
+        if let Some(case) = &self.case {
+            write!(out, ", at {case}")?;
+        }
+        write!(out, ": {}", self.message)
+    }
+}

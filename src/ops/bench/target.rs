@@ -1,0 +1,355 @@
+//! A running agent, ours or anybody's, measured from outside: the same
+//! fixtures, loads and gate, without a module to look into.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::cases::BenchCase;
+use super::judge::Rounds;
+use super::lab::Stop;
+use super::machine::Machine;
+use super::pairs::{self, Batch, Reference, Side};
+use super::progress::{Meter, Watcher};
+use super::report::{BenchReport, CaseReport, LoadPoint, ProcessUse};
+use super::{Against, Amount, Baseline, Bench, BenchSettings, Benched};
+use crate::client::{Ask, AskError, Asker, Drive, Driven, Exchange, Pace, Process, Target};
+use crate::error::Error;
+use crate::latency::Latency;
+use crate::runner::on_guest_thread;
+
+/// Turns each exchange gets.
+const TURNS: u32 = 10;
+
+/// An agent that runs already.
+#[derive(Debug, Clone)]
+pub struct Running {
+    /// Where it listens and how it is spoken to.
+    pub target: Target,
+    /// Connections for events that may be in flight together.
+    pub connections: usize,
+    /// Its process, whose use is counted.
+    pub process: Option<Process>,
+}
+
+/// Measures a running agent. Each list of cases is one exchange: its events
+/// share an id and come one after the other.
+///
+/// # Errors
+/// [`Error::Host`] where nobody answers at the address, [`Error::Usage`] for a
+/// baseline of other settings. An agent that fails is in the report.
+pub fn bench_target(
+    running: &Running,
+    exchanges: &[Vec<BenchCase>],
+    (settings, against): (&BenchSettings, Option<&Against>),
+    watcher: &Watcher<'_>,
+) -> Result<Benched, Error> {
+    let benched = on_guest_thread(|| {
+        let bench = Bench {
+            settings,
+            meter: Meter::new(watcher),
+        };
+        Outside {
+            running,
+            bench: &bench,
+        }
+        .run(exchanges, against)
+    });
+    benched.map_err(|source| Error::Host {
+        what: "cannot start a thread",
+        source: source.into(),
+    })?
+}
+
+struct Outside<'a> {
+    running: &'a Running,
+    bench: &'a Bench<'a>,
+}
+
+impl Outside<'_> {
+    fn run(&self, cases: &[Vec<BenchCase>], against: Option<&Against>) -> Result<Benched, Error> {
+        let target = &self.running.target;
+        let mut flags = BTreeMap::from([("protocol", target.speech.name().to_owned())]);
+        let mut settings = flags.clone();
+        flags.insert("connections", self.running.connections.to_string());
+        flags.insert("warm_up", format!("{:?}", self.bench.settings.warm_up));
+        if let Amount::Time(time) = self.bench.settings.amount {
+            flags.insert("duration", format!("{time:?}"));
+        }
+        let mut report = BenchReport {
+            target: Some(target.address.to_string()),
+            module: None,
+            machine: Machine::here(),
+            settings: flags,
+            phases: None,
+            cases: Vec::new(),
+            unhandled: 0,
+            memory: None,
+            loads: Vec::new(),
+            advice: None,
+            safety: Vec::new(),
+            comparison: None,
+            failure: None,
+            notes: Vec::new(),
+        };
+        if report.is_debug() {
+            report
+                .notes
+                .push("this is a debug build, which takes its time to ask".to_owned());
+        }
+        let settings: BTreeMap<String, String> = std::mem::take(&mut settings)
+            .into_iter()
+            .map(|(flag, value)| (flag.to_owned(), value))
+            .collect();
+        let mut baseline = None;
+        match self.measure(cases, (against, &settings), &mut report) {
+            Ok(kept) => baseline = kept,
+            Err(Stop::Failure(failure)) => report.failure = Some(*failure),
+            Err(Stop::Error(error)) => return Err(error),
+        }
+        Ok(Benched { report, baseline })
+    }
+
+    fn measure(
+        &self,
+        cases: &[Vec<BenchCase>],
+        (against, flags): (Option<&Against>, &BTreeMap<String, String>),
+        report: &mut BenchReport,
+    ) -> Result<Option<Baseline>, Stop> {
+        let exchanges = self.exchanges(cases)?;
+        let settings = self.bench.settings;
+        let count = u32::try_from(cases.len()).unwrap_or(u32::MAX);
+        let each = super::warm::time_each(settings.amount, cases.len());
+        let pairs = self.bench.pair_time(cases.len()) * count;
+        let loads = self.loads();
+        let load_time = self.bench.load_time();
+        let compares = against.is_some() || settings.keep;
+        let meter = &self.bench.meter;
+        meter.plan(each * count);
+        if compares {
+            meter.plan(pairs);
+        }
+        if against.is_none() {
+            meter.plan(load_time * u32::try_from(loads.len()).unwrap_or(u32::MAX));
+        }
+        meter.begin("one at a time", each * count);
+        report.cases = self.one_by_one(cases, &exchanges, each)?;
+        if against.is_none() {
+            for (concurrency, pace) in loads {
+                meter.begin(format!("{concurrency} callers"), load_time);
+                report
+                    .loads
+                    .push(self.load(&exchanges, (concurrency, pace))?);
+            }
+        }
+        if !compares {
+            return Ok(None);
+        }
+        let (rounds, busy) = self.rounds(cases, &exchanges)?;
+        if let Some(Against::Baseline(path, baseline)) = against {
+            report.comparison = Some(self.bench.beside_baseline(
+                (path, baseline),
+                (report, flags),
+                (&rounds, busy),
+            )?);
+        }
+        Ok(settings
+            .keep
+            .then(|| Baseline::of(report, flags, (rounds, busy))))
+    }
+
+    fn exchanges(&self, cases: &[Vec<BenchCase>]) -> Result<Vec<Exchange>, Stop> {
+        let exchange = |cases: &Vec<BenchCase>| {
+            let asks: Vec<Ask> = cases
+                .iter()
+                .map(|case| Ask {
+                    name: case.name.clone(),
+                    event: case.event.clone(),
+                })
+                .collect();
+            Exchange::new(self.running.target.speech, &asks)
+                .map_err(|error| Error::Usage(error.to_string()).into())
+        };
+        cases.iter().map(exchange).collect()
+    }
+
+    fn loads(&self) -> Vec<(usize, Pace)> {
+        let settings = self.bench.settings;
+        let mut paces: Vec<Pace> = settings.rates.iter().copied().map(Pace::Rate).collect();
+        if paces.is_empty() {
+            paces.push(Pace::Closed);
+        }
+        let concurrency = settings.concurrency.iter();
+        concurrency
+            .flat_map(|concurrency| paces.iter().map(|pace| (*concurrency, *pace)))
+            .collect()
+    }
+
+    fn one_by_one(
+        &self,
+        cases: &[Vec<BenchCase>],
+        exchanges: &[Exchange],
+        each: Duration,
+    ) -> Result<Vec<CaseReport>, Stop> {
+        let failed = |error| Stop::ask("asking one event at a time", error);
+        let mut asker = self.connect()?;
+        let mut reports: Vec<Vec<CaseReport>> = cases
+            .iter()
+            .map(|cases| cases.iter().map(unmeasured).collect())
+            .collect();
+        // The first turn warms up.
+        for turn in 0..=TURNS {
+            for (exchange, reports) in exchanges.iter().zip(&mut reports) {
+                let until = Instant::now() + each / TURNS;
+                loop {
+                    asker
+                        .ask(exchange, |step, asked| {
+                            if let Some(report) = reports.get_mut(step) {
+                                report.decision = asked.decision;
+                                if turn > 0
+                                    && let Some(response) = &mut report.response
+                                {
+                                    response.record(asked.time);
+                                }
+                            }
+                        })
+                        .map_err(failed)?;
+                    if turn == 0 || Instant::now() >= until {
+                        break;
+                    }
+                }
+            }
+            self.bench.meter.tick();
+        }
+        Ok(reports.into_iter().flatten().collect())
+    }
+
+    fn connect(&self) -> Result<Asker, Stop> {
+        let target = &self.running.target;
+        Asker::connect(target).map_err(|error| {
+            Stop::Error(Error::Host {
+                what: "cannot measure the agent",
+                source: AskErrorAt {
+                    target: target.address.to_string(),
+                    error,
+                }
+                .into(),
+            })
+        })
+    }
+
+    fn load(
+        &self,
+        exchanges: &[Exchange],
+        (concurrency, pace): (usize, Pace),
+    ) -> Result<LoadPoint, Stop> {
+        let settings = self.bench.settings;
+        let time = match settings.amount {
+            Amount::Time(time) => time,
+            Amount::Calls(_) => Duration::from_millis(500),
+        };
+        let drive = Drive {
+            target: &self.running.target,
+            exchanges,
+            concurrency,
+            connections: self.running.connections,
+            pace,
+            warm_up: settings.warm_up,
+            time,
+            process: self.running.process,
+        };
+        let driven = drive
+            .run(&|| self.bench.meter.tick())
+            .map_err(|error| Stop::ask("under load", error))?;
+        Ok(point(driven, (concurrency, pace)))
+    }
+
+    /// Times of each exchange beside the reference's, in the place of its
+    /// first event.
+    fn rounds(
+        &self,
+        cases: &[Vec<BenchCase>],
+        exchanges: &[Exchange],
+    ) -> Result<(Vec<Rounds>, Option<f64>), Stop> {
+        let reference = Reference::new()?;
+        let firsts: Vec<BenchCase> = cases
+            .iter()
+            .filter_map(|cases| cases.first().cloned())
+            .collect();
+        let number = std::cell::Cell::new(0);
+        let (first_rounds, busy) = self.bench.by_turns(&firsts, |_, time| {
+            let exchange = &exchanges[number.replace(number.get() + 1)];
+            let after = || -> Result<Batch<'_>, Stop> {
+                let mut asker = self.connect()?;
+                Ok(Box::new(move |calls| {
+                    let started = Instant::now();
+                    for _ in 0..calls {
+                        asker
+                            .ask(exchange, |_, _| {})
+                            .map_err(|error| Stop::ask(pairs::DURING, error))?;
+                    }
+                    Ok(started.elapsed())
+                }))
+            };
+            let sides: [&Side<'_>; 2] = [&|| Ok(reference.batch()), &after];
+            pairs::by_turns(sides, time, &self.bench.meter)
+        })?;
+        let mut all = Vec::new();
+        for (cases, rounds) in cases.iter().zip(first_rounds) {
+            all.push(rounds);
+            all.extend(cases.iter().skip(1).map(|_| Rounds::new()));
+        }
+        Ok((all, busy))
+    }
+}
+
+/// Says where the agent that did wrong was to be.
+#[derive(Debug, thiserror::Error)]
+#[error("{target}: {error}")]
+struct AskErrorAt {
+    target: String,
+    error: AskError,
+}
+
+fn unmeasured(case: &BenchCase) -> CaseReport {
+    CaseReport {
+        name: case.name.clone(),
+        event: case.event.kind().name(),
+        input_hash: case.input_hash.clone(),
+        input_bytes: case.input_bytes,
+        answer_bytes: 0,
+        decision: "none",
+        fuel: None,
+        response: Some(Latency::new()),
+        guest: None,
+    }
+}
+
+fn point(driven: Driven, (concurrency, pace): (usize, Pace)) -> LoadPoint {
+    let events = driven.response.count() as f64;
+    let seconds = driven.time.as_secs_f64();
+    let rate = match pace {
+        Pace::Closed => None,
+        Pace::Rate(rate) => Some(rate),
+    };
+    let process = driven.spent.map(|[before, after]| {
+        let cpu = after.cpu.saturating_sub(before.cpu).as_secs_f64();
+        let grown = after.resident_bytes as f64 - before.resident_bytes as f64;
+        ProcessUse {
+            cpu_us_per_event: cpu * 1e6 / events.max(1.0),
+            resident_bytes: after.resident_bytes,
+            resident_growth_per_event: grown / events.max(1.0),
+        }
+    });
+    LoadPoint {
+        pool_size: 0,
+        concurrency,
+        rate,
+        throughput: events / seconds,
+        turns: vec![events / seconds],
+        response: driven.response,
+        service: rate.map(|_| driven.service),
+        queue: None,
+        guest: None,
+        process,
+    }
+}

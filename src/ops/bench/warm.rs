@@ -1,0 +1,72 @@
+//! Warm calls, one at a time: each case by turns, so that a machine whose
+//! speed drifts does so for all of them alike.
+
+use std::time::{Duration, Instant};
+
+use super::Amount;
+use super::cases::BenchCase;
+use super::lab::{Lab, Samples, Stop, timed};
+use super::progress::Meter;
+
+/// Turns each case gets.
+const TURNS: u32 = 10;
+/// Whatever is asked for, all cases together take no longer than so many
+/// times the amount of one.
+const MOST_CASES: u32 = 8;
+
+/// The time of each case, of so many.
+pub(super) fn time_each(amount: Amount, cases: usize) -> Duration {
+    let cases = u32::try_from(cases).unwrap_or(u32::MAX).max(1);
+    match amount {
+        Amount::Time(time) => time.min(time * MOST_CASES / cases),
+        Amount::Calls(_) => Duration::from_millis(100),
+    }
+}
+
+/// Measures every case.
+pub(super) fn measure(
+    lab: &Lab<'_>,
+    cases: &[BenchCase],
+    (amount, warm_up): (Amount, Duration),
+    meter: &Meter<'_>,
+) -> Result<Vec<Samples>, Stop> {
+    let during = "making warm calls";
+    let agent = lab.agent(1);
+    let each = time_each(amount, cases.len());
+    let mut samples = vec![Samples::default(); cases.len()];
+    let turn = |samples: Option<&mut Samples>, case: &BenchCase, time, calls: u64| {
+        let until = Instant::now() + time;
+        let mut made = 0;
+        let mut unused = Samples::default();
+        let samples = samples.unwrap_or(&mut unused);
+        while made < calls && (Instant::now() < until || made == 0) {
+            // Looking at the clock is no part of a call.
+            for _ in 0..8.min(calls - made) {
+                let timed =
+                    timed(&agent, case).map_err(|fault| Stop::fault(during, Some(case), *fault))?;
+                samples.record(timed);
+                made += 1;
+            }
+        }
+        Ok::<(), Stop>(())
+    };
+    let cases_u32 = u32::try_from(cases.len()).unwrap_or(u32::MAX).max(1);
+    for case in cases {
+        turn(None, case, warm_up / cases_u32, u64::MAX)?;
+    }
+    for number in 0..TURNS {
+        for (case, samples) in cases.iter().zip(&mut samples) {
+            let (time, calls) = match amount {
+                Amount::Time(_) => (each / TURNS, u64::MAX),
+                Amount::Calls(calls) => {
+                    let (turns, number) = (u64::from(TURNS), u64::from(number));
+                    let calls = calls / turns + u64::from(number < calls % turns);
+                    (Duration::MAX / 4, calls)
+                }
+            };
+            turn(Some(samples), case, time, calls)?;
+        }
+        meter.tick();
+    }
+    Ok(samples)
+}
