@@ -66,8 +66,10 @@ fn main() {
         ..EngineSettings::default()
     });
     let jsonl = folder.path().join("traffic.jsonl");
-    let mut sinks = Sinks::default();
-    sinks.records = Some(Box::new(BufWriter::new(File::create(&jsonl).unwrap())));
+    let sinks = Sinks {
+        records: Some(Box::new(BufWriter::new(File::create(&jsonl).unwrap()))),
+        ..Sinks::default()
+    };
     replayed(&module, None, &har, sinks);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     println!("{cores} cores, {transactions} transactions, {rounds} rounds");

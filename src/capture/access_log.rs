@@ -199,7 +199,7 @@ pub struct FieldMap {
 }
 
 /// What a field can be mapped to, and the keys it has in logs of nginx, Caddy,
-/// Traefik, Envoy, HAProxy, Zentinel and their kin.
+/// Traefik, Envoy, `HAProxy`, Zentinel and their kin.
 const KNOWN: [(&str, &[&str]); 11] = [
     (
         "method",

@@ -249,7 +249,7 @@ impl<'a> Dealer<'a> {
         } else {
             self.selected += 1;
             if ours {
-                self.hand_on(lane, (seq, frame), at_ns, stop);
+                self.hand_on(lane, (seq, frame), (at_ns, stop));
             }
         }
         if self.count >= EPOCH_TRANSACTIONS || self.bytes >= EPOCH_BYTES {
@@ -261,8 +261,7 @@ impl<'a> Dealer<'a> {
         &mut self,
         lane: u32,
         item: (u64, Frame),
-        at_ns: Option<i64>,
-        stop: &std::sync::atomic::AtomicBool,
+        (at_ns, stop): (Option<i64>, &std::sync::atomic::AtomicBool),
     ) {
         let Some(pace) = &mut self.pace else {
             if let Some(items) = self.lanes.get_mut(lane as usize) {

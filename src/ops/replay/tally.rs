@@ -301,47 +301,43 @@ impl Groups {
         *self.categories.entry(Category::Unchanged).or_default() += 1;
     }
 
-    /// Counts a change. The group, and whether this is one of the first
-    /// `examples` of it that came along.
+    /// Counts a change in its group.
     pub(super) fn changed(&mut self, change: &Change) -> &mut Group {
         self.compared += 1;
         *self.categories.entry(change.category).or_default() += 1;
-        self.group(
+        // What differs besides the decision is no cause of its own.
+        let fields = if change.from == change.to {
+            change.fields.clone()
+        } else {
+            Vec::new()
+        };
+        self.group((
             change.category,
             Some(change.from.clone()),
             change.to.clone(),
-            // What differs besides the decision is no cause of its own.
-            if change.from == change.to {
-                change.fields.clone()
-            } else {
-                Vec::new()
-            },
-        )
+            fields,
+        ))
     }
 
     /// Counts a fault that is compared with nothing.
     pub(super) fn fault(&mut self, to: Summary) -> &mut Group {
-        self.group(Category::Faulted, None, to, Vec::new())
+        self.group((Category::Faulted, None, to, Vec::new()))
     }
 
-    fn group(
-        &mut self,
-        category: Category,
-        from: Option<Summary>,
-        to: Summary,
-        fields: Vec<String>,
-    ) -> &mut Group {
-        let mut group = Group {
-            category,
-            from,
-            to,
-            fields,
-            count: 0,
-            examples: Vec::new(),
+    fn group(&mut self, key: GroupKey) -> &mut Group {
+        let group = if self.groups.len() >= MAX_KINDS && !self.groups.contains_key(&key) {
+            other(key.0)
+        } else {
+            let (category, from, to, fields) = key;
+            Group {
+                category,
+                from,
+                to,
+                fields,
+                count: 0,
+                examples: Vec::new(),
+            }
         };
-        if self.groups.len() >= MAX_KINDS && !self.groups.contains_key(&group.key()) {
-            group = other(category);
-        }
         let group = self.groups.entry(group.key()).or_insert(group);
         group.count += 1;
         group

@@ -140,7 +140,7 @@ impl<'a> Worker<'a> {
                 break;
             }
             match decode(&mut frame, &self.shared.settings.decode) {
-                Ok(transaction) => self.transaction(seq, &transaction, &pair, &mut rows),
+                Ok(transaction) => rows.extend(self.transaction(seq, &transaction, &pair)),
                 Err(unusable) => self.tally.unusable(unusable),
             }
         }
@@ -151,13 +151,7 @@ impl<'a> Worker<'a> {
         self.shared.ordered.done(batch.group, rows);
     }
 
-    fn transaction(
-        &mut self,
-        seq: u64,
-        transaction: &Transaction,
-        pair: &Pair,
-        rows: &mut Vec<Row>,
-    ) {
+    fn transaction(&mut self, seq: u64, transaction: &Transaction, pair: &Pair) -> Option<Row> {
         let shared = self.shared;
         let new = play(&pair.module, transaction);
         let old = pair.baseline.as_ref().map(|agent| play(agent, transaction));
@@ -178,21 +172,19 @@ impl<'a> Worker<'a> {
         let change = self.judge(&view);
         self.fixture(&view, change.as_ref());
         let (wants_rows, wants_records) = shared.ordered.wants;
-        if wants_rows || wants_records {
-            rows.push(Row {
-                seq,
-                row: if wants_rows {
-                    view.row(change.as_ref())
-                } else {
-                    Vec::new()
-                },
-                record: if wants_records {
-                    view.records()
-                } else {
-                    Vec::new()
-                },
-            });
-        }
+        (wants_rows || wants_records).then(|| Row {
+            seq,
+            row: if wants_rows {
+                view.row(change.as_ref())
+            } else {
+                Vec::new()
+            },
+            record: if wants_records {
+                view.records()
+            } else {
+                Vec::new()
+            },
+        })
     }
 
     fn count(&mut self, view: &View<'_>) {
@@ -410,13 +402,18 @@ impl View<'_> {
             new: self.answers(&self.new.values()),
         };
         match self.transaction.events() {
-            Ok(events) => self.fill(&mut example, &events, change, fresh),
+            Ok(events) => self.fill(&mut example, &events, (change, fresh)),
             Err(why) => example.notes.push(format!("no fixture: {why}")),
         }
         example
     }
 
-    fn fill(&self, example: &mut Example, events: &[Event], change: Option<&Change>, fresh: &Pair) {
+    fn fill(
+        &self,
+        example: &mut Example,
+        events: &[Event],
+        (change, fresh): (Option<&Change>, &Pair),
+    ) {
         let settings = self.shared.settings;
         let wants_old = settings
             .fixtures
