@@ -19,7 +19,7 @@ use crate::event::{Headers, RequestHead, ResponseHead, bare_ip};
 /// host before it, with anything behind it.
 pub(super) static COMBINED: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(
-        r#"(?-u)^(?:(?P<vhost>[^ "\[\]]+) )??(?P<ip>[0-9a-fA-F:.]+|[^ "\[\]]+) [^ \[]+ (?P<user>[^\[]*?) ?\[(?P<time>[^\]]+)\] "(?P<request>(?:[^"\\]|\\.)*)" (?P<status>\d{3}|-) (?P<size>\d+|-)(?: "(?P<referer>(?:[^"\\]|\\.)*)" "(?P<agent>(?:[^"\\]|\\.)*)")?"#,
+        r#"(?-u)^(?:(?P<vhost>[^ "\[\]]+) (?P<vip>[0-9a-fA-F]*[:.][0-9a-fA-F:.]+)|(?P<ip>[^ "\[\]]+)) [^ \[]+ (?P<user>[^\[]*?) ?\[(?P<time>[^\]]+)\] "(?P<request>(?:[^"\\]|\\.)*)" (?P<status>\d{3}|-) (?P<size>\d+|-)(?: "(?P<referer>(?:[^"\\]|\\.)*)" "(?P<agent>(?:[^"\\]|\\.)*)")?"#,
     )
     .ok()
 });
@@ -87,7 +87,9 @@ fn read_combined(
             fields.push((name.to_owned(), headers::text(&value)));
         }
     }
-    let address = field("ip").map(|address| headers::text(&address));
+    let address = field("ip")
+        .or_else(|| field("vip"))
+        .map(|address| headers::text(&address));
     exchange.at_ns = field("time").and_then(|time| common_time(&headers::text(&time)));
     exchange.request = Some(Half {
         head: RequestHead {

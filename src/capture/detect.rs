@@ -15,6 +15,10 @@ pub(super) fn detect(head: &[u8]) -> Result<Format, String> {
     if head.is_empty() {
         return Err("the file is empty".to_owned());
     }
+    // Bodies in it may be of any bytes.
+    if is_gor(head) {
+        return Ok(Format::Gor);
+    }
     foreign(head)?;
     let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
     let start = text
@@ -24,9 +28,6 @@ pub(super) fn detect(head: &[u8]) -> Result<Format, String> {
     let text = &text[start..];
     if text.first() == Some(&b'{') {
         return Ok(json(text));
-    }
-    if is_gor(text) {
-        return Ok(Format::Gor);
     }
     let first_lines = || text.split(|byte| *byte == b'\n').take(20);
     if first_lines().any(|line| COMBINED.as_ref().is_some_and(|form| form.is_match(line))) {

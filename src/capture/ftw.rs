@@ -459,12 +459,18 @@ fn test_items(file: &File, test: &Test, place: super::Place, items: &mut Vec<Ite
     }
 }
 
-fn frame(place: &super::Place, (exchange, expect): (Exchange, Expectation), nth: usize) -> Item {
+fn frame(
+    place: &super::Place,
+    (mut exchange, expect): (Exchange, Expectation),
+    nth: usize,
+) -> Item {
+    if let Some(request) = &mut exchange.request {
+        request.head.correlation_id.clone_from(&expect.test);
+    }
     let mut transaction = exchange.into_transaction();
     transaction
         .remarks
         .retain(|remark| *remark != Remark::NoResponse);
-    transaction.id.clone_from(&expect.test);
     transaction.expect = Some(Box::new(expect));
     Item::Frame(Frame {
         file: Arc::clone(&place.file),

@@ -111,7 +111,7 @@ enum ReplayCommand {
     Merge {
         /// Reports written with --shard I/N --format json
         #[arg(value_name = "REPORT", required = true)]
-        reports: Vec<PathBuf>,
+        shards: Vec<PathBuf>,
 
         /// What is a failure [default: what the shards say]
         #[arg(long, value_name = "any|decision|fault|N%|never", value_parser = fail_on)]
@@ -299,12 +299,12 @@ pub(crate) enum ReplayFormat {
 /// Runs the command and says how the process is to exit.
 pub(crate) fn exec(args: &ReplayArgs, style: Style) -> Result<u8> {
     if let Some(ReplayCommand::Merge {
-        reports,
+        shards,
         fail_on,
         output,
     }) = &args.command
     {
-        return merge((reports, *fail_on), output, style);
+        return merge((shards, *fail_on), output, style);
     }
     let (captures, passed_over) = capture::discover(&args.captures)?;
     for path in passed_over.iter().take(5) {
@@ -359,7 +359,7 @@ pub(crate) fn exec(args: &ReplayArgs, style: Style) -> Result<u8> {
 }
 
 fn merge(
-    (reports, fail_on): (&[PathBuf], Option<FailOn>),
+    (shards, fail_on): (&[PathBuf], Option<FailOn>),
     output: &OutputArgs<ReplayFormat>,
     style: Style,
 ) -> Result<u8> {
@@ -371,7 +371,7 @@ fn merge(
         .into());
     }
     let files = ReportFiles::open(&others)?;
-    let mut report = replay::merge(reports)?;
+    let mut report = replay::merge(shards)?;
     report.fail_on = fail_on.unwrap_or(report.fail_on);
     render::to_stdout(|out| render::replay::write(&report, output.format, style, out));
     files.write(|format, out| render::replay::write(&report, format, Style::plain(), out))?;

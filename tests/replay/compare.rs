@@ -29,7 +29,12 @@ fn planted() -> Planted {
 
 #[test]
 fn exactly_the_seven_flipped_are_reported_and_minimised_to_one_header() {
-    let Planted { old, new, har, .. } = planted();
+    let Planted {
+        desk: _desk,
+        old,
+        new,
+        har,
+    } = planted();
     let baseline = [
         "--baseline",
         old.to_str().unwrap(),
@@ -66,7 +71,12 @@ fn exactly_the_seven_flipped_are_reported_and_minimised_to_one_header() {
 
 #[test]
 fn no_byte_depends_on_the_number_of_jobs() {
-    let Planted { old, new, har, .. } = planted();
+    let Planted {
+        desk: _desk,
+        old,
+        new,
+        har,
+    } = planted();
     for format in [
         "human", "json", "jsonl", "junit", "markdown", "html", "github",
     ] {
@@ -215,7 +225,12 @@ fn shards_are_joined_only_where_they_belong_together() {
 
 #[test]
 fn what_fails_is_for_the_user_to_say() {
-    let Planted { old, new, har, .. } = planted();
+    let Planted {
+        desk: _desk,
+        old,
+        new,
+        har,
+    } = planted();
     let base = ["--baseline", old.to_str().unwrap()];
     for (fail_on, code) in [
         ("any", 1),

@@ -161,10 +161,7 @@ fn a_test_suite_s_expectations_are_checked() {
     let done = replay(&allow, &[&capture("suite.yaml")], &["--format", "junit"]);
     done.assert_code(1);
     let text = done.text();
-    assert!(
-        text.contains(r#"tests="4" failures="3" errors="0""#),
-        "{text}"
-    );
+    assert!(text.contains(r#"failures="3""#), "{text}");
     assert!(
         text.contains("942100-1") && text.contains("rule 942100: expected to fire"),
         "{text}"

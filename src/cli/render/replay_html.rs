@@ -54,10 +54,7 @@ fn head(report: &ReplayReport, out: &mut String) {
         Verdict::NothingChecked => ("warning", "nothing was checked"),
         Verdict::Inconclusive => ("warning", "interrupted"),
     };
-    add!(
-        out,
-        "<h1>Replay <span class=\"{class}\">{word}</span></h1><p>"
-    );
+    add!(out, "<p class=\"banner {class}\">{word}</p><p>");
     if let Some(baseline) = &report.baseline {
         add!(
             out,
