@@ -24,3 +24,14 @@ bench:
 # Write the README's output anew.
 readme:
     README_BLESS=1 cargo test --test readme
+
+# Every language from `new` to its fixtures, where the toolchain is here;
+# `just languages --keep` replaces the committed modules.
+languages *ARGS:
+    cargo build
+    WASM_AGENT="${CARGO_TARGET_DIR:-$PWD/target}/debug/wasm-agent" fixtures/modules/rebuild.sh {{ARGS}}
+
+# What the one policy costs in each language, into the README.
+costs:
+    cargo build --release
+    WASM_AGENT="${CARGO_TARGET_DIR:-$PWD/target}/release/wasm-agent" fixtures/modules/costs.py --write

@@ -27,7 +27,7 @@ use wasm_agent_kit::agent::{Agent, AgentSettings};
 use wasm_agent_kit::engine::EngineSettings;
 use wasm_agent_kit::limits::{Isolation, Limits};
 use wasm_agent_kit::pool::{Pool, PoolSettings};
-use wasm_agent_kit::runner::{Instance, RawAnswer, on_guest_thread};
+use wasm_agent_kit::runner::{Instance, RawAnswer};
 
 const CALL_TARGET: f64 = 1.10;
 const PATH_TARGET: f64 = 1.60;
@@ -35,24 +35,22 @@ const PATH_TARGET: f64 = 1.60;
 const PAIRS: usize = 200;
 const BATCH_TIME: Duration = Duration::from_millis(1);
 
-fn main() -> std::io::Result<()> {
-    on_guest_thread(|| {
-        let mut criterion = support::criterion();
-        let mut pairs = Pair::all();
-        for pair in &mut pairs {
-            pair.bench(&mut criterion);
-        }
-        for sample in [Sample::small(), Sample::large(), Sample::body()] {
-            input(&mut criterion, &sample);
-        }
-        answer(&mut criterion);
-        criterion.final_summary();
-        let flag = |flag: &str| std::env::args().any(|arg| arg == flag);
-        // `cargo test` gives no `--bench`, and a profile is of one bench alone.
-        if flag("--bench") && !flag("--test") && !flag("--list") && !flag("--profile-time") {
-            pairs.iter_mut().for_each(Pair::print_ratios);
-        }
-    })
+fn main() {
+    let mut criterion = support::criterion();
+    let mut pairs = Pair::all();
+    for pair in &mut pairs {
+        pair.bench(&mut criterion);
+    }
+    for sample in [Sample::small(), Sample::large(), Sample::body()] {
+        input(&mut criterion, &sample);
+    }
+    answer(&mut criterion);
+    criterion.final_summary();
+    let flag = |flag: &str| std::env::args().any(|arg| arg == flag);
+    // `cargo test` gives no `--bench`, and a profile is of one bench alone.
+    if flag("--bench") && !flag("--test") && !flag("--list") && !flag("--profile-time") {
+        pairs.iter_mut().for_each(Pair::print_ratios);
+    }
 }
 
 /// A guest and an input, called by us and by hand.

@@ -22,28 +22,26 @@ use support::{Guest, Sample};
 use wasm_agent_kit::engine::{Allocation, EngineSettings};
 use wasm_agent_kit::limits::{DEFAULT_MAX_MEMORY_BYTES, Isolation, Limits};
 use wasm_agent_kit::pool::{Pool, PoolSettings};
-use wasm_agent_kit::runner::{Instance, on_guest_thread};
+use wasm_agent_kit::runner::Instance;
 
-fn main() -> std::io::Result<()> {
-    on_guest_thread(|| {
-        let mut criterion = support::criterion();
-        let slots = Allocation::Slots {
-            count: 4,
-            memory_bytes: usize::try_from(DEFAULT_MAX_MEMORY_BYTES).unwrap(),
+fn main() {
+    let mut criterion = support::criterion();
+    let slots = Allocation::Slots {
+        count: 4,
+        memory_bytes: usize::try_from(DEFAULT_MAX_MEMORY_BYTES).unwrap(),
+    };
+    for (name, allocation) in [("on-demand", Allocation::OnDemand), ("slots", slots)] {
+        let settings = EngineSettings {
+            allocation,
+            ..EngineSettings::default()
         };
-        for (name, allocation) in [("on-demand", Allocation::OnDemand), ("slots", slots)] {
-            let settings = EngineSettings {
-                allocation,
-                ..EngineSettings::default()
-            };
-            for guest in [Guest::Allow, Guest::Rules] {
-                fresh(&mut criterion, name, guest, settings);
-                first_call(&mut criterion, name, guest, settings);
-            }
+        for guest in [Guest::Allow, Guest::Rules] {
+            fresh(&mut criterion, name, guest, settings);
+            first_call(&mut criterion, name, guest, settings);
         }
-        warm(&mut criterion);
-        criterion.final_summary();
-    })
+    }
+    warm(&mut criterion);
+    criterion.final_summary();
 }
 
 fn fresh(criterion: &mut Criterion, name: &str, guest: Guest, settings: EngineSettings) {

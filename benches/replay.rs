@@ -34,7 +34,6 @@ use wasm_agent_kit::module::Module;
 use wasm_agent_kit::ops::replay::{
     FailOn, Redaction, ReplayReport, ReplaySettings, Selection, Sinks, Subjects, Watch, replay,
 };
-use wasm_agent_kit::runner::guest_thread;
 
 /// Transactions of the captures.
 const TRANSACTIONS: usize = 40_000;
@@ -124,7 +123,7 @@ fn core(module: &Arc<Module>, transactions: &[Transaction], threads: usize) -> f
     std::thread::scope(|scope| {
         for thread in 0..threads {
             let calls = &calls;
-            guest_thread("core")
+            std::thread::Builder::new()
                 .spawn_scoped(scope, move || {
                     let agent = Agent::new(Arc::clone(module), AgentSettings::default());
                     let mut done = 0;

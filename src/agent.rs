@@ -3,6 +3,7 @@
 //! Every command and every transport answers through [`Agent::handle`], so the
 //! desk and production cannot differ.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use crate::abi::agent::{HeaderNames, write_input};
@@ -13,9 +14,9 @@ use crate::error::Error;
 use crate::event::{Event, EventKind};
 use crate::fault::{Fault, FaultCode};
 use crate::module::Module;
-use crate::pool::{Pool, PoolSettings};
+use crate::pool::{Lease, Pool, PoolSettings, caught};
 use crate::response::AgentResponse;
-use crate::runner::{Cost, Instance, RawAnswer};
+use crate::runner::{Cost, Instance, RawAnswer, drive};
 
 /// How an agent answers.
 #[derive(Debug, Clone, Default)]
@@ -126,33 +127,61 @@ impl Agent {
     }
 
     /// Answers one event. Waits for an instance, never fails, never panics.
-    ///
-    /// Must run on a [`guest_thread`](crate::runner::guest_thread).
     #[must_use]
     pub fn handle(&self, event: &Event) -> Handled {
-        let names = self.settings.header_names;
-        self.ask((event.kind(), event.chunk_index()), |out| {
-            write_input(event, names, out);
-        })
+        self.ask(Asked::Event(event))
     }
 
     /// Answers an event whose input was written before, byte for byte.
     #[must_use]
     pub fn handle_exact(&self, kind: EventKind, chunk_index: Option<u32>, input: &[u8]) -> Handled {
-        self.ask((kind, chunk_index), |out| out.extend_from_slice(input))
+        self.ask(Asked::Exact {
+            kind,
+            chunk_index,
+            input,
+        })
     }
 
-    fn ask(&self, event: (EventKind, Option<u32>), write: impl FnOnce(&mut Vec<u8>)) -> Handled {
+    fn ask(&self, asked: Asked<'_>) -> Handled {
         // Its handlers are absent, which must not pass for an allow.
         if let Err(error) = self.pool.module().require(Abi::Agent) {
             return self.refuse(Fault::new(FaultCode::Internal, error.to_string()));
         }
-        if !self.handles(event.0) {
+        if !self.handles(asked.kind()) {
             return self.pass();
         }
-        let (result, cost) = self
-            .pool
-            .call(|instance| call_written(instance, event, write, &self.settings.answer_policy));
+        drive(self.handle_on(async { self.pool.lease() }, asked))
+    }
+
+    /// Answers one event that the module has a handler for, if an instance is
+    /// to be had without waiting. The future gives way while the guest
+    /// computes, see [`SLICE`](crate::runner::SLICE), and never panics.
+    pub fn try_handle<'a>(
+        &'a self,
+        event: &'a Event,
+    ) -> Option<impl Future<Output = Handled> + Send + use<'a>> {
+        let lease = self.pool.try_lease()?;
+        Some(self.handle_on(lease, Asked::Event(event)))
+    }
+
+    async fn handle_on<'a>(
+        &'a self,
+        lease: impl Future<Output = Result<Lease<'a>, Box<Fault>>> + Send,
+        asked: Asked<'_>,
+    ) -> Handled {
+        let called = caught(async {
+            match lease.await {
+                Err(fault) => (Err(*fault), None),
+                Ok(mut lease) => {
+                    let names = self.settings.header_names;
+                    let policy = &self.settings.answer_policy;
+                    let (result, mut cost) = call_asked(&mut lease, asked, names, policy).await;
+                    cost.waited = lease.waited();
+                    (result, Some(cost))
+                }
+            }
+        });
+        let (result, cost) = called.await;
         match result {
             Ok(Some(answer)) => {
                 let response = Answer::Given(Box::new(answer.response));
@@ -183,6 +212,40 @@ impl Agent {
     }
 }
 
+/// What a guest is asked about: an event, or the very input it was before.
+#[derive(Clone, Copy)]
+enum Asked<'a> {
+    Event(&'a Event),
+    Exact {
+        kind: EventKind,
+        chunk_index: Option<u32>,
+        input: &'a [u8],
+    },
+}
+
+impl Asked<'_> {
+    const fn kind(self) -> EventKind {
+        match self {
+            Self::Event(event) => event.kind(),
+            Self::Exact { kind, .. } => kind,
+        }
+    }
+
+    const fn chunk_index(self) -> Option<u32> {
+        match self {
+            Self::Event(event) => event.chunk_index(),
+            Self::Exact { chunk_index, .. } => chunk_index,
+        }
+    }
+
+    fn write(self, names: HeaderNames, out: &mut Vec<u8>) {
+        match self {
+            Self::Event(event) => write_input(event, names, out),
+            Self::Exact { input, .. } => out.extend_from_slice(input),
+        }
+    }
+}
+
 /// Calls the event's handler on an instance and checks its answer; `None` is
 /// the empty answer.
 pub fn call_event(
@@ -191,24 +254,22 @@ pub fn call_event(
     names: HeaderNames,
     policy: &AnswerPolicy,
 ) -> (Result<Option<CheckedAnswer>, Fault>, Cost) {
-    call_written(
-        instance,
-        (event.kind(), event.chunk_index()),
-        |out| write_input(event, names, out),
-        policy,
-    )
+    drive(call_asked(instance, Asked::Event(event), names, policy))
 }
 
-fn call_written(
+async fn call_asked(
     instance: &mut Instance,
-    (kind, chunk_index): (EventKind, Option<u32>),
-    write: impl FnOnce(&mut Vec<u8>),
+    asked: Asked<'_>,
+    names: HeaderNames,
     policy: &AnswerPolicy,
 ) -> (Result<Option<CheckedAnswer>, Fault>, Cost) {
-    let called = instance.call(kind as usize, write);
+    let write = |out: &mut Vec<u8>| asked.write(names, out);
+    let called = instance.call_async(asked.kind() as usize, write).await;
     let result = called.result.and_then(|answer| match answer {
         RawAnswer::Empty => Ok(None),
-        RawAnswer::Bytes(bytes) => check_answer(bytes, kind, chunk_index, policy).map(Some),
+        RawAnswer::Bytes(bytes) => {
+            check_answer(bytes, asked.kind(), asked.chunk_index(), policy).map(Some)
+        }
     });
     (result, called.cost)
 }

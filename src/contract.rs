@@ -9,7 +9,8 @@ use serde::Serialize;
 use crate::abi::{Abi, AbiChoice};
 use crate::fault::printable;
 use crate::inspect::{Export, Facts, Import, ItemType, Language};
-use crate::limits::{self, LimitChoice, Limits, LoadLimits};
+use crate::limits::{self, LimitChoice, Limits, LoadLimits, Wasi};
+use crate::wasi::catalog;
 
 /// Bytes of one wasm page.
 pub const PAGE_BYTES: u64 = 64 << 10;
@@ -138,7 +139,10 @@ pub fn check(facts: &Facts, choice: AbiChoice, limits: LimitChoice, load: &LoadL
             .imports
             .iter()
             .take(limits::MAX_LISTED)
-            .map(|import| self::import(import, facts.language)),
+            .enumerate()
+            .filter(|(index, import)| !facts.imports[..*index].contains(import))
+            .map(|(_, import)| import)
+            .map(|import| self::import(import, facts.language, limits.wasi)),
     );
     if facts.imports.len() > limits::MAX_LISTED {
         checks.push(Check::fail(
@@ -151,13 +155,7 @@ pub fn check(facts: &Facts, choice: AbiChoice, limits: LimitChoice, load: &LoadL
     if facts.imports.is_empty() {
         checks.push(Check::pass("imports", "none, or ones we link", "none"));
     }
-    if facts.has_start {
-        checks.push(Check::pass(
-            "start",
-            "a start function that ends within the deadline",
-            "a start function; it runs at every instantiation",
-        ));
-    }
+    checks.extend(start(facts));
     Verdict { checks, abi }
 }
 
@@ -167,6 +165,8 @@ pub const ALLOC_TYPE: &str = "(i32) -> i32";
 pub const DEALLOC_TYPE: &str = "(i32, i32)";
 /// See [`ALLOC_TYPE`].
 pub const HANDLER_TYPE: &str = "(i32, i32) -> i64";
+/// `_initialize` of a reactor.
+const INITIALIZE_TYPE: &str = "()";
 /// AssemblyScript's `abort(message, file, line, column)`.
 pub const ABORT_TYPE: &str = "(i32, i32, i32, i32)";
 
@@ -244,12 +244,12 @@ fn complexity(facts: &Facts) -> Check {
         (
             "data segments",
             u64::from(have.data_segments),
-            u64::from(limits::MAX_SEGMENTS),
+            u64::from(limits::MAX_DATA_SEGMENTS),
         ),
         (
             "element segments",
             u64::from(have.element_segments),
-            u64::from(limits::MAX_SEGMENTS),
+            u64::from(limits::MAX_ELEMENT_SEGMENTS),
         ),
     ]
     .into_iter()
@@ -437,6 +437,43 @@ fn mib(bytes: u64) -> String {
     }
 }
 
+/// What runs as an instance is made.
+fn start(facts: &Facts) -> Vec<Check> {
+    let mut checks = Vec::new();
+    if facts.has_start {
+        checks.push(Check::pass(
+            "start",
+            "a start function that ends within the deadline",
+            "a start function; it runs at every instantiation",
+        ));
+    }
+    if facts.export("_initialize").is_some() {
+        checks.push(function(facts, "_initialize", INITIALIZE_TYPE));
+    } else if facts.export("_start").is_some() {
+        // Nobody calls it, so whatever it sets up is not there.
+        checks.push(
+            Check::pass(
+                "start",
+                "_initialize, or nothing to set up",
+                "a program with a main function (_start), which is never called",
+            )
+            .with(CheckStatus::Warn, reactor(facts.language)),
+        );
+    }
+    checks
+}
+
+/// How to build a library that is set up once instead of a program.
+const fn reactor(language: Language) -> &'static str {
+    match language {
+        Language::Go => "build with -buildmode=c-shared",
+        Language::C => "link with -mexec-model=reactor, or with -nostartfiles -Wl,--no-entry",
+        Language::Rust => "build a cdylib instead of a binary",
+        Language::Zig => "build with -fno-entry and -mexec-model=reactor",
+        Language::AssemblyScript | Language::Unknown => "build a reactor instead of a command",
+    }
+}
+
 /// A function export of a given type. Absent and mistyped are different things.
 fn function(facts: &Facts, name: &str, ty: &str) -> Check {
     let id = format!("export:{name}");
@@ -534,50 +571,78 @@ fn tables(facts: &Facts) -> Check {
 pub enum Linked {
     /// `env.abort` of AssemblyScript: a trap that carries the message.
     Abort,
+    /// A function of WASI preview 1, whose world holds nothing.
+    Wasi(&'static catalog::Function),
 }
 
 /// How we answer an import, if we do.
 #[must_use]
 pub fn linked(import: &Import) -> Option<Linked> {
-    (import.module == "env"
-        && import.name == "abort"
-        && import.ty == ItemType::Func(ABORT_TYPE.into()))
-    .then_some(Linked::Abort)
+    let ItemType::Func(ty) = &import.ty else {
+        return None;
+    };
+    match (import.module.as_str(), import.name.as_str()) {
+        ("env", "abort") => (**ty == *ABORT_TYPE).then_some(Linked::Abort),
+        (catalog::MODULE, name) => catalog::find(name)
+            .filter(|function| **ty == *function.ty)
+            .map(Linked::Wasi),
+        _ => None,
+    }
 }
 
-fn import(import: &Import, language: Language) -> Check {
+fn import(import: &Import, language: Language, wasi: Wasi) -> Check {
     // Names of imports are any text, of any length.
     let name = |text| printable(text, 100);
     let id = format!("import:{}.{}", name(&import.module), name(&import.name));
-    let expected = "none, or env.abort of AssemblyScript";
-    match linked(import) {
-        Some(Linked::Abort) => Check::pass(
-            id,
-            expected,
-            format!("{}, stubbed: a trap that carries the message", import.ty),
+    let expected = match (wasi, import.module.as_str()) {
+        (Wasi::None, _) => "none, or env.abort of AssemblyScript".to_owned(),
+        (_, catalog::MODULE) => catalog::find(&import.name).map_or_else(
+            || "a function of WASI preview 1".to_owned(),
+            |function| format!("func {}", function.ty),
         ),
-        None => Check::fail(
+        _ => "none, env.abort of AssemblyScript, or WASI preview 1".to_owned(),
+    };
+    let stubbed = |answer| format!("{}, stubbed: {answer}", import.ty);
+    match linked(import) {
+        Some(Linked::Abort) => {
+            Check::pass(id, expected, stubbed("a trap that carries the message"))
+        }
+        Some(Linked::Wasi(function)) if wasi != Wasi::None => {
+            Check::pass(id, expected, stubbed(function.answer(wasi)))
+        }
+        Some(Linked::Wasi(_)) | None => Check::fail(
             id,
             expected,
-            format!("{}, refused", import.ty),
-            import_fix(import, language),
+            match wasi {
+                Wasi::None if import.module == catalog::MODULE => {
+                    format!("{}, refused: there is no WASI (--wasi none)", import.ty)
+                }
+                _ => format!("{}, refused", import.ty),
+            },
+            import_fix(import, language, wasi),
         ),
     }
 }
 
-fn import_fix(import: &Import, language: Language) -> String {
-    if import.module.starts_with("wasi") {
-        return match language {
-            Language::Rust => {
-                "build for wasm32-unknown-unknown instead of wasm32-wasip1".to_owned()
-            }
-            Language::C => "build without a libc that needs WASI (-nostdlib)".to_owned(),
-            Language::Go => "build with TinyGo's -target wasm-unknown".to_owned(),
-            Language::Zig => "build for wasm32-freestanding".to_owned(),
-            Language::AssemblyScript | Language::Unknown => {
-                "build without WASI; this version links none of it".to_owned()
-            }
+fn import_fix(import: &Import, language: Language, wasi: Wasi) -> String {
+    if import.module == "wasi_unstable" {
+        return format!("build with a newer toolchain, one for {}", catalog::MODULE);
+    }
+    if import.module.starts_with("wasi:") {
+        return "build for WASI preview 1, a core module, instead of preview 2".to_owned();
+    }
+    if import.module == catalog::MODULE && wasi != Wasi::None {
+        return "take the import away; this is no function of WASI preview 1".to_owned();
+    }
+    if import.module == catalog::MODULE {
+        let without = match language {
+            Language::Rust => "build for wasm32-unknown-unknown instead of wasm32-wasip1",
+            Language::C => "build without a libc that needs WASI (-nostdlib)",
+            Language::Go => "build with TinyGo's -target wasm-unknown",
+            Language::Zig => "build for wasm32-freestanding",
+            Language::AssemblyScript | Language::Unknown => "build without WASI",
         };
+        return format!("{without}, or allow it with --wasi fixed");
     }
     if import.module.contains("wbindgen") || import.name.contains("wbindgen") {
         return "build without wasm-bindgen, it needs a JavaScript host".to_owned();

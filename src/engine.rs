@@ -17,7 +17,8 @@ use wasmtime::{
 use crate::error::Error;
 use crate::inspect::ALLOWED_FEATURES;
 use crate::limits::{
-    COMPILE_THREAD_STACK_BYTES, MAX_TABLE_ELEMENTS, MAX_TABLES, MAX_WASM_STACK_BYTES,
+    COMPILE_THREAD_STACK_BYTES, GUEST_STACK_BYTES, MAX_TABLE_ELEMENTS, MAX_TABLES,
+    MAX_WASM_STACK_BYTES,
 };
 
 /// The engine's name and version; fuel may differ from one to the next.
@@ -72,6 +73,7 @@ pub fn config(settings: EngineSettings) -> Config {
     config.epoch_interruption(!settings.no_deadlines);
     config.consume_fuel(settings.fuel);
     config.max_wasm_stack(MAX_WASM_STACK_BYTES);
+    config.async_stack_size(GUEST_STACK_BYTES);
     config.memory_reservation(4 << 30);
     config.memory_guard_size(32 << 20);
     config.guard_before_linear_memory(true);
@@ -95,6 +97,7 @@ pub fn config(settings: EngineSettings) -> Config {
         slots
             .total_core_instances(count)
             .total_memories(count)
+            .total_stacks(count)
             .total_tables(count.saturating_mul(tables))
             .max_memories_per_module(1)
             .max_tables_per_module(tables)

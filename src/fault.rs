@@ -127,6 +127,10 @@ pub struct Fault {
     /// A sentence for people: what was expected and what was found. May hold
     /// the guest's own words, so it is escaped and cut before it is shown.
     pub detail: String,
+    /// What the guest wrote about it before it stopped, line by line, escaped
+    /// and cut; empty for most.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub words: Vec<String>,
     /// The guest's stack at a trap, empty otherwise.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub backtrace: Vec<Frame>,
@@ -143,6 +147,7 @@ impl Fault {
         Self {
             code,
             detail: detail.into(),
+            words: Vec::new(),
             backtrace: Vec::new(),
             refusal: None,
         }
@@ -159,6 +164,28 @@ impl Fault {
             .map(|(depth, frame)| format!("{depth}: {frame}"))
             .collect();
         lines.join("\n")
+    }
+
+    /// The guest's own words about it, then its stack.
+    #[must_use]
+    pub fn story(&self) -> String {
+        let lines = self.words.iter().cloned();
+        let stack = self.stack();
+        lines
+            .chain(stack.lines().map(str::to_owned))
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    /// Takes in what the guest wrote: its first line goes before the detail.
+    pub(crate) fn say(&mut self, words: Vec<String>) {
+        if let Some(first) = words.first() {
+            // Rust names the place on one line and the reason on the next.
+            let next = words.get(1).filter(|_| first.ends_with(':'));
+            let next = next.map(|next| format!(" {next}")).unwrap_or_default();
+            self.detail = format!("{first}{next}; {}", self.detail);
+        }
+        self.words = words;
     }
 }
 

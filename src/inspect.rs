@@ -202,11 +202,19 @@ pub fn inspect(wasm: &[u8]) -> Result<Facts, Malformed> {
     for payload in Parser::new(0).parse_all(wasm) {
         reading.payload(payload?, &mut facts)?;
     }
+    if facts.language == Language::Unknown && facts.imports.iter().any(is_abort) {
+        facts.language = Language::AssemblyScript;
+    }
     // The limits come before validation, which costs more than this pass.
     if !facts.complexity.is_over_a_limit() {
         facts.disallowed_features = disallowed_features(wasm)?;
     }
     Ok(facts)
+}
+
+/// What AssemblyScript imports, which writes no other trace of itself.
+fn is_abort(import: &Import) -> bool {
+    import.module == "env" && import.name == "abort"
 }
 
 impl Complexity {
@@ -220,8 +228,8 @@ impl Complexity {
             || self.deepest_nesting > at::MAX_NESTING
             || self.most_carried_locals > at::MAX_CARRIED_LOCALS
             || self.type_values > at::MAX_TYPE_VALUES
-            || self.data_segments > at::MAX_SEGMENTS
-            || self.element_segments > at::MAX_SEGMENTS
+            || self.data_segments > at::MAX_DATA_SEGMENTS
+            || self.element_segments > at::MAX_ELEMENT_SEGMENTS
     }
 }
 

@@ -26,7 +26,7 @@
 //! |---|---|---|
 //! | [`event`], [`response`], [`fault`], [`limits`], [`latency`], [`error`] | the words everything speaks | any other room |
 //! | [`inspect`], [`contract`] | bytes and the static contract | running anything |
-//! | [`engine`], [`module`], [`runner`], [`pool`] | wasmtime; the only door to it | JSON, decisions |
+//! | [`engine`], [`module`], [`runner`], [`pool`], [`wasi`] | wasmtime; the only door to it | JSON, decisions |
 //! | [`abi`] | what a guest gets and answers | wasmtime |
 //! | [`decision`] | fail-open and fail-closed | anything but answers and faults |
 //! | [`agent`] | the path from event to response | files, terminals |
@@ -53,7 +53,6 @@
 //! use wasm_agent_kit::engine::{Engine, EngineSettings};
 //! use wasm_agent_kit::event::{Event, RequestHead};
 //! use wasm_agent_kit::module::{LoadSettings, Module};
-//! use wasm_agent_kit::runner::on_guest_thread;
 //!
 //! let engine = Engine::new(EngineSettings::default())?;
 //! let module = Module::load(&engine, Path::new("rules.wasm"), &LoadSettings::default())?;
@@ -63,7 +62,7 @@
 //!     uri: "/admin".into(),
 //!     ..RequestHead::default()
 //! });
-//! let handled = on_guest_thread(|| agent.handle(&event))?;
+//! let handled = agent.handle(&event);
 //! assert_eq!(handled.response.decision.name(), "block");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -83,6 +82,7 @@ pub mod inspect;
 pub mod latency;
 pub mod limits;
 pub mod module;
+pub(crate) mod notices;
 pub mod ops;
 pub mod plugin;
 pub mod pool;
@@ -92,3 +92,4 @@ pub mod response;
 pub mod runner;
 pub mod server;
 pub mod smoke;
+pub mod wasi;

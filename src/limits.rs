@@ -27,8 +27,9 @@ pub const DEFAULT_POOL_SIZE: usize = 4;
 /// (65 530, several for each instance).
 pub const MAX_POOL_SIZE: usize = 1024;
 
-/// Elements of one table.
-pub const MAX_TABLE_ELEMENTS: u64 = 10_000;
+/// Elements of one table: as many as a module may have functions. Go has one
+/// for each of its functions, and some thousands of them.
+pub const MAX_TABLE_ELEMENTS: u64 = 20_000;
 /// Tables of one instance.
 pub const MAX_TABLES: usize = 4;
 /// Growth requests granted in one call; each costs a system call, and real
@@ -36,9 +37,9 @@ pub const MAX_TABLES: usize = 4;
 pub const MAX_GROWS_PER_CALL: u32 = 10_000;
 /// Native stack that wasm frames may use, wasmtime's default.
 pub const MAX_WASM_STACK_BYTES: usize = 512 << 10;
-/// Stack of every thread that calls guests: the wasm stack and 1.5 MiB for
-/// the host's own frames below and above it.
-pub const GUEST_THREAD_STACK_BYTES: usize = 2 << 20;
+/// The stack a guest runs on, one for each instance: the wasm stack and
+/// 1.5 MiB for the host's own frames below and above it.
+pub const GUEST_STACK_BYTES: usize = 2 << 20;
 /// Stack of compiling threads, which recurse with the nesting of the module.
 pub const COMPILE_THREAD_STACK_BYTES: usize = 16 << 20;
 
@@ -72,8 +73,37 @@ pub const MAX_NESTING: u32 = 1_000;
 pub const MAX_CARRIED_LOCALS: u64 = 500_000;
 /// Types of one module, and all their parameters and results.
 pub const MAX_TYPE_VALUES: u64 = 1_000_000;
-/// Data segments, and element segments, of one module.
-pub const MAX_SEGMENTS: u32 = 10_000;
+/// Element segments of one module.
+pub const MAX_ELEMENT_SEGMENTS: u32 = 10_000;
+/// Data segments of one module; all that a wasm reader takes. Go leaves out
+/// runs of zeros and so cuts its data into tens of thousands.
+pub const MAX_DATA_SEGMENTS: u32 = 100_000;
+
+/// What a guest gets of WASI preview 1, which never is more than clocks, random
+/// bytes and a log to write to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Wasi {
+    /// Nothing: a module that imports it is refused.
+    None,
+    /// Clocks and random bytes that are the same at every call, so that
+    /// decisions repeat.
+    #[default]
+    Fixed,
+    /// The host's clocks and random bytes.
+    Real,
+}
+
+impl Wasi {
+    /// The name in reports and on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Fixed => "fixed",
+            Self::Real => "real",
+        }
+    }
+}
 
 /// What one call may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +116,8 @@ pub struct Limits {
     pub max_memory_bytes: u64,
     /// Size of one answer, in bytes.
     pub max_answer_bytes: u64,
+    /// What it gets of WASI.
+    pub wasi: Wasi,
 }
 
 impl Default for Limits {
@@ -95,6 +127,7 @@ impl Default for Limits {
             fuel: None,
             max_memory_bytes: DEFAULT_MAX_MEMORY_BYTES,
             max_answer_bytes: DEFAULT_MAX_ANSWER_BYTES,
+            wasi: Wasi::default(),
         }
     }
 }
@@ -106,6 +139,7 @@ impl Limits {
         Self {
             fuel: Some(DEFAULT_HOOK_FUEL),
             max_memory_bytes: DEFAULT_HOOK_MAX_MEMORY_BYTES,
+            wasi: Wasi::None,
             ..Self::default()
         }
     }
@@ -122,6 +156,8 @@ pub struct LimitChoice {
     pub max_memory_bytes: Option<u64>,
     /// Size of one answer, in bytes.
     pub max_answer_bytes: Option<u64>,
+    /// What it gets of WASI.
+    pub wasi: Option<Wasi>,
 }
 
 impl From<Limits> for LimitChoice {
@@ -132,6 +168,7 @@ impl From<Limits> for LimitChoice {
             fuel: limits.fuel,
             max_memory_bytes: Some(limits.max_memory_bytes),
             max_answer_bytes: Some(limits.max_answer_bytes),
+            wasi: Some(limits.wasi),
         }
     }
 }
@@ -145,6 +182,7 @@ impl LimitChoice {
             fuel: self.fuel.or(defaults.fuel),
             max_memory_bytes: self.max_memory_bytes.unwrap_or(defaults.max_memory_bytes),
             max_answer_bytes: self.max_answer_bytes.unwrap_or(defaults.max_answer_bytes),
+            wasi: self.wasi.unwrap_or(defaults.wasi),
         }
     }
 }

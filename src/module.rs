@@ -18,7 +18,9 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::inspect::{Facts, inspect};
 use crate::limits::{LimitChoice, Limits, LoadLimits, MAX_TEXT_BYTES};
+use crate::notices::Notices;
 use crate::runner::{GuestAbort, HostState};
+use crate::wasi;
 
 /// A module's bytes, read and, if they were text, assembled.
 pub struct Source {
@@ -152,6 +154,8 @@ pub struct Module {
     pub compile_time: Duration,
     pub(crate) engine: Arc<Engine>,
     pub(crate) pre: wasmtime::InstancePre<HostState>,
+    /// Bounds the log lines that its guests cause.
+    pub(crate) notices: Arc<Notices>,
 }
 
 /// A module that was read and judged, and not yet compiled.
@@ -231,6 +235,7 @@ impl Candidate {
             compile_time,
             engine: Arc::clone(engine),
             pre,
+            notices: Arc::new(Notices::new()),
         })
     }
 }
@@ -278,6 +283,8 @@ impl Module {
 /// Only what is imported is linked, and only what the contract names.
 fn linker(engine: &Engine, facts: &Facts) -> wasmtime::Result<wasmtime::Linker<HostState>> {
     let mut linker = wasmtime::Linker::new(engine.wasm());
+    // Go imports some functions more than once.
+    linker.allow_shadowing(true);
     for import in &facts.imports {
         match contract::linked(import) {
             Some(Linked::Abort) => {
@@ -294,6 +301,7 @@ fn linker(engine: &Engine, facts: &Facts) -> wasmtime::Result<wasmtime::Linker<H
                     },
                 )?;
             }
+            Some(Linked::Wasi(function)) => wasi::link(&mut linker, function)?,
             None => {}
         }
     }

@@ -73,8 +73,6 @@ impl Plugin {
 
     /// Calls a hook. Waits for its turn, never fails, never panics. A hook that
     /// the module lacks is not called, and changes nothing.
-    ///
-    /// Must run on a [`guest_thread`](crate::runner::guest_thread).
     #[must_use]
     pub fn handle(&self, hook: Hook, context: HookContext) -> HandledHook {
         // Its hooks are absent, which must not pass for leave to go on.

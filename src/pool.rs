@@ -4,10 +4,13 @@
 //! bounded time. Invariant: an instance that is poisoned, worn out or not to
 //! be shared never comes back; the next lease makes a new one.
 
+use std::future::{Future, poll_fn};
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
@@ -16,7 +19,7 @@ use crate::limits::{
     DEFAULT_POOL_SIZE, DEFAULT_QUEUE_WAIT, Isolation, Limits, RECYCLE_MEMORY_PERCENT,
 };
 use crate::module::Module;
-use crate::runner::{Cost, Instance, on_guest_thread};
+use crate::runner::{Cost, Instance, drive};
 
 /// How instances are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,43 +180,65 @@ impl Pool {
             state = self.wait_for_turn(state)?;
             waited = asked.elapsed();
         }
+        drive(self.lend(state, waited))
+    }
+
+    /// Borrows an instance for one call if there is one to be had without
+    /// waiting for other calls. What is still to be made is made by the future.
+    pub fn try_lease(
+        &self,
+    ) -> Option<impl Future<Output = Result<Lease<'_>, Box<Fault>>> + Send + use<'_>> {
+        let state = self.lock();
+        (state.leased < self.settings.size).then(|| self.lend(state, Duration::ZERO))
+    }
+
+    /// Whether a lease would be had without waiting, now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.lock().leased < self.settings.size
+    }
+
+    /// Takes a free place.
+    fn lend(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        waited: Duration,
+    ) -> impl Future<Output = Result<Lease<'_>, Box<Fault>>> + Send + use<'_> {
         state.leased += 1;
-        let idle = state.idle.pop();
-        drop(state);
-        // From here on dropping the turn gives the place back, come what may.
+        // From here on dropping the lease gives the place back, come what may.
         let mut lease = Lease {
             pool: self,
-            instance: idle,
+            instance: state.idle.pop(),
             waited,
         };
-        if lease.instance.is_none() {
-            lease.instance = Some(Box::new(Instance::new(&self.module, self.settings.limits)?));
-            self.counters.created.fetch_add(1, Ordering::Relaxed);
+        drop(state);
+        async move {
+            if lease.instance.is_none() {
+                let made = Instance::new_async(&self.module, self.settings.limits).await?;
+                lease.instance = Some(Box::new(made));
+                self.counters.created.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(lease)
         }
-        Ok(lease)
     }
 
     /// Leases an instance for `call`, and hands back what came of it; no cost
     /// where no instance was to be had. A panic in it is a fault of ours, and
     /// goes no further.
-    ///
-    /// Must run on a [`guest_thread`](crate::runner::guest_thread).
     pub fn call<T>(
         &self,
         call: impl FnOnce(&mut Instance) -> (Result<T, Fault>, Cost),
     ) -> (Result<T, Fault>, Option<Cost>) {
-        let called = catch_unwind(AssertUnwindSafe(|| match self.lease() {
-            Ok(mut lease) => {
-                let (result, mut cost) = call(&mut lease);
-                cost.waited = lease.waited();
-                (result, Some(cost))
+        drive(caught(async {
+            match self.lease() {
+                Ok(mut lease) => {
+                    let (result, mut cost) = call(&mut lease);
+                    cost.waited = lease.waited();
+                    (result, Some(cost))
+                }
+                Err(fault) => (Err(*fault), None),
             }
-            Err(fault) => (Err(*fault), None),
-        }));
-        called.unwrap_or_else(|_panic| {
-            let what = "a defect of this program; please report it";
-            (Err(Fault::new(FaultCode::Internal, what)), None)
-        })
+        }))
     }
 
     /// Makes the first `instances` of those there may be, so that a module
@@ -222,17 +247,11 @@ impl Pool {
     /// # Errors
     /// [`Error::Start`] with what a start did wrong.
     pub fn fill(&self, instances: usize) -> Result<(), Error> {
-        let filled = on_guest_thread(|| {
-            // All held at once, or the same one would be lent again and again.
-            (0..instances.min(self.settings.size))
-                .map(|_| self.lease())
-                .collect::<Result<Vec<_>, _>>()
-                .map(drop)
-        })
-        .map_err(|source| Error::Host {
-            what: "cannot start a thread",
-            source: source.into(),
-        })?;
+        // All held at once, or the same one would be lent again and again.
+        let filled = (0..instances.min(self.settings.size))
+            .map(|_| self.lease())
+            .collect::<Result<Vec<_>, _>>()
+            .map(drop);
         filled.map_err(|fault| Error::Start {
             path: self.module.path.clone(),
             fault,
@@ -333,6 +352,21 @@ impl Drop for Pool {
         let idle = self.lock().idle.len() as u64;
         self.counters.replaced.fetch_add(idle, Ordering::Relaxed);
     }
+}
+
+/// A call in which a panic is a fault of ours and goes no further. It leaves
+/// the instance in mid-call, which ends it.
+pub(crate) async fn caught<T>(
+    call: impl Future<Output = (Result<T, Fault>, Option<Cost>)>,
+) -> (Result<T, Fault>, Option<Cost>) {
+    let mut call = pin!(call);
+    poll_fn(|context| {
+        catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context))).unwrap_or_else(|_panic| {
+            let what = "a defect of this program; please report it";
+            Poll::Ready((Err(Fault::new(FaultCode::Internal, what)), None))
+        })
+    })
+    .await
 }
 
 enum Fate {

@@ -3,44 +3,49 @@
 //! In: an [`Instance`] and input JSON. Out: the answer's bytes or a
 //! [`Fault`], with what the call cost. Every value a guest returns is taken as
 //! unsigned and range-checked before it is used. Invariant: an instance that
-//! trapped or broke a limit says so, and is never called again.
+//! trapped, broke a limit or was given up in mid-call says so, and is never
+//! called again.
+//!
+//! Guests run on stacks of their own (fibers), so recursion in a guest meets
+//! its own limit and never the end of the caller's thread. A call is a future:
+//! [`Instance::call_async`] gives way after each [`SLICE`] of computing, and
+//! whoever polls it decides where it goes on. [`Instance::call`] is the same
+//! call driven to its end.
 
 use std::fmt;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use wasmtime::{Memory, Store, Trap, TypedFunc, UpdateDeadline, WasmBacktrace};
 
 use crate::fault::{Fault, FaultCode, Frame, printable};
-use crate::limits::{
-    GUEST_THREAD_STACK_BYTES, Limits, MAX_GROWS_PER_CALL, MAX_TABLE_ELEMENTS, MAX_TABLES,
-};
+use crate::limits::{Limits, MAX_GROWS_PER_CALL, MAX_TABLE_ELEMENTS, MAX_TABLES};
 use crate::module::Module;
+use crate::wasi::{self, Ended};
 
-/// A thread builder with a stack that any guest call fits on, whatever the
-/// system's or the environment's default is.
-///
-/// Invariant: guests are called on such threads only. wasmtime aborts the
-/// process where a guest's stack does not fit on its thread's.
-pub fn guest_thread(name: &str) -> std::thread::Builder {
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .stack_size(GUEST_THREAD_STACK_BYTES)
+/// How long a guest computes before its call gives way, at the next tick of
+/// the engine's clock: as a rule 0.5 to 1.5 ms, and longer only in one bulk
+/// operation on memory, which nothing interrupts.
+pub const SLICE: Duration = Duration::from_micros(500);
+
+/// Drives a call to its end on this thread. Nothing in a call waits for
+/// anything but the processor, so one that gave way is simply taken up again.
+pub(crate) fn drive<T>(call: impl Future<Output = T>) -> T {
+    let mut call = pin!(call);
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        if let Poll::Ready(done) = call.as_mut().poll(&mut context) {
+            return done;
+        }
+    }
 }
 
-/// Runs `work` on a guest thread and hands back what it returns; a panic in it
-/// goes on in the caller.
-///
-/// # Errors
-/// When the system has no room for a thread.
-pub fn on_guest_thread<T: Send>(work: impl FnOnce() -> T + Send) -> std::io::Result<T> {
-    std::thread::scope(|scope| {
-        let thread = guest_thread("guest").spawn_scoped(scope, work)?;
-        thread
-            .join()
-            .map_or_else(|panic| std::panic::resume_unwind(panic), Ok)
-    })
-}
+/// A module without a standard error may export this global: the address of
+/// text, ended by a NUL, that is empty until the guest says why it panics.
+pub const PANIC_MESSAGE: &str = "panic_message";
 
 /// What one call cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -84,10 +89,16 @@ pub(crate) struct HostState {
     /// Fuel for each call; none where the engine counts none.
     fuel: Option<u64>,
     timeout: Duration,
-    deadline: Instant,
+    /// When the call has to be over; a guest's sleeps bring it nearer.
+    pub(crate) deadline: Instant,
+    /// When the call gives way.
+    slice_ends: Instant,
+    pub(crate) wasi: wasi::Context,
     grows: u32,
     /// A growth was refused since the call began.
     refused_growth: bool,
+    /// Where the guest keeps what it says as it panics.
+    panic_message: Option<u32>,
 }
 
 impl wasmtime::ResourceLimiter for HostState {
@@ -163,6 +174,8 @@ pub struct Instance {
     limits: Limits,
     calls: u64,
     poison: Option<FaultCode>,
+    /// A call began and did not end: it runs, was given up or panicked.
+    in_call: bool,
     // Kept from call to call, so that a call allocates nothing.
     input: Vec<u8>,
     answer: Vec<u8>,
@@ -175,6 +188,14 @@ impl Instance {
     /// # Errors
     /// The fault that ended it.
     pub fn new(module: &Arc<Module>, limits: Limits) -> Result<Self, Box<Fault>> {
+        drive(Self::new_async(module, limits))
+    }
+
+    /// The same as a future that gives way, see [`SLICE`].
+    ///
+    /// # Errors
+    /// The fault that ended it.
+    pub async fn new_async(module: &Arc<Module>, limits: Limits) -> Result<Self, Box<Fault>> {
         let counts_fuel = module.engine.counts_fuel();
         if limits.fuel.is_some() && !counts_fuel {
             return Err(Box::new(Fault::new(
@@ -193,22 +214,34 @@ impl Instance {
             fuel: counts_fuel.then(|| limits.fuel.unwrap_or(u64::MAX)),
             timeout: limits.timeout,
             deadline: Instant::now(),
+            slice_ends: Instant::now(),
+            wasi: wasi::Context::new(limits.wasi, Arc::clone(&module.notices)),
             grows: 0,
             refused_growth: false,
+            panic_message: None,
         };
         let mut store = Store::new(module.engine.wasm(), state);
         store.limiter(|state| state);
-        // Reads host data only: the store must not be touched here.
-        store.epoch_deadline_callback(|context| {
-            Ok(if Instant::now() >= context.data().deadline {
+        // Touches host data only: the store must be left alone here.
+        store.epoch_deadline_callback(|mut context| {
+            let (now, state) = (Instant::now(), context.data_mut());
+            Ok(if now >= state.deadline {
                 UpdateDeadline::Interrupt
+            } else if now >= state.slice_ends {
+                // For fairness, not for limits: how long it then waits for its
+                // next turn is not known here and may count as computed.
+                state.slice_ends = now + SLICE;
+                UpdateDeadline::Yield(1)
             } else {
                 UpdateDeadline::Continue(1)
             })
         });
         let _running = module.engine.running();
-        let made =
-            arm(&mut store, Instant::now()).and_then(|()| Self::instantiate(module, &mut store));
+        let made = match arm(&mut store, Instant::now()) {
+            Ok(()) => Self::instantiate(module, &mut store).await,
+            Err(error) => Err(error),
+        };
+        store.data_mut().wasi.output.end_call();
         match made {
             Ok((memory, alloc, dealloc, handlers)) => Ok(Self {
                 store,
@@ -220,6 +253,7 @@ impl Instance {
                 limits,
                 calls: 0,
                 poison: None,
+                in_call: false,
                 input: Vec::new(),
                 answer: Vec::new(),
             }),
@@ -227,11 +261,7 @@ impl Instance {
         }
     }
 
-    #[expect(
-        clippy::type_complexity,
-        reason = "the parts of one Instance, taken apart at once"
-    )]
-    fn instantiate(
+    async fn instantiate(
         module: &Module,
         store: &mut Store<HostState>,
     ) -> wasmtime::Result<(
@@ -240,9 +270,13 @@ impl Instance {
         TypedFunc<(i32, i32), ()>,
         Vec<Option<TypedFunc<(i32, i32), i64>>>,
     )> {
-        let instance = module.pre.instantiate(&mut *store)?;
-        if let Ok(initialize) = instance.get_typed_func::<(), ()>(&mut *store, "_initialize") {
-            initialize.call(&mut *store, ())?;
+        let instance = module.pre.instantiate_async(&mut *store).await?;
+        let message = instance.get_global(&mut *store, PANIC_MESSAGE);
+        let message = message.and_then(|global| global.get(&mut *store).i32());
+        store.data_mut().panic_message = message.map(i32::cast_unsigned);
+        if module.facts.export("_initialize").is_some() {
+            let initialize = instance.get_typed_func::<(), ()>(&mut *store, "_initialize")?;
+            initialize.call_async(&mut *store, ()).await?;
         }
         let memory = instance
             .get_memory(&mut *store, "memory")
@@ -265,18 +299,34 @@ impl Instance {
     ///
     /// A handler the module lacks answers nothing; callers do not come that far.
     pub fn call(&mut self, handler: usize, write: impl FnOnce(&mut Vec<u8>)) -> Called<'_> {
+        drive(self.call_async(handler, write))
+    }
+
+    /// The same as a future that gives way, see [`SLICE`]. The input is
+    /// written now. A call that is not awaited to its end poisons the instance.
+    pub fn call_async(
+        &mut self,
+        handler: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> impl Future<Output = Called<'_>> + Send {
+        self.in_call = true;
         self.input.clear();
         write(&mut self.input);
         self.calls += 1;
         self.answer.clear();
+        self.called(handler)
+    }
+
+    async fn called(&mut self, handler: usize) -> Called<'_> {
         let module = Arc::clone(&self.module);
         let running = module.engine.running();
         let memory_before = self.memory.data_size(&self.store);
         let started = Instant::now();
         let result = match arm(&mut self.store, started) {
-            Ok(()) => self.run(handler),
+            Ok(()) => self.run(handler).await,
             Err(error) => Err(self.fault(&error, "before the call")),
         };
+        self.store.data_mut().wasi.output.end_call();
         let time = started.elapsed();
         drop(running);
         let memory_after = self.memory.data_size(&self.store);
@@ -294,6 +344,7 @@ impl Instance {
         {
             self.poison.get_or_insert(fault.code);
         }
+        self.in_call = false;
         let result = result.map(|has_answer| {
             if has_answer {
                 RawAnswer::Bytes(&self.answer)
@@ -305,16 +356,16 @@ impl Instance {
     }
 
     /// Whether there is an answer in `self.answer`.
-    fn run(&mut self, handler: usize) -> Result<bool, Fault> {
+    async fn run(&mut self, handler: usize) -> Result<bool, Fault> {
         if !matches!(self.handlers.get(handler), Some(Some(_))) {
             return Ok(false);
         }
-        let input = self.write_input()?;
+        let input = self.write_input().await?;
         // Looked up again because it cannot stay borrowed, and a copy costs.
         let Some(Some(handler)) = self.handlers.get(handler) else {
             return Ok(false);
         };
-        let packed = match handler.call(&mut self.store, input) {
+        let packed = match handler.call_async(&mut self.store, input).await {
             Ok(packed) => packed.cast_unsigned(),
             Err(error) => return Err(self.fault(&error, "in the handler")),
         };
@@ -324,27 +375,24 @@ impl Instance {
             self.read_answer(ptr, len)?;
         }
         // The answer stands whatever becomes of giving memory back.
-        let given_back = self.give_back(input).and_then(|()| {
-            if has_answer {
-                self.give_back((ptr.cast_signed(), len.cast_signed()))
-            } else {
-                Ok(())
-            }
-        });
+        let mut given_back = self.give_back(input).await;
+        if has_answer && given_back.is_ok() {
+            given_back = self.give_back((ptr.cast_signed(), len.cast_signed())).await;
+        }
         if let Err(fault) = given_back {
             self.poison.get_or_insert(fault.code);
         }
         Ok(has_answer)
     }
 
-    fn write_input(&mut self) -> Result<(i32, i32), Fault> {
+    async fn write_input(&mut self) -> Result<(i32, i32), Fault> {
         let len = i32::try_from(self.input.len()).map_err(|_too_large| {
             Fault::new(
                 FaultCode::BadEvent("too-large"),
                 "the event's input JSON must be below 2 GiB",
             )
         })?;
-        let ptr = match self.alloc.call(&mut self.store, len) {
+        let ptr = match self.alloc.call_async(&mut self.store, len).await {
             Ok(ptr) => ptr,
             Err(error) => return Err(self.fault(&error, "in alloc")),
         };
@@ -398,8 +446,8 @@ impl Instance {
         Ok(())
     }
 
-    fn give_back(&mut self, range: (i32, i32)) -> Result<(), Fault> {
-        match self.dealloc.call(&mut self.store, range) {
+    async fn give_back(&mut self, range: (i32, i32)) -> Result<(), Fault> {
+        match self.dealloc.call_async(&mut self.store, range).await {
             Ok(()) => Ok(()),
             Err(error) => Err(self.fault(&error, "in dealloc")),
         }
@@ -423,6 +471,9 @@ impl Instance {
     /// The fault after which this instance must not be called again.
     #[must_use]
     pub const fn poison(&self) -> Option<FaultCode> {
+        if self.in_call {
+            return Some(FaultCode::Internal);
+        }
         self.poison
     }
 
@@ -445,6 +496,8 @@ fn arm(store: &mut Store<HostState>, now: Instant) -> wasmtime::Result<()> {
     state.grows = 0;
     state.refused_growth = false;
     state.deadline = now + state.timeout;
+    state.slice_ends = now + SLICE;
+    state.wasi.begin_call();
     let fuel = state.fuel;
     store.set_epoch_deadline(1);
     fuel.map_or(Ok(()), |fuel| store.set_fuel(fuel))
@@ -489,6 +542,8 @@ fn fault_of(
                 abort.column
             ),
         )
+    } else if let Some(ended) = error.downcast_ref::<Ended>() {
+        ended.fault(stage)
     } else if let Some(trap) = error.downcast_ref::<Trap>() {
         trap_fault(*trap, state, stage)
     } else if state.refused_growth {
@@ -502,10 +557,29 @@ fn fault_of(
     } else {
         Fault::new(FaultCode::Internal, format!("{stage}: {error:#}"))
     };
+    if matches!(fault.code, FaultCode::Trap(_)) {
+        let mut words = state.wasi.output.last_words();
+        if words.is_empty() {
+            words = panic_words(memory.map(|memory| memory.data(store)), state);
+        }
+        fault.say(words);
+    }
     if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
         fault.backtrace = backtrace.frames().iter().map(frame).collect();
     }
     fault
+}
+
+/// What the guest left in its [`PANIC_MESSAGE`].
+fn panic_words(memory: Option<&[u8]>, state: &HostState) -> Vec<String> {
+    const MAX_BYTES: usize = 1024;
+    let start = state.panic_message.and_then(|at| usize::try_from(at).ok());
+    let text = memory
+        .zip(start)
+        .and_then(|(memory, start)| memory.get(start..))
+        .unwrap_or_default();
+    let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+    wasi::words(&text[..text.len().min(MAX_BYTES)])
 }
 
 fn trap_fault(trap: Trap, state: &HostState, stage: &str) -> Fault {

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::event::{BodyChunk, Event, EventKind, RequestHead, ResponseHead};
 use crate::fault::{Fault, FaultCode};
 use crate::module::Module;
-use crate::runner::{Instance, on_guest_thread};
+use crate::runner::Instance;
 
 /// A deadline may be the machine's doing; a guest that runs away does so
 /// every time.
@@ -23,15 +23,8 @@ const TRIES: usize = 3;
 ///
 /// # Errors
 /// [`Error::Start`] where no instance can be made, [`Error::Smoke`] with the
-/// handler and its fault, [`Error::Host`] where there is no thread to call on.
+/// handler and its fault.
 pub fn smoke_call(module: &Arc<Module>, settings: &AgentSettings) -> Result<(), Error> {
-    on_guest_thread(|| call_all(module, settings)).map_err(|source| Error::Host {
-        what: "cannot start a thread",
-        source: source.into(),
-    })?
-}
-
-fn call_all(module: &Arc<Module>, settings: &AgentSettings) -> Result<(), Error> {
     let new = || {
         Instance::new(module, settings.pool.limits).map_err(|fault| Error::Start {
             path: module.path.clone(),

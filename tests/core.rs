@@ -7,9 +7,11 @@
     reason = "a test that cannot go on stops"
 )]
 
+use std::future::Future as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use wasm_agent_kit::agent::{Agent, AgentSettings};
@@ -19,7 +21,7 @@ use wasm_agent_kit::fault::FaultCode;
 use wasm_agent_kit::limits::{Isolation, Limits};
 use wasm_agent_kit::module::{LoadSettings, Module};
 use wasm_agent_kit::pool::{Pool, PoolSettings};
-use wasm_agent_kit::runner::{RawAnswer, guest_thread, on_guest_thread};
+use wasm_agent_kit::runner::{Instance, RawAnswer};
 
 fn module(path: &str) -> Arc<Module> {
     load(path, EngineSettings::default())
@@ -41,14 +43,12 @@ fn request(uri: &str) -> Event {
     })
 }
 
-/// Runs `work` on this many guest threads at once.
+/// Runs `work` on this many threads at once.
 fn on_threads(count: usize, work: impl Fn(usize) + Sync) {
     std::thread::scope(|scope| {
         for number in 0..count {
             let work = &work;
-            guest_thread("test")
-                .spawn_scoped(scope, move || work(number))
-                .unwrap();
+            scope.spawn(move || work(number));
         }
     });
 }
@@ -93,18 +93,15 @@ fn a_caller_waits_for_its_turn_and_no_longer_than_allowed() {
             ..PoolSettings::default()
         },
     );
-    on_guest_thread(|| {
-        let held = pool.lease().unwrap();
-        let started = Instant::now();
-        let Err(fault) = pool.lease() else {
-            panic!("two leases of one instance")
-        };
-        assert_eq!(fault.code, FaultCode::Overload);
-        assert!(started.elapsed() >= Duration::from_millis(50));
-        drop(held);
-        assert!(pool.lease().is_ok());
-    })
-    .unwrap();
+    let held = pool.lease().unwrap();
+    let started = Instant::now();
+    let Err(fault) = pool.lease() else {
+        panic!("two leases of one instance")
+    };
+    assert_eq!(fault.code, FaultCode::Overload);
+    assert!(started.elapsed() >= Duration::from_millis(50));
+    drop(held);
+    assert!(pool.lease().is_ok());
     assert_eq!(pool.counts().refused, 1);
 }
 
@@ -153,12 +150,10 @@ fn overload_is_an_answer_within_the_wait() {
     let codes: Vec<String> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..3)
             .map(|_| {
-                guest_thread("test")
-                    .spawn_scoped(scope, || {
-                        together.wait();
-                        agent.handle(&request("/"))
-                    })
-                    .unwrap()
+                scope.spawn(|| {
+                    together.wait();
+                    agent.handle(&request("/"))
+                })
             })
             .collect();
         threads
@@ -184,13 +179,10 @@ fn every_fault_costs_one_instance_and_nothing_else() {
         module("hostile/trap-unreachable.wat"),
         AgentSettings::default(),
     );
-    on_guest_thread(|| {
-        for _ in 0..100 {
-            let handled = agent.handle(&request("/"));
-            assert_eq!(handled.fault.unwrap().code, FaultCode::Trap("unreachable"));
-        }
-    })
-    .unwrap();
+    for _ in 0..100 {
+        let handled = agent.handle(&request("/"));
+        assert_eq!(handled.fault.unwrap().code, FaultCode::Trap("unreachable"));
+    }
     let counts = agent.pool().counts();
     assert_eq!((counts.created, counts.dropped_faulted), (100, 100));
 }
@@ -210,12 +202,9 @@ fn isolation_decides_how_long_an_instance_lives() {
             ..AgentSettings::default()
         };
         let agent = Agent::new(module("right/allow.wat"), settings);
-        on_guest_thread(|| {
-            for _ in 0..12 {
-                assert!(agent.handle(&request("/")).fault.is_none());
-            }
-        })
-        .unwrap();
+        for _ in 0..12 {
+            assert!(agent.handle(&request("/")).fault.is_none());
+        }
         assert_eq!(agent.pool().counts().created, created, "{isolation}");
     }
 }
@@ -229,17 +218,14 @@ fn a_defect_of_ours_in_mid_call_costs_the_instance_and_not_the_pool() {
             ..PoolSettings::default()
         },
     );
-    on_guest_thread(|| {
-        let broken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let mut lease = pool.lease().unwrap();
-            let _ = lease.call(0, |_| panic!("planted"));
-        }));
-        assert!(broken.is_err());
+    let broken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let mut lease = pool.lease().unwrap();
-        let called = lease.call(0, |out| out.extend_from_slice(b"{}"));
-        assert!(matches!(called.result, Ok(RawAnswer::Bytes(_))));
-    })
-    .unwrap();
+        let _ = lease.call(0, |_| panic!("planted"));
+    }));
+    assert!(broken.is_err());
+    let mut lease = pool.lease().unwrap();
+    let called = lease.call(0, |out| out.extend_from_slice(b"{}"));
+    assert!(matches!(called.result, Ok(RawAnswer::Bytes(_))));
     let counts = pool.counts();
     assert_eq!((counts.created, counts.dropped_faulted), (2, 1));
 }
@@ -268,13 +254,10 @@ fn slots_and_mappings_answer_alike() {
             ..AgentSettings::default()
         };
         let agent = Agent::new(settings, fresh);
-        on_guest_thread(|| {
-            ["/", "/admin", "/old/x", "/?q=union select"].map(|uri| {
-                let handled = agent.handle(&request(uri));
-                (handled.response, handled.cost.unwrap().fuel)
-            })
+        ["/", "/admin", "/old/x", "/?q=union select"].map(|uri| {
+            let handled = agent.handle(&request(uri));
+            (handled.response, handled.cost.unwrap().fuel)
         })
-        .unwrap()
     })
     .into_iter()
     .collect();
@@ -294,13 +277,65 @@ fn the_clock_sleeps_between_calls_and_still_interrupts() {
         ..AgentSettings::default()
     };
     let agent = Agent::new(module("hostile/spin.wat"), settings);
-    on_guest_thread(|| {
-        for idle in [0, 150, 300] {
-            // Past the ticks after which the clock goes to sleep.
-            std::thread::sleep(Duration::from_millis(idle));
-            let handled = agent.handle(&request("/"));
-            assert_eq!(handled.fault.unwrap().code, FaultCode::Deadline);
+    for idle in [0, 150, 300] {
+        // Past the ticks after which the clock goes to sleep.
+        std::thread::sleep(Duration::from_millis(idle));
+        let handled = agent.handle(&request("/"));
+        assert_eq!(handled.fault.unwrap().code, FaultCode::Deadline);
+    }
+}
+
+/// M-05: a guest's stack is its own, so a caller's small one is no danger.
+#[test]
+fn endless_recursion_is_a_fault_on_a_thread_with_little_stack() {
+    let module = module("hostile/recursion.wat");
+    let called = std::thread::Builder::new()
+        .stack_size(192 << 10)
+        .spawn(move || {
+            let mut instance = Instance::new(&module, Limits::default()).unwrap();
+            instance.call(0, |_| {}).result.map(|_| ())
+        });
+    let fault = called.unwrap().join().unwrap().unwrap_err();
+    assert_eq!(fault.code, FaultCode::Trap("stack-overflow"));
+}
+
+#[test]
+fn a_running_call_gives_way_and_a_given_up_one_costs_the_instance() {
+    for name in ["spin.wat", "spin-alloc.wat", "spin-dealloc.wat"] {
+        let limits = Limits {
+            // Never met here: what ends these calls is that nobody goes on.
+            timeout: Duration::from_secs(600),
+            ..Limits::default()
+        };
+        let mut instance = Instance::new(&module(&format!("hostile/{name}")), limits).unwrap();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut call = Box::pin(instance.call_async(0, |out| out.extend_from_slice(b"{}")));
+        for _ in 0..3 {
+            assert!(call.as_mut().poll(&mut context).is_pending(), "{name}");
         }
-    })
-    .unwrap();
+        drop(call);
+        assert_eq!(instance.poison(), Some(FaultCode::Internal), "{name}");
+    }
+}
+
+#[test]
+fn a_call_goes_on_where_it_gave_way_on_any_thread() {
+    let limits = Limits {
+        timeout: Duration::from_millis(30),
+        ..Limits::default()
+    };
+    let mut instance = Instance::new(&module("hostile/spin.wat"), limits).unwrap();
+    let mut call = Box::pin(instance.call_async(0, |out| out.extend_from_slice(b"{}")));
+    let called = loop {
+        let polled = std::thread::scope(|scope| {
+            let thread =
+                scope.spawn(|| call.as_mut().poll(&mut Context::from_waker(Waker::noop())));
+            thread.join().unwrap()
+        });
+        if let Poll::Ready(called) = polled {
+            break called;
+        }
+    };
+    assert!(called.cost.time >= limits.timeout);
+    assert_eq!(called.result.unwrap_err().code, FaultCode::Deadline);
 }

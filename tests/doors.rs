@@ -35,11 +35,17 @@ const CLOSED: [(&[&str], &[&str]); 10] = [
         ],
     ),
     (
-        &["abi", "inspect.rs", "contract.rs", "proxy.rs"],
+        &[
+            "abi",
+            "inspect.rs",
+            "contract.rs",
+            "proxy.rs",
+            "wasi/catalog.rs",
+        ],
         &["wasmtime", "clap", "crate::ops", "std::fs"],
     ),
     (
-        &["engine.rs", "module.rs", "runner.rs", "pool.rs"],
+        &["engine.rs", "module.rs", "runner.rs", "pool.rs", "wasi"],
         &[
             "clap",
             "crate::ops",

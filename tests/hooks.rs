@@ -22,7 +22,6 @@ use wasm_agent_kit::module::{LoadSettings, Module};
 use wasm_agent_kit::plugin::{HandledHook, Plugin};
 use wasm_agent_kit::pool::PoolSettings;
 use wasm_agent_kit::response::Decision;
-use wasm_agent_kit::runner::on_guest_thread;
 
 fn shipped(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -61,7 +60,7 @@ fn ada() -> HookContext {
 }
 
 fn handle(plugin: &Plugin, hook: Hook, context: HookContext) -> HandledHook {
-    on_guest_thread(|| plugin.handle(hook, context)).unwrap()
+    plugin.handle(hook, context)
 }
 
 #[test]
@@ -79,7 +78,7 @@ fn an_agent_never_lets_a_hook_module_pass_for_one_that_allows() {
         panic!("an agent of a hook module")
     };
     let event = Event::RequestHeaders(RequestHead::default());
-    let handled = on_guest_thread(|| agent.handle(&event)).unwrap();
+    let handled = agent.handle(&event);
     assert!(matches!(
         handled.response.decision,
         Decision::Block { status: 500, .. }

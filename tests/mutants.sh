@@ -117,6 +117,12 @@ mutant m24-only-c0-escaped src/fault.rs 's/character\.is_control\(\)/character <
 mutant m24-nothing-cut src/fault.rs 's/if out\.len\(\) >= max_bytes/if false \&\& out.len() >= max_bytes/' m_24
 mutant m24-summary-raw src/ops/run.rs 's/printable\(&response\.audit\.tags\.join\(", "\), 160\)/response.audit.tags.join(", ")/; s/use crate::fault::\{Fault, printable\}/use crate::fault::Fault/' m_24
 mutant m24-import-names-raw src/contract.rs 's/let name = \|text\| printable\(text, 100\);/let name = |text: \&str| text.to_owned();/; s/use crate::fault::printable;\n//' m_24
+mutant m23-files-open src/wasi/link.rs 's/(Role::NoFile \| Role::NoDirectory \| Role::NoSocket => \{\n\s+)return Err\(Errno::BadDescriptor\.into\(\)\)/$1return Ok(())/' m_23_nothing
+mutant m23-clocks-of-the-host src/limits.rs 's/#\[default\]\n    Fixed,/Fixed,/; s/Real,\n\}/#[default]\n    Real,\n}/' m_23_clocks
+mutant m23-sleeps-as-long-as-it-likes src/wasi/link.rs 's/if time >= left \{/if false {/; s/self\.deadline -= time;//' m_23_a_sleep
+mutant m23-exits-go-on src/wasi/link.rs 's/Role::Exit => return Err\(Ended::Exit\(params\.int\(0\)\)\.into\(\)\)/Role::Exit => return Ok(())/' m_23_an_exit
+mutant m23-initialize-mistyped src/contract.rs 's/if facts\.export\("_initialize"\)\.is_some\(\)/if false/' a_program
+mutant m24-output-unbounded src/wasi/output.rs 's/bytes\.iter\(\)\.take\(left\)/bytes.iter()/; s/_ if !self\.notices\.admit\(\) => \{\}//' m_24_a_flood
 mutant m24-errors-raw src/cli/render/human.rs 's/text\.lines\(\)\.map\(\|line\| printable\(line, 1024\)\)/text.lines().map(str::to_owned)/' m_24
 mutant m25-nan-as-it-comes src/engine.rs 's/cranelift_nan_canonicalization\(true\)/cranelift_nan_canonicalization(false)/' m_25
 mutant m25-relaxed-simd src/inspect.rs 's/\.union\(WasmFeatures::SIMD\)/.union(WasmFeatures::SIMD).union(WasmFeatures::RELAXED_SIMD)/' m_25
@@ -131,7 +137,7 @@ mutant i02-nesting src/limits.rs 's/MAX_NESTING: u32 = 1_000/MAX_NESTING: u32 = 
 mutant i02-function-bytes src/limits.rs 's/MAX_FUNCTION_BYTES: usize = 512 << 10/MAX_FUNCTION_BYTES: usize = 512 << 20/' i_02_func
 mutant i02-locals src/limits.rs 's/MAX_LOCALS: u64 = 2_000/MAX_LOCALS: u64 = u64::MAX/' i_02_func
 mutant i02-functions src/limits.rs 's/MAX_FUNCTIONS: u32 = 20_000/MAX_FUNCTIONS: u32 = u32::MAX/' i_02_modules
-mutant i02-segments src/limits.rs 's/MAX_SEGMENTS: u32 = 10_000/MAX_SEGMENTS: u32 = u32::MAX/' i_02_modules
+mutant i02-segments src/limits.rs 's/MAX_DATA_SEGMENTS: u32 = 100_000/MAX_DATA_SEGMENTS: u32 = u32::MAX/' i_02_modules
 mutant i02-carried-locals src/limits.rs 's/MAX_CARRIED_LOCALS: u64 = 500_000/MAX_CARRIED_LOCALS: u64 = u64::MAX/' i_02_loops
 mutant i02-type-values src/limits.rs 's/MAX_TYPE_VALUES: u64 = 1_000_000/MAX_TYPE_VALUES: u64 = u64::MAX/' i_02
 mutant i02-types-shown-whole src/inspect.rs 's/const SHOWN: usize = 16;/const SHOWN: usize = usize::MAX;/' i_02_long

@@ -1,7 +1,7 @@
 //! Log lines: to standard error, and for `serve` by a thread of their own, so
 //! that a full disk or a pipe nobody reads never stops an answer.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::serve::LogFormat;
-use super::{Cli, Command};
+use super::{Cli, Color, Command};
 
 /// Lines that wait to be written; further ones are left out.
 const MAX_WAITING: usize = 4096;
@@ -39,6 +39,7 @@ pub(crate) fn start(cli: &Cli) -> Flush {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new(level));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(colours(cli.color))
         // The default prints its own errors, and panics where it cannot.
         .log_internal_errors(false);
     let Some(args) = serve else {
@@ -57,6 +58,12 @@ pub(crate) fn start(cli: &Cli) -> Flush {
         LogFormat::Json => lines.json().flatten_event(true).init(),
     }
     Flush(Some(sender))
+}
+
+/// As for everything else on a terminal.
+fn colours(color: Color) -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    color != Color::Never && !refused && io::stderr().is_terminal()
 }
 
 fn write_lines(messages: &Receiver<Message>) {

@@ -11,6 +11,7 @@
 mod bench;
 pub(crate) mod exit;
 pub(crate) mod logging;
+mod new;
 pub(crate) mod render;
 mod replay;
 mod run;
@@ -32,7 +33,7 @@ use wasm_agent_kit::agent::AgentSettings;
 use wasm_agent_kit::decision::FailurePolicy;
 use wasm_agent_kit::limits::{
     DEFAULT_MAX_ANSWER_BYTES, DEFAULT_MAX_COMPILE_TIME, DEFAULT_MAX_MODULE_BYTES, DEFAULT_TIMEOUT,
-    Isolation, LimitChoice, Limits, LoadLimits,
+    Isolation, LimitChoice, Limits, LoadLimits, Wasi,
 };
 use wasm_agent_kit::module::LoadSettings;
 use wasm_agent_kit::pool::PoolSettings;
@@ -72,6 +73,7 @@ pub(crate) enum Color {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Validate(validate::ValidateArgs),
+    New(new::NewArgs),
     Run(run::RunArgs),
     Replay(Box<replay::ReplayArgs>),
     Bench(Box<bench::BenchArgs>),
@@ -88,6 +90,7 @@ pub(crate) enum Command {
 pub(crate) fn exec(cli: &Cli) -> anyhow::Result<u8> {
     let style = render::human::Style::of_stdout(cli.color);
     match &cli.command {
+        Command::New(args) => new::exec(args, style),
         Command::Validate(args) => validate::exec(args, style),
         Command::Run(args) => run::exec(args, style),
         Command::Replay(args) => replay::exec(args, style),
@@ -140,6 +143,10 @@ pub(crate) struct GuestArgs {
     #[arg(long, value_name = "MODE", value_parser = isolation)]
     isolation: Option<Isolation>,
 
+    /// WASI for modules that import it: clocks and random bytes that repeat, the host's, or none of it [default: fixed; serve: real; hook ABI: none]
+    #[arg(long, value_enum, value_name = "WHICH")]
+    wasi: Option<WasiArg>,
+
     /// Spelling of header names for the module; released proxies send lower case
     #[arg(long, value_enum, default_value_t = HeaderNamesArg::Lower)]
     header_names: HeaderNamesArg,
@@ -165,6 +172,7 @@ impl GuestArgs {
             fuel: self.fuel,
             max_memory_bytes: self.max_memory.map(|size| size.as_u64()),
             max_answer_bytes: Some(self.max_answer.as_u64()),
+            wasi: self.wasi.map(WasiArg::wasi),
         }
     }
 
@@ -176,6 +184,14 @@ impl GuestArgs {
             },
             limits: self.limit_choice(),
             abi: self.abi.choice(),
+        }
+    }
+
+    /// The same in production, where clocks and random bytes are the host's.
+    pub(crate) fn serving(&self) -> Self {
+        Self {
+            wasi: self.wasi.or(Some(WasiArg::Real)),
+            ..self.clone()
         }
     }
 
@@ -227,6 +243,26 @@ impl GuestArgs {
                 .iter()
                 .map(|name| name.to_ascii_lowercase())
                 .collect(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum WasiArg {
+    /// The same time and random bytes at every call
+    Fixed,
+    /// The host's clock and random bytes
+    Real,
+    /// A module that imports WASI is refused
+    None,
+}
+
+impl WasiArg {
+    const fn wasi(self) -> Wasi {
+        match self {
+            Self::Fixed => Wasi::Fixed,
+            Self::Real => Wasi::Real,
+            Self::None => Wasi::None,
         }
     }
 }

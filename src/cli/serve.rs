@@ -194,8 +194,9 @@ fn start(args: &ServeArgs) -> Result<Live, Error> {
         let why = Abi::Hook.way_out();
         return Err(Error::Usage(format!("--abi hook: {why}")));
     }
-    let loader = Loader::new(args.module.clone(), args.guest.load(), !args.no_smoke_call);
-    let agent = loader.start(args.guest.agent(
+    let guest = args.guest.serving();
+    let loader = Loader::new(args.module.clone(), guest.load(), !args.no_smoke_call);
+    let agent = loader.start(guest.agent(
         args.pool_size.into(),
         args.peers.queue_wait.0,
         args.fail_open,

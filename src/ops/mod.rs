@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod exchange;
+pub mod new;
 pub mod replay;
 pub mod run;
 pub mod validate;

@@ -24,7 +24,6 @@ use crate::module::Module;
 use crate::proxy::{self, Quirk};
 use crate::report::{Case, CaseStatus, Report, Verdict};
 use crate::response::AgentResponse;
-use crate::runner::guest_thread;
 
 /// How fixtures are fed to the module.
 #[derive(Debug, Clone, Copy)]
@@ -289,7 +288,7 @@ impl StepResult {
             })
             .collect();
         if let Some(fault) = self.fault.as_ref().filter(|_| is_bad(self.status)) {
-            lines.extend(fault.stack().lines().map(str::to_owned));
+            lines.extend(fault.story().lines().map(str::to_owned));
         }
         lines.join("\n")
     }
@@ -327,7 +326,8 @@ pub fn run(
     };
     std::thread::scope(|scope| {
         for job in 0..settings.jobs.clamp(1, fixtures.len().max(1)) {
-            guest_thread(&format!("run-{job}")).spawn_scoped(scope, work)?;
+            let thread = std::thread::Builder::new().name(format!("run-{job}"));
+            thread.spawn_scoped(scope, work)?;
         }
         Ok(())
     })
@@ -639,6 +639,7 @@ pub(in crate::ops) fn called(settings: &AgentSettings) -> BTreeMap<&'static str,
         ),
         ("max_memory_bytes", limits.max_memory_bytes.to_string()),
         ("max_answer_bytes", limits.max_answer_bytes.to_string()),
+        ("wasi", limits.wasi.name().to_owned()),
         ("isolation", settings.pool.isolation.to_string()),
         ("header_names", settings.header_names.name().to_owned()),
         ("failure_policy", settings.failure_policy.name().to_owned()),

@@ -1,8 +1,9 @@
 //! One connection, as all its parts see it: what is in flight, and what is
 //! still to be written.
 //!
-//! The reader begins events, guest threads answer them, the writer takes what
-//! is to be sent. Invariant: of the events of one correlation id that are in
+//! The reader begins events, and answers them where no guest takes its time;
+//! guest threads answer the others; the writer takes what is to be sent.
+//! Invariant: of the events of one correlation id that are in
 //! flight at once only the last is answered, because the client keeps one
 //! place for an id and would take an earlier answer for the later event's.
 //! That place is the connection's own: a late answer on another connection
@@ -12,6 +13,7 @@ use std::cell::RefCell;
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Waker};
 use std::time::Instant;
 
 use tokio::sync::Notify;
@@ -41,15 +43,20 @@ pub(crate) struct Ticket {
     since: Instant,
 }
 
+impl Ticket {
+    pub(crate) const fn since(&self) -> Instant {
+        self.since
+    }
+}
+
 pub(crate) struct Connection {
     shared: Arc<Shared>,
     dialect: Dialect,
     /// Set by the handshake, where that comes after the connection.
     proxy: OnceLock<Proxy>,
     state: Mutex<State>,
-    /// For the writer: there is something to send, or nothing more will come.
-    pub(crate) to_send: Notify,
-    /// For the reader: something was sent, or nothing is in flight any more.
+    /// For a reader that is no part of the writer's task: something was sent,
+    /// or nothing is in flight any more.
     pub(crate) eased: Notify,
     redirect_told: AtomicBool,
 }
@@ -59,6 +66,11 @@ struct State {
     in_flight: Vec<Ticket>,
     next_number: u64,
     unsent: Vec<u8>,
+    /// Who is told that there is something to send, or that nothing more will
+    /// come.
+    writer: Option<Waker>,
+    /// Not while the writer is about to look anyway.
+    writer_sleeps: bool,
     /// Nothing more is read: the writer ends when all is answered and sent.
     finishing: bool,
     /// Nobody is there any more, or nothing may be sent any more.
@@ -80,7 +92,6 @@ impl Connection {
             dialect,
             proxy,
             state: Mutex::default(),
-            to_send: Notify::new(),
             eased: Notify::new(),
             redirect_told: AtomicBool::new(false),
         }
@@ -131,7 +142,7 @@ impl Connection {
         let key = self.shared.hasher.hash_one(correlation_id);
         let mut state = self.lock();
         state.in_flight.retain(|ticket| ticket.key != key);
-        self.after_answer(state);
+        wake_writer(state);
     }
 
     /// Whether somebody still waits for this answer.
@@ -266,7 +277,7 @@ impl Connection {
         } else if !state.ended {
             state.unsent.extend_from_slice(frame);
         }
-        self.after_answer(state);
+        wake_writer(state);
     }
 
     /// Appends a control message.
@@ -276,21 +287,12 @@ impl Connection {
             // A message of our own is far below the limit.
             let _ = self.dialect.protocol.write(kind, &mut state.unsent, write);
         }
-        drop(state);
-        self.to_send.notify_one();
+        wake_writer(state);
     }
 
-    fn after_answer(&self, state: MutexGuard<'_, State>) {
-        let idle = state.in_flight.is_empty();
-        drop(state);
-        self.to_send.notify_one();
-        if idle && self.dialect.protocol == Protocol::V1 {
-            self.eased.notify_one();
-        }
-    }
-
-    /// Swaps what is unsent into the empty `batch`, for the writer.
-    pub(crate) fn take_unsent(&self, batch: &mut Vec<u8>) -> Next {
+    /// Swaps what is unsent into the empty `batch`, for the writer; where
+    /// there is nothing, the writer is woken later.
+    pub(crate) fn take_unsent(&self, batch: &mut Vec<u8>, context: &Context<'_>) -> Next {
         let mut state = self.lock();
         if state.ended {
             return Next::End;
@@ -302,7 +304,18 @@ impl Connection {
         if state.finishing && state.in_flight.is_empty() {
             return Next::End;
         }
+        match &mut state.writer {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+        state.writer_sleeps = true;
         Next::Wait
+    }
+
+    /// The writer will look before it sleeps again: answers from now on wake
+    /// nobody.
+    pub(crate) fn writer_is_awake(&self) {
+        self.lock().writer_sleeps = false;
     }
 
     /// Whether the reader may go on: the peer takes what it is sent, and in v1
@@ -317,8 +330,9 @@ impl Connection {
 
     /// Nothing more will be read.
     pub(crate) fn finish(&self) {
-        self.lock().finishing = true;
-        self.to_send.notify_one();
+        let mut state = self.lock();
+        state.finishing = true;
+        wake_writer(state);
     }
 
     /// Nobody is there any more: events in flight are given up.
@@ -327,12 +341,23 @@ impl Connection {
         state.ended = true;
         state.in_flight.clear();
         state.unsent = Vec::new();
-        drop(state);
-        self.to_send.notify_one();
+        wake_writer(state);
     }
 
     /// Nothing in the state can be half-changed by a panic elsewhere.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// After the lock: whoever is woken wants it.
+fn wake_writer(mut state: MutexGuard<'_, State>) {
+    if !std::mem::take(&mut state.writer_sleeps) {
+        return;
+    }
+    let writer = state.writer.take();
+    drop(state);
+    if let Some(writer) = writer {
+        writer.wake();
     }
 }

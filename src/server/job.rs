@@ -3,13 +3,23 @@
 //! Invariant: a job is answered exactly once or given up by its peer. One that
 //! is dropped on the way, by a panic or at the end of the process, answers as
 //! an internal fault.
+//!
+//! A job is called where it was read, if an instance is free and nobody waits
+//! for one. A call that computes on gives way after a moment and goes on on a
+//! guest thread, as do events that had to wait; so neither a runaway nor a
+//! crowd keeps a connection's thread from its other work.
 
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use super::Shared;
 use super::connection::{Connection, Ticket};
-use crate::agent::Handled;
+use super::queue::Work;
+use crate::agent::{Agent, Handled};
 use crate::event::Event;
 use crate::fault::{Fault, FaultCode};
 
@@ -18,39 +28,51 @@ pub(crate) struct Job {
     event: Option<Event>,
     connection: Arc<Connection>,
     ticket: Ticket,
-    queued: Instant,
 }
 
 impl Job {
-    pub(crate) fn new(event: Event, connection: Arc<Connection>, ticket: Ticket) -> Self {
+    pub(crate) const fn new(event: Event, connection: Arc<Connection>, ticket: Ticket) -> Self {
         Self {
             event: Some(event),
             connection,
             ticket,
-            queued: Instant::now(),
         }
     }
 
     pub(crate) const fn queued(&self) -> Instant {
-        self.queued
+        self.ticket.since()
     }
 
-    /// Calls the guest and answers. Must run on a guest thread.
-    pub(crate) fn run(mut self) {
+    /// Calls a guest here and now, up to where the call gives way; a guest
+    /// thread takes it from there. Hands the job back where no guest is free.
+    pub(crate) fn begin(self, agent: Arc<Agent>) -> Option<Self> {
         let shared = Arc::clone(self.connection.shared());
-        if !self.connection.is_awaited(self.ticket) {
-            self.event = None;
-            return;
+        let mut call = Call::new(self, agent);
+        match call.step() {
+            Poll::Ready(None) => {
+                shared.queue.instance_freed();
+                None
+            }
+            Poll::Ready(refused) => refused,
+            Poll::Pending => {
+                shared.queue.go_on(call);
+                None
+            }
         }
-        if shared.queue.is_expired(&self) {
-            self.refuse(super::queue::waited_too_long());
-            return;
-        }
-        let agent = shared.agent();
-        let Some(event) = &mut self.event else { return };
-        shared.context.complete(event);
-        let handled = agent.handle(event);
+    }
+
+    /// Calls a guest and answers; hands the job back where no guest is free.
+    async fn call(mut self, agent: Arc<Agent>) -> Option<Self> {
+        let Some(event) = &mut self.event else {
+            return None;
+        };
+        self.connection.shared().context.complete(event);
+        let Some(handled) = agent.try_handle(event) else {
+            return Some(self);
+        };
+        let handled = handled.await;
         self.answer(handled);
+        None
     }
 
     /// Answers by the failure policy.
@@ -80,12 +102,56 @@ impl Drop for Job {
     }
 }
 
-/// The life of a guest thread: job after job until the queue is closed.
-pub(crate) fn work(shared: &super::Shared) {
-    while let Some(job) = shared.queue.pop() {
-        // The job answers for itself as it is dropped; the thread lives on.
-        if catch_unwind(AssertUnwindSafe(|| job.run())).is_err() {
+/// A call that was begun. Its job comes back if it never really was, because
+/// no instance was free.
+pub(crate) struct Call(Pin<Box<dyn Future<Output = Option<Job>> + Send>>);
+
+impl Call {
+    fn new(job: Job, agent: Arc<Agent>) -> Self {
+        Self(Box::pin(job.call(agent)))
+    }
+
+    /// Goes on with it until it gives way. It waits for nothing but the
+    /// processor, so nobody has to be woken. A panic is told and ends it; its
+    /// job then answers for itself.
+    fn step(&mut self) -> Poll<Option<Job>> {
+        let mut context = Context::from_waker(Waker::noop());
+        let polled = catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(&mut context)));
+        polled.unwrap_or_else(|_panic| {
             tracing::error!("a defect of this program; please report it");
+            Poll::Ready(None)
+        })
+    }
+
+    fn finish(mut self) -> Option<Job> {
+        loop {
+            if let Poll::Ready(done) = self.step() {
+                return done;
+            }
+        }
+    }
+}
+
+/// The life of a guest thread: call after call until the queue is closed.
+pub(crate) fn work(shared: &Shared) {
+    while let Some(work) = shared.queue.next(|| shared.agent().pool().has_room()) {
+        let call = match work {
+            Work::GoOn(call) => call,
+            Work::Call(mut job) => {
+                if !job.connection.is_awaited(job.ticket) {
+                    job.event = None;
+                    continue;
+                }
+                if shared.queue.is_expired(&job) {
+                    job.refuse(super::queue::waited_too_long());
+                    continue;
+                }
+                Call::new(job, shared.agent())
+            }
+        };
+        if let Some(job) = call.finish() {
+            // Somebody was quicker; it is still the next in turn.
+            shared.queue.push_front(job);
         }
     }
 }

@@ -1,11 +1,13 @@
 //! `serve`: the agent behind a proxy.
 //!
 //! In: a bound listener and an agent. Out: exactly one answer to every message
-//! that wants one. Guests run on threads of their own, so that a runaway one
-//! stalls neither pings nor other connections; everything else runs on tokio.
+//! that wants one. Guests are called where their event was read; a call that
+//! computes on goes on on a thread of its own, so that a runaway stalls neither
+//! pings nor other connections. All else runs on tokio.
 //!
 //! ```text
-//! peer -> receive -> queue -> job (guest thread) -> connection -> peer
+//! peer -> receive -> job ---------------------------> connection -> peer
+//!                     `-> queue -> job (guest thread) --^
 //! ```
 
 mod accept;
@@ -17,7 +19,6 @@ pub(crate) mod grpc;
 mod job;
 pub mod live;
 pub mod loader;
-mod notices;
 mod peer;
 mod queue;
 mod receive;
@@ -36,11 +37,10 @@ use tokio::sync::watch;
 use crate::agent::{Agent, Handled};
 use crate::event::{Event, EventKind};
 use crate::fault::printable;
-use crate::runner::guest_thread;
+use crate::notices::Notices;
 use connection::Connection;
 use context::ContextCache;
 pub use live::Live;
-use notices::Notices;
 use queue::Queue;
 pub use settings::ServeSettings;
 use wire::Encoding;
@@ -109,6 +109,7 @@ impl Shared {
                 decision = handled.response.decision.name(),
                 fault = %fault.code,
                 detail = printable(&fault.detail, 512),
+                words = fault.words.join(" | "),
                 backtrace = backtrace.join(" < "),
                 "fault"
             );
@@ -277,7 +278,8 @@ impl Threads {
     fn start(shared: &Arc<Shared>, count: usize) -> std::io::Result<Self> {
         let start = |index| {
             let shared = Arc::clone(shared);
-            guest_thread(&format!("guest-{index}")).spawn(move || job::work(&shared))
+            let thread = std::thread::Builder::new().name(format!("guest-{index}"));
+            thread.spawn(move || job::work(&shared))
         };
         let threads: std::io::Result<Vec<_>> = (0..count).map(start).collect();
         if threads.is_err() {

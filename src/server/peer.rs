@@ -4,18 +4,19 @@
 //! ends the reading (the peer's end, a broken frame, a timeout, the signal to
 //! stop), all that was received whole is answered before the stream closes.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 
 use super::Shared;
 use super::connection::{Connection, Next};
-use super::receive::{Violation, receive};
+use super::receive::{Turn, Violation, receive};
 use super::wire::Encoding;
 use super::wire::frame::{FrameError, Protocol, kind};
 use super::wire::handshake::{HandshakeRequest, Identity, write_response};
@@ -85,18 +86,15 @@ where
             return;
         }
     };
-    let mut write = std::pin::pin!(send_answers(&connection, writer));
-    let end = tokio::select! {
-        biased;
-        () = &mut write => None,
-        end = read_events(&mut input, &connection) => Some(end),
-    };
-    if let Some(end) = end {
+    let mut answers = Answers::new(&connection, writer);
+    if let Some(end) = read_events(&mut input, &mut answers).await {
         tell(&shared, &end);
         connection.finish();
-        write.await;
+        poll_fn(|context| answers.poll_send(context)).await;
     }
     connection.end();
+    // The peer may be gone as well.
+    let _ = answers.writer.shutdown().await;
 }
 
 /// A peer that leaves is no news; one that breaks the protocol is.
@@ -162,28 +160,36 @@ async fn greet<R: ReadHalf, W: AsyncWrite + Unpin, S: Future<Output = ()>>(
     Ok(Connection::new(Arc::clone(shared), dialect, Some(proxy)))
 }
 
-/// Reads and begins events until nothing more can be read.
-async fn read_events<R: ReadHalf, S: Future<Output = ()>>(
+/// Reads and begins events until nothing more can be read, and sends answers
+/// meanwhile. `None` where nothing more can be sent.
+async fn read_events<R: ReadHalf, W: AsyncWrite + Unpin, S: Future<Output = ()>>(
     input: &mut Input<'_, R, S>,
-    connection: &Arc<Connection>,
-) -> End {
+    answers: &mut Answers<'_, W>,
+) -> Option<End> {
+    let connection = answers.connection;
     let protocol = connection.dialect().protocol;
     let limit = connection.shared().settings.frame_timeout;
     let mut deadline = None;
     loop {
+        connection.writer_is_awake();
+        let mut turn = Turn::new();
         loop {
-            if !connection.may_read() {
-                connection.eased.notified().await;
-                continue;
+            if turn.is_over() || !connection.may_read() {
+                answers.ease().await?;
+                if turn.is_over() {
+                    tokio::task::yield_now().await;
+                    turn = Turn::new();
+                }
+                connection.writer_is_awake();
             }
             let frame = match protocol.frame(&input.buffer) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
-                Err(error) => return error.into(),
+                Err(error) => return Some(error.into()),
             };
             let size = frame.size;
-            if let Err(violation) = receive(connection, frame) {
-                return violation.into();
+            if let Err(violation) = receive(connection, frame, &mut turn) {
+                return Some(violation.into());
             }
             input.buffer.advance(size);
             deadline = None;
@@ -197,8 +203,19 @@ async fn read_events<R: ReadHalf, S: Future<Output = ()>>(
             deadline.get_or_insert_with(|| Deadline::after(limit));
         }
         let was_stopped = input.stopped.is_some();
-        if let Err(end) = input.read(deadline).await {
-            return end;
+        let read = {
+            let mut read = std::pin::pin!(input.read(deadline));
+            poll_fn(|context| {
+                // Sent first: what was just answered is here.
+                if answers.poll_send(context).is_ready() {
+                    return Poll::Ready(None);
+                }
+                read.as_mut().poll(context).map(Some)
+            })
+            .await
+        };
+        if let Err(end) = read? {
+            return Some(end);
         }
         if input.stopped.is_some() && !was_stopped {
             connection.shared().say_draining(connection);
@@ -207,39 +224,83 @@ async fn read_events<R: ReadHalf, S: Future<Output = ()>>(
 }
 
 /// Sends what is to be sent, as much as there is in each write.
-async fn send_answers<W: AsyncWrite + Unpin>(connection: &Connection, mut writer: W) {
-    let limit = connection.shared().settings.write_timeout;
-    let mut batch = Vec::new();
-    loop {
-        match connection.take_unsent(&mut batch) {
-            Next::Send => {
-                match timeout(limit, writer.write_all(&batch)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => {
-                        // A proxy that gave up and left; no error of ours.
-                        tracing::debug!(%error, "the peer takes no answers");
-                        break;
-                    }
-                    Err(_) => {
-                        if connection.shared().notices.admit() {
-                            tracing::warn!(?limit, "the peer took no answers; connection closed");
-                        }
-                        break;
-                    }
-                }
-                batch.clear();
-                if batch.capacity() > READ_LARGE_BYTES {
-                    batch = Vec::new();
-                }
-                connection.eased.notify_one();
-            }
-            Next::Wait => connection.to_send.notified().await,
-            Next::End => break,
+struct Answers<'a, W> {
+    connection: &'a Arc<Connection>,
+    writer: W,
+    /// What is being written, and how much of it was.
+    batch: Vec<u8>,
+    written: usize,
+    /// While the peer takes nothing.
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+impl<'a, W: AsyncWrite + Unpin> Answers<'a, W> {
+    const fn new(connection: &'a Arc<Connection>, writer: W) -> Self {
+        Self {
+            connection,
+            writer,
+            batch: Vec::new(),
+            written: 0,
+            patience: None,
         }
     }
-    connection.end();
-    // The peer may be gone as well.
-    let _ = writer.shutdown().await;
+
+    /// Sends until there is nothing to send and the next event may be read.
+    /// `None` where nothing more can be sent.
+    async fn ease(&mut self) -> Option<()> {
+        poll_fn(|context| {
+            if self.poll_send(context).is_ready() {
+                return Poll::Ready(None);
+            }
+            if self.connection.may_read() {
+                Poll::Ready(Some(()))
+            } else {
+                Poll::Pending
+            }
+        })
+        .await
+    }
+
+    /// Ready once nothing more can be sent or is to be.
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let limit = self.connection.shared().settings.write_timeout;
+        loop {
+            if self.written == self.batch.len() {
+                self.batch.clear();
+                if self.batch.capacity() > READ_LARGE_BYTES {
+                    self.batch = Vec::new();
+                }
+                (self.written, self.patience) = (0, None);
+                match self.connection.take_unsent(&mut self.batch, context) {
+                    Next::Send => {}
+                    Next::Wait => return Poll::Pending,
+                    Next::End => return Poll::Ready(()),
+                }
+            }
+            let rest = &self.batch[self.written..];
+            match Pin::new(&mut self.writer).poll_write(context, rest) {
+                Poll::Ready(Ok(count @ 1..)) => self.written += count,
+                Poll::Ready(ended) => {
+                    // A proxy that gave up and left; no error of ours.
+                    let error = ended.err();
+                    tracing::debug!(?error, "the peer takes no answers");
+                    self.connection.end();
+                    return Poll::Ready(());
+                }
+                Poll::Pending => {
+                    let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(limit)));
+                    if patience.as_mut().poll(context).is_pending() {
+                        return Poll::Pending;
+                    }
+                    if self.connection.shared().notices.admit() {
+                        tracing::warn!(?limit, "the peer took no answers; connection closed");
+                    }
+                    self.connection.end();
+                    return Poll::Ready(());
+                }
+            }
+        }
+    }
 }
 
 /// A point in time and the limit it came from.

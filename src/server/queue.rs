@@ -1,20 +1,25 @@
-//! Events waiting for a guest: bounded in number and in time.
+//! Calls for the guest threads: those that were begun elsewhere and take
+//! longer, and events waiting for a guest, bounded in number and in time.
 //!
-//! In: jobs from any connection. Out: the oldest one, to a guest thread; or,
-//! once it has waited too long, to whoever answers overload. No job is ever
-//! lost: one that is dropped answers for itself (see [`super::job`]).
+//! In: calls and jobs from any connection. Out: what to do next, to a guest
+//! thread; or, once a job has waited too long, to whoever answers overload. No
+//! job is ever lost: one that is dropped answers for itself (see
+//! [`super::job`]).
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::job::Job;
+use super::job::{Call, Job};
 use crate::fault::{Fault, FaultCode};
 
 pub(crate) struct Queue {
     state: Mutex<State>,
+    /// Jobs in the state, to look at without its lock.
+    length: AtomicUsize,
     filled: Condvar,
     /// Told when events begin to wait, for [`Queue::expired`].
     waiting: Notify,
@@ -24,12 +29,22 @@ pub(crate) struct Queue {
 
 #[derive(Default)]
 struct State {
+    /// No more than there are instances; each holds one.
+    begun: VecDeque<Call>,
     jobs: VecDeque<Job>,
     /// Guest threads with nothing to do.
     idle: usize,
     /// Somebody looks after jobs that wait too long.
     watched: bool,
     closed: bool,
+}
+
+/// What a guest thread does next.
+pub(crate) enum Work {
+    /// A call that was begun elsewhere.
+    GoOn(Call),
+    /// A new one.
+    Call(Job),
 }
 
 /// What an event's answer says when no guest came free for it in time.
@@ -41,11 +56,17 @@ impl Queue {
     pub(crate) fn new(max: usize, wait: Duration) -> Self {
         Self {
             state: Mutex::default(),
+            length: AtomicUsize::new(0),
             filled: Condvar::new(),
             waiting: Notify::new(),
             max,
             wait,
         }
+    }
+
+    /// Whether nobody waits for a guest.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.length.load(Ordering::SeqCst) == 0
     }
 
     /// Hands a job over; gives it back where there is no room for it.
@@ -55,10 +76,22 @@ impl Queue {
             return Some(job);
         }
         state.jobs.push_back(job);
+        self.pushed(state);
+        None
+    }
+
+    /// Gives a job back that no guest was free for after all.
+    pub(crate) fn push_front(&self, job: Job) {
+        let mut state = self.lock();
+        state.jobs.push_front(job);
+        self.pushed(state);
+    }
+
+    fn pushed(&self, mut state: MutexGuard<'_, State>) {
+        self.length.store(state.jobs.len(), Ordering::SeqCst);
         let wake = state.idle > 0;
-        // An idle thread may be woken for an earlier job than this one.
-        let watch = state.jobs.len() > state.idle && !state.watched;
-        state.watched |= watch;
+        let watch = !state.watched;
+        state.watched = true;
         drop(state);
         if wake {
             self.filled.notify_one();
@@ -66,17 +99,42 @@ impl Queue {
         if watch {
             self.waiting.notify_one();
         }
-        None
     }
 
-    /// The oldest job, waiting for one; `None` once closed and empty.
-    pub(crate) fn pop(&self) -> Option<Job> {
+    /// Hands a call over that was begun elsewhere.
+    pub(crate) fn go_on(&self, call: Call) {
+        self.lock().begun.push_back(call);
+        self.filled.notify_one();
+    }
+
+    /// Told whenever a call ended that was no guest thread's: somebody may
+    /// have waited for its instance.
+    pub(crate) fn instance_freed(&self) {
+        if !self.is_empty() {
+            // Behind the lock, or a thread that has just found no room and is
+            // about to fall asleep would miss it.
+            drop(self.lock());
+            self.filled.notify_one();
+        }
+    }
+
+    /// What to do next: first what holds an instance already, then the oldest
+    /// job, as soon as there `is_room` for its call. `None` once closed and
+    /// empty.
+    pub(crate) fn next(&self, is_room: impl Fn() -> bool) -> Option<Work> {
         let mut state = self.lock();
         loop {
-            if let Some(job) = state.jobs.pop_front() {
-                return Some(job);
+            if let Some(call) = state.begun.pop_front() {
+                return Some(Work::GoOn(call));
             }
-            if state.closed {
+            if !state.jobs.is_empty()
+                && is_room()
+                && let Some(job) = state.jobs.pop_front()
+            {
+                self.length.store(state.jobs.len(), Ordering::SeqCst);
+                return Some(Work::Call(job));
+            }
+            if state.closed && state.jobs.is_empty() {
                 return None;
             }
             state.idle += 1;
@@ -93,8 +151,7 @@ impl Queue {
         job.queued().elapsed() > self.wait
     }
 
-    /// Jobs that have waited too long, as soon as there are any, while all
-    /// guest threads are busy.
+    /// Jobs that have waited too long, as soon as there are any.
     pub(crate) async fn expired(&self) -> Vec<Job> {
         loop {
             let next = {
@@ -114,7 +171,9 @@ impl Queue {
                         .position(|job| !self.is_expired(job))
                         .unwrap_or(state.jobs.len());
                     if fresh > 0 {
-                        return state.jobs.drain(..fresh).collect();
+                        let expired = state.jobs.drain(..fresh).collect();
+                        self.length.store(state.jobs.len(), Ordering::SeqCst);
+                        return expired;
                     }
                 }
             }

@@ -2,6 +2,7 @@
 //! end of the connection.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::configure::configure;
 use super::connection::Connection;
@@ -22,8 +23,49 @@ pub(crate) enum Violation {
     Unanswerable(&'static str),
 }
 
+/// Answers are sent, and others have their turn, after so much time.
+const TURN: Duration = Duration::from_micros(200);
+/// Calls that take longer on average gain more from other threads than handing
+/// them over costs.
+const SLOW_CALL: Duration = Duration::from_micros(100);
+
+/// What one connection does before others have their turn.
+pub(crate) struct Turn {
+    began: Instant,
+    calls: u32,
+    used: Duration,
+}
+
+impl Turn {
+    pub(crate) fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            calls: 0,
+            used: Duration::ZERO,
+        }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.used >= TURN
+    }
+
+    /// Whether calls are so slow that the rest is for other threads.
+    fn is_slow(&self) -> bool {
+        self.is_over() && self.used >= SLOW_CALL * self.calls
+    }
+
+    fn called(&mut self) {
+        self.calls += 1;
+        self.used = self.began.elapsed();
+    }
+}
+
 /// Begins or answers what one frame holds.
-pub(crate) fn receive(connection: &Arc<Connection>, frame: Frame<'_>) -> Result<(), Violation> {
+pub(crate) fn receive(
+    connection: &Arc<Connection>,
+    frame: Frame<'_>,
+    turn: &mut Turn,
+) -> Result<(), Violation> {
     let message = match (connection.dialect().protocol, frame.kind) {
         (Protocol::V1, _) => read_v1(frame.payload),
         // Has a reader of its own.
@@ -44,17 +86,18 @@ pub(crate) fn receive(connection: &Arc<Connection>, frame: Frame<'_>) -> Result<
             read_v2(kind, connection.dialect().encoding, frame.payload)
         }
     };
-    dispatch(connection, message)
+    dispatch(connection, message, turn)
 }
 
 /// Begins or answers what one message asks, whichever transport read it.
 pub(crate) fn dispatch(
     connection: &Arc<Connection>,
     message: Result<Message, BadMessage>,
+    turn: &mut Turn,
 ) -> Result<(), Violation> {
     match message {
         Ok(Message::Event(event)) => {
-            begin(connection, event);
+            begin(connection, event, turn);
             Ok(())
         }
         Ok(Message::Unhandled {
@@ -82,8 +125,9 @@ pub(crate) fn dispatch(
     }
 }
 
-/// Queues an event for a guest, where there is one for it and room for it.
-fn begin(connection: &Arc<Connection>, event: Event) {
+/// Calls a guest for an event, if there is a handler for it; where none is
+/// free, queues it, if there is room for it.
+fn begin(connection: &Arc<Connection>, event: Event, turn: &mut Turn) {
     let (ticket, room) = connection.begin(event.correlation_id());
     let agent = connection.shared().agent();
     if room && !agent.handles(event.kind()) {
@@ -91,11 +135,17 @@ fn begin(connection: &Arc<Connection>, event: Event) {
         return;
     }
     let job = Job::new(event, Arc::clone(connection), ticket);
-    let refused = if room {
-        connection.shared().queue.push(job)
+    let queue = &connection.shared().queue;
+    // Not before those who have waited longer.
+    let waits = if room && queue.is_empty() && !turn.is_slow() {
+        let waits = job.begin(agent);
+        turn.called();
+        waits
     } else {
         Some(job)
     };
+    let Some(job) = waits else { return };
+    let refused = if room { queue.push(job) } else { Some(job) };
     if let Some(job) = refused {
         let what = if room {
             "the queue is full"

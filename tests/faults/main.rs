@@ -24,3 +24,4 @@ mod refused;
 mod state;
 #[path = "../support/mod.rs"]
 mod support;
+mod wasi;

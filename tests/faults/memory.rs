@@ -115,7 +115,7 @@ fn m_06_grows_are_counted_within_a_call_and_anew_in_the_next() {
 #[test]
 fn m_07_bombs_at_instantiation_are_refused_at_load() {
     let desk = Desk::new();
-    let four = "(table 10000 funcref)".repeat(4);
+    let four = "(table 20000 funcref)".repeat(4);
     let five = "(table 1 funcref)".repeat(5);
     let fine = guest(&desk, "four-tables.wat", &four, ALLOW);
     run(&fine, &[&desk.request()], &[]).assert_code(0);
@@ -127,7 +127,7 @@ fn m_07_bombs_at_instantiation_are_refused_at_load() {
         (shipped("invalid/table-too-large.wat"), "tables"),
         (guest(&desk, "five-tables.wat", &five, ALLOW), "tables"),
         (
-            guest(&desk, "large-table.wat", "(table 10001 funcref)", ALLOW),
+            guest(&desk, "large-table.wat", "(table 20001 funcref)", ALLOW),
             "tables",
         ),
     ] {
@@ -151,7 +151,7 @@ fn m_07_a_table_does_not_grow_beyond_its_limit() {
         "m.wat",
         "(table $t 1 funcref)",
         &format!(
-            "(if (i32.ne (table.grow $t (ref.null func) (i32.const 9999)) (i32.const 1))
+            "(if (i32.ne (table.grow $t (ref.null func) (i32.const 19999)) (i32.const 1))
                (then (unreachable)))
              (if (i32.ne (table.grow $t (ref.null func) (i32.const 1)) (i32.const -1))
                (then (unreachable)))

@@ -315,7 +315,7 @@ fn i_02_modules_that_are_too_much_are_refused_before_compiling() {
         }
         .bytes()
     };
-    refused_bomb("data.wasm", &segments(40_000, 0), "data segments");
+    refused_bomb("data.wasm", &segments(110_000, 0), "data segments");
     refused_bomb("elements.wasm", &segments(0, 40_000), "element segments");
 }
 
@@ -330,7 +330,7 @@ fn i_02_what_lies_just_under_the_limits_loads_in_time() {
     };
     fits("functions.wasm", functions.bytes());
     let segments = Module {
-        data: 9_999,
+        data: 99_999,
         elements: 10_000,
         ..Module::default()
     };

@@ -253,6 +253,12 @@ fn problems(
 }
 
 fn stack(fault: &Fault, report: &RunReport, out: &mut dyn Write) -> io::Result<()> {
+    if !fault.words.is_empty() {
+        writeln!(out, "    what the guest wrote:")?;
+        for line in &fault.words {
+            writeln!(out, "    {line}")?;
+        }
+    }
     if fault.backtrace.is_empty() {
         return Ok(());
     }

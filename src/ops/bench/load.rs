@@ -16,7 +16,6 @@ use super::progress::Meter;
 use super::report::LoadPoint;
 use crate::agent::Agent;
 use crate::latency::{Latency, sleep_until};
-use crate::runner::guest_thread;
 
 /// Turns each load gets.
 pub(super) const TURNS: u32 = 3;
@@ -150,7 +149,8 @@ impl Load<'_> {
             let caller = &caller;
             let threads: Vec<_> = (0..self.concurrency)
                 .map(|number| {
-                    guest_thread(&format!("caller-{number}"))
+                    std::thread::Builder::new()
+                        .name(format!("caller-{number}"))
                         .spawn_scoped(scope, move || caller(number))
                 })
                 .collect::<Result<_, _>>()

@@ -32,7 +32,6 @@ use crate::agent::AgentSettings;
 use crate::error::Error;
 use crate::module::LoadSettings;
 use crate::ops::run::{ModuleInfo, called};
-use crate::runner::on_guest_thread;
 
 pub use advise::{Advice, Wish, advise};
 pub use baseline::{Baseline, BaselineCase, BaselineModule};
@@ -138,17 +137,11 @@ pub fn bench(
     (settings, against): (&BenchSettings, Option<&Against>),
     watcher: &Watcher<'_>,
 ) -> Result<Benched, Error> {
-    let benched = on_guest_thread(|| {
-        let bench = Bench {
-            settings,
-            meter: Meter::new(watcher),
-        };
-        bench.run(path, cases, against)
-    });
-    benched.map_err(|source| Error::Host {
-        what: "cannot start a thread",
-        source: source.into(),
-    })?
+    let bench = Bench {
+        settings,
+        meter: Meter::new(watcher),
+    };
+    bench.run(path, cases, against)
 }
 
 struct Bench<'a> {

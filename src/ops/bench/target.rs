@@ -15,7 +15,6 @@ use super::{Against, Amount, Baseline, Bench, BenchSettings, Benched};
 use crate::client::{Ask, AskError, Asker, Drive, Driven, Exchange, Pace, Process, Target};
 use crate::error::Error;
 use crate::latency::Latency;
-use crate::runner::on_guest_thread;
 
 /// Turns each exchange gets.
 const TURNS: u32 = 10;
@@ -43,21 +42,15 @@ pub fn bench_target(
     (settings, against): (&BenchSettings, Option<&Against>),
     watcher: &Watcher<'_>,
 ) -> Result<Benched, Error> {
-    let benched = on_guest_thread(|| {
-        let bench = Bench {
-            settings,
-            meter: Meter::new(watcher),
-        };
-        Outside {
-            running,
-            bench: &bench,
-        }
-        .run(exchanges, against)
-    });
-    benched.map_err(|source| Error::Host {
-        what: "cannot start a thread",
-        source: source.into(),
-    })?
+    let bench = Bench {
+        settings,
+        meter: Meter::new(watcher),
+    };
+    Outside {
+        running,
+        bench: &bench,
+    }
+    .run(exchanges, against)
 }
 
 struct Outside<'a> {

@@ -42,7 +42,6 @@ use crate::agent::Agent;
 use crate::capture::{Capture, DecodeSettings, Format, Redactor, key_of};
 use crate::error::Error;
 use crate::ops::run::{ModuleInfo, called};
-use crate::runner::guest_thread;
 
 pub use merge::merge;
 pub use report::{FailOn, ReplayReport, Shard};
@@ -188,7 +187,8 @@ pub fn replay(
         let mut threads = Vec::new();
         for job in 0..jobs {
             let (shared, dealt) = (&shared, &dealt);
-            let thread = guest_thread(&format!("replay-{job}"))
+            let thread = std::thread::Builder::new()
+                .name(format!("replay-{job}"))
                 .spawn_scoped(scope, move || Worker::new(shared).run(dealt))
                 .map_err(|source| Error::Host {
                     what: "cannot start a thread",

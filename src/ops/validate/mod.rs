@@ -2,8 +2,8 @@
 //!
 //! In: paths and settings. Out: a [`ValidateReport`] with a row for each check.
 //! The static rows are the verdict that `load` refuses modules by; the live
-//! ones come from calling the module, always on a guest thread and under the
-//! limits. A file that cannot be read is one row, and the others go on.
+//! ones come from calling the module, always under the limits.
+//! A file that cannot be read is one row, and the others go on.
 
 mod answers;
 mod calls;
@@ -27,7 +27,7 @@ use crate::inspect::{Facts, Language};
 use crate::limits::Isolation;
 use crate::module::{Candidate, LoadSettings, Module};
 use crate::report::Verdict;
-use crate::runner::{Instance, on_guest_thread};
+use crate::runner::Instance;
 
 use calls::Prober;
 pub use growth::Growth;
@@ -221,14 +221,7 @@ fn compile_and_probe(
             "not tried (--no-probe)",
         ));
     } else {
-        let live =
-            on_guest_thread(|| probe(&module, settings, &mut metrics)).map_err(|source| {
-                Error::Host {
-                    what: "cannot start a guest thread",
-                    source: source.into(),
-                }
-            })?;
-        report.checks.extend(live);
+        report.checks.extend(probe(&module, settings, &mut metrics));
     }
     report.metrics = Some(metrics);
     Ok(())
@@ -253,7 +246,7 @@ fn not_compiled(expected: String, error: &Error) -> Row {
     .into()
 }
 
-/// Everything that needs the module to run, on a guest thread.
+/// Everything that needs the module to run.
 fn probe(module: &Arc<Module>, settings: &ValidateSettings, metrics: &mut Metrics) -> Vec<Row> {
     let mut rows = vec![instantiate(module, metrics)];
     if rows[0].check.status == CheckStatus::Fail {

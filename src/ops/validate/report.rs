@@ -40,7 +40,7 @@ impl Row {
         Self {
             check: Check::fail(id, expected, found, fix_of(fault.code)),
             fault: Some(fault.code),
-            detail: fault.stack(),
+            detail: fault.story(),
         }
     }
 

@@ -1,10 +1,9 @@
 //! What goes out on one call: batches of messages, and the status at the end.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue};
@@ -127,8 +126,6 @@ pub(super) type Ending = Arc<OnceLock<Status>>;
 pub(super) struct Answers {
     connection: Arc<Connection>,
     ending: Ending,
-    /// For something to send.
-    waiting: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     done: bool,
 }
 
@@ -138,39 +135,27 @@ impl Answers {
         let answers = Self {
             connection,
             ending: Arc::clone(&ending),
-            waiting: None,
             done: false,
         };
         (answers, ending)
     }
 
-    fn poll_batch(&mut self, context: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+    fn poll_batch(&mut self, context: &Context<'_>) -> Poll<Option<Frame<Bytes>>> {
         if self.done {
             return Poll::Ready(None);
         }
-        loop {
-            if let Some(waiting) = &mut self.waiting {
-                ready!(waiting.as_mut().poll(context));
-                self.waiting = None;
+        let mut batch = Vec::new();
+        match self.connection.take_unsent(&mut batch, context) {
+            Next::Send => {
+                self.connection.eased.notify_one();
+                Poll::Ready(Some(Frame::data(batch.into())))
             }
-            let mut batch = Vec::new();
-            match self.connection.take_unsent(&mut batch) {
-                Next::Send => {
-                    self.connection.eased.notify_one();
-                    return Poll::Ready(Some(Frame::data(batch.into())));
-                }
-                Next::Wait => {
-                    let connection = Arc::clone(&self.connection);
-                    self.waiting = Some(Box::pin(async move {
-                        connection.to_send.notified().await;
-                    }));
-                }
-                Next::End => {
-                    self.done = true;
-                    let status = self.ending.get().cloned();
-                    let status = status.unwrap_or_else(|| Status::unavailable("cut short"));
-                    return Poll::Ready(Some(Frame::trailers(status.headers())));
-                }
+            Next::Wait => Poll::Pending,
+            Next::End => {
+                self.done = true;
+                let status = self.ending.get().cloned();
+                let status = status.unwrap_or_else(|| Status::unavailable("cut short"));
+                Poll::Ready(Some(Frame::trailers(status.headers())))
             }
         }
     }

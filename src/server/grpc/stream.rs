@@ -23,7 +23,7 @@ use crate::proxy::Proxy;
 use crate::response::Decision;
 use crate::server::configure::configure;
 use crate::server::connection::Connection;
-use crate::server::receive::dispatch;
+use crate::server::receive::{Turn, dispatch};
 use crate::server::wire::frame::{FrameError, Protocol};
 use crate::server::wire::handshake::PROTOCOL_VERSION;
 use crate::server::wire::{BadMessage, Message};
@@ -112,9 +112,14 @@ impl Reader {
             self.connection.greet(Proxy::new(settings.quirks, None));
         }
         loop {
+            let mut turn = Turn::new();
             while let Some(inbound) = self.take()? {
                 self.eased().await?;
-                self.receive(mode, inbound)?;
+                if turn.is_over() {
+                    tokio::task::yield_now().await;
+                    turn = Turn::new();
+                }
+                self.receive(mode, inbound, &mut turn)?;
                 (first, partial) = (None, None);
                 if mode == Mode::Single {
                     return Ok(());
@@ -224,15 +229,15 @@ impl Reader {
     }
 
     /// Begins or answers what one message holds.
-    fn receive(&self, mode: Mode, inbound: Inbound) -> Result<(), Status> {
+    fn receive(&self, mode: Mode, inbound: Inbound, turn: &mut Turn) -> Result<(), Status> {
         let connection = &self.connection;
         match inbound {
             Inbound::Message(message) if connection.is_greeted() => {
-                dispatch(connection, message)
+                dispatch(connection, message, turn)
                     .map_err(|violation| Status::invalid(violation.to_string()))?;
             }
             Inbound::Message(message) => {
-                dispatch(connection, Err(before_handshake(message)))
+                dispatch(connection, Err(before_handshake(message)), turn)
                     .map_err(|violation| Status::invalid(violation.to_string()))?;
             }
             Inbound::Handshake(request) => self.greet(mode, &request)?,

@@ -13,6 +13,13 @@ pub(crate) struct Notices {
     lines: AtomicU64,
 }
 
+/// What was left out last is told, too.
+impl Drop for Notices {
+    fn drop(&mut self) {
+        self.tell();
+    }
+}
+
 impl Notices {
     pub(crate) fn new() -> Self {
         Self {
@@ -29,12 +36,16 @@ impl Notices {
     pub(crate) fn admit(&self) -> bool {
         let now = self.start.elapsed().as_secs();
         if self.second.swap(now, Ordering::Relaxed) != now {
-            let before = self.lines.swap(0, Ordering::Relaxed);
-            if before > PER_SECOND {
-                tracing::warn!(lines = before - PER_SECOND, "log lines left out");
-            }
+            self.tell();
         }
         self.lines.fetch_add(1, Ordering::Relaxed) < PER_SECOND
+    }
+
+    fn tell(&self) {
+        let before = self.lines.swap(0, Ordering::Relaxed);
+        if before > PER_SECOND {
+            tracing::warn!(lines = before - PER_SECOND, "log lines left out");
+        }
     }
 }
 

@@ -1,0 +1,168 @@
+//! What one instance has of WASI: clocks, random bytes, and where its output
+//! goes. Nothing here waits.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::limits::Wasi;
+use crate::notices::Notices;
+
+use super::output::Output;
+
+/// The time at the beginning of every call while clocks are fixed:
+/// 2024-01-01T00:00:00Z in seconds.
+pub const FIXED_TIME: Duration = Duration::from_secs(1_704_067_200);
+/// How far a fixed clock moves with each reading, so that no guest divides by
+/// a time that did not pass.
+const STEP: Duration = Duration::from_micros(1);
+/// Monotonic clocks begin here; Go takes 0 for a broken clock.
+const MONOTONIC_START: Duration = Duration::from_secs(1);
+/// Any constant; the random bytes of every call while they are fixed.
+const SEED: u64 = 0x05ee_d0fa_9ee5;
+
+/// What one instance has of WASI.
+pub(crate) struct Context {
+    wasi: Wasi,
+    pub(crate) output: Output,
+    made: Instant,
+    /// Slept, and by fixed clocks stepped, since the call began.
+    moved_in_call: Duration,
+    /// The same since the instance was made.
+    moved: Duration,
+    random: u64,
+}
+
+impl Context {
+    pub(crate) fn new(wasi: Wasi, notices: Arc<Notices>) -> Self {
+        Self {
+            wasi,
+            output: Output::new(notices),
+            made: Instant::now(),
+            moved_in_call: Duration::ZERO,
+            moved: Duration::ZERO,
+            random: SEED,
+        }
+    }
+
+    /// A call or a start begins. Equal calls are to see equal clocks and
+    /// random bytes, whatever was called before.
+    pub(crate) fn begin_call(&mut self) {
+        self.moved_in_call = Duration::ZERO;
+        self.random = SEED;
+        self.output.begin_call();
+    }
+
+    /// Lets the guest's clocks go forward, as if it had slept.
+    pub(crate) fn skip(&mut self, time: Duration) {
+        self.moved_in_call = self.moved_in_call.saturating_add(time);
+        self.moved = self.moved.saturating_add(time);
+    }
+
+    /// The wall clock, since 1970.
+    pub(crate) fn wall_clock(&mut self) -> Duration {
+        let now = match self.wasi {
+            Wasi::Real => SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default(),
+            Wasi::Fixed | Wasi::None => FIXED_TIME,
+        };
+        let now = now.saturating_add(self.moved_in_call);
+        self.step();
+        now
+    }
+
+    /// The clock that never goes back, from some moment on.
+    pub(crate) fn monotonic(&mut self) -> Duration {
+        let now = match self.wasi {
+            Wasi::Real => self.made.elapsed(),
+            Wasi::Fixed | Wasi::None => Duration::ZERO,
+        };
+        let now = MONOTONIC_START
+            .saturating_add(now)
+            .saturating_add(self.moved);
+        self.step();
+        now
+    }
+
+    fn step(&mut self) {
+        if self.wasi != Wasi::Real {
+            self.skip(STEP);
+        }
+    }
+
+    /// Fills a buffer; false where the host has no random bytes.
+    pub(crate) fn fill_random(&mut self, bytes: &mut [u8]) -> bool {
+        if self.wasi == Wasi::Real {
+            return getrandom::fill(bytes).is_ok();
+        }
+        for chunk in bytes.chunks_mut(8) {
+            let number = self.next_random().to_le_bytes();
+            chunk.copy_from_slice(&number[..chunk.len()]);
+        }
+        true
+    }
+
+    /// The `SplitMix64` generator: every 64-bit state is followed by another.
+    const fn next_random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context(wasi: Wasi) -> Context {
+        Context::new(wasi, Arc::new(Notices::new()))
+    }
+
+    #[test]
+    fn fixed_clocks_and_bytes_repeat_with_every_call() {
+        let mut context = context(Wasi::Fixed);
+        let mut call = || {
+            context.begin_call();
+            let mut bytes = [0; 13];
+            assert!(context.fill_random(&mut bytes));
+            let first = context.wall_clock();
+            context.skip(Duration::from_millis(5));
+            (bytes, first, context.wall_clock() - first)
+        };
+        let first = call();
+        assert_eq!(first.1, FIXED_TIME);
+        assert_eq!(first.2, Duration::from_micros(5001));
+        assert_ne!(first.0, [0; 13]);
+        assert_eq!(first, call());
+    }
+
+    #[test]
+    fn monotonic_time_never_goes_back() {
+        for wasi in [Wasi::Fixed, Wasi::Real] {
+            let mut context = context(wasi);
+            let mut before = Duration::ZERO;
+            for call in 0..100 {
+                if call % 10 == 0 {
+                    context.begin_call();
+                    context.skip(Duration::from_millis(1));
+                }
+                let now = context.monotonic();
+                assert!(now >= before && now >= MONOTONIC_START);
+                before = now;
+            }
+        }
+    }
+
+    #[test]
+    fn real_bytes_differ() {
+        let mut context = context(Wasi::Real);
+        let mut bytes = [[0; 16]; 2];
+        for bytes in &mut bytes {
+            context.begin_call();
+            assert!(context.fill_random(bytes));
+        }
+        assert_ne!(bytes[0], bytes[1]);
+    }
+}
