@@ -29,6 +29,14 @@ static NAMES: LazyLock<Option<Regex>> = LazyLock::new(|| {
 static JSON_PAIR: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r#""([A-Za-z0-9_.-]{1,64})"(\s*:\s*)"((?:[^"\\]|\\.)*)""#).ok());
 
+/// A parameter of a form, of a URL in a text, or of a program's text.
+static PARAMETER: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r#"([A-Za-z0-9_.\[\]-]{1,64})=([^&;\s'"<>\\]+)"#).ok());
+
+/// A credential that says so itself.
+static BEARER: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"(?i)(\b(?:bearer|basic)\s+)([A-Za-z0-9._~+/-]{8,}=*)").ok());
+
 /// The beginning of each cookie in a `set-cookie` value, joined ones too.
 static SET_COOKIE: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r"(^|, ?)([^=;,\s]+)=([^;,]*)").ok());
@@ -322,26 +330,38 @@ impl Redactor {
             .join("&")
     }
 
+    /// A body, whatever it is: pairs of JSON, parameters, and credentials that
+    /// say so themselves.
     fn body(&self, field: &str, text: &str, found: &mut Found) -> String {
-        if !text.trim_start().starts_with(['{', '[', '"', '<']) && text.contains('=') {
-            return self.parameters(field, text, found);
-        }
-        let Some(form) = JSON_PAIR.as_ref() else {
+        let (Some(json), Some(parameter), Some(bearer)) =
+            (JSON_PAIR.as_ref(), PARAMETER.as_ref(), BEARER.as_ref())
+        else {
             return String::new();
         };
-        form.replace_all(text, |pair: &Captures<'_>| {
+        let text = json.replace_all(text, |pair: &Captures<'_>| {
             if is_secret(&pair[1]) {
-                format!(
-                    "\"{}\"{}\"{}\"",
-                    &pair[1],
-                    &pair[2],
-                    self.hide(field, &pair[3], found)
-                )
+                let hidden = self.hide(field, &pair[3], found);
+                format!("\"{}\"{}\"{hidden}\"", &pair[1], &pair[2])
             } else {
                 pair[0].to_owned()
             }
-        })
-        .into_owned()
+        });
+        let text = parameter.replace_all(&text, |pair: &Captures<'_>| {
+            if is_secret(&pair[1]) {
+                format!("{}={}", &pair[1], self.hide(field, &pair[2], found))
+            } else {
+                pair[0].to_owned()
+            }
+        });
+        bearer
+            .replace_all(&text, |credential: &Captures<'_>| {
+                format!(
+                    "{}{}",
+                    &credential[1],
+                    self.hide(field, &credential[2], found)
+                )
+            })
+            .into_owned()
     }
 
     /// A secret's stand-in. What is empty or a stand-in already stays.
@@ -455,6 +475,19 @@ mod tests {
             "null",
         );
         assert!(!json.input.contains("hunter22") && json.input.contains("\\\"n\\\": 1"));
+    }
+
+    #[test]
+    fn any_text_loses_what_says_that_it_is_a_credential() {
+        let page = "<a href='/x?token=abcdefgh&p=1'>fetch(u, {headers: {Authorization: 'Bearer abc.def-ghi'}})";
+        let input = serde_json::json!({"data": page, "encoding": "utf8"}).to_string();
+        let out = redactor().record(&input, "null");
+        assert!(!out.input.contains("abcdefgh") && !out.input.contains("abc.def-ghi"));
+        assert!(
+            out.input.contains("&p=1'>fetch(u, {headers"),
+            "{}",
+            out.input
+        );
     }
 
     #[test]

@@ -33,7 +33,8 @@ fn capture(name: &str) -> PathBuf {
 
 /// `replay MODULE CAPTURE... --no-timings`.
 fn command(module: &Path, captures: &[&Path]) -> Command {
-    let mut command = binary(["replay", "--no-timings"]);
+    // A good guest on a busy machine is no runaway.
+    let mut command = binary(["replay", "--no-timings", "--timeout", "20s"]);
     command.arg(module).args(captures);
     command
 }
@@ -65,12 +66,16 @@ fn rows(module: &Path, captures: &[&Path], flags: &[&str]) -> Vec<Value> {
 fn blocks_on(needle: &str) -> String {
     let bytes: String = needle.bytes().map(|byte| format!("\\{byte:02x}")).collect();
     let size = needle.len();
+    let allow = r#"{"decision":"allow"}"#;
+    let block = r#"{"decision":"block","status":403,"tags":["beta"],"rule_ids":["7"]}"#;
+    let (allow_size, block_size) = (allow.len(), block.len());
+    let (allow, block) = (allow.replace('"', "\\22"), block.replace('"', "\\22"));
     format!(
         r#"(module
   (memory (export "memory") 8)
   (data (i32.const 0) "{bytes}")
-  (data (i32.const 256) "{{\22decision\22:\22allow\22}}")
-  (data (i32.const 320) "{{\22decision\22:\22block\22,\22status\22:403,\22tags\22:[\22beta\22],\22rule_ids\22:[\227\22]}}")
+  (data (i32.const 256) "{allow}")
+  (data (i32.const 320) "{block}")
   (func (export "alloc") (param i32) (result i32) (i32.const 65536))
   (func (export "dealloc") (param i32 i32))
   (func (export "on_request_headers") (param $at i32) (param $len i32) (result i64)
@@ -87,10 +92,10 @@ fn blocks_on(needle: &str) -> String {
               (i32.load8_u (i32.add (local.get $at) (local.get $i)))))
             (local.set $i (i32.add (local.get $i) (i32.const 1)))
             (br_if $same (i32.lt_s (local.get $i) (i32.const {size}))))
-          (return (i64.or (i64.shl (i64.const 320) (i64.const 32)) (i64.const 65))))
+          (return (i64.or (i64.shl (i64.const 320) (i64.const 32)) (i64.const {block_size}))))
         (local.set $at (i32.add (local.get $at) (i32.const 1)))
         (br $next)))
-    (i64.or (i64.shl (i64.const 256) (i64.const 32)) (i64.const 20))))"#
+    (i64.or (i64.shl (i64.const 256) (i64.const 32)) (i64.const {allow_size}))))"#
     )
 }
 
