@@ -35,3 +35,8 @@ languages *ARGS:
 costs:
     cargo build --release
     WASM_AGENT="${CARGO_TARGET_DIR:-$PWD/target}/release/wasm-agent" fixtures/modules/costs.py --write
+
+# The agent behind real proxies (`e2e/run --build` once before).
+e2e *PROXIES:
+    cargo build
+    e2e/run {{PROXIES}}

@@ -58,6 +58,12 @@ pub enum Error {
         /// The ABI that was asked for.
         wanted: Abi,
     },
+    /// A plugin was called that nobody loaded.
+    #[error("{}: not loaded; load it before it is called", path.display())]
+    NotLoaded {
+        /// The module's path, or the name it was to be loaded by.
+        path: PathBuf,
+    },
     /// A module that compiles and cannot be instantiated.
     #[error("{}: cannot make an instance: {fault}", path.display())]
     Start {

@@ -56,14 +56,8 @@ pub fn read(path: &Path, limits: &LoadLimits) -> Result<Source, Error> {
         };
         return Err(malformed(format!("expected a module file, found {kind}")));
     }
-    let too_large = |found: u64| {
-        malformed(format!(
-            "expected at most {} bytes, found {found}; raise --max-module if that is right",
-            limits.max_module_bytes
-        ))
-    };
     if metadata.len() > limits.max_module_bytes {
-        return Err(too_large(metadata.len()));
+        return Err(malformed(too_large(metadata.len(), limits)));
     }
     let mut bytes = Vec::new();
     std::fs::File::open(path)
@@ -72,16 +66,37 @@ pub fn read(path: &Path, limits: &LoadLimits) -> Result<Source, Error> {
                 .read_to_end(&mut bytes)
         })
         .map_err(read_error)?;
-    if bytes.len() as u64 > limits.max_module_bytes {
-        return Err(too_large(bytes.len() as u64));
+    Source::of(path, bytes, limits)
+}
+
+impl Source {
+    /// The bytes of a `.wasm` or `.wat` file, which `path` names in reports.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] where they are too many or no kind of module.
+    pub fn of(path: &Path, bytes: Vec<u8>, limits: &LoadLimits) -> Result<Self, Error> {
+        let malformed = |message: String| Error::Malformed {
+            path: path.to_owned(),
+            message,
+        };
+        if bytes.len() as u64 > limits.max_module_bytes {
+            return Err(malformed(too_large(bytes.len() as u64, limits)));
+        }
+        let hash = format!("sha256:{:x}", Sha256::digest(&bytes));
+        let wasm = assemble(bytes, path).map_err(malformed)?;
+        Ok(Self {
+            path: path.to_owned(),
+            wasm,
+            hash,
+        })
     }
-    let hash = format!("sha256:{:x}", Sha256::digest(&bytes));
-    let wasm = assemble(bytes, path).map_err(malformed)?;
-    Ok(Source {
-        path: path.to_owned(),
-        wasm,
-        hash,
-    })
+}
+
+fn too_large(found: u64, limits: &LoadLimits) -> String {
+    format!(
+        "expected at most {} bytes, found {found}; raise --max-module if that is right",
+        limits.max_module_bytes
+    )
 }
 
 fn assemble(bytes: Vec<u8>, path: &Path) -> Result<Vec<u8>, String> {

@@ -4,6 +4,8 @@
 //! and every embedding host calls hooks through [`Plugin::handle`]. There is no
 //! failure policy: a fault is a result that is not ok, and the host decides.
 
+mod runtime;
+
 use std::sync::Arc;
 
 use crate::abi::Abi;
@@ -15,6 +17,8 @@ use crate::fault::{Fault, FaultCode};
 use crate::module::Module;
 use crate::pool::{Pool, PoolSettings};
 use crate::runner::{Cost, Instance, RawAnswer};
+
+pub use runtime::{PluginRuntime, PluginSettings};
 
 /// What came of one hook.
 #[derive(Debug, Clone)]

@@ -12,6 +12,7 @@
 //! whoever polls it decides where it goes on. [`Instance::call`] is the same
 //! call driven to its end.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
@@ -97,8 +98,38 @@ pub(crate) struct HostState {
     grows: u32,
     /// A growth was refused since the call began.
     refused_growth: bool,
+    /// Where the guest was, if that is to be known.
+    samples: Option<Box<StackSamples>>,
     /// Where the guest keeps what it says as it panics.
     panic_message: Option<u32>,
+}
+
+/// Where a guest was each time its deadline was looked at.
+#[derive(Debug, Clone, Default)]
+pub struct StackSamples {
+    /// When it was, from the first look on, and the functions by number, the
+    /// outermost first.
+    pub stacks: Vec<(Duration, Vec<u32>)>,
+    /// Names of functions, demangled, where the module has them.
+    pub names: BTreeMap<u32, String>,
+    pub(crate) began: Option<Instant>,
+}
+
+impl StackSamples {
+    fn add(&mut self, stack: &WasmBacktrace) {
+        let now = Instant::now();
+        let began = *self.began.get_or_insert(now);
+        let mut functions = Vec::new();
+        for found in stack.frames().iter().rev() {
+            let function = found.func_index();
+            functions.push(function);
+            if found.func_name().is_some() {
+                let name = || frame(found).function;
+                self.names.entry(function).or_insert_with(name);
+            }
+        }
+        self.stacks.push((now - began, functions));
+    }
 }
 
 impl wasmtime::ResourceLimiter for HostState {
@@ -218,12 +249,19 @@ impl Instance {
             wasi: wasi::Context::new(limits.wasi, Arc::clone(&module.notices)),
             grows: 0,
             refused_growth: false,
+            samples: None,
             panic_message: None,
         };
         let mut store = Store::new(module.engine.wasm(), state);
         store.limiter(|state| state);
         // Touches host data only: the store must be left alone here.
         store.epoch_deadline_callback(|mut context| {
+            if context.data().samples.is_some() {
+                let stack = WasmBacktrace::force_capture(&context);
+                if let Some(samples) = &mut context.data_mut().samples {
+                    samples.add(&stack);
+                }
+            }
             let (now, state) = (Instant::now(), context.data_mut());
             Ok(if now >= state.deadline {
                 UpdateDeadline::Interrupt
@@ -462,6 +500,18 @@ impl Instance {
         Some(given - self.store.get_fuel().ok()?)
     }
 
+    /// From now on the guest's stack is written down each time its deadline is
+    /// looked at.
+    pub fn sample_stacks(&mut self) {
+        self.store.data_mut().samples = Some(Box::default());
+    }
+
+    /// What was written down; nothing is from now on.
+    pub fn take_samples(&mut self) -> StackSamples {
+        let samples = self.store.data_mut().samples.take();
+        samples.map_or_else(StackSamples::default, |samples| *samples)
+    }
+
     /// The bytes of the last answer, as the guest gave them.
     #[must_use]
     pub fn last_answer(&self) -> &[u8] {
@@ -475,6 +525,12 @@ impl Instance {
             return Some(FaultCode::Internal);
         }
         self.poison
+    }
+
+    /// Whether the last call asked for memory that was refused.
+    #[must_use]
+    pub fn was_refused_memory(&self) -> bool {
+        self.store.data().refused_growth
     }
 
     /// Calls made on this instance.

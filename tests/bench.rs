@@ -34,10 +34,21 @@ const SHORT: [&str; 10] = [
     "json",
 ];
 
+/// So long that no busy machine makes a guest miss its deadline.
+const PATIENT: [&str; 2] = ["--timeout", "60s"];
+
 fn bench(arguments: &[&Path], flags: &[&str]) -> Done {
     let mut command = binary(["bench"]);
     command.args(arguments).args(SHORT).args(flags);
+    if !flags.contains(&PATIENT[0]) {
+        command.args(PATIENT);
+    }
     finish(command)
+}
+
+fn finish_with(mut command: std::process::Command, flags: [&str; 2]) -> String {
+    command.args(flags);
+    finish(command).text()
 }
 
 /// Spins `turns` times; five instructions each that fuel counts.
@@ -173,12 +184,12 @@ fn a_fault_is_a_failure_and_never_a_fast_result() {
              (if (i32.gt_u (global.get $n) (i32.const 100)) (then unreachable)) {ALLOW}"
         ),
     );
-    for (module, code) in [
-        (trap, "trap:unreachable"),
-        (spin, "deadline"),
-        (later, "trap:unreachable"),
+    for (module, code, timeout) in [
+        (trap, "trap:unreachable", PATIENT),
+        (spin, "deadline", ["--timeout", "50ms"]),
+        (later, "trap:unreachable", PATIENT),
     ] {
-        let done = bench(&[&module, &request], &[]);
+        let done = bench(&[&module, &request], &timeout);
         done.assert_code(1);
         let report = done.json();
         assert_eq!(report["verdict"], "failed");
@@ -186,7 +197,7 @@ fn a_fault_is_a_failure_and_never_a_fast_result() {
         assert!(report["safety"].as_array().unwrap().is_empty());
         let mut command = binary(["bench"]);
         command.args([&module, &request]).args(&SHORT[..8]);
-        let text = finish(command).text();
+        let text = finish_with(command, timeout);
         assert!(text.contains("failed: the module faulted while"), "{text}");
     }
 }
@@ -411,6 +422,7 @@ fn every_combination_is_measured_and_only_those_are_advised() {
         "--format",
         "json",
     ]);
+    command.args(PATIENT);
     let done = finish(command);
     done.assert_code(0);
     let report = done.json();
@@ -496,6 +508,33 @@ fn every_mode_of_safety_is_there() {
 }
 
 #[test]
+fn a_hook_module_is_measured_by_its_own_isolation_and_fuel() {
+    let module = shipped("account/account.wasm");
+    let done = bench(&[&module], &[]);
+    done.assert_code(0);
+    let report = done.json();
+    assert_eq!(report["settings"]["isolation"], "fresh");
+    assert_eq!(report["settings"]["fuel"], "1000000");
+    for case in cases(&report) {
+        assert!(case["fuel"]["first"].as_u64().unwrap() > 0, "{case}");
+        let event = case["event"].as_str().unwrap();
+        assert!(["before_hook", "after_hook"].contains(&event), "{case}");
+    }
+    let rows = report["safety"].as_array().unwrap();
+    let chosen: Vec<&str> = rows
+        .iter()
+        .filter(|row| row["is_chosen"] == true)
+        .map(|row| row["mode"].as_str().unwrap())
+        .collect();
+    assert_eq!(chosen, ["fresh, deadline and fuel"]);
+    // Fixtures of the other ABI are none of its own.
+    let desk = Desk::new();
+    bench(&[&module, &desk.request()], &[]).assert_code(4);
+    // An agent is no successor of a hook.
+    bench(&[&module, &shipped("right/allow.wat")], &[]).assert_code(1);
+}
+
+#[test]
 fn the_same_figures_come_in_every_format() {
     let desk = Desk::new();
     let request = desk.request();
@@ -552,10 +591,306 @@ fn hostile_names_cannot_take_the_output_over() {
             .args([&module, &named])
             .args(&SHORT[..8])
             .args(["--format", format]);
-        let text = finish(command).text();
+        let text = finish_with(command, PATIENT);
         assert!(
             !text.contains('\u{1b}') || format == "csv",
             "{format}: {text}"
         );
     }
+}
+
+/// An agent that runs until it is dropped.
+struct Served(std::process::Child);
+
+impl Served {
+    /// Returns once the socket is there: it appears when the agent is ready.
+    fn start(module: &Path, socket: &Path, flags: &[&str]) -> Self {
+        let mut command = binary(["serve", "--module"]);
+        command.arg(module).arg("--socket").arg(socket).args(flags);
+        command.args(PATIENT).args(["--queue-wait", "60s"]);
+        command
+            .stdin(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while std::os::unix::net::UnixStream::connect(socket).is_err() {
+            assert_eq!(child.try_wait().unwrap(), None, "the agent ended");
+            assert!(std::time::Instant::now() < until, "no socket");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        Self(child)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// A port that nobody has at the moment.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+const LIVE: [&str; 9] = [
+    "bench",
+    "--format",
+    "json",
+    "--duration",
+    "60ms",
+    "--warm-up",
+    "10ms",
+    "--concurrency",
+    "1,6",
+];
+
+fn live(fixtures: &Path, flags: &[&str]) -> Done {
+    let mut command = binary(LIVE);
+    command.arg(fixtures).args(flags);
+    finish(command)
+}
+
+#[test]
+fn a_running_agent_is_measured_by_every_protocol() {
+    let desk = Desk::new();
+    let socket = desk.path("agent.sock");
+    let grpc = format!("127.0.0.1:{}", free_port());
+    let serving = Served::start(
+        &shipped("rules/rules.wasm"),
+        &socket,
+        &["--grpc-address", &grpc],
+    );
+    let fixtures = desk.path("events");
+    desk.file("events/admin.json", r#"{"method":"GET","uri":"/admin"}"#);
+    desk.file(
+        "events/exchange.json",
+        r#"{"steps":[{"event":"request_headers","input":{"method":"POST","uri":"/a"}},
+            {"event":"request_body","input":{"data":"a=1"}}]}"#,
+    );
+    let unix = format!("unix:{}", socket.display());
+    let over_http = format!("grpc://{grpc}");
+    let pid = serving.0.id().to_string();
+    for flags in [
+        &["--target", &unix, "--protocol", "v1"][..],
+        &["--target", &unix],
+        &["--target", &over_http],
+        &["--target", &unix, "--pid", &pid],
+        &["--target", &unix, "--rate", "300"],
+        &[
+            "--target",
+            &over_http,
+            "--rate",
+            "300",
+            "--connections",
+            "2",
+        ],
+    ] {
+        let done = live(&fixtures, flags);
+        done.assert_code(0);
+        let report = done.json();
+        let decisions: Vec<(&str, &str)> = cases(&report)
+            .iter()
+            .map(|case| {
+                assert!(case["response"]["count"].as_u64().unwrap() > 0, "{case}");
+                (
+                    case["name"].as_str().unwrap(),
+                    case["decision"].as_str().unwrap(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            decisions,
+            [
+                ("admin", "block"),
+                ("exchange [1]", "allow"),
+                ("exchange [2]", "allow")
+            ],
+            "{flags:?}"
+        );
+        let loads = report["loads"].as_array().unwrap();
+        assert_eq!(loads.len(), 2, "{flags:?}");
+        for load in loads {
+            assert!(load["response"]["count"].as_u64().unwrap() > 0, "{load}");
+            let by_schedule = flags.contains(&"--rate");
+            assert_eq!(load["service"].is_object(), by_schedule, "{load}");
+            let counted = flags.contains(&"--pid");
+            assert_eq!(load["process"].is_object(), counted, "{load}");
+        }
+    }
+}
+
+#[test]
+fn a_running_agent_has_a_gate_too() {
+    let desk = Desk::new();
+    let socket = desk.path("agent.sock");
+    let _serving = Served::start(&shipped("right/allow.wat"), &socket, &[]);
+    let request = desk.request();
+    let unix = format!("unix:{}", socket.display());
+    let kept = desk.path("kept.json");
+    let kept = kept.to_str().unwrap();
+    live(&request, &["--target", &unix, "--save", kept]).assert_code(0);
+    let done = live(&request, &["--target", &unix, "--compare", kept]);
+    let report = done.json();
+    let time = findings(&report, "time");
+    assert_eq!(time.len(), 1, "{report}");
+    // Two runs of one agent: whatever it says, it says it of time alone.
+    assert!(findings(&report, "fuel_warm").is_empty());
+    let v1 = live(
+        &request,
+        &["--target", &unix, "--protocol", "v1", "--compare", kept],
+    );
+    v1.assert_code(2);
+    assert!(
+        v1.stderr.contains("protocol was v2, is v1"),
+        "{}",
+        v1.stderr
+    );
+}
+
+#[test]
+fn an_agent_that_fails_is_a_failure_and_none_is_an_error() {
+    let desk = Desk::new();
+    let request = desk.request();
+    let nobody = format!("unix:{}", desk.path("none.sock").display());
+    let done = live(&request, &["--target", &nobody]);
+    done.assert_code(3);
+    assert!(done.stderr.contains("cannot connect"), "{}", done.stderr);
+    // Well for long enough to be started.
+    let trap = guest(
+        &desk,
+        "trap.wat",
+        "(global $n (mut i32) (i32.const 0))",
+        &format!(
+            "(global.set $n (i32.add (global.get $n) (i32.const 1)))
+             (if (i32.gt_u (global.get $n) (i32.const 50)) (then unreachable)) {ALLOW}"
+        ),
+    );
+    let socket = desk.path("agent.sock");
+    let _serving = Served::start(&trap, &socket, &["--pool-size", "1"]);
+    let unix = format!("unix:{}", socket.display());
+    for protocol in ["v1", "v2"] {
+        let done = live(&request, &["--target", &unix, "--protocol", protocol]);
+        done.assert_code(1);
+        let report = done.json();
+        assert_eq!(report["failure"]["case"], "request", "{report}");
+        let message = report["failure"]["message"].as_str().unwrap();
+        assert!(message.contains("trap:unreachable"), "{message}");
+    }
+    // Somebody who speaks no protocol of ours, and then goes.
+    let listener = std::os::unix::net::UnixListener::bind(desk.path("other.sock")).unwrap();
+    let other = format!("unix:{}", desk.path("other.sock").display());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut peer, _) = listener.accept().unwrap();
+            let mut byte = [0; 64];
+            let _ = std::io::Read::read(&mut peer, &mut byte).unwrap();
+            std::io::Write::write_all(&mut peer, b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+        });
+        let done = live(&request, &["--target", &other]);
+        done.assert_code(3);
+    });
+    for flags in [
+        &["--target", "tcp://x"][..],
+        &["--target", &unix, "--pid", "0"],
+        &["--target", &unix, "--connections", "0"],
+        &["--target", &unix, "-n", "5"],
+        &["--target", &unix, "--pool-size", "2"],
+        &["--pid", "1"],
+    ] {
+        live(&request, flags).assert_code(2);
+    }
+}
+
+#[test]
+fn a_profile_names_the_function_that_takes_the_time() {
+    let desk = Desk::new();
+    let request = desk.request();
+    let module = desk.file(
+        "hot.wat",
+        r#"(module (memory (export "memory") 17)
+          (data (i32.const 1024) "{\22decision\22:\22allow\22}")
+          (func (export "alloc") (param i32) (result i32) (i32.const 65536))
+          (func (export "dealloc") (param i32 i32))
+          (func $hot (local $n i32) (local.set $n (i32.const 200000))
+            (loop $again
+              (br_if $again (local.tee $n (i32.sub (local.get $n) (i32.const 1))))))
+          (func (export "on_request_headers") (param i32 i32) (result i64)
+            (call $hot) (i64.const 0x0000_0400_0000_0014)))"#,
+    );
+    let (firefox, flame) = (desk.path("p.json"), desk.path("p.svg"));
+    let done = bench(
+        &[&module, &request],
+        &[
+            "--profile",
+            firefox.to_str().unwrap(),
+            "--profile",
+            flame.to_str().unwrap(),
+        ],
+    );
+    done.assert_code(0);
+    let report = done.json();
+    let profile = &report["profile"];
+    assert!(profile["samples"].as_u64().unwrap() > 10, "{profile}");
+    let hottest = &profile["functions"][0];
+    assert_eq!(hottest["name"], "hot", "{profile}");
+    assert!(
+        hottest["own"].as_u64().unwrap() * 4 > profile["samples"].as_u64().unwrap() * 3,
+        "{profile}"
+    );
+    let json: Value = serde_json::from_slice(&std::fs::read(&firefox).unwrap()).unwrap();
+    assert!(json["meta"]["version"].is_u64(), "{json}");
+    assert!(json.to_string().contains("\"hot\""));
+    let svg = std::fs::read_to_string(&flame).unwrap();
+    assert!(svg.starts_with("<svg") && svg.contains("hot: "), "{svg}");
+    // Without names it says what to do.
+    let bytes = wat::parse_file(&module).unwrap();
+    let stripped = desk.file("stripped.wasm", without_names(&bytes));
+    let human = desk.path("human.txt");
+    let done = bench(
+        &[&stripped, &request],
+        &[
+            "--profile",
+            flame.to_str().unwrap(),
+            &format!("--report=human={}", human.display()),
+        ],
+    );
+    done.assert_code(0);
+    let human = std::fs::read_to_string(&human).unwrap();
+    assert!(human.contains("build it without stripping"), "{human}");
+    assert!(human.contains("func[2]"), "{human}");
+    wasm_agent([
+        "bench".as_ref(),
+        module.as_os_str(),
+        module.as_os_str(),
+        "--profile".as_ref(),
+        flame.as_os_str(),
+    ])
+    .assert_code(2);
+}
+
+/// A binary without its last section, which is the one with names.
+fn without_names(wasm: &[u8]) -> Vec<u8> {
+    let mut at = 8;
+    let mut end = wasm.len();
+    while at < wasm.len() {
+        let is_custom = wasm[at] == 0;
+        let (mut size, mut shift, mut next) = (0_usize, 0, at + 1);
+        loop {
+            let byte = wasm[next];
+            size |= usize::from(byte & 0x7f) << shift;
+            shift += 7;
+            next += 1;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        if is_custom {
+            end = at;
+        }
+        at = next + size;
+    }
+    wasm[..end].to_vec()
 }

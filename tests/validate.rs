@@ -78,6 +78,38 @@ const INVALID: &[Expected] = &[
     ("truncated.wasm", 3, &["readable"]),
 ];
 
+/// Modules of the hook ABI.
+const HOOKS: &[Expected] = &[
+    ("after-only.wat", 1, &["export:before_hook"]),
+    ("all-ones.wat", 1, &["answer:before_hook"]),
+    ("alloc-negative.wat", 1, &["answer:before_hook"]),
+    ("counter.wat", 0, &["!state"]),
+    ("empty.wat", 0, &[]),
+    ("error.wat", 0, &[]),
+    ("grow-handled.wat", 0, &["!memory:before_hook"]),
+    ("grow.wat", 1, &["answer:before_hook"]),
+    (
+        "import-wasi.wat",
+        1,
+        &["import:wasi_snapshot_preview1.clock_time_get"],
+    ),
+    ("mistyped-after.wat", 1, &["export:after_hook"]),
+    ("mistyped-alloc.wat", 1, &["export:alloc"]),
+    ("mistyped-i32-result.wat", 1, &["export:before_hook"]),
+    ("modify.wat", 0, &[]),
+    ("negative-length.wat", 1, &["answer:before_hook"]),
+    ("negative-pointer.wat", 1, &["answer:before_hook"]),
+    (
+        "overreach.wat",
+        0,
+        &["!ignored:before_hook", "!ignored:after_hook"],
+    ),
+    ("pages-300.wat", 1, &["memory"]),
+    ("pass-through.wat", 0, &[]),
+    ("spin.wat", 1, &["answer:before_hook"]),
+    ("trap.wat", 1, &["answer:before_hook", "answer:after_hook"]),
+];
+
 const ANSWER: &[&str] = &["answer:on_request_headers"];
 const DEALLOC: &[&str] = &["dealloc:on_request_headers"];
 
@@ -232,7 +264,7 @@ fn files(folder: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_invalid_and_hostile_module_is_in_a_table() {
-    for (folder, table) in [("invalid", INVALID), ("hostile", HOSTILE)] {
+    for (folder, table) in [("invalid", INVALID), ("hostile", HOSTILE), ("hooks", HOOKS)] {
         let listed: BTreeSet<String> = table.iter().map(|(name, ..)| (*name).to_owned()).collect();
         assert_eq!(files(folder), listed, "{folder}");
     }
@@ -246,6 +278,23 @@ fn each_invalid_module_fails_the_right_checks() {
 #[test]
 fn each_hostile_module_fails_the_right_checks() {
     holds("hostile", HOSTILE);
+}
+
+#[test]
+fn each_hook_module_fails_the_right_checks() {
+    holds("hooks", HOOKS);
+}
+
+#[test]
+fn the_shipped_hook_module_passes_torture_without_a_failure() {
+    let file = modules("account").join("account.wasm");
+    // Counting a megabyte of input takes more than the million instructions.
+    let (code, module) = one(&["--torture", "--fuel", "2000000000"], &file);
+    assert_eq!(code, 0, "{:?}", remarks(&module));
+    assert_eq!(module["abi"], "hook");
+    let torture = module["checks"].as_array().unwrap().iter();
+    let torture = torture.filter(|row| row["id"].as_str().unwrap().starts_with("torture:"));
+    assert!(torture.count() > 15);
 }
 
 /// What is found is the fault that each file says it is about.

@@ -10,14 +10,14 @@
 
 mod args;
 mod echo;
-mod frames;
 mod load;
 mod process;
 
 use anyhow::Result;
 use clap::Parser as _;
+use wasm_agent_kit::client::Speech;
 
-use args::{Args, Protocol};
+use args::Args;
 use load::{Load, Measured};
 use process::Served;
 
@@ -27,13 +27,11 @@ fn main() -> Result<()> {
         return echo::serve(socket);
     }
     println!(
-        "{} connections, best of {} rounds of {:?}, pool of {}, frames of {} (v1) and {} (v2) bytes",
+        "{} connections, best of {} rounds of {:?}, pool of {}",
         args.connections,
         args.rounds,
         args.seconds(),
         args.pool_size,
-        frames::Template::new(Protocol::V1).len(),
-        frames::Template::new(Protocol::V2).len(),
     );
     println!(
         "{:<12} {:>2} {:>5} {:>9} {:>8} {:>8} {:>8} {:>8} {:>9} {:>7}",
@@ -48,10 +46,10 @@ fn main() -> Result<()> {
         "CPU us/ev",
         "x echo"
     );
-    for protocol in [Protocol::V1, Protocol::V2] {
+    for speech in [Speech::V1, Speech::V2] {
         for &depth in &args.depths {
             let load = Load {
-                protocol,
+                speech,
                 depth,
                 connections: args.connections,
                 warm_up: args.warm_up(),
@@ -96,16 +94,16 @@ fn measure(args: &Args, load: &Load) -> Result<()> {
 }
 
 fn print(name: &str, load: &Load, measured: &Measured, echo: &Measured) {
-    let at = |quantile| measured.latencies_ns.value_at_quantile(quantile) as f64 / 1e3;
+    let at = |quantile| measured.driven.response.at(quantile).as_secs_f64() * 1e6;
     println!(
         "{name:<12} {:>2} {:>5} {:>9.0} {:>8.0} {:>8.0} {:>8.0} {:>8.0} {:>9.2} {:>7.2}",
-        load.protocol.name(),
+        load.speech.name(),
         load.depth,
         measured.events_per_second(),
         at(0.5),
         at(0.99),
         at(0.999),
-        measured.latencies_ns.max() as f64 / 1e3,
+        measured.driven.response.max().as_secs_f64() * 1e6,
         measured.cpu_us_per_event(),
         measured.cpu_us_per_event() / echo.cpu_us_per_event(),
     );

@@ -1,4 +1,4 @@
-//! The process under load, and the CPU time it has used.
+//! The process under load.
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
+use wasm_agent_kit::client::Process;
 
 use super::args::Args;
 
-/// Linux counts in hundredths of a second for programs, on all machines.
-const TICK: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A started process; killed when it is dropped.
@@ -72,16 +71,9 @@ impl Served {
         self.folder.path().join("s.sock")
     }
 
-    /// User and system time of all its threads so far.
-    pub(crate) fn cpu(&self) -> Result<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The name in brackets may hold anything; what follows is numbers.
-        let (_, fields) = stat.rsplit_once(')').context("no process statistics")?;
-        let mut ticks = 0;
-        for field in fields.split_whitespace().skip(11).take(2) {
-            ticks += field.parse::<u32>()?;
-        }
-        Ok(TICK * ticks)
+    /// Whose use is counted.
+    pub(crate) fn process(&self) -> Process {
+        Process(self.child.id())
     }
 }
 

@@ -1,18 +1,19 @@
 //! `bench`: arguments to settings, the operation, its report to a renderer.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use wasm_agent_kit::abi::Abi;
 use wasm_agent_kit::client::{Address, Process, Speech, Target};
 use wasm_agent_kit::error::Error;
 use wasm_agent_kit::fixture::{self, Fixture};
 use wasm_agent_kit::limits::{DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
 use wasm_agent_kit::ops::bench::{
-    self, Against, Amount, Baseline, BenchCase, BenchSettings, Benched, Progress, Running,
+    self, Against, Amount, Baseline, BenchCase, BenchSettings, Benched, Profile, Progress, Running,
     Thresholds,
 };
 use wasm_agent_kit::report::Report as _;
@@ -95,6 +96,10 @@ struct MeasuringArgs {
     /// Events for each second, by a fixed schedule [default: each caller asks when it is answered]
     #[arg(short, long, value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=MAX_RATE))]
     rate: Vec<u32>,
+
+    /// Watch where the guest spends its time: FILE.svg gets a flame graph, any other what Firefox's profiler opens; repeatable
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["compare", "target"])]
+    profile: Vec<PathBuf>,
 
     /// The response time that 99 of 100 events are to keep, for the advice
     #[arg(long, value_name = "TIME", default_value_t = TimeArg(Duration::from_millis(2)))]
@@ -203,6 +208,11 @@ pub(crate) fn exec(args: &BenchArgs, style: Style) -> Result<u8> {
         baseline.write(path)?;
         render::to_stderr(&format!("saved {}", render::shown(path)));
     }
+    if let Some(profile) = &report.profile {
+        for path in &args.measuring.profile {
+            write_profile(profile, path)?;
+        }
+    }
     if report.cases.is_empty() && report.failure.is_none() {
         render::to_stderr(
             "warning: nothing was measured: no event that the module has a handler for",
@@ -211,6 +221,31 @@ pub(crate) fn exec(args: &BenchArgs, style: Style) -> Result<u8> {
     render::to_stdout(|out| render::bench::write(&report, args.output.format, style, out));
     files.write(|format, out| render::bench::write(&report, format, Style::plain(), out))?;
     Ok(exit::of_verdict(report.verdict()))
+}
+
+/// As a flame graph or for Firefox, by the file's name.
+fn write_profile(profile: &Profile, path: &Path) -> Result<(), Error> {
+    let is_svg = path.extension().is_some_and(|extension| extension == "svg");
+    let write = || {
+        let mut out = std::io::BufWriter::new(std::fs::File::create(path)?);
+        if is_svg {
+            render::bench::profile::flame(profile, &mut out)?;
+        } else {
+            render::bench::profile::firefox(profile, &mut out)?;
+        }
+        std::io::Write::flush(&mut out)
+    };
+    write().map_err(|source| Error::Write {
+        path: path.to_owned(),
+        source,
+    })?;
+    let how = if is_svg {
+        "a browser shows it"
+    } else {
+        "open it at profiler.firefox.com"
+    };
+    render::to_stderr(&format!("wrote {}: {how}", render::shown(path)));
+    Ok(())
 }
 
 impl TargetArgs {
@@ -285,6 +320,7 @@ impl BenchArgs {
         Ok(BenchSettings {
             load: self.guest.load(),
             agent: self.guest.agent(1, DEFAULT_QUEUE_WAIT, false),
+            hook_pool: self.guest.pool(Abi::Hook, 1, DEFAULT_QUEUE_WAIT),
             amount,
             warm_up: measuring.warm_up.0,
             pool_sizes,
@@ -294,22 +330,32 @@ impl BenchArgs {
             thresholds,
             seed: self.gate.seed,
             keep: self.gate.save.is_some(),
+            profile: !measuring.profile.is_empty(),
         })
     }
 
     /// The modules, one or two, and what they are called with. With a target
     /// there are none.
     fn split(&self) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Error> {
+        if let [before, ..] = self.measuring.profile.as_slice()
+            && self.inputs.len() > 1
+            && self.inputs[1..].iter().any(|path| Self::is_module(path))
+        {
+            return Err(Error::Usage(format!(
+                "--profile {}: expected one module to watch, found two to compare",
+                before.display()
+            )));
+        }
         if self.target.target.is_some() {
             return Ok((Vec::new(), self.inputs.clone()));
         }
-        let is_module = |path: &PathBuf| {
-            path.extension()
-                .is_some_and(|extension| extension == "wasm" || extension == "wat")
-        };
         let mut modules: Vec<PathBuf> = self.inputs.iter().take(1).cloned().collect();
-        let (more, inputs): (Vec<PathBuf>, Vec<PathBuf>) =
-            self.inputs.iter().skip(1).cloned().partition(is_module);
+        let (more, inputs): (Vec<PathBuf>, Vec<PathBuf>) = self
+            .inputs
+            .iter()
+            .skip(1)
+            .cloned()
+            .partition(|path| Self::is_module(path));
         modules.extend(more);
         if modules.len() > 2 {
             return Err(Error::Usage(format!(
@@ -318,6 +364,11 @@ impl BenchArgs {
             )));
         }
         Ok((modules, inputs))
+    }
+
+    fn is_module(path: &Path) -> bool {
+        path.extension()
+            .is_some_and(|extension| extension == "wasm" || extension == "wat")
     }
 
     fn amount(&self) -> Amount {
@@ -358,13 +409,19 @@ fn fixtures(inputs: &[PathBuf]) -> Result<Option<Vec<Fixture>>, Error> {
     if fixtures.is_empty() {
         return Err(Error::NothingChecked("no fixture was found".to_owned()));
     }
-    let events: usize = fixtures.iter().map(|fixture| fixture.steps.len()).sum();
+    let events: usize = fixtures.iter().map(steps).sum();
     if events > MAX_CASES {
         return Err(Error::Usage(format!(
             "expected at most {MAX_CASES} events, found {events}; give fewer fixtures"
         )));
     }
     Ok(Some(fixtures))
+}
+
+/// Events, or hooks.
+fn steps(fixture: &Fixture) -> usize {
+    let hooks = fixture.hooks.as_ref();
+    hooks.map_or(fixture.steps.len(), |hooks| hooks.steps.len())
 }
 
 /// Events that share an id: those of one fixture. Without fixtures, requests.
@@ -380,7 +437,7 @@ fn exchanges(
     let mut cases = bench::of_fixtures(fixtures, names).into_iter();
     let exchanges = fixtures
         .iter()
-        .map(|fixture| cases.by_ref().take(fixture.steps.len()).collect());
+        .map(|fixture| cases.by_ref().take(steps(fixture)).collect());
     Ok(exchanges
         .filter(|cases: &Vec<BenchCase>| !cases.is_empty())
         .collect())

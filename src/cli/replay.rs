@@ -1,7 +1,7 @@
 //! `replay`: arguments to settings, the operation, its report to a renderer.
 
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -443,7 +443,7 @@ impl ReplayArgs {
         })
     }
 
-    fn agent(&self, engine: &Arc<Engine>, path: &PathBuf) -> Result<Agent, Error> {
+    fn agent(&self, engine: &Arc<Engine>, path: &Path) -> Result<Agent, Error> {
         let module = Arc::new(Module::load(engine, path, &self.guest.load())?);
         let settings = self.guest.agent(1, DEFAULT_QUEUE_WAIT, self.fail_open);
         let agent = Agent::new(module, settings);
@@ -640,8 +640,8 @@ fn shard(text: &str) -> Result<Shard, String> {
     let from_job = (index == "auto").then(job_index).transpose()?;
     let index = from_job.as_deref().unwrap_or(index);
     let (index, of): (u32, u32) = (
-        index.parse().map_err(|_| refuse())?,
-        of.parse().map_err(|_| refuse())?,
+        index.parse().map_err(|_no_number| refuse())?,
+        of.parse().map_err(|_no_number| refuse())?,
     );
     if (1..=LANES).contains(&of) && (1..=of).contains(&index) {
         Ok(Shard { index, of })
@@ -655,9 +655,9 @@ fn job_index() -> Result<String, String> {
     let index = std::env::var("JOB_COMPLETION_INDEX").map_err(|_unset| {
         "auto needs JOB_COMPLETION_INDEX, which an Indexed Job sets".to_owned()
     })?;
-    let index: u32 = index
-        .parse()
-        .map_err(|_| format!("expected JOB_COMPLETION_INDEX to be a number, found {index:?}"))?;
+    let index: u32 = index.parse().map_err(|_no_number| {
+        format!("expected JOB_COMPLETION_INDEX to be a number, found {index:?}")
+    })?;
     Ok((u64::from(index) + 1).to_string())
 }
 

@@ -9,13 +9,17 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use notify_debouncer_full::notify::RecursiveMode;
 use regex::Regex;
+use wasm_agent_kit::abi::Abi;
 use wasm_agent_kit::agent::Agent;
 use wasm_agent_kit::engine::{Engine, EngineSettings};
 use wasm_agent_kit::error::Error;
-use wasm_agent_kit::fixture::{self, Actual, Input};
+use wasm_agent_kit::fixture::{self, Input};
 use wasm_agent_kit::limits::{DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
 use wasm_agent_kit::module::Module;
-use wasm_agent_kit::ops::run::{self, FixtureResult, ParsedFixture, RunReport, RunSettings};
+use wasm_agent_kit::ops::run::{
+    self, FixtureResult, ParsedFixture, RunReport, RunSettings, StepResult, Subject,
+};
+use wasm_agent_kit::plugin::Plugin;
 use wasm_agent_kit::report::Report as _;
 
 use super::render::human::Style;
@@ -123,7 +127,7 @@ pub(crate) fn exec(args: &RunArgs, style: Style) -> Result<u8> {
 
 /// Loads everything anew and runs it once.
 fn once(args: &RunArgs, engine: &Arc<Engine>) -> Result<RunReport, Error> {
-    let agent = agent(args, engine)?;
+    let subject = subject(args, engine)?;
     let inputs = fixture::discover(&args.fixtures)?;
     let (inputs, fixtures) = selected(inputs, args.filter.as_ref());
     let settings = RunSettings {
@@ -131,7 +135,7 @@ fn once(args: &RunArgs, engine: &Arc<Engine>) -> Result<RunReport, Error> {
         repeat: args.repeat,
         fail_fast: args.fail_fast,
     };
-    let report = run::run(&agent, &fixtures, &settings)?;
+    let report = run::run(&subject, &fixtures, &settings)?;
     if args.update {
         for path in update(&inputs, &fixtures, &report)? {
             render::to_stderr(&format!("updated {}", render::shown(&path)));
@@ -147,14 +151,25 @@ fn once(args: &RunArgs, engine: &Arc<Engine>) -> Result<RunReport, Error> {
     Ok(report)
 }
 
-fn agent(args: &RunArgs, engine: &Arc<Engine>) -> Result<Agent, Error> {
+fn subject(args: &RunArgs, engine: &Arc<Engine>) -> Result<Subject, Error> {
     let module = Arc::new(Module::load(engine, &args.module, &args.guest.load())?);
-    let settings = args
-        .guest
-        .agent(args.jobs.into(), DEFAULT_QUEUE_WAIT, args.fail_open);
-    let agent = Agent::new(module, settings);
-    agent.start()?;
-    Ok(agent)
+    let jobs = args.jobs.into();
+    let subject = match module.abi {
+        Abi::Agent => {
+            let settings = args.guest.agent(jobs, DEFAULT_QUEUE_WAIT, args.fail_open);
+            Subject::Agent(Box::new(Agent::new(module, settings)))
+        }
+        Abi::Hook if args.fail_open => {
+            let why = "a hook has no failure policy: its host gets a result that is not ok";
+            return Err(Error::Usage(format!("--fail-open: {why}")));
+        }
+        Abi::Hook => {
+            let settings = args.guest.pool(Abi::Hook, jobs, DEFAULT_QUEUE_WAIT);
+            Subject::Plugin(Box::new(Plugin::new(module, settings)))
+        }
+    };
+    subject.start()?;
+    Ok(subject)
 }
 
 /// Parses what the filter lets through. A file that does not parse is kept
@@ -186,20 +201,8 @@ fn update(
     for ((input, fixture), result) in inputs.iter().zip(fixtures).zip(&report.fixtures) {
         let Ok(fixture) = fixture else { continue };
         let text = String::from_utf8_lossy(&input.bytes);
-        let outcomes: Vec<_> = result
-            .steps
-            .iter()
-            .filter_map(|step| {
-                let actual = Actual {
-                    response: step.response.as_ref()?,
-                    fault: step.fault.as_ref(),
-                    // Budgets are not updated.
-                    cost: None,
-                };
-                Some((actual, step.mismatches.as_slice()))
-            })
-            .collect();
-        if let Some(text) = fixture::update(&text, fixture, &outcomes) {
+        let seen = result.steps.iter().filter_map(StepResult::seen).collect();
+        if let Some(text) = fixture::update(&text, fixture, seen) {
             replace(&input.path, &text)?;
             written.push(input.path.clone());
         }
@@ -325,10 +328,10 @@ fn differences(before: &RunReport, now: &RunReport) -> Vec<String> {
     lines
 }
 
-fn outcome(fixture: &FixtureResult, step: &run::StepResult) -> String {
+fn outcome(fixture: &FixtureResult, step: &StepResult) -> String {
     let word = run::status_name(step.status);
-    match (&step.response, &fixture.error) {
-        (Some(response), _) => format!("{word}, {}", run::summary(response)),
+    match (step.summary(), &fixture.error) {
+        (Some(summary), _) => format!("{word}, {summary}"),
         (None, Some(error)) => error.message.clone(),
         (None, None) => word.to_owned(),
     }

@@ -96,25 +96,31 @@ impl Drive<'_> {
         let phase = Phase::default();
         let schedule = Schedule::new(self);
         std::thread::scope(|scope| {
-            let threads: Vec<_> = callers
-                .into_iter()
-                .enumerate()
-                .map(|(number, caller)| {
-                    let (phase, schedule) = (&phase, &schedule);
-                    scope.spawn(move || {
-                        let done = match caller {
-                            Caller::Closed(link, depth) => {
-                                self.closed(*link, (number, depth), phase)
-                            }
-                            Caller::Open(asker) => self.open(*asker, phase, schedule),
-                        };
-                        if done.is_err() {
-                            phase.over.store(true, Ordering::Relaxed);
+            let mut threads = Vec::new();
+            for (number, caller) in callers.into_iter().enumerate() {
+                let (phase, schedule) = (&phase, &schedule);
+                let work = move || {
+                    let done = match caller {
+                        Caller::Closed(link, depth) => self.closed(*link, (number, depth), phase),
+                        Caller::Open(asker) => self.open(*asker, phase, schedule),
+                    };
+                    if done.is_err() {
+                        phase.over.store(true, Ordering::Relaxed);
+                    }
+                    done
+                };
+                let thread = std::thread::Builder::new()
+                    .name(format!("caller-{number}"))
+                    .spawn_scoped(scope, work)
+                    .map_err(|source| {
+                        phase.over.store(true, Ordering::Relaxed);
+                        AskError::Broken {
+                            what: "starting a thread",
+                            source,
                         }
-                        done
-                    })
-                })
-                .collect();
+                    })?;
+                threads.push(thread);
+            }
             let clock = self.clock(&phase, &schedule, tick);
             let mut times = Times::default();
             let mut first = None;

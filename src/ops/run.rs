@@ -1,7 +1,10 @@
 //! `run`: fixtures through an agent, each answer checked.
 //!
-//! In: a loaded agent and fixtures. Out: a [`RunReport`]: for each step the
-//! agent response, what it cost, and where it differs from what was expected.
+//! In: a loaded agent or plugin, and fixtures. Out: a [`RunReport`]: for each
+//! step the agent response or the hook's result, what it cost, and where it
+//! differs from what was expected.
+
+mod hooks;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,17 +16,21 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::exchange::Exchange;
+use crate::abi::Abi;
 use crate::abi::agent::HeaderNames;
 use crate::agent::{Agent, AgentSettings, Handled};
 use crate::error::Error;
 use crate::event::Event;
 use crate::fault::{Fault, printable};
-use crate::fixture::{Actual, Fixture, FixtureError, Mismatch, Step, expect};
+use crate::fixture::{Actual, Fixture, FixtureError, Mismatch, Seen, Step, expect, hook};
 use crate::limits::Isolation;
 use crate::module::Module;
+use crate::plugin::Plugin;
+use crate::pool::{Pool, PoolSettings};
 use crate::proxy::{self, Quirk};
 use crate::report::{Case, CaseStatus, Report, Verdict};
 use crate::response::AgentResponse;
+use crate::runner::Cost;
 
 /// How fixtures are fed to the module.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +43,8 @@ pub struct RunSettings {
     pub fail_fast: bool,
 }
 
+pub use hooks::HookOutcome;
+
 /// The module that was run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleInfo {
@@ -47,6 +56,8 @@ pub struct ModuleInfo {
     pub size_bytes: u64,
     /// The ABI it was called by.
     pub abi: Cow<'static, str>,
+    /// The handlers it exports, which are what the ABI was chosen by.
+    pub handlers: Vec<Cow<'static, str>>,
     /// Functions have names, for backtraces.
     pub has_names: bool,
     /// There is DWARF, for files and lines in backtraces.
@@ -62,6 +73,7 @@ impl ModuleInfo {
             hash: module.hash.clone(),
             size_bytes: module.facts.size_bytes,
             abi: module.abi.name().into(),
+            handlers: module.handlers().into_iter().map(Cow::Borrowed).collect(),
             has_names: module.facts.has_names,
             has_dwarf: module.facts.has_dwarf,
         }
@@ -87,6 +99,11 @@ pub enum Hint {
         /// The keys.
         keys: Vec<String>,
     },
+    /// A hook would have changed what it may only read.
+    Ignored {
+        /// Where, as JSON pointers.
+        paths: Vec<String>,
+    },
     /// What a released proxy makes of this event or answer.
     Proxy {
         /// What it does.
@@ -97,7 +114,7 @@ pub enum Hint {
 /// What came of one step.
 #[derive(Debug, Clone, Serialize)]
 pub struct StepResult {
-    /// The event's name.
+    /// The name of the event or hook.
     pub event: &'static str,
     /// The line it begins on.
     pub line: usize,
@@ -105,6 +122,9 @@ pub struct StepResult {
     pub status: CaseStatus,
     /// What the proxy would be told; nothing for a step not reached.
     pub response: Option<AgentResponse>,
+    /// What a hook made of its context; nothing for an event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hook: Option<HookOutcome>,
     /// What the guest did wrong.
     pub fault: Option<Fault>,
     /// Instructions of alloc, handler and dealloc.
@@ -134,8 +154,12 @@ pub struct Unstable {
     pub repeats: u32,
     /// The first of them, from 2.
     pub first_differing: u32,
-    /// What it answered.
-    pub response: Box<AgentResponse>,
+    /// What it answered to an event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response: Option<Box<AgentResponse>>,
+    /// What it answered to a hook's context.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hook: Option<Box<HookOutcome>>,
 }
 
 /// What came of one fixture.
@@ -170,7 +194,7 @@ pub struct UnreadFixture {
 pub struct Totals {
     /// Fixtures by how they came out.
     pub fixtures: BTreeMap<&'static str, usize>,
-    /// Steps that were answered, by decision.
+    /// Steps that were answered, by decision; hooks by `ok` and `refused`.
     pub decisions: BTreeMap<&'static str, usize>,
     /// Steps that faulted, by reason code.
     pub faults: BTreeMap<String, usize>,
@@ -297,18 +321,47 @@ impl StepResult {
 /// A fixture, or why there is none.
 pub type ParsedFixture = Result<Fixture, FixtureError>;
 
-/// Feeds the fixtures to the agent, in order of their list within each job.
+/// What fixtures are fed to.
+pub enum Subject {
+    /// A module that decides about events.
+    Agent(Box<Agent>),
+    /// A module of hooks.
+    Plugin(Box<Plugin>),
+}
+
+impl Subject {
+    /// Makes the first instance, so that a module whose start fails is refused
+    /// before the first fixture.
+    ///
+    /// # Errors
+    /// [`Error::Start`] with what the start did wrong.
+    pub fn start(&self) -> Result<(), Error> {
+        match self {
+            Self::Agent(agent) => agent.start(),
+            Self::Plugin(plugin) => plugin.start(),
+        }
+    }
+
+    pub(in crate::ops) const fn pool(&self) -> &Pool {
+        match self {
+            Self::Agent(agent) => agent.pool(),
+            Self::Plugin(plugin) => plugin.pool(),
+        }
+    }
+}
+
+/// Feeds the fixtures to the module, in order of their list within each job.
 ///
 /// # Errors
 /// When the system has no room for the threads.
 pub fn run(
-    agent: &Agent,
+    subject: &Subject,
     fixtures: &[ParsedFixture],
     settings: &RunSettings,
 ) -> Result<RunReport, Error> {
     let results: Vec<Mutex<Option<FixtureResult>>> =
         fixtures.iter().map(|_| Mutex::new(None)).collect();
-    let desk = Desk::new(agent);
+    let desk = Desk::new(subject);
     let next = AtomicUsize::new(0);
     let stop = AtomicBool::new(false);
     let work = || {
@@ -339,26 +392,59 @@ pub fn run(
         .into_iter()
         .filter_map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner))
         .collect();
-    Ok(report(agent, fixtures, settings))
+    Ok(report(subject, fixtures, settings))
 }
 
 fn run_one(desk: &Desk<'_>, fixture: &ParsedFixture, settings: &RunSettings) -> FixtureResult {
     let fixture = match fixture {
         Ok(fixture) => fixture,
-        Err(error) => {
-            return FixtureResult {
-                path: error.path.display().to_string(),
-                name: name_of(&error.path),
-                status: CaseStatus::Errored,
-                error: Some(UnreadFixture {
-                    line: error.line,
-                    column: error.column,
-                    message: error.message.clone(),
-                }),
-                steps: Vec::new(),
-            };
+        Err(error) => return unread(error),
+    };
+    let steps = match (desk, &fixture.hooks) {
+        (Desk::Agent(desk), None) => events(desk, fixture, settings),
+        (Desk::Plugin(plugin), Some(hooks)) => hooks::run(plugin, hooks, settings),
+        (Desk::Agent(_), Some(_)) | (Desk::Plugin(_), None) => {
+            return unread(&wrong_abi(fixture, desk.subject_abi()));
         }
     };
+    finished(fixture, steps)
+}
+
+/// A fixture for modules of the other ABI.
+fn wrong_abi(fixture: &Fixture, module: Abi) -> FixtureError {
+    let (found, line, _) = fixture.step(0).unwrap_or(("no step", 1, false));
+    let expected = match module {
+        Abi::Agent => "an event",
+        Abi::Hook => "a hook's context",
+    };
+    FixtureError {
+        path: fixture.path.clone(),
+        line,
+        column: 1,
+        message: format!(
+            "expected {expected}, since the module is {} (the {} ABI), found {found} (the {} ABI); run it with a module of that ABI, or with --abi {2} if the module has both",
+            module.describe(),
+            module.name(),
+            fixture.abi().name(),
+        ),
+    }
+}
+
+fn unread(error: &FixtureError) -> FixtureResult {
+    FixtureResult {
+        path: error.path.display().to_string(),
+        name: name_of(&error.path),
+        status: CaseStatus::Errored,
+        error: Some(UnreadFixture {
+            line: error.line,
+            column: error.column,
+            message: error.message.clone(),
+        }),
+        steps: Vec::new(),
+    }
+}
+
+fn events(desk: &AgentDesk<'_>, fixture: &Fixture, settings: &RunSettings) -> Vec<StepResult> {
     let mut steps: Vec<StepResult> = Vec::new();
     for round in 1..=settings.repeat {
         let mut exchange = Exchange::new(desk.agent);
@@ -366,12 +452,19 @@ fn run_one(desk: &Desk<'_>, fixture: &ParsedFixture, settings: &RunSettings) -> 
             let handled = exchange.ask(|agent| agent.handle(&step.event));
             match (steps.get_mut(index), handled) {
                 (None, Some(handled)) => steps.push(judge(desk, step, handled)),
-                (None, None) => steps.push(not_reached(step)),
+                (None, None) => {
+                    let name = step.event.kind().name();
+                    steps.push(not_reached(name, step.line, step.expect.is_some()));
+                }
                 (Some(first), Some(handled)) => first.compare(&handled, round, settings.repeat),
                 (Some(_), None) => {}
             }
         }
     }
+    steps
+}
+
+fn finished(fixture: &Fixture, mut steps: Vec<StepResult>) -> FixtureResult {
     for step in &mut steps {
         step.status = step.judged();
     }
@@ -403,7 +496,7 @@ const fn badness(status: CaseStatus) -> u8 {
     }
 }
 
-fn judge(desk: &Desk<'_>, step: &Step, handled: Handled) -> StepResult {
+fn judge(desk: &AgentDesk<'_>, step: &Step, handled: Handled) -> StepResult {
     let actual = Actual {
         response: &handled.response,
         fault: handled.fault.as_ref(),
@@ -411,26 +504,20 @@ fn judge(desk: &Desk<'_>, step: &Step, handled: Handled) -> StepResult {
     };
     let mismatches = expect::check(step.expect.as_ref(), actual);
     let hints = hints(desk, &step.event, &handled);
-    let cost = handled.cost;
     StepResult {
-        event: step.event.kind().name(),
-        line: step.line,
         status: CaseStatus::Passed,
-        fuel: cost.and_then(|cost| cost.fuel),
-        time_ns: cost.map(|cost| u64::try_from(cost.time.as_nanos()).unwrap_or(u64::MAX)),
-        memory_bytes: cost.map(|cost| cost.memory_bytes),
-        answer_bytes: cost.map(|cost| cost.answer_bytes),
         response: Some(handled.response),
         fault: handled.fault,
         mismatches,
-        unstable: None,
         hints,
-        has_expectations: step.expect.is_some(),
+        ..not_reached(step.event.kind().name(), step.line, step.expect.is_some())
     }
+    .costing(handled.cost)
 }
 
-fn not_reached(step: &Step) -> StepResult {
-    let mismatches = if step.expect.is_some() {
+/// A step as it stands before anything came of it.
+fn not_reached(event: &'static str, line: usize, has_expectations: bool) -> StepResult {
+    let mismatches = if has_expectations {
         vec![Mismatch {
             path: "event".to_owned(),
             expected: "this step to be reached".to_owned(),
@@ -441,10 +528,11 @@ fn not_reached(step: &Step) -> StepResult {
         Vec::new()
     };
     StepResult {
-        event: step.event.kind().name(),
-        line: step.line,
+        event,
+        line,
         status: CaseStatus::Skipped,
         response: None,
+        hook: None,
         fault: None,
         fuel: None,
         time_ns: None,
@@ -453,22 +541,72 @@ fn not_reached(step: &Step) -> StepResult {
         mismatches,
         unstable: None,
         hints: Vec::new(),
-        has_expectations: step.expect.is_some(),
+        has_expectations,
     }
 }
 
 impl StepResult {
+    fn costing(mut self, cost: Option<Cost>) -> Self {
+        self.fuel = cost.and_then(|cost| cost.fuel);
+        self.time_ns = cost.map(|cost| u64::try_from(cost.time.as_nanos()).unwrap_or(u64::MAX));
+        self.memory_bytes = cost.map(|cost| cost.memory_bytes);
+        self.answer_bytes = cost.map(|cost| cost.answer_bytes);
+        self
+    }
+
+    /// Whether the module was asked, or would have been.
+    const fn is_reached(&self) -> bool {
+        self.response.is_some() || self.hook.is_some()
+    }
+
+    /// What came of it in a few words, where it was reached.
+    #[must_use]
+    pub fn summary(&self) -> Option<String> {
+        let event = self.response.as_ref().map(summary);
+        event.or_else(|| self.hook.as_ref().map(HookOutcome::summary))
+    }
+
+    /// What an update of the fixture needs, where the step was reached.
+    #[must_use]
+    pub fn seen(&self) -> Option<Seen<'_>> {
+        let fault = self.fault.as_ref();
+        let whole = match (&self.response, &self.hook) {
+            (Some(response), _) => expect::whole(Actual {
+                response,
+                fault,
+                // Budgets are not updated.
+                cost: None,
+            }),
+            (None, Some(outcome)) => hook::whole(outcome.actual(fault)),
+            (None, None) => return None,
+        };
+        Some(Seen {
+            whole,
+            mismatches: &self.mismatches,
+        })
+    }
+
     /// Holds a repeat against the first round.
     fn compare(&mut self, again: &Handled, round: u32, repeats: u32) {
         if self.response.as_ref() != Some(&again.response) {
-            let unstable = self.unstable.get_or_insert_with(|| Unstable {
-                differing: 0,
-                repeats,
-                first_differing: round,
-                response: Box::new(again.response.clone()),
-            });
-            unstable.differing += 1;
+            let unstable = self.differs(round, repeats);
+            unstable
+                .response
+                .get_or_insert_with(|| Box::new(again.response.clone()));
         }
+    }
+
+    /// Counts a repeat that came out otherwise than the first.
+    fn differs(&mut self, round: u32, repeats: u32) -> &mut Unstable {
+        let unstable = self.unstable.get_or_insert(Unstable {
+            differing: 0,
+            repeats,
+            first_differing: round,
+            response: None,
+            hook: None,
+        });
+        unstable.differing += 1;
+        unstable
     }
 
     fn judged(&self) -> CaseStatus {
@@ -480,7 +618,7 @@ impl StepResult {
             CaseStatus::Errored
         } else if !self.mismatches.is_empty() || self.unstable.is_some() {
             CaseStatus::Failed
-        } else if self.response.is_none() {
+        } else if !self.is_reached() {
             CaseStatus::Skipped
         } else if self.hints.iter().any(Hint::is_warning) {
             CaseStatus::Warned
@@ -497,7 +635,7 @@ impl Hint {
     }
 }
 
-fn hints(desk: &Desk<'_>, event: &Event, handled: &Handled) -> Vec<Hint> {
+fn hints(desk: &AgentDesk<'_>, event: &Event, handled: &Handled) -> Vec<Hint> {
     let mut hints = Vec::new();
     if handled.fault.is_none() {
         hints.extend(desk.spelling(event));
@@ -524,16 +662,38 @@ fn hints(desk: &Desk<'_>, event: &Event, handled: &Handled) -> Vec<Hint> {
     hints
 }
 
+/// What is under test.
+enum Desk<'a> {
+    Agent(Box<AgentDesk<'a>>),
+    Plugin(&'a Plugin),
+}
+
+impl<'a> Desk<'a> {
+    fn new(subject: &'a Subject) -> Self {
+        match subject {
+            Subject::Agent(agent) => Self::Agent(Box::new(AgentDesk::new(agent))),
+            Subject::Plugin(plugin) => Self::Plugin(plugin),
+        }
+    }
+
+    const fn subject_abi(&self) -> Abi {
+        match self {
+            Self::Agent(_) => Abi::Agent,
+            Self::Plugin(_) => Abi::Hook,
+        }
+    }
+}
+
 /// The agent under test, and two beside it that find out what a spelling of
 /// header names would change. They use fresh instances, so that a module with
 /// state decides about the fixtures as if they were not there.
-struct Desk<'a> {
+struct AgentDesk<'a> {
     agent: &'a Agent,
     as_sent: Agent,
     as_written: Agent,
 }
 
-impl<'a> Desk<'a> {
+impl<'a> AgentDesk<'a> {
     fn new(agent: &'a Agent) -> Self {
         let beside = |header_names| {
             let mut settings = agent.settings().clone();
@@ -579,7 +739,7 @@ pub fn summary(response: &AgentResponse) -> String {
     text
 }
 
-fn report(agent: &Agent, fixtures: Vec<FixtureResult>, settings: &RunSettings) -> RunReport {
+fn report(subject: &Subject, fixtures: Vec<FixtureResult>, settings: &RunSettings) -> RunReport {
     let mut totals = Totals::default();
     for fixture in &fixtures {
         *totals
@@ -587,11 +747,10 @@ fn report(agent: &Agent, fixtures: Vec<FixtureResult>, settings: &RunSettings) -
             .entry(status_name(fixture.status))
             .or_default() += 1;
         for step in &fixture.steps {
-            if let Some(response) = &step.response {
-                *totals
-                    .decisions
-                    .entry(response.decision.name())
-                    .or_default() += 1;
+            let event = step.response.as_ref().map(|it| it.decision.name());
+            let hook = step.hook.as_ref().map(HookOutcome::word);
+            if let Some(word) = event.or(hook) {
+                *totals.decisions.entry(word).or_default() += 1;
             }
             if let Some(fault) = &step.fault {
                 *totals.faults.entry(fault.code.to_string()).or_default() += 1;
@@ -600,8 +759,8 @@ fn report(agent: &Agent, fixtures: Vec<FixtureResult>, settings: &RunSettings) -
         }
     }
     RunReport {
-        module: ModuleInfo::of(agent.pool().module()),
-        settings: described(agent, settings),
+        module: ModuleInfo::of(subject.pool().module()),
+        settings: described(subject, settings),
         fixtures,
         totals,
     }
@@ -619,8 +778,11 @@ pub const fn status_name(status: CaseStatus) -> &'static str {
     }
 }
 
-fn described(agent: &Agent, settings: &RunSettings) -> BTreeMap<&'static str, String> {
-    let mut described = called(agent.settings());
+fn described(subject: &Subject, settings: &RunSettings) -> BTreeMap<&'static str, String> {
+    let mut described = match subject {
+        Subject::Agent(agent) => called(agent.settings()),
+        Subject::Plugin(plugin) => pooled(plugin.pool().settings()),
+    };
     described.insert("jobs", settings.jobs.to_string());
     described.insert("repeat", settings.repeat.to_string());
     described
@@ -628,7 +790,17 @@ fn described(agent: &Agent, settings: &RunSettings) -> BTreeMap<&'static str, St
 
 /// How a module is called, as reports have it.
 pub(in crate::ops) fn called(settings: &AgentSettings) -> BTreeMap<&'static str, String> {
-    let limits = settings.pool.limits;
+    let mut described = pooled(&settings.pool);
+    let names = settings.header_names.name();
+    let policy = settings.failure_policy.name();
+    described.insert("header_names", names.to_owned());
+    described.insert("failure_policy", policy.to_owned());
+    described
+}
+
+/// The part of it that both ABIs have.
+pub(in crate::ops) fn pooled(settings: &PoolSettings) -> BTreeMap<&'static str, String> {
+    let limits = settings.limits;
     BTreeMap::from([
         ("timeout", format!("{:?}", limits.timeout)),
         (
@@ -640,8 +812,6 @@ pub(in crate::ops) fn called(settings: &AgentSettings) -> BTreeMap<&'static str,
         ("max_memory_bytes", limits.max_memory_bytes.to_string()),
         ("max_answer_bytes", limits.max_answer_bytes.to_string()),
         ("wasi", limits.wasi.name().to_owned()),
-        ("isolation", settings.pool.isolation.to_string()),
-        ("header_names", settings.header_names.name().to_owned()),
-        ("failure_policy", settings.failure_policy.name().to_owned()),
+        ("isolation", settings.isolation.to_string()),
     ])
 }

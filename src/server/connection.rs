@@ -19,12 +19,12 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use super::Shared;
-use super::grpc::convert::express;
+use super::grpc::convert::{BODY_MUTATION_LOST, express};
 use super::settings::MAX_UNSENT_BYTES;
 use super::wire::frame::Protocol;
 use super::wire::response::{Dialect, RequestBodyText};
 use crate::agent::Handled;
-use crate::event::Event;
+use crate::event::{Event, EventKind};
 use crate::fault::{Fault, FaultCode};
 use crate::proxy::{Proxy, adapt};
 use crate::response::{AgentResponse, Decision};
@@ -59,6 +59,8 @@ pub(crate) struct Connection {
     /// or nothing is in flight any more.
     pub(crate) eased: Notify,
     redirect_told: AtomicBool,
+    body_loss_told: AtomicBool,
+    cut_bodies_told: AtomicBool,
 }
 
 #[derive(Default)]
@@ -94,6 +96,8 @@ impl Connection {
             state: Mutex::default(),
             eased: Notify::new(),
             redirect_told: AtomicBool::new(false),
+            body_loss_told: AtomicBool::new(false),
+            cut_bodies_told: AtomicBool::new(false),
         }
     }
 
@@ -199,18 +203,42 @@ impl Connection {
         self.send_answer(ticket, &frame);
     }
 
+    /// Says once what this connection keeps losing; each time in debug logs
+    /// and in the audit tags.
+    fn tell_lost(&self, event: &Event, lost: &[&str]) {
+        let id = || crate::fault::printable(event.correlation_id(), 128);
+        if !lost.is_empty() {
+            tracing::debug!(
+                correlation_id = id(),
+                lost = lost.join(" "),
+                "gRPC cannot say all of the answer; the Unix socket can"
+            );
+        }
+        if lost.contains(&BODY_MUTATION_LOST) && !self.body_loss_told.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                correlation_id = id(),
+                "gRPC cannot replace a body; the Unix socket can (told once for each connection)"
+            );
+        }
+        // Nothing that can be answered over gRPC repairs this.
+        if event.kind() == EventKind::ResponseBody
+            && self.proxy().is_unrepaired()
+            && !self.cut_bodies_told.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                correlation_id = id(),
+                "over gRPC this proxy forwards only the last piece of a response body that an agent has seen: take response_body out of its events, or use the Unix socket (told once for each connection)"
+            );
+        }
+    }
+
     /// A replacement of a request body that no proxy could be sent is the
     /// module's fault; beside a refusal it does not matter.
     fn expressible(&self, event: &Event, mut handled: Handled) -> Handled {
         if self.dialect.protocol == Protocol::Grpc {
             let lost = express(&mut handled.response);
-            if !lost.is_empty() && self.shared.notices.admit() {
-                tracing::warn!(
-                    correlation_id = crate::fault::printable(event.correlation_id(), 128),
-                    lost = lost.join(" "),
-                    "gRPC cannot say all of the answer; the Unix socket can"
-                );
-            }
+            self.tell_lost(event, &lost);
             return handled;
         }
         let verbatim = self.dialect.request_body == RequestBodyText::Verbatim;

@@ -16,6 +16,7 @@ mod answers;
 mod calls;
 mod fixtures;
 mod headers;
+mod hooks;
 mod invariants;
 mod memory;
 mod modules;

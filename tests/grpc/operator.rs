@@ -87,3 +87,37 @@ fn an_address_that_others_reach_is_warned_about() {
         assert_eq!(first.contains("serving"), !warned, "{first}");
     }
 }
+
+/// What an agent cannot repair over gRPC is said, once a connection, and only
+/// about releases that need it.
+#[tokio::test]
+async fn cut_response_bodies_are_warned_about() {
+    for (version, warnings) in [("0.6.45", 1), ("0.6.54", 0)] {
+        let mut process = start("127.0.0.1:0");
+        let address = process.address();
+        let mut client = Client::open(connect(address).await, ZENTINEL).await;
+        client.send(handshake(version));
+        assert!(matches!(client.receive().await, FromAgent::Handshake(_)));
+        for id in ["c1", "c2"] {
+            client.send(ToAgent::ResponseBodyChunk(body(id, b"hello".to_vec())));
+            client.answer().await;
+        }
+        let stop = Command::new("kill")
+            .arg("-TERM")
+            .arg(process.child.id().to_string())
+            .status();
+        assert!(stop.unwrap().success());
+        assert!(matches!(client.receive().await, FromAgent::Health(_)));
+        client.end().await.unwrap();
+        let told = process
+            .lines
+            .by_ref()
+            .filter(|line| {
+                line.as_ref()
+                    .unwrap()
+                    .contains("last piece of a response body")
+            })
+            .count();
+        assert_eq!(told, warnings, "{version}");
+    }
+}

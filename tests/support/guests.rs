@@ -62,6 +62,17 @@ impl Answers {
     /// The guest as text. Four digits of each event pick the answer; they
     /// stand at a fixed place because keys come in a fixed order.
     pub(crate) fn wat(&self) -> String {
+        let places = EVENTS.iter().zip([24, 19, 32, 19]);
+        let places = places.map(|(event, at)| (format!("on_{event}"), at));
+        self.wat_for(places.collect())
+    }
+
+    /// The same for the hook ABI, by the digits of [`context`].
+    pub(crate) fn hook_wat(&self) -> String {
+        self.wat_for(vec![("before_hook".to_owned(), 15)])
+    }
+
+    fn wat_for(&self, handlers: Vec<(String, usize)>) -> String {
         let pages = self.pages();
         let mut table = Vec::new();
         for packed in &self.packed {
@@ -78,10 +89,10 @@ impl Answers {
             escaped(&self.data),
             (pages - 1) * PAGE,
         );
-        for (event, at) in EVENTS.iter().zip([24, 19, 32, 19]) {
+        for (handler, at) in handlers {
             write!(
                 wat,
-                "(func (export \"on_{event}\") (param i32 i32) (result i64) (local $n i32)\n\
+                "(func (export \"{handler}\") (param i32 i32) (result i64) (local $n i32)\n\
                  (local.set 0 (i32.add (local.get 0) (i32.const {at})))\n"
             )
             .unwrap();
@@ -111,6 +122,18 @@ impl Answers {
         self.ask(&EVENTS[..1], flags)
     }
 
+    /// Asks a hook for each answer.
+    pub(crate) fn ask_hooks(&self, flags: &[&str]) -> Vec<Step> {
+        let desk = Desk::new();
+        let module = desk.file("answers.wat", self.hook_wat());
+        for number in 0..self.packed.len() {
+            desk.file(&format!("hooks/{number:04}.json"), context(number));
+        }
+        let asked = steps(&run(&module, &[&desk.path("hooks")], flags).json());
+        assert_eq!(asked.len(), self.packed.len());
+        asked
+    }
+
     fn run(&self, events: &[&str], flags: &[&str]) -> Done {
         let desk = Desk::new();
         let module = desk.file("answers.wat", self.wat());
@@ -134,6 +157,13 @@ pub(crate) fn fixture(event: &str, number: usize) -> String {
         _ => format!(r#""data":"x","correlation_id":"{number:04}""#),
     };
     format!(r#"{{"event":"{event}","input":{{{input}}}}}"#)
+}
+
+/// A hook's context that asks for the answer of this number.
+pub(crate) fn context(number: usize) -> String {
+    format!(
+        r#"{{"input":{{"n":"{number:04}"}},"user":{{"id":"7","role":"user"}},"headers":{{"a":"1"}},"tenant_id":"acme"}}"#
+    )
 }
 
 /// A module with one request handler of this body, an allow at 1024 (its

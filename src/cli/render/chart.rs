@@ -42,7 +42,9 @@ impl Axis<'_> {
         if low > high {
             (low, high) = (0.0, 1.0);
         }
-        if self.is_log {
+        if self.is_log && self.ticks.len() > 1 {
+            low = low.max(1e-9);
+        } else if self.is_log {
             low = 10_f64.powf(low.max(1e-9).log10().floor());
             high = 10_f64.powf(high.max(low * 1.01).log10().ceil());
         } else if self.ticks.is_empty() {
@@ -330,6 +332,18 @@ pub(crate) fn distribution(series: &[Counts<'_>], show: impl Fn(u64) -> String) 
             escaped(of.name)
         );
     }
+    ticks(&mut svg, (low, high), &show);
+    svg.push_str("</svg>");
+    svg
+}
+
+/// Values below a distribution's axis, whose ends are logarithms.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "labels of an axis, made from such values"
+)]
+fn ticks(svg: &mut String, (low, high): (f64, f64), show: &impl Fn(u64) -> String) {
     for tick in 0..=4_u32 {
         let share = f64::from(tick) / 4.0;
         let value = (low + (high - low) * share).exp() as u64;
@@ -341,13 +355,11 @@ pub(crate) fn distribution(series: &[Counts<'_>], show: impl Fn(u64) -> String) 
         let _ = write!(
             svg,
             "<text class=\"faint\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
-            LEFT + plot.0 * share,
+            LEFT + (WIDTH - LEFT - RIGHT) * share,
             HEIGHT - BOTTOM + 18.0,
             escaped(&show(value))
         );
     }
-    svg.push_str("</svg>");
-    svg
 }
 
 #[cfg(test)]

@@ -163,7 +163,7 @@ svg .axis { stroke: var(--faint); fill: none; }
 .s0 { stroke: var(--s0); fill: var(--s0); } .s1 { stroke: var(--s1); fill: var(--s1); }
 .s2 { stroke: var(--s2); fill: var(--s2); } .s3 { stroke: var(--s3); fill: var(--s3); }
 .s4 { stroke: var(--s4); fill: var(--s4); } .s5 { stroke: var(--s5); fill: var(--s5); }
-svg polyline { fill: none; stroke-width: 2; }
+svg polyline[class] { fill: none; stroke-width: 2; }
 b.good, p.good { color: var(--good); } b.warning, p.warning { color: var(--warning); }
 b.bad, td.bad { color: var(--bad); } .faint { color: var(--faint); }
 code { font: 13px/1.45 ui-monospace, monospace; overflow-wrap: anywhere; }
@@ -197,7 +197,7 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert!(!text.contains("<script"), "{text}");
         assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text}");
-        assert_eq!(text.matches("&lt;script&gt;").count(), 8);
+        assert_eq!(text.matches("&lt;script&gt;").count(), 9);
         for fetched in ["http:", "https:", "url(", "@import", "src="] {
             assert!(!text.contains(fetched), "{fetched}");
         }

@@ -259,7 +259,8 @@ fn costs(report: &ReplayReport, style: Style, out: &mut dyn Write) -> io::Result
             bytes(outcomes.memory.grown_bytes)
         )?;
     }
-    let lists: [(&str, &[Costly], fn(u64) -> String); 2] = [
+    type Show = fn(u64) -> String;
+    let lists: [(&str, &[Costly], Show); 2] = [
         ("Dearest", &report.dearest, |fuel| {
             format!("{} instructions", count(fuel))
         }),

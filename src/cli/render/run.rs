@@ -1,12 +1,15 @@
 //! A run for people: a table of decisions, then what needs attention.
 
+mod hooks;
+
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::time::Duration;
 
 use comfy_table::{Cell, CellAlignment};
+use wasm_agent_kit::abi::Abi;
 use wasm_agent_kit::fault::{Fault, printable};
-use wasm_agent_kit::ops::run::{FixtureResult, Hint, RunReport, StepResult, summary};
+use wasm_agent_kit::ops::run::{FixtureResult, Hint, HookOutcome, RunReport, StepResult, summary};
 use wasm_agent_kit::report::CaseStatus;
 use wasm_agent_kit::response::{AgentResponse, Decision, HeaderOp};
 
@@ -45,7 +48,9 @@ fn human(report: &RunReport, style: Style, out: &mut dyn Write) -> io::Result<()
         bytes(module.size_bytes),
         module.hash.get(..19).unwrap_or(&module.hash),
     )?;
-    if report
+    if report.module.abi == Abi::Hook.name() {
+        hooks::table(report, style, out)?;
+    } else if report
         .fixtures
         .iter()
         .any(|fixture| !fixture.steps.is_empty())
@@ -66,6 +71,7 @@ fn human(report: &RunReport, style: Style, out: &mut dyn Write) -> io::Result<()
         writeln!(out, "{}", table.trim_fmt())?;
     }
     for fixture in &report.fixtures {
+        hooks::changes(fixture, style, out)?;
         problems(fixture, report, style, out)?;
     }
     remarks(report, style, out)?;
@@ -79,19 +85,10 @@ fn columns(style: Style) -> usize {
 
 fn row(fixture: &FixtureResult, index: usize, step: &StepResult, style: Style) -> Vec<Cell> {
     let (mark, paint) = mark(step.status);
-    let name = printable(&fixture.name, SHOWN);
-    let name = if fixture.steps.len() == 1 {
-        name
-    } else {
-        format!("{name} {}. {}", index + 1, step.event)
-    };
-    let figure = |text: Option<String>| {
-        Cell::new(text.unwrap_or_default()).set_alignment(CellAlignment::Right)
-    };
     let response = step.response.as_ref();
-    vec![
+    let mut row = vec![
         paint.cell(mark),
-        Cell::new(name),
+        Cell::new(name(fixture, index, step)),
         response.map_or_else(|| Paint::Faint.cell("not reached"), decision),
         Cell::new(
             response
@@ -103,6 +100,25 @@ fn row(fixture: &FixtureResult, index: usize, step: &StepResult, style: Style) -
                 .map(|response| printable(&response.audit.tags.join(" "), SHOWN))
                 .unwrap_or_default(),
         ),
+    ];
+    row.extend(figures(step));
+    row
+}
+
+fn name(fixture: &FixtureResult, index: usize, step: &StepResult) -> String {
+    let name = printable(&fixture.name, SHOWN);
+    if fixture.steps.len() == 1 {
+        name
+    } else {
+        format!("{name} {}. {}", index + 1, step.event)
+    }
+}
+
+fn figures(step: &StepResult) -> [Cell; 3] {
+    let figure = |text: Option<String>| {
+        Cell::new(text.unwrap_or_default()).set_alignment(CellAlignment::Right)
+    };
+    [
         figure(step.fuel.map(count)),
         figure(step.time_ns.map(|nanos| time(Duration::from_nanos(nanos)))),
         figure(step.memory_bytes.map(bytes)),
@@ -231,19 +247,17 @@ fn problems(
                 style.paint(Paint::Good, &format!("+ {}", mismatch.found))
             )?;
         }
-        if let (Some(unstable), Some(first)) = (&step.unstable, &step.response) {
+        if let (Some(unstable), Some(first)) = (&step.unstable, step.summary()) {
             writeln!(
                 out,
                 "    the answer changed between equal runs: {} of {} repeats differ from the first",
                 unstable.differing, unstable.repeats
             )?;
-            writeln!(out, "      run 1: {}", summary(first))?;
-            writeln!(
-                out,
-                "      run {}: {}",
-                unstable.first_differing,
-                summary(&unstable.response)
-            )?;
+            let event = unstable.response.as_deref().map(summary);
+            let hook = unstable.hook.as_deref().map(HookOutcome::summary);
+            let then = event.or(hook).unwrap_or_default();
+            writeln!(out, "      run 1: {first}")?;
+            writeln!(out, "      run {}: {then}", unstable.first_differing)?;
         }
         if let Some(fault) = &step.fault {
             stack(fault, report, out)?;
@@ -326,6 +340,10 @@ fn explain(hint: &Hint) -> String {
         Hint::UnknownKeys { keys } => format!(
             "the answer has keys that the contract does not know and production ignores: {}",
             printable(&keys.join(", "), SHOWN)
+        ),
+        Hint::Ignored { paths } => format!(
+            "a hook may change input and data only; its host ignores what it makes of {}",
+            printable(&paths.join(", "), SHOWN)
         ),
         Hint::Proxy { quirk } => quirk.explain().to_owned(),
     }

@@ -6,77 +6,147 @@ use std::collections::BTreeMap;
 use sha2::{Digest as _, Sha256};
 
 use crate::abi::agent::{HeaderNames, write_input};
-use crate::abi::handler_name;
+use crate::abi::hook::{self, Hook, HookContext};
+use crate::abi::{Abi, handler_name};
 use crate::event::Event;
 use crate::fixture::Fixture;
 use crate::module::Module;
 use crate::ops::validate::samples;
 
-/// One event, and what it is called in reports.
+/// What a module is called with.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// An event, for the agent ABI.
+    Event(Event),
+    /// A hook's context, for the hook ABI.
+    Hook(Hook, Box<HookContext>),
+}
+
+impl Work {
+    /// The name of the event or hook.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Event(event) => event.kind().name(),
+            Self::Hook(hook, _) => hook.name(),
+        }
+    }
+
+    /// The export that is called.
+    #[must_use]
+    pub const fn handler(&self) -> &'static str {
+        match self {
+            Self::Event(event) => handler_name(event.kind()),
+            Self::Hook(hook, _) => hook.name(),
+        }
+    }
+
+    /// The ABI of the modules it is for.
+    #[must_use]
+    pub const fn abi(&self) -> Abi {
+        match self {
+            Self::Event(_) => Abi::Agent,
+            Self::Hook(..) => Abi::Hook,
+        }
+    }
+
+    fn write(&self, names: HeaderNames, out: &mut Vec<u8>) {
+        match self {
+            Self::Event(event) => write_input(event, names, out),
+            Self::Hook(_, context) => hook::write_input(context, out),
+        }
+    }
+}
+
+/// One event or context, and what it is called in reports.
 #[derive(Debug, Clone)]
 pub struct BenchCase {
     /// The fixture's name, with the step where it has several. No two cases
     /// have the same.
     pub name: String,
-    /// The event.
-    pub event: Event,
+    /// What the module is called with.
+    pub work: Work,
     /// `sha256:` and the hash of the handler's name and the input JSON.
     pub input_hash: String,
     /// Bytes of the input JSON.
     pub input_bytes: u64,
 }
 
-/// Every step of every fixture, in order.
+/// Every step of every fixture, in order. The second hook of a pair gets the
+/// context as it was written, since what the first leaves is the module's.
 #[must_use]
 pub fn of_fixtures(fixtures: &[Fixture], names: HeaderNames) -> Vec<BenchCase> {
     let named = fixtures.iter().flat_map(|fixture| {
-        let many = fixture.steps.len() > 1;
-        fixture.steps.iter().enumerate().map(move |(index, step)| {
+        let works = works(fixture);
+        let many = works.len() > 1;
+        works.into_iter().enumerate().map(move |(index, work)| {
             let name = if many {
                 format!("{} [{}]", fixture.name, index + 1)
             } else {
                 fixture.name.clone()
             };
-            (name, step.event.clone())
+            (name, work)
         })
     });
-    of_events(named, names)
+    of_works(named, names)
+}
+
+fn works(fixture: &Fixture) -> Vec<Work> {
+    let Some(hooks) = &fixture.hooks else {
+        let events = fixture.steps.iter().map(|step| step.event.clone());
+        return events.map(Work::Event).collect();
+    };
+    let mut context = hooks.context.clone();
+    hooks
+        .steps
+        .iter()
+        .map(|step| {
+            if step.data.is_some() {
+                context.data.clone_from(&step.data);
+            }
+            Work::Hook(step.hook, Box::new(context.clone()))
+        })
+        .collect()
 }
 
 /// Ordinary traffic, attacks and odd input, for the handlers that a module has.
 #[must_use]
 pub fn of_samples(module: &Module, names: HeaderNames) -> Vec<BenchCase> {
-    let events = samples::events(module).into_iter().map(|(name, event)| {
-        let half = match event.kind().name() {
-            "request_headers" => String::new(),
-            kind => format!("{}/", kind.replace('_', "-")),
+    let events = samples::events(module)
+        .into_iter()
+        .map(|(name, event)| (name, Work::Event(event)));
+    let contexts = samples::contexts(module)
+        .into_iter()
+        .map(|(name, hook, context)| (name, Work::Hook(hook, Box::new(context))));
+    let named = events.chain(contexts).map(|(name, work)| {
+        let name = match work.name() {
+            "request_headers" => name.to_owned(),
+            kind => format!("{}/{name}", kind.replace('_', "-")),
         };
-        (format!("{half}{name}"), event)
+        (name, work)
     });
-    of_events(events, names)
+    of_works(named, names)
 }
 
 /// The requests among those, for an agent whose handlers nobody knows.
 #[must_use]
 pub fn of_request_samples(names: HeaderNames) -> Vec<BenchCase> {
     let events = samples::requests_alone();
-    of_events(
-        events
-            .into_iter()
-            .map(|(name, event)| (name.to_owned(), event)),
-        names,
-    )
+    let named = events
+        .into_iter()
+        .map(|(name, event)| (name.to_owned(), Work::Event(event)));
+    of_works(named, names)
 }
 
-/// Cases of these events; a name that comes again gets a number.
-pub fn of_events(
-    events: impl IntoIterator<Item = (String, Event)>,
+/// Cases of these; a name that comes again gets a number.
+pub fn of_works(
+    works: impl IntoIterator<Item = (String, Work)>,
     names: HeaderNames,
 ) -> Vec<BenchCase> {
     let mut seen: BTreeMap<String, u32> = BTreeMap::new();
-    events
+    works
         .into_iter()
-        .map(|(name, event)| {
+        .map(|(name, work)| {
             let times = seen.entry(name.clone()).or_default();
             *times += 1;
             let name = if *times > 1 {
@@ -85,15 +155,15 @@ pub fn of_events(
                 name
             };
             let mut input = Vec::new();
-            write_input(&event, names, &mut input);
+            work.write(names, &mut input);
             let hash = Sha256::new()
-                .chain_update(handler_name(event.kind()))
+                .chain_update(work.handler())
                 .chain_update([0])
                 .chain_update(&input)
                 .finalize();
             BenchCase {
                 name,
-                event,
+                work,
                 input_hash: format!("sha256:{hash:x}"),
                 input_bytes: input.len() as u64,
             }

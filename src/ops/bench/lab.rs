@@ -1,22 +1,27 @@
 //! The module on every engine it is measured on, and one measured call.
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cases::BenchCase;
+use super::BenchSettings;
+use super::cases::{BenchCase, Work};
 use super::report::BenchFailure;
 use crate::abi::Abi;
 use crate::agent::{Agent, AgentSettings};
 use crate::client::AskError;
 use crate::engine::{Engine, EngineSettings};
 use crate::error::Error;
-use crate::fault::Fault;
+use crate::fault::{Fault, FaultCode};
 use crate::latency::Latency;
 use crate::limits::{Isolation, Limits};
 use crate::module::{Candidate, LoadSettings, Module, Source};
+use crate::ops::run::{Subject, called, pooled};
+use crate::plugin::Plugin;
 use crate::pool::PoolSettings;
+use crate::runner::Cost;
 
 /// How long a caller waits for an instance: long enough that a load shows as
 /// queueing and not as refusals.
@@ -43,6 +48,7 @@ impl Stop {
             during: during.to_owned(),
             case: case.map(|case| case.name.clone()),
             message: fault.to_string(),
+            others: None,
             fault: Some(fault),
         }))
     }
@@ -64,6 +70,7 @@ impl Stop {
             during: during.to_owned(),
             case,
             message,
+            others: None,
             fault: None,
         }))
     }
@@ -79,30 +86,33 @@ impl Stop {
 /// A module under test.
 pub(super) struct Lab<'a> {
     pub(super) path: &'a Path,
-    pub(super) load: &'a LoadSettings,
-    pub(super) agent: &'a AgentSettings,
-    /// On the engine that `serve` would have.
+    settings: &'a BenchSettings,
+    /// How its instances are kept: its ABI's way where nobody said.
+    pub(super) pool: PoolSettings,
+    /// On the engine that production would have.
     pub(super) module: Arc<Module>,
     /// On an engine that counts instructions.
     pub(super) counting: Arc<Module>,
 }
 
 impl<'a> Lab<'a> {
-    pub(super) fn new(
-        path: &'a Path,
-        load: &'a LoadSettings,
-        agent: &'a AgentSettings,
-    ) -> Result<Self, Error> {
+    pub(super) fn new(path: &'a Path, settings: &'a BenchSettings) -> Result<Self, Error> {
+        let load = &settings.load;
+        let abi = Candidate::read(path, load)?.verdict.abi;
+        let pool = match abi {
+            Some(Abi::Hook) => settings.hook_pool,
+            // What has none is refused with its reasons when it is compiled.
+            Some(Abi::Agent) | None => settings.agent.pool,
+        };
         let compiled = |settings| -> Result<Arc<Module>, Error> {
             let engine = Engine::new(settings)?;
             Ok(Arc::new(Module::load(&engine, path, load)?))
         };
         let served = EngineSettings {
-            fuel: agent.pool.limits.fuel.is_some(),
+            fuel: pool.limits.fuel.is_some(),
             ..EngineSettings::default()
         };
         let module = compiled(served)?;
-        module.require(Abi::Agent)?;
         let counting = if served.fuel {
             Arc::clone(&module)
         } else {
@@ -114,56 +124,73 @@ impl<'a> Lab<'a> {
         };
         Ok(Self {
             path,
-            load,
-            agent,
+            settings,
+            pool,
             module,
             counting,
         })
     }
 
+    pub(super) const fn load(&self) -> &'a LoadSettings {
+        &self.settings.load
+    }
+
+    /// How the module is called, as flags.
+    pub(super) fn flags(&self) -> BTreeMap<&'static str, String> {
+        match self.module.abi {
+            Abi::Agent => called(&self.settings.agent),
+            Abi::Hook => pooled(&self.pool),
+        }
+    }
+
     /// The module on an engine of its own.
     pub(super) fn on(&self, settings: EngineSettings) -> Result<Arc<Module>, Error> {
         let engine = Engine::new(settings)?;
-        Ok(Arc::new(Module::load(&engine, self.path, self.load)?))
+        Ok(Arc::new(Module::load(&engine, self.path, self.load())?))
     }
 
     /// What the limits are, isolation and all.
     pub(super) const fn limits(&self) -> Limits {
-        self.agent.pool.limits
+        self.pool.limits
     }
 
     pub(super) const fn isolation(&self) -> Isolation {
-        self.agent.pool.isolation
+        self.pool.isolation
     }
 
-    /// An agent as `serve` would have it, with so many instances.
-    pub(super) fn agent(&self, size: usize) -> Agent {
-        self.agent_of(&self.module, (size, self.isolation()), self.limits())
+    /// As production would have it, with so many instances.
+    pub(super) fn subject(&self, size: usize) -> Subject {
+        self.subject_of(&self.module, (size, self.isolation()), self.limits())
     }
 
-    /// An agent on an engine that counts instructions, with one instance.
-    pub(super) fn counting_agent(&self) -> Agent {
-        self.agent_of(&self.counting, (1, self.isolation()), self.limits())
+    /// On an engine that counts instructions, with one instance.
+    pub(super) fn counting_subject(&self) -> Subject {
+        self.subject_of(&self.counting, (1, self.isolation()), self.limits())
     }
 
-    pub(super) fn agent_of(
+    pub(super) fn subject_of(
         &self,
         module: &Arc<Module>,
         (size, isolation): (usize, Isolation),
         limits: Limits,
-    ) -> Agent {
-        Agent::new(
-            Arc::clone(module),
-            AgentSettings {
-                pool: PoolSettings {
-                    size,
-                    wait: QUEUE_WAIT,
-                    isolation,
-                    limits,
+    ) -> Subject {
+        let pool = PoolSettings {
+            size,
+            wait: QUEUE_WAIT,
+            isolation,
+            limits,
+        };
+        let module = Arc::clone(module);
+        match module.abi {
+            Abi::Agent => Subject::Agent(Box::new(Agent::new(
+                module,
+                AgentSettings {
+                    pool,
+                    ..self.settings.agent.clone()
                 },
-                ..self.agent.clone()
-            },
-        )
+            ))),
+            Abi::Hook => Subject::Plugin(Box::new(Plugin::new(module, pool))),
+        }
     }
 }
 
@@ -183,7 +210,8 @@ pub(super) fn built_in(wasm: Vec<u8>, name: &str) -> Result<Arc<Module>, Error> 
 /// One measured call.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timed {
-    /// From the event to the agent response.
+    /// From the event to the agent response, from a hook's context to the
+    /// context that comes of it.
     pub(super) response: Duration,
     /// Inside the guest.
     pub(super) guest: Duration,
@@ -191,32 +219,86 @@ pub(super) struct Timed {
     pub(super) queue: Duration,
 }
 
-/// Answers an event and times it. A guest that faults is not measured.
-pub(super) fn timed(agent: &Agent, case: &BenchCase) -> Result<Timed, Box<Fault>> {
-    let started = Instant::now();
-    let mut handled = black_box(agent.handle(&case.event));
-    let cost = handled.cost.unwrap_or_default();
-    let (guest, queue) = (cost.time, cost.waited);
-    let fault = handled.fault.take();
-    // The response is the caller's to drop, so that is part of a call.
-    drop(handled);
-    let response = started.elapsed();
+/// What a module made of a case.
+pub(super) struct Answered {
+    pub(super) time: Duration,
+    pub(super) cost: Cost,
+    pub(super) decision: &'static str,
+}
+
+/// Calls the module as every command does, and times that. A guest that faults
+/// is not measured.
+pub(super) fn answer(subject: &Subject, case: &BenchCase) -> Result<Answered, Box<Fault>> {
+    let (time, cost, decision, fault) = match (subject, &case.work) {
+        (Subject::Agent(agent), Work::Event(event)) => {
+            let started = Instant::now();
+            let mut handled = black_box(agent.handle(event));
+            let fault = handled.fault.take();
+            let (cost, decision) = (handled.cost, handled.response.decision.name());
+            // The response is the caller's to drop, so that is part of a call.
+            drop(handled);
+            (started.elapsed(), cost, decision, fault)
+        }
+        (Subject::Plugin(plugin), Work::Hook(hook, context)) => {
+            let context = (**context).clone();
+            let started = Instant::now();
+            let mut handled = black_box(plugin.handle(*hook, context));
+            let fault = handled.fault.take();
+            let decision = if handled.result.ok { "ok" } else { "refused" };
+            let cost = handled.cost;
+            drop(handled);
+            (started.elapsed(), cost, decision, fault)
+        }
+        (Subject::Agent(_), Work::Hook(..)) | (Subject::Plugin(_), Work::Event(_)) => {
+            let what = "a case for modules of the other ABI";
+            let fault = Fault::new(FaultCode::Internal, what);
+            (Duration::ZERO, None, "none", Some(fault))
+        }
+    };
     match fault {
         Some(fault) => Err(Box::new(fault)),
-        None => Ok(Timed {
-            response,
-            guest,
-            queue,
+        None => Ok(Answered {
+            time,
+            cost: cost.unwrap_or_default(),
+            decision,
         }),
     }
 }
 
+/// The times of one call.
+pub(super) fn timed(subject: &Subject, case: &BenchCase) -> Result<Timed, Box<Fault>> {
+    answer(subject, case).map(|answered| Timed {
+        response: answered.time,
+        guest: answered.cost.time,
+        queue: answered.cost.waited,
+    })
+}
+
 /// Distributions of many measured calls.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Samples {
-    pub(super) response: Latency,
-    pub(super) guest: Latency,
-    pub(super) queue: Latency,
+pub struct Samples {
+    /// From the event to the agent response.
+    pub response: Latency,
+    /// Inside the guest.
+    pub guest: Latency,
+    /// Waiting for an instance.
+    pub queue: Latency,
+}
+
+/// Makes so many calls of a case, one after the other, and times each.
+///
+/// # Errors
+/// The guest's fault: what faults is not measured.
+pub fn sample(
+    subject: &Subject,
+    case: &BenchCase,
+    calls: u64,
+    samples: &mut Samples,
+) -> Result<(), Box<Fault>> {
+    for _ in 0..calls {
+        samples.record(timed(subject, case)?);
+    }
+    Ok(())
 }
 
 impl Samples {

@@ -5,7 +5,6 @@
 //! from asking. By schedule an event is due whatever became of the ones before,
 //! and its response time counts from when it was due.
 
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,15 +13,15 @@ use super::cases::BenchCase;
 use super::lab::{Samples, Stop, timed};
 use super::progress::Meter;
 use super::report::LoadPoint;
-use crate::agent::Agent;
 use crate::latency::{Latency, sleep_until};
+use crate::ops::run::Subject;
 
 /// Turns each load gets.
 pub(super) const TURNS: u32 = 3;
 
 /// What is asked of an agent.
 pub(super) struct Load<'a> {
-    pub(super) agent: &'a Agent,
+    pub(super) subject: &'a Subject,
     pub(super) cases: &'a [BenchCase],
     pub(super) concurrency: usize,
     pub(super) amount: Amount,
@@ -42,8 +41,6 @@ impl Load<'_> {
     pub(super) fn closed(&self, meter: &Meter<'_>) -> Result<LoadPoint, Stop> {
         let measures = AtomicBool::new(false);
         let over = AtomicBool::new(false);
-        // Everybody begins at once, the clock too.
-        let start = Barrier::new(self.concurrency + 1);
         let quota = match self.amount {
             Amount::Time(_) => None,
             Amount::Calls(calls) => Some(calls),
@@ -55,12 +52,11 @@ impl Load<'_> {
                 let (callers, number) = (self.concurrency as u64, number as u64);
                 calls / callers + u64::from(number < calls % callers)
             });
-            start.wait();
             let mut counted = 0;
             while !over.load(Ordering::Relaxed) && mine.is_none_or(|mine| counted < mine) {
                 let case = &self.cases[next % self.cases.len()];
                 next += 1;
-                let timed = timed(self.agent, case).map_err(|fault| {
+                let timed = timed(self.subject, case).map_err(|fault| {
                     over.store(true, Ordering::Relaxed);
                     Stop::fault("under load", Some(case), *fault)
                 })?;
@@ -71,8 +67,7 @@ impl Load<'_> {
             }
             Ok(caller)
         };
-        let (time, callers) = self.callers(caller, || {
-            start.wait();
+        let (time, callers) = self.callers((caller, &over), || {
             if let Amount::Time(time) = self.amount {
                 meter.sleep(self.warm_up);
                 let began = Instant::now();
@@ -118,7 +113,7 @@ impl Load<'_> {
                 sleep_until(due);
                 let late = due.elapsed();
                 let case = &self.cases[usize::try_from(number).unwrap_or(0) % self.cases.len()];
-                let mut timed = timed(self.agent, case).map_err(|fault| {
+                let mut timed = timed(self.subject, case).map_err(|fault| {
                     over.store(true, Ordering::Relaxed);
                     Stop::fault("under load", Some(case), *fault)
                 })?;
@@ -130,7 +125,7 @@ impl Load<'_> {
                 }
             }
         };
-        let (_, callers) = self.callers(caller, || {
+        let (_, callers) = self.callers((caller, &over), || {
             meter.sleep(self.warm_up + measured);
             None
         })?;
@@ -139,22 +134,33 @@ impl Load<'_> {
         Ok(self.point(Some(rate), time, callers))
     }
 
-    /// Starts the callers, and beside them what keeps the time.
+    /// Starts the callers, and beside them what keeps the time. None begins
+    /// before all are there.
     fn callers(
         &self,
-        caller: impl Fn(usize) -> Result<Caller, Stop> + Sync,
+        (caller, over): (impl Fn(usize) -> Result<Caller, Stop> + Sync, &AtomicBool),
         clock: impl FnOnce() -> Option<Duration>,
     ) -> Result<(Duration, Vec<Caller>), Stop> {
+        let all_there = AtomicBool::new(false);
+        let caller = |number| {
+            while !all_there.load(Ordering::Acquire) {
+                std::thread::sleep(Duration::from_micros(100));
+            }
+            caller(number)
+        };
+        let caller = &caller;
         std::thread::scope(|scope| {
-            let caller = &caller;
-            let threads: Vec<_> = (0..self.concurrency)
+            let threads: Result<Vec<_>, _> = (0..self.concurrency)
                 .map(|number| {
                     std::thread::Builder::new()
                         .name(format!("caller-{number}"))
                         .spawn_scoped(scope, move || caller(number))
                 })
-                .collect::<Result<_, _>>()
-                .map_err(Stop::no_thread)?;
+                .collect();
+            // Those that are there must not wait for one that is not to come.
+            over.store(threads.is_err(), Ordering::Relaxed);
+            all_there.store(true, Ordering::Release);
+            let threads = threads.map_err(Stop::no_thread)?;
             let began = Instant::now();
             let time = clock();
             let callers = threads
@@ -177,7 +183,7 @@ impl Load<'_> {
         }
         let throughput = samples.response.count() as f64 / time.as_secs_f64();
         LoadPoint {
-            pool_size: self.agent.pool().settings().size,
+            pool_size: self.subject.pool().settings().size,
             concurrency: self.concurrency,
             rate,
             throughput,

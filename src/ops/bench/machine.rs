@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::client::Process;
+
 /// What times hang on. Two that differ are never compared by time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
@@ -88,6 +90,48 @@ impl Turns {
     }
 }
 
+/// What the whole machine and this process have computed so far.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Computed {
+    own: Duration,
+    busy_ticks: u64,
+    all_ticks: u64,
+}
+
+impl Computed {
+    /// None where the kernel does not say.
+    pub(super) fn so_far() -> Option<Self> {
+        let stat = fs::read_to_string("/proc/stat").ok()?;
+        let ticks: Vec<u64> = stat
+            .lines()
+            .next()?
+            .strip_prefix("cpu ")?
+            .split_whitespace()
+            // What guests of this machine take is in the first two already.
+            .take(8)
+            .filter_map(|field| field.parse().ok())
+            .collect();
+        let all_ticks: u64 = ticks.iter().sum();
+        // The fourth and fifth field: idle, and idle waiting for a disk.
+        let idle: u64 = ticks.get(3..5)?.iter().sum();
+        let own = Process(std::process::id()).spent().ok()?.cpu;
+        Some(Self {
+            own,
+            busy_ticks: all_ticks - idle,
+            all_ticks,
+        })
+    }
+
+    /// The share of the machine, 0 to 1, that others have had since.
+    pub(super) fn others_since(self, before: Self) -> f64 {
+        // A tick is 10 ms for programs, on all machines.
+        let own = self.own.saturating_sub(before.own).as_secs_f64() * 100.0;
+        let busy = self.busy_ticks.saturating_sub(before.busy_ticks) as f64;
+        let all = self.all_ticks.saturating_sub(before.all_ticks).max(1) as f64;
+        ((busy - own) / all).clamp(0.0, 1.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +145,20 @@ mod tests {
         let share = at(90, 35).waited_since(at(30, 15));
         assert!((share - 0.25).abs() < 1e-9);
         assert!(at(1, 1).waited_since(at(1, 1)).abs() < 1e-9);
+    }
+
+    #[test]
+    fn others_have_what_is_neither_ours_nor_idle() {
+        let at = |own, busy_ticks, all_ticks| Computed {
+            own: Duration::from_millis(own),
+            busy_ticks,
+            all_ticks,
+        };
+        // Two cores for a second: we had one, others half of the other.
+        let share = at(1000, 150, 200).others_since(at(0, 0, 0));
+        assert!((share - 0.25).abs() < 1e-9, "{share}");
+        assert!(at(0, 0, 0).others_since(at(0, 0, 0)).abs() < 1e-9);
+        assert!(Computed::so_far().is_some());
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod load;
 mod machine;
 mod pairs;
 mod phases;
+mod profile;
 mod progress;
 mod report;
 mod safety;
@@ -31,15 +32,18 @@ use std::time::Duration;
 use crate::agent::AgentSettings;
 use crate::error::Error;
 use crate::module::LoadSettings;
-use crate::ops::run::{ModuleInfo, called};
+use crate::ops::run::ModuleInfo;
+use crate::pool::PoolSettings;
 
 pub use advise::{Advice, Wish, advise};
 pub use baseline::{Baseline, BaselineCase, BaselineModule};
-pub use cases::{BenchCase, of_events, of_fixtures, of_request_samples, of_samples};
+pub use cases::{BenchCase, Work, of_fixtures, of_request_samples, of_samples, of_works};
 pub use compare::{Comparison, Finding, Metric};
 pub use judge::{BUSY, Estimate, GateVerdict, Pair, Rounds, Thresholds};
 
+pub use lab::{Samples, sample};
 pub use machine::{Machine, cores};
+pub use profile::{FunctionTime, Profile};
 pub use progress::{Progress, Watcher};
 pub use report::{
     BenchFailure, BenchReport, CaseFuel, CaseReport, LoadPoint, MemoryReport, Phases, ProcessUse,
@@ -51,6 +55,7 @@ pub use target::{Running, bench_target};
 use compare::{Exact, Timing};
 use lab::{Lab, Stop};
 use load::Load;
+use machine::Computed;
 use pairs::{Reference, Side, Taken};
 use progress::Meter;
 
@@ -83,8 +88,10 @@ impl Amount {
 pub struct BenchSettings {
     /// Bounds of the file, limits of a call, the ABI asked for.
     pub load: LoadSettings,
-    /// How the module is called; its pool's size and wait are not used.
+    /// How an agent module is called; its pool's size and wait are not used.
     pub agent: AgentSettings,
+    /// How a hook module is called, likewise.
+    pub hook_pool: PoolSettings,
     /// How long each row is measured.
     pub amount: Amount,
     /// How long it is called before that.
@@ -104,6 +111,8 @@ pub struct BenchSettings {
     pub seed: u64,
     /// Whether to make a baseline.
     pub keep: bool,
+    /// Whether to watch where the guest spends its time.
+    pub profile: bool,
 }
 
 /// What a module is compared with.
@@ -158,17 +167,18 @@ impl Bench<'_> {
     ) -> Result<Benched, Error> {
         self.meter.begin("loading", Duration::ZERO);
         let settings = self.settings;
-        let lab = Lab::new(path, &settings.load, &settings.agent)?;
+        let lab = Lab::new(path, settings)?;
         let names = settings.agent.header_names;
         let mut cases = cases.unwrap_or_else(|| of_samples(&lab.module, names));
         let given = cases.len();
-        let agent = lab.agent(1);
-        cases.retain(|case| agent.handles(case.event.kind()));
+        cases.retain(|case| {
+            case.work.abi() == lab.module.abi && lab.module.has_handler(case.work.handler())
+        });
         let mut report = BenchReport {
             target: None,
             module: Some(ModuleInfo::of(&lab.module)),
             machine: Machine::here(),
-            settings: self.flags(),
+            settings: self.flags(&lab),
             phases: None,
             cases: Vec::new(),
             unhandled: given - cases.len(),
@@ -176,6 +186,7 @@ impl Bench<'_> {
             loads: Vec::new(),
             advice: None,
             safety: Vec::new(),
+            profile: None,
             comparison: None,
             failure: None,
             notes: Vec::new(),
@@ -188,10 +199,20 @@ impl Bench<'_> {
         let mut baseline = None;
         if !cases.is_empty() {
             self.plan(cases.len(), against.is_some());
+            let before = Computed::so_far();
             let done = self.measure((&lab, &cases), against, &mut report);
             match done {
                 Ok(kept) => baseline = kept,
-                Err(Stop::Failure(failure)) => report.failure = Some(*failure),
+                Err(Stop::Failure(mut failure)) => {
+                    // What loops was found out when instructions were counted.
+                    if failure.is_deadline() && !report.cases.is_empty() {
+                        let others = Computed::so_far().zip(before);
+                        failure.others = others
+                            .map(|(now, before)| now.others_since(before))
+                            .filter(|share| *share > BUSY);
+                    }
+                    report.failure = Some(*failure);
+                }
                 Err(Stop::Error(error)) => return Err(error),
             }
         }
@@ -200,16 +221,16 @@ impl Bench<'_> {
     }
 
     /// How the module is called, as flags; baselines are held to these.
-    fn guest_flags(&self) -> BTreeMap<String, String> {
-        called(&self.settings.agent)
+    fn guest_flags(lab: &Lab<'_>) -> BTreeMap<String, String> {
+        lab.flags()
             .into_iter()
             .map(|(flag, value)| (flag.to_owned(), value))
             .collect()
     }
 
-    fn flags(&self) -> BTreeMap<&'static str, String> {
+    fn flags(&self, lab: &Lab<'_>) -> BTreeMap<&'static str, String> {
         let settings = self.settings;
-        let mut flags = called(&settings.agent);
+        let mut flags = lab.flags();
         match settings.amount {
             Amount::Time(time) => flags.insert("duration", format!("{time:?}")),
             Amount::Calls(calls) => flags.insert("requests", calls.to_string()),
@@ -231,6 +252,9 @@ impl Bench<'_> {
             let loads = self.load_time() * u32::try_from(self.loads().len()).unwrap_or(u32::MAX);
             self.meter
                 .plan(phases::EXPECTED + warm + loads + self.safety_time());
+            if settings.profile {
+                self.meter.plan(profile::TIME);
+            }
         }
     }
 
@@ -288,7 +312,7 @@ impl Bench<'_> {
                 report.comparison = Some(self.beside_module((lab, cases), path, report)?);
             }
             (Some(Against::Baseline(path, baseline)), Some((rounds, busy))) => {
-                let flags = self.guest_flags();
+                let flags = Self::guest_flags(lab);
                 let compared =
                     self.beside_baseline((path, baseline), (report, &flags), (rounds, *busy))?;
                 report.comparison = Some(compared);
@@ -297,7 +321,7 @@ impl Bench<'_> {
         }
         Ok(pairs
             .filter(|_| self.settings.keep)
-            .map(|pairs| Baseline::of(report, &self.guest_flags(), pairs)))
+            .map(|pairs| Baseline::of(report, &Self::guest_flags(lab), pairs)))
     }
 
     fn measure_times(
@@ -332,6 +356,10 @@ impl Bench<'_> {
             .max()
             .unwrap_or_default();
         report.safety = safety::measure(lab, cases, (settings.amount, dearest), &self.meter)?;
+        if settings.profile {
+            self.meter.begin("taking a profile", profile::TIME);
+            report.profile = Some(profile::take(lab, cases, &self.meter)?);
+        }
         Ok(())
     }
 
@@ -340,7 +368,7 @@ impl Bench<'_> {
     fn measure_loads(&self, lab: &Lab<'_>, cases: &[BenchCase]) -> Result<Vec<LoadPoint>, Stop> {
         let mut agents = BTreeMap::new();
         for &size in &self.settings.pool_sizes {
-            let agent = lab.agent(size);
+            let agent = lab.subject(size);
             agent.pool().fill(size)?;
             agents.insert(size, agent);
         }
@@ -359,7 +387,7 @@ impl Bench<'_> {
                     self.load_time() / load::TURNS,
                 );
                 let load = Load {
-                    agent,
+                    subject: agent,
                     cases,
                     concurrency: *concurrency,
                     amount,
@@ -406,7 +434,7 @@ impl Bench<'_> {
         let reference = Reference::new()?;
         self.by_turns(cases, |case, time| {
             let sides: [&Side<'_>; 2] = [&|| Ok(reference.batch()), &|| {
-                Ok(pairs::calls(lab.agent(1), case))
+                Ok(pairs::calls(lab.subject(1), case))
             }];
             pairs::by_turns(sides, time, &self.meter)
         })
@@ -439,12 +467,13 @@ impl Bench<'_> {
     ) -> Result<Comparison, Stop> {
         let settings = self.settings;
         self.meter.begin("loading", Duration::ZERO);
-        let other = Lab::new(path, &settings.load, &settings.agent)?;
+        let other = Lab::new(path, settings)?;
+        other.module.require(lab.module.abi)?;
         let other_cases = exact::cases(&other, cases)?;
         let other_memory = exact::memory(&other, cases)?;
         let (rounds, busy) = self.by_turns(cases, |case, time| {
-            let sides: [&Side<'_>; 2] = [&|| Ok(pairs::calls(other.agent(1), case)), &|| {
-                Ok(pairs::calls(lab.agent(1), case))
+            let sides: [&Side<'_>; 2] = [&|| Ok(pairs::calls(other.subject(1), case)), &|| {
+                Ok(pairs::calls(lab.subject(1), case))
             }];
             pairs::by_turns(sides, time, &self.meter)
         })?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cases::BenchCase;
+use super::cases::{BenchCase, Work};
 use super::judge::{Pair, Rounds};
 use super::lab::{Stop, built_in, timed};
 use super::machine::Turns;
@@ -11,6 +11,7 @@ use super::progress::Meter;
 use crate::agent::{Agent, AgentSettings};
 use crate::event::{Event, RequestHead};
 use crate::module::Module;
+use crate::ops::run::Subject;
 
 /// Rounds, each with instances of its own.
 pub(super) const ROUNDS: usize = 8;
@@ -28,11 +29,11 @@ pub(super) type Batch<'a> = Box<dyn FnMut(u32) -> Result<Duration, Stop> + 'a>;
 pub(super) type Side<'a> = dyn Fn() -> Result<Batch<'a>, Stop> + 'a;
 
 /// Calls of a case on an agent.
-pub(super) fn calls(agent: Agent, case: &BenchCase) -> Batch<'_> {
+pub(super) fn calls(subject: Subject, case: &BenchCase) -> Batch<'_> {
     Box::new(move |calls| {
         let started = Instant::now();
         for _ in 0..calls {
-            timed(&agent, case).map_err(|fault| Stop::fault(DURING, Some(case), *fault))?;
+            timed(&subject, case).map_err(|fault| Stop::fault(DURING, Some(case), *fault))?;
         }
         Ok(started.elapsed())
     })
@@ -120,7 +121,7 @@ impl Reference {
             module: built_in(wasm, "the reference")?,
             case: BenchCase {
                 name: "the reference".to_owned(),
-                event,
+                work: Work::Event(event),
                 input_hash: String::new(),
                 input_bytes: 0,
             },
@@ -129,6 +130,6 @@ impl Reference {
 
     pub(super) fn batch(&self) -> Batch<'_> {
         let agent = Agent::new(Arc::clone(&self.module), AgentSettings::default());
-        calls(agent, &self.case)
+        calls(Subject::Agent(Box::new(agent)), &self.case)
     }
 }

@@ -7,9 +7,9 @@ use super::cases::BenchCase;
 use super::lab::{Lab, Stop, timed};
 use super::progress::Meter;
 use super::report::{Phases, Spread};
-use crate::agent::Agent;
 use crate::engine::{Allocation, Engine, EngineSettings};
 use crate::module::{Candidate, Module};
+use crate::ops::run::Subject;
 use crate::runner::Instance;
 
 /// Loads, unless they take longer than [`LOAD_TIME`].
@@ -52,9 +52,9 @@ fn loads(lab: &Lab<'_>, meter: &Meter<'_>) -> Result<(Spread, Spread), Stop> {
     let until = Instant::now() + LOAD_TIME;
     while read.len() < LOADS && (read.is_empty() || Instant::now() < until) {
         let started = Instant::now();
-        let candidate = Candidate::read(lab.path, lab.load)?;
+        let candidate = Candidate::read(lab.path, lab.load())?;
         read.push(started.elapsed());
-        let module = candidate.compile(&engine, &lab.load.load)?;
+        let module = candidate.compile(&engine, &lab.load().load)?;
         compile.push(module.compile_time);
         meter.tick();
     }
@@ -89,18 +89,18 @@ fn instances(lab: &Lab<'_>, module: &Arc<Module>, during: &str) -> Result<Spread
 
 /// The first call on an instance, and the third.
 fn calls(lab: &Lab<'_>, case: &BenchCase) -> Result<(Spread, Spread), Stop> {
-    let call = |agent: &Agent| {
-        timed(agent, case)
+    let call = |subject: &Subject| {
+        timed(subject, case)
             .map(|timed| timed.response)
             .map_err(|fault| Stop::fault("making first calls", Some(case), *fault))
     };
     repeated(|| {
-        let agent = lab.agent(1);
+        let subject = lab.subject(1);
         // The instance is made by now, and has not been called.
-        agent.pool().fill(1)?;
-        let first = call(&agent)?;
-        call(&agent)?;
-        Ok([first, call(&agent)?])
+        subject.pool().fill(1)?;
+        let first = call(&subject)?;
+        call(&subject)?;
+        Ok([first, call(&subject)?])
     })
     .map(|[first, warm]| (first, warm))
 }

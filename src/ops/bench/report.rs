@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::compare::Comparison;
 use super::machine::Machine;
-use crate::fault::Fault;
+use super::profile::Profile;
+use crate::fault::{Fault, FaultCode};
 use crate::latency::Latency;
 use crate::ops::run::ModuleInfo;
 use crate::ops::validate::Growth;
@@ -43,6 +44,9 @@ pub struct BenchReport {
     pub advice: Option<super::advise::Advice>,
     /// The same calls under other isolation and limits.
     pub safety: Vec<SafetyRow>,
+    /// Where the guest spends its time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
     /// The gate's judgement.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub comparison: Option<Comparison>,
@@ -62,6 +66,9 @@ pub struct BenchFailure {
     pub case: Option<String>,
     /// What happened.
     pub message: String,
+    /// The share of the machine that others had, where that may be why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub others: Option<f64>,
     /// What the guest did, where it was one of ours.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,
@@ -254,8 +261,12 @@ impl Report for BenchReport {
     const SCHEMA: &'static str = "wasm-agent/bench/1";
 
     fn verdict(&self) -> Verdict {
-        if self.failure.is_some() {
-            Verdict::Failed
+        if let Some(failure) = &self.failure {
+            if failure.others.is_some() {
+                Verdict::Inconclusive
+            } else {
+                Verdict::Failed
+            }
         } else if self.cases.is_empty() {
             Verdict::NothingChecked
         } else {
@@ -285,7 +296,14 @@ impl Report for BenchReport {
         let failed = self.failure.iter().map(|failure| Case {
             message: failure.to_string(),
             detail: failure.fault.as_ref().map(Fault::stack).unwrap_or_default(),
-            ..case(&failure.during, CaseStatus::Errored)
+            ..case(
+                &failure.during,
+                if failure.others.is_some() {
+                    CaseStatus::Warned
+                } else {
+                    CaseStatus::Errored
+                },
+            )
         });
         let judged = self.comparison.iter().flat_map(|comparison| {
             comparison.findings.iter().map(|finding| Case {
@@ -308,6 +326,15 @@ impl Report for BenchReport {
     }
 }
 
+impl BenchFailure {
+    /// Whether a call took longer than it may, which a machine can do to it.
+    pub(super) fn is_deadline(&self) -> bool {
+        self.fault
+            .as_ref()
+            .is_some_and(|fault| fault.code == FaultCode::Deadline)
+    }
+}
+
 impl std::fmt::Display for BenchFailure {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let who = if self.fault.is_some() {
@@ -319,6 +346,14 @@ impl std::fmt::Display for BenchFailure {
         if let Some(case) = &self.case {
             write!(out, ", at {case}")?;
         }
-        write!(out, ": {}", self.message)
+        write!(out, ": {}", self.message)?;
+        if let Some(others) = self.others {
+            write!(
+                out,
+                "; others had {:.0} % of the machine, so that may be why: measure on a quieter one, or raise --timeout",
+                others * 100.0
+            )?;
+        }
+        Ok(())
     }
 }

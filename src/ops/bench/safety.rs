@@ -9,17 +9,17 @@ use super::lab::{Lab, Samples, Stop, timed};
 use super::progress::Meter;
 use super::report::SafetyRow;
 use super::{Amount, phases};
-use crate::agent::Agent;
 use crate::engine::EngineSettings;
 use crate::limits::{Isolation, Limits};
 use crate::module::Module;
+use crate::ops::run::Subject;
 
 /// Turns each mode gets.
 const TURNS: u32 = 20;
 /// Calls between two looks at the clock.
 const CALLS: usize = 8;
 /// Modes, where the system has room for slots.
-pub(super) const MODES: u32 = 6;
+pub(super) const MODES: u32 = 7;
 const RECYCLE: Isolation = Isolation::Recycle(100);
 /// How much more than the dearest case a call may use up where fuel takes the
 /// place of the deadline.
@@ -28,7 +28,7 @@ const FUEL_ROOM: u64 = 1000;
 struct Mode {
     name: &'static str,
     is_chosen: bool,
-    agent: Agent,
+    subject: Subject,
     samples: Samples,
     /// The case whose turn it is.
     next: usize,
@@ -55,7 +55,7 @@ pub(super) fn measure(
                 for _ in 0..CALLS {
                     let case = &cases[mode.next % cases.len()];
                     mode.next += 1;
-                    let timed = timed(&mode.agent, case)
+                    let timed = timed(&mode.subject, case)
                         .map_err(|fault| Stop::fault(during, Some(case), *fault))?;
                     if number > 0 {
                         mode.samples.record(timed);
@@ -106,7 +106,7 @@ fn modes(lab: &Lab<'_>, dearest: u64) -> Result<Vec<Mode>, Stop> {
     let mode = |name, module: &Arc<Module>, isolation, limits: Limits| Mode {
         name,
         is_chosen: chosen == (isolation, limits.fuel.is_some()),
-        agent: lab.agent_of(module, (1, isolation), limits),
+        subject: lab.subject_of(module, (1, isolation), limits),
         samples: Samples::default(),
         next: 0,
     };
@@ -120,16 +120,22 @@ fn modes(lab: &Lab<'_>, dearest: u64) -> Result<Vec<Mode>, Stop> {
         },
         mode("recycle=100, deadline", &plain, RECYCLE, limits),
         mode("fresh, deadline", &plain, Isolation::Fresh, limits),
+        mode(
+            "fresh, deadline and fuel",
+            &lab.counting,
+            Isolation::Fresh,
+            fuelled,
+        ),
     ];
-    if let Some(slots) = phases::in_slots(lab).filter(|_| lab.limits().fuel.is_none()) {
+    if let Some(slots) = phases::in_slots(lab) {
+        let (name, limits) = if lab.limits().fuel.is_none() {
+            ("fresh from slots, deadline", limits)
+        } else {
+            ("fresh from slots, deadline and fuel", fuelled)
+        };
         modes.push(Mode {
             is_chosen: false,
-            ..mode(
-                "fresh from slots, deadline",
-                &slots,
-                Isolation::Fresh,
-                limits,
-            )
+            ..mode(name, &slots, Isolation::Fresh, limits)
         });
     }
     Ok(modes)

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::cases::BenchCase;
+use super::cases::{BenchCase, Work};
 use super::judge::Rounds;
 use super::lab::Stop;
 use super::machine::Machine;
@@ -80,6 +80,7 @@ impl Outside<'_> {
             loads: Vec::new(),
             advice: None,
             safety: Vec::new(),
+            profile: None,
             comparison: None,
             failure: None,
             notes: Vec::new(),
@@ -152,13 +153,19 @@ impl Outside<'_> {
 
     fn exchanges(&self, cases: &[Vec<BenchCase>]) -> Result<Vec<Exchange>, Stop> {
         let exchange = |cases: &Vec<BenchCase>| {
-            let asks: Vec<Ask> = cases
+            let asks = cases
                 .iter()
-                .map(|case| Ask {
-                    name: case.name.clone(),
-                    event: case.event.clone(),
+                .map(|case| match &case.work {
+                    Work::Event(event) => Ok(Ask {
+                        name: case.name.clone(),
+                        event: event.clone(),
+                    }),
+                    Work::Hook(..) => Err(Error::Usage(format!(
+                        "{}: expected events of a proxy, found a hook, which no agent is asked about",
+                        case.name
+                    ))),
                 })
-                .collect();
+                .collect::<Result<Vec<Ask>, Error>>()?;
             Exchange::new(self.running.target.speech, &asks)
                 .map_err(|error| Error::Usage(error.to_string()).into())
         };
@@ -306,7 +313,7 @@ struct AskErrorAt {
 fn unmeasured(case: &BenchCase) -> CaseReport {
     CaseReport {
         name: case.name.clone(),
-        event: case.event.kind().name(),
+        event: case.work.name(),
         input_hash: case.input_hash.clone(),
         input_bytes: case.input_bytes,
         answer_bytes: 0,

@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 
 use super::Amount;
 use super::cases::BenchCase;
-use super::lab::{Lab, Samples, Stop, timed};
+use super::lab::{Lab, Samples, Stop, sample};
 use super::progress::Meter;
 
 /// Turns each case gets.
 const TURNS: u32 = 10;
+/// Calls between two looks at the clock.
+const CALLS: u64 = 8;
 /// Whatever is asked for, all cases together take no longer than so many
 /// times the amount of one.
 const MOST_CASES: u32 = 8;
@@ -31,7 +33,7 @@ pub(super) fn measure(
     meter: &Meter<'_>,
 ) -> Result<Vec<Samples>, Stop> {
     let during = "making warm calls";
-    let agent = lab.agent(1);
+    let subject = lab.subject(1);
     let each = time_each(amount, cases.len());
     let mut samples = vec![Samples::default(); cases.len()];
     let turn = |samples: Option<&mut Samples>, case: &BenchCase, time, calls: u64| {
@@ -41,12 +43,10 @@ pub(super) fn measure(
         let samples = samples.unwrap_or(&mut unused);
         while made < calls && (Instant::now() < until || made == 0) {
             // Looking at the clock is no part of a call.
-            for _ in 0..8.min(calls - made) {
-                let timed =
-                    timed(&agent, case).map_err(|fault| Stop::fault(during, Some(case), *fault))?;
-                samples.record(timed);
-                made += 1;
-            }
+            let few = CALLS.min(calls - made);
+            sample(&subject, case, few, samples)
+                .map_err(|fault| Stop::fault(during, Some(case), *fault))?;
+            made += few;
         }
         Ok::<(), Stop>(())
     };

@@ -204,7 +204,13 @@ fn differ(old: Vec<Value>, new: &[Value], ignored: &[String]) -> Option<Change> 
             })
             .collect()
     };
-    let (left, right) = (strip(&old), strip(new));
+    let (mut left, mut right) = (strip(&old), strip(new));
+    if ignored.iter().any(|pointer| pointer == "/decision") {
+        // How many answers there were follows from the decisions.
+        let both = left.len().min(right.len());
+        left.truncate(both);
+        right.truncate(both);
+    }
     if left == right {
         return None;
     }

@@ -1,14 +1,17 @@
 //! Probes of single calls, each on a fresh instance: is the answer a result,
 //! is it repeated, does it hang on how header names are spelled.
 
-use crate::abi::agent::{HANDLERS, HeaderNames};
+use crate::abi::Abi;
+use crate::abi::agent::HeaderNames;
 use crate::abi::answer::KEYS;
+use crate::abi::hook::RESULT_KEYS;
 use crate::contract::{Check, CheckStatus};
 use crate::fault::printable;
 use crate::response::AgentResponse;
 
 use super::Row;
-use super::calls::{Prober, Sample, Seen, Trial};
+use super::calls::{Prober, Sample, Seen, Trial, word};
+use super::hooks;
 
 /// For the first pass over the samples; ordinary modules need a few ms.
 const SAMPLES_BUDGET: u64 = 300_000_000;
@@ -44,13 +47,10 @@ pub(super) fn try_samples(prober: &Prober<'_>, samples: Vec<Sample>) -> Vec<Tria
 /// A row for each handler, and one for each kind of remark about its answers.
 pub(super) fn rows(prober: &Prober<'_>, trials: &[Trial]) -> Vec<Row> {
     let mut rows = Vec::new();
-    for handler in HANDLERS
-        .iter()
-        .filter(|name| prober.module.has_handler(name))
-    {
+    for handler in prober.module.handlers() {
         let own: Vec<&Trial> = trials
             .iter()
-            .filter(|trial| trial.sample.handler() == *handler)
+            .filter(|trial| trial.sample.handler() == handler)
             .collect();
         if own.is_empty() {
             let id = format!("answer:{handler}");
@@ -63,7 +63,11 @@ pub(super) fn rows(prober: &Prober<'_>, trials: &[Trial]) -> Vec<Row> {
         }
         rows.push(valid(handler, &own));
         rows.extend(given_back(handler, &own));
-        rows.extend(empty(handler, &own));
+        // To a hook it is a plain yes.
+        if prober.module.abi == Abi::Agent {
+            rows.extend(empty(handler, &own));
+        }
+        rows.extend(hooks::rows(prober, handler, &own));
         rows.extend(unknown_keys(handler, &own));
         rows.extend(mended(handler, &own));
     }
@@ -92,10 +96,9 @@ fn valid(handler: &str, trials: &[&Trial]) -> Row {
     }
     let mut counts: Vec<(&str, usize)> = Vec::new();
     for trial in trials {
-        let name = trial
-            .seen
-            .response()
-            .map_or("empty", |response| response.decision.name());
+        let event = trial.seen.response().map(|it| it.decision.name());
+        let hook = trial.seen.hook_result().map(|it| word(it.ok));
+        let name = event.or(hook).unwrap_or("empty");
         match counts.iter_mut().find(|(known, _)| *known == name) {
             Some((_, count)) => *count += 1,
             None => counts.push((name, 1)),
@@ -153,7 +156,7 @@ fn unknown_keys(handler: &str, trials: &[&Trial]) -> Option<Row> {
         .iter()
         .filter_map(|trial| trial.seen.result.as_ref().ok()?.as_ref())
     {
-        for key in &answer.unknown_keys {
+        for key in answer.unknown_keys() {
             if !keys.contains(&key.as_str()) && keys.len() <= KEYS_SHOWN {
                 keys.push(key);
             }
@@ -191,7 +194,9 @@ fn unknown_keys(handler: &str, trials: &[&Trial]) -> Option<Row> {
 
 fn nearest(key: &str) -> Option<&'static str> {
     let plain = |text: &str| text.replace(['_', '-', ' '], "").to_ascii_lowercase();
+    let key = key.rsplit('.').next().unwrap_or(key);
     KEYS.into_iter()
+        .chain(RESULT_KEYS)
         .map(|known| {
             (
                 strsim::damerau_levenshtein(&plain(key), &plain(known)),
@@ -360,7 +365,7 @@ pub(super) fn spelling(prober: &Prober<'_>, trials: &[Trial]) -> Option<Row> {
 fn has_headers(sample: &Sample) -> bool {
     match &sample.input {
         super::calls::Input::Event(event) => !event.headers().is_empty(),
-        super::calls::Input::Raw(..) => false,
+        super::calls::Input::Hook(..) | super::calls::Input::Raw(..) => false,
     }
 }
 

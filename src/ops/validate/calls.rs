@@ -1,7 +1,7 @@
 //! How the probes call a guest: samples in, what was seen out.
 //!
-//! Every call goes through [`call_event`], or for input that no event can
-//! express through [`Instance::call`]. Invariant: an instance that may not be
+//! Every call goes through [`call_event`] or [`call_hook`], or for input that
+//! neither can express through [`Instance::call`]. Invariant: an instance that may not be
 //! called again is not; after a few deadlines nothing is called at all.
 
 use std::cell::Cell;
@@ -10,13 +10,15 @@ use std::time::{Duration, Instant};
 
 use crate::abi::agent::HeaderNames;
 use crate::abi::answer::{CheckedAnswer, check_answer};
-use crate::abi::handler_name;
+use crate::abi::hook::{CheckedResult, Hook, HookContext, HookResult, check_result};
+use crate::abi::{Abi, handler_name};
 use crate::agent::call_event;
 use crate::event::{Event, EventKind};
 use crate::fault::{Fault, FaultCode};
 use crate::limits::Isolation;
 use crate::module::Module;
-use crate::response::AgentResponse;
+use crate::plugin::call_hook;
+use crate::response::{AgentResponse, Decision};
 use crate::runner::{Cost, Instance, RawAnswer};
 
 use super::{SampleCost, ValidateSettings};
@@ -36,8 +38,37 @@ const SLOWEST: u64 = 2;
 pub(super) enum Input {
     /// An event, written as production would write it.
     Event(Box<Event>),
-    /// Bytes that no event is written as.
-    Raw(EventKind, Vec<u8>),
+    /// A hook's context, likewise.
+    Hook(Hook, Box<HookContext>),
+    /// Bytes that neither is written as, for this handler.
+    Raw(&'static str, Vec<u8>),
+}
+
+/// What a guest said, checked.
+#[derive(Debug, Clone)]
+pub(super) enum Answered {
+    /// To an event.
+    Event(CheckedAnswer),
+    /// To a hook's context.
+    Hook(CheckedResult),
+}
+
+impl Answered {
+    /// Keys, or their paths, that the contract does not know.
+    pub(super) fn unknown_keys(&self) -> &[String] {
+        match self {
+            Self::Event(answer) => &answer.unknown_keys,
+            Self::Hook(answer) => &answer.unknown_keys,
+        }
+    }
+
+    /// Whether it lets pass what it was asked about.
+    pub(super) fn passes(&self) -> bool {
+        match self {
+            Self::Event(answer) => answer.response.decision == Decision::Allow,
+            Self::Hook(answer) => answer.result.ok,
+        }
+    }
 }
 
 /// One call to be made.
@@ -50,15 +81,17 @@ pub(super) struct Sample {
 }
 
 impl Sample {
-    pub(super) fn kind(&self) -> EventKind {
+    pub(super) fn handler(&self) -> &'static str {
         match &self.input {
-            Input::Event(event) => event.kind(),
-            Input::Raw(kind, _) => *kind,
+            Input::Event(event) => handler_name(event.kind()),
+            Input::Hook(hook, _) => hook.name(),
+            Input::Raw(handler, _) => handler,
         }
     }
 
-    pub(super) fn handler(&self) -> &'static str {
-        handler_name(self.kind())
+    /// Whether production would ask this.
+    pub(super) const fn is_ordinary(&self) -> bool {
+        !matches!(self.input, Input::Raw(..))
     }
 }
 
@@ -66,13 +99,15 @@ impl Sample {
 #[derive(Debug, Clone)]
 pub(super) struct Seen {
     /// The checked answer, none for an empty one, or the fault.
-    pub(super) result: Result<Option<CheckedAnswer>, Fault>,
+    pub(super) result: Result<Option<Answered>, Fault>,
     /// The answer's bytes as the guest gave them.
     pub(super) bytes: Vec<u8>,
     /// What it cost.
     pub(super) cost: Cost,
     /// Why the instance may not be called again, if it may not.
     pub(super) poison: Option<FaultCode>,
+    /// Whether memory was asked for that the limits refuse.
+    pub(super) refused_growth: bool,
 }
 
 impl Seen {
@@ -86,20 +121,31 @@ impl Seen {
     }
 
     pub(super) fn response(&self) -> Option<&AgentResponse> {
-        Some(&self.result.as_ref().ok()?.as_ref()?.response)
+        match self.result.as_ref().ok()?.as_ref()? {
+            Answered::Event(answer) => Some(&answer.response),
+            Answered::Hook(_) => None,
+        }
+    }
+
+    pub(super) fn hook_result(&self) -> Option<&HookResult> {
+        match self.result.as_ref().ok()?.as_ref()? {
+            Answered::Hook(answer) => Some(&answer.result),
+            Answered::Event(_) => None,
+        }
     }
 
     /// The decision or the fault, in a few words.
     pub(super) fn outcome(&self) -> String {
         match &self.result {
             Ok(None) => "empty answer".to_owned(),
-            Ok(Some(answer)) => {
+            Ok(Some(Answered::Event(answer))) => {
                 let decision = &answer.response.decision;
                 match decision.status() {
                     Some(status) => format!("{} {status}", decision.name()),
                     None => decision.name().to_owned(),
                 }
             }
+            Ok(Some(Answered::Hook(answer))) => word(answer.result.ok).to_owned(),
             Err(fault) => fault.code.to_string(),
         }
     }
@@ -108,6 +154,11 @@ impl Seen {
     pub(super) fn is_slow(&self) -> bool {
         self.fault() == Some(FaultCode::Deadline) || self.poison == Some(FaultCode::Deadline)
     }
+}
+
+/// What a hook said in one word.
+pub(super) const fn word(ok: bool) -> &'static str {
+    if ok { "ok" } else { "refused" }
 }
 
 /// A sample and what a fresh instance made of it.
@@ -120,7 +171,7 @@ pub(super) struct Trial {
 impl Trial {
     /// As it stands in the report; nothing for input that is no event.
     pub(super) fn cost(&self) -> Option<SampleCost> {
-        matches!(self.sample.input, Input::Event(_)).then(|| SampleCost {
+        self.sample.is_ordinary().then(|| SampleCost {
             handler: self.sample.handler(),
             sample: self.sample.name,
             outcome: self.seen.outcome(),
@@ -204,6 +255,7 @@ impl<'a> Prober<'a> {
                     result: Err(*fault),
                     bytes: Vec::new(),
                     cost: Cost::default(),
+                    refused_growth: false,
                 };
                 self.count(&seen);
                 seen
@@ -219,26 +271,50 @@ impl<'a> Prober<'a> {
     fn call_spelled(&self, instance: &mut Instance, sample: &Sample, names: HeaderNames) -> Seen {
         let policy = &self.settings.answer_policy;
         let (result, cost) = match &sample.input {
-            Input::Event(event) => call_event(instance, event, names, policy),
-            Input::Raw(kind, bytes) => {
-                let called = instance.call(*kind as usize, |out| out.extend_from_slice(bytes));
-                let result = called.result.and_then(|answer| match answer {
-                    RawAnswer::Empty => Ok(None),
-                    RawAnswer::Bytes(answer) => {
-                        check_answer(answer, *kind, Some(0), policy).map(Some)
-                    }
-                });
-                (result, called.cost)
+            Input::Event(event) => {
+                let (result, cost) = call_event(instance, event, names, policy);
+                (result.map(|answer| answer.map(Answered::Event)), cost)
             }
+            Input::Hook(hook, context) => {
+                let (result, cost) = call_hook(instance, *hook, context);
+                (result.map(|answer| answer.map(Answered::Hook)), cost)
+            }
+            Input::Raw(handler, bytes) => self.call_raw(instance, handler, bytes),
         };
         let seen = Seen {
             result,
             bytes: instance.last_answer().to_vec(),
             cost,
             poison: instance.poison(),
+            refused_growth: instance.was_refused_memory(),
         };
         self.count(&seen);
         seen
+    }
+
+    fn call_raw(
+        &self,
+        instance: &mut Instance,
+        handler: &str,
+        bytes: &[u8],
+    ) -> (Result<Option<Answered>, Fault>, Cost) {
+        let handlers = self.module.abi.handlers();
+        let index = handlers.iter().position(|name| *name == handler);
+        // No module has a handler beyond the last.
+        let index = index.unwrap_or(handlers.len());
+        let called = instance.call(index, |out| out.extend_from_slice(bytes));
+        let result = called.result.and_then(|answer| match answer {
+            RawAnswer::Empty => Ok(None),
+            RawAnswer::Bytes(answer) => match EventKind::ALL.get(index) {
+                Some(kind) if self.module.abi == Abi::Agent => {
+                    let policy = &self.settings.answer_policy;
+                    check_answer(answer, *kind, Some(0), policy).map(Answered::Event)
+                }
+                _ => check_result(answer).map(Answered::Hook),
+            }
+            .map(Some),
+        });
+        (result, called.cost)
     }
 
     fn count(&self, seen: &Seen) {

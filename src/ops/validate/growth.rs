@@ -7,7 +7,7 @@ use crate::contract::{Check, CheckStatus};
 use crate::limits::{Isolation, RECYCLE_MEMORY_PERCENT};
 
 use super::Row;
-use super::calls::{Input, Prober, Trial};
+use super::calls::{Prober, Trial};
 
 /// Memory grows in pages of 64 KiB, so a leak of 16 bytes a call shows twice
 /// within this many.
@@ -37,7 +37,7 @@ pub(super) fn probe(prober: &Prober<'_>, trials: &[Trial]) -> (Option<Growth>, R
     let usable: Vec<&Trial> = trials
         .iter()
         .filter(|trial| trial.is_survived() && trial.seen.result.is_ok())
-        .filter(|trial| matches!(trial.sample.input, Input::Event(_)))
+        .filter(|trial| trial.sample.is_ordinary())
         .collect();
     let most = match prober.isolation() {
         Isolation::Pooled => MAX_CALLS,

@@ -8,6 +8,7 @@
 mod answers;
 mod calls;
 pub(in crate::ops) mod growth;
+mod hooks;
 mod report;
 pub(in crate::ops) mod samples;
 mod state;

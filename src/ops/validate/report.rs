@@ -223,7 +223,7 @@ fn fix_of(code: FaultCode) -> &'static str {
             "bound the recursion; the stack of a call is limited to 512 KiB"
         }
         FaultCode::Trap(_) => {
-            "answer a decision on every path; a panic or abort blocks the request with 500"
+            "answer on every path; a panic or abort blocks the request with 500, or refuses for a hook"
         }
         FaultCode::Deadline => "do less for each call, or raise --timeout here and in production",
         FaultCode::Fuel => "do less for each call, or raise --fuel here and in production",
@@ -236,7 +236,7 @@ fn fix_of(code: FaultCode) -> &'static str {
             "return (address << 32) | length of a block inside memory, both unsigned"
         }
         FaultCode::BadAnswer(_) => {
-            "answer one JSON object as UTF-8, with a known \"decision\" and values of the right types"
+            "answer one JSON object as UTF-8, with a known \"decision\" (a hook: with \"ok\") and values of the right types"
         }
         _ => "",
     }

@@ -7,10 +7,13 @@
 
 use std::sync::Arc;
 
+use crate::abi::Abi;
+use crate::abi::hook::{Hook, HookContext};
 use crate::event::{BodyChunk, Event, EventKind, RequestHead, ResponseHead};
 use crate::module::Module;
 
 use super::calls::{Input, Sample};
+use super::hooks;
 
 type Fields = &'static [(&'static str, &'static str)];
 
@@ -186,6 +189,12 @@ pub(super) const LONE_SURROGATE: &str = "lone-surrogate";
 
 /// What the handlers of this module are called with.
 pub(super) fn all(module: &Module) -> Vec<Sample> {
+    if module.abi == Abi::Hook {
+        let samples = hooks::samples();
+        return samples
+            .filter(|sample| module.has_handler(sample.handler()))
+            .collect();
+    }
     let events = requests()
         .chain(bodies(EventKind::RequestBody))
         .chain(responses())
@@ -201,6 +210,17 @@ pub(in crate::ops) fn events(module: &Module) -> Vec<(&'static str, Event)> {
     events_of(all(module))
 }
 
+/// The contexts that a hook module is called with, likewise.
+pub(in crate::ops) fn contexts(module: &Module) -> Vec<(&'static str, Hook, HookContext)> {
+    all(module)
+        .into_iter()
+        .filter_map(|sample| match sample.input {
+            Input::Hook(hook, context) => Some((sample.name, hook, *context)),
+            Input::Event(..) | Input::Raw(..) => None,
+        })
+        .collect()
+}
+
 /// The requests among them.
 pub(in crate::ops) fn requests_alone() -> Vec<(&'static str, Event)> {
     events_of(requests())
@@ -211,7 +231,7 @@ fn events_of(samples: impl IntoIterator<Item = Sample>) -> Vec<(&'static str, Ev
         .into_iter()
         .filter_map(|sample| match sample.input {
             Input::Event(event) => Some((sample.name, *event)),
-            Input::Raw(..) => None,
+            Input::Hook(..) | Input::Raw(..) => None,
         })
         .collect()
 }
@@ -219,24 +239,26 @@ fn events_of(samples: impl IntoIterator<Item = Sample>) -> Vec<(&'static str, Ev
 /// Input that is no event; the agent never writes it. It makes a guest fail
 /// without a trap, and nobody may notice afterwards.
 pub(super) fn broken(module: &Module) -> Vec<Sample> {
+    let surrogate: &[u8] = if module.abi == Abi::Hook {
+        hooks::LONE_SURROGATE
+    } else {
+        br#"{"method":"GET","uri":"/\ud800","client_ip":"","status":200,"correlation_id":"\udfff","headers":{"x":"\ud800"},"chunk_index":0,"is_last":true,"data":"\ud800","encoding":"utf8"}"#
+    };
     let inputs: [(&'static str, &[u8]); 4] = [
         ("empty-input", b""),
         ("not-json", b"\x00\xff not json"),
         ("cut-off", br#"{"method":"GET","uri":"/"#),
-        (
-            LONE_SURROGATE,
-            br#"{"method":"GET","uri":"/\ud800","client_ip":"","status":200,"correlation_id":"\udfff","headers":{"x":"\ud800"},"chunk_index":0,"is_last":true,"data":"\ud800","encoding":"utf8"}"#,
-        ),
+        (LONE_SURROGATE, surrogate),
     ];
-    EventKind::ALL
+    module
+        .handlers()
         .into_iter()
-        .flat_map(|kind| {
+        .flat_map(|handler| {
             inputs.map(|(name, bytes)| Sample {
                 name,
-                input: Input::Raw(kind, bytes.to_vec()),
+                input: Input::Raw(handler, bytes.to_vec()),
             })
         })
-        .filter(|sample| module.has_handler(sample.handler()))
         .collect()
 }
 

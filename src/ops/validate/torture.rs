@@ -11,16 +11,16 @@
 //!   except for a deadline; an allow or nothing is a warning, since a module
 //!   that allows what it cannot read will do so with what it should have read.
 
+use crate::abi::Abi;
 use crate::contract::{Check, CheckStatus};
 use crate::event::{BodyChunk, Event, EventKind, RequestHead, ResponseHead};
 use crate::fault::FaultCode;
-use crate::response::Decision;
 use std::sync::Arc;
 
 use super::Row;
 use super::answers::difference;
 use super::calls::{Input, Prober, Sample, Seen, Trial};
-use super::samples;
+use super::{hooks, samples};
 
 const BUDGET: u64 = 5_000_000_000;
 const MIB: usize = 1 << 20;
@@ -35,7 +35,14 @@ struct Torture {
 /// A row for each input, by handler.
 pub(super) fn probe(prober: &Prober<'_>, trials: &[Trial]) -> Vec<Row> {
     let budget = prober.budget(BUDGET);
-    let mut inputs = inputs();
+    let mut inputs = if prober.module.abi == Abi::Hook {
+        let inputs = hooks::torture().into_iter();
+        inputs
+            .map(|(what, sample)| Torture { what, sample })
+            .collect()
+    } else {
+        inputs()
+    };
     inputs.extend(samples::broken(prober.module).into_iter().map(|sample| {
         let what = if sample.name == samples::LONE_SURROGATE {
             "escapes that name no character"
@@ -45,11 +52,15 @@ pub(super) fn probe(prober: &Prober<'_>, trials: &[Trial]) -> Vec<Row> {
         Torture { what, sample }
     }));
     inputs.retain(|torture| prober.module.has_handler(torture.sample.handler()));
-    inputs.sort_by_key(|torture| torture.sample.kind());
+    let handlers = prober.module.abi.handlers();
+    inputs.sort_by_key(|torture| {
+        let name = torture.sample.handler();
+        handlers.iter().position(|handler| *handler == name)
+    });
     inputs
         .into_iter()
         .map(|torture| {
-            let kind = torture.sample.kind().name();
+            let kind = torture.sample.handler().trim_start_matches("on_");
             let id = format!("torture:{kind}:{}", torture.sample.name);
             if prober.is_exhausted() {
                 Row::skip(id, torture.what, prober.why_skipped())
@@ -99,7 +110,7 @@ fn one(prober: &Prober<'_>, trials: &[Trial], torture: &Torture, id: String) -> 
 
 fn judge(seen: &Seen, torture: &Torture, usual_growth: u64) -> Row {
     let id = "";
-    let is_event = matches!(torture.sample.input, Input::Event(_));
+    let is_event = torture.sample.is_ordinary();
     let grew = match seen.cost.grown_bytes {
         bytes if bytes > usual_growth => format!(", grew {bytes} bytes"),
         _ => String::new(),
@@ -131,15 +142,15 @@ fn judge(seen: &Seen, torture: &Torture, usual_growth: u64) -> Row {
             let found = format!("answered {}{grew}", seen.outcome());
             // A handler that reads other keys only may answer as ever.
             let is_json = is_event || torture.sample.name == samples::LONE_SURROGATE;
-            let passes = answer.as_ref().map_or(!is_event, |answer| {
-                !is_json && answer.response.decision == Decision::Allow
-            });
+            let passes = answer
+                .as_ref()
+                .map_or(!is_event, |answer| !is_json && answer.passes());
             let check = Check::pass(id, expected, found);
             if passes {
                 check
                     .with(
                         CheckStatus::Warn,
-                        "block what cannot be read: allowed, it passes unseen",
+                        "refuse what cannot be read: allowed, it passes unseen",
                     )
                     .into()
             } else {

@@ -133,6 +133,9 @@ fn chunk(sent: BodyChunkEvent) -> BodyChunk {
     }
 }
 
+/// The tag of an answer whose body mutation was left out.
+pub(crate) const BODY_MUTATION_LOST: &str = "body-mutation-unsupported";
+
 /// Takes out of an answer what gRPC has no field for, and tags the audit.
 /// Says what that was, for the log.
 pub(crate) fn express(response: &mut AgentResponse) -> Vec<&'static str> {
@@ -142,10 +145,7 @@ pub(crate) fn express(response: &mut AgentResponse) -> Vec<&'static str> {
     ];
     let routing = std::mem::take(&mut response.routing_metadata);
     let lost: Vec<_> = [
-        (
-            bodies.iter().any(Option::is_some),
-            "body-mutation-unsupported",
-        ),
+        (bodies.iter().any(Option::is_some), BODY_MUTATION_LOST),
         (!routing.is_empty(), "routing-metadata-unsupported"),
     ]
     .into_iter()

@@ -43,6 +43,12 @@ pub(super) fn write(report: &BenchReport, out: &mut dyn Write) -> io::Result<()>
             sheets::LOADS => load_figures(report, &mut page),
             sheets::PHASES => phase_figure(report, &mut page),
             sheets::CALLS => call_figures(report, &mut page),
+            sheets::PROFILE => {
+                if let Some(profile) = &report.profile {
+                    let caption = "Width is time; what calls is below what is called.";
+                    page.figure(caption, &super::profile::flame_svg(profile));
+                }
+            }
             _ => {}
         }
         if !sheet.rows.is_empty() {

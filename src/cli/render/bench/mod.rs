@@ -3,6 +3,7 @@
 
 mod csv;
 mod html;
+pub(crate) mod profile;
 mod sheets;
 
 use std::io::{self, Write};
@@ -195,7 +196,10 @@ fn bar(share: f64, width: usize) -> String {
 fn verdict(report: &BenchReport, style: Style) -> String {
     if let Some(failure) = &report.failure {
         let text = printable(&failure.to_string(), 1024);
-        return style.paint(Paint::Bad, &format!("failed: {text}"));
+        return match failure.others {
+            Some(_) => style.paint(Paint::Warning, &format!("inconclusive: {text}")),
+            None => style.paint(Paint::Bad, &format!("failed: {text}")),
+        };
     }
     let Some(comparison) = &report.comparison else {
         let text = format!("measured {}", sheets::plural(report.cases.len(), "event"));

@@ -6,7 +6,7 @@ use wasm_agent_kit::fault::printable;
 use wasm_agent_kit::latency::Latency;
 use wasm_agent_kit::ops::bench::{
     BenchReport, CaseFuel, CaseReport, Comparison, Finding, GateVerdict, LoadPoint, MemoryReport,
-    Metric, ProcessUse, Spread,
+    Metric, ProcessUse, Profile, Spread,
 };
 
 use crate::cli::render::human::{Paint, bytes, count, time};
@@ -16,6 +16,7 @@ const MAX_ROWS: usize = 60;
 const SHOWN: usize = 48;
 /// The title of the table that a plot follows.
 pub(super) const LOADS: &str = "Under load";
+pub(super) const PROFILE: &str = "Where the time goes";
 pub(super) const PHASES: &str = "Phases";
 pub(super) const CALLS: &str = "Calls, one at a time";
 
@@ -61,6 +62,7 @@ pub(super) fn of(report: &BenchReport, width: Width) -> Vec<Sheet> {
         report.memory.as_ref().filter(|_| !is_gate).map(memory),
         loads(report, width == Width::Narrow),
         safety(report),
+        report.profile.as_ref().map(profile),
     ]
     .into_iter()
     .flatten()
@@ -328,6 +330,44 @@ fn safety(report: &BenchReport) -> Option<Sheet> {
         rows: rows.collect(),
         notes: vec!["One caller, all events by turns.".to_owned()],
     })
+}
+
+/// Functions in a table.
+const MAX_FUNCTIONS: usize = 15;
+
+fn profile(profile: &Profile) -> Sheet {
+    let share = |looks: u64| {
+        let all = profile.samples.max(1) as f64;
+        format!("{:.1} %", looks as f64 / all * 100.0)
+    };
+    let rows = profile
+        .functions
+        .iter()
+        .take(MAX_FUNCTIONS)
+        .map(|function| {
+            Row::from(vec![
+                printable(&function.name, SHOWN * 2),
+                share(function.own),
+                share(function.total),
+            ])
+        });
+    let mut notes = vec![format!(
+        "{} at the guest, one each {} µs while it ran, at entries of functions and heads of loops.",
+        plural_u64(profile.samples, "look"),
+        profile.interval_us
+    )];
+    if !profile.has_names {
+        notes.push(
+            "The module has no names, so functions are numbers: build it without stripping (Rust: strip = false; wasm-opt: -g; TinyGo: without -no-debug; C: without -s).".to_owned(),
+        );
+    }
+    Sheet {
+        title: PROFILE,
+        headings: vec!["Function", "Own", "With callees"],
+        figures: vec![1, 2],
+        rows: rows.collect(),
+        notes,
+    }
 }
 
 fn gate(comparison: &Comparison) -> Sheet {

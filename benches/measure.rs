@@ -1,0 +1,100 @@
+//! Guards that what `bench` reads of a warm call is what it costs.
+//!
+//! Beside each stands `raw`: the same calls without a look at the clock in
+//! between. Target: the mean that is read at most 1.05 times raw. What the
+//! loop takes with its bookkeeping is shown as well. For the ratios alone:
+//! `cargo bench --bench measure -- ratio`.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a bench that cannot start has nothing to report"
+)]
+
+mod support;
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use support::{Guest, Sample};
+use wasm_agent_kit::abi::agent::HeaderNames;
+use wasm_agent_kit::agent::{Agent, AgentSettings};
+use wasm_agent_kit::engine::EngineSettings;
+use wasm_agent_kit::event::Event;
+use wasm_agent_kit::ops::bench::{BenchCase, Samples, Work, of_works, sample};
+use wasm_agent_kit::ops::run::Subject;
+
+const TARGET: f64 = 1.05;
+/// Pairs of batches behind each ratio.
+const PAIRS: usize = 200;
+const BATCH_TIME: Duration = Duration::from_millis(2);
+
+fn main() {
+    let mut criterion = support::criterion();
+    for guest in [Guest::Allow, Guest::Rules] {
+        let module = guest.load(EngineSettings::default());
+        let agent = Agent::new(Arc::clone(&module), AgentSettings::default());
+        let subject = Subject::Agent(Box::new(Agent::new(module, AgentSettings::default())));
+        let event = Sample::small().event;
+        let work = Work::Event(event.clone());
+        let case = of_works([("small".to_owned(), work)], HeaderNames::Lower).remove(0);
+        let mut group = criterion.benchmark_group(format!("measure/{}", guest.name()));
+        group.bench_function("raw", |bencher| {
+            bencher.iter(|| agent.handle(&event));
+        });
+        let mut samples = Samples::default();
+        group.bench_function("bench", |bencher| {
+            bencher.iter(|| sample(&subject, &case, 1, &mut samples).unwrap());
+        });
+        group.finish();
+        let flag = |flag: &str| std::env::args().any(|arg| arg == flag);
+        if flag("--bench") && !flag("--test") && !flag("--list") && !flag("--profile-time") {
+            ratio(guest.name(), (&agent, &event), (&subject, &case));
+        }
+    }
+    criterion.final_summary();
+}
+
+/// Prints the medians over batches of both by turns.
+#[expect(clippy::print_stdout, reason = "the figures are the output")]
+fn ratio(name: &str, (agent, event): (&Agent, &Event), (subject, case): (&Subject, &BenchCase)) {
+    let raw = |calls: u64| {
+        let started = Instant::now();
+        for _ in 0..calls {
+            black_box(agent.handle(event));
+        }
+        started.elapsed()
+    };
+    let mut calls = 1;
+    while raw(calls) < BATCH_TIME {
+        calls *= 2;
+    }
+    let each = |time: Duration| time.as_secs_f64() * 1e9 / calls as f64;
+    let mut measured: Vec<[f64; 3]> = (0..PAIRS)
+        .map(|turn| {
+            let ours = || {
+                let mut samples = Samples::default();
+                let started = Instant::now();
+                sample(subject, case, calls, &mut samples).unwrap();
+                (samples.response.mean(), started.elapsed())
+            };
+            // Neither is always the one that goes first.
+            let (raw, (read, took)) = if turn % 2 == 0 {
+                (raw(calls), ours())
+            } else {
+                let ours = ours();
+                (raw(calls), ours)
+            };
+            let raw = each(raw);
+            [read.as_secs_f64() * 1e9 / raw, each(took) / raw, raw]
+        })
+        .collect();
+    let [read, took, raw] = [0, 1, 2].map(|column| {
+        measured.sort_by(|a, b| a[column].total_cmp(&b[column]));
+        measured[PAIRS / 2][column]
+    });
+    println!(
+        "ratio measure/{name:<8} read {read:.3} (target {TARGET:.2}), with bookkeeping {took:.3}, of raw {:.2} µs",
+        raw / 1e3
+    );
+}

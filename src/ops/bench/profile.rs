@@ -1,0 +1,173 @@
+//! Where a guest spends its time, by function.
+//!
+//! The guest is looked at as often as its deadline is, and its stack written
+//! down: at the entry of a function or the head of a loop, where compiled code
+//! looks at the clock. So a function without loops counts for its caller.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::cases::{BenchCase, Work};
+use super::lab::{Lab, Stop};
+use super::progress::Meter;
+use crate::agent::call_event;
+use crate::limits::Isolation;
+use crate::ops::run::Subject;
+use crate::plugin::call_hook;
+use crate::runner::StackSamples;
+
+/// How long a guest is watched.
+pub(super) const TIME: Duration = Duration::from_secs(3);
+/// Calls between two looks at the clock.
+const CALLS: usize = 16;
+const DURING: &str = "taking a profile";
+
+/// What was seen.
+#[derive(Debug, Clone, Serialize)]
+pub struct Profile {
+    /// The module's file.
+    pub module: String,
+    /// Looks at the guest.
+    pub samples: u64,
+    /// Wall clock from one look to the next while a guest ran, in microseconds.
+    pub interval_us: u64,
+    /// Whether functions have names; else they have numbers.
+    pub has_names: bool,
+    /// Functions, the one with the most time of its own first.
+    pub functions: Vec<FunctionTime>,
+    /// Every stack that was seen, the outermost function first, with how often.
+    pub stacks: Vec<(Vec<String>, u64)>,
+    /// When each look was, and which of the stacks it saw.
+    #[serde(skip)]
+    pub timeline: Vec<(Duration, usize)>,
+}
+
+/// One function's share.
+#[derive(Debug, Clone, Serialize)]
+pub struct FunctionTime {
+    /// Its name, demangled.
+    pub name: String,
+    /// Looks that found it running itself.
+    pub own: u64,
+    /// Looks that found it or what it called.
+    pub total: u64,
+}
+
+/// Watches the module while it answers the cases by turns.
+pub(super) fn take(lab: &Lab<'_>, cases: &[BenchCase], meter: &Meter<'_>) -> Result<Profile, Stop> {
+    let subject = lab.subject_of(&lab.module, (1, Isolation::Pooled), lab.limits());
+    let mut lease = subject
+        .pool()
+        .lease()
+        .map_err(|fault| Stop::fault(DURING, None, *fault))?;
+    lease.sample_stacks();
+    let until = Instant::now() + TIME;
+    let mut all = cases.iter().cycle();
+    while Instant::now() < until {
+        for case in all.by_ref().take(CALLS) {
+            let fault = match (&subject, &case.work) {
+                (Subject::Agent(agent), Work::Event(event)) => {
+                    let settings = agent.settings();
+                    let (names, policy) = (settings.header_names, &settings.answer_policy);
+                    call_event(&mut lease, event, names, policy).0.err()
+                }
+                (Subject::Plugin(_), Work::Hook(hook, context)) => {
+                    call_hook(&mut lease, *hook, context).0.err()
+                }
+                (Subject::Agent(_), Work::Hook(..)) | (Subject::Plugin(_), Work::Event(_)) => None,
+            };
+            if let Some(fault) = fault {
+                return Err(Stop::fault(DURING, Some(case), fault));
+            }
+        }
+        meter.tick();
+    }
+    let samples = lease.take_samples();
+    Ok(Profile::of(
+        lab.path.display().to_string(),
+        lab.module.facts.has_names,
+        &samples,
+    ))
+}
+
+impl Profile {
+    fn of(module: String, has_names: bool, samples: &StackSamples) -> Self {
+        let name = |function: &u32| {
+            samples
+                .names
+                .get(function)
+                .cloned()
+                .unwrap_or_else(|| format!("func[{function}]"))
+        };
+        let mut stacks: Vec<(Vec<String>, u64)> = Vec::new();
+        let mut known: BTreeMap<&[u32], usize> = BTreeMap::new();
+        let mut functions: BTreeMap<u32, [u64; 2]> = BTreeMap::new();
+        let mut timeline = Vec::new();
+        for (at, stack) in &samples.stacks {
+            let index = *known.entry(stack).or_insert_with(|| {
+                stacks.push((stack.iter().map(name).collect(), 0));
+                stacks.len() - 1
+            });
+            stacks[index].1 += 1;
+            timeline.push((*at, index));
+            if let Some(own) = stack.last() {
+                functions.entry(*own).or_default()[0] += 1;
+            }
+            let mut once = stack.clone();
+            once.sort_unstable();
+            once.dedup();
+            for function in once {
+                functions.entry(function).or_default()[1] += 1;
+            }
+        }
+        let mut functions: Vec<FunctionTime> = functions
+            .iter()
+            .map(|(function, [own, total])| FunctionTime {
+                name: name(function),
+                own: *own,
+                total: *total,
+            })
+            .collect();
+        functions.sort_by(|a, b| (b.own, b.total, &a.name).cmp(&(a.own, a.total, &b.name)));
+        Self {
+            module,
+            samples: samples.stacks.len() as u64,
+            interval_us: u64::try_from(crate::engine::TICK.as_micros()).unwrap_or(1000),
+            has_names,
+            functions,
+            stacks,
+            timeline,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recursive_function_counts_once_for_each_look() {
+        let samples = StackSamples {
+            stacks: vec![
+                (Duration::ZERO, vec![1, 2, 2, 2]),
+                (Duration::from_millis(1), vec![1]),
+                (Duration::from_millis(2), vec![1, 2, 2, 2]),
+            ],
+            names: BTreeMap::from([(1, "outer".to_owned())]),
+            ..StackSamples::default()
+        };
+        let profile = Profile::of("m".to_owned(), true, &samples);
+        assert_eq!(profile.samples, 3);
+        let seen: Vec<(&str, u64, u64)> = profile
+            .functions
+            .iter()
+            .map(|function| (function.name.as_str(), function.own, function.total))
+            .collect();
+        assert_eq!(seen, [("func[2]", 2, 2), ("outer", 1, 3)]);
+        assert_eq!(profile.stacks.len(), 2);
+        assert_eq!(profile.stacks[0].1, 2);
+        assert_eq!(profile.timeline[2].1, 0);
+    }
+}
