@@ -19,7 +19,7 @@ use crate::response::AgentResponse;
 use crate::runner::{Cost, Instance, RawAnswer, drive};
 
 /// How an agent answers.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AgentSettings {
     /// Instances and limits.
     pub pool: PoolSettings,

@@ -117,6 +117,8 @@ pub struct Engine {
     counts_fuel: bool,
     has_deadlines: bool,
     clock: Clock,
+    /// Others work while this compiles.
+    compiles_aside: AtomicBool,
 }
 
 impl Engine {
@@ -137,6 +139,7 @@ impl Engine {
             counts_fuel: settings.fuel,
             has_deadlines: !settings.no_deadlines,
             clock,
+            compiles_aside: AtomicBool::new(false),
         }))
     }
 
@@ -164,6 +167,11 @@ impl Engine {
         }
     }
 
+    /// From now on compiling takes one core and leaves the others alone.
+    pub(crate) fn compile_aside(&self) {
+        self.compiles_aside.store(true, Ordering::Relaxed);
+    }
+
     /// Compiles on threads with stacks of our choosing, and gives up waiting
     /// after `limit`; what was started then runs on until it is done.
     pub(crate) fn compile(
@@ -171,7 +179,10 @@ impl Engine {
         wasm: Vec<u8>,
         limit: Duration,
     ) -> Result<Option<wasmtime::Module>, Error> {
+        let aside = self.compiles_aside.load(Ordering::Relaxed);
         let threads = rayon::ThreadPoolBuilder::new()
+            // 0 is one for each core.
+            .num_threads(usize::from(aside))
             .thread_name(|index| format!("compile-{index}"))
             .stack_size(COMPILE_THREAD_STACK_BYTES)
             .build()

@@ -98,6 +98,16 @@ pub enum Error {
         /// The limit.
         limit: Duration,
     },
+    /// The system forbids memory that is written and then executed, which is
+    /// where compiled modules live.
+    #[error(
+        "the system forbids executable memory, which compiled modules need; with systemd remove MemoryDenyWriteExecute=yes from the unit, with SELinux allow execmem"
+    )]
+    NotExecutable {
+        /// What the engine said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A setting is out of range or contradicts another.
     #[error("{0}")]
     Usage(String),
@@ -131,9 +141,17 @@ impl Error {
 
     /// For `map_err`: a failure of the engine.
     pub(crate) fn host(what: &'static str) -> impl FnOnce(wasmtime::Error) -> Self {
-        move |source| Self::Host {
-            what,
-            source: source.into(),
+        move |source| {
+            let denied = source
+                .chain()
+                .filter_map(|cause| cause.downcast_ref::<rustix::io::Errno>())
+                .any(|error| error.kind() == std::io::ErrorKind::PermissionDenied);
+            let source = source.into();
+            if denied {
+                Self::NotExecutable { source }
+            } else {
+                Self::Host { what, source }
+            }
         }
     }
 }
@@ -148,4 +166,23 @@ fn list(problems: &[Check]) -> String {
             )
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// O-11: in this form the engine reports what mprotect answered.
+    #[test]
+    fn forbidden_memory_has_an_error_of_its_own() {
+        for denied in [rustix::io::Errno::ACCESS, rustix::io::Errno::PERM] {
+            let error = wasmtime::Error::new(denied).context("unable to make memory executable");
+            assert!(matches!(
+                Error::host("cannot")(error),
+                Error::NotExecutable { .. }
+            ));
+        }
+        let other = wasmtime::Error::msg("no room");
+        assert!(matches!(Error::host("cannot")(other), Error::Host { .. }));
+    }
 }

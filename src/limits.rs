@@ -217,6 +217,24 @@ pub enum Isolation {
     Recycle(u64),
 }
 
+impl std::str::FromStr for Isolation {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            None if text == "pooled" => Ok(Self::Pooled),
+            None if text == "fresh" => Ok(Self::Fresh),
+            Some(("recycle", calls)) => calls
+                .parse()
+                .ok()
+                .filter(|calls| *calls > 0)
+                .map(Self::Recycle)
+                .ok_or_else(|| format!("expected recycle=N with N of 1 or more, found {calls:?}")),
+            _ => Err("expected pooled, fresh or recycle=N".to_owned()),
+        }
+    }
+}
+
 impl std::fmt::Display for Isolation {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

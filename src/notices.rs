@@ -11,6 +11,7 @@ pub(crate) struct Notices {
     /// The second it is, and the lines so far in it.
     second: AtomicU64,
     lines: AtomicU64,
+    cut: AtomicU64,
 }
 
 /// What was left out last is told, too.
@@ -26,6 +27,7 @@ impl Notices {
             start: Instant::now(),
             second: AtomicU64::new(0),
             lines: AtomicU64::new(0),
+            cut: AtomicU64::new(0),
         }
     }
 
@@ -38,7 +40,16 @@ impl Notices {
         if self.second.swap(now, Ordering::Relaxed) != now {
             self.tell();
         }
-        self.lines.fetch_add(1, Ordering::Relaxed) < PER_SECOND
+        let is_admitted = self.lines.fetch_add(1, Ordering::Relaxed) < PER_SECOND;
+        if !is_admitted {
+            self.cut.fetch_add(1, Ordering::Relaxed);
+        }
+        is_admitted
+    }
+
+    /// Lines left out so far.
+    pub(crate) fn cut(&self) -> u64 {
+        self.cut.load(Ordering::Relaxed)
     }
 
     fn tell(&self) {
@@ -58,5 +69,6 @@ mod tests {
         let notices = Notices::new();
         let admitted = (0..1_000).filter(|_| notices.admit()).count();
         assert!((20..=40).contains(&admitted), "{admitted}");
+        assert_eq!(notices.cut() + admitted as u64, 1_000);
     }
 }

@@ -610,6 +610,13 @@ fn fault_of(
                 state.max_memory_bytes
             ),
         )
+    } else if finds_no_room(error) {
+        Fault::new(
+            FaultCode::MemoryLimit,
+            format!(
+                "{error:#} {stage}; an instance reserves 4 GiB of address space, of which it uses little: raise ulimit -v (LimitAS=) and vm.max_map_count, or lower --pool-size"
+            ),
+        )
     } else {
         Fault::new(FaultCode::Internal, format!("{stage}: {error:#}"))
     };
@@ -636,6 +643,12 @@ fn panic_words(memory: Option<&[u8]>, state: &HostState) -> Vec<String> {
         .unwrap_or_default();
     let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
     wasi::words(&text[..text.len().min(MAX_BYTES)])
+}
+
+/// Whether the system had no memory, or no address space, for what was made.
+fn finds_no_room(error: &wasmtime::Error) -> bool {
+    let mut causes = error.chain();
+    causes.any(|cause| cause.downcast_ref() == Some(&rustix::io::Errno::NOMEM))
 }
 
 fn trap_fault(trap: Trap, state: &HostState, stage: &str) -> Fault {

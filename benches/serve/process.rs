@@ -41,6 +41,8 @@ impl Served {
                 .arg(args.pool_size.to_string())
                 // A busy machine is not what is measured.
                 .args(["--queue-wait", "10s", "--timeout", "10s"])
+                // Every frame is an answer.
+                .args(["--metrics-interval", "0s"])
                 .args(&args.serve_args);
             Ok(command)
         })

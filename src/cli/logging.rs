@@ -2,6 +2,7 @@
 //! that a full disk or a pipe nobody reads never stops an answer.
 
 use std::io::{self, IsTerminal as _, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -15,6 +16,14 @@ use super::{Cli, Color, Command};
 const MAX_WAITING: usize = 4096;
 /// How long the end of the process waits for the last lines.
 const FLUSH: Duration = Duration::from_millis(500);
+
+/// Lines that nobody took.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Lines that nobody took, so far.
+pub(crate) fn lost() -> u64 {
+    LOST.load(Ordering::Relaxed)
+}
 
 /// Writes the last lines as it is dropped.
 pub(crate) struct Flush(Option<SyncSender<Message>>);
@@ -69,8 +78,11 @@ fn colours(color: Color) -> bool {
 fn write_lines(messages: &Receiver<Message>) {
     for message in messages {
         match message {
-            // Nobody is left to be told.
-            Message::Line(line) => drop(io::stderr().lock().write_all(&line)),
+            Message::Line(line) => {
+                if io::stderr().lock().write_all(&line).is_err() {
+                    LOST.fetch_add(1, Ordering::Relaxed);
+                }
+            }
             Message::Flush(done) => drop(done.send(())),
         }
     }
@@ -94,7 +106,9 @@ struct Lines(SyncSender<Message>);
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         // Full or closed: the line is left out.
-        let _ = self.0.try_send(Message::Line(line.to_vec()));
+        if self.0.try_send(Message::Line(line.to_vec())).is_err() {
+            LOST.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(line.len())
     }
 

@@ -16,6 +16,7 @@ pub(crate) mod render;
 mod replay;
 mod run;
 mod serve;
+mod systemd;
 mod validate;
 
 use std::fmt;
@@ -140,7 +141,7 @@ pub(crate) struct GuestArgs {
 
     /// Whether an instance serves more than one call: pooled, fresh or recycle=N
     /// [default: pooled; hook ABI: fresh]
-    #[arg(long, value_name = "MODE", value_parser = isolation)]
+    #[arg(long, value_name = "MODE", value_parser = str::parse::<Isolation>)]
     isolation: Option<Isolation>,
 
     /// WASI for modules that import it: clocks and random bytes that repeat, the host's, or none of it [default: fixed; serve: real; hook ABI: none]
@@ -367,20 +368,6 @@ fn size_of_a_page_or_more(text: &str) -> Result<ByteSize, String> {
     }
 }
 
-fn isolation(text: &str) -> Result<Isolation, String> {
-    match text.split_once('=') {
-        None if text == "pooled" => Ok(Isolation::Pooled),
-        None if text == "fresh" => Ok(Isolation::Fresh),
-        Some(("recycle", calls)) => calls
-            .parse()
-            .ok()
-            .filter(|calls| *calls > 0)
-            .map(Isolation::Recycle)
-            .ok_or_else(|| format!("expected recycle=N with N of 1 or more, found {calls:?}")),
-        _ => Err("expected pooled, fresh or recycle=N".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -392,10 +379,10 @@ mod tests {
 
     #[test]
     fn isolation_reads_its_three_forms() {
-        assert_eq!(isolation("recycle=3"), Ok(Isolation::Recycle(3)));
-        assert_eq!(isolation("fresh"), Ok(Isolation::Fresh));
+        assert_eq!("recycle=3".parse(), Ok(Isolation::Recycle(3)));
+        assert_eq!("fresh".parse(), Ok(Isolation::Fresh));
         for bad in ["recycle", "recycle=0", "recycle=x", "Fresh ", ""] {
-            assert!(isolation(bad).is_err(), "{bad}");
+            assert!(bad.parse::<Isolation>().is_err(), "{bad}");
         }
     }
 }

@@ -42,7 +42,7 @@ const EXAMPLES: &str = "Examples:
   wasm-agent replay --shard 1/4 new.wasm big.har --format json > 1.json
   wasm-agent replay merge 1.json 2.json 3.json 4.json
 
-Captures are told by their content: our own JSON Lines (serve --record, --save),
+Captures are told by their content: our own JSON Lines (--save),
 HAR, Envoy HTTP tap JSON, GoReplay, go-ftw tests, access logs (combined or JSON).";
 
 /// Feed captured traffic to a module, or to two and compare

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
@@ -13,6 +13,7 @@ use wasm_agent_kit::agent::Agent;
 use wasm_agent_kit::error::Error;
 use wasm_agent_kit::limits::{DEFAULT_POOL_SIZE, DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
 use wasm_agent_kit::proxy::ProxyQuirks;
+use wasm_agent_kit::server::admin::serve_admin;
 use wasm_agent_kit::server::bind::{BindError, BoundSocket, DEFAULT_MODE, SocketMode, listen_at};
 use wasm_agent_kit::server::context::ContextLimits;
 use wasm_agent_kit::server::loader::Loader;
@@ -23,10 +24,14 @@ use wasm_agent_kit::server::settings::{
 use wasm_agent_kit::server::wire::response::RequestBodyText;
 use wasm_agent_kit::server::{Drain, Listeners, Live, ServeSettings, serve};
 
+use super::systemd::{self, Passed};
 use super::{GuestArgs, TimeArg, exit};
 
 /// Where packages put it; writable for a service that has a runtime folder.
 const DEFAULT_SOCKET: &str = "/run/wasm-agent/agent.sock";
+
+/// From when we stop answering to when a v1 proxy stops waiting.
+const PROXY_MARGIN: Duration = Duration::from_millis(10);
 
 const EXAMPLES: &str = "Examples:
   wasm-agent serve --module rules.wasm --socket /run/wasm-agent/agent.sock
@@ -54,6 +59,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ADDRESS", env = "WASM_GRPC_ADDRESS")]
     grpc_address: Option<SocketAddr>,
 
+    /// Answer /metrics (Prometheus), /healthz and /readyz over HTTP at this address, such as 127.0.0.1:9464
+    #[arg(long, value_name = "ADDRESS", env = "WASM_ADMIN_ADDRESS")]
+    admin_address: Option<SocketAddr>,
+
     /// Calls at once, and instances of the module
     #[arg(long, value_name = "N", env = "WASM_POOL_SIZE", default_value_t = DEFAULT_POOL_SIZE as u16, value_parser = clap::value_parser!(u16).range(1..=MAX_POOL_SIZE as i64))]
     pool_size: u16,
@@ -65,6 +74,10 @@ pub(crate) struct ServeArgs {
     /// Serve a module even where a handler faults at a small, valid event
     #[arg(long)]
     no_smoke_call: bool,
+
+    /// Refuse settings pushed by the proxy that differ from these, instead of applying them
+    #[arg(long)]
+    keep_settings: bool,
 
     /// Log lines for people or for machines
     #[arg(long, value_enum, default_value_t = LogFormat::Human)]
@@ -125,7 +138,7 @@ struct PeerArgs {
     #[arg(long, value_name = "TIME", default_value_t = TimeArg(DEFAULT_QUEUE_WAIT))]
     queue_wait: TimeArg,
 
-    /// For the first message of a connection
+    /// For the first message of a connection, from its first byte; a silent one has as long while others wait for its place
     #[arg(long, value_name = "TIME", default_value_t = TimeArg(DEFAULT_HANDSHAKE_TIMEOUT))]
     handshake_timeout: TimeArg,
 
@@ -136,6 +149,14 @@ struct PeerArgs {
     /// For a peer to take an answer
     #[arg(long, value_name = "TIME", default_value_t = TimeArg(DEFAULT_WRITE_TIMEOUT))]
     write_timeout: TimeArg,
+
+    /// The proxy's timeout-ms: a v1 answer that would come later closes the connection instead [default: 10ms more than queue-wait and timeout need, 250ms]
+    #[arg(long, value_name = "TIME")]
+    proxy_timeout: Option<TimeArg>,
+
+    /// How often v2 proxies are sent metrics; 0s for never
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = interval)]
+    metrics_interval: Interval,
 
     /// For answering what was received, once told to stop
     #[arg(long, value_name = "TIME", default_value_t = TimeArg(DEFAULT_GRACE))]
@@ -161,9 +182,11 @@ enum RequestBodyArg {
 
 /// Runs the command and says how the process is to exit.
 pub(crate) fn exec(args: &ServeArgs) -> Result<u8> {
-    let settings = args.settings();
+    let settings = args.settings()?;
+    let passed = Passed::take()?;
+    args.check(&passed)?;
     let live = start(args)?;
-    let (bound, published) = Bound::bind(args)?;
+    let (bound, published) = Bound::bind(args, passed)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(io_threads())
         .thread_name("io")
@@ -195,7 +218,8 @@ fn start(args: &ServeArgs) -> Result<Live, Error> {
         return Err(Error::Usage(format!("--abi hook: {why}")));
     }
     let guest = args.guest.serving();
-    let loader = Loader::new(args.module.clone(), guest.load(), !args.no_smoke_call);
+    let loader = Loader::new(args.module.clone(), guest.load(), !args.no_smoke_call)
+        .keep_settings(args.keep_settings);
     let agent = loader.start(guest.agent(
         args.pool_size.into(),
         args.peers.queue_wait.0,
@@ -206,20 +230,49 @@ fn start(args: &ServeArgs) -> Result<Live, Error> {
 
 /// Bound and not yet served: the socket with its path, the address.
 struct Bound {
-    unix: Option<(PathBuf, std::os::unix::net::UnixListener)>,
+    unix: Option<(String, std::os::unix::net::UnixListener)>,
     grpc: Option<std::net::TcpListener>,
+    admin: Option<std::net::TcpListener>,
 }
 
 impl Bound {
     /// Binds all that was asked for, and nothing where any of it fails.
-    fn bind(args: &ServeArgs) -> Result<(Self, Option<BoundSocket>), BindError> {
-        let grpc = args.grpc_address.map(listen_at).transpose()?;
-        let Some(path) = args.socket() else {
-            return Ok((Self { unix: None, grpc }, None));
+    fn bind(args: &ServeArgs, passed: Passed) -> Result<(Self, Option<BoundSocket>), BindError> {
+        let is_passed = passed.unix.is_some() || passed.grpc.is_some();
+        let mut bound = Self {
+            unix: passed.unix.map(|socket| ("passed".to_owned(), socket)),
+            grpc: passed.grpc,
+            admin: passed.admin,
         };
+        if let Some(address) = args.grpc_address {
+            bound.grpc = Some(listen_at(address)?);
+        }
+        if let Some(address) = args.admin_address {
+            bound.admin = Some(listen_at(address)?);
+        }
+        let path = if is_passed {
+            args.socket.clone()
+        } else {
+            args.socket()
+        };
+        let Some(path) = path else {
+            return Ok((bound, None));
+        };
+        // Last, so that it shows only when all the rest is there.
         let (listener, published) = BoundSocket::bind(&path, args.peers.socket_mode())?;
-        let unix = Some((path, listener));
-        Ok((Self { unix, grpc }, Some(published)))
+        bound.unix = Some((path.display().to_string(), listener));
+        Ok((bound, Some(published)))
+    }
+
+    /// Answers at the admin address, if there is one, until the process ends.
+    /// Must run on the runtime.
+    fn serve_admin(&mut self, live: &Live) -> std::io::Result<()> {
+        if let Some(listener) = self.admin.take() {
+            listener.set_nonblocking(true)?;
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            tokio::spawn(serve_admin(listener, live.clone()));
+        }
+        Ok(())
     }
 
     /// Must run on the runtime.
@@ -240,13 +293,17 @@ impl Bound {
 }
 
 /// Serves until a signal says stop; a second one ends at once.
-async fn run(bound: Bound, live: Live, settings: ServeSettings) -> Result<Drain> {
+async fn run(mut bound: Bound, live: Live, settings: ServeSettings) -> Result<Drain> {
     let mut terminate = listen_for(SignalKind::terminate())?;
     let mut interrupt = listen_for(SignalKind::interrupt())?;
     let hangup = listen_for(SignalKind::hangup())?;
+    live.metrics().count_lines_lost_by(super::logging::lost);
     tell_serving(&live.agent(), &bound);
-    let reloads = tokio::spawn(reload_at(hangup, live.clone()));
+    bound.serve_admin(&live).context("cannot listen")?;
     let listeners = bound.listeners().context("cannot listen")?;
+    let reloads = tokio::spawn(reload_at(hangup, live.clone()));
+    tokio::spawn(systemd::keep_alive());
+    systemd::ready();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let mut stop = Some(stop);
     let shutdown = async move {
@@ -265,6 +322,7 @@ async fn run(bound: Bound, live: Live, settings: ServeSettings) -> Result<Drain>
             return Ok(Drain::GraceRanOut { connections: 0 });
         }
         reloads.abort();
+        systemd::stopping();
         tracing::info!("draining; a second signal ends at once");
     }
 }
@@ -274,6 +332,7 @@ async fn run(bound: Bound, live: Live, settings: ServeSettings) -> Result<Drain>
 async fn reload_at(mut hangup: Signal, live: Live) {
     while hangup.recv().await.is_some() {
         tracing::info!("SIGHUP: loading the module again");
+        systemd::reloading();
         let live = live.clone();
         let started = Instant::now();
         let reloaded = tokio::task::spawn_blocking(move || live.reload()).await;
@@ -282,13 +341,18 @@ async fn reload_at(mut hangup: Signal, live: Live) {
             Ok(Ok(agent)) => {
                 let module = agent.pool().module();
                 tracing::info!(hash = module.hash, took_ms, "reloaded");
+                systemd::reloaded("serving");
             }
             Ok(Err(error)) => {
                 let error = error.in_one_line();
                 tracing::error!(error, took_ms, "reload refused; the old module goes on");
+                systemd::reloaded(&format!("serving the old module; {error}"));
             }
             // The runtime ends, or a defect of ours that has told of itself.
-            Err(error) => tracing::error!(%error, "reload refused; the old module goes on"),
+            Err(error) => {
+                tracing::error!(%error, "reload refused; the old module goes on");
+                systemd::reloaded("serving the old module");
+            }
         }
     }
 }
@@ -296,8 +360,10 @@ async fn reload_at(mut hangup: Signal, live: Live) {
 /// The line that says the agent is ready.
 fn tell_serving(agent: &Agent, bound: &Bound) {
     let module = agent.pool().module();
-    let socket = bound.unix.as_ref().map(|(path, _)| path.display());
-    let grpc = bound.grpc.as_ref().and_then(|grpc| grpc.local_addr().ok());
+    let socket = bound.unix.as_ref().map(|(path, _)| path);
+    let address = |listener: &std::net::TcpListener| listener.local_addr().ok();
+    let grpc = bound.grpc.as_ref().and_then(address);
+    let admin = bound.admin.as_ref().and_then(address);
     if let Some(address) = grpc
         && !address.ip().is_loopback()
     {
@@ -309,6 +375,7 @@ fn tell_serving(agent: &Agent, bound: &Bound) {
     tracing::info!(
         socket = socket.map(tracing::field::display),
         grpc = grpc.map(tracing::field::display),
+        admin = admin.map(tracing::field::display),
         module = %module.path.display(),
         hash = module.hash,
         pool_size = agent.pool().settings().size,
@@ -336,10 +403,41 @@ impl ServeArgs {
         Some(socket)
     }
 
-    fn settings(&self) -> ServeSettings {
+    /// What was passed and what was asked for must be different places.
+    fn check(&self, passed: &Passed) -> Result<(), Error> {
+        let twice = [
+            ("--socket", self.socket.is_some() && passed.unix.is_some()),
+            (
+                "--grpc-address",
+                self.grpc_address.is_some() && passed.grpc.is_some(),
+            ),
+            (
+                "--admin-address",
+                self.admin_address.is_some() && passed.admin.is_some(),
+            ),
+        ];
+        match twice.iter().find(|(_, twice)| *twice) {
+            Some((flag, _)) => Err(Error::Usage(format!(
+                "{flag}: the service manager has passed a socket for this; leave the flag out"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    fn settings(&self) -> Result<ServeSettings, Error> {
         let peers = &self.peers;
         let timeout = self.guest.limits(Abi::Agent).timeout;
-        ServeSettings {
+        let least = ServeSettings::late_after(peers.queue_wait.0, timeout);
+        let late_after = peers.proxy_timeout.map(|limit| {
+            limit.0.checked_sub(PROXY_MARGIN).filter(|late| *late >= least).ok_or_else(|| {
+                Error::Usage(format!(
+                    "--proxy-timeout: expected at least {:?}, so that --queue-wait and --timeout fit in it, found {:?}",
+                    least + PROXY_MARGIN,
+                    limit.0
+                ))
+            })
+        });
+        Ok(ServeSettings {
             agent_id: self.agent_id.clone(),
             quirks: self.proxy_quirks,
             request_body: match self.request_body {
@@ -350,14 +448,15 @@ impl ServeArgs {
             max_in_flight: size(peers.max_in_flight),
             max_queue: size(peers.max_queue),
             queue_wait: peers.queue_wait.0,
-            late_after: ServeSettings::late_after(peers.queue_wait.0, timeout),
+            late_after: late_after.transpose()?,
             handshake_timeout: peers.handshake_timeout.0,
             frame_timeout: peers.frame_timeout.0,
             write_timeout: peers.write_timeout.0,
             grace: peers.grace_period.0,
             allowed_uids: peers.allow_uid.clone(),
+            metrics_interval: peers.metrics_interval.0,
             context: ContextLimits::default(),
-        }
+        })
     }
 }
 
@@ -384,6 +483,17 @@ fn boolean(text: &str) -> Result<bool, String> {
         "1" | "true" | "yes" => Ok(true),
         "0" | "false" | "no" | "" => Ok(false),
         _ => Err("expected 1, true, yes, 0, false or no".to_owned()),
+    }
+}
+
+/// None where it is zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Interval(Option<Duration>);
+
+fn interval(text: &str) -> Result<Interval, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Ok(Interval(None)),
+        _ => text.parse::<TimeArg>().map(|time| Interval(Some(time.0))),
     }
 }
 

@@ -93,7 +93,15 @@ pub(crate) async fn accept<T: Transport>(
     let mut shutdown = std::pin::pin!(shutdown);
     let next = async || {
         // Taken first: a peer that is not served is not accepted either.
-        let permit = Arc::clone(&permits.free).acquire_owned().await;
+        let permit = match Arc::clone(&permits.free).try_acquire_owned() {
+            Ok(permit) => Ok(permit),
+            Err(_) => {
+                shared.full.send_replace(true);
+                let permit = Arc::clone(&permits.free).acquire_owned().await;
+                shared.full.send_replace(false);
+                permit
+            }
+        };
         (permit, listener.next().await)
     };
     let begin = |(permit, accepted): (Result<OwnedSemaphorePermit, _>, io::Result<T::Stream>)| {

@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 
 use super::Shared;
 use super::grpc::convert::{BODY_MUTATION_LOST, express};
+use super::metrics::Seen;
 use super::settings::MAX_UNSENT_BYTES;
 use super::wire::frame::Protocol;
 use super::wire::response::{Dialect, RequestBodyText};
@@ -157,12 +158,13 @@ impl Connection {
     /// Sends the answer to an event, and keeps what later events need of it.
     pub(crate) fn answer(&self, ticket: Ticket, mut event: Event, handled: Handled) {
         if !self.is_awaited(ticket) {
+            self.shared.live.metrics().abandoned();
             return;
         }
         self.shared.tell(event.correlation_id(), &handled);
         let proxy = self.proxy();
         let handled = self.expressible(&event, handled);
-        let mut response = handled.response;
+        let (mut response, fault, cost) = (handled.response, handled.fault, handled.cost);
         let context = &self.shared.context;
         let remembered = match &event {
             Event::ResponseHeaders(head) if proxy.is_unrepaired() => {
@@ -176,6 +178,12 @@ impl Connection {
                 correlation_id = crate::fault::printable(event.correlation_id(), 128),
                 "this proxy answers 500 to a redirect; zentinel-proxy 0.6.54 redirects (told once for each connection)"
             );
+        }
+        self.tell_ignored(&event, &response);
+        let metrics = self.shared.live.metrics();
+        metrics.answered(Seen::Kind(event.kind()), &response.decision, fault.as_ref());
+        if let Some(cost) = cost {
+            metrics.called(event.kind(), cost.time);
         }
         let mut frame = FRAME.take();
         frame.clear();
@@ -192,6 +200,23 @@ impl Connection {
         // One large answer is no reason to keep its size for ever.
         if frame.capacity() <= MAX_UNSENT_BYTES {
             FRAME.set(frame);
+        }
+    }
+
+    /// A proxy leaves a body as it is that is to be replaced by nothing.
+    fn tell_ignored(&self, event: &Event, response: &AgentResponse) {
+        let ignored = response
+            .response_body_mutation
+            .as_ref()
+            .is_some_and(|mutation| mutation.data.is_empty());
+        if ignored
+            && matches!(event, Event::ResponseBody { chunk, .. } if !chunk.data.is_empty())
+            && self.shared.notices.admit()
+        {
+            tracing::warn!(
+                correlation_id = crate::fault::printable(event.correlation_id(), 128),
+                "proxies ignore an empty replacement of a response body; replace it by one byte or block"
+            );
         }
     }
 
@@ -299,7 +324,7 @@ impl Connection {
         };
         state.in_flight.swap_remove(place);
         let late = self.dialect.protocol == Protocol::V1
-            && ticket.since.elapsed() > self.shared.settings.late_after;
+            && ticket.since.elapsed() > self.shared.late_after();
         if late {
             state.ended = true;
         } else if !state.ended {

@@ -39,6 +39,16 @@ impl Job {
         }
     }
 
+    /// Bytes of the body in it.
+    pub(crate) fn body_bytes(&self) -> usize {
+        match &self.event {
+            Some(Event::RequestBody { chunk, .. } | Event::ResponseBody { chunk, .. }) => {
+                chunk.data.len()
+            }
+            _ => 0,
+        }
+    }
+
     pub(crate) const fn queued(&self) -> Instant {
         self.ticket.since()
     }
@@ -70,6 +80,8 @@ impl Job {
         let Some(handled) = agent.try_handle(event) else {
             return Some(self);
         };
+        let metrics = self.connection.shared().live.metrics();
+        metrics.waited(self.ticket.since().elapsed());
         let handled = handled.await;
         self.answer(handled);
         None
@@ -104,11 +116,19 @@ impl Drop for Job {
 
 /// A call that was begun. Its job comes back if it never really was, because
 /// no instance was free.
-pub(crate) struct Call(Pin<Box<dyn Future<Output = Option<Job>> + Send>>);
+pub(crate) struct Call {
+    future: Pin<Box<dyn Future<Output = Option<Job>> + Send>>,
+    connection: Arc<Connection>,
+    ticket: Ticket,
+}
 
 impl Call {
     fn new(job: Job, agent: Arc<Agent>) -> Self {
-        Self(Box::pin(job.call(agent)))
+        Self {
+            connection: Arc::clone(&job.connection),
+            ticket: job.ticket,
+            future: Box::pin(job.call(agent)),
+        }
     }
 
     /// Goes on with it until it gives way. It waits for nothing but the
@@ -116,17 +136,22 @@ impl Call {
     /// job then answers for itself.
     fn step(&mut self) -> Poll<Option<Job>> {
         let mut context = Context::from_waker(Waker::noop());
-        let polled = catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(&mut context)));
+        let polled = catch_unwind(AssertUnwindSafe(|| self.future.as_mut().poll(&mut context)));
         polled.unwrap_or_else(|_panic| {
             tracing::error!("a defect of this program; please report it");
             Poll::Ready(None)
         })
     }
 
+    /// Goes on with it to its end, or until nobody waits for its answer any
+    /// more: the guest is then stopped in mid-call, and its instance replaced.
     fn finish(mut self) -> Option<Job> {
         loop {
             if let Poll::Ready(done) = self.step() {
                 return done;
+            }
+            if !self.connection.is_awaited(self.ticket) {
+                return None;
             }
         }
     }
@@ -140,6 +165,7 @@ pub(crate) fn work(shared: &Shared) {
             Work::Call(mut job) => {
                 if !job.connection.is_awaited(job.ticket) {
                     job.event = None;
+                    shared.live.metrics().abandoned();
                     continue;
                 }
                 if shared.queue.is_expired(&job) {

@@ -5,15 +5,17 @@
 //! one change at a time; what could not take its place has changed nothing
 //! but what [`Live::health`] says.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+use super::Shared;
 use super::loader::Loader;
+use super::metrics::{Change, Family, Metrics, Now, Sample, Value};
 use super::wire::control::HealthState;
-use crate::agent::Agent;
+use crate::agent::{Agent, AgentSettings};
 use crate::error::Error;
 
 /// How often it is asked whether the calls of a replaced agent are over.
@@ -36,11 +38,13 @@ struct Causes {
     draining: bool,
     /// Why the last reload was refused, if it was.
     reload: Option<String>,
+    /// What most events come to, if it is no good.
+    faulty: Option<String>,
 }
 
 impl Causes {
     fn health(&self) -> Health {
-        let reasons: Vec<String> = self.reload.iter().cloned().collect();
+        let reasons: Vec<String> = self.reload.iter().chain(&self.faulty).cloned().collect();
         let state = if self.draining {
             HealthState::Draining
         } else if reasons.is_empty() {
@@ -64,6 +68,9 @@ struct Inner {
     changing: Mutex<()>,
     causes: Mutex<Causes>,
     health: watch::Sender<Health>,
+    metrics: Metrics,
+    /// Who serves it, once somebody does.
+    server: Mutex<Weak<Shared>>,
 }
 
 impl From<Arc<Agent>> for Live {
@@ -87,6 +94,8 @@ impl Live {
             changing: Mutex::default(),
             health: watch::Sender::new(causes.health()),
             causes: Mutex::new(causes),
+            metrics: Metrics::default(),
+            server: Mutex::default(),
         }))
     }
 
@@ -100,6 +109,31 @@ impl Live {
     #[must_use]
     pub fn health(&self) -> watch::Receiver<Health> {
         self.0.health.subscribe()
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// All that is counted, as it is now.
+    #[must_use]
+    pub fn picture(&self) -> Vec<Family> {
+        let server = lock(&self.0.server).upgrade();
+        let now = server.map_or_else(Now::default, |server| server.now());
+        let mut families = self.0.metrics.picture(&self.agent(), now);
+        let now = self.0.health.borrow().state;
+        let states = HealthState::ALL.map(|state| {
+            let is_now = f64::from(u8::from(state == now));
+            Sample::new(Value::Gauge(is_now)).with("state", state.name())
+        });
+        families.push(Family::new(
+            "wasm_agent_health",
+            "How the agent is: 1 for the state it is in.",
+            states,
+        ));
+        families
     }
 
     /// Loads the module's file again and lets it answer from now on, if it
@@ -120,15 +154,61 @@ impl Live {
         let loaded = loader.again(&self.agent());
         let refused = loaded.as_ref().err();
         let refused = refused.map(|error| format!("reload refused: {}", error.in_one_line()));
+        self.0.metrics.reloaded(match &refused {
+            None => Change::Applied,
+            Some(_) => Change::Refused,
+        });
         self.note(|causes| causes.reload = refused);
         let agent = Arc::new(loaded?);
         self.replace(Arc::clone(&agent));
         Ok(agent)
     }
 
+    /// Makes `change` of the settings in force, and lets the agent that has
+    /// them answer from now on. Returns whether anything had to change.
+    ///
+    /// Makes instances and waits: not for a thread that others wait for.
+    ///
+    /// # Errors
+    /// Why the settings stay as they are.
+    pub(crate) fn configure(
+        &self,
+        change: impl FnOnce(&AgentSettings) -> Result<AgentSettings, String>,
+    ) -> Result<bool, String> {
+        let _one_at_a_time = lock(&self.0.changing);
+        let running = self.agent();
+        let settings = change(running.settings())?;
+        if settings == *running.settings() {
+            return Ok(false);
+        }
+        let loader = self.0.loader.as_ref();
+        let loader = loader.ok_or("this agent's settings cannot be changed")?;
+        if loader.keeps_settings() {
+            return Err("settings are kept as the agent was started with them".to_owned());
+        }
+        let agent = loader.adjusted(&running, settings);
+        let agent = agent.map_err(|error| error.in_one_line())?;
+        if let Some(server) = lock(&self.0.server).upgrade() {
+            let started = server.start_guests(agent.settings().pool.size);
+            started.map_err(|error| format!("cannot start threads: {error}"))?;
+        }
+        drop(running);
+        self.replace(Arc::new(agent));
+        Ok(true)
+    }
+
     /// From now on all that was received is answered, and no more.
     pub(crate) fn say_draining(&self) {
         self.note(|causes| causes.draining = true);
+    }
+
+    /// What most events come to, if it is no good.
+    pub(crate) fn say_faulty(&self, what: Option<String>) {
+        self.note(|causes| causes.faulty = what);
+    }
+
+    pub(crate) fn served_by(&self, server: &Arc<Shared>) {
+        *lock(&self.0.server) = Arc::downgrade(server);
     }
 
     fn replace(&self, agent: Arc<Agent>) {

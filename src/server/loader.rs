@@ -21,6 +21,7 @@ pub struct Loader {
     path: PathBuf,
     load: LoadSettings,
     smoke_call: bool,
+    keep_settings: bool,
 }
 
 impl Loader {
@@ -32,7 +33,19 @@ impl Loader {
             path,
             load,
             smoke_call,
+            keep_settings: false,
         }
+    }
+
+    /// Refuses to change the settings of what it has loaded.
+    #[must_use]
+    pub const fn keep_settings(mut self, keep: bool) -> Self {
+        self.keep_settings = keep;
+        self
+    }
+
+    pub(crate) const fn keeps_settings(&self) -> bool {
+        self.keep_settings
     }
 
     /// The first agent.
@@ -45,6 +58,7 @@ impl Loader {
             ..EngineSettings::default()
         })?;
         let module = self.load(&engine, &settings)?;
+        engine.compile_aside();
         self.ready(Agent::new(module, settings))
     }
 
@@ -75,6 +89,7 @@ impl Loader {
                 fuel: limits.fuel.is_some(),
                 ..EngineSettings::default()
             })?;
+            engine.compile_aside();
             let again = self.load(&engine, &settings)?;
             if again.hash != module.hash {
                 return Err(Error::Changed {

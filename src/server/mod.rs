@@ -11,6 +11,7 @@
 //! ```
 
 mod accept;
+pub mod admin;
 pub mod bind;
 mod configure;
 mod connection;
@@ -19,33 +20,37 @@ pub(crate) mod grpc;
 mod job;
 pub mod live;
 pub mod loader;
+mod members;
+pub mod metrics;
 mod peer;
 mod queue;
 mod receive;
 pub mod settings;
+mod vigil;
 pub mod wire;
 
 use std::future::Future;
 use std::hash::RandomState;
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
-use serde::Serialize as _;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::agent::{Agent, Handled};
 use crate::event::{Event, EventKind};
 use crate::fault::printable;
 use crate::notices::Notices;
-use connection::Connection;
 use context::ContextCache;
 pub use live::Live;
+use members::Members;
+use metrics::Now;
 use queue::Queue;
+use settings::MAX_QUEUED_BYTES;
 pub use settings::ServeSettings;
-use wire::Encoding;
-use wire::control::{HealthState, HealthStatus};
-use wire::frame::{Protocol, kind};
+use vigil::watch_faults;
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -54,6 +59,11 @@ pub(crate) struct Shared {
     context: ContextCache,
     queue: Queue,
     notices: Notices,
+    members: Members,
+    /// No further connection is accepted until one ends.
+    full: watch::Sender<bool>,
+    /// The threads that call guests.
+    guests: Mutex<Vec<JoinHandle<()>>>,
     hasher: RandomState,
 }
 
@@ -62,8 +72,11 @@ impl Shared {
         Self {
             live,
             context: ContextCache::new(settings.context),
-            queue: Queue::new(settings.max_queue, settings.queue_wait),
+            queue: Queue::new(settings.max_queue, MAX_QUEUED_BYTES, settings.queue_wait),
             notices: Notices::new(),
+            members: Members::default(),
+            full: watch::Sender::new(false),
+            guests: Mutex::default(),
             hasher: RandomState::new(),
             settings,
         }
@@ -71,6 +84,14 @@ impl Shared {
 
     pub(crate) fn agent(&self) -> Arc<Agent> {
         self.live.agent()
+    }
+
+    /// How late an answer is too late on a v1 connection.
+    pub(crate) fn late_after(&self) -> Duration {
+        self.settings.late_after.unwrap_or_else(|| {
+            let timeout = self.agent().settings().pool.limits.timeout;
+            ServeSettings::late_after(self.settings.queue_wait, timeout)
+        })
     }
 
     /// Keeps the head of an answered event, if a handler may ask for it.
@@ -116,32 +137,46 @@ impl Shared {
         }
     }
 
-    /// Tells a v2 peer that no more is read.
-    pub(crate) fn say_draining(&self, connection: &Connection) {
-        let dialect = connection.dialect();
-        match dialect.protocol {
-            Protocol::V1 => return,
-            Protocol::V2 => {}
-            Protocol::Grpc => {
-                let health = grpc::convert::health(&self.settings, HealthState::Draining);
-                connection.send(0, |out| grpc::convert::write(health, out));
-                return;
+    /// Starts the guest threads that are missing for `count` calls at once.
+    /// Those that are too many stay: the pool bounds the calls.
+    pub(crate) fn start_guests(self: &Arc<Self>, count: usize) -> std::io::Result<()> {
+        let mut guests = self.lock_guests();
+        while guests.len() < count {
+            let shared = Arc::clone(self);
+            let name = format!("guest-{}", guests.len());
+            let thread = std::thread::Builder::new().name(name);
+            match thread.spawn(move || job::work(&shared)) {
+                Ok(thread) => guests.push(thread),
+                Err(error) => {
+                    if guests.is_empty() {
+                        self.queue.close();
+                    }
+                    return Err(error);
+                }
             }
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let status = HealthStatus {
-            agent_id: &self.settings.agent_id,
-            state: HealthState::Draining,
-            message: Some("shutting down"),
-            timestamp_ms: now.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(0)),
-        };
-        connection.send(kind::HEALTH_STATUS, |out| match dialect.encoding {
-            // Neither these types nor a Vec can fail.
-            Encoding::Json => drop(serde_json::to_writer(out, &status)),
-            Encoding::MessagePack => {
-                drop(status.serialize(&mut rmp_serde::Serializer::new(out).with_struct_map()));
-            }
-        });
+        Ok(())
+    }
+
+    /// Waits for the guest threads, which have nothing left to do.
+    fn join_guests(&self) {
+        for thread in self.lock_guests().drain(..) {
+            // Its panics were caught and told.
+            let _ = thread.join();
+        }
+    }
+
+    /// A list of handles is never half-changed.
+    fn lock_guests(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For the metrics.
+    pub(crate) fn now(&self) -> Now {
+        Now {
+            queued: self.queue.len(),
+            lines_cut: self.notices.cut(),
+        }
     }
 }
 
@@ -219,8 +254,15 @@ pub async fn serve(
     let live = agent.into();
     let guests = live.agent().pool().settings().size;
     let shared = Arc::new(Shared::new(live, settings));
-    let threads = Threads::start(&shared, guests)?;
-    let watch_queue = tokio::spawn(refuse_expired(Arc::clone(&shared)));
+    shared.live.served_by(&shared);
+    shared.start_guests(guests)?;
+    let mut chores = JoinSet::new();
+    chores.spawn(refuse_expired(Arc::clone(&shared)));
+    chores.spawn(watch_faults(Arc::clone(&shared)));
+    chores.spawn(members::tell_health(Arc::clone(&shared)));
+    if let Some(interval) = shared.settings.metrics_interval {
+        chores.spawn(members::tell_metrics(Arc::clone(&shared), interval));
+    }
     let (stop, stopped) = watch::channel(false);
     let signal = async {
         shutdown.await;
@@ -233,11 +275,11 @@ pub async fn serve(
         serve_listener(listeners.grpc, &shared, &stopped),
         signal,
     );
-    watch_queue.abort();
+    chores.abort_all();
     shared.queue.close();
     let drain = unix.and(grpc);
     if drain == Drain::Complete {
-        threads.join();
+        shared.join_guests();
     }
     Ok(drain)
 }
@@ -267,32 +309,6 @@ async fn refuse_expired(shared: Arc<Shared>) {
     loop {
         for job in shared.queue.expired().await {
             job.refuse(queue::waited_too_long());
-        }
-    }
-}
-
-/// The threads that call guests.
-struct Threads(Vec<std::thread::JoinHandle<()>>);
-
-impl Threads {
-    fn start(shared: &Arc<Shared>, count: usize) -> std::io::Result<Self> {
-        let start = |index| {
-            let shared = Arc::clone(shared);
-            let thread = std::thread::Builder::new().name(format!("guest-{index}"));
-            thread.spawn(move || job::work(&shared))
-        };
-        let threads: std::io::Result<Vec<_>> = (0..count).map(start).collect();
-        if threads.is_err() {
-            shared.queue.close();
-        }
-        threads.map(Self)
-    }
-
-    /// Waits for the threads, which have nothing left to do.
-    fn join(self) {
-        for thread in self.0 {
-            // Its panics were caught and told.
-            let _ = thread.join();
         }
     }
 }

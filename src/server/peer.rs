@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 
 use super::Shared;
 use super::connection::{Connection, Next};
+use super::members::Members;
 use super::receive::{Turn, Violation, receive};
 use super::wire::Encoding;
 use super::wire::frame::{FrameError, Protocol, kind};
@@ -86,6 +87,7 @@ where
             return;
         }
     };
+    let _member = Members::join(&connection);
     let mut answers = Answers::new(&connection, writer);
     if let Some(end) = read_events(&mut input, &mut answers).await {
         tell(&shared, &end);
@@ -113,14 +115,31 @@ async fn greet<R: ReadHalf, W: AsyncWrite + Unpin, S: Future<Output = ()>>(
     shared: &Arc<Shared>,
 ) -> Result<Connection, End> {
     let settings = &shared.settings;
-    let deadline = Deadline::after(settings.handshake_timeout);
+    let mut deadline = None;
+    // A v1 proxy connects long before it has anything to say. Only where
+    // others wait for its place does it have to give way.
+    let mut full = shared.full.subscribe();
+    let mut unwelcome = std::pin::pin!(async {
+        sleep(settings.handshake_timeout).await;
+        // Without a sender there is no server either.
+        let _ = full.wait_for(|full| *full).await;
+    });
     let protocol = loop {
         if let Some(protocol) = Protocol::detect(&input.buffer)?
             && protocol.frame(&input.buffer)?.is_some()
         {
             break protocol;
         }
-        input.read(Some(deadline)).await?;
+        if input.buffer.is_empty() {
+            tokio::select! {
+                read = input.read(None) => read?,
+                () = &mut unwelcome => return Err(End::Timeout(settings.handshake_timeout)),
+            }
+        } else {
+            let limit = settings.handshake_timeout;
+            deadline.get_or_insert_with(|| Deadline::after(limit));
+            input.read(deadline).await?;
+        }
     };
     let mut dialect = Dialect {
         protocol,
@@ -142,6 +161,7 @@ async fn greet<R: ReadHalf, W: AsyncWrite + Unpin, S: Future<Output = ()>>(
         let identity = Identity {
             agent_id: &settings.agent_id,
             in_flight: u32::try_from(settings.max_in_flight).unwrap_or(u32::MAX),
+            metrics: settings.metrics_interval.is_some(),
         };
         let mut answer = Vec::new();
         let _ = protocol.write(kind::HANDSHAKE_RESPONSE, &mut answer, |out| {

@@ -24,6 +24,8 @@ pub(crate) struct Queue {
     /// Told when events begin to wait, for [`Queue::expired`].
     waiting: Notify,
     max: usize,
+    /// Bytes of the bodies in all jobs together; one alone may be larger.
+    max_bytes: usize,
     wait: Duration,
 }
 
@@ -32,6 +34,8 @@ struct State {
     /// No more than there are instances; each holds one.
     begun: VecDeque<Call>,
     jobs: VecDeque<Job>,
+    /// Of the bodies in `jobs`.
+    bytes: usize,
     /// Guest threads with nothing to do.
     idle: usize,
     /// Somebody looks after jobs that wait too long.
@@ -53,13 +57,14 @@ pub(crate) fn waited_too_long() -> Fault {
 }
 
 impl Queue {
-    pub(crate) fn new(max: usize, wait: Duration) -> Self {
+    pub(crate) fn new(max: usize, max_bytes: usize, wait: Duration) -> Self {
         Self {
             state: Mutex::default(),
             length: AtomicUsize::new(0),
             filled: Condvar::new(),
             waiting: Notify::new(),
             max,
+            max_bytes,
             wait,
         }
     }
@@ -72,9 +77,12 @@ impl Queue {
     /// Hands a job over; gives it back where there is no room for it.
     pub(crate) fn push(&self, job: Job) -> Option<Job> {
         let mut state = self.lock();
-        if state.jobs.len() >= self.max || state.closed {
+        let bytes = state.bytes.saturating_add(job.body_bytes());
+        let is_full = state.jobs.len() >= self.max || state.bytes > 0 && bytes > self.max_bytes;
+        if is_full || state.closed {
             return Some(job);
         }
+        state.bytes = bytes;
         state.jobs.push_back(job);
         self.pushed(state);
         None
@@ -83,6 +91,7 @@ impl Queue {
     /// Gives a job back that no guest was free for after all.
     pub(crate) fn push_front(&self, job: Job) {
         let mut state = self.lock();
+        state.bytes += job.body_bytes();
         state.jobs.push_front(job);
         self.pushed(state);
     }
@@ -99,6 +108,11 @@ impl Queue {
         if watch {
             self.waiting.notify_one();
         }
+    }
+
+    /// How many jobs wait.
+    pub(crate) fn len(&self) -> usize {
+        self.length.load(Ordering::Relaxed)
     }
 
     /// Hands a call over that was begun elsewhere.
@@ -131,6 +145,7 @@ impl Queue {
                 && is_room()
                 && let Some(job) = state.jobs.pop_front()
             {
+                state.bytes -= job.body_bytes();
                 self.length.store(state.jobs.len(), Ordering::SeqCst);
                 return Some(Work::Call(job));
             }
@@ -171,7 +186,8 @@ impl Queue {
                         .position(|job| !self.is_expired(job))
                         .unwrap_or(state.jobs.len());
                     if fresh > 0 {
-                        let expired = state.jobs.drain(..fresh).collect();
+                        let expired: Vec<Job> = state.jobs.drain(..fresh).collect();
+                        state.bytes -= expired.iter().map(Job::body_bytes).sum::<usize>();
                         self.length.store(state.jobs.len(), Ordering::SeqCst);
                         return expired;
                     }

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::configure::configure;
+use super::configure::{at_once, configure, response};
 use super::connection::Connection;
 use super::job::Job;
+use super::metrics::Seen;
 use super::wire::control::Cancel;
 use super::wire::event::{read_v1, read_v2};
 use super::wire::frame::{Frame, Protocol, kind};
@@ -109,6 +110,8 @@ pub(crate) fn dispatch(
                 connection.shared().context.forget(&correlation_id);
             }
             let response = connection.shared().agent().pass().response;
+            let metrics = connection.shared().live.metrics();
+            metrics.answered(Seen::Other, &response.decision, None);
             connection.answer_plain(ticket, &correlation_id, &response);
             Ok(())
         }
@@ -117,8 +120,16 @@ pub(crate) fn dispatch(
             config,
         }) => {
             let (ticket, _) = connection.begin(&correlation_id);
-            let response = configure(&connection.shared().agent(), &config);
-            connection.answer_plain(ticket, &correlation_id, &response);
+            if let Some(result) = at_once(&connection.shared().live, &config) {
+                connection.answer_plain(ticket, &correlation_id, &response(result));
+                return Ok(());
+            }
+            let connection = Arc::clone(connection);
+            // Makes instances, which takes its time.
+            tokio::spawn(async move {
+                let result = configure(&connection.shared().live, config).await;
+                connection.answer_plain(ticket, &correlation_id, &response(result));
+            });
             Ok(())
         }
         Err(bad) => refuse(connection, bad),
@@ -169,6 +180,11 @@ fn refuse(connection: &Arc<Connection>, bad: BadMessage) -> Result<(), Violation
         .agent()
         .refuse(Fault::new(FaultCode::BadEvent(bad.what), bad.at));
     shared.tell(&id, &handled);
+    let (decision, fault) = (&handled.response.decision, handled.fault.as_ref());
+    shared
+        .live
+        .metrics()
+        .answered(Seen::Unreadable, decision, fault);
     connection.answer_plain(ticket, &id, &handled.response);
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Connections over a stream in memory, with a clock that can be moved.
 
+use super::wire::frame::Protocol;
 use std::path::Path;
 use std::time::Duration;
 
@@ -59,7 +60,7 @@ impl Server {
     fn with(module: &str, pool_size: usize, settings: ServeSettings) -> Self {
         let agent = agent(module, pool_size, FailurePolicy::Closed);
         let shared = Arc::new(Shared::new(agent.into(), settings));
-        Threads::start(&shared, pool_size).unwrap();
+        shared.start_guests(pool_size).unwrap();
         Self {
             shared,
             stop: watch::channel(false).0,
@@ -152,15 +153,37 @@ fn pair(id: &str, what: &str) -> (String, String) {
     (id.to_owned(), what.to_owned())
 }
 
-/// P-01.
+/// P-01: a v1 proxy connects long before it has anything to say.
 #[tokio::test(start_paused = true)]
-async fn a_silent_peer_is_closed_after_five_seconds() {
+async fn a_silent_peer_is_closed_when_others_wait_for_its_place() {
     let server = Server::new("right/allow.wat");
-    let start = Instant::now();
     let peers: Vec<_> = (0..500).map(|_| server.connect()).collect();
+    let mut one = server.connect();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    one.send(0x01, &handshake("0.6.54")).await;
+    assert_eq!(one.receive().await.unwrap().0, 0x02);
+    let late = server.connect();
+    let start = Instant::now();
+    server.shared.full.send_replace(true);
     for peer in peers {
         peer.closed().await;
     }
+    assert!(start.elapsed() < Duration::from_secs(1));
+    // Who has come only now has its five seconds.
+    late.closed().await;
+    let waited = start.elapsed();
+    assert!((5..=6).contains(&waited.as_secs()), "{waited:?}");
+}
+
+/// P-01.
+#[tokio::test(start_paused = true)]
+async fn half_a_first_message_is_cut_after_five_seconds() {
+    let server = Server::new("right/allow.wat");
+    let mut peer = server.connect();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let start = Instant::now();
+    peer.stream.write_all(&[0, 0, 0]).await.unwrap();
+    peer.closed().await;
     let waited = start.elapsed();
     assert!((5..=6).contains(&waited.as_secs()), "{waited:?}");
 }
@@ -425,7 +448,7 @@ async fn v1_answers_in_order_and_refuses_what_it_cannot_read() {
 #[tokio::test]
 async fn a_late_v1_answer_closes_the_connection_instead() {
     let settings = ServeSettings {
-        late_after: Duration::from_millis(10),
+        late_after: Some(Duration::from_millis(10)),
         ..ServeSettings::default()
     };
     let server = Server::with("hostile/spin.wat", 1, settings);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::context::ContextLimits;
 use super::wire::response::RequestBodyText;
-use crate::limits::{DEFAULT_QUEUE_WAIT, DEFAULT_TIMEOUT};
+use crate::limits::DEFAULT_QUEUE_WAIT;
 use crate::proxy::ProxyQuirks;
 
 /// Connections at once. A proxy opens 4, or 11 in v1.
@@ -13,14 +13,22 @@ pub const DEFAULT_MAX_CONNECTIONS: usize = 1024;
 pub const DEFAULT_MAX_IN_FLIGHT: usize = 100;
 /// Events waiting for a guest, over all connections.
 pub const DEFAULT_MAX_QUEUE: usize = 1024;
-/// A peer that has said nothing whole by then is closed.
+/// The first message must be whole this long after its first byte; a peer that
+/// says nothing has as long, once others wait for its place.
 pub const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A frame must be whole this long after its first byte.
 pub const DEFAULT_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bodies of all events that wait for a guest together, in bytes: sixteen of the
+/// largest the protocol has, and far more of those that proxies send.
+pub(crate) const MAX_QUEUED_BYTES: usize = 256 << 20;
 /// A peer that takes nothing for so long is closed.
 pub const DEFAULT_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What was received must be answered so long after the signal to stop.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(30);
+/// How often v2 peers are sent what was counted; the published agents' default.
+pub const DEFAULT_METRICS_INTERVAL: Duration = Duration::from_secs(10);
+/// Beyond a call's deadline: the tick that ends it, and a busy machine.
+pub const LATE_SLACK: Duration = Duration::from_millis(40);
 /// Answers not yet taken by a peer before no more is read from it, in bytes.
 pub(crate) const MAX_UNSENT_BYTES: usize = 1 << 20;
 
@@ -42,9 +50,12 @@ pub struct ServeSettings {
     /// An event that waited so long for a guest is overload.
     pub queue_wait: Duration,
     /// An answer later than this is not sent on a v1 connection, which is
-    /// closed instead: the client would take it for the next event's.
-    pub late_after: Duration,
-    /// For the first frame of a connection, from its start.
+    /// closed instead: the client would take it for the next event's. None:
+    /// [`ServeSettings::late_after`] of the limits in force.
+    pub late_after: Option<Duration>,
+    /// For the first frame of a connection, from its first byte. A connection
+    /// that says nothing is closed after as long only while there are as many
+    /// connections as there may be.
     pub handshake_timeout: Duration,
     /// For each further frame, from its first byte.
     pub frame_timeout: Duration,
@@ -54,16 +65,20 @@ pub struct ServeSettings {
     pub grace: Duration,
     /// User ids that may connect; empty for whoever the socket's mode lets.
     pub allowed_uids: Vec<u32>,
+    /// How often v2 peers are sent what was counted; none for never.
+    pub metrics_interval: Option<Duration>,
     /// What is remembered of each exchange.
     pub context: ContextLimits,
 }
 
 impl ServeSettings {
     /// The latest answer that is not late: a wait in the queue, a call that
-    /// runs into its deadline, a new instance, and some slack for a busy machine.
+    /// runs into its deadline, and [`LATE_SLACK`]. With the default limits that
+    /// is 240 ms, below the 250 ms after which a proxy configured as we
+    /// document gives up: an answer it no longer waits for must not be sent.
     #[must_use]
     pub fn late_after(queue_wait: Duration, timeout: Duration) -> Duration {
-        queue_wait + 2 * timeout + Duration::from_millis(50)
+        queue_wait + timeout + LATE_SLACK
     }
 }
 
@@ -77,12 +92,13 @@ impl Default for ServeSettings {
             max_in_flight: DEFAULT_MAX_IN_FLIGHT,
             max_queue: DEFAULT_MAX_QUEUE,
             queue_wait: DEFAULT_QUEUE_WAIT,
-            late_after: Self::late_after(DEFAULT_QUEUE_WAIT, DEFAULT_TIMEOUT),
+            late_after: None,
             handshake_timeout: DEFAULT_HANDSHAKE_TIMEOUT,
             frame_timeout: DEFAULT_FRAME_TIMEOUT,
             write_timeout: DEFAULT_WRITE_TIMEOUT,
             grace: DEFAULT_GRACE,
             allowed_uids: Vec::new(),
+            metrics_interval: Some(DEFAULT_METRICS_INTERVAL),
             context: ContextLimits::default(),
         }
     }

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use wasmtime::{Caller, Engine, Extern, FuncType, Linker, Trap, Val, ValType};
+use wasmtime::{Caller, Engine, Extern, FuncType, Linker, Val, ValType};
 
 use crate::fault::{Fault, FaultCode};
 use crate::runner::HostState;
@@ -15,8 +15,9 @@ use super::output::Stream;
 /// Pieces of one write, and subscriptions of one poll. More is no program's
 /// need, and each is looked at.
 const MAX_PIECES: u32 = 1024;
-/// Random bytes made between two looks at the deadline.
-const RANDOM_CHUNK_BYTES: usize = 64 << 10;
+/// Random bytes of one call; they take some milliseconds, in which the thread
+/// serves nobody else.
+const MAX_RANDOM_BYTES: u32 = 1 << 20;
 
 /// Why a call does not go on.
 #[derive(Debug)]
@@ -352,16 +353,14 @@ impl Guest<'_> {
     }
 
     fn random(&mut self, ptr: u32, len: u32, host: &mut HostState) -> Answer {
-        for chunk in self.slice_mut(ptr, len)?.chunks_mut(RANDOM_CHUNK_BYTES) {
-            if !host.wasi.fill_random(chunk) {
-                return Err(Errno::Io.into());
-            }
-            // The epoch is not looked at in here, and the guest names the size.
-            if Instant::now() >= host.deadline {
-                return Err(Refusal::End(Trap::Interrupt.into()));
-            }
+        if len > MAX_RANDOM_BYTES {
+            return Err(Errno::Invalid.into());
         }
-        Ok(())
+        if host.wasi.fill_random(self.slice_mut(ptr, len)?) {
+            Ok(())
+        } else {
+            Err(Errno::Io.into())
+        }
     }
 
     /// One of 48 bytes: user data, what is awaited, and its particulars.

@@ -91,7 +91,7 @@ async fn pushed_settings_are_in_force_or_the_stream_ends() {
         client.send(ping(1));
         assert!(matches!(client.receive().await, FromAgent::Pong(_)));
     }
-    client.send(configure(r#"{"fail-open":true}"#));
+    client.send(configure(r#"{"fail-open":"yes"}"#));
     client.send(ping(2));
     let refused = client.end().await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);

@@ -159,14 +159,24 @@ impl Client {
         message.map(|message| message.map(|message| message.message.unwrap()))
     }
 
+    /// The next message; a report of metrics may come at any time, and is left.
     pub(crate) async fn receive(&mut self) -> FromAgent {
-        self.next().await.unwrap().unwrap()
+        loop {
+            let message = self.next().await.unwrap().unwrap();
+            if !matches!(message, FromAgent::Metrics(_)) {
+                return message;
+            }
+        }
     }
 
     pub(crate) async fn answer(&mut self) -> AgentResponse {
-        match self.receive().await {
-            FromAgent::Response(response) => response,
-            other => panic!("{other:?}"),
+        loop {
+            match self.receive().await {
+                FromAgent::Response(response) => return response,
+                // How the agent is may be told at any time.
+                FromAgent::Health(_) => {}
+                other => panic!("{other:?}"),
+            }
         }
     }
 

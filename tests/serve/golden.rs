@@ -67,6 +67,23 @@ fn run_and_serve_agree_in_every_language() {
     }
 }
 
+/// What a guest says as it stops is for the log; a proxy gets the same short
+/// code as the desk.
+#[test]
+fn run_and_serve_agree_about_a_panic_in_every_language() {
+    let folder = tempfile::tempdir().unwrap();
+    let request = r#"{"method":"GET","uri":"/","headers":{"x-panic":"short"}}"#;
+    std::fs::write(folder.path().join("panic.json"), request).unwrap();
+    for language in ["rust", "c", "zig", "assemblyscript", "go"] {
+        let guest = format!("{language}/panics.wasm");
+        let responses = run_responses(&guest, folder.path());
+        let codes = &responses[0].1[0]["audit"]["reason_codes"];
+        let code = codes[0].as_str().unwrap();
+        assert!(code.starts_with("trap:") && code.len() < 20, "{codes}");
+        assert_eq!(compare(&guest, folder.path(), &[Carrier::Json]), 1);
+    }
+}
+
 /// How many responses were compared.
 fn compare(guest: &str, events: &Path, carriers: &[Carrier]) -> usize {
     let flags = ["--proxy-quirks", "off", "--pool-size", "2"];

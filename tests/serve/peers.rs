@@ -118,16 +118,40 @@ fn p_04_every_request_of_many_connections_is_answered_once() {
     }
 }
 
+/// A v1 proxy makes its primary connection long before it uses it.
 #[test]
-fn p_01_silent_peers_are_closed() {
-    let agent = Agent::start("rules/rules.wasm", &["--handshake-timeout", "300ms"]);
-    let start = Instant::now();
-    let peers: Vec<_> = (0..200).map(|_| agent.connect()).collect();
-    for mut peer in peers {
-        assert!(peer.is_closed());
+fn p_01_a_silent_peer_keeps_its_place_and_half_a_message_does_not() {
+    let agent = Agent::start("rules/rules.wasm", &["--handshake-timeout", "200ms"]);
+    let mut silent = agent.connect();
+    for _ in 0..3 {
+        let start = Instant::now();
+        let mut slow = agent.connect();
+        slow.stream.write_all(&[0]).unwrap();
+        assert!(slow.is_closed());
+        assert!(start.elapsed() >= Duration::from_millis(200));
     }
-    assert!(start.elapsed() >= Duration::from_millis(300));
-    assert!(start.elapsed() < Duration::from_secs(5));
+    let event = json!({"version":1,"event_type":"request_headers","payload":request("c","/")});
+    silent.send_v1(&serde_json::to_vec(&event).unwrap());
+    let answer: Value = serde_json::from_slice(&silent.receive_v1().unwrap()).unwrap();
+    assert_eq!(decision_of(&answer), "allow");
+}
+
+#[test]
+fn p_01_silent_peers_give_way_to_others() {
+    let args = ["--handshake-timeout", "200ms", "--max-connections", "50"];
+    let agent = Agent::start("rules/rules.wasm", &args);
+    let peers: Vec<_> = (0..500).map(|_| agent.connect()).collect();
+    // Behind all of them.
+    let mut client = agent.connect_v2();
+    client.send(0x10, &request("c", "/"));
+    assert_eq!(decision_of(&client.answer()), "allow");
+    let closed = peers.into_iter().map(|mut peer| {
+        peer.stream
+            .set_read_timeout(Some(Duration::from_millis(1)))
+            .unwrap();
+        usize::from(peer.is_closed())
+    });
+    assert!(closed.sum::<usize>() >= 450);
 }
 
 #[test]

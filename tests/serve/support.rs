@@ -29,6 +29,7 @@ pub(crate) fn command(module_name: &str, folder: &TempDir) -> Command {
         "WASM_VERBOSE",
         "FAIL_OPEN",
         "WASM_GRPC_ADDRESS",
+        "WASM_ADMIN_ADDRESS",
         "RUST_LOG",
     ] {
         command.env_remove(name);
@@ -47,6 +48,9 @@ pub(crate) fn command(module_name: &str, folder: &TempDir) -> Command {
 pub(crate) struct Agent {
     pub(crate) child: Child,
     pub(crate) folder: TempDir,
+    /// The line that says so.
+    #[allow(dead_code, reason = "for tests that look for addresses in it")]
+    pub(crate) serving: String,
     lines: Receiver<String>,
 }
 
@@ -76,12 +80,13 @@ impl Agent {
                 }
             }
         });
-        let agent = Self {
+        let mut agent = Self {
             child,
             folder,
+            serving: String::new(),
             lines,
         };
-        agent.wait_for_line("serving");
+        agent.serving = agent.wait_for_line("serving");
         agent
     }
 
@@ -189,7 +194,18 @@ impl Client {
     }
 
     /// The next v2 frame; none where the agent closed the connection.
+    ///
+    /// A report of metrics may come at any time, and is left.
     pub(crate) fn receive(&mut self) -> Option<(u8, Vec<u8>)> {
+        loop {
+            let (kind, payload) = self.receive_any()?;
+            if kind != 0x31 {
+                return Some((kind, payload));
+            }
+        }
+    }
+
+    pub(crate) fn receive_any(&mut self) -> Option<(u8, Vec<u8>)> {
         let mut frame = self.receive_v1()?;
         let kind = frame.remove(0);
         Some((kind, frame))
@@ -203,11 +219,15 @@ impl Client {
         Some(frame)
     }
 
-    /// The next agent response.
+    /// The next agent response; how the agent is may be told at any time.
     pub(crate) fn answer(&mut self) -> Value {
-        let (kind, payload) = self.receive().expect("an answer");
-        assert_eq!(kind, 0x20);
-        serde_json::from_slice(&payload).unwrap()
+        loop {
+            let (kind, payload) = self.receive().expect("an answer");
+            if kind != 0x30 {
+                assert_eq!(kind, 0x20);
+                return serde_json::from_slice(&payload).unwrap();
+            }
+        }
     }
 
     /// Whether the agent closes the connection, sending nothing more.

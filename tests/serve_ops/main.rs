@@ -4,7 +4,17 @@
 //! Names begin with the row of the fault catalogue they prove.
 
 #[cfg(test)]
+mod admin;
+#[cfg(test)]
+mod cancel;
+#[cfg(test)]
+mod configure;
+#[cfg(test)]
 mod guest;
+#[cfg(test)]
+mod logs;
+#[cfg(test)]
+mod manager;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]

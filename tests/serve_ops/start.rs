@@ -63,3 +63,21 @@ fn a_module_that_refuses_the_smoke_call_is_served() {
     command.args(["--timeout", "5s"]);
     Agent::spawn(command, folder).connect_v2();
 }
+
+/// O-10: the address space that a sandbox takes is not memory, and people limit
+/// it without knowing that.
+#[test]
+fn o_10_too_little_address_space_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let agent = command("right/allow.wat", &folder);
+    let output = std::process::Command::new("sh")
+        .args(["-c", "ulimit -v 3000000; exec \"$0\" \"$@\""])
+        .arg(agent.get_program())
+        .args(agent.get_args())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("ulimit -v"), "{said}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}

@@ -125,7 +125,7 @@ impl Finding {
     fn time(case: &str, estimate: Estimate, thresholds: &Thresholds, busy: Option<f64>) -> Self {
         let mut verdict = estimate.judge(thresholds);
         let mut why = (verdict == GateVerdict::Inconclusive)
-            .then(|| "the interval is on both sides of the threshold".to_owned());
+            .then(|| "the 99 % interval is on both sides of the threshold".to_owned());
         if let Some(share) = busy.filter(|share| *share > BUSY) {
             verdict = GateVerdict::Inconclusive;
             why = Some(format!(

@@ -4,7 +4,7 @@
 //! and whom to answer. The other way: answers and control messages. Nothing
 //! here waits, calls a guest or decides.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::collections::BTreeMap;
 
 use prost::Message as _;
 
@@ -15,8 +15,9 @@ use super::proto::{
 };
 use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead, bare_ip};
 use crate::response::{AgentResponse, Audit, Decision, HeaderOp};
+use crate::server::members::now_ms;
 use crate::server::settings::ServeSettings;
-use crate::server::wire::control::HealthState;
+use crate::server::wire::control::{Bucket, HealthState, HealthStatus, MetricsReport};
 use crate::server::wire::handshake::{
     MAX_BODY_BYTES, PREFERRED_CHUNK_BYTES, PROTOCOL_VERSION, SUPPORTED_EVENTS,
 };
@@ -252,6 +253,7 @@ pub(super) fn handshake_response(
                 config_push: true,
                 concurrent_requests: in_flight,
                 cancellation: true,
+                metrics_export: settings.metrics_interval.is_some(),
                 health_reporting: true,
                 ..proto::AgentFeatures::default()
             }),
@@ -277,20 +279,59 @@ pub(super) fn pong(ping: Ping) -> agent_to_proxy::Message {
 }
 
 /// How the agent is.
-pub(crate) fn health(settings: &ServeSettings, state: HealthState) -> agent_to_proxy::Message {
+pub(crate) fn health(status: &HealthStatus<'_>) -> agent_to_proxy::Message {
     agent_to_proxy::Message::Health(proto::HealthStatus {
-        agent_id: settings.agent_id.clone(),
-        state: state as i32,
-        timestamp_ms: now_ms(),
+        agent_id: status.agent_id.to_owned(),
+        state: status.state as i32,
+        message: status.message.map(str::to_owned),
+        timestamp_ms: status.timestamp_ms,
         timeout_multiplier: 1.0,
+        recoverable: status.state == HealthState::Degraded,
         ..proto::HealthStatus::default()
     })
 }
 
-/// Milliseconds since 1970.
-fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(0))
+/// What was counted.
+pub(crate) fn metrics(report: &MetricsReport<'_>) -> agent_to_proxy::Message {
+    let labels = |labels: &BTreeMap<&str, &str>| {
+        let owned = |(name, value): (&&str, &&str)| ((*name).to_owned(), (*value).to_owned());
+        labels.iter().map(owned).collect()
+    };
+    let counters = report.counters.iter().map(|metric| proto::CounterMetric {
+        name: metric.name.to_owned(),
+        help: metric.help.map(str::to_owned),
+        labels: labels(&metric.labels),
+        value: metric.value,
+    });
+    let gauges = report.gauges.iter().map(|metric| proto::GaugeMetric {
+        name: metric.name.to_owned(),
+        help: metric.help.map(str::to_owned),
+        labels: labels(&metric.labels),
+        value: metric.value,
+    });
+    let bucket = |bucket: &Bucket| proto::HistogramBucket {
+        le: bucket.le,
+        count: bucket.count,
+    };
+    let histograms = report
+        .histograms
+        .iter()
+        .map(|metric| proto::HistogramMetric {
+            name: metric.name.to_owned(),
+            help: metric.help.map(str::to_owned),
+            labels: labels(&metric.labels),
+            sum: metric.sum,
+            count: metric.count,
+            buckets: metric.buckets.iter().map(bucket).collect(),
+        });
+    agent_to_proxy::Message::Metrics(proto::MetricsReport {
+        agent_id: report.agent_id.to_owned(),
+        timestamp_ms: report.timestamp_ms,
+        interval_ms: report.interval_ms,
+        counters: counters.collect(),
+        gauges: gauges.collect(),
+        histograms: histograms.collect(),
+    })
 }
 
 /// Appends a message.

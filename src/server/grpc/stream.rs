@@ -20,9 +20,9 @@ use super::convert::{Inbound, handshake_response, pong, read, write};
 use super::proto::{ConfigureEvent, HandshakeRequest};
 use crate::fault::printable;
 use crate::proxy::Proxy;
-use crate::response::Decision;
 use crate::server::configure::configure;
 use crate::server::connection::Connection;
+use crate::server::members::{Member, Members};
 use crate::server::receive::{Turn, dispatch};
 use crate::server::wire::frame::{FrameError, Protocol};
 use crate::server::wire::handshake::PROTOCOL_VERSION;
@@ -53,6 +53,8 @@ pub(super) struct Reader {
     buffer: BytesMut,
     connection: Arc<Connection>,
     ending: Ending,
+    /// Once it is greeted.
+    member: Option<Member>,
 }
 
 impl Drop for Reader {
@@ -71,6 +73,7 @@ impl Reader {
             buffer: BytesMut::new(),
             connection,
             ending,
+            member: None,
         }
     }
 
@@ -119,7 +122,7 @@ impl Reader {
                     tokio::task::yield_now().await;
                     turn = Turn::new();
                 }
-                self.receive(mode, inbound, &mut turn)?;
+                self.receive(mode, inbound, &mut turn).await?;
                 (first, partial) = (None, None);
                 if mode == Mode::Single {
                     return Ok(());
@@ -229,7 +232,12 @@ impl Reader {
     }
 
     /// Begins or answers what one message holds.
-    fn receive(&self, mode: Mode, inbound: Inbound, turn: &mut Turn) -> Result<(), Status> {
+    async fn receive(
+        &mut self,
+        mode: Mode,
+        inbound: Inbound,
+        turn: &mut Turn,
+    ) -> Result<(), Status> {
         let connection = &self.connection;
         match inbound {
             Inbound::Message(message) if connection.is_greeted() => {
@@ -247,7 +255,7 @@ impl Reader {
             {
                 return Err(Status::invalid("a message that has no answer"));
             }
-            Inbound::Configure(pushed) => self.configure(&pushed)?,
+            Inbound::Configure(pushed) => self.configure(&pushed).await?,
             Inbound::Cancel(id) => connection.cancel(&id),
             // A message newer than this agent; whether it wants an answer
             // cannot be known.
@@ -256,7 +264,7 @@ impl Reader {
         Ok(())
     }
 
-    fn greet(&self, mode: Mode, request: &HandshakeRequest) -> Result<(), Status> {
+    fn greet(&mut self, mode: Mode, request: &HandshakeRequest) -> Result<(), Status> {
         let connection = &self.connection;
         let settings = &connection.shared().settings;
         if mode == Mode::Stream && connection.is_greeted() {
@@ -270,25 +278,23 @@ impl Reader {
             return Err(Status::refused(error));
         }
         connection.greet(Proxy::new(settings.quirks, Some(&request.proxy_version)));
+        if mode == Mode::Stream {
+            self.member = Some(Members::join(connection));
+        }
         tracing::debug!(proxy = printable(&request.proxy_id, 64), "connected");
         Ok(())
     }
 
     /// Accepted by the next pong, refused by the end of the stream.
-    fn configure(&self, pushed: &ConfigureEvent) -> Result<(), Status> {
+    async fn configure(&self, pushed: &ConfigureEvent) -> Result<(), Status> {
         let config = if pushed.config_json.trim().is_empty() {
             serde_json::Value::Null
         } else {
             serde_json::from_str(&pushed.config_json)
                 .map_err(|_error| Status::invalid("pushed settings are not JSON"))?
         };
-        match configure(&self.connection.shared().agent(), &config).decision {
-            Decision::Allow => Ok(()),
-            Decision::Block {
-                body: Some(reason), ..
-            } => Err(Status::refused(reason)),
-            _ => Err(Status::refused("pushed settings refused")),
-        }
+        let live = &self.connection.shared().live;
+        configure(live, config).await.map_err(Status::refused)
     }
 }
 

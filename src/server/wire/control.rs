@@ -27,6 +27,27 @@ pub enum HealthState {
     Unhealthy = 4,
 }
 
+impl HealthState {
+    /// Every state.
+    pub const ALL: [Self; 4] = [
+        Self::Healthy,
+        Self::Degraded,
+        Self::Draining,
+        Self::Unhealthy,
+    ];
+
+    /// The name in logs and for operators.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Draining => "draining",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
 impl Serialize for HealthState {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u8(*self as u8)

@@ -68,6 +68,8 @@ pub struct Identity<'a> {
     pub agent_id: &'a str,
     /// Events that may be in flight on one connection.
     pub in_flight: u32,
+    /// Whether it sends reports of its metrics.
+    pub metrics: bool,
 }
 
 /// Appends the payload of the answer: what is agreed on, or why nothing is.
@@ -88,6 +90,7 @@ pub fn write_response(result: Result<Encoding, &str>, identity: Identity<'_>, ou
             features: Features {
                 streaming_body: true,
                 config_push: true,
+                metrics_export: identity.metrics,
                 concurrent_requests: identity.in_flight,
                 cancellation: true,
                 health_reporting: true,
@@ -185,6 +188,7 @@ mod tests {
         let identity = Identity {
             agent_id: "wasm",
             in_flight: 100,
+            metrics: true,
         };
         let mut out = Vec::new();
         write_response(Ok(Encoding::MessagePack), identity, &mut out);
@@ -193,7 +197,7 @@ mod tests {
             concat!(
                 r#"{"protocol_version":2,"success":true,"error":null,"encoding":"msgpack","capabilities":{"agent_id":"wasm","name":"wasm-agent","version":""#,
                 env!("CARGO_PKG_VERSION"),
-                r#"","supported_events":[1,2,3,4],"features":{"streaming_body":true,"websocket":false,"guardrails":false,"config_push":true,"metrics_export":false,"concurrent_requests":100,"cancellation":true,"flow_control":false,"health_reporting":true},"limits":{"max_body_size":10485760,"max_concurrency":100,"preferred_chunk_size":65536}}}"#
+                r#"","supported_events":[1,2,3,4],"features":{"streaming_body":true,"websocket":false,"guardrails":false,"config_push":true,"metrics_export":true,"concurrent_requests":100,"cancellation":true,"flow_control":false,"health_reporting":true},"limits":{"max_body_size":10485760,"max_concurrency":100,"preferred_chunk_size":65536}}}"#
             )
         );
         let mut out = Vec::new();

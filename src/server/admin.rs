@@ -1,0 +1,135 @@
+//! What an operator's tools ask over HTTP: metrics, and whether all is well.
+//!
+//! In: a TCP listener. Out: `/metrics` for Prometheus, `/healthz` (this
+//! process works), `/readyz` (send it events). Answers come from what is known
+//! anyway, so whoever asks often slows nobody down; nothing can be changed
+//! here.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use super::live::Live;
+use super::metrics::{process, text};
+use super::wire::control::HealthState;
+
+/// Connections at once; a scraper and a probe or two need no more.
+const MAX_CONNECTIONS: usize = 32;
+/// For the next request of a connection, from the end of the last one.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Rest after an error of accepting.
+const REST: Duration = Duration::from_millis(50);
+
+/// Answers until it is dropped.
+pub async fn serve_admin(listener: TcpListener, live: Live) {
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        // Never closed.
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+            return;
+        };
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(REST).await;
+            continue;
+        };
+        let live = live.clone();
+        tokio::spawn(async move {
+            serve_connection(stream, live).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn serve_connection(stream: TcpStream, live: Live) {
+    let service = service_fn(|request| {
+        let response = respond(&request, &live);
+        async { Ok::<_, Infallible>(response) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(SILENCE)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "admin connection ended");
+    }
+}
+
+fn respond(request: &Request<Incoming>, live: &Live) -> Response<Full<Bytes>> {
+    let mut response = match request.uri().path() {
+        "/metrics" => {
+            let mut families = live.picture();
+            families.extend(process::families());
+            reply(StatusCode::OK, text::CONTENT_TYPE, text::text(&families))
+        }
+        "/healthz" => health(live, StatusCode::OK),
+        "/readyz" => health(live, StatusCode::SERVICE_UNAVAILABLE),
+        _ => {
+            let paths = "not found; there are /metrics, /healthz and /readyz\n";
+            reply(StatusCode::NOT_FOUND, TEXT, paths.to_owned())
+        }
+    };
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        let only = "only GET and HEAD\n".to_owned();
+        response = reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, only);
+        let allowed = HeaderValue::from_static("GET, HEAD");
+        response.headers_mut().insert(ALLOW, allowed);
+    }
+    response
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+fn reply(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// How the agent is; `elsewhere` is the status while it takes no new events.
+fn health(live: &Live, elsewhere: StatusCode) -> Response<Full<Bytes>> {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        status: &'static str,
+        reasons: &'a [String],
+        module: String,
+        hash: &'a str,
+        pool_size: usize,
+        policy: &'static str,
+    }
+    let health = live.health().borrow().clone();
+    let agent = live.agent();
+    let settings = agent.settings();
+    let body = Body {
+        status: health.state.name(),
+        reasons: &health.reasons,
+        module: agent.pool().module().path.display().to_string(),
+        hash: &agent.pool().module().hash,
+        pool_size: settings.pool.size,
+        policy: settings.failure_policy.name(),
+    };
+    let status = match health.state {
+        HealthState::Healthy | HealthState::Degraded => StatusCode::OK,
+        HealthState::Draining | HealthState::Unhealthy => elsewhere,
+    };
+    // This type cannot fail.
+    let mut text = serde_json::to_string(&body).unwrap_or_default();
+    text.push('\n');
+    reply(status, JSON, text)
+}

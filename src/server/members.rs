@@ -1,0 +1,176 @@
+//! Who is connected, and what they are told unasked: how the agent is, when
+//! that changes, and its metrics, on a timer.
+//!
+//! Released proxies read both and use neither; a proxy of its own make may.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use super::Shared;
+use super::connection::Connection;
+use super::grpc::convert;
+use super::metrics::report::report;
+use super::metrics::{Family, Speaks};
+use super::wire::Encoding;
+use super::wire::control::{HealthState, HealthStatus};
+use super::wire::frame::{Protocol, kind};
+
+/// The open connections.
+#[derive(Default)]
+pub(crate) struct Members {
+    next: AtomicU64,
+    open: Mutex<HashMap<u64, Weak<Connection>>>,
+}
+
+/// One open connection, as long as this is kept.
+pub(crate) struct Member {
+    shared: Arc<Shared>,
+    number: u64,
+    speaks: Speaks,
+}
+
+impl Members {
+    /// Counts a connection whose peer has said what it speaks, and tells it
+    /// how the agent is if that is not well.
+    pub(crate) fn join(connection: &Arc<Connection>) -> Member {
+        let shared = Arc::clone(connection.shared());
+        let dialect = connection.dialect();
+        let speaks = match (dialect.protocol, dialect.encoding) {
+            (Protocol::V1, _) => Speaks::V1,
+            (Protocol::V2, Encoding::Json) => Speaks::V2Json,
+            (Protocol::V2, Encoding::MessagePack) => Speaks::V2MessagePack,
+            (Protocol::Grpc, _) => Speaks::Grpc,
+        };
+        shared.live.metrics().connected(speaks);
+        let members = &shared.members;
+        let number = members.next.fetch_add(1, Ordering::Relaxed);
+        members.lock().insert(number, Arc::downgrade(connection));
+        if shared.live.health().borrow().state != HealthState::Healthy {
+            shared.say_health(connection);
+        }
+        Member {
+            shared,
+            number,
+            speaks,
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<Connection>> {
+        self.lock().values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Nothing in it can be half-changed by a panic elsewhere.
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Weak<Connection>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.shared.members.lock().remove(&self.number);
+        self.shared.live.metrics().disconnected(self.speaks);
+    }
+}
+
+impl Shared {
+    /// Tells a v2 peer that no more is read.
+    pub(crate) fn say_draining(&self, connection: &Connection) {
+        self.say_state(connection, HealthState::Draining, Some("shutting down"));
+    }
+
+    /// Tells a v2 peer how the agent is.
+    fn say_health(&self, connection: &Connection) {
+        let health = self.live.health().borrow().clone();
+        let reasons = health.reasons.join("; ");
+        let message = (!reasons.is_empty()).then_some(reasons.as_str());
+        self.say_state(connection, health.state, message);
+    }
+
+    fn say_state(&self, connection: &Connection, state: HealthState, message: Option<&str>) {
+        let status = HealthStatus {
+            agent_id: &self.settings.agent_id,
+            state,
+            message,
+            timestamp_ms: now_ms(),
+        };
+        match connection.dialect().protocol {
+            Protocol::Grpc => {
+                let health = convert::health(&status);
+                connection.send(0, |out| convert::write(health, out));
+            }
+            Protocol::V1 | Protocol::V2 => say(connection, kind::HEALTH_STATUS, &status),
+        }
+    }
+
+    fn say_metrics(&self, connection: &Connection, families: &[Family], interval: Duration) {
+        let report = report(&self.settings.agent_id, families, interval, now_ms());
+        match connection.dialect().protocol {
+            Protocol::Grpc => {
+                let report = convert::metrics(&report);
+                connection.send(0, |out| convert::write(report, out));
+            }
+            Protocol::V1 | Protocol::V2 => say(connection, kind::METRICS_REPORT, &report),
+        }
+    }
+}
+
+/// Sends what v1 has no message for and v2 does.
+fn say(connection: &Connection, kind: u8, message: &impl Serialize) {
+    let dialect = connection.dialect();
+    if dialect.protocol == Protocol::V1 {
+        return;
+    }
+    connection.send(kind, |out| match dialect.encoding {
+        // Neither these types nor a Vec can fail.
+        Encoding::Json => drop(serde_json::to_writer(out, message)),
+        Encoding::MessagePack => {
+            drop(message.serialize(&mut rmp_serde::Serializer::new(out).with_struct_map()));
+        }
+    });
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(0))
+}
+
+/// Tells every connection how the agent is, whenever that changes. That it
+/// drains, each connection says itself, at the place where it stops reading.
+pub(crate) async fn tell_health(shared: Arc<Shared>) {
+    let mut health = shared.live.health();
+    while health.changed().await.is_ok() {
+        let now = health.borrow_and_update().clone();
+        match now.state {
+            HealthState::Draining => return,
+            HealthState::Healthy => tracing::info!("healthy again"),
+            state => tracing::warn!(
+                state = state.name(),
+                reasons = now.reasons.join("; "),
+                "health"
+            ),
+        }
+        for connection in shared.members.all() {
+            shared.say_health(&connection);
+        }
+    }
+}
+
+/// Sends every connection the metrics, once in each interval.
+pub(crate) async fn tell_metrics(shared: Arc<Shared>, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval).await;
+        let connections = shared.members.all();
+        if connections.is_empty() {
+            continue;
+        }
+        let families = shared.live.picture();
+        for connection in connections {
+            shared.say_metrics(&connection, &families, interval);
+        }
+    }
+}

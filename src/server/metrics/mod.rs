@@ -1,0 +1,580 @@
+//! What is counted, and how: atomics that exist before the first event, so
+//! that counting takes no lock, looks nothing up and allocates nothing.
+//!
+//! In: what came of events, connections and changes. Out: [`Family`]s, the one
+//! picture from which the Prometheus text ([`text`]) and the report to proxies
+//! are written. A library's histograms lock at each value; these do not.
+
+pub mod process;
+pub(crate) mod report;
+pub mod text;
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::agent::Agent;
+use crate::event::EventKind;
+use crate::fault::{Fault, FaultCode};
+use crate::response::Decision;
+
+/// Upper bounds of all latency histograms, in nanoseconds: from a trivial
+/// guest's call to far beyond every default limit.
+const BOUNDS: [u64; 17] = [
+    5_000,
+    10_000,
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    500_000_000,
+    1_000_000_000,
+];
+
+/// Events by name: those with handlers, those no module has one for, and
+/// those that could not be read.
+const EVENTS: [&str; 6] = [
+    EventKind::ALL[0].name(),
+    EventKind::ALL[1].name(),
+    EventKind::ALL[2].name(),
+    EventKind::ALL[3].name(),
+    "other",
+    "unreadable",
+];
+
+const DECISIONS: [&str; 4] = ["allow", "block", "redirect", "challenge"];
+
+/// Faults by kind. What kind of trap it was stands in the log.
+const FAULTS: [&str; 11] = [
+    "trap",
+    "deadline",
+    "cancelled",
+    "fuel",
+    "memory-limit",
+    "answer-limit",
+    "alloc",
+    "bad-answer",
+    "bad-event",
+    "overload",
+    "internal",
+];
+
+/// The ways a peer may speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    V1,
+    V2Json,
+    V2MessagePack,
+    /// One stream; released proxies have one on each connection.
+    Grpc,
+}
+
+const SPEAKS: [&str; 4] = ["v1", "v2-json", "v2-msgpack", "grpc"];
+
+/// What an event was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Seen {
+    Kind(EventKind),
+    /// No module has a handler for it.
+    Other,
+    Unreadable,
+}
+
+impl Seen {
+    const fn index(self) -> usize {
+        match self {
+            Self::Kind(kind) => kind as usize,
+            Self::Other => 4,
+            Self::Unreadable => 5,
+        }
+    }
+}
+
+const fn decision_index(decision: &Decision) -> usize {
+    match decision {
+        Decision::Allow => 0,
+        Decision::Block { .. } => 1,
+        Decision::Redirect { .. } => 2,
+        Decision::Challenge { .. } => 3,
+    }
+}
+
+const fn fault_index(code: FaultCode) -> usize {
+    match code {
+        FaultCode::Trap(_) => 0,
+        FaultCode::Deadline => 1,
+        FaultCode::Cancelled => 2,
+        FaultCode::Fuel => 3,
+        FaultCode::MemoryLimit => 4,
+        FaultCode::AnswerLimit => 5,
+        FaultCode::AllocNull | FaultCode::AllocOutOfBounds => 6,
+        FaultCode::BadAnswer(_) => 7,
+        FaultCode::BadEvent(_) => 8,
+        FaultCode::Overload => 9,
+        FaultCode::Internal => 10,
+    }
+}
+
+/// Whether a fault says something about this agent, rather than about a peer.
+const fn is_ours(fault: usize) -> bool {
+    !matches!(fault, 2 | 8)
+}
+
+#[derive(Debug, Default)]
+struct Counter(AtomicU64);
+
+impl Counter {
+    fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Durations, by how long they were.
+#[derive(Debug, Default)]
+struct Histogram {
+    /// The last one holds what is above all bounds.
+    buckets: [Counter; BOUNDS.len() + 1],
+    nanoseconds: Counter,
+}
+
+impl Histogram {
+    fn observe(&self, duration: Duration) {
+        let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let above = BOUNDS.iter().take_while(|bound| nanoseconds > **bound);
+        self.buckets[above.count()].add(1);
+        self.nanoseconds.add(nanoseconds);
+    }
+
+    fn read(&self) -> Value {
+        let mut count = 0;
+        let mut buckets = Vec::with_capacity(self.buckets.len());
+        for (index, bucket) in self.buckets.iter().enumerate() {
+            count += bucket.read();
+            let bound = BOUNDS
+                .get(index)
+                .map_or(f64::INFINITY, |bound| seconds(*bound));
+            buckets.push((bound, count));
+        }
+        Value::Histogram {
+            sum: seconds(self.nanoseconds.read()),
+            buckets,
+        }
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "exact below three months, and no picture needs more"
+)]
+fn seconds(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1e9
+}
+
+/// What the server knows without being told.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Now {
+    /// Events that wait for a guest.
+    pub(crate) queued: usize,
+    /// Log lines left out so far.
+    pub(crate) lines_cut: u64,
+}
+
+/// Events answered so far, and those of them that faulted by no peer's doing.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Totals {
+    pub(crate) events: u64,
+    pub(crate) faults: [u64; FAULTS.len()],
+}
+
+/// What came of a change that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    Applied,
+    /// What was asked for was in force already.
+    Unchanged,
+    Refused,
+}
+
+const CHANGES: [&str; 3] = ["applied", "unchanged", "refused"];
+
+/// All counters of one server.
+#[derive(Debug)]
+pub struct Metrics {
+    answered: [[Counter; DECISIONS.len()]; EVENTS.len()],
+    abandoned: Counter,
+    faults: [Counter; FAULTS.len()],
+    calls: [Histogram; EventKind::ALL.len()],
+    waits: Histogram,
+    connections: [AtomicI64; SPEAKS.len()],
+    connected: [Counter; SPEAKS.len()],
+    reloads: [Counter; CHANGES.len()],
+    configurations: [Counter; CHANGES.len()],
+    lines_lost: OnceLock<fn() -> u64>,
+    started: SystemTime,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            answered: Default::default(),
+            abandoned: Counter::default(),
+            faults: Default::default(),
+            calls: Default::default(),
+            waits: Histogram::default(),
+            connections: Default::default(),
+            connected: Default::default(),
+            reloads: Default::default(),
+            configurations: Default::default(),
+            lines_lost: OnceLock::new(),
+            started: SystemTime::now(),
+        }
+    }
+}
+
+impl Metrics {
+    /// An event got its answer, which is counted as it is sent.
+    pub(crate) fn answered(&self, seen: Seen, decision: &Decision, fault: Option<&Fault>) {
+        self.answered[seen.index()][decision_index(decision)].add(1);
+        if let Some(fault) = fault {
+            self.faults[fault_index(fault.code)].add(1);
+        }
+    }
+
+    /// A guest was called, for so long.
+    pub(crate) fn called(&self, kind: EventKind, time: Duration) {
+        self.calls[kind as usize].observe(time);
+    }
+
+    /// An event was given up before its answer: by its peer, or for a later
+    /// event of the same id.
+    pub(crate) fn abandoned(&self) {
+        self.abandoned.add(1);
+    }
+
+    /// An event's call begins so long after it was read.
+    pub(crate) fn waited(&self, wait: Duration) {
+        self.waits.observe(wait);
+    }
+
+    pub(crate) fn connected(&self, speaks: Speaks) {
+        self.connected[speaks as usize].add(1);
+        self.connections[speaks as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn disconnected(&self, speaks: Speaks) {
+        self.connections[speaks as usize].fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn reloaded(&self, change: Change) {
+        self.reloads[change as usize].add(1);
+    }
+
+    pub(crate) fn configured(&self, change: Change) {
+        self.configurations[change as usize].add(1);
+    }
+
+    /// Where else log lines are lost; the first to say so is believed.
+    pub fn count_lines_lost_by(&self, lost: fn() -> u64) {
+        // A second source would be a second program.
+        let _ = self.lines_lost.set(lost);
+    }
+
+    /// What health is judged by.
+    pub(crate) fn totals(&self) -> Totals {
+        let handled = &self.answered[..EventKind::ALL.len()];
+        let ours = |index| {
+            if is_ours(index) {
+                self.faults[index].read()
+            } else {
+                0
+            }
+        };
+        Totals {
+            events: handled.iter().flatten().map(Counter::read).sum(),
+            faults: std::array::from_fn(ours),
+        }
+    }
+
+    /// All of it as it is now.
+    pub(crate) fn picture(&self, agent: &Agent, now: Now) -> Vec<Family> {
+        let mut families = self.events();
+        families.extend(pool(agent, now.queued));
+        families.extend(self.changes(agent, now.lines_cut));
+        families
+    }
+
+    fn events(&self) -> Vec<Family> {
+        let answered = EVENTS.iter().zip(&self.answered).flat_map(|(event, row)| {
+            DECISIONS.iter().zip(row).map(move |(decision, count)| {
+                Sample::new(Value::Count(count.read()))
+                    .with("event", *event)
+                    .with("decision", *decision)
+            })
+        });
+        let calls = EventKind::ALL
+            .iter()
+            .zip(&self.calls)
+            .map(|(kind, calls)| Sample::new(calls.read()).with("event", kind.name()));
+        vec![
+            Family::new(
+                "wasm_agent_events_total",
+                "Events answered, by event and by the decision that was sent.",
+                answered,
+            ),
+            Family::new(
+                "wasm_agent_events_abandoned_total",
+                "Events given up by their peer before they were answered.",
+                [Sample::new(Value::Count(self.abandoned.read()))],
+            ),
+            Family::new(
+                "wasm_agent_faults_total",
+                "Events decided by the failure policy, by what went wrong.",
+                labelled("fault", &FAULTS, &self.faults),
+            ),
+            Family::new(
+                "wasm_agent_call_duration_seconds",
+                "Wall clock of guest calls: alloc, handler and dealloc together.",
+                calls,
+            ),
+            Family::new(
+                "wasm_agent_queue_wait_seconds",
+                "From the reading of an event to the beginning of its call.",
+                [Sample::new(self.waits.read())],
+            ),
+        ]
+    }
+
+    fn changes(&self, agent: &Agent, lines_cut: u64) -> Vec<Family> {
+        let module = agent.pool().module();
+        let open = SPEAKS.iter().zip(&self.connections).map(|(name, open)| {
+            let open = open.load(Ordering::Relaxed).max(0).unsigned_abs();
+            Sample::new(Value::gauge(open)).with("protocol", *name)
+        });
+        let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let lost = self.lines_lost.get().map_or(0, |lost| lost());
+        let lines = |reason, count| Sample::new(Value::Count(count)).with("reason", reason);
+        let info = Sample::new(Value::Gauge(1.0));
+        vec![
+            Family::new(
+                "wasm_agent_connections",
+                "Open connections, by protocol; of gRPC, streams.",
+                open,
+            ),
+            Family::new(
+                "wasm_agent_connections_total",
+                "Connections that said what they speak, by protocol.",
+                labelled("protocol", &SPEAKS, &self.connected),
+            ),
+            Family::new(
+                "wasm_agent_reloads_total",
+                "Times the module was to be loaded again.",
+                labelled("result", &CHANGES, &self.reloads)
+                    .filter(|sample| !sample.has("unchanged")),
+            ),
+            Family::new(
+                "wasm_agent_configurations_total",
+                "Times a proxy pushed settings.",
+                labelled("result", &CHANGES, &self.configurations),
+            ),
+            Family::new(
+                "wasm_agent_module_info",
+                "The module that answers now.",
+                [info
+                    .clone()
+                    .with("hash", module.hash.clone())
+                    .with("path", module.path.display().to_string())],
+            ),
+            Family::new(
+                "wasm_agent_build_info",
+                "This program.",
+                [info
+                    .with("version", env!("CARGO_PKG_VERSION"))
+                    .with("engine", crate::engine::VERSION)],
+            ),
+            Family::new(
+                "wasm_agent_log_lines_dropped_total",
+                "Log lines left out: over the rate a peer or guest may cause, or not taken by the log's reader.",
+                [lines("rate", lines_cut), lines("writer", lost)],
+            ),
+            Family::new(
+                "process_start_time_seconds",
+                "When this process began to serve, in seconds since 1970.",
+                [Sample::new(Value::Gauge(started.as_secs_f64()))],
+            ),
+        ]
+    }
+}
+
+fn pool(agent: &Agent, queued: usize) -> Vec<Family> {
+    let usage = agent.pool().usage();
+    let counts = agent.pool().counts();
+    let state = |state, count: usize| Sample::new(Value::gauge(count)).with("state", state);
+    let reason = |reason, count| Sample::new(Value::Count(count)).with("reason", reason);
+    vec![
+        Family::new(
+            "wasm_agent_pool_size",
+            "Instances that may exist, and calls that may run at once.",
+            [Sample::new(Value::gauge(usage.size))],
+        ),
+        Family::new(
+            "wasm_agent_pool_instances",
+            "Instances that exist, by what they do.",
+            [state("in_use", usage.in_use), state("idle", usage.idle)],
+        ),
+        Family::new(
+            "wasm_agent_pool_waiting",
+            "Events that wait for an instance.",
+            [Sample::new(Value::gauge(queued + usage.waiting))],
+        ),
+        Family::new(
+            "wasm_agent_instances_created_total",
+            "Instances made.",
+            [Sample::new(Value::Count(counts.created))],
+        ),
+        Family::new(
+            "wasm_agent_instances_dropped_total",
+            "Instances dropped, by reason.",
+            [
+                reason("fault", counts.dropped_faulted),
+                reason("memory", counts.dropped_memory),
+                reason("isolation", counts.dropped_isolation),
+                reason("replaced", counts.dropped_replaced),
+            ],
+        ),
+    ]
+}
+
+fn labelled<'a>(
+    label: &'static str,
+    names: &'a [&'static str],
+    counts: &'a [Counter],
+) -> impl Iterator<Item = Sample> + 'a {
+    names
+        .iter()
+        .zip(counts)
+        .map(move |(name, count)| Sample::new(Value::Count(count.read())).with(label, *name))
+}
+
+/// The name of the fault that came most often.
+pub(crate) fn most_often(faults: &[u64; FAULTS.len()]) -> &'static str {
+    let most = FAULTS.iter().zip(faults).max_by_key(|(_, count)| **count);
+    most.map_or(FAULTS[0], |(name, _)| name)
+}
+
+/// All samples of one name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Family {
+    /// As both forms write it.
+    pub name: &'static str,
+    /// A sentence about it.
+    pub help: &'static str,
+    /// What is known; of one kind.
+    pub samples: Vec<Sample>,
+}
+
+impl Family {
+    pub(crate) fn new(
+        name: &'static str,
+        help: &'static str,
+        samples: impl IntoIterator<Item = Sample>,
+    ) -> Self {
+        Self {
+            name,
+            help,
+            samples: samples.into_iter().collect(),
+        }
+    }
+}
+
+/// One value, and what tells it from others of its name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// In the order they are written.
+    pub labels: Vec<(&'static str, String)>,
+    /// The value.
+    pub value: Value,
+}
+
+impl Sample {
+    pub(crate) const fn new(value: Value) -> Self {
+        Self {
+            labels: Vec::new(),
+            value,
+        }
+    }
+
+    pub(crate) fn with(mut self, label: &'static str, value: impl Into<String>) -> Self {
+        self.labels.push((label, value.into()));
+        self
+    }
+
+    fn has(&self, value: &str) -> bool {
+        self.labels.iter().any(|(_, found)| found == value)
+    }
+}
+
+/// One value.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// Only grows.
+    Count(u64),
+    /// Only grows, and in parts.
+    Total(f64),
+    /// Goes up and down.
+    Gauge(f64),
+    /// How many values were at most so large, growing; the last bound is
+    /// infinite and its count is that of all.
+    Histogram {
+        /// All values together, in seconds.
+        sum: f64,
+        /// Bounds in seconds, and counts.
+        buckets: Vec<(f64, u64)>,
+    },
+}
+
+impl Value {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "gauges here are counts of things that fit in memory"
+    )]
+    fn gauge(count: impl TryInto<u64>) -> Self {
+        Self::Gauge(count.try_into().unwrap_or(u64::MAX) as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_counted_in_the_first_bucket_that_holds_it() {
+        let histogram = Histogram::default();
+        for nanoseconds in [0, 5_000, 5_001, 1_000_000_000, 1_000_000_001, u64::MAX] {
+            histogram.observe(Duration::from_nanos(nanoseconds));
+        }
+        let Value::Histogram { buckets, .. } = histogram.read() else {
+            unreachable!()
+        };
+        let at = |bound: f64| buckets.iter().find(|(le, _)| *le == bound).unwrap().1;
+        assert_eq!((at(5e-6), at(1e-5), at(1.0)), (2, 3, 4));
+        assert_eq!(at(f64::INFINITY), 6);
+    }
+
+    #[test]
+    fn bounds_grow() {
+        assert!(BOUNDS.is_sorted_by(|a, b| a < b));
+    }
+}

@@ -1,0 +1,118 @@
+//! A service manager: what it is told, and the sockets it passes on.
+
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+use std::time::Duration;
+
+use super::guest::Guest;
+use super::support::{Agent, command, decision_of, request};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What is told until a message holds `part`.
+fn told(socket: &UnixDatagram, part: &str) -> String {
+    let mut buffer = [0; 4096];
+    loop {
+        let count = socket.recv(&mut buffer).unwrap();
+        let message = String::from_utf8_lossy(&buffer[..count]).into_owned();
+        if message.contains(part) {
+            return message;
+        }
+        assert!(message.contains("WATCHDOG=1"), "{message} before {part}");
+    }
+}
+
+#[test]
+fn the_service_manager_is_told_of_every_change() {
+    let guest = Guest::new("right/allow.wat");
+    let folder = tempfile::tempdir().unwrap();
+    let notify = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&notify).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut command = command(guest.path().to_str().unwrap(), &folder);
+    command
+        .args(["--timeout", "5s"])
+        .env("NOTIFY_SOCKET", &notify)
+        .env("WATCHDOG_USEC", "60000");
+    let mut agent = Agent::spawn(command, folder);
+    told(&socket, "READY=1");
+    for _ in 0..3 {
+        told(&socket, "WATCHDOG=1");
+    }
+    agent.signal("HUP");
+    let message = told(&socket, "RELOADING=1");
+    assert!(message.contains("MONOTONIC_USEC="), "{message}");
+    told(&socket, "READY=1");
+    guest.put("invalid/no-alloc.wat");
+    agent.signal("HUP");
+    told(&socket, "RELOADING=1");
+    let message = told(&socket, "READY=1");
+    assert!(message.contains("export:alloc"), "{message}");
+    agent.signal("TERM");
+    told(&socket, "STOPPING=1");
+    assert_eq!(agent.wait().code(), Some(0));
+}
+
+/// Sockets are passed as descriptors 3 and up, which a shell can open.
+fn activated(agent: &Command, script: &str) -> Command {
+    let mut command = Command::new("sh");
+    command
+        .arg("-c")
+        .arg(format!("{script} exec \"$0\" \"$@\""));
+    command.arg(agent.get_program()).args(agent.get_args());
+    for (name, value) in agent.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
+
+/// A socket that the manager keeps open: connections made before the agent
+/// runs are served, and the socket is not ours to remove.
+#[test]
+fn g_13_a_socket_that_was_passed_is_served() {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::process::Stdio;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    // Waits to be accepted.
+    let early = UnixStream::connect(&path).unwrap();
+    let mut plain = Command::new(env!("CARGO_BIN_EXE_wasm-agent"));
+    plain
+        .args(["serve", "--timeout", "5s", "--module"])
+        .arg(super::support::module("right/deny.wat"))
+        .env_remove("RUST_LOG")
+        .env_remove("AGENT_SOCKET");
+    // Standard input is the socket; the shell makes it descriptor 3.
+    let mut command = activated(
+        &plain,
+        "exec 3<&0 0</dev/null; export LISTEN_FDS=1 LISTEN_PID=$$;",
+    );
+    command.stdin(Stdio::from(OwnedFd::from(listener)));
+    let mut agent = Agent::spawn(command, folder);
+    early.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut client = super::support::Client { stream: early };
+    assert_eq!(client.shake("0.6.54", "json")["success"], true);
+    client.send(0x10, &request("c", "/"));
+    assert_eq!(decision_of(&client.answer()), "block");
+    agent.signal("TERM");
+    assert_eq!(agent.wait().code(), Some(0));
+    assert!(path.exists());
+}
+
+#[test]
+fn sockets_that_cannot_be_served_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let agent = command("right/deny.wat", &folder);
+    // A file is no socket.
+    let script = "exec 3</dev/null; export LISTEN_FDS=1 LISTEN_PID=$$;";
+    let output = activated(&agent, script).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("listening stream socket"), "{said}");
+}
