@@ -17,10 +17,9 @@
 mod support;
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
-use support::{Guest, RawGuest, Sample};
+use support::{Guest, RawGuest, Sample, ratio};
 use wasm_agent_kit::abi::agent::{HeaderNames, write_input};
 use wasm_agent_kit::abi::answer::{AnswerPolicy, check_answer};
 use wasm_agent_kit::agent::{Agent, AgentSettings};
@@ -31,9 +30,6 @@ use wasm_agent_kit::runner::{Instance, RawAnswer};
 
 const CALL_TARGET: f64 = 1.10;
 const PATH_TARGET: f64 = 1.60;
-/// Pairs of batches behind each ratio.
-const PAIRS: usize = 200;
-const BATCH_TIME: Duration = Duration::from_millis(1);
 
 fn main() {
     let mut criterion = support::criterion();
@@ -158,7 +154,9 @@ impl Pair {
         };
         let targets = match guest {
             Guest::Allow => (None, None),
-            Guest::Rules => (Some(CALL_TARGET), Some(PATH_TARGET)),
+            Guest::Rules | Guest::Account | Guest::PassThrough => {
+                (Some(CALL_TARGET), Some(PATH_TARGET))
+            }
         };
         ratio(&format!("call/{name}"), targets.0, &mut raw, ours);
         let ours = || {
@@ -208,45 +206,4 @@ fn answer(criterion: &mut Criterion) {
         });
         group.finish();
     }
-}
-
-/// Prints the median of ours by raw, over batches of both by turns.
-#[expect(clippy::print_stdout, reason = "the figures are the output")]
-fn ratio(name: &str, target: Option<f64>, mut raw: impl FnMut(), mut ours: impl FnMut()) {
-    let mut calls = 1;
-    while time(calls, &mut raw) < BATCH_TIME {
-        calls *= 2;
-    }
-    let mut measured: Vec<[f64; 3]> = (0..PAIRS)
-        .map(|turn| {
-            // Neither is always the one that goes first.
-            let (raw, ours) = if turn % 2 == 0 {
-                let raw = time(calls, &mut raw);
-                (raw, time(calls, &mut ours))
-            } else {
-                let ours = time(calls, &mut ours);
-                (time(calls, &mut raw), ours)
-            };
-            let each = |time: Duration| time.as_secs_f64() * 1e6 / f64::from(calls);
-            [
-                ours.as_secs_f64() / raw.as_secs_f64(),
-                each(ours),
-                each(raw),
-            ]
-        })
-        .collect();
-    let [ratio, ours, raw] = [0, 1, 2].map(|column| {
-        measured.sort_by(|a, b| a[column].total_cmp(&b[column]));
-        measured[PAIRS / 2][column]
-    });
-    let target = target.map_or_else(String::new, |target| format!(" (target {target:.2})"));
-    println!("ratio {name:<24} {ratio:>6.2}  {ours:>7.2} µs by raw {raw:>7.2} µs{target}");
-}
-
-fn time(calls: u32, mut work: impl FnMut()) -> Duration {
-    let started = Instant::now();
-    for _ in 0..calls {
-        work();
-    }
-    started.elapsed()
 }

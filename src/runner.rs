@@ -28,9 +28,9 @@ use crate::module::Module;
 use crate::wasi::{self, Ended};
 
 /// How long a guest computes before its call gives way, at the next tick of
-/// the engine's clock: as a rule 0.5 to 1.5 ms, and longer only in one bulk
+/// the engine's clock: as a rule 0.2 to 1.2 ms, and longer only in one bulk
 /// operation on memory, which nothing interrupts.
-pub const SLICE: Duration = Duration::from_micros(500);
+pub const SLICE: Duration = Duration::from_micros(200);
 
 /// Drives a call to its end on this thread. Nothing in a call waits for
 /// anything but the processor, so one that gave way is simply taken up again.

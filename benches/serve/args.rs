@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-/// Load on the agent's Unix socket
+/// Load on the built agent
 #[derive(Debug, Parser)]
 pub(crate) struct Args {
     /// The agent's binary [default: the one built for this bench]
@@ -40,6 +40,10 @@ pub(crate) struct Args {
     #[arg(long = "serve-arg", value_name = "ARG", allow_hyphen_values = true)]
     pub(crate) serve_args: Vec<String>,
 
+    /// Only what a runaway does to its neighbours
+    #[arg(long)]
+    pub(crate) neighbours: bool,
+
     /// Be the echo at this socket
     #[arg(long, hide = true)]
     pub(crate) echo: Option<PathBuf>,
@@ -71,5 +75,20 @@ impl Args {
         ["right/allow.wat", "rules/rules.wasm"]
             .map(|name| folder.join(name))
             .to_vec()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    V1,
+    V2,
+}
+
+impl Protocol {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        }
     }
 }

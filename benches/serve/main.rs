@@ -1,5 +1,5 @@
-//! Load on the built agent's Unix socket, beside a bare echo of the same
-//! frames in the same run.
+//! Load on the built agent: on its Unix socket beside a bare echo of the same
+//! frames in the same run, and over gRPC. Then what a runaway does to others.
 //!
 //! `cargo bench --bench serve -- --seconds 5`. Closed loop: each connection
 //! keeps its depth of events in flight. What holds on a noisy machine is the
@@ -10,28 +10,35 @@
 
 mod args;
 mod echo;
+mod frames;
+mod grpc;
 mod load;
+mod neighbours;
 mod process;
 
 use anyhow::Result;
 use clap::Parser as _;
-use wasm_agent_kit::client::Speech;
 
-use args::Args;
+use args::{Args, Protocol};
 use load::{Load, Measured};
-use process::Served;
+use process::{PATIENT, Served};
 
 fn main() -> Result<()> {
     let args = Args::parse();
     if let Some(socket) = &args.echo {
         return echo::serve(socket);
     }
+    if args.neighbours {
+        return neighbours::measure(&args);
+    }
     println!(
-        "{} connections, best of {} rounds of {:?}, pool of {}",
+        "{} connections, best of {} rounds of {:?}, pool of {}, frames of {} (v1) and {} (v2) bytes",
         args.connections,
         args.rounds,
         args.seconds(),
         args.pool_size,
+        frames::Template::new(Protocol::V1).len(),
+        frames::Template::new(Protocol::V2).len(),
     );
     println!(
         "{:<12} {:>2} {:>5} {:>9} {:>8} {:>8} {:>8} {:>8} {:>9} {:>7}",
@@ -46,10 +53,10 @@ fn main() -> Result<()> {
         "CPU us/ev",
         "x echo"
     );
-    for speech in [Speech::V1, Speech::V2] {
+    for protocol in [Protocol::V1, Protocol::V2] {
         for &depth in &args.depths {
             let load = Load {
-                speech,
+                protocol,
                 depth,
                 connections: args.connections,
                 warm_up: args.warm_up(),
@@ -58,7 +65,12 @@ fn main() -> Result<()> {
             measure(&args, &load)?;
         }
     }
-    Ok(())
+    for &depth in &args.depths {
+        for module in args.modules() {
+            grpc::measure(&args, &module, depth)?;
+        }
+    }
+    neighbours::measure(&args)
 }
 
 /// One row for the echo and one for each module: of all rounds the one that
@@ -70,7 +82,9 @@ fn measure(args: &Args, load: &Load) -> Result<()> {
     for _ in 0..args.rounds {
         let servers = std::iter::once(None).chain(modules.iter().map(Some));
         for (best, module) in best.iter_mut().zip(servers) {
-            let served = module.map_or_else(Served::echo, |module| Served::agent(args, module))?;
+            let served = module.map_or_else(Served::echo, |module| {
+                Served::agent(args, module, &PATIENT, None)
+            })?;
             let measured = load.run(&served)?;
             let cpu = measured.cpu_us_per_event();
             if best
@@ -94,16 +108,16 @@ fn measure(args: &Args, load: &Load) -> Result<()> {
 }
 
 fn print(name: &str, load: &Load, measured: &Measured, echo: &Measured) {
-    let at = |quantile| measured.driven.response.at(quantile).as_secs_f64() * 1e6;
+    let at = |quantile| measured.latencies_ns.value_at_quantile(quantile) as f64 / 1e3;
     println!(
         "{name:<12} {:>2} {:>5} {:>9.0} {:>8.0} {:>8.0} {:>8.0} {:>8.0} {:>9.2} {:>7.2}",
-        load.speech.name(),
+        load.protocol.name(),
         load.depth,
         measured.events_per_second(),
         at(0.5),
         at(0.99),
         at(0.999),
-        measured.driven.response.max().as_secs_f64() * 1e6,
+        measured.latencies_ns.max() as f64 / 1e3,
         measured.cpu_us_per_event(),
         measured.cpu_us_per_event() / echo.cpu_us_per_event(),
     );

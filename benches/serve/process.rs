@@ -1,5 +1,6 @@
-//! The process under load.
+//! The process under load, and the CPU time it has used.
 
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -7,11 +8,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
-use wasm_agent_kit::client::Process;
 
 use super::args::Args;
 
+/// Linux counts in hundredths of a second for programs, on all machines.
+const TICK: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A busy machine is not what is measured.
+pub(crate) const PATIENT: [&str; 4] = ["--queue-wait", "10s", "--timeout", "10s"];
 
 /// A started process; killed when it is dropped.
 pub(crate) struct Served {
@@ -28,7 +32,13 @@ impl Served {
         })
     }
 
-    pub(crate) fn agent(args: &Args, module: &Path) -> Result<Self> {
+    /// `limits` are arguments, and so is `grpc`, where to listen besides.
+    pub(crate) fn agent(
+        args: &Args,
+        module: &Path,
+        limits: &[&str],
+        grpc: Option<SocketAddr>,
+    ) -> Result<Self> {
         Self::start(|socket| {
             let mut command = Command::new(args.agent());
             command
@@ -39,11 +49,13 @@ impl Served {
                 .arg(module)
                 .arg("--pool-size")
                 .arg(args.pool_size.to_string())
-                // A busy machine is not what is measured.
-                .args(["--queue-wait", "10s", "--timeout", "10s"])
+                .args(limits)
                 // Every frame is an answer.
                 .args(["--metrics-interval", "0s"])
                 .args(&args.serve_args);
+            if let Some(address) = grpc {
+                command.arg("--grpc-address").arg(address.to_string());
+            }
             Ok(command)
         })
     }
@@ -69,13 +81,24 @@ impl Served {
         Ok(served)
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("s.sock")
     }
 
-    /// Whose use is counted.
-    pub(crate) fn process(&self) -> Process {
-        Process(self.child.id())
+    /// User and system time of all its threads so far.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The name in brackets may hold anything; what follows is numbers.
+        let (_, fields) = stat.rsplit_once(')').context("no process statistics")?;
+        let mut ticks = 0;
+        for field in fields.split_whitespace().skip(11).take(2) {
+            ticks += field.parse::<u32>()?;
+        }
+        Ok(TICK * ticks)
     }
 }
 

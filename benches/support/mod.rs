@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use criterion::Criterion;
 use wasm_agent_kit::abi::agent::{HeaderNames, write_input};
@@ -15,6 +15,9 @@ use wasm_agent_kit::event::{BodyChunk, Event, RequestHead};
 use wasm_agent_kit::module::{LoadSettings, Module};
 use wasmtime::{InstancePre, Linker, Memory, Store, TypedFunc};
 
+/// Pairs of batches behind each ratio.
+const PAIRS: usize = 200;
+const BATCH_TIME: Duration = Duration::from_millis(1);
 /// Of the `large` and `body` inputs, in bytes of JSON and of body.
 const LARGE_BYTES: usize = 8 << 10;
 
@@ -36,6 +39,10 @@ pub(crate) enum Guest {
     Allow,
     /// Parses its input and serialises an answer, as real ones do.
     Rules,
+    /// The same for the hook ABI.
+    Account,
+    /// A hook that does nothing.
+    PassThrough,
 }
 
 impl Guest {
@@ -43,6 +50,8 @@ impl Guest {
         match self {
             Self::Allow => "allow",
             Self::Rules => "rules",
+            Self::Account => "account",
+            Self::PassThrough => "pass-through",
         }
     }
 
@@ -50,6 +59,8 @@ impl Guest {
         fixture(match self {
             Self::Allow => "modules/right/allow.wat",
             Self::Rules => "modules/rules/rules.wasm",
+            Self::Account => "modules/account/account.wasm",
+            Self::PassThrough => "modules/hooks/pass-through.wat",
         })
     }
 
@@ -178,14 +189,17 @@ impl RawModule {
 
     /// An instance with its exports looked up, for events of this kind.
     pub(crate) fn guest(&self, event: &Event) -> RawGuest {
+        self.guest_for(handler_name(event.kind()))
+    }
+
+    /// The same for a handler by its name.
+    pub(crate) fn guest_for(&self, handler: &str) -> RawGuest {
         let (mut store, instance) = self.instantiate();
         RawGuest {
             memory: instance.get_memory(&mut store, "memory").unwrap(),
             alloc: instance.get_typed_func(&mut store, "alloc").unwrap(),
             dealloc: instance.get_typed_func(&mut store, "dealloc").unwrap(),
-            handler: instance
-                .get_typed_func(&mut store, handler_name(event.kind()))
-                .unwrap(),
+            handler: instance.get_typed_func(&mut store, handler).unwrap(),
             answer: Vec::new(),
             store,
         }
@@ -230,4 +244,50 @@ pub(crate) fn criterion() -> Criterion {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .configure_from_args()
+}
+
+/// Prints the median of ours by raw, over batches of both by turns.
+#[expect(clippy::print_stdout, reason = "the figures are the output")]
+pub(crate) fn ratio(
+    name: &str,
+    target: Option<f64>,
+    mut raw: impl FnMut(),
+    mut ours: impl FnMut(),
+) {
+    let mut calls = 1;
+    while time(calls, &mut raw) < BATCH_TIME {
+        calls *= 2;
+    }
+    let mut measured: Vec<[f64; 3]> = (0..PAIRS)
+        .map(|turn| {
+            // Neither is always the one that goes first.
+            let (raw, ours) = if turn % 2 == 0 {
+                let raw = time(calls, &mut raw);
+                (raw, time(calls, &mut ours))
+            } else {
+                let ours = time(calls, &mut ours);
+                (time(calls, &mut raw), ours)
+            };
+            let each = |time: Duration| time.as_secs_f64() * 1e6 / f64::from(calls);
+            [
+                ours.as_secs_f64() / raw.as_secs_f64(),
+                each(ours),
+                each(raw),
+            ]
+        })
+        .collect();
+    let [ratio, ours, raw] = [0, 1, 2].map(|column| {
+        measured.sort_by(|a, b| a[column].total_cmp(&b[column]));
+        measured[PAIRS / 2][column]
+    });
+    let target = target.map_or_else(String::new, |target| format!(" (target {target:.2})"));
+    println!("ratio {name:<24} {ratio:>6.2}  {ours:>7.2} µs by raw {raw:>7.2} µs{target}");
+}
+
+fn time(calls: u32, mut work: impl FnMut()) -> Duration {
+    let started = Instant::now();
+    for _ in 0..calls {
+        work();
+    }
+    started.elapsed()
 }

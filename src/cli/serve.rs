@@ -188,7 +188,7 @@ pub(crate) fn exec(args: &ServeArgs) -> Result<u8> {
     let live = start(args)?;
     let (bound, published) = Bound::bind(args, passed)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(io_threads())
+        .worker_threads(io_threads(args.pool_size))
         .thread_name("io")
         .enable_all()
         .build()
@@ -206,9 +206,11 @@ pub(crate) fn exec(args: &ServeArgs) -> Result<u8> {
     })
 }
 
-/// One I/O thread for each core up to four: they only move bytes.
-fn io_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4))
+/// One I/O thread for each call that may run at once, up to the cores there
+/// are: they call the guests too.
+fn io_threads(pool_size: u16) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    cores.min(usize::from(pool_size).max(2))
 }
 
 /// Loads the module, calls it once and makes all its instances.

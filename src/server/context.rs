@@ -54,8 +54,8 @@ struct Inner {
 struct Entry {
     number: u64,
     bytes: usize,
-    request: Option<Arc<RequestHead>>,
-    response: Option<Arc<ResponseHead>>,
+    request: Option<Kept<RequestHead>>,
+    response: Option<Kept<ResponseHead>>,
     operations: Vec<HeaderOp>,
 }
 
@@ -80,13 +80,14 @@ impl ContextCache {
                 response,
             } => (chunk, request, Some(response)),
         };
-        let inner = self.lock();
-        let Some(entry) = inner.entries.get(chunk.correlation_id.as_str()) else {
+        let mut inner = self.lock();
+        let id = chunk.correlation_id.as_str();
+        let Some(entry) = inner.entries.get_mut(id) else {
             return;
         };
-        request.clone_from(&entry.request);
+        *request = entry.request.as_mut().map(|kept| kept.head(id));
         if let Some(response) = response {
-            response.clone_from(&entry.response);
+            *response = entry.response.as_mut().map(|kept| kept.head(id));
         }
     }
 
@@ -100,13 +101,13 @@ impl ContextCache {
         match event {
             Event::RequestHeaders(head) => {
                 let id = Arc::from(head.correlation_id.as_str());
-                let bytes =
-                    head.method.len() + head.uri.len() + head.client_ip.len() + size(&head.headers);
+                let packed = head.pack();
                 self.change(id, now, |entry| {
+                    let bytes = packed.whole_bytes();
                     *entry = Entry {
                         number: entry.number,
                         bytes: 0,
-                        request: Some(Arc::new(head)),
+                        request: Some(Kept::Packed(packed)),
                         ..Entry::default()
                     };
                     bytes
@@ -114,9 +115,10 @@ impl ContextCache {
             }
             Event::ResponseHeaders(head) => {
                 let id = Arc::from(head.correlation_id.as_str());
-                let bytes = size(&head.headers);
+                let packed = head.pack();
                 self.change(id, now, |entry| {
-                    entry.response = Some(Arc::new(head));
+                    let bytes = packed.whole_bytes();
+                    entry.response = Some(Kept::Packed(packed));
                     bytes
                 });
             }
@@ -203,16 +205,121 @@ impl Inner {
     }
 }
 
-fn size(headers: &Headers) -> usize {
-    let each = size_of::<(String, String)>();
-    headers
-        .iter()
-        .map(|(name, value)| name.len() + value.len() + each)
-        .sum()
+/// A head that may be asked for. Most never are, and one block of memory is
+/// given back sooner than two dozen strings that nobody has looked at since.
+enum Kept<T> {
+    Packed(Packed),
+    Whole(Arc<T>),
+}
+
+impl<T: Head> Kept<T> {
+    fn head(&mut self, correlation_id: &str) -> Arc<T> {
+        match self {
+            Self::Whole(head) => Arc::clone(head),
+            Self::Packed(packed) => {
+                let head = Arc::new(T::unpack(correlation_id, &mut packed.strings()));
+                *self = Self::Whole(Arc::clone(&head));
+                head
+            }
+        }
+    }
+}
+
+/// Strings one after the other, each behind its length.
+struct Packed(Box<[u8]>);
+
+const LENGTH_BYTES: usize = size_of::<usize>();
+
+impl Packed {
+    fn new<'a>(strings: impl Iterator<Item = &'a str> + Clone) -> Self {
+        let size = strings.clone().map(|text| LENGTH_BYTES + text.len()).sum();
+        let mut bytes = Vec::with_capacity(size);
+        for text in strings {
+            bytes.extend_from_slice(&text.len().to_ne_bytes());
+            bytes.extend_from_slice(text.as_bytes());
+        }
+        Self(bytes.into())
+    }
+
+    /// What the head takes once it is whole again.
+    fn whole_bytes(&self) -> usize {
+        let each = size_of::<String>();
+        self.texts().map(|text| text.len() + each).sum()
+    }
+
+    fn strings(&self) -> impl Iterator<Item = String> {
+        self.texts()
+            .map(|text| String::from_utf8_lossy(text).into_owned())
+    }
+
+    fn texts(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = &*self.0;
+        std::iter::from_fn(move || {
+            let (length, after) = rest.split_first_chunk()?;
+            let (text, after) = after.split_at_checked(usize::from_ne_bytes(*length))?;
+            rest = after;
+            Some(text)
+        })
+    }
+}
+
+/// What can be packed. The correlation id is the entry's own.
+trait Head {
+    fn pack(&self) -> Packed;
+    fn unpack(correlation_id: &str, strings: &mut dyn Iterator<Item = String>) -> Self;
+}
+
+impl Head for RequestHead {
+    fn pack(&self) -> Packed {
+        let line = [&self.method, &self.uri, &self.client_ip];
+        Packed::new(
+            line.into_iter()
+                .chain(fields(&self.headers))
+                .map(String::as_str),
+        )
+    }
+
+    fn unpack(correlation_id: &str, strings: &mut dyn Iterator<Item = String>) -> Self {
+        let mut next = || strings.next().unwrap_or_default();
+        Self {
+            correlation_id: correlation_id.to_owned(),
+            method: next(),
+            uri: next(),
+            client_ip: next(),
+            headers: headers(strings),
+        }
+    }
+}
+
+impl Head for ResponseHead {
+    fn pack(&self) -> Packed {
+        let status = self.status.to_string();
+        let strings = std::iter::once(&status).chain(fields(&self.headers));
+        Packed::new(strings.map(String::as_str))
+    }
+
+    fn unpack(correlation_id: &str, strings: &mut dyn Iterator<Item = String>) -> Self {
+        let status = strings.next().and_then(|status| status.parse().ok());
+        Self {
+            correlation_id: correlation_id.to_owned(),
+            status: status.unwrap_or_default(),
+            headers: headers(strings),
+        }
+    }
+}
+
+fn fields(headers: &Headers) -> impl Iterator<Item = &String> + Clone {
+    headers.iter().flat_map(|(name, value)| [name, value])
+}
+
+fn headers(strings: &mut dyn Iterator<Item = String>) -> Headers {
+    std::iter::from_fn(|| Some((strings.next()?, strings.next()?))).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::event::BodyChunk;
 
@@ -339,5 +446,38 @@ mod tests {
         cache.keep_head_at(request("c", "/"), start + Duration::from_secs(301));
         assert_eq!(known(&cache, "a").0, None);
         assert!(known(&cache, "b").0.is_some());
+    }
+
+    proptest! {
+        /// Nobody can tell that a head was packed in between.
+        #[test]
+        fn a_head_comes_back_as_it_went(
+            line in any::<[String; 3]>(),
+            status in any::<u16>(),
+            headers in prop::collection::vec(any::<(String, String)>(), 0..5),
+        ) {
+            let [method, uri, client_ip] = line;
+            let correlation_id = "a".to_owned();
+            let request = RequestHead {
+                correlation_id: correlation_id.clone(), method, uri, client_ip, headers: headers.clone(),
+            };
+            let response = ResponseHead { correlation_id, status, headers };
+            let cache = ContextCache::new(ContextLimits::default());
+            cache.keep_head(Event::RequestHeaders(request.clone()));
+            cache.keep_head(Event::ResponseHeaders(response.clone()));
+            for _ in 0..2 {
+                let mut event = Event::ResponseBody {
+                    chunk: BodyChunk { correlation_id: "a".into(), ..BodyChunk::default() },
+                    request: None,
+                    response: None,
+                };
+                cache.complete(&mut event);
+                let Event::ResponseBody { request: known, response: answered, .. } = event else {
+                    panic!("another event")
+                };
+                prop_assert_eq!(known.as_deref(), Some(&request));
+                prop_assert_eq!(answered.as_deref(), Some(&response));
+            }
+        }
     }
 }

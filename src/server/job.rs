@@ -145,6 +145,8 @@ impl Call {
 
     /// Goes on with it to its end, or until nobody waits for its answer any
     /// more: the guest is then stopped in mid-call, and its instance replaced.
+    /// Whoever waits for the processor comes first each time: others' answers
+    /// are worth more than a runaway's haste.
     fn finish(mut self) -> Option<Job> {
         loop {
             if let Poll::Ready(done) = self.step() {
@@ -153,6 +155,7 @@ impl Call {
             if !self.connection.is_awaited(self.ticket) {
                 return None;
             }
+            std::thread::yield_now();
         }
     }
 }

@@ -4,7 +4,7 @@
 //! [`Connection`], which is what a Unix connection has too, so that queue,
 //! limits, quirks and failure policy are the same. HTTP/2 is hyper's; the
 //! envelope around a message is five bytes, and writing it ourselves lets
-//! guest threads append answers to one buffer that goes out in batches.
+//! answers from any thread go to one buffer that goes out in batches.
 
 mod body;
 pub(crate) mod convert;

@@ -32,13 +32,7 @@ pub fn read_v2(
 ) -> Result<Message, BadMessage> {
     let mut fields = Fields::default();
     let read = match encoding {
-        Encoding::Json => {
-            let mut reader = serde_json::Deserializer::from_slice(payload);
-            FieldsSeed(&mut fields)
-                .deserialize(&mut reader)
-                .and_then(|()| reader.end())
-                .map_err(|error| json_problem(&error))
-        }
+        Encoding::Json => read_json(payload, FieldsSeed(&mut fields)),
         Encoding::MessagePack => {
             let mut reader = rmp_serde::Deserializer::from_read_ref(payload);
             reader.set_max_depth(MAX_MESSAGE_PACK_DEPTH);
@@ -56,11 +50,7 @@ pub fn read_v2(
 /// A [`BadMessage`]; v1 answers in order and needs no correlation id.
 pub fn read_v1(payload: &[u8]) -> Result<Message, BadMessage> {
     let mut envelope = Envelope::default();
-    let mut reader = serde_json::Deserializer::from_slice(payload);
-    let read = EnvelopeSeed(&mut envelope)
-        .deserialize(&mut reader)
-        .and_then(|()| reader.end())
-        .map_err(|error| json_problem(&error));
+    let read = read_json(payload, EnvelopeSeed(&mut envelope));
     let read = read.and(match (&envelope.kind, envelope.has_payload) {
         (None, _) => Err(("missing", "event_type")),
         (Some(None), _) => Err(("unknown-type", "event_type")),
@@ -78,6 +68,22 @@ pub fn read_v1(payload: &[u8]) -> Result<Message, BadMessage> {
     envelope
         .fields
         .into_message(envelope.kind.flatten(), read, payload)
+}
+
+fn read_json<'de, S>(payload: &'de [u8], seed: S) -> Result<(), Problem>
+where
+    S: DeserializeSeed<'de, Value = ()>,
+{
+    // Looked at once as a whole, text need not be looked at string by string.
+    let read = if let Ok(text) = std::str::from_utf8(payload) {
+        let mut reader = serde_json::Deserializer::from_str(text);
+        seed.deserialize(&mut reader).and_then(|()| reader.end())
+    } else {
+        // What matters may still be text.
+        let mut reader = serde_json::Deserializer::from_slice(payload);
+        seed.deserialize(&mut reader).and_then(|()| reader.end())
+    };
+    read.map_err(|error| json_problem(&error))
 }
 
 /// What is wrong, and at which key.
