@@ -129,14 +129,28 @@ impl Agent {
     /// Answers one event. Waits for an instance, never fails, never panics.
     #[must_use]
     pub fn handle(&self, event: &Event) -> Handled {
+        self.ask(Asked::Event(event))
+    }
+
+    /// Answers an event whose input was written before, byte for byte.
+    #[must_use]
+    pub fn handle_exact(&self, kind: EventKind, chunk_index: Option<u32>, input: &[u8]) -> Handled {
+        self.ask(Asked::Exact {
+            kind,
+            chunk_index,
+            input,
+        })
+    }
+
+    fn ask(&self, asked: Asked<'_>) -> Handled {
         // Its handlers are absent, which must not pass for an allow.
         if let Err(error) = self.pool.module().require(Abi::Agent) {
             return self.refuse(Fault::new(FaultCode::Internal, error.to_string()));
         }
-        if !self.handles(event.kind()) {
+        if !self.handles(asked.kind()) {
             return self.pass();
         }
-        drive(self.handle_on(async { self.pool.lease() }, event))
+        drive(self.handle_on(async { self.pool.lease() }, asked))
     }
 
     /// Answers one event that the module has a handler for, if an instance is
@@ -147,13 +161,13 @@ impl Agent {
         event: &'a Event,
     ) -> Option<impl Future<Output = Handled> + Send + use<'a>> {
         let lease = self.pool.try_lease()?;
-        Some(self.handle_on(lease, event))
+        Some(self.handle_on(lease, Asked::Event(event)))
     }
 
     async fn handle_on<'a>(
         &'a self,
         lease: impl Future<Output = Result<Lease<'a>, Box<Fault>>> + Send,
-        event: &Event,
+        asked: Asked<'_>,
     ) -> Handled {
         let called = caught(async {
             match lease.await {
@@ -161,8 +175,7 @@ impl Agent {
                 Ok(mut lease) => {
                     let names = self.settings.header_names;
                     let policy = &self.settings.answer_policy;
-                    let (result, mut cost) =
-                        call_event_async(&mut lease, event, names, policy).await;
+                    let (result, mut cost) = call_asked(&mut lease, asked, names, policy).await;
                     cost.waited = lease.waited();
                     (result, Some(cost))
                 }
@@ -199,6 +212,40 @@ impl Agent {
     }
 }
 
+/// What a guest is asked about: an event, or the very input it was before.
+#[derive(Clone, Copy)]
+enum Asked<'a> {
+    Event(&'a Event),
+    Exact {
+        kind: EventKind,
+        chunk_index: Option<u32>,
+        input: &'a [u8],
+    },
+}
+
+impl Asked<'_> {
+    const fn kind(self) -> EventKind {
+        match self {
+            Self::Event(event) => event.kind(),
+            Self::Exact { kind, .. } => kind,
+        }
+    }
+
+    const fn chunk_index(self) -> Option<u32> {
+        match self {
+            Self::Event(event) => event.chunk_index(),
+            Self::Exact { chunk_index, .. } => chunk_index,
+        }
+    }
+
+    fn write(self, names: HeaderNames, out: &mut Vec<u8>) {
+        match self {
+            Self::Event(event) => write_input(event, names, out),
+            Self::Exact { input, .. } => out.extend_from_slice(input),
+        }
+    }
+}
+
 /// Calls the event's handler on an instance and checks its answer; `None` is
 /// the empty answer.
 pub fn call_event(
@@ -207,21 +254,21 @@ pub fn call_event(
     names: HeaderNames,
     policy: &AnswerPolicy,
 ) -> (Result<Option<CheckedAnswer>, Fault>, Cost) {
-    drive(call_event_async(instance, event, names, policy))
+    drive(call_asked(instance, Asked::Event(event), names, policy))
 }
 
-async fn call_event_async(
+async fn call_asked(
     instance: &mut Instance,
-    event: &Event,
+    asked: Asked<'_>,
     names: HeaderNames,
     policy: &AnswerPolicy,
 ) -> (Result<Option<CheckedAnswer>, Fault>, Cost) {
-    let write = |out: &mut Vec<u8>| write_input(event, names, out);
-    let called = instance.call_async(event.kind() as usize, write).await;
+    let write = |out: &mut Vec<u8>| asked.write(names, out);
+    let called = instance.call_async(asked.kind() as usize, write).await;
     let result = called.result.and_then(|answer| match answer {
         RawAnswer::Empty => Ok(None),
         RawAnswer::Bytes(bytes) => {
-            check_answer(bytes, event.kind(), event.chunk_index(), policy).map(Some)
+            check_answer(bytes, asked.kind(), asked.chunk_index(), policy).map(Some)
         }
     });
     (result, called.cost)

@@ -33,6 +33,7 @@
 //! | [`plugin`] | the path from hook context to result | files, terminals |
 //! | [`smoke`] | one call of each handler before a module answers for anybody | files, terminals |
 //! | [`proxy`] | what released proxies make of answers | guests |
+//! | [`capture`] | recorded input, and what of it is secret | guests, wasmtime |
 //! | [`fixture`], [`report`] | hand-written input; results before formatting | wasmtime, terminals |
 //! | [`ops`] | one operation for each command | printing, argument parsing |
 //! | [`server`] | connections and their protocols; asks the agent | guests, the failure policy |
@@ -68,6 +69,7 @@
 
 pub mod abi;
 pub mod agent;
+pub mod capture;
 pub mod client;
 pub mod contract;
 pub mod decision;

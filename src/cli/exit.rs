@@ -45,6 +45,15 @@ pub(crate) const SERVE_HELP: &str = "Exit status:
   3  the module is unreadable or malformed
   6  the socket could not be bound, or the grace period ran out";
 
+/// The list at the end of `replay`'s help.
+pub(crate) const REPLAY_HELP: &str = "Exit status:
+  0  nothing differs that --fail-on names
+  1  decisions differ, the module faulted, or a test of a test file failed
+  2  usage: nothing was started
+  3  a capture or module is unreadable, or with --strict one of the records
+  4  no transaction was replayed
+  5  interrupted, and nothing had differed so far";
+
 /// The exit code of a finished operation.
 pub(crate) const fn of_verdict(verdict: Verdict) -> u8 {
     match verdict {

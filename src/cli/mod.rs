@@ -13,6 +13,7 @@ pub(crate) mod exit;
 pub(crate) mod logging;
 mod new;
 pub(crate) mod render;
+mod replay;
 mod run;
 mod serve;
 mod systemd;
@@ -75,6 +76,7 @@ pub(crate) enum Command {
     Validate(validate::ValidateArgs),
     New(new::NewArgs),
     Run(run::RunArgs),
+    Replay(Box<replay::ReplayArgs>),
     Bench(Box<bench::BenchArgs>),
     /// Answer the events of a proxy on a Unix socket, over gRPC or on both
     Serve(Box<serve::ServeArgs>),
@@ -92,6 +94,7 @@ pub(crate) fn exec(cli: &Cli) -> anyhow::Result<u8> {
         Command::New(args) => new::exec(args, style),
         Command::Validate(args) => validate::exec(args, style),
         Command::Run(args) => run::exec(args, style),
+        Command::Replay(args) => replay::exec(args, style),
         Command::Bench(args) => bench::exec(args, style),
         Command::Serve(args) => serve::exec(args),
         Command::Completions { shell } => {

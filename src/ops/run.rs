@@ -6,14 +6,16 @@
 
 mod hooks;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::exchange::Exchange;
 use crate::abi::Abi;
 use crate::abi::agent::HeaderNames;
 use crate::agent::{Agent, AgentSettings, Handled};
@@ -27,7 +29,7 @@ use crate::plugin::Plugin;
 use crate::pool::{Pool, PoolSettings};
 use crate::proxy::{self, Quirk};
 use crate::report::{Case, CaseStatus, Report, Verdict};
-use crate::response::{AgentResponse, Decision};
+use crate::response::AgentResponse;
 use crate::runner::Cost;
 
 /// How fixtures are fed to the module.
@@ -44,7 +46,7 @@ pub struct RunSettings {
 pub use hooks::HookOutcome;
 
 /// The module that was run.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleInfo {
     /// The file.
     pub path: String,
@@ -53,9 +55,9 @@ pub struct ModuleInfo {
     /// Bytes of the binary.
     pub size_bytes: u64,
     /// The ABI it was called by.
-    pub abi: &'static str,
+    pub abi: Cow<'static, str>,
     /// The handlers it exports, which are what the ABI was chosen by.
-    pub handlers: Vec<&'static str>,
+    pub handlers: Vec<Cow<'static, str>>,
     /// Functions have names, for backtraces.
     pub has_names: bool,
     /// There is DWARF, for files and lines in backtraces.
@@ -70,8 +72,8 @@ impl ModuleInfo {
             path: module.path.display().to_string(),
             hash: module.hash.clone(),
             size_bytes: module.facts.size_bytes,
-            abi: module.abi.name(),
-            handlers: module.handlers(),
+            abi: module.abi.name().into(),
+            handlers: module.handlers().into_iter().map(Cow::Borrowed).collect(),
             has_names: module.facts.has_names,
             has_dwarf: module.facts.has_dwarf,
         }
@@ -445,12 +447,9 @@ fn unread(error: &FixtureError) -> FixtureResult {
 fn events(desk: &AgentDesk<'_>, fixture: &Fixture, settings: &RunSettings) -> Vec<StepResult> {
     let mut steps: Vec<StepResult> = Vec::new();
     for round in 1..=settings.repeat {
-        let mut refused = false;
+        let mut exchange = Exchange::new(desk.agent);
         for (index, step) in fixture.steps.iter().enumerate() {
-            let handled = (!refused).then(|| desk.agent.handle(&step.event));
-            refused |= handled
-                .as_ref()
-                .is_some_and(|handled| ends_exchange(&handled.response));
+            let handled = exchange.ask(|agent| agent.handle(&step.event));
             match (steps.get_mut(index), handled) {
                 (None, Some(handled)) => steps.push(judge(desk, step, handled)),
                 (None, None) => {
@@ -485,11 +484,6 @@ fn finished(fixture: &Fixture, mut steps: Vec<StepResult>) -> FixtureResult {
 fn name_of(path: &Path) -> String {
     path.file_stem()
         .map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
-}
-
-/// A proxy asks no further about a request that was refused.
-const fn ends_exchange(response: &AgentResponse) -> bool {
-    !matches!(response.decision, Decision::Allow)
 }
 
 const fn badness(status: CaseStatus) -> u8 {

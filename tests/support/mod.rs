@@ -147,7 +147,7 @@ fn processor_time(process: u32) -> Duration {
 }
 
 /// The kernel's own high-water mark, so that a peak between two looks counts.
-fn high_water_kib(process: u32) -> u64 {
+pub(crate) fn high_water_kib(process: u32) -> u64 {
     let Ok(status) = std::fs::read_to_string(format!("/proc/{process}/status")) else {
         return 0;
     };

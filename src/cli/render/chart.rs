@@ -1,6 +1,8 @@
 //! Drawings as SVG for a page: lines over an axis, and bars. The same input
 //! gives the same bytes; colours are the page's.
 
+use std::fmt::Write as _;
+
 use super::page::escaped;
 
 const WIDTH: f64 = 860.0;
@@ -241,6 +243,125 @@ pub(crate) fn bars(what: &str, bars: &[Bar], is_log: bool) -> String {
     svg
 }
 
+/// One side of a distribution: values and how often each came.
+pub(crate) struct Counts<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) counts: Vec<(u64, u64)>,
+}
+
+/// Steps of a distribution's axis.
+const BINS: usize = 48;
+
+/// Distributions over one logarithmic axis, as bars side by side.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "positions in a picture, from counts far below 2^52"
+)]
+pub(crate) fn distribution(series: &[Counts<'_>], show: impl Fn(u64) -> String) -> String {
+    let values = || series.iter().flat_map(|side| &side.counts);
+    let least = values().map(|(value, _)| *value).min().unwrap_or(0).max(1);
+    let most = values()
+        .map(|(value, _)| *value)
+        .max()
+        .unwrap_or(1)
+        .max(least + 1);
+    let (low, high) = ((least as f64).ln(), (most as f64).ln());
+    // One value alone still gets an axis around it.
+    let (low, high) = if high - low < 0.05 {
+        (low - 0.25, high + 0.25)
+    } else {
+        (low, high)
+    };
+    let bin_of = |value: u64| {
+        let at = ((value.max(1) as f64).ln() - low) / (high - low) * BINS as f64;
+        (at.max(0.0) as usize).min(BINS - 1)
+    };
+    let binned: Vec<Vec<u64>> = series
+        .iter()
+        .map(|side| {
+            let mut bins = vec![0; BINS];
+            for (value, count) in &side.counts {
+                if let Some(bin) = bins.get_mut(bin_of(*value)) {
+                    *bin += count;
+                }
+            }
+            bins
+        })
+        .collect();
+    let top = binned.iter().flatten().copied().max().unwrap_or(0).max(1);
+    let plot = (WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM);
+    let mut svg =
+        format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"distribution\">");
+    for share in [0.0, 0.5, 1.0] {
+        let y = TOP + plot.1 * (1.0 - share);
+        let _ = write!(
+            svg,
+            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/><text class=\"faint\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{:.0}</text>",
+            WIDTH - RIGHT,
+            LEFT - 8.0,
+            y + 4.0,
+            top as f64 * share
+        );
+    }
+    let slot = plot.0 / BINS as f64;
+    let bar = slot * 0.86 / series.len().max(1) as f64;
+    for (side, (of, bins)) in series.iter().zip(&binned).enumerate() {
+        let _ = write!(svg, "<g class=\"s{}\" stroke=\"none\">", side % COLORS);
+        for (index, count) in bins.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let height = (*count as f64 / top as f64 * plot.1).max(1.0);
+            let _ = write!(
+                svg,
+                "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{bar:.1}\" height=\"{height:.1}\"><title>{} from {}: {count}</title></rect>",
+                LEFT + slot * index as f64 + bar * side as f64,
+                TOP + plot.1 - height,
+                escaped(of.name),
+                escaped(&show(
+                    (low + (high - low) * index as f64 / BINS as f64).exp() as u64
+                )),
+            );
+        }
+        svg.push_str("</g>");
+        let x = LEFT + 110.0 * side as f64;
+        let _ = write!(
+            svg,
+            "<rect x=\"{x:.1}\" y=\"2\" width=\"10\" height=\"10\" class=\"s{}\"/><text x=\"{:.1}\" y=\"11\">{}</text>",
+            side % COLORS,
+            x + 15.0,
+            escaped(of.name)
+        );
+    }
+    ticks(&mut svg, (low, high), &show);
+    svg.push_str("</svg>");
+    svg
+}
+
+/// Values below a distribution's axis, whose ends are logarithms.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "labels of an axis, made from such values"
+)]
+fn ticks(svg: &mut String, (low, high): (f64, f64), show: &impl Fn(u64) -> String) {
+    for tick in 0..=4_u32 {
+        let share = f64::from(tick) / 4.0;
+        let value = (low + (high - low) * share).exp() as u64;
+        let anchor = match tick {
+            0 => "start",
+            4 => "end",
+            _ => "middle",
+        };
+        let _ = write!(
+            svg,
+            "<text class=\"faint\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
+            LEFT + (WIDTH - LEFT - RIGHT) * share,
+            HEIGHT - BOTTOM + 18.0,
+            escaped(&show(value))
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,6 +398,24 @@ mod tests {
                 .collect();
             let svg = bars("b", &all, is_log);
             assert!(!svg.contains("<b>"), "{svg}");
+        }
+    }
+
+    #[test]
+    fn a_distribution_of_nothing_or_of_one_value_is_a_picture() {
+        for counts in [
+            vec![],
+            vec![(0, 1)],
+            vec![(5, 3)],
+            vec![(1, 1), (u64::MAX, 1)],
+        ] {
+            let side = Counts {
+                name: "<now>",
+                counts,
+            };
+            let svg = distribution(&[side], |value| value.to_string());
+            assert!(svg.starts_with("<svg") && svg.ends_with("</svg>"));
+            assert!(!svg.contains("NaN") && !svg.contains("<now>"), "{svg}");
         }
     }
 

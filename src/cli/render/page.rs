@@ -102,6 +102,11 @@ impl Page {
         ))
     }
 
+    /// What has no form of its own here; whoever writes it escapes every text.
+    pub(crate) fn markup(&mut self, markup: &str) -> &mut Self {
+        self.push(markup)
+    }
+
     fn push(&mut self, markup: &str) -> &mut Self {
         self.body.push_str(markup);
         self
@@ -159,6 +164,20 @@ svg .axis { stroke: var(--faint); fill: none; }
 .s2 { stroke: var(--s2); fill: var(--s2); } .s3 { stroke: var(--s3); fill: var(--s3); }
 .s4 { stroke: var(--s4); fill: var(--s4); } .s5 { stroke: var(--s5); fill: var(--s5); }
 svg polyline[class] { fill: none; stroke-width: 2; }
+b.good, p.good { color: var(--good); } b.warning, p.warning { color: var(--warning); }
+b.bad, td.bad { color: var(--bad); } .faint { color: var(--faint); }
+code { font: 13px/1.45 ui-monospace, monospace; overflow-wrap: anywhere; }
+h3 { font-size: 1rem; margin: 1rem 0 .3rem; }
+.cards { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1rem 0; }
+.card { flex: 1 1 8rem; background: var(--card); border-radius: .4rem; padding: .6rem .9rem; color: var(--faint); }
+.card b { display: block; font-size: 1.5rem; line-height: 1.2; font-variant-numeric: tabular-nums; }
+.share { height: .5rem; border-radius: .25rem; overflow: hidden; display: flex; background: var(--line); }
+.columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 0 2rem; }
+.columns > * { min-width: 0; }
+details { border: 1px solid var(--line); border-radius: .4rem; margin: .5rem 0; }
+summary { cursor: pointer; padding: .4rem .8rem; overflow-wrap: anywhere; }
+details > div { padding: 0 .8rem .6rem; } details pre { max-height: 32rem; overflow: auto; font-size: 12.5px; }
+td { overflow-wrap: anywhere; }
 @media print { body { font-size: 12px; } figure, tr { break-inside: avoid; } }
 ";
 

@@ -1,0 +1,506 @@
+//! Access logs: lines in the combined format, or JSON with a field map.
+//!
+//! Lossy by nature: of a request's headers only those that were logged, no
+//! bodies. The report says so.
+
+use std::sync::LazyLock;
+
+use regex::bytes::{Captures, Regex};
+use serde_json::Value;
+
+use super::assemble::each;
+use super::frames::Lines;
+use super::jsonl::nanoseconds;
+use super::source::Stream;
+use super::{DecodeSettings, Exchange, Format, Frame, Half, Item, Transaction, Unusable, headers};
+use crate::event::{Headers, RequestHead, ResponseHead, bare_ip};
+
+/// The combined format, and the common one; with or without Apache's virtual
+/// host before it, with anything behind it.
+pub(super) static COMBINED: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(
+        r#"(?-u)^(?:(?P<vhost>[^ "\[\]]+) (?P<vip>[0-9a-fA-F]*[:.][0-9a-fA-F:.]+)|(?P<ip>[^ "\[\]]+)) [^ \[]+ (?P<user>[^\[]*?) ?\[(?P<time>[^\]]+)\] "(?P<request>(?:[^"\\]|\\.)*)" (?P<status>\d{3}|-) (?P<size>\d+|-)(?: "(?P<referer>(?:[^"\\]|\\.)*)" "(?P<agent>(?:[^"\\]|\\.)*)")?"#,
+    )
+    .ok()
+});
+
+pub(super) fn frames(stream: Stream, format: Format) -> impl Iterator<Item = Item> + Send {
+    let file = std::sync::Arc::clone(&stream.file);
+    each(Lines::new(stream), file, format)
+}
+
+pub(super) fn decode_combined(
+    frame: &Frame,
+    settings: &DecodeSettings,
+) -> Result<Transaction, Unusable> {
+    let mut exchange = Exchange::new(frame.place());
+    let line = frame
+        .pieces
+        .first()
+        .map(|piece| piece.bytes.as_slice())
+        .unwrap_or_default();
+    read_combined(line, settings, &mut exchange).map_err(|why| frame.unusable(why))?;
+    Ok(exchange.into_transaction())
+}
+
+fn read_combined(
+    line: &[u8],
+    settings: &DecodeSettings,
+    exchange: &mut Exchange,
+) -> Result<(), String> {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let found = COMBINED
+        .as_ref()
+        .and_then(|form| form.captures(line))
+        .ok_or("expected a line of the combined log format: address - user [time] \"request\" status size \"referer\" \"agent\"")?;
+    let field = |name| field(&found, name);
+    let request = field("request").ok_or("expected a request line, found \"-\"")?;
+    let (method, rest) = split_once(&request, b' ')
+        .filter(|(method, _)| {
+            !method.is_empty()
+                && method
+                    .iter()
+                    .all(|byte| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_'))
+        })
+        .ok_or_else(|| {
+            format!(
+                "expected a request line, found {:?}",
+                crate::fault::printable(&headers::text(&request), 60)
+            )
+        })?;
+    let target = match memchr::memrchr(b' ', rest) {
+        Some(space) if rest[space + 1..].starts_with(b"HTTP/") => &rest[..space],
+        _ => rest,
+    };
+    let uri = headers::target(target);
+    let uri = match headers::split_url(&uri) {
+        Some((scheme, _, path)) if scheme.eq_ignore_ascii_case("http") => path,
+        _ => uri,
+    };
+    let mut fields = Headers::new();
+    for (name, group) in [
+        ("host", "vhost"),
+        ("referer", "referer"),
+        ("user-agent", "agent"),
+    ] {
+        if let Some(value) = field(group) {
+            fields.push((name.to_owned(), headers::text(&value)));
+        }
+    }
+    let address = field("ip")
+        .or_else(|| field("vip"))
+        .map(|address| headers::text(&address));
+    exchange.at_ns = field("time").and_then(|time| common_time(&headers::text(&time)));
+    exchange.request = Some(Half {
+        head: RequestHead {
+            correlation_id: String::new(),
+            method: headers::text(method),
+            uri,
+            client_ip: bare_ip(address.as_deref().unwrap_or(&settings.client_ip)),
+            headers: fields,
+        },
+        body: Vec::new(),
+    });
+    exchange.response = field("status")
+        .and_then(|status| headers::text(&status).parse().ok())
+        .filter(|status| (100..=999).contains(status))
+        .map(response);
+    Ok(())
+}
+
+fn response(status: u16) -> Half<ResponseHead> {
+    Half {
+        head: ResponseHead {
+            correlation_id: String::new(),
+            status,
+            headers: Headers::new(),
+        },
+        body: Vec::new(),
+    }
+}
+
+/// A group without its escapes; nothing where the log has `-`.
+fn field(found: &Captures<'_>, name: &str) -> Option<Vec<u8>> {
+    let text = unescape(found.name(name)?.as_bytes());
+    (text != b"-" && !text.is_empty()).then_some(text)
+}
+
+fn split_once(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
+    let found = memchr::memchr(at, bytes)?;
+    Some((&bytes[..found], &bytes[found + 1..]))
+}
+
+/// What nginx (`\x22`) and Apache (`\"`, `\n`, `\xhh`) write for bytes that
+/// would break the line.
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((byte, tail)) = rest.split_first() {
+        rest = tail;
+        if *byte != b'\\' {
+            out.push(*byte);
+            continue;
+        }
+        let hex = |digit: u8| {
+            char::from(digit)
+                .to_digit(16)
+                .and_then(|digit| u8::try_from(digit).ok())
+        };
+        match tail {
+            [b'x', high, low, ..] => {
+                if let (Some(high), Some(low)) = (hex(*high), hex(*low)) {
+                    out.push(high * 16 + low);
+                    rest = &tail[3..];
+                } else {
+                    out.push(b'\\');
+                }
+            }
+            [known, ..] => {
+                out.push(match known {
+                    b'n' => b'\n',
+                    b't' => b'\t',
+                    b'r' => b'\r',
+                    b'v' => 0x0b,
+                    b'b' => 0x08,
+                    b'f' => 0x0c,
+                    other => *other,
+                });
+                rest = &tail[1..];
+            }
+            [] => out.push(b'\\'),
+        }
+    }
+    out
+}
+
+/// `10/Oct/2000:13:55:36 -0700`, or ISO 8601, or seconds since 1970.
+fn common_time(text: &str) -> Option<i64> {
+    if let Ok(at) = jiff::fmt::strtime::parse("%d/%b/%Y:%H:%M:%S %z", text)
+        .and_then(|parsed| parsed.to_timestamp())
+    {
+        return i64::try_from(at.as_nanosecond()).ok();
+    }
+    if let Some(at) = nanoseconds(text) {
+        return Some(at);
+    }
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let nanos: i64 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
+    seconds
+        .parse::<i64>()
+        .ok()?
+        .checked_mul(1_000_000_000)?
+        .checked_add(nanos)
+}
+
+/// Which keys of a JSON access log hold what. A path of keys is written with
+/// dots, and a key that has dots itself is tried as a whole first.
+#[derive(Debug, Clone, Default)]
+pub struct FieldMap {
+    /// `(what, key)`, in the order given; these are tried before our own.
+    pub given: Vec<(String, String)>,
+}
+
+/// What a field can be mapped to, and the keys it has in logs of nginx, Caddy,
+/// Traefik, Envoy, `HAProxy`, Zentinel and their kin.
+const KNOWN: [(&str, &[&str]); 11] = [
+    (
+        "method",
+        &[
+            "method",
+            "request_method",
+            "request.method",
+            "RequestMethod",
+            "http.method",
+            "verb",
+            "http_method",
+        ],
+    ),
+    (
+        "uri",
+        &[
+            "uri",
+            "request_uri",
+            "request.uri",
+            "RequestPath",
+            "path",
+            "url",
+            "http.url",
+            "request_path",
+        ],
+    ),
+    ("query", &["query", "query_string", "args"]),
+    ("request", &["request", "request_line", "requestLine"]),
+    (
+        "client_ip",
+        &[
+            "client_ip",
+            "remote_addr",
+            "request.remote_ip",
+            "request.client_ip",
+            "ClientHost",
+            "remote_ip",
+            "clientip",
+            "downstream_remote_address",
+        ],
+    ),
+    (
+        "status",
+        &[
+            "status",
+            "DownstreamStatus",
+            "response_code",
+            "status_code",
+            "http.status_code",
+        ],
+    ),
+    (
+        "time",
+        &[
+            "timestamp",
+            "time",
+            "time_iso8601",
+            "ts",
+            "StartUTC",
+            "start_time",
+            "@timestamp",
+            "msec",
+            "time_local",
+        ],
+    ),
+    (
+        "id",
+        &[
+            "trace_id",
+            "request_id",
+            "correlation_id",
+            "x_request_id",
+            "requestId",
+        ],
+    ),
+    (
+        "header.host",
+        &[
+            "host",
+            "http_host",
+            "request.host",
+            "RequestHost",
+            "authority",
+        ],
+    ),
+    (
+        "header.user-agent",
+        &[
+            "user_agent",
+            "http_user_agent",
+            "useragent",
+            "request_User-Agent",
+            "agent",
+        ],
+    ),
+    (
+        "header.referer",
+        &["referer", "http_referer", "referrer", "request_Referer"],
+    ),
+];
+
+impl FieldMap {
+    /// What `--field` can name.
+    #[must_use]
+    pub fn is_known(what: &str) -> bool {
+        KNOWN.iter().any(|(known, _)| *known == what)
+            || what
+                .strip_prefix("header.")
+                .is_some_and(|name| !name.is_empty())
+    }
+
+    fn find(&self, what: &str, log: &Value) -> Option<String> {
+        let given = self
+            .given
+            .iter()
+            .filter(|(name, _)| name == what)
+            .map(|(_, key)| key.as_str());
+        let known = KNOWN
+            .iter()
+            .filter(|(name, _)| *name == what)
+            .flat_map(|(_, keys)| keys.iter().copied());
+        given
+            .chain(known)
+            .find_map(|key| lookup(log, key))
+            .filter(|text| !text.is_empty() && text != "-")
+    }
+
+    /// Names that the map itself gives headers.
+    fn mapped_headers(&self) -> impl Iterator<Item = &str> {
+        self.given
+            .iter()
+            .filter_map(|(what, _)| what.strip_prefix("header."))
+    }
+}
+
+fn lookup(log: &Value, key: &str) -> Option<String> {
+    let found = log
+        .get(key)
+        .or_else(|| key.split('.').try_fold(log, |value, part| value.get(part)))?;
+    match found {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+pub(super) fn decode_json(
+    frame: &Frame,
+    settings: &DecodeSettings,
+) -> Result<Transaction, Unusable> {
+    let mut exchange = Exchange::new(frame.place());
+    let line = frame
+        .pieces
+        .first()
+        .map(|piece| piece.bytes.as_slice())
+        .unwrap_or_default();
+    read_json(line, settings, &mut exchange).map_err(|why| frame.unusable(why))?;
+    Ok(exchange.into_transaction())
+}
+
+fn read_json(
+    line: &[u8],
+    settings: &DecodeSettings,
+    exchange: &mut Exchange,
+) -> Result<(), String> {
+    let text = super::har::utf8(line)?;
+    let log: Value = serde_json::from_str(text).map_err(|error| super::har::explain(&error))?;
+    if !log.is_object() {
+        return Err("expected a JSON object, found another value".to_owned());
+    }
+    let find = |what| settings.fields.find(what, &log);
+    let line = find("request").and_then(|line| {
+        let mut words = line.splitn(3, ' ');
+        Some((words.next()?.to_owned(), words.next()?.to_owned()))
+    });
+    let missing = |what| {
+        format!("expected the {what}, found no key for it; name one with --field {what}=KEY")
+    };
+    let method = find("method")
+        .or_else(|| line.as_ref().map(|(method, _)| method.clone()))
+        .ok_or_else(|| missing("method"))?;
+    let mut uri = find("uri")
+        .or_else(|| line.map(|(_, uri)| uri))
+        .ok_or_else(|| missing("uri"))?;
+    if let Some((_, _, path)) = headers::split_url(&uri) {
+        uri = path;
+    }
+    if !uri.contains('?')
+        && let Some(query) = find("query")
+    {
+        uri = format!("{uri}?{}", query.strip_prefix('?').unwrap_or(&query));
+    }
+    exchange.at_ns = find("time").and_then(|time| common_time(&time));
+    exchange.request = Some(Half {
+        head: RequestHead {
+            correlation_id: find("id").unwrap_or_default(),
+            method,
+            uri,
+            client_ip: bare_ip(find("client_ip").as_deref().unwrap_or(&settings.client_ip)),
+            headers: logged_headers(&log, settings),
+        },
+        body: Vec::new(),
+    });
+    exchange.response = find("status")
+        .and_then(|status| status.parse::<u16>().ok())
+        .filter(|status| (100..=999).contains(status))
+        .map(response);
+    Ok(())
+}
+
+/// Headers the map names, the usual three, and Caddy's `request.headers`.
+fn logged_headers(log: &Value, settings: &DecodeSettings) -> Headers {
+    let mut found = Headers::new();
+    let names = settings
+        .fields
+        .mapped_headers()
+        .chain(["host", "user-agent", "referer"]);
+    for name in names {
+        if headers::value(&found, name).is_none()
+            && let Some(value) = settings.fields.find(&format!("header.{name}"), log)
+        {
+            found.push((name.to_owned(), value));
+        }
+    }
+    let logged = log
+        .get("request")
+        .and_then(|request| request.get("headers"))
+        .and_then(Value::as_object);
+    for (name, values) in logged.into_iter().flatten() {
+        let name = name.to_ascii_lowercase();
+        if headers::value(&found, &name).is_some() {
+            continue;
+        }
+        match values {
+            Value::String(value) => found.push((name, value.clone())),
+            Value::Array(values) => found.extend(
+                values
+                    .iter()
+                    .filter_map(Value::as_str)
+                    .map(|value| (name.clone(), value.to_owned())),
+            ),
+            _ => {}
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn combined(line: &str) -> Result<(RequestHead, Option<u16>), String> {
+        let mut exchange = Exchange::new(super::super::Place {
+            file: "access.log".into(),
+            record: 1,
+            offset: 0,
+        });
+        read_combined(line.as_bytes(), &DecodeSettings::default(), &mut exchange)?;
+        let status = exchange.response.map(|response| response.head.status);
+        Ok((exchange.request.unwrap().head, status))
+    }
+
+    #[test]
+    fn combined_lines_of_nginx_and_apache_are_read() {
+        let (head, status) = combined(r#"192.0.2.7 - frank [10/Oct/2000:13:55:36 -0700] "GET /a?b=\x22c\x22 HTTP/1.0" 200 2326 "http://e.example/" "Mozilla \"x\"""#).unwrap();
+        assert_eq!(head.uri, "/a?b=\"c\"");
+        assert_eq!(head.client_ip, "192.0.2.7");
+        assert_eq!(head.headers[1].1, "Mozilla \"x\"");
+        assert_eq!(status, Some(200));
+        let (head, _) = combined(r#"www.example:80 2001:db8::1 - - [10/Oct/2000:13:55:36 -0700] "POST / HTTP/1.1" 204 - "-" "-" extra"#).unwrap();
+        assert_eq!(head.client_ip, "2001:db8::1");
+        assert_eq!(
+            head.headers,
+            [("host".to_owned(), "www.example:80".to_owned())]
+        );
+        let (head, _) =
+            combined(r#"192.0.2.7 - - [10/Oct/2000:13:55:36 -0700] "HEAD /x HTTP/1.1" 304 0"#)
+                .unwrap();
+        assert_eq!(head.method, "HEAD");
+    }
+
+    #[test]
+    fn what_is_no_request_is_an_error() {
+        for line in [
+            "",
+            "hello",
+            r#"192.0.2.7 - - [10/Oct/2000:13:55:36 -0700] "-" 400 0 "-" "-""#,
+            r#"192.0.2.7 - - [10/Oct/2000:13:55:36 -0700] "\x16\x03\x01" 400 0 "-" "-""#,
+        ] {
+            assert!(combined(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn times_are_read_in_three_spellings() {
+        let at = Some(971_211_336_000_000_000);
+        assert_eq!(common_time("10/Oct/2000:13:55:36 -0700"), at);
+        assert_eq!(common_time("2000-10-10T20:55:36Z"), at);
+        assert_eq!(common_time("971211336.000"), at);
+        assert_eq!(common_time("yesterday"), None);
+    }
+}

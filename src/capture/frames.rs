@@ -1,0 +1,434 @@
+//! Cutting a stream into records: lines, and elements of JSON.
+//!
+//! Invariant: memory is bounded by the longest record that is allowed; a
+//! longer one is passed over and named, and reading goes on behind it.
+
+use std::io;
+
+use memchr::{memchr, memchr2};
+
+use super::source::Stream;
+use super::{Piece, Unusable};
+
+/// A record's bytes, or why there are none.
+pub(super) type Cut = Result<Piece, Unusable>;
+
+/// A record that is being collected.
+#[derive(Default)]
+struct Collected {
+    bytes: Vec<u8>,
+    /// All its bytes, those not kept too.
+    size: usize,
+}
+
+impl Collected {
+    fn push(&mut self, bytes: &[u8], most: usize) {
+        self.size += bytes.len();
+        if self.size <= most {
+            self.bytes.extend_from_slice(bytes);
+        } else {
+            // Nobody will read what is there of it.
+            self.bytes = Vec::new();
+        }
+    }
+
+    fn cut(self, stream: &Stream, record: u64, offset: u64) -> Cut {
+        if self.size > stream.max_record {
+            return Err(Unusable {
+                place: stream.place(record, offset),
+                why: too_long(self.size, stream.max_record),
+            });
+        }
+        Ok(Piece {
+            record,
+            offset,
+            bytes: self.bytes,
+        })
+    }
+}
+
+pub(super) fn too_long(size: usize, most: usize) -> String {
+    format!("expected a record of at most {most} bytes (--max-record), found {size}")
+}
+
+/// What to say when the stream itself fails.
+pub(super) fn unreadable(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        format!("the file ends in the middle of its compressed data: {error}")
+    } else {
+        format!("the file cannot be read any further: {error}")
+    }
+}
+
+/// A record for each line that is not blank.
+pub(super) struct Lines {
+    pub(super) stream: Stream,
+    record: u64,
+    ended: bool,
+}
+
+impl Lines {
+    pub(super) fn new(stream: Stream) -> Self {
+        Self {
+            stream,
+            record: 0,
+            ended: false,
+        }
+    }
+
+    fn line(&mut self) -> io::Result<Option<(u64, Collected)>> {
+        let offset = self.stream.offset;
+        let mut line = Collected::default();
+        let most = self.stream.max_record;
+        loop {
+            let ready = self.stream.ready()?;
+            if ready.is_empty() {
+                return Ok((line.size > 0).then_some((offset, line)));
+            }
+            let end = memchr(b'\n', ready);
+            let taken = end.unwrap_or(ready.len());
+            line.push(&ready[..taken], most);
+            self.stream.take(taken + usize::from(end.is_some()));
+            if end.is_some() {
+                return Ok(Some((offset, line)));
+            }
+        }
+    }
+}
+
+impl Iterator for Lines {
+    type Item = Cut;
+
+    fn next(&mut self) -> Option<Cut> {
+        while !self.ended {
+            match self.line() {
+                Ok(None) => return None,
+                Ok(Some((_, line)))
+                    if line.size <= self.stream.max_record
+                        && line.bytes.iter().all(u8::is_ascii_whitespace) => {}
+                Ok(Some((offset, line))) => {
+                    self.record += 1;
+                    let mut cut = line.cut(&self.stream, self.record, offset);
+                    if let Ok(piece) = &mut cut
+                        && offset == 0
+                        && piece.bytes.starts_with(b"\xef\xbb\xbf")
+                    {
+                        piece.bytes.drain(..3);
+                    }
+                    return Some(cut);
+                }
+                Err(error) => {
+                    self.ended = true;
+                    let place = self.stream.place(self.record + 1, self.stream.offset);
+                    return Some(Err(Unusable {
+                        place,
+                        why: unreadable(&error),
+                    }));
+                }
+            }
+        }
+        None
+    }
+}
+
+/// Which JSON values of a stream are records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Records {
+    /// Each value of the stream, with or without anything between them.
+    TopLevel,
+    /// Each element of the array at these two keys.
+    Within([&'static str; 2]),
+}
+
+/// Bytes of a key that are worth remembering.
+const KEY_BYTES: usize = 64;
+
+/// A record for each JSON value that [`Records`] names. What stands around
+/// them is passed over; the values themselves are not looked into.
+pub(super) struct Elements {
+    stream: Stream,
+    /// Bytes that the stream has ready, and how many of them were looked at.
+    chunk: Vec<u8>,
+    at: usize,
+    records: Records,
+    record: u64,
+    ended: bool,
+    /// Containers open around the current byte.
+    depth: usize,
+    /// Whether the array of records is open, and how deep its elements are.
+    inside: Option<usize>,
+    /// Whether that array was ever seen.
+    seen: bool,
+    in_string: bool,
+    escaped: bool,
+    /// The string read last outside of records.
+    token: Vec<u8>,
+    /// The key whose value is being read, at depths 1 and 2.
+    keys: [Vec<u8>; 2],
+    current: Option<Current>,
+}
+
+struct Current {
+    offset: u64,
+    collected: Collected,
+    /// A number, a word or a string: no brackets to count.
+    scalar: bool,
+}
+
+/// What a byte means for the record that is being read.
+enum Step {
+    /// Go on behind this many bytes.
+    Taken(usize),
+    /// The record is complete with this many bytes.
+    Complete(usize),
+}
+
+impl Elements {
+    pub(super) fn new(stream: Stream, records: Records) -> Self {
+        Self {
+            stream,
+            chunk: Vec::new(),
+            at: 0,
+            records,
+            record: 0,
+            ended: false,
+            depth: 0,
+            inside: (records == Records::TopLevel).then_some(0),
+            seen: records == Records::TopLevel,
+            in_string: false,
+            escaped: false,
+            token: Vec::new(),
+            keys: [Vec::new(), Vec::new()],
+            current: None,
+        }
+    }
+
+    fn element(&mut self) -> io::Result<Option<Cut>> {
+        loop {
+            if self.at >= self.chunk.len() {
+                self.stream.take(self.chunk.len());
+                self.chunk.clear();
+                self.at = 0;
+                // A copy, so that the state may change while it is looked at.
+                self.chunk.extend_from_slice(self.stream.ready()?);
+                if self.chunk.is_empty() {
+                    return Ok(self.at_end());
+                }
+            }
+            let chunk = std::mem::take(&mut self.chunk);
+            let complete = self.look_at(&chunk);
+            self.chunk = chunk;
+            if complete {
+                return Ok(self.complete());
+            }
+        }
+    }
+
+    /// Goes on in the chunk, to the end of a record or of the chunk.
+    fn look_at(&mut self, chunk: &[u8]) -> bool {
+        while self.at < chunk.len() {
+            let rest = &chunk[self.at..];
+            if self.current.is_none() {
+                self.at += self.around(rest);
+                continue;
+            }
+            let (bytes, complete) = match self.within(rest) {
+                Step::Taken(bytes) => (bytes, false),
+                Step::Complete(bytes) => (bytes, true),
+            };
+            self.collect(&rest[..bytes]);
+            self.at += bytes;
+            if complete {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn collect(&mut self, bytes: &[u8]) {
+        let most = self.stream.max_record;
+        if let Some(current) = &mut self.current {
+            current.collected.push(bytes, most);
+        }
+    }
+
+    fn complete(&mut self) -> Option<Cut> {
+        let current = self.current.take()?;
+        self.record += 1;
+        Some(
+            current
+                .collected
+                .cut(&self.stream, self.record, current.offset),
+        )
+    }
+
+    /// Inside a record: only strings and brackets matter.
+    fn within(&mut self, rest: &[u8]) -> Step {
+        let floor = self.inside.unwrap_or(0);
+        let scalar = self.current.as_ref().is_some_and(|current| current.scalar);
+        let mut at = 0;
+        while at < rest.len() {
+            if self.in_string {
+                at += self.string(&rest[at..]);
+                if !self.in_string && scalar && self.depth == floor {
+                    return Step::Complete(at);
+                }
+                continue;
+            }
+            let byte = rest[at];
+            match byte {
+                b'"' => self.in_string = true,
+                b'{' | b'[' if !scalar => self.depth += 1,
+                b'}' | b']' if !scalar => {
+                    self.depth -= 1;
+                    if self.depth == floor {
+                        return Step::Complete(at + 1);
+                    }
+                }
+                b',' | b'{' | b'}' | b'[' | b']' | b'\n' | b' ' if scalar => {
+                    return Step::Complete(at);
+                }
+                _ => {}
+            }
+            at += 1;
+        }
+        Step::Taken(at)
+    }
+
+    /// In a string: up to its end, or as far as the bytes go.
+    fn string(&mut self, rest: &[u8]) -> usize {
+        let mut at = 0;
+        if self.escaped {
+            self.escaped = false;
+            at = 1;
+        }
+        while at < rest.len() {
+            match memchr2(b'"', b'\\', &rest[at..]) {
+                None => return rest.len(),
+                Some(found) if rest[at + found] == b'"' => {
+                    self.in_string = false;
+                    return at + found + 1;
+                }
+                Some(found) => {
+                    at += found + 2;
+                    if at > rest.len() {
+                        self.escaped = true;
+                        return rest.len();
+                    }
+                }
+            }
+        }
+        at
+    }
+
+    /// Outside of records: looks for the array, and for its elements. Hands
+    /// back how many bytes it took; none where a record begins.
+    fn around(&mut self, rest: &[u8]) -> usize {
+        if self.in_string {
+            let taken = self.string(rest);
+            let keep = KEY_BYTES.saturating_sub(self.token.len()).min(taken);
+            self.token.extend_from_slice(&rest[..keep]);
+            return taken;
+        }
+        let Some(byte) = rest.first() else { return 0 };
+        if self.inside == Some(self.depth) && !matches!(byte, b',' | b']' | b'}') {
+            if byte.is_ascii_whitespace() || matches!(byte, 0xef | 0xbb | 0xbf) {
+                return 1;
+            }
+            self.current = Some(Current {
+                offset: self.stream.offset + self.at as u64,
+                collected: Collected::default(),
+                scalar: !matches!(byte, b'{' | b'['),
+            });
+            return 0;
+        }
+        match byte {
+            b'"' => {
+                self.in_string = true;
+                self.token.clear();
+            }
+            b':' if self.depth == 1 || self.depth == 2 => {
+                // The token still has its closing quote.
+                self.token.pop();
+                self.keys[self.depth - 1] = std::mem::take(&mut self.token);
+            }
+            b'{' => self.depth += 1,
+            b'[' => {
+                self.depth += 1;
+                if let Records::Within([outer, inner]) = self.records
+                    && self.depth == 3
+                    && self.keys[0] == outer.as_bytes()
+                    && self.keys[1] == inner.as_bytes()
+                {
+                    self.inside = Some(3);
+                    self.seen = true;
+                }
+            }
+            b'}' | b']' => {
+                if self.inside == Some(self.depth) && self.records != Records::TopLevel {
+                    self.inside = None;
+                }
+                self.depth = self.depth.saturating_sub(1);
+            }
+            _ => {}
+        }
+        1
+    }
+
+    fn at_end(&mut self) -> Option<Cut> {
+        self.ended = true;
+        let end = self.stream.offset;
+        let refuse = |this: &Self, offset, why| {
+            Some(Err(Unusable {
+                place: this.stream.place(this.record + 1, offset),
+                why,
+            }))
+        };
+        if let Some(current) = self.current.take() {
+            if current.scalar && !self.in_string {
+                self.current = Some(current);
+                return self.complete();
+            }
+            let why = format!(
+                "the file ends in the middle of this record, {} bytes into it",
+                current.collected.size
+            );
+            return refuse(self, current.offset, why);
+        }
+        if !self.seen
+            && let Records::Within([outer, inner]) = self.records
+        {
+            let why = format!("expected an array {outer}.{inner}, found none");
+            return refuse(self, 0, why);
+        }
+        if self.depth > 0 {
+            let why = format!(
+                "the file ends before its JSON does; the {} records before were read",
+                self.record
+            );
+            return refuse(self, end, why);
+        }
+        None
+    }
+}
+
+impl Iterator for Elements {
+    type Item = Cut;
+
+    fn next(&mut self) -> Option<Cut> {
+        if self.ended {
+            return None;
+        }
+        match self.element() {
+            Ok(found) => found,
+            Err(error) => {
+                self.ended = true;
+                let place = self.stream.place(self.record + 1, self.stream.offset);
+                Some(Err(Unusable {
+                    place,
+                    why: unreadable(&error),
+                }))
+            }
+        }
+    }
+}

@@ -1,0 +1,803 @@
+//! go-ftw test files: a WAF's regression suite as traffic.
+//!
+//! A file is read as a whole; each stage of each test is a transaction with an
+//! [`Expectation`]. Both the second version (`stages`) and the third (`payload`
+//! and `template`) are read. Keys that mean nothing here make the test
+//! unusable by name; expectations about logs and bodies, which a module's
+//! answer does not have, are counted as not checked.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::sync::{Arc, LazyLock};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use regex::{Captures, Regex};
+use serde::Deserialize;
+use serde_saphyr::Spanned;
+
+use super::source::Stream;
+use super::{Exchange, Format, Frame, Half, Item, Remark, Unusable, headers, http1, stable_hash};
+use crate::event::{Headers, RequestHead, ResponseHead};
+use crate::response::{AgentResponse, Decision};
+
+/// Bytes of one test file; the largest of the Core Rule Set has 0.2 MB.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+/// Bytes a template may make of a payload.
+const MAX_REPEAT_BYTES: usize = 16 << 20;
+
+/// What a test expects of the module's answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Expectation {
+    /// The test's name: rule, test and stage.
+    pub test: String,
+    /// Statuses the client may get; none where any will do.
+    pub status: Vec<u16>,
+    /// Rules that must fire.
+    pub expect_ids: Vec<String>,
+    /// Rules that must not fire.
+    pub no_expect_ids: Vec<String>,
+    /// No rule but the expected ones may fire.
+    pub isolated: bool,
+}
+
+impl Expectation {
+    /// Holds answers against it: one line for each miss.
+    #[must_use]
+    pub fn check(&self, responses: &[&AgentResponse]) -> Vec<String> {
+        let fired: Vec<&str> = responses
+            .iter()
+            .flat_map(|response| response.audit.rule_ids.iter().map(String::as_str))
+            .collect();
+        let refused = responses
+            .iter()
+            .map(|response| &response.decision)
+            .find(|decision| **decision != Decision::Allow);
+        let mut missed = Vec::new();
+        if !self.status.is_empty() {
+            let found = match refused {
+                // A module that allows leaves the status to the upstream.
+                None if self.status.iter().any(|status| *status < 400) => None,
+                None => Some("allow".to_owned()),
+                Some(decision) => match decision.status() {
+                    Some(status) if self.status.contains(&status) => None,
+                    Some(status) => Some(format!("{} {status}", decision.name())),
+                    None => Some(decision.name().to_owned()),
+                },
+            };
+            if let Some(found) = found {
+                missed.push(format!("status: expected {:?}, found {found}", self.status));
+            }
+        }
+        for id in &self.expect_ids {
+            if !fired.contains(&id.as_str()) {
+                missed.push(format!("rule {id}: expected to fire, found {fired:?}"));
+            }
+        }
+        for id in &self.no_expect_ids {
+            if fired.contains(&id.as_str()) {
+                missed.push(format!("rule {id}: expected not to fire, found {fired:?}"));
+            }
+        }
+        if self.isolated {
+            let others: Vec<&str> = fired
+                .iter()
+                .copied()
+                .filter(|id| !self.expect_ids.iter().any(|known| known == id))
+                .collect();
+            if !others.is_empty() {
+                missed.push(format!(
+                    "isolated: expected no other rule, found {others:?}"
+                ));
+            }
+        }
+        missed
+    }
+}
+
+#[derive(Deserialize)]
+struct File {
+    #[serde(default)]
+    rule_id: Option<String>,
+    #[serde(default)]
+    template: Option<Input>,
+    #[serde(default)]
+    tests: Vec<Spanned<Test>>,
+}
+
+#[derive(Deserialize)]
+struct Test {
+    #[serde(alias = "id")]
+    test_id: Option<String>,
+    test_title: Option<String>,
+    #[serde(default)]
+    stages: Vec<Stage>,
+    payload: Option<String>,
+    template: Option<Input>,
+    output: Option<Output>,
+}
+
+/// A stage, or the first version's wrapper around one.
+#[derive(Deserialize)]
+struct Stage {
+    stage: Option<Box<Stage>>,
+    input: Option<Input>,
+    output: Option<Output>,
+}
+
+#[derive(Deserialize, Default, Clone)]
+struct Input {
+    uri: Option<String>,
+    uris: Option<Vec<String>>,
+    method: Option<String>,
+    version: Option<String>,
+    headers: Option<Fields>,
+    ordered_headers: Option<Vec<Named>>,
+    data: Option<Data>,
+    encoded_data: Option<String>,
+    encoded_request: Option<String>,
+    raw_request: Option<String>,
+    autocomplete_headers: Option<bool>,
+    stop_magic: Option<bool>,
+    save_cookie: Option<bool>,
+    follow_redirect: Option<bool>,
+    response: Option<Response>,
+}
+
+/// A map in the second version, a list in the third's template.
+#[derive(Deserialize, Clone)]
+#[serde(untagged)]
+enum Fields {
+    Map(BTreeMap<String, String>),
+    List(Vec<Named>),
+}
+
+#[derive(Deserialize, Clone)]
+struct Named {
+    name: String,
+    value: String,
+}
+
+/// One text, or the first version's list of lines.
+#[derive(Deserialize, Clone)]
+#[serde(untagged)]
+enum Data {
+    Text(String),
+    Lines(Vec<String>),
+}
+
+#[derive(Deserialize, Clone)]
+struct Response {
+    headers: Option<BTreeMap<String, String>>,
+    status: Option<u16>,
+    body: Option<String>,
+    encoded_body: Option<String>,
+}
+
+#[derive(Deserialize, Default, Clone)]
+struct Output {
+    status: Option<OneOrMany<u16>>,
+    response_contains: Option<String>,
+    log_contains: Option<String>,
+    no_log_contains: Option<String>,
+    log: Option<Log>,
+    expect_error: Option<bool>,
+    #[serde(default)]
+    isolated: bool,
+}
+
+#[derive(Deserialize, Clone)]
+#[serde(untagged)]
+enum OneOrMany<T> {
+    One(T),
+    Many(Vec<T>),
+}
+
+#[derive(Deserialize, Default, Clone)]
+struct Log {
+    #[serde(default)]
+    expect_ids: Vec<u64>,
+    #[serde(default)]
+    no_expect_ids: Vec<u64>,
+    match_regex: Option<String>,
+    no_match_regex: Option<String>,
+}
+
+/// The keys that are known, at each level.
+const KNOWN: [(&str, &[&str]); 5] = [
+    (
+        "test",
+        &[
+            "test_id",
+            "id",
+            "test_title",
+            "desc",
+            "description",
+            "tags",
+            "stages",
+            "payload",
+            "template",
+            "output",
+            "rule_id",
+        ],
+    ),
+    ("stage", &["stage", "description", "input", "output"]),
+    (
+        "input",
+        &[
+            "dest_addr",
+            "port",
+            "protocol",
+            "uri",
+            "uris",
+            "version",
+            "method",
+            "headers",
+            "ordered_headers",
+            "data",
+            "encoded_data",
+            "save_cookie",
+            "stop_magic",
+            "autocomplete_headers",
+            "encoded_request",
+            "raw_request",
+            "follow_redirect",
+            "virtual_host_mode",
+            "response",
+        ],
+    ),
+    (
+        "output",
+        &[
+            "status",
+            "response_contains",
+            "log_contains",
+            "no_log_contains",
+            "log",
+            "expect_error",
+            "retry_once",
+            "isolated",
+            "html_contains",
+        ],
+    ),
+    (
+        "log",
+        &[
+            "expect_ids",
+            "no_expect_ids",
+            "match_regex",
+            "no_match_regex",
+        ],
+    ),
+];
+
+pub(super) fn frames(stream: Stream) -> impl Iterator<Item = Item> + Send {
+    let mut stream = Some(stream);
+    std::iter::from_fn(move || stream.take().map(read)).flatten()
+}
+
+struct Rest<'a>(&'a mut Stream);
+
+impl std::io::Read for Rest<'_> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let ready = self.0.ready()?;
+        let taken = ready.len().min(out.len());
+        out[..taken].copy_from_slice(&ready[..taken]);
+        self.0.take(taken);
+        Ok(taken)
+    }
+}
+
+fn read(mut stream: Stream) -> Vec<Item> {
+    let mut bytes = Vec::new();
+    let read = Rest(&mut stream)
+        .take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes);
+    let file = Arc::clone(&stream.file);
+    let whole = |why| {
+        vec![Item::Unusable(Unusable {
+            place: super::Place {
+                file: Arc::clone(&file),
+                record: 0,
+                offset: 0,
+            },
+            why,
+        })]
+    };
+    if let Err(error) = read {
+        return whole(super::frames::unreadable(&error));
+    }
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return whole(format!(
+            "expected a test file of at most {MAX_FILE_BYTES} bytes, found more"
+        ));
+    }
+    let text = match super::har::utf8(&bytes) {
+        Ok(text) => text,
+        Err(why) => return whole(why),
+    };
+    let tests: File = match serde_saphyr::from_str(text) {
+        Ok(tests) => tests,
+        Err(error) => {
+            let error = error.to_string();
+            let line = error.lines().next().unwrap_or_default();
+            return whole(format!(
+                "expected go-ftw tests: {}",
+                crate::fault::printable(line, 300)
+            ));
+        }
+    };
+    let unknown = unknown_keys(text);
+    let mut items = Vec::new();
+    let lines = LineStarts::of(text);
+    for (index, test) in tests.tests.iter().enumerate() {
+        let place = super::Place {
+            file: Arc::clone(&file),
+            record: index as u64 + 1,
+            offset: lines.offset(test.referenced.line()),
+        };
+        if let Some(keys) = unknown.get(&index) {
+            let why = format!("unknown keys: {}", keys.join(", "));
+            items.push(Item::Unusable(Unusable { place, why }));
+            continue;
+        }
+        test_items(&tests, &test.value, place, &mut items);
+    }
+    if items.is_empty() {
+        return whole("expected at least one of \"tests\", found none".to_owned());
+    }
+    items
+}
+
+/// Byte offsets of lines.
+struct LineStarts(Vec<u64>);
+
+impl LineStarts {
+    fn of(text: &str) -> Self {
+        let behind = memchr::memchr_iter(b'\n', text.as_bytes()).map(|at| at as u64 + 1);
+        Self(std::iter::once(0).chain(behind).collect())
+    }
+
+    fn offset(&self, line: u64) -> u64 {
+        usize::try_from(line.saturating_sub(1))
+            .ok()
+            .and_then(|line| self.0.get(line).copied())
+            .unwrap_or(0)
+    }
+}
+
+/// Keys nobody knows, by the test they stand in.
+fn unknown_keys(text: &str) -> BTreeMap<usize, Vec<String>> {
+    let mut found = BTreeMap::new();
+    let Ok(whole) = serde_saphyr::from_str::<serde_json::Value>(text) else {
+        return found;
+    };
+    let tests = whole.get("tests").and_then(serde_json::Value::as_array);
+    for (index, test) in tests.into_iter().flatten().enumerate() {
+        let mut keys = Vec::new();
+        check_keys("test", test, &mut keys);
+        if !keys.is_empty() {
+            found.insert(index, keys);
+        }
+    }
+    found
+}
+
+fn check_keys(level: &str, value: &serde_json::Value, found: &mut Vec<String>) {
+    let known = KNOWN
+        .iter()
+        .find(|(name, _)| *name == level)
+        .map_or(&[][..], |(_, keys)| *keys);
+    let Some(object) = value.as_object() else {
+        return;
+    };
+    for (key, value) in object {
+        if !known.contains(&key.as_str()) {
+            found.push(format!("{level}.{key}"));
+        }
+        match key.as_str() {
+            "stages" => value
+                .as_array()
+                .into_iter()
+                .flatten()
+                .for_each(|stage| check_keys("stage", stage, found)),
+            "stage" | "input" | "output" | "log" => check_keys(key, value, found),
+            "template" => check_keys("input", value, found),
+            _ => {}
+        }
+    }
+}
+
+fn test_items(file: &File, test: &Test, place: super::Place, items: &mut Vec<Item>) {
+    let name = match (&file.rule_id, &test.test_id, &test.test_title) {
+        (Some(rule), Some(test), _) => format!("{rule}-{test}"),
+        (_, _, Some(title)) => title.clone(),
+        (rule, test, None) => format!(
+            "{}-{}",
+            rule.as_deref().unwrap_or("test"),
+            test.clone().unwrap_or_else(|| place.record.to_string())
+        ),
+    };
+    let mut stages: Vec<(Input, Output)> = Vec::new();
+    if test.stages.is_empty() {
+        let mut input = file.template.clone().unwrap_or_default();
+        if let Some(own) = &test.template {
+            input = own.clone().over(input);
+        }
+        stages.push((input, test.output.clone().unwrap_or_default()));
+    }
+    for stage in &test.stages {
+        let stage = stage.stage.as_deref().unwrap_or(stage);
+        stages.push((
+            stage.input.clone().unwrap_or_default(),
+            stage.output.clone().unwrap_or_default(),
+        ));
+    }
+    let several = stages.len() > 1;
+    for (index, (input, output)) in stages.into_iter().enumerate() {
+        let name = if several {
+            format!("{name} stage {}", index + 1)
+        } else {
+            name.clone()
+        };
+        let uris: Vec<Option<String>> = match &input.uris {
+            Some(uris) if !uris.is_empty() => uris.iter().cloned().map(Some).collect(),
+            _ => vec![None],
+        };
+        for uri in uris {
+            let mut input = input.clone();
+            input.uri = uri.or(input.uri);
+            let read = transaction(&name, test.payload.as_deref(), (input, &output), &place);
+            items.push(match read {
+                Ok(exchange) => frame(&place, exchange, items.len()),
+                Err(why) => Item::Unusable(Unusable {
+                    place: place.clone(),
+                    why: format!("{name}: {why}"),
+                }),
+            });
+        }
+    }
+}
+
+fn frame(
+    place: &super::Place,
+    (mut exchange, expect): (Exchange, Expectation),
+    nth: usize,
+) -> Item {
+    if let Some(request) = &mut exchange.request {
+        request.head.correlation_id.clone_from(&expect.test);
+    }
+    let mut transaction = exchange.into_transaction();
+    transaction
+        .remarks
+        .retain(|remark| *remark != Remark::NoResponse);
+    transaction.expect = Some(Box::new(expect));
+    Item::Frame(Frame {
+        file: Arc::clone(&place.file),
+        format: Format::Ftw,
+        key: stable_hash(&nth.to_le_bytes()),
+        pieces: Vec::new(),
+        ready: Some(Box::new(transaction)),
+    })
+}
+
+impl Input {
+    /// This one, with what it does not say taken from another.
+    fn over(self, base: Self) -> Self {
+        Self {
+            uri: self.uri.or(base.uri),
+            uris: self.uris.or(base.uris),
+            method: self.method.or(base.method),
+            version: self.version.or(base.version),
+            headers: self.headers.or(base.headers),
+            ordered_headers: self.ordered_headers.or(base.ordered_headers),
+            data: self.data.or(base.data),
+            encoded_data: self.encoded_data.or(base.encoded_data),
+            encoded_request: self.encoded_request.or(base.encoded_request),
+            raw_request: self.raw_request.or(base.raw_request),
+            autocomplete_headers: self.autocomplete_headers.or(base.autocomplete_headers),
+            stop_magic: self.stop_magic.or(base.stop_magic),
+            save_cookie: self.save_cookie.or(base.save_cookie),
+            follow_redirect: self.follow_redirect.or(base.follow_redirect),
+            response: self.response.or(base.response),
+        }
+    }
+
+    fn fields(&self) -> Vec<(String, String)> {
+        let from_map = |map: &BTreeMap<String, String>| {
+            map.iter()
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect()
+        };
+        let from_list = |list: &[Named]| {
+            list.iter()
+                .map(|field| (field.name.clone(), field.value.clone()))
+                .collect()
+        };
+        let mut fields: Headers = match &self.headers {
+            Some(Fields::Map(map)) => from_map(map),
+            Some(Fields::List(list)) => from_list(list),
+            None => Vec::new(),
+        };
+        if let Some(ordered) = &self.ordered_headers {
+            fields.extend::<Headers>(from_list(ordered));
+        }
+        fields
+    }
+}
+
+fn transaction(
+    name: &str,
+    payload: Option<&str>,
+    (input, output): (Input, &Output),
+    place: &super::Place,
+) -> Result<(Exchange, Expectation), String> {
+    let mut exchange = Exchange::new(place.clone());
+    if input.follow_redirect == Some(true) || input.save_cookie == Some(true) {
+        return Err(
+            "follow_redirect and save_cookie need a server's response, and there is none"
+                .to_owned(),
+        );
+    }
+    let encoded = input
+        .encoded_request
+        .as_ref()
+        .or(input.raw_request.as_ref());
+    exchange.request = Some(match encoded.filter(|text| !text.is_empty()) {
+        Some(encoded) => raw(encoded)?,
+        None => built(&input, payload)?,
+    });
+    if let Some(given) = input.response {
+        exchange.response = Some(response(given)?);
+    }
+    let (expect, not_checked) = expectation(name, output);
+    if not_checked {
+        exchange.remark(Remark::NotChecked);
+    }
+    Ok((exchange, expect))
+}
+
+fn raw(encoded: &str) -> Result<Half<RequestHead>, String> {
+    let bytes = decode64("encoded_request", encoded)?;
+    let request = http1::request(&bytes)?;
+    Ok(Half {
+        head: RequestHead {
+            correlation_id: String::new(),
+            method: request.method,
+            uri: request.uri,
+            client_ip: super::DEFAULT_CLIENT_IP.to_owned(),
+            headers: request.headers,
+        },
+        body: request.body,
+    })
+}
+
+fn decode64(key: &str, text: &str) -> Result<Vec<u8>, String> {
+    let text: String = text.split_ascii_whitespace().collect();
+    STANDARD
+        .decode(&text)
+        .map_err(|error| format!("expected base64 in \"{key}\": {error}"))
+}
+
+fn built(input: &Input, payload: Option<&str>) -> Result<Half<RequestHead>, String> {
+    let fill = |text: &str| templated(text, payload);
+    let body = match (&input.encoded_data, &input.data) {
+        (Some(encoded), _) => decode64("encoded_data", encoded)?,
+        (None, Some(Data::Text(text))) => fill(text)?.into_bytes(),
+        (None, Some(Data::Lines(lines))) => fill(&lines.join("\r\n"))?.into_bytes(),
+        (None, None) => Vec::new(),
+    };
+    let mut headers = Headers::new();
+    for (name, value) in input.fields() {
+        headers.push((fill(&name)?, fill(&value)?));
+    }
+    let complete = input.autocomplete_headers.unwrap_or(true) && input.stop_magic != Some(true);
+    if complete {
+        let mut add = |name: &str, value: String| {
+            if headers::value(&headers, name).is_none() {
+                headers.push((name.to_owned(), value));
+            }
+        };
+        add("Connection", "close".to_owned());
+        if !body.is_empty() {
+            add(
+                "Content-Type",
+                "application/x-www-form-urlencoded".to_owned(),
+            );
+            add("Content-Length", body.len().to_string());
+        }
+    }
+    Ok(Half {
+        head: RequestHead {
+            correlation_id: String::new(),
+            method: fill(input.method.as_deref().unwrap_or("GET"))?,
+            uri: fill(input.uri.as_deref().unwrap_or("/"))?,
+            client_ip: super::DEFAULT_CLIENT_IP.to_owned(),
+            headers,
+        },
+        body,
+    })
+}
+
+fn response(given: Response) -> Result<Half<ResponseHead>, String> {
+    let body = match (given.encoded_body, given.body) {
+        (Some(encoded), _) if !encoded.is_empty() => decode64("encoded_body", &encoded)?,
+        (_, Some(body)) => body.into_bytes(),
+        _ => Vec::new(),
+    };
+    Ok(Half {
+        head: ResponseHead {
+            correlation_id: String::new(),
+            status: given.status.unwrap_or(200),
+            headers: given.headers.unwrap_or_default().into_iter().collect(),
+        },
+        body,
+    })
+}
+
+static RULE_ID: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r#"^\s*\[?id\s+\\?"?(\d+)\\?"?\]?\s*$"#).ok());
+
+fn expectation(name: &str, output: &Output) -> (Expectation, bool) {
+    let mut not_checked = output.response_contains.is_some() || output.expect_error == Some(true);
+    let mut expect = Expectation {
+        test: name.to_owned(),
+        isolated: output.isolated,
+        status: match &output.status {
+            None => Vec::new(),
+            Some(OneOrMany::One(status)) => vec![*status],
+            Some(OneOrMany::Many(statuses)) => statuses.clone(),
+        },
+        ..Expectation::default()
+    };
+    expect.status.retain(|status| *status != 0);
+    let mut from_text = |text: &Option<String>, ids: &mut Vec<String>| {
+        let Some(text) = text.as_deref().filter(|text| !text.is_empty()) else {
+            return;
+        };
+        match RULE_ID.as_ref().and_then(|form| form.captures(text)) {
+            Some(found) => ids.push(found[1].to_owned()),
+            None => not_checked = true,
+        }
+    };
+    from_text(&output.log_contains, &mut expect.expect_ids);
+    from_text(&output.no_log_contains, &mut expect.no_expect_ids);
+    if let Some(log) = &output.log {
+        expect
+            .expect_ids
+            .extend(log.expect_ids.iter().map(u64::to_string));
+        expect
+            .no_expect_ids
+            .extend(log.no_expect_ids.iter().map(u64::to_string));
+        not_checked |= log.match_regex.is_some() || log.no_match_regex.is_some();
+    }
+    (expect, not_checked)
+}
+
+static TEMPLATE: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"\{\{-?\s*(.*?)\s*-?\}\}").ok());
+
+static REPEAT: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(
+        r#"^(?:"((?:[^"\\]|\\.)*)"\s*\|\s*repeat\s+(\d+)|repeat\s+(\d+)\s+"((?:[^"\\]|\\.)*)")$"#,
+    )
+    .ok()
+});
+
+static ENV: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r#"^env\s+"([A-Za-z0-9_]+)"$"#).ok());
+
+/// Fills in the templates that test files use: `repeat`, `env`, `.Payload`.
+fn templated(text: &str, payload: Option<&str>) -> Result<String, String> {
+    let Some(form) = TEMPLATE.as_ref().filter(|_| text.contains("{{")) else {
+        return Ok(text.to_owned());
+    };
+    let mut refused = None;
+    let mut size = 0_usize;
+    let filled = form.replace_all(text, |found: &Captures<'_>| {
+        let value = template_value(&found[1], payload).unwrap_or_else(|why| {
+            refused.get_or_insert(why);
+            String::new()
+        });
+        size = size.saturating_add(value.len());
+        value
+    });
+    match refused {
+        Some(why) => Err(why),
+        None if size > MAX_REPEAT_BYTES => Err(format!(
+            "expected templates of at most {MAX_REPEAT_BYTES} bytes"
+        )),
+        None => Ok(filled.into_owned()),
+    }
+}
+
+fn template_value(expression: &str, payload: Option<&str>) -> Result<String, String> {
+    if expression == ".Payload" {
+        return payload
+            .map(str::to_owned)
+            .ok_or_else(|| "the template wants a payload, and the test has none".to_owned());
+    }
+    if let Some(found) = REPEAT.as_ref().and_then(|form| form.captures(expression)) {
+        let text = found
+            .get(1)
+            .or_else(|| found.get(4))
+            .map_or("", |text| text.as_str());
+        let times = found
+            .get(2)
+            .or_else(|| found.get(3))
+            .map_or("", |times| times.as_str());
+        let text: String =
+            serde_json::from_str(&format!("\"{text}\"")).unwrap_or_else(|_| text.to_owned());
+        return times
+            .parse::<usize>()
+            .ok()
+            .filter(|times| times.saturating_mul(text.len()) <= MAX_REPEAT_BYTES)
+            .map(|times| text.repeat(times))
+            .ok_or_else(|| {
+                format!(
+                    "expected a template of at most {MAX_REPEAT_BYTES} bytes, found repeat {times}"
+                )
+            });
+    }
+    if let Some(found) = ENV.as_ref().and_then(|form| form.captures(expression)) {
+        return Ok(std::env::var(&found[1]).unwrap_or_default());
+    }
+    Err(format!(
+        "expected a template of repeat, env or .Payload, found {:?}",
+        crate::fault::printable(expression, 60)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_templates_of_test_files_are_filled_in() {
+        assert_eq!(
+            templated(r#"a={{ "+" | repeat 3 }}!"#, None),
+            Ok("a=+++!".to_owned())
+        );
+        assert_eq!(
+            templated("x={{.Payload}}", Some("<b>")),
+            Ok("x=<b>".to_owned())
+        );
+        assert_eq!(
+            templated("no { braces }", None),
+            Ok("no { braces }".to_owned())
+        );
+        assert!(
+            templated("{{ randAlpha 3 }}", None)
+                .unwrap_err()
+                .contains("randAlpha")
+        );
+        assert!(templated(r#"{{ "x" | repeat 99999999999 }}"#, None).is_err());
+    }
+
+    #[test]
+    fn status_and_rules_are_held_against_answers() {
+        let mut block = AgentResponse::new(Decision::Block {
+            status: 403,
+            body: None,
+        });
+        block.audit.rule_ids.push("942100".to_owned());
+        let expect = |status: &[u16], ids: &[&str], not: &[&str]| Expectation {
+            status: status.to_vec(),
+            expect_ids: ids.iter().map(|id| (*id).to_owned()).collect(),
+            no_expect_ids: not.iter().map(|id| (*id).to_owned()).collect(),
+            ..Expectation::default()
+        };
+        assert!(
+            expect(&[403], &["942100"], &["1"])
+                .check(&[&block])
+                .is_empty()
+        );
+        assert_eq!(
+            expect(&[200], &["1"], &["942100"]).check(&[&block]).len(),
+            3
+        );
+        let allow = AgentResponse::allow();
+        assert!(expect(&[200], &[], &[]).check(&[&allow]).is_empty());
+        assert_eq!(expect(&[403], &[], &[]).check(&[&allow]).len(), 1);
+    }
+}

@@ -1,0 +1,311 @@
+//! HTTP Archive 1.2, as browsers and mitmproxy really write it.
+//!
+//! Every field is optional here, because real files lack what the
+//! specification requires. Entries are cut out of the stream one by one.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Deserializer};
+
+use super::assemble::each;
+use super::frames::{Elements, Records};
+use super::headers;
+use super::jsonl::nanoseconds;
+use super::source::Stream;
+use super::{DecodeSettings, Exchange, Format, Frame, Half, Item, Remark, Transaction, Unusable};
+use crate::event::{Headers, RequestHead, ResponseHead, bare_ip};
+
+pub(super) fn frames(stream: Stream) -> impl Iterator<Item = Item> + Send {
+    let file = std::sync::Arc::clone(&stream.file);
+    each(
+        Elements::new(stream, Records::Within(["log", "entries"])),
+        file,
+        Format::Har,
+    )
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry {
+    started_date_time: Option<String>,
+    request: Option<Request>,
+    response: Option<Response>,
+    #[serde(
+        rename = "_clientIPAddress",
+        alias = "clientIPAddress",
+        alias = "_client_ip",
+        default
+    )]
+    client_ip: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Request {
+    method: Option<String>,
+    url: Option<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    headers: Vec<Header>,
+    post_data: Option<PostData>,
+    body_size: Option<f64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Response {
+    status: Option<f64>,
+    #[serde(default, deserialize_with = "or_default")]
+    headers: Vec<Header>,
+    content: Option<Content>,
+}
+
+#[derive(Deserialize, Default)]
+struct Header {
+    #[serde(default, deserialize_with = "or_default")]
+    name: String,
+    #[serde(default, deserialize_with = "or_default")]
+    value: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PostData {
+    mime_type: Option<String>,
+    text: Option<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    params: Vec<Param>,
+    #[serde(alias = "_encoding")]
+    encoding: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Param {
+    #[serde(default, deserialize_with = "or_default")]
+    name: String,
+    value: Option<String>,
+    file_name: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Content {
+    size: Option<f64>,
+    text: Option<String>,
+    encoding: Option<String>,
+}
+
+/// `null` where the specification wants a value.
+fn or_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(
+    reader: D,
+) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(reader)?.unwrap_or_default())
+}
+
+pub(super) fn decode(frame: &Frame, settings: &DecodeSettings) -> Result<Transaction, Unusable> {
+    let mut exchange = Exchange::new(frame.place());
+    for piece in &frame.pieces {
+        read(&piece.bytes, settings, &mut exchange).map_err(|why| frame.unusable(why))?;
+    }
+    Ok(exchange.into_transaction())
+}
+
+fn read(bytes: &[u8], settings: &DecodeSettings, exchange: &mut Exchange) -> Result<(), String> {
+    let text = utf8(bytes)?;
+    let entry: Entry = serde_json::from_str(text).map_err(|error| explain(&error))?;
+    let request = entry
+        .request
+        .ok_or("expected an entry with \"request\", found none")?;
+    let client_ip = entry.client_ip.as_deref().unwrap_or(&settings.client_ip);
+    exchange.at_ns = entry.started_date_time.as_deref().and_then(nanoseconds);
+    exchange.request = Some(request.read(client_ip, &mut exchange.remarks)?);
+    exchange.response = entry
+        .response
+        .map(|response| response.read(&mut exchange.remarks))
+        .transpose()?
+        .flatten();
+    Ok(())
+}
+
+/// UTF-8, or where it ends.
+pub(super) fn utf8(bytes: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        format!(
+            "expected UTF-8 text, found a byte that is none, {} bytes into the record",
+            error.valid_up_to()
+        )
+    })
+}
+
+/// serde's message, with the place within the record.
+pub(super) fn explain(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let message = text
+        .rsplit_once(" at line ")
+        .map_or(text.as_str(), |(message, _)| message);
+    let kind = if error.is_data() {
+        "expected another shape"
+    } else {
+        "expected JSON"
+    };
+    format!(
+        "{kind}: {} (line {}, column {} of the record)",
+        crate::fault::printable(message, 200),
+        error.line(),
+        error.column()
+    )
+}
+
+fn named(headers: Vec<Header>) -> Headers {
+    headers
+        .into_iter()
+        .map(|header| (header.name, header.value))
+        .collect()
+}
+
+impl Request {
+    fn read(self, client_ip: &str, remarks: &mut Vec<Remark>) -> Result<Half<RequestHead>, String> {
+        let url = self.url.ok_or("expected \"request.url\", found none")?;
+        let (scheme, authority, uri) = headers::split_url(&url)
+            .filter(|(scheme, _, _)| {
+                ["http", "https", "ws", "wss"]
+                    .iter()
+                    .any(|known| scheme.eq_ignore_ascii_case(known))
+            })
+            .ok_or_else(|| {
+                format!(
+                    "expected an http or https URL, found {:?}",
+                    crate::fault::printable(&url, 40)
+                )
+            })?;
+        let _ = scheme;
+        let mut fields = named(self.headers);
+        let pseudo = headers::split_pseudo(&mut fields);
+        if headers::value(&fields, "host").is_none() {
+            fields.insert(0, ("host".to_owned(), authority.to_owned()));
+        }
+        if headers::value(&fields, "cookie").is_none()
+            && headers::value(&fields, "authorization").is_none()
+        {
+            remarks.push(Remark::NoCredentials);
+        }
+        let method = self
+            .method
+            .filter(|method| !method.is_empty())
+            .or_else(|| headers::value(&pseudo, ":method").map(str::to_owned))
+            .ok_or("expected \"request.method\", found none")?;
+        let body = match self.post_data {
+            Some(data) => data.read()?,
+            None => {
+                if self.body_size.is_some_and(|size| size > 0.0) {
+                    remarks.push(Remark::BodyMissing);
+                }
+                Vec::new()
+            }
+        };
+        Ok(Half {
+            head: RequestHead {
+                correlation_id: String::new(),
+                method,
+                uri,
+                client_ip: bare_ip(client_ip),
+                headers: fields,
+            },
+            body,
+        })
+    }
+}
+
+impl PostData {
+    fn read(self) -> Result<Vec<u8>, String> {
+        if let Some(text) = self.text.filter(|text| !text.is_empty()) {
+            return body(text, self.encoding.as_deref(), "request.postData.text");
+        }
+        let is_form = self.mime_type.as_deref().is_none_or(|mime| {
+            mime.trim_start()
+                .to_ascii_lowercase()
+                .starts_with("application/x-www-form-urlencoded")
+        });
+        if self.params.is_empty() {
+            return Ok(Vec::new());
+        }
+        if !is_form || self.params.iter().any(|param| param.file_name.is_some()) {
+            return Err(
+                "expected \"request.postData.text\", found only params, which do not hold the bytes of this kind of body".to_owned(),
+            );
+        }
+        // What was already encoded stays as it is: `%` is left alone.
+        let form: Vec<String> = self
+            .params
+            .iter()
+            .map(|param| {
+                format!(
+                    "{}={}",
+                    form_encoded(&param.name),
+                    form_encoded(param.value.as_deref().unwrap_or_default())
+                )
+            })
+            .collect();
+        Ok(form.join("&").into_bytes())
+    }
+}
+
+fn form_encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b' ' => out.push('+'),
+            b'&' | b'=' | b'#' | 0..=0x1f | 0x7f.. => out.push_str(&format!("%{byte:02X}")),
+            _ => out.push(char::from(byte)),
+        }
+    }
+    out
+}
+
+fn body(text: String, encoding: Option<&str>, place: &str) -> Result<Vec<u8>, String> {
+    match encoding {
+        Some(encoding) if encoding.eq_ignore_ascii_case("base64") => {
+            STANDARD.decode(text.trim_end()).map_err(|error| {
+                format!("expected base64 in \"{place}\", as its encoding says: {error}")
+            })
+        }
+        _ => Ok(text.into_bytes()),
+    }
+}
+
+impl Response {
+    /// Nothing where there was no response: status 0.
+    fn read(self, remarks: &mut Vec<Remark>) -> Result<Option<Half<ResponseHead>>, String> {
+        let status = match self.status {
+            None => return Ok(None),
+            Some(status) if status <= 0.0 => return Ok(None),
+            Some(status) => (100_u16..=999)
+                .find(|known| (f64::from(*known) - status).abs() < 0.5)
+                .ok_or_else(|| {
+                    format!("expected a response status from 100 to 999, found {status}")
+                })?,
+        };
+        let mut fields = named(self.headers);
+        headers::split_pseudo(&mut fields);
+        let body = match self.content {
+            Some(content) => match content.text {
+                Some(text) => body(text, content.encoding.as_deref(), "response.content.text")?,
+                None => {
+                    if content.size.is_some_and(|size| size > 0.0) {
+                        remarks.push(Remark::BodyMissing);
+                    }
+                    Vec::new()
+                }
+            },
+            None => Vec::new(),
+        };
+        Ok(Some(Half {
+            head: ResponseHead {
+                correlation_id: String::new(),
+                status,
+                headers: fields,
+            },
+            body,
+        }))
+    }
+}

@@ -1,0 +1,133 @@
+//! Header fields as a capture has them, made what a proxy would send.
+
+use crate::event::Headers;
+
+/// The first value of a name, in any spelling.
+pub(super) fn value<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
+    headers
+        .iter()
+        .find(|(have, _)| have.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.as_str())
+}
+
+/// Takes the HTTP/2 pseudo-headers away and hands back `(name, value)` of
+/// each. `:authority` becomes `host` where there is none.
+pub(super) fn split_pseudo(headers: &mut Headers) -> Vec<(String, String)> {
+    if !headers.iter().any(|(name, _)| name.starts_with(':')) {
+        return Vec::new();
+    }
+    let (pseudo, plain): (Headers, Headers) = std::mem::take(headers)
+        .into_iter()
+        .partition(|(name, _)| name.starts_with(':'));
+    *headers = plain;
+    if value(headers, "host").is_none()
+        && let Some(authority) = value(&pseudo, ":authority")
+    {
+        headers.insert(0, ("host".to_owned(), authority.to_owned()));
+    }
+    pseudo
+}
+
+/// Released proxies send a value that is not visible ASCII as an empty one;
+/// says whether there was any.
+pub(super) fn as_production(headers: &mut Headers) -> bool {
+    let mut any = false;
+    for (_, value) in headers.iter_mut() {
+        if !value
+            .bytes()
+            .all(|byte| matches!(byte, b'\t' | b' '..=b'~'))
+        {
+            value.clear();
+            any = true;
+        }
+    }
+    any
+}
+
+/// Bytes of a header value as text: what is not UTF-8 is Latin-1, as HTTP's
+/// grammar once had it. Either way it is not visible ASCII.
+pub(super) fn text(bytes: &[u8]) -> String {
+    std::str::from_utf8(bytes).map_or_else(
+        |_| bytes.iter().map(|byte| char::from(*byte)).collect(),
+        str::to_owned,
+    )
+}
+
+/// Bytes of a request target as text: what is not UTF-8 is percent-encoded.
+pub(super) fn target(bytes: &[u8]) -> String {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return text.to_owned();
+    }
+    let mut out = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        if byte.is_ascii() {
+            out.push(char::from(*byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+/// Path and query of an absolute URL, and its scheme and authority.
+pub(super) fn split_url(url: &str) -> Option<(&str, &str, String)> {
+    let (scheme, rest) = url.split_once(':')?;
+    let rest = rest.strip_prefix("//")?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let path = path.split('#').next().unwrap_or_default();
+    let path = if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("/{path}")
+    };
+    Some((scheme, authority, path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_give_path_and_query() {
+        for (url, path) in [
+            ("https://a.example/x?y=1#z", "/x?y=1"),
+            ("https://a.example", "/"),
+            ("http://a.example?q", "/?q"),
+        ] {
+            assert_eq!(split_url(url).unwrap().2, path, "{url}");
+        }
+        assert!(split_url("data:text/plain,hi").is_none());
+    }
+
+    #[test]
+    fn pseudo_headers_go_and_the_authority_becomes_host() {
+        let mut headers = vec![
+            (":authority".to_owned(), "a.example".to_owned()),
+            (":path".to_owned(), "/x".to_owned()),
+            ("accept".to_owned(), "*/*".to_owned()),
+        ];
+        let pseudo = split_pseudo(&mut headers);
+        assert_eq!(pseudo.len(), 2);
+        assert_eq!(headers[0], ("host".to_owned(), "a.example".to_owned()));
+        assert_eq!(headers.len(), 2);
+    }
+
+    #[test]
+    fn what_no_proxy_sends_is_empty() {
+        let mut headers = vec![
+            ("a".to_owned(), "é".to_owned()),
+            ("b".to_owned(), "plain\ttab".to_owned()),
+            ("c".to_owned(), "x\u{1}".to_owned()),
+        ];
+        assert!(as_production(&mut headers));
+        let values: Vec<&str> = headers.iter().map(|(_, value)| value.as_str()).collect();
+        assert_eq!(values, ["", "plain\ttab", ""]);
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_keep_their_meaning() {
+        assert_eq!(target(b"/a\xff"), "/a%FF");
+        assert_eq!(text(b"caf\xe9"), "café");
+    }
+}

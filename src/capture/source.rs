@@ -1,0 +1,288 @@
+//! From arguments to readable streams: files, folders, standard input, gzip.
+
+use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use flate2::read::MultiGzDecoder;
+
+use super::{Format, Item, Place, Unusable, access_log, detect, envoy_tap, ftw, gor, har, jsonl};
+use crate::error::Error;
+
+/// Bytes looked at to tell a format.
+const HEAD_BYTES: usize = 64 << 10;
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// What a folder is searched for; `.gz` may follow each.
+const EXTENSIONS: [&str; 8] = [
+    "json", "jsonl", "ndjson", "har", "gor", "log", "yaml", "yml",
+];
+
+/// A file to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capture {
+    /// The file, `-` for standard input.
+    pub path: PathBuf,
+    /// Its size in bytes, where it is known.
+    pub size_bytes: Option<u64>,
+}
+
+/// Finds what the arguments name, in a stable order, and the files in folders
+/// that do not look like captures.
+///
+/// # Errors
+/// [`Error::Read`] for a path that is not there.
+pub fn discover(arguments: &[PathBuf]) -> Result<(Vec<Capture>, Vec<PathBuf>), Error> {
+    let mut captures = Vec::new();
+    let mut passed_over = Vec::new();
+    for argument in arguments {
+        if argument.as_os_str() == "-" {
+            captures.push(Capture {
+                path: argument.clone(),
+                size_bytes: None,
+            });
+            continue;
+        }
+        let metadata = std::fs::metadata(argument).map_err(|source| Error::Read {
+            path: argument.clone(),
+            source,
+        })?;
+        if !metadata.is_dir() {
+            captures.push(Capture {
+                path: argument.clone(),
+                size_bytes: metadata.is_file().then_some(metadata.len()),
+            });
+            continue;
+        }
+        for entry in walkdir::WalkDir::new(argument).sort_by_file_name() {
+            let entry = entry.map_err(|error| Error::Read {
+                path: error.path().unwrap_or(argument).to_owned(),
+                source: error.into(),
+            })?;
+            if !entry.file_type().is_file() {
+                continue;
+            }
+            if is_capture(entry.path()) {
+                captures.push(Capture {
+                    size_bytes: entry.metadata().ok().map(|metadata| metadata.len()),
+                    path: entry.into_path(),
+                });
+            } else {
+                passed_over.push(entry.into_path());
+            }
+        }
+    }
+    Ok((captures, passed_over))
+}
+
+fn is_capture(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.strip_suffix(".gz").unwrap_or(&name);
+    name.rsplit_once('.').is_some_and(|(_, extension)| {
+        EXTENSIONS
+            .iter()
+            .any(|known| extension.eq_ignore_ascii_case(known))
+    })
+}
+
+/// A capture that is being read.
+pub struct Opened {
+    /// Its name in reports.
+    pub file: Arc<str>,
+    /// What it is written in, if anything could be told.
+    pub format: Option<Format>,
+    /// Its first bytes, uncompressed: what the redaction key comes from.
+    pub head: Vec<u8>,
+    items: Box<dyn Iterator<Item = Item> + Send>,
+}
+
+impl Iterator for Opened {
+    type Item = Item;
+
+    fn next(&mut self) -> Option<Item> {
+        self.items.next()
+    }
+}
+
+impl Capture {
+    /// Opens it and tells its format.
+    ///
+    /// `read` counts the bytes taken from the file, compressed as they are.
+    ///
+    /// # Errors
+    /// [`Error::Read`] where the file cannot be opened.
+    pub fn open(
+        &self,
+        forced: Option<Format>,
+        max_record: usize,
+        read: &Arc<AtomicU64>,
+    ) -> Result<Opened, Error> {
+        let file: Arc<str> = Arc::from(self.path.to_string_lossy().as_ref());
+        let raw: Box<dyn Read + Send> = if self.path.as_os_str() == "-" {
+            Box::new(io::stdin())
+        } else {
+            Box::new(
+                std::fs::File::open(&self.path).map_err(|source| Error::Read {
+                    path: self.path.clone(),
+                    source,
+                })?,
+            )
+        };
+        let counted = Counted {
+            inner: raw,
+            read: Arc::clone(read),
+        };
+        Opened::of_reader(file, counted, (forced, max_record)).map_err(|source| Error::Read {
+            path: self.path.clone(),
+            source,
+        })
+    }
+}
+
+impl Opened {
+    /// Reads a capture from anywhere, plain or gzip: its format, where it is
+    /// not to be told by content, and the bytes that one record may have.
+    ///
+    /// # Errors
+    /// What reading the first bytes failed with.
+    pub fn of_reader(
+        file: Arc<str>,
+        reader: impl Read + Send + 'static,
+        (forced, max_record): (Option<Format>, usize),
+    ) -> io::Result<Self> {
+        let (magic, rest) = head_of(reader, 2)?;
+        let stream: Box<dyn Read + Send> = if magic == [0x1f, 0x8b] {
+            Box::new(MultiGzDecoder::new(rest))
+        } else {
+            Box::new(rest)
+        };
+        match head_of(stream, HEAD_BYTES) {
+            Ok((head, stream)) => Ok(opened(file, (head, Box::new(stream)), forced, max_record)),
+            Err(error) => Ok(broken(file, &error)),
+        }
+    }
+}
+
+fn opened(
+    file: Arc<str>,
+    (head, stream): (Vec<u8>, Box<dyn Read + Send>),
+    forced: Option<Format>,
+    max_record: usize,
+) -> Opened {
+    let format = match forced.map_or_else(|| detect::detect(&head), Ok) {
+        Ok(format) => format,
+        Err(why) => return unreadable(file, head, why),
+    };
+    let stream = Stream {
+        inner: BufReader::with_capacity(BUFFER_BYTES, stream),
+        offset: 0,
+        max_record,
+        file: Arc::clone(&file),
+    };
+    let items: Box<dyn Iterator<Item = Item> + Send> = match format {
+        Format::Jsonl => Box::new(jsonl::frames(stream)),
+        Format::Har => Box::new(har::frames(stream)),
+        Format::EnvoyTap => Box::new(envoy_tap::frames(stream)),
+        Format::Gor => Box::new(gor::frames(stream)),
+        Format::Ftw => Box::new(ftw::frames(stream)),
+        Format::AccessLog | Format::JsonLog => Box::new(access_log::frames(stream, format)),
+    };
+    Opened {
+        file,
+        format: Some(format),
+        head,
+        items,
+    }
+}
+
+fn broken(file: Arc<str>, error: &io::Error) -> Opened {
+    unreadable(file, Vec::new(), format!("cannot be read: {error}"))
+}
+
+/// A file nothing can be read from is one unusable record.
+fn unreadable(file: Arc<str>, head: Vec<u8>, why: String) -> Opened {
+    let place = Place {
+        file: Arc::clone(&file),
+        record: 0,
+        offset: 0,
+    };
+    Opened {
+        file,
+        format: None,
+        head,
+        items: Box::new(std::iter::once(Item::Unusable(Unusable { place, why }))),
+    }
+}
+
+/// Reads up to `most` bytes ahead, and gives a reader that has them again.
+fn head_of<R: Read + Send + 'static>(
+    mut reader: R,
+    most: usize,
+) -> io::Result<(Vec<u8>, impl Read + Send + 'static)> {
+    let mut head = Vec::new();
+    let limit = u64::try_from(most).unwrap_or(u64::MAX);
+    let read = reader.by_ref().take(limit).read_to_end(&mut head);
+    // What was read before a fault is still worth looking at; the fault comes
+    // again when the reader gets there.
+    if let Err(error) = read
+        && head.is_empty()
+    {
+        return Err(error);
+    }
+    let again = Cursor::new(head.clone());
+    Ok((head, again.chain(reader)))
+}
+
+struct Counted<R> {
+    inner: R,
+    read: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(out)?;
+        self.read.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+/// An uncompressed stream that knows where it is.
+pub(super) struct Stream {
+    inner: BufReader<Box<dyn Read + Send>>,
+    /// Bytes taken so far.
+    pub(super) offset: u64,
+    /// Bytes of one record.
+    pub(super) max_record: usize,
+    /// The file's name in reports.
+    pub(super) file: Arc<str>,
+}
+
+impl Stream {
+    /// The bytes that are ready; none at the end.
+    pub(super) fn ready(&mut self) -> io::Result<&[u8]> {
+        loop {
+            match self.inner.fill_buf() {
+                Ok(_) => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.inner.fill_buf()
+    }
+
+    /// Takes bytes that were ready.
+    pub(super) fn take(&mut self, bytes: usize) {
+        self.inner.consume(bytes);
+        self.offset += bytes as u64;
+    }
+
+    /// Where this stream is, as the place of a record.
+    pub(super) fn place(&self, record: u64, offset: u64) -> Place {
+        Place {
+            file: Arc::clone(&self.file),
+            record,
+            offset,
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! Two answers to the same transaction: whether, where and how they differ.
+
+use serde_json::Value;
+
+use super::report::{Category, Summary};
+use crate::agent::Handled;
+use crate::capture::Transaction;
+
+/// What one module made of a transaction.
+#[derive(Debug)]
+pub(super) struct Played {
+    /// Its answers, up to the one that ended it.
+    pub(super) handled: Vec<Handled>,
+}
+
+impl Played {
+    pub(super) fn fuel(&self) -> u64 {
+        self.costs().filter_map(|cost| cost.fuel).sum()
+    }
+
+    pub(super) fn time_ns(&self) -> u64 {
+        self.costs()
+            .map(|cost| u64::try_from(cost.time.as_nanos()).unwrap_or(u64::MAX))
+            .fold(0, u64::saturating_add)
+    }
+
+    fn costs(&self) -> impl Iterator<Item = &crate::runner::Cost> {
+        self.handled
+            .iter()
+            .filter_map(|handled| handled.cost.as_ref())
+    }
+
+    pub(super) fn has_fault(&self) -> bool {
+        self.handled.iter().any(|handled| handled.fault.is_some())
+    }
+
+    pub(super) fn values(&self) -> Vec<Value> {
+        self.handled
+            .iter()
+            .map(|handled| serde_json::to_value(&handled.response).unwrap_or_default())
+            .collect()
+    }
+
+    pub(super) fn summary(&self) -> Summary {
+        let mut summary = summary_of(&self.values());
+        summary.fault = self
+            .handled
+            .iter()
+            .filter_map(|handled| handled.fault.as_ref())
+            .map(|fault| fault.code.to_string())
+            .next_back();
+        summary
+    }
+}
+
+/// How answers ended, from their JSON.
+pub(super) fn summary_of(values: &[Value]) -> Summary {
+    let mut tags = Vec::new();
+    let mut rule_ids = Vec::new();
+    for value in values {
+        add_texts(value, "/audit/tags", &mut tags);
+        add_texts(value, "/audit/rule_ids", &mut rule_ids);
+    }
+    let last = values.last().and_then(|value| value.get("decision"));
+    let fault = values
+        .iter()
+        .filter(|value| {
+            value
+                .pointer("/audit/tags")
+                .and_then(Value::as_array)
+                .is_some_and(|tags| tags.iter().any(|tag| tag == "wasm-error"))
+        })
+        .filter_map(|value| value.pointer("/audit/reason_codes/0")?.as_str())
+        .map(str::to_owned)
+        .next_back();
+    Summary {
+        decision: last.map_or_else(|| "allow".to_owned(), decision_text),
+        tags,
+        rule_ids,
+        fault,
+    }
+}
+
+fn add_texts(value: &Value, pointer: &str, texts: &mut Vec<String>) {
+    let found = value.pointer(pointer).and_then(Value::as_array);
+    for text in found.into_iter().flatten().filter_map(Value::as_str) {
+        if !texts.iter().any(|have| have == text) {
+            texts.push(text.to_owned());
+        }
+    }
+}
+
+fn decision_text(decision: &Value) -> String {
+    match decision {
+        Value::Object(map) => map.iter().next().map_or_else(String::new, |(name, parts)| {
+            parts
+                .get("status")
+                .map_or_else(|| name.clone(), |status| format!("{name} {status}"))
+        }),
+        Value::String(name) => name.clone(),
+        _ => String::new(),
+    }
+}
+
+/// A difference between two sides.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) category: Category,
+    pub(super) from: Summary,
+    pub(super) to: Summary,
+    pub(super) fields: Vec<String>,
+    pub(super) old: Vec<Value>,
+}
+
+/// Holds what two modules made of a transaction against each other. Equal
+/// answers, by far the most, cost one comparison.
+pub(super) fn compare(old: &Played, new: &Played, ignored: &[String]) -> Option<Change> {
+    let equal = old.handled.len() == new.handled.len()
+        && old
+            .handled
+            .iter()
+            .zip(&new.handled)
+            .all(|(old, new)| old.response == new.response);
+    if equal {
+        return None;
+    }
+    let mut change = differ(old.values(), &new.values(), ignored)?;
+    change.from.fault = old.summary().fault;
+    change.to.fault = new.summary().fault;
+    if change.from.fault != change.to.fault {
+        change.category = Category::Faulted;
+    }
+    Some(change)
+}
+
+/// Holds what was recorded against what a module answers now. Nothing where
+/// nothing was recorded.
+pub(super) fn drift(
+    transaction: &Transaction,
+    now: &Played,
+    ignored: &[String],
+) -> Option<Option<Change>> {
+    let mut any = false;
+    let mut equal = true;
+    for (index, step) in transaction.steps.iter().enumerate() {
+        let Some(recorded) = &step.recorded else {
+            continue;
+        };
+        any = true;
+        let same = now.handled.get(index).is_some_and(|handled| {
+            serde_json::to_string(&handled.response)
+                .is_ok_and(|text| text == recorded.response.as_ref())
+        });
+        equal &= same;
+    }
+    if !any {
+        return None;
+    }
+    if equal {
+        return Some(None);
+    }
+    // Only the steps that both sides answered up to where either ended.
+    let mut old = Vec::new();
+    for step in &transaction.steps {
+        let Some(recorded) = &step.recorded else {
+            break;
+        };
+        let Ok(value) = serde_json::from_str::<Value>(&recorded.response) else {
+            break;
+        };
+        let ended = value
+            .get("decision")
+            .is_none_or(|decision| decision != "allow");
+        old.push(value);
+        if ended {
+            break;
+        }
+    }
+    let mut new = now.values();
+    let refused = |values: &[Value]| {
+        values
+            .last()
+            .and_then(|value| value.get("decision"))
+            .is_some_and(|decision| decision != "allow")
+    };
+    // A recording that stops early says nothing about later steps.
+    if !refused(&old) && old.len() < new.len() && !old.is_empty() {
+        new.truncate(old.len());
+    }
+    Some(differ(old, &new, ignored))
+}
+
+/// Compares answers as JSON, less what is ignored.
+fn differ(old: Vec<Value>, new: &[Value], ignored: &[String]) -> Option<Change> {
+    let strip = |values: &[Value]| -> Vec<Value> {
+        values
+            .iter()
+            .map(|value| {
+                let mut value = value.clone();
+                ignored
+                    .iter()
+                    .for_each(|pointer| remove(&mut value, pointer));
+                value
+            })
+            .collect()
+    };
+    let (mut left, mut right) = (strip(&old), strip(new));
+    if ignored.iter().any(|pointer| pointer == "/decision") {
+        // How many answers there were follows from the decisions.
+        let both = left.len().min(right.len());
+        left.truncate(both);
+        right.truncate(both);
+    }
+    if left == right {
+        return None;
+    }
+    let mut fields = Vec::new();
+    for (index, (left, right)) in left.iter().zip(&right).enumerate() {
+        let mut paths = Vec::new();
+        differing("", left, right, &mut paths);
+        for path in paths {
+            let path = if index == 0 {
+                path
+            } else {
+                format!("{}{path}", index + 1)
+            };
+            if !fields.contains(&path) {
+                fields.push(path);
+            }
+        }
+    }
+    if left.len() != right.len() {
+        fields.push("steps".to_owned());
+    }
+    let (from, to) = (summary_of(&left), summary_of(&right));
+    let word = |summary: &Summary| {
+        summary
+            .decision
+            .split(' ')
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let category = if from.fault != to.fault {
+        Category::Faulted
+    } else if word(&from) == word(&to) {
+        Category::Details
+    } else {
+        Category::Decision
+    };
+    Some(Change {
+        category,
+        from,
+        to,
+        fields,
+        old,
+    })
+}
+
+/// Paths at which two values differ; a list counts as one.
+fn differing(path: &str, old: &Value, new: &Value, out: &mut Vec<String>) {
+    match (old, new) {
+        (Value::Object(left), Value::Object(right)) => {
+            let names: std::collections::BTreeSet<&String> =
+                left.keys().chain(right.keys()).collect();
+            for name in names {
+                let escaped = name.replace('~', "~0").replace('/', "~1");
+                differing(
+                    &format!("{path}/{escaped}"),
+                    left.get(name).unwrap_or(&Value::Null),
+                    right.get(name).unwrap_or(&Value::Null),
+                    out,
+                );
+            }
+        }
+        _ if old == new => {}
+        _ => out.push(path.to_owned()),
+    }
+}
+
+/// Takes what a JSON pointer names away.
+fn remove(value: &mut Value, pointer: &str) {
+    let Some((parent, name)) = pointer.rsplit_once('/') else {
+        return;
+    };
+    let name = name.replace("~1", "/").replace("~0", "~");
+    match value.pointer_mut(parent) {
+        Some(Value::Object(map)) => {
+            map.shift_remove(&name);
+        }
+        Some(Value::Array(list)) => {
+            if let Ok(index) = name.parse::<usize>()
+                && index < list.len()
+            {
+                list.remove(index);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn answer(decision: Value, tags: &[&str]) -> Value {
+        json!({"decision": decision, "audit": {"tags": tags, "rule_ids": [], "reason_codes": []}})
+    }
+
+    #[test]
+    fn changes_are_sorted_by_how_grave_they_are() {
+        let allow = || answer(json!("allow"), &[]);
+        let block = |status: u16, tags: &[&str]| answer(json!({"block": {"status": status}}), tags);
+        let category =
+            |old: Value, new: Value| differ(vec![old], &[new], &[]).map(|change| change.category);
+        assert_eq!(category(allow(), allow()), None);
+        assert_eq!(category(allow(), block(403, &[])), Some(Category::Decision));
+        assert_eq!(
+            category(block(403, &[]), block(429, &[])),
+            Some(Category::Details)
+        );
+        assert_eq!(
+            category(allow(), answer(json!("allow"), &["x"])),
+            Some(Category::Details)
+        );
+        let mut fault = block(500, &["wasm-error"]);
+        fault["audit"]["reason_codes"] = json!(["trap:unreachable"]);
+        assert_eq!(category(allow(), fault), Some(Category::Faulted));
+    }
+
+    #[test]
+    fn ignored_fields_do_not_differ() {
+        let ignored = ["/audit/tags".to_owned(), "/decision/block/body".to_owned()];
+        let old = answer(json!({"block": {"status": 403, "body": "a"}}), &["x"]);
+        let new = answer(json!({"block": {"status": 403, "body": "b"}}), &["y"]);
+        assert!(differ(vec![old.clone()], std::slice::from_ref(&new), &ignored).is_none());
+        let change = differ(vec![old], &[new], &[]).unwrap();
+        assert_eq!(change.fields, ["/audit/tags", "/decision/block/body"]);
+    }
+}

@@ -1,0 +1,288 @@
+//! `replay`: captured traffic through a module, or through two.
+//!
+//! In: one loaded agent, or two, and captures. Out: a [`ReplayReport`].
+//!
+//! ```text
+//!   captures ──> read: one thread cuts records, selects, and deals them out
+//!                  │    by epoch and lane
+//!                  ▼
+//!                work: each job decodes, plays, compares and counts
+//!                  │
+//!                  ▼
+//!                tally: counts added up; rows put in order
+//! ```
+//!
+//! Invariant: no byte of the result depends on the number of jobs, nor on how
+//! the capture was sharded. A capture is cut into epochs by position, and each
+//! epoch into [`LANES`] lanes by correlation id. The transactions of one lane
+//! of one epoch run in order on an instance of their own, so what a guest
+//! remembers, and what its allocator costs, is the same whoever runs it. A
+//! shard is a set of whole lanes.
+
+mod compare;
+pub mod histogram;
+mod merge;
+mod minimize;
+mod ordered;
+mod play;
+mod read;
+pub mod report;
+mod save;
+mod tally;
+mod work;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
+
+use regex::Regex;
+
+use crate::agent::Agent;
+use crate::capture::{Capture, DecodeSettings, Format, Redactor, key_of};
+use crate::error::Error;
+use crate::ops::run::{ModuleInfo, called};
+
+pub use merge::merge;
+pub use report::{FailOn, ReplayReport, Shard};
+pub use save::{Expect, SaveFixtures, Which};
+
+use ordered::Ordered;
+use read::{Dealer, Reading};
+use report::RecordCounts;
+use work::{Shared, Worker};
+
+/// Lanes of an epoch, and so the most shards there can be. It has many
+/// divisors, so that shards are even.
+pub const LANES: u32 = 240;
+/// Transactions of one epoch.
+const EPOCH_TRANSACTIONS: usize = 8192;
+/// Bytes of one epoch's records: with the epoch being run and the one being
+/// decoded this bounds memory.
+const EPOCH_BYTES: usize = 24 << 20;
+
+/// Which transactions are replayed. What is not given selects all.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// At most so many, the first ones.
+    pub limit: Option<u64>,
+    /// A share of them, from 0 to 1, with the seed that picks them.
+    pub sample: Option<(f64, u64)>,
+    /// Method or path with query, as `GET /a?b`, matches.
+    pub matching: Vec<Match>,
+    /// One part of several.
+    pub shard: Option<Shard>,
+}
+
+/// One condition on a transaction.
+#[derive(Debug, Clone)]
+pub enum Match {
+    /// The path with query matches.
+    Path(Regex),
+    /// The method is this one.
+    Method(String),
+    /// The captured response's status lies between these.
+    Status(u16, u16),
+}
+
+/// Where the key for redaction comes from.
+#[derive(Debug, Clone)]
+pub enum Redaction {
+    /// Secrets stay as they are.
+    Keep,
+    /// The capture's own first bytes: the same for every run and every shard.
+    FromCapture,
+    /// A key that was given, so that several captures agree.
+    Key(Vec<u8>),
+}
+
+/// How a replay goes.
+#[derive(Debug, Clone)]
+pub struct ReplaySettings {
+    /// Threads that run guests.
+    pub jobs: usize,
+    /// The captures' format, where it is not to be told by content.
+    pub format: Option<Format>,
+    /// Bytes of one record.
+    pub max_record: usize,
+    /// How records are decoded.
+    pub decode: DecodeSettings,
+    /// Which transactions are replayed.
+    pub selection: Selection,
+    /// Keep the original timing, this many times as fast; `None`: as fast as
+    /// it goes.
+    pub speed: Option<f64>,
+    /// Whether clock readings are part of the report.
+    pub timings: bool,
+    /// Examples of each group of changes.
+    pub examples: usize,
+    /// Parts of answers that are not compared, as JSON pointers.
+    pub ignore: Vec<String>,
+    /// Look for the smallest transaction that shows each example's change.
+    pub minimize: bool,
+    /// What makes the replay fail.
+    pub fail_on: FailOn,
+    /// A record that cannot be used is a failure.
+    pub strict: bool,
+    /// Fixtures to write.
+    pub fixtures: Option<SaveFixtures>,
+    /// What happens to secrets in all that is written.
+    pub redaction: Redaction,
+}
+
+/// What is written while the replay goes on, in the capture's order.
+#[derive(Default)]
+pub struct Sinks {
+    /// A JSON object a line for each transaction.
+    pub rows: Option<Box<dyn Write + Send>>,
+    /// The calls, as a capture of our own format.
+    pub records: Option<Box<dyn Write + Send>>,
+}
+
+/// What others may look at, and do, while the replay goes on.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// Set to end early, with what was done so far.
+    pub stop: AtomicBool,
+    /// Bytes of the files that were read.
+    pub read_bytes: Arc<AtomicU64>,
+    /// Transactions that were replayed.
+    pub transactions: AtomicU64,
+}
+
+/// The modules: the one that is asked about, and the one it is compared with.
+pub struct Subjects<'a> {
+    /// The module.
+    pub module: &'a Agent,
+    /// The version before.
+    pub baseline: Option<&'a Agent>,
+}
+
+/// Replays captures.
+///
+/// # Errors
+/// When a capture cannot be opened, a fixture or a row cannot be written, or
+/// the system has no room for the threads.
+pub fn replay(
+    subjects: &Subjects<'_>,
+    captures: &[Capture],
+    settings: &ReplaySettings,
+    (sinks, watch): (Sinks, &Watch),
+) -> Result<ReplayReport, Error> {
+    let mut reading = Reading::new(captures, settings, watch);
+    let head = reading.open_first()?;
+    let redactor = match &settings.redaction {
+        Redaction::Keep => Redactor::keep_secrets(),
+        Redaction::FromCapture => Redactor::with_key(key_of(&[b"capture", &head])),
+        Redaction::Key(key) => Redactor::with_key(key_of(&[b"given", key])),
+    };
+    let ordered = Ordered::new(sinks, &watch.stop);
+    let shared = Shared::new(subjects, settings, redactor, (&ordered, watch));
+    // As many batches ahead as keep all jobs busy and memory bounded.
+    let (deal, dealt) = std::sync::mpsc::sync_channel(LANES as usize);
+    let dealt = Mutex::new(dealt);
+    let paced = settings.speed.is_some();
+    let jobs = if paced { 1 } else { settings.jobs.max(1) };
+    let (tallies, read) = std::thread::scope(|scope| {
+        let mut threads = Vec::new();
+        for job in 0..jobs {
+            let (shared, dealt) = (&shared, &dealt);
+            let thread = std::thread::Builder::new()
+                .name(format!("replay-{job}"))
+                .spawn_scoped(scope, move || Worker::new(shared).run(dealt))
+                .map_err(|source| Error::Host {
+                    what: "cannot start a thread",
+                    source: source.into(),
+                })?;
+            threads.push(thread);
+        }
+        let read = Dealer::new(settings, &ordered, deal).deal(&mut reading);
+        let mut tallies = Vec::new();
+        for thread in threads {
+            match thread.join() {
+                Ok(tally) => tallies.push(tally),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok::<_, Error>((tallies, read))
+    })?;
+    let (mut tally, interrupted) = read?;
+    for part in tallies {
+        tally.absorb(part, settings.examples);
+    }
+    ordered.finish()?;
+    shared.failure()?;
+    let mut report = empty_report(subjects, settings);
+    report.interrupted = interrupted;
+    report.captures = reading.infos();
+    tally.into_report(&mut report);
+    Ok(report)
+}
+
+/// A report with everything but the counts.
+fn empty_report(subjects: &Subjects<'_>, settings: &ReplaySettings) -> ReplayReport {
+    let described = called(subjects.module.settings())
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .chain(described(settings))
+        .collect();
+    ReplayReport {
+        module: ModuleInfo::of(subjects.module.pool().module()),
+        baseline: subjects
+            .baseline
+            .map(|baseline| ModuleInfo::of(baseline.pool().module())),
+        settings: described,
+        shard: settings.selection.shard,
+        interrupted: false,
+        fail_on: settings.fail_on,
+        strict: settings.strict,
+        captures: Vec::new(),
+        records: RecordCounts::default(),
+        unusable: Vec::new(),
+        remarks: BTreeMap::new(),
+        outcomes: report::Outcomes::default(),
+        baseline_outcomes: None,
+        dearest: Vec::new(),
+        slowest: Vec::new(),
+        comparison: None,
+        drift: None,
+        faulted: Vec::new(),
+        tests: Vec::new(),
+        tests_passed: 0,
+        tests_failed: 0,
+        fixtures_written: 0,
+    }
+}
+
+/// What was selected and compared, as flags. The number of jobs is not among
+/// them: nothing depends on it.
+fn described(settings: &ReplaySettings) -> Vec<(String, String)> {
+    let mut list = vec![("examples".to_owned(), settings.examples.to_string())];
+    let selection = &settings.selection;
+    if let Some(limit) = selection.limit {
+        list.push(("limit".to_owned(), limit.to_string()));
+    }
+    if let Some((rate, seed)) = selection.sample {
+        list.push(("sample_rate".to_owned(), rate.to_string()));
+        list.push(("seed".to_owned(), seed.to_string()));
+    }
+    if !selection.matching.is_empty() {
+        let matching: Vec<String> = selection.matching.iter().map(Match::text).collect();
+        list.push(("match".to_owned(), matching.join(" ")));
+    }
+    if !settings.ignore.is_empty() {
+        list.push(("ignore".to_owned(), settings.ignore.join(" ")));
+    }
+    list
+}
+
+impl Match {
+    fn text(&self) -> String {
+        match self {
+            Self::Path(form) => format!("path={form}"),
+            Self::Method(method) => format!("method={method}"),
+            Self::Status(from, to) if from == to => format!("status={from}"),
+            Self::Status(from, to) => format!("status={from}-{to}"),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Lines written in the capture's order, whoever made them.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::Sinks;
+use crate::error::Error;
+
+/// What one transaction adds to the sinks.
+pub(super) struct Row {
+    pub(super) seq: u64,
+    pub(super) row: Vec<u8>,
+    pub(super) record: Vec<u8>,
+}
+
+/// The sinks, behind what waits for its turn.
+pub(super) struct Ordered<'a> {
+    state: Mutex<State>,
+    stop: &'a AtomicBool,
+    /// Whether rows, and records, are wanted at all.
+    pub(super) wants: (bool, bool),
+}
+
+struct State {
+    sinks: Sinks,
+    next: u64,
+    waiting: BTreeMap<u64, Group>,
+    failed: Option<io::Error>,
+}
+
+struct Group {
+    left: usize,
+    rows: Vec<Row>,
+}
+
+impl<'a> Ordered<'a> {
+    pub(super) fn new(sinks: Sinks, stop: &'a AtomicBool) -> Self {
+        Self {
+            wants: (sinks.rows.is_some(), sinks.records.is_some()),
+            state: Mutex::new(State {
+                sinks,
+                next: 0,
+                waiting: BTreeMap::new(),
+                failed: None,
+            }),
+            stop,
+        }
+    }
+
+    const fn is_idle(&self) -> bool {
+        !self.wants.0 && !self.wants.1
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Announces a group of so many batches.
+    pub(super) fn expect(&self, group: u64, batches: usize) {
+        if !self.is_idle() {
+            self.lock().waiting.insert(
+                group,
+                Group {
+                    left: batches,
+                    rows: Vec::new(),
+                },
+            );
+        }
+    }
+
+    /// Takes one batch's lines, and writes all whose turn it is.
+    pub(super) fn done(&self, group: u64, rows: Vec<Row>) {
+        if self.is_idle() {
+            return;
+        }
+        let mut state = self.lock();
+        if let Some(group) = state.waiting.get_mut(&group) {
+            group.left -= 1;
+            group.rows.extend(rows);
+        }
+        loop {
+            let next = state.next;
+            if state.waiting.get(&next).is_none_or(|group| group.left > 0) {
+                return;
+            }
+            let rows = state.waiting.remove(&next).map(|group| group.rows);
+            state.next += 1;
+            self.write(&mut state, rows.unwrap_or_default());
+        }
+    }
+
+    fn write(&self, state: &mut State, mut rows: Vec<Row>) {
+        rows.sort_by_key(|row| row.seq);
+        for row in rows {
+            if state.failed.is_some() {
+                return;
+            }
+            let mut written = Ok(());
+            if let Some(out) = &mut state.sinks.rows {
+                written = out.write_all(&row.row);
+            }
+            if let Some(out) = &mut state.sinks.records {
+                written = written.and_then(|()| out.write_all(&row.record));
+            }
+            if let Err(error) = written {
+                // Nothing more can be written, so nothing more is done.
+                self.stop.store(true, Ordering::Relaxed);
+                state.failed = Some(error);
+            }
+        }
+    }
+
+    /// Writes what an early end left, and flushes.
+    pub(super) fn finish(&self) -> Result<(), Error> {
+        let mut state = self.lock();
+        let left = std::mem::take(&mut state.waiting);
+        let rows = left.into_values().flat_map(|group| group.rows).collect();
+        self.write(&mut state, rows);
+        let State { sinks, failed, .. } = &mut *state;
+        let flush = |sink: &mut Option<Box<dyn Write + Send>>| {
+            sink.as_mut().map_or(Ok(()), |sink| sink.flush())
+        };
+        let flushed = flush(&mut sinks.rows).and_then(|()| flush(&mut sinks.records));
+        match failed.take().map_or(flushed, Err) {
+            // A reader that has seen enough (`| head`) is no error.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::Write {
+                path: PathBuf::from("the replay's lines"),
+                source: error,
+            }),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! Reading captures and dealing their transactions out.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use super::ordered::Ordered;
+use super::report::CaptureInfo;
+use super::tally::Tally;
+use super::{EPOCH_BYTES, EPOCH_TRANSACTIONS, LANES, Match, ReplaySettings, Selection, Watch};
+use crate::capture::{Capture, Frame, Item, Opened, Transaction, decode, stable_hash};
+use crate::error::Error;
+
+/// How long a paced replay sleeps before it looks whether it is to stop.
+const NAP: Duration = Duration::from_millis(50);
+
+/// Captures that are read one after the other.
+pub(super) struct Reading<'a> {
+    captures: &'a [Capture],
+    settings: &'a ReplaySettings,
+    watch: &'a Watch,
+    /// The next capture to open.
+    next: usize,
+    opened: VecDeque<Opened>,
+    infos: Vec<CaptureInfo>,
+}
+
+impl<'a> Reading<'a> {
+    pub(super) fn new(
+        captures: &'a [Capture],
+        settings: &'a ReplaySettings,
+        watch: &'a Watch,
+    ) -> Self {
+        Self {
+            captures,
+            settings,
+            watch,
+            next: 0,
+            opened: VecDeque::new(),
+            infos: Vec::new(),
+        }
+    }
+
+    /// Opens captures up to the first that has any bytes, and hands back its
+    /// first ones.
+    pub(super) fn open_first(&mut self) -> Result<Vec<u8>, Error> {
+        while let Some(opened) = self.open_next()? {
+            let head = opened.head.clone();
+            self.opened.push_back(opened);
+            if !head.is_empty() {
+                return Ok(head);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    fn open_next(&mut self) -> Result<Option<Opened>, Error> {
+        let Some(capture) = self.captures.get(self.next) else {
+            return Ok(None);
+        };
+        self.next += 1;
+        let opened = capture.open(
+            self.settings.format,
+            self.settings.max_record,
+            &self.watch.read_bytes,
+        )?;
+        self.infos.push(CaptureInfo {
+            file: opened.file.to_string(),
+            format: opened.format,
+            loses: opened
+                .format
+                .and_then(|format| format.loses().map(str::to_owned)),
+        });
+        Ok(Some(opened))
+    }
+
+    fn next_item(&mut self) -> Result<Option<Item>, Error> {
+        loop {
+            if let Some(opened) = self.opened.front_mut() {
+                if let Some(item) = opened.next() {
+                    return Ok(Some(item));
+                }
+                self.opened.pop_front();
+            } else if let Some(opened) = self.open_next()? {
+                self.opened.push_back(opened);
+            } else {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The files that were opened.
+    pub(super) fn infos(self) -> Vec<CaptureInfo> {
+        self.infos
+    }
+}
+
+/// Transactions of one lane of one epoch.
+pub(super) struct Batch {
+    /// Batches of one group are put in order together.
+    pub(super) group: u64,
+    /// Which instances run it.
+    pub(super) epoch: u64,
+    /// Which instances run it.
+    pub(super) lane: u32,
+    /// In the capture's order, with their positions in it.
+    pub(super) items: Vec<(u64, Frame)>,
+}
+
+/// Deals transactions out by epoch and lane.
+pub(super) struct Dealer<'a> {
+    settings: &'a ReplaySettings,
+    ordered: &'a Ordered<'a>,
+    deal: SyncSender<Batch>,
+    tally: Tally,
+    /// Positions given so far.
+    seq: u64,
+    selected: u64,
+    epoch: u64,
+    group: u64,
+    lanes: Vec<Vec<(u64, Frame)>>,
+    /// What this epoch holds, of all shards.
+    count: usize,
+    bytes: usize,
+    pace: Option<Pace>,
+    /// Nobody takes batches any more.
+    deserted: bool,
+}
+
+impl<'a> Dealer<'a> {
+    pub(super) fn new(
+        settings: &'a ReplaySettings,
+        ordered: &'a Ordered<'a>,
+        deal: SyncSender<Batch>,
+    ) -> Self {
+        Self {
+            settings,
+            ordered,
+            deal,
+            tally: Tally::default(),
+            seq: 0,
+            selected: 0,
+            epoch: 0,
+            group: 0,
+            lanes: (0..LANES).map(|_| Vec::new()).collect(),
+            count: 0,
+            bytes: 0,
+            pace: settings.speed.map(Pace::new),
+            deserted: false,
+        }
+    }
+
+    /// Reads to the end, the limit or the signal to stop. What was counted on
+    /// the way, and whether it ended early.
+    pub(super) fn deal(mut self, reading: &mut Reading<'_>) -> Result<(Tally, bool), Error> {
+        let stop = &reading.watch.stop;
+        let mut interrupted = false;
+        while let Some(item) = reading.next_item()? {
+            if stop.load(Ordering::Relaxed) || self.deserted {
+                interrupted = true;
+                break;
+            }
+            if self.is_enough() {
+                break;
+            }
+            self.item(item, stop);
+        }
+        interrupted |= stop.load(Ordering::Relaxed);
+        self.end_epoch();
+        Ok((self.tally, interrupted))
+    }
+
+    fn is_enough(&self) -> bool {
+        self.settings
+            .selection
+            .limit
+            .is_some_and(|limit| self.selected >= limit)
+    }
+
+    fn item(&mut self, item: Item, stop: &std::sync::atomic::AtomicBool) {
+        // What is no transaction is counted by one shard only.
+        match item {
+            Item::Unusable(unusable) => {
+                let key = [
+                    unusable.place.record.to_le_bytes(),
+                    unusable.place.offset.to_le_bytes(),
+                ];
+                if self.is_ours(lane_of(stable_hash(&key.concat()))) {
+                    self.tally.unusable(unusable);
+                }
+            }
+            Item::Skipped(remark) => {
+                if self
+                    .settings
+                    .selection
+                    .shard
+                    .is_none_or(|shard| shard.index == 1)
+                {
+                    self.tally.records.skipped += 1;
+                    self.tally.remark(remark);
+                }
+            }
+            Item::Frame(frame) => self.frame(frame, stop),
+        }
+    }
+
+    fn is_ours(&self, lane: u32) -> bool {
+        self.settings
+            .selection
+            .shard
+            .is_none_or(|shard| lane % shard.of == shard.index - 1)
+    }
+
+    fn frame(&mut self, mut frame: Frame, stop: &std::sync::atomic::AtomicBool) {
+        let lane = lane_of(frame.key);
+        let size = frame.size_bytes();
+        let selection = &self.settings.selection;
+        let sampled = selection
+            .sample
+            .is_none_or(|(rate, seed)| is_sampled(frame.key, rate, seed));
+        let early = !selection.matching.is_empty() || self.pace.is_some();
+        let mut at_ns = None;
+        let mut wanted = sampled;
+        // Conditions, and the original timing, need what is in the records.
+        if sampled && early {
+            match decode(&mut frame, &self.settings.decode) {
+                Ok(transaction) => {
+                    wanted = matches(selection, &transaction);
+                    at_ns = transaction.at_ns;
+                    frame.pieces = Vec::new();
+                    frame.ready = Some(Box::new(transaction));
+                }
+                Err(unusable) => {
+                    if self.is_ours(lane) {
+                        self.tally.unusable(unusable);
+                    }
+                    return;
+                }
+            }
+        }
+        let seq = self.seq;
+        self.seq += 1;
+        self.count += 1;
+        self.bytes += size;
+        let ours = self.is_ours(lane);
+        if !wanted {
+            self.tally.records.not_selected += u64::from(ours);
+        } else {
+            self.selected += 1;
+            if ours {
+                self.hand_on(lane, (seq, frame), (at_ns, stop));
+            }
+        }
+        if self.count >= EPOCH_TRANSACTIONS || self.bytes >= EPOCH_BYTES {
+            self.end_epoch();
+        }
+    }
+
+    fn hand_on(
+        &mut self,
+        lane: u32,
+        item: (u64, Frame),
+        (at_ns, stop): (Option<i64>, &std::sync::atomic::AtomicBool),
+    ) {
+        let Some(pace) = &mut self.pace else {
+            if let Some(items) = self.lanes.get_mut(lane as usize) {
+                items.push(item);
+            }
+            return;
+        };
+        pace.wait(at_ns, stop);
+        self.ordered.expect(self.group, 1);
+        let batch = Batch {
+            group: self.group,
+            epoch: self.epoch,
+            lane,
+            items: vec![item],
+        };
+        self.group += 1;
+        self.deserted |= self.deal.send(batch).is_err();
+    }
+
+    fn end_epoch(&mut self) {
+        let full = self.lanes.iter().filter(|items| !items.is_empty()).count();
+        if full > 0 {
+            self.ordered.expect(self.group, full);
+            for (lane, items) in (0..LANES).zip(&mut self.lanes) {
+                if items.is_empty() {
+                    continue;
+                }
+                let batch = Batch {
+                    group: self.group,
+                    epoch: self.epoch,
+                    lane,
+                    items: std::mem::take(items),
+                };
+                self.deserted |= self.deal.send(batch).is_err();
+            }
+            self.group += 1;
+        }
+        self.epoch += 1;
+        self.count = 0;
+        self.bytes = 0;
+    }
+}
+
+fn lane_of(key: u64) -> u32 {
+    u32::try_from(key % u64::from(LANES)).unwrap_or(0)
+}
+
+/// The same transactions for the same seed, whatever else is in the capture.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "53 bits of the hash are as even as 64"
+)]
+fn is_sampled(key: u64, rate: f64, seed: u64) -> bool {
+    let drawn = stable_hash(&[key.to_le_bytes(), seed.to_le_bytes()].concat()) >> 11;
+    (drawn as f64) < rate * (1_u64 << 53) as f64
+}
+
+fn matches(selection: &Selection, transaction: &Transaction) -> bool {
+    let (method, uri) = transaction.request_line().unwrap_or_default();
+    let status = transaction.response_status();
+    // Several of one kind are alternatives, the kinds go together.
+    let kinds: [fn(&Match) -> bool; 3] = [
+        |matching| matches!(matching, Match::Path(_)),
+        |matching| matches!(matching, Match::Method(_)),
+        |matching| matches!(matching, Match::Status(..)),
+    ];
+    kinds.iter().all(|kind| {
+        let mut alternatives = selection
+            .matching
+            .iter()
+            .filter(|matching| kind(matching))
+            .peekable();
+        alternatives.peek().is_none()
+            || alternatives.any(|matching| match matching {
+                Match::Path(form) => form.is_match(&uri),
+                Match::Method(name) => name.eq_ignore_ascii_case(&method),
+                Match::Status(from, to) => {
+                    status.is_some_and(|status| (*from..=*to).contains(&status))
+                }
+            })
+    })
+}
+
+/// The original timing, some times as fast.
+struct Pace {
+    speed: f64,
+    began: Option<(Instant, i64)>,
+}
+
+impl Pace {
+    const fn new(speed: f64) -> Self {
+        Self { speed, began: None }
+    }
+
+    /// Sleeps until a transaction that began then is due.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a microsecond more or less in a month does not matter"
+    )]
+    fn wait(&mut self, at_ns: Option<i64>, stop: &std::sync::atomic::AtomicBool) {
+        let Some(at) = at_ns else { return };
+        let (began, first) = *self.began.get_or_insert_with(|| (Instant::now(), at));
+        let seconds = (at.saturating_sub(first)) as f64 / 1e9 / self.speed;
+        let Ok(due) = Duration::try_from_secs_f64(seconds) else {
+            return;
+        };
+        while !stop.load(Ordering::Relaxed) {
+            let left = due.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(NAP));
+        }
+    }
+}

@@ -1,0 +1,552 @@
+//! What a replay found: counts that shards of it add up to exactly.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::histogram::Histogram;
+use crate::capture::{Format, Place, Remark, Unusable};
+use crate::ops::run::ModuleInfo;
+use crate::report::{Case, CaseStatus, Report, Verdict};
+
+/// Unusable records that are listed one by one; all are counted.
+pub const MAX_LISTED: usize = 100;
+/// Transactions in each list of the costliest.
+pub const MAX_COSTLY: usize = 10;
+/// Rules, tags, groups of changes: what is kept apart; the rest is counted
+/// together under [`OTHER`].
+pub const MAX_KINDS: usize = 2_000;
+/// What stands for all that is not kept apart.
+pub const OTHER: &str = "(other)";
+
+/// Which part of a capture this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shard {
+    /// From 1.
+    pub index: u32,
+    /// All shards.
+    pub of: u32,
+}
+
+/// One capture file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaptureInfo {
+    /// The file, `-` for standard input.
+    pub file: String,
+    /// What it is written in.
+    pub format: Option<Format>,
+    /// What the format does not hold.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub loses: Option<String>,
+}
+
+/// How many records and what became of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordCounts {
+    /// Transactions replayed.
+    pub transactions: u64,
+    /// Records that could not be used.
+    pub unusable: u64,
+    /// Transactions that the selection left out.
+    pub not_selected: u64,
+    /// Records that are well-formed and no traffic to replay.
+    pub skipped: u64,
+}
+
+/// What one module made of the traffic.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcomes {
+    /// Calls of the module.
+    pub calls: u64,
+    /// Transactions by how they ended: the decision with its status.
+    pub decisions: BTreeMap<String, u64>,
+    /// Transactions in which each rule fired.
+    pub rules: BTreeMap<String, u64>,
+    /// Transactions with each tag.
+    pub tags: BTreeMap<String, u64>,
+    /// Faults by reason code.
+    pub faults: BTreeMap<String, u64>,
+    /// Instructions of each call.
+    pub fuel: Histogram,
+    /// Wall clock of each call, in nanoseconds; nothing with `--no-timings`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub time_ns: Option<Histogram>,
+    /// Linear memory.
+    pub memory: MemoryUse,
+}
+
+/// What became of linear memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryUse {
+    /// The most one instance had, in bytes.
+    pub max_bytes: u64,
+    /// Calls that added to it.
+    pub growing_calls: u64,
+    /// What they added, in bytes.
+    pub grown_bytes: u64,
+}
+
+/// A transaction that cost much.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Costly {
+    /// Its position in the capture.
+    pub seq: u64,
+    /// Its first record.
+    #[serde(flatten)]
+    pub place: Place,
+    /// Its correlation id.
+    pub id: String,
+    /// Method and path, secrets redacted.
+    pub request: String,
+    /// How it ended.
+    pub decision: String,
+    /// What it cost: instructions or nanoseconds.
+    pub cost: u64,
+}
+
+/// How a transaction came out beside what it is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Category {
+    /// The module faulted on one side.
+    Faulted,
+    /// Another decision.
+    Decision,
+    /// The same decision with another status, body, header or tag.
+    Details,
+    /// Equal.
+    Unchanged,
+}
+
+impl Category {
+    /// The word in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Faulted => "faulted",
+            Self::Decision => "decision changed",
+            Self::Details => "details changed",
+            Self::Unchanged => "unchanged",
+        }
+    }
+}
+
+/// How a transaction ended, in short: what groups of changes are made of.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Summary {
+    /// The decision with its status, such as `block 403`.
+    pub decision: String,
+    /// Tags of all its answers.
+    pub tags: Vec<String>,
+    /// Rules that fired.
+    pub rule_ids: Vec<String>,
+    /// What the guest did wrong.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fault: Option<String>,
+}
+
+/// One changed or faulted transaction, shown in full.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Example {
+    /// Its position in the capture.
+    pub seq: u64,
+    /// Its first record.
+    #[serde(flatten)]
+    pub place: Place,
+    /// Its correlation id.
+    pub id: String,
+    /// Method and path, secrets redacted.
+    pub request: String,
+    /// The fixture it makes, secrets redacted.
+    pub fixture: Value,
+    /// The smallest fixture that still shows the same.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub minimized: Option<Value>,
+    /// Why there is no smaller one, or what redaction changed.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub notes: Vec<String>,
+    /// The answers before, up to the one that ended it.
+    pub old: Vec<Value>,
+    /// The answers now.
+    pub new: Vec<Value>,
+}
+
+/// Changes with the same cause.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Group {
+    /// What kind of change.
+    pub category: Category,
+    /// How these transactions ended before; nothing where there is no before.
+    pub from: Option<Summary>,
+    /// How they end now.
+    pub to: Summary,
+    /// Which parts of the answers differ, as JSON pointers.
+    pub fields: Vec<String>,
+    /// How many.
+    pub count: u64,
+    /// The first of them.
+    pub examples: Vec<Example>,
+}
+
+/// What cost what, on both sides.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FuelChange {
+    /// Instructions before, all transactions.
+    pub old: u64,
+    /// Instructions now.
+    pub new: u64,
+    /// Transactions that cost as much as before.
+    pub equal: u64,
+    /// Transactions that cost more.
+    pub more: u64,
+    /// Transactions that cost less.
+    pub less: u64,
+    /// The largest increases.
+    pub increases: Vec<Costly>,
+}
+
+/// Two sides, transaction by transaction.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Transactions that were compared.
+    pub compared: u64,
+    /// How many came out how.
+    pub categories: BTreeMap<Category, u64>,
+    /// Changes by cause, the gravest first.
+    pub groups: Vec<Group>,
+    /// Cost; nothing where the old side's is not known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fuel: Option<FuelChange>,
+}
+
+impl Comparison {
+    /// How many came out so.
+    #[must_use]
+    pub fn count(&self, category: Category) -> u64 {
+        self.categories.get(&category).copied().unwrap_or(0)
+    }
+}
+
+/// One test of a test file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TestResult {
+    /// Its position in the capture.
+    pub seq: u64,
+    /// Where it stands.
+    #[serde(flatten)]
+    pub place: Place,
+    /// Its name.
+    pub test: String,
+    /// What was missed; nothing where it passed.
+    pub missed: Vec<String>,
+}
+
+/// What makes a replay fail.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailOn {
+    /// Any difference.
+    Any,
+    /// Another decision, or a fault.
+    Decision,
+    /// A fault.
+    Fault,
+    /// Another decision or a fault in more than this share, in percent.
+    Percent(f64),
+    /// Nothing.
+    Never,
+}
+
+/// What came of a replay.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReplayReport {
+    /// The module.
+    pub module: ModuleInfo,
+    /// What it is compared with.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub baseline: Option<ModuleInfo>,
+    /// How modules were called and what was selected, as flags.
+    pub settings: BTreeMap<String, String>,
+    /// Which part of the capture this is; nothing for all of it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub shard: Option<Shard>,
+    /// Ended before the capture did.
+    pub interrupted: bool,
+    /// What makes it fail.
+    pub fail_on: FailOn,
+    /// A record that cannot be used is a failure.
+    pub strict: bool,
+    /// The files.
+    pub captures: Vec<CaptureInfo>,
+    /// How many records and what became of them.
+    pub records: RecordCounts,
+    /// The first records that could not be used.
+    pub unusable: Vec<Unusable>,
+    /// What should be known about the capture, with how many records it
+    /// concerns.
+    pub remarks: BTreeMap<Remark, u64>,
+    /// What the module made of it.
+    pub outcomes: Outcomes,
+    /// What the baseline made of it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub baseline_outcomes: Option<Outcomes>,
+    /// The transactions with most instructions.
+    pub dearest: Vec<Costly>,
+    /// The transactions that took longest; empty with `--no-timings`.
+    pub slowest: Vec<Costly>,
+    /// The module beside the baseline.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub comparison: Option<Comparison>,
+    /// The decisions taken at the time beside the baseline's, or the module's
+    /// where there is none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub drift: Option<Comparison>,
+    /// Faults of the module, by cause, where there is no baseline.
+    pub faulted: Vec<Group>,
+    /// Tests of test files; those that passed are only counted beyond some.
+    pub tests: Vec<TestResult>,
+    /// Tests that passed, and that failed.
+    pub tests_passed: u64,
+    /// Tests that failed.
+    pub tests_failed: u64,
+    /// Fixtures that were written.
+    pub fixtures_written: u64,
+}
+
+impl ReplayReport {
+    /// The comparison that decides about success.
+    #[must_use]
+    pub fn judged(&self) -> Option<&Comparison> {
+        self.comparison.as_ref().or(self.drift.as_ref())
+    }
+
+    /// Transactions in which the module faulted where the other side did not,
+    /// or at all where there is no other side.
+    fn faults(&self) -> u64 {
+        match &self.comparison {
+            Some(comparison) => comparison.count(Category::Faulted),
+            None => self.outcomes.faults.values().sum(),
+        }
+    }
+
+    fn fails(&self) -> bool {
+        let count = |category| self.judged().map_or(0, |judged| judged.count(category));
+        let faults = self.faults();
+        let decisions = count(Category::Decision) + faults;
+        let differs = match self.fail_on {
+            FailOn::Never => false,
+            FailOn::Fault => faults > 0,
+            FailOn::Decision => decisions > 0,
+            FailOn::Any => decisions + count(Category::Details) > 0,
+            FailOn::Percent(most) => {
+                let all = self.records.transactions.max(1);
+                percent(decisions, all) > most
+            }
+        };
+        differs || self.tests_failed > 0
+    }
+}
+
+/// A share in percent.
+#[must_use]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts of records stay far below 2^52"
+)]
+pub fn percent(part: u64, all: u64) -> f64 {
+    if all == 0 {
+        return 0.0;
+    }
+    part as f64 * 100.0 / all as f64
+}
+
+impl Report for ReplayReport {
+    const SCHEMA: &'static str = "wasm-agent/replay/1";
+
+    fn verdict(&self) -> Verdict {
+        if self.fails() {
+            Verdict::Failed
+        } else if self.strict && self.records.unusable > 0 {
+            Verdict::Unreadable
+        } else if self.records.transactions == 0 {
+            if self.records.unusable > 0 {
+                Verdict::Unreadable
+            } else {
+                Verdict::NothingChecked
+            }
+        } else if self.interrupted {
+            Verdict::Inconclusive
+        } else {
+            Verdict::Passed
+        }
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        let mut cases: Vec<Case> = self.tests.iter().map(test_case).collect();
+        let comparisons = [
+            ("baseline", self.comparison.as_ref()),
+            ("recorded", self.drift.as_ref()),
+        ];
+        for (suite, comparison) in comparisons {
+            let Some(comparison) = comparison else {
+                continue;
+            };
+            let judged = suite == "baseline" || self.comparison.is_none();
+            cases.extend(
+                comparison
+                    .groups
+                    .iter()
+                    .map(|group| self.group_case(suite, group, judged)),
+            );
+            let unchanged = comparison.count(Category::Unchanged);
+            cases.push(plain_case(
+                suite,
+                &format!("{unchanged} transactions unchanged"),
+            ));
+        }
+        cases.extend(
+            self.faulted
+                .iter()
+                .map(|group| self.group_case("faults", group, true)),
+        );
+        cases.extend(self.unusable.iter().map(|unusable| {
+            let status = if self.strict {
+                CaseStatus::Errored
+            } else {
+                CaseStatus::Warned
+            };
+            Case {
+                suite: unusable.place.file.to_string(),
+                name: format!("record {}", unusable.place.record),
+                status,
+                message: format!(
+                    "unusable record {} at byte {}: {}",
+                    unusable.place.record, unusable.place.offset, unusable.why
+                ),
+                detail: String::new(),
+                file: unusable.place.file.to_string(),
+                line: None,
+                time: Duration::ZERO,
+            }
+        }));
+        if cases.is_empty() && self.records.transactions > 0 {
+            cases.push(plain_case(
+                "replay",
+                &format!("{} transactions without a fault", self.records.transactions),
+            ));
+        }
+        cases
+    }
+}
+
+fn plain_case(suite: &str, name: &str) -> Case {
+    Case {
+        suite: suite.to_owned(),
+        name: name.to_owned(),
+        status: CaseStatus::Passed,
+        message: String::new(),
+        detail: String::new(),
+        file: String::new(),
+        line: None,
+        time: Duration::ZERO,
+    }
+}
+
+fn test_case(test: &TestResult) -> Case {
+    Case {
+        status: if test.missed.is_empty() {
+            CaseStatus::Passed
+        } else {
+            CaseStatus::Failed
+        },
+        message: test.missed.first().cloned().unwrap_or_default(),
+        detail: test.missed.get(1..).unwrap_or_default().join("\n"),
+        file: test.place.file.to_string(),
+        ..plain_case(&test.place.file, &test.test)
+    }
+}
+
+impl ReplayReport {
+    fn group_case(&self, suite: &str, group: &Group, judged: bool) -> Case {
+        let fails = judged
+            && match (self.fail_on, group.category) {
+                (FailOn::Never, _) | (_, Category::Unchanged) => false,
+                (FailOn::Any, _) => true,
+                (FailOn::Fault, category) => category == Category::Faulted,
+                (FailOn::Decision | FailOn::Percent(_), category) => category != Category::Details,
+            };
+        let status = match (fails, group.category) {
+            (true, Category::Faulted) => CaseStatus::Errored,
+            (true, _) => CaseStatus::Failed,
+            (false, _) => CaseStatus::Warned,
+        };
+        let example = group.examples.first();
+        Case {
+            status,
+            message: format!(
+                "{}: {} transactions{}",
+                group.category.name(),
+                group.count,
+                example.map_or_else(String::new, |example| format!(
+                    ", first {} ({}, record {})",
+                    example.request, example.place.file, example.place.record
+                ))
+            ),
+            detail: example
+                .and_then(|example| {
+                    serde_json::to_string_pretty(
+                        example.minimized.as_ref().unwrap_or(&example.fixture),
+                    )
+                    .ok()
+                })
+                .unwrap_or_default(),
+            file: example.map_or_else(String::new, |example| example.place.file.to_string()),
+            ..plain_case(suite, &group.title())
+        }
+    }
+}
+
+impl Summary {
+    /// `block 403 [sqli] (942100)`.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = self.decision.clone();
+        if !self.tags.is_empty() {
+            text.push_str(&format!(" [{}]", self.tags.join(", ")));
+        }
+        if !self.rule_ids.is_empty() {
+            text.push_str(&format!(" ({})", self.rule_ids.join(", ")));
+        }
+        if let Some(fault) = &self.fault {
+            text.push_str(&format!(" {fault}"));
+        }
+        crate::fault::printable(&text, 300)
+    }
+}
+
+impl Group {
+    /// `allow → block 403 [sqli]`, with what differs where that is all.
+    #[must_use]
+    pub fn title(&self) -> String {
+        let to = self.to.text();
+        match &self.from {
+            None => to,
+            Some(from) if from == &self.to => format!("{to}: {}", self.fields.join(", ")),
+            Some(from) => format!("{} → {to}", from.text()),
+        }
+    }
+
+    /// What makes two groups the same.
+    pub(super) fn key(&self) -> GroupKey {
+        (
+            self.category,
+            self.from.clone(),
+            self.to.clone(),
+            self.fields.clone(),
+        )
+    }
+}
+
+pub(super) type GroupKey = (Category, Option<Summary>, Summary, Vec<String>);
