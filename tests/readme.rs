@@ -84,6 +84,8 @@ fn shape(text: &str) -> String {
         .lines()
         .filter(|line| !line.contains(|char: char| char.is_ascii_digit()) && !line.contains("TIME"))
         .filter(|line| !line.starts_with("note: this is a debug build"))
+        // What stood between two of them may have been figures.
+        .filter(|line| !line.is_empty())
         .map(str::to_owned)
         .collect();
     lines.join("\n")
