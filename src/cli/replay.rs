@@ -42,7 +42,7 @@ const EXAMPLES: &str = "Examples:
   wasm-agent replay --shard 1/4 new.wasm big.har --format json > 1.json
   wasm-agent replay merge 1.json 2.json 3.json 4.json
 
-Captures are told by their content: our own JSON Lines (--save),
+Captures are told by their content: our own JSON Lines (serve --record, --save),
 HAR, Envoy HTTP tap JSON, GoReplay, go-ftw tests, access logs (combined or JSON).";
 
 /// Feed captured traffic to a module, or to two and compare
@@ -589,7 +589,7 @@ fn speed(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "expected a factor such as 1x or 10x".to_owned())
 }
 
-fn share(text: &str) -> Result<f64, String> {
+pub(super) fn share(text: &str) -> Result<f64, String> {
     text.parse::<f64>()
         .ok()
         .filter(|share| *share > 0.0 && *share <= 1.0)

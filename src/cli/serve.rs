@@ -3,9 +3,11 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use wasm_agent_kit::abi::Abi;
@@ -17,6 +19,7 @@ use wasm_agent_kit::server::admin::serve_admin;
 use wasm_agent_kit::server::bind::{BindError, BoundSocket, DEFAULT_MODE, SocketMode, listen_at};
 use wasm_agent_kit::server::context::ContextLimits;
 use wasm_agent_kit::server::loader::Loader;
+use wasm_agent_kit::server::record::{DEFAULT_MAX_RECORDING_BYTES, RecordSettings, Recorder};
 use wasm_agent_kit::server::settings::{
     DEFAULT_FRAME_TIMEOUT, DEFAULT_GRACE, DEFAULT_HANDSHAKE_TIMEOUT, DEFAULT_MAX_CONNECTIONS,
     DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_QUEUE, DEFAULT_WRITE_TIMEOUT,
@@ -100,10 +103,59 @@ pub(crate) struct ServeArgs {
     agent_id: String,
 
     #[command(flatten)]
+    record: RecordArgs,
+
+    #[command(flatten)]
     peers: PeerArgs,
 
     #[command(flatten)]
     guest: GuestArgs,
+}
+
+/// What is written down for `replay`.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Recording")]
+struct RecordArgs {
+    /// Append each call and its answer to a file that `replay` reads; no answer waits for it
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+
+    /// Record a share of the transactions, such as 0.01
+    #[arg(long, value_name = "SHARE", value_parser = super::replay::share, default_value_t = 1.0, requires = "record")]
+    record_rate: f64,
+
+    /// Size of the file; what comes after is dropped and counted
+    #[arg(long, value_name = "SIZE", default_value_t = ByteSize(DEFAULT_MAX_RECORDING_BYTES), requires = "record")]
+    record_max_size: ByteSize,
+
+    /// Leave credentials, cookies and tokens in the recording
+    #[arg(long, requires = "record")]
+    record_secrets: bool,
+
+    /// Key for redacted values, so that several recordings agree on them
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "WASM_AGENT_REDACT_KEY",
+        hide_env_values = true
+    )]
+    redact_key: Option<String>,
+}
+
+impl RecordArgs {
+    fn start(&self) -> Result<Option<Arc<Recorder>>, Error> {
+        let Some(path) = &self.record else {
+            return Ok(None);
+        };
+        let recorder = Recorder::start(&RecordSettings {
+            path: path.clone(),
+            rate: self.record_rate,
+            max_bytes: self.record_max_size.as_u64(),
+            keep_secrets: self.record_secrets,
+            key: self.redact_key.clone().map(String::into_bytes),
+        })?;
+        Ok(Some(Arc::new(recorder)))
+    }
 }
 
 /// Who may connect, and how much of everything there is.
@@ -182,10 +234,12 @@ enum RequestBodyArg {
 
 /// Runs the command and says how the process is to exit.
 pub(crate) fn exec(args: &ServeArgs) -> Result<u8> {
-    let settings = args.settings()?;
+    let mut settings = args.settings()?;
     let passed = Passed::take()?;
     args.check(&passed)?;
     let live = start(args)?;
+    let recorder = args.record.start()?;
+    settings.recorder.clone_from(&recorder);
     let (bound, published) = Bound::bind(args, passed)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(io_threads(args.pool_size))
@@ -197,6 +251,9 @@ pub(crate) fn exec(args: &ServeArgs) -> Result<u8> {
     // Guests that still run are given up with the process.
     runtime.shutdown_background();
     drop(published);
+    if let Some(recorder) = recorder {
+        recorder.close();
+    }
     Ok(match outcome? {
         Drain::Complete => exit::OK,
         Drain::GraceRanOut { connections } => {
@@ -458,6 +515,7 @@ impl ServeArgs {
             allowed_uids: peers.allow_uid.clone(),
             metrics_interval: peers.metrics_interval.0,
             context: ContextLimits::default(),
+            recorder: None,
         })
     }
 }

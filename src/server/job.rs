@@ -83,6 +83,12 @@ impl Job {
         let metrics = self.connection.shared().live.metrics();
         metrics.waited(self.ticket.since().elapsed());
         let handled = handled.await;
+        if let (Some(recorder), Some(event)) =
+            (&self.connection.shared().settings.recorder, &self.event)
+        {
+            let names = agent.settings().header_names;
+            recorder.offer(event, &handled, (&agent.pool().module().hash, names));
+        }
         self.answer(handled);
         None
     }

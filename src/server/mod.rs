@@ -25,6 +25,7 @@ pub mod metrics;
 mod peer;
 mod queue;
 mod receive;
+pub mod record;
 pub mod settings;
 mod vigil;
 pub mod wire;

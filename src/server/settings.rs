@@ -1,8 +1,10 @@
 //! How the server behaves, and where each number comes from.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::ContextLimits;
+use super::record::Recorder;
 use super::wire::response::RequestBodyText;
 use crate::limits::DEFAULT_QUEUE_WAIT;
 use crate::proxy::ProxyQuirks;
@@ -69,6 +71,8 @@ pub struct ServeSettings {
     pub metrics_interval: Option<Duration>,
     /// What is remembered of each exchange.
     pub context: ContextLimits,
+    /// Takes a copy of each answer of a guest.
+    pub recorder: Option<Arc<Recorder>>,
 }
 
 impl ServeSettings {
@@ -100,6 +104,7 @@ impl Default for ServeSettings {
             allowed_uids: Vec::new(),
             metrics_interval: Some(DEFAULT_METRICS_INTERVAL),
             context: ContextLimits::default(),
+            recorder: None,
         }
     }
 }

@@ -10,4 +10,6 @@ mod operator;
 #[cfg(test)]
 mod peers;
 #[cfg(test)]
+mod record;
+#[cfg(test)]
 mod support;
