@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use wasm_agent_kit::abi::Abi;
-use wasm_agent_kit::client::{Address, Process, Speech, Target};
+use wasm_agent_kit::client::{Address, Peer, Process, Speech, Target};
 use wasm_agent_kit::error::Error;
 use wasm_agent_kit::fixture::{self, Fixture};
 use wasm_agent_kit::limits::{DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
@@ -257,7 +257,11 @@ impl TargetArgs {
             (Address::Unix(_), ProtocolArg::V2) => Speech::V2,
         };
         Some(Running {
-            target: Target { address, speech },
+            target: Target {
+                address,
+                speech,
+                peer: Peer::Agent,
+            },
             connections: self.connections.into(),
             process: self.pid.map(Process),
         })

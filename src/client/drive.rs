@@ -1,9 +1,9 @@
 //! Load on a running agent: in a closed loop as many events in flight as there
-//! may be, always; by schedule an event is due whatever became of the others.
-//!
-//! No proxy sends ahead of an answer in v1, so there every caller has its own
-//! connection; by schedule too, so that none waits behind another's answer.
+//! may be, always; by schedule an event is due whatever became of the others,
+//! and every caller has its own connection, so that none waits behind
+//! another's answer.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,8 @@ pub struct Drive<'a> {
     pub exchanges: &'a [Exchange],
     /// Events in flight at once, at least 1.
     pub concurrency: usize,
-    /// Connections for them; in v1 each event has its own.
+    /// Connections for them, as even as may be; by schedule each event has
+    /// its own.
     pub connections: usize,
     /// How events follow each other.
     pub pace: Pace,
@@ -158,10 +159,7 @@ impl Drive<'_> {
                 .map(|_| Ok(Caller::Open(Box::new(Asker::connect(self.target)?))))
                 .collect();
         }
-        let connections = match self.target.speech {
-            Speech::V1 => self.concurrency,
-            Speech::V2 | Speech::Grpc => self.connections.clamp(1, self.concurrency),
-        };
+        let connections = self.connections.clamp(1, self.concurrency);
         (0..connections)
             .map(|number| {
                 let more = usize::from(number < self.concurrency % connections);
@@ -236,6 +234,11 @@ impl Drive<'_> {
             }
         };
         let mut flights: Vec<Flight> = (0..depth).map(|slot| begin(slot, &mut out)).collect();
+        // In v1 answers do not say whose they are, and come in order.
+        let mut in_order: VecDeque<usize> = match self.target.speech {
+            Speech::V1 => (0..depth).collect(),
+            Speech::V2 | Speech::Grpc => VecDeque::new(),
+        };
         let mut in_flight = depth;
         while in_flight > 0 {
             if !out.is_empty() {
@@ -245,12 +248,15 @@ impl Drive<'_> {
             link.receive()?;
             let now = Instant::now();
             while let Some(said) = link.next()? {
-                let Some(slot) = self.answered(said, &flights)? else {
+                let Said::Answer { slot, failed, .. } = said else {
                     continue;
                 };
-                let Some(flight) = flights.get_mut(slot) else {
-                    return Err(unasked());
-                };
+                let next = || in_order.pop_front();
+                let slot = slot.or_else(next).ok_or_else(unasked)?;
+                let flight = flights.get_mut(slot).ok_or_else(unasked)?;
+                if let Some(reason) = failed {
+                    return Err(self.failure(flight, reason));
+                }
                 if phase.measures.load(Ordering::Relaxed) {
                     times.response.record(now.duration_since(flight.sent));
                 }
@@ -261,31 +267,24 @@ impl Drive<'_> {
                     flight.sent = now;
                 } else if phase.over.load(Ordering::Relaxed) {
                     in_flight -= 1;
+                    continue;
                 } else {
                     *flight = begin(slot, &mut out);
+                }
+                if self.target.speech == Speech::V1 {
+                    in_order.push_back(slot);
                 }
             }
         }
         Ok(times)
     }
 
-    /// Which place was answered; in v1 there is one. An answer that says its
-    /// agent failed is an error.
-    fn answered(&self, said: Said, flights: &[Flight]) -> Result<Option<usize>, AskError> {
-        let Said::Answer { slot, failed, .. } = said else {
-            return Ok(None);
-        };
-        let slot = slot.unwrap_or(0);
-        match (failed, flights.get(slot)) {
-            (None, _) => Ok(Some(slot)),
-            (Some(reason), flight) => Err(AskError::Failed {
-                case: flight.map_or_else(String::new, |flight| {
-                    self.exchanges[flight.exchange].steps[flight.step]
-                        .name
-                        .clone()
-                }),
-                reason,
-            }),
+    /// What it is when an answer says that its agent failed.
+    fn failure(&self, flight: &Flight, reason: String) -> AskError {
+        let steps = &self.exchanges[flight.exchange].steps;
+        AskError::Failed {
+            case: steps[flight.step].name.clone(),
+            reason,
         }
     }
 

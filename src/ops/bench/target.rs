@@ -12,7 +12,7 @@ use super::pairs::{self, Batch, Reference, Side};
 use super::progress::{Meter, Watcher};
 use super::report::{BenchReport, CaseReport, LoadPoint, ProcessUse};
 use super::{Against, Amount, Baseline, Bench, BenchSettings, Benched};
-use crate::client::{Ask, AskError, Asker, Drive, Driven, Exchange, Pace, Process, Target};
+use crate::client::{Ask, AskError, Asker, Drive, Driven, Exchange, Pace, Process, Speech, Target};
 use crate::error::Error;
 use crate::latency::Latency;
 
@@ -247,11 +247,16 @@ impl Outside<'_> {
             Amount::Time(time) => time,
             Amount::Calls(_) => Duration::from_millis(500),
         };
+        let target = &self.running.target;
         let drive = Drive {
-            target: &self.running.target,
+            target,
             exchanges,
             concurrency,
-            connections: self.running.connections,
+            // No proxy sends ahead of an answer in v1.
+            connections: match target.speech {
+                Speech::V1 => concurrency,
+                Speech::V2 | Speech::Grpc => self.running.connections,
+            },
             pace,
             warm_up: settings.warm_up,
             time,
