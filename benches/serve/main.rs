@@ -128,6 +128,7 @@ impl Rows {
             pace: Pace::Closed,
             warm_up: args.warm_up(),
             time: args.seconds(),
+            events: None,
             process: Some(Process(served.id())),
         }
         .run(&|| {})?;

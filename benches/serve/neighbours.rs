@@ -79,6 +79,7 @@ fn beside(served: &Served, runaways: usize, time: Duration) -> Result<(Driven, u
             pace: Pace::Rate(RATE),
             warm_up: time / 10,
             time,
+            events: None,
             process: None,
         }
         .run(&|| {});
