@@ -193,11 +193,11 @@ pub(crate) fn flame_svg(profile: &Profile) -> String {
     let depth = depth(&root);
     let height = ROW * (depth as f64 + 1.0) + 34.0;
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" \
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"flame\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" \
          font-family=\"system-ui, sans-serif\" font-size=\"11\">\n\
          <title>{}: {} looks</title>\n\
-         <style>.f {{ stroke: #fff; stroke-width: .5 }} .l {{ fill: #1c1e21; pointer-events: none }} \
-         .h {{ fill: #1c1e21 }} @media (prefers-color-scheme: dark) {{ .f {{ stroke: #16181b }} .h {{ fill: #e8e9eb }} }}</style>\n\
+         <style>.flame {{ background: #fff }} .f {{ stroke: #fff; stroke-width: .5 }} .l {{ fill: #1c1e21; pointer-events: none }} \
+         .h {{ fill: #1c1e21 }} @media (prefers-color-scheme: dark) {{ .flame {{ background: #16181b }} .f {{ stroke: #16181b }} .h {{ fill: #e8e9eb }} }}</style>\n\
          <text class=\"h\" x=\"4\" y=\"16\">{}: {} looks at the guest, one each {} µs while it ran</text>\n",
         escaped(&profile.module),
         profile.samples,
