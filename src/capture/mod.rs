@@ -555,7 +555,7 @@ impl Exchange {
             }
             ["x-correlation-id", "x-request-id"]
                 .into_iter()
-                .find_map(|name| headers::value(&request.head.headers, name))
+                .find_map(|name| request.head.headers.value(name))
                 .filter(|id| !id.is_empty() && id.len() <= 256)
                 .map(str::to_owned)
         });

@@ -183,7 +183,7 @@ fn header_map(headers: &Headers) -> Value {
     for (name, value) in headers {
         let values = map.entry(name.to_lowercase()).or_insert_with(|| json!([]));
         if let Some(values) = values.as_array_mut() {
-            values.push(value.as_str().into());
+            values.push(value.into());
         }
     }
     map.into()
@@ -201,9 +201,9 @@ fn message(event: &Event) -> ProxyToAgent {
     use proxy_to_agent::Message;
     let id = || PLACEHOLDER.to_owned();
     let headers = |headers: &Headers| {
-        let header = |(name, value): &(String, String)| proto::Header {
+        let header = |(name, value): (&str, &str)| proto::Header {
             name: name.to_lowercase(),
-            value: value.clone(),
+            value: value.to_owned(),
         };
         headers.iter().map(header).collect()
     };
@@ -518,10 +518,7 @@ mod tests {
             method: "POST".to_owned(),
             uri: "/a?b=ü".to_owned(),
             client_ip: "192.0.2.7".to_owned(),
-            headers: vec![
-                ("accept".to_owned(), "a".to_owned()),
-                ("accept".to_owned(), "b".to_owned()),
-            ],
+            headers: Headers::from([("accept", "a"), ("accept", "b")]),
         }
     }
 

@@ -8,7 +8,7 @@ use std::process::Command;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
-use wasm_agent_kit::event::{BodyChunk, Event, RequestHead, ResponseHead};
+use wasm_agent_kit::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead};
 use wasm_agent_kit::fixture;
 
 use super::support::{Agent, Client, module};
@@ -204,10 +204,10 @@ fn body(chunk: &BodyChunk, transferred: &str) -> Value {
         "total_size":chunk.total_size,"chunk_index":chunk.chunk_index,transferred:chunk.transferred_bytes})
 }
 
-fn lists(headers: &[(String, String)]) -> Value {
+fn lists(headers: &Headers) -> Value {
     let mut lists: Map<String, Value> = Map::new();
     for (name, value) in headers {
-        let list = lists.entry(name.clone()).or_insert_with(|| json!([]));
+        let list = lists.entry(name).or_insert_with(|| json!([]));
         list.as_array_mut().unwrap().push(json!(value));
     }
     lists.into()
