@@ -34,9 +34,7 @@ pub(crate) fn request(method: &str) -> Ask {
             method: method.to_owned(),
             uri: "/catalogue/shoes?page=2&sort=price".to_owned(),
             client_ip: "192.0.2.7".to_owned(),
-            headers: HEADERS
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .to_vec(),
+            headers: HEADERS.into(),
             ..RequestHead::default()
         }),
     }

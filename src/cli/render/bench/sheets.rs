@@ -408,35 +408,10 @@ fn gate(comparison: &Comparison, is_narrow: bool) -> Sheet {
         GateVerdict::BetterOrEqual => 2,
     });
     let quiet = comparison.findings.len() - shown.len();
-    // Where there is little room: what, by how much, and whether it matters.
-    let columns = |all: Vec<String>| -> Vec<String> {
-        let kept = all
-            .into_iter()
-            .enumerate()
-            .filter(|(column, _)| !is_narrow || ![2, 3, 5].contains(column));
-        kept.map(|(_, cell)| cell).collect()
-    };
-    let rows = shown.iter().take(MAX_ROWS).map(|finding| Row {
-        cells: columns(vec![
-            finding.metric.name().to_owned(),
-            finding
-                .case
-                .as_deref()
-                .map_or_else(String::new, |case| printable(case, SHOWN)),
-            figure(finding.metric, finding.before),
-            figure(finding.metric, finding.after),
-            percent(finding.ratio),
-            finding.interval.map_or_else(String::new, |[low, high]| {
-                format!("{} to {}", percent(low), percent(high))
-            }),
-            word(finding.verdict).to_owned(),
-        ]),
-        paint: match finding.verdict {
-            GateVerdict::Regressed => Some(Paint::Bad),
-            GateVerdict::Inconclusive => Some(Paint::Warning),
-            GateVerdict::BetterOrEqual => None,
-        },
-    });
+    let rows = shown
+        .iter()
+        .take(MAX_ROWS)
+        .map(|finding| judged(finding, is_narrow));
     let mut notes = vec![format!(
         "Before: {}, {}",
         printable(&comparison.before, 512),
@@ -481,6 +456,39 @@ fn gate(comparison: &Comparison, is_narrow: bool) -> Sheet {
         unbroken: Some(if is_narrow { 3 } else { 6 }),
         rows: rows.collect(),
         notes,
+    }
+}
+
+/// Where there is little room: what, by how much, and whether it matters.
+fn gate_columns<T>(all: [T; 7], is_narrow: bool) -> Vec<T> {
+    let kept = all
+        .into_iter()
+        .enumerate()
+        .filter(|(column, _)| !is_narrow || ![2, 3, 5].contains(column));
+    kept.map(|(_, cell)| cell).collect()
+}
+
+fn judged(finding: &Finding, is_narrow: bool) -> Row {
+    let case = finding.case.as_deref();
+    let interval = finding.interval;
+    let cells = [
+        finding.metric.name().to_owned(),
+        case.map_or_else(String::new, |case| printable(case, SHOWN)),
+        figure(finding.metric, finding.before),
+        figure(finding.metric, finding.after),
+        percent(finding.ratio),
+        interval.map_or_else(String::new, |[low, high]| {
+            format!("{} to {}", percent(low), percent(high))
+        }),
+        word(finding.verdict).to_owned(),
+    ];
+    Row {
+        cells: gate_columns(cells, is_narrow),
+        paint: match finding.verdict {
+            GateVerdict::Regressed => Some(Paint::Bad),
+            GateVerdict::Inconclusive => Some(Paint::Warning),
+            GateVerdict::BetterOrEqual => None,
+        },
     }
 }
 
