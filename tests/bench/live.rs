@@ -60,16 +60,23 @@ fn live(fixtures: &Path, flags: &[&str]) -> Done {
     finish(command)
 }
 
+/// The shipped rules on a Unix socket and over gRPC, with both addresses.
+fn serving_rules(desk: &Desk) -> (Served, [String; 2]) {
+    let socket = desk.path("agent.sock");
+    let grpc = format!("127.0.0.1:{}", free_port());
+    let rules = shipped("rules/rules.wasm");
+    let serving = Served::start(&rules, &socket, &["--grpc-address", &grpc]);
+    let addresses = [
+        format!("unix:{}", socket.display()),
+        format!("grpc://{grpc}"),
+    ];
+    (serving, addresses)
+}
+
 #[test]
 fn a_running_agent_is_measured_by_every_protocol() {
     let desk = Desk::new();
-    let socket = desk.path("agent.sock");
-    let grpc = format!("127.0.0.1:{}", free_port());
-    let serving = Served::start(
-        &shipped("rules/rules.wasm"),
-        &socket,
-        &["--grpc-address", &grpc],
-    );
+    let (serving, [unix, over_http]) = serving_rules(&desk);
     let fixtures = desk.path("events");
     desk.file("events/admin.json", r#"{"method":"GET","uri":"/admin"}"#);
     desk.file(
@@ -77,8 +84,6 @@ fn a_running_agent_is_measured_by_every_protocol() {
         r#"{"steps":[{"event":"request_headers","input":{"method":"POST","uri":"/a"}},
             {"event":"request_body","input":{"data":"a=1"}}]}"#,
     );
-    let unix = format!("unix:{}", socket.display());
-    let over_http = format!("grpc://{grpc}");
     let pid = serving.0.id().to_string();
     for flags in [
         &["--target", &unix, "--protocol", "v1"][..],
@@ -166,16 +171,8 @@ const EXCHANGE: &str = r#"{"steps":[
 #[test]
 fn so_many_events_are_asked_and_no_more() {
     let desk = Desk::new();
-    let socket = desk.path("agent.sock");
-    let grpc = format!("127.0.0.1:{}", free_port());
-    let serving = Served::start(
-        &shipped("rules/rules.wasm"),
-        &socket,
-        &["--grpc-address", &grpc],
-    );
+    let (serving, [unix, over_http]) = serving_rules(&desk);
     let fixture = desk.file("exchange.json", EXCHANGE);
-    let unix = format!("unix:{}", socket.display());
-    let over_http = format!("grpc://{grpc}");
     let pid = serving.0.id().to_string();
     for flags in [
         &["--target", &unix, "--protocol", "v1"][..],
