@@ -40,7 +40,7 @@ pub use access_log::FieldMap;
 pub use ftw::Expectation;
 pub use jsonl::{RecordLine, write_record};
 pub use redact::{Found, Redacted, Redactor, key_of};
-pub use source::{Capture, Opened, discover};
+pub use source::{Capture, Opened, discover, is_capture};
 
 /// A documentation address (RFC 5737), for formats that know no client.
 pub const DEFAULT_CLIENT_IP: &str = "192.0.2.1";
@@ -183,6 +183,14 @@ impl Frame {
     #[must_use]
     pub fn size_bytes(&self) -> usize {
         self.pieces.iter().map(|piece| piece.bytes.len()).sum()
+    }
+
+    /// Gives its records memory of their own, where it is to be kept while
+    /// others of the same block of the file are not.
+    pub fn detach(&mut self) {
+        for piece in &mut self.pieces {
+            piece.bytes = Bytes::copy_from_slice(&piece.bytes);
+        }
     }
 
     /// Where its first record stands.
