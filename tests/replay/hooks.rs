@@ -207,6 +207,11 @@ fn two_plugins_differ_by_leave_by_context_and_by_fault() {
         example["new"][0]["ctx"]["input"]["email"],
         "ada@example.org"
     );
+    // Of both hooks, and that a header was redacted changes nothing.
+    let pair = &groups[1]["examples"][1];
+    assert_eq!(pair["id"], "both");
+    assert!(pair["fixture"]["after"].is_object(), "{pair}");
+    assert_eq!(pair["notes"], Value::Null, "{pair}");
     let fuel = &compared["comparison"]["fuel"];
     assert_eq!(fuel["more"], 5, "{fuel}");
     // Byte for byte, whoever does it.

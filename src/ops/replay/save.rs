@@ -186,8 +186,13 @@ impl Made {
                 .answered
                 .iter()
                 .zip(&played.answered)
+                // As values: a hook that goes on with what another left has
+                // its keys in that one's order.
                 .all(|(left, right)| {
-                    self.found.text(&json_of(&left.answer)) == json_of(&right.answer)
+                    let left = json_of(&left.answer);
+                    let left: Value =
+                        serde_json::from_str(&self.found.text(&left)).unwrap_or_default();
+                    serde_json::to_value(&right.answer).is_ok_and(|right| left == right)
                 });
         if !same {
             self.notes.push(format!(
