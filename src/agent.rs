@@ -16,7 +16,7 @@ use crate::fault::{Fault, FaultCode};
 use crate::module::Module;
 use crate::pool::{Lease, Pool, PoolSettings, caught};
 use crate::response::AgentResponse;
-use crate::runner::{Cost, Instance, RawAnswer, drive};
+use crate::runner::{Cost, Instance, RawAnswer, Turns, drive};
 
 /// How an agent answers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -150,7 +150,8 @@ impl Agent {
         if !self.handles(asked.kind()) {
             return self.pass();
         }
-        drive(self.handle_on(async { self.pool.lease() }, asked))
+        let lease = async { self.pool.lease() };
+        drive(self.handle_on(lease, asked, Turns::for_this_thread()))
     }
 
     /// Answers one event that the module has a handler for, if an instance is
@@ -161,13 +162,14 @@ impl Agent {
         event: &'a Event,
     ) -> Option<impl Future<Output = Handled> + Send + use<'a>> {
         let lease = self.pool.try_lease()?;
-        Some(self.handle_on(lease, Asked::Event(event)))
+        Some(self.handle_on(lease, Asked::Event(event), Turns::Many))
     }
 
     async fn handle_on<'a>(
         &'a self,
         lease: impl Future<Output = Result<Lease<'a>, Box<Fault>>> + Send,
         asked: Asked<'_>,
+        turns: Turns,
     ) -> Handled {
         let called = caught(async {
             match lease.await {
@@ -175,7 +177,8 @@ impl Agent {
                 Ok(mut lease) => {
                     let names = self.settings.header_names;
                     let policy = &self.settings.answer_policy;
-                    let (result, mut cost) = call_asked(&mut lease, asked, names, policy).await;
+                    let (result, mut cost) =
+                        call_asked(&mut lease, asked, turns, (names, policy)).await;
                     cost.waited = lease.waited();
                     (result, Some(cost))
                 }
@@ -254,17 +257,19 @@ pub fn call_event(
     names: HeaderNames,
     policy: &AnswerPolicy,
 ) -> (Result<Option<CheckedAnswer>, Fault>, Cost) {
-    drive(call_asked(instance, Asked::Event(event), names, policy))
+    let turns = Turns::for_this_thread();
+    let asked = Asked::Event(event);
+    drive(call_asked(instance, asked, turns, (names, policy)))
 }
 
 async fn call_asked(
     instance: &mut Instance,
     asked: Asked<'_>,
-    names: HeaderNames,
-    policy: &AnswerPolicy,
+    turns: Turns,
+    (names, policy): (HeaderNames, &AnswerPolicy),
 ) -> (Result<Option<CheckedAnswer>, Fault>, Cost) {
     let write = |out: &mut Vec<u8>| asked.write(names, out);
-    let called = instance.call_async(asked.kind() as usize, write).await;
+    let called = instance.call_in(turns, asked.kind() as usize, write).await;
     let result = called.result.and_then(|answer| match answer {
         RawAnswer::Empty => Ok(None),
         RawAnswer::Bytes(bytes) => {
