@@ -37,7 +37,7 @@ pub use access_log::FieldMap;
 pub use ftw::Expectation;
 pub use jsonl::{RecordLine, write_record};
 pub use redact::{Found, Redacted, Redactor, key_of};
-pub use source::{Capture, Opened, discover};
+pub use source::{Capture, Opened, discover, is_capture};
 
 /// A documentation address (RFC 5737), for formats that know no client.
 pub const DEFAULT_CLIENT_IP: &str = "192.0.2.1";
