@@ -18,6 +18,9 @@ const WIDTH_WITHOUT_TERMINAL: u16 = 100;
 /// A table squeezed narrower than this cannot be read.
 const LEAST_WIDTH: u16 = 40;
 
+/// Below this width, columns that can be spared are.
+const SLIM: u16 = 80;
+
 /// From this width on, lists are spelled out in tables.
 const WIDE: u16 = 140;
 
@@ -81,6 +84,20 @@ impl Style {
     /// Whether a column that can be spared should be.
     pub(crate) const fn is_narrow(self) -> bool {
         self.width < WIDTH_WITHOUT_TERMINAL
+    }
+
+    /// Whether only the columns that nobody can do without have room.
+    pub(crate) const fn is_slim(self) -> bool {
+        self.width < SLIM
+    }
+
+    /// A line of prose, broken at spaces where a narrow terminal would break it
+    /// anywhere; what follows the first line is indented.
+    pub(crate) fn prose(self, text: &str, indent: &str) -> String {
+        if !self.is_narrow() {
+            return text.to_owned();
+        }
+        wrap(text, self.width().saturating_sub(indent.len())).join(&format!("\n{indent}"))
     }
 
     /// Whether there is room to spell lists out.
@@ -190,6 +207,48 @@ pub(crate) fn count(number: u64) -> String {
     grouped
 }
 
+/// Text in lines of at most `width` characters, broken at spaces, and inside
+/// of words that are longer than a line.
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
+    fill(
+        text.split([' ', '\n']).filter(|word| !word.is_empty()),
+        width,
+    )
+}
+
+fn fill<'a>(words: impl Iterator<Item = &'a str>, width: usize) -> Vec<String> {
+    let width = width.max(1);
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for word in words {
+        let room = width.saturating_sub(line.chars().count());
+        let length = word.chars().count();
+        if !line.is_empty() && length + 1 > room {
+            lines.push(std::mem::take(&mut line));
+        } else if !line.is_empty() {
+            line.push(' ');
+        }
+        let mut rest: Vec<char> = word.chars().collect();
+        while rest.len() > width {
+            let end = break_at(&rest, width);
+            lines.push(rest.drain(..end).collect());
+        }
+        line.extend(rest);
+    }
+    if !line.is_empty() {
+        lines.push(line);
+    }
+    lines
+}
+
+/// Where to break a long word: behind the last of what joins names.
+fn break_at(word: &[char], width: usize) -> usize {
+    word[..width]
+        .iter()
+        .rposition(|character| matches!(character, ':' | '.' | '_' | '-' | '/'))
+        .map_or(width, |at| at + 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,5 +260,22 @@ mod tests {
         assert_eq!(count(1_234_567), "1 234 567");
         assert_eq!(count(12), "12");
         assert_eq!(bytes(64 << 20), "64.0 MiB");
+    }
+
+    #[test]
+    fn no_line_is_wider_than_asked_and_nothing_is_lost() {
+        let text = "torture:request_headers:uri-nested-escapes and some more words";
+        for width in 1..70 {
+            let lines = wrap(text, width);
+            assert!(
+                lines.iter().all(|line| line.chars().count() <= width),
+                "{width}"
+            );
+            let plain = |text: &str| text.replace(' ', "");
+            assert_eq!(plain(&lines.concat()), plain(text));
+        }
+        assert_eq!(wrap("a b", 3), ["a b"]);
+        assert_eq!(wrap("ab cd", 4), ["ab", "cd"]);
+        assert_eq!(wrap("on_request_headers", 12), ["on_request_", "headers"]);
     }
 }
