@@ -4,13 +4,12 @@
 //! [`Event`], which the ABI adapter writes as the guest's input JSON. Nothing
 //! here knows wasm, decisions or files.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-/// Header fields in the order they arrived, names in the spelling they had.
-///
-/// A repeated name is a repeated entry; joining is the guest input's affair.
-pub type Headers = Vec<(String, String)>;
+mod headers;
+
+pub use headers::{Headers, Iter as HeadersIter};
 
 /// The name of one event, which is also the name of its handler less `on_`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -163,13 +162,16 @@ impl Event {
 
     /// The headers a handler would see with this event.
     #[must_use]
-    pub fn headers(&self) -> &[(String, String)] {
+    pub fn headers(&self) -> &Headers {
+        static NONE: Headers = Headers::new();
         match self {
             Self::RequestHeaders(head) => &head.headers,
             Self::ResponseHeaders(head) => &head.headers,
-            Self::RequestBody { request, .. } => request.as_ref().map_or(&[], |head| &head.headers),
+            Self::RequestBody { request, .. } => {
+                request.as_ref().map_or(&NONE, |head| &head.headers)
+            }
             Self::ResponseBody { response, .. } => {
-                response.as_ref().map_or(&[], |head| &head.headers)
+                response.as_ref().map_or(&NONE, |head| &head.headers)
             }
         }
     }
@@ -181,6 +183,14 @@ impl Event {
 /// modules are promised a bare address. What is neither is left as it is.
 #[must_use]
 pub fn bare_ip(text: &str) -> String {
+    // What nearly every proxy sends, first.
+    if let Some((ip, port)) = text.split_once(':')
+        && ip.parse::<Ipv4Addr>().is_ok()
+        && port.bytes().all(|byte| byte.is_ascii_digit())
+        && port.parse::<u16>().is_ok()
+    {
+        return ip.to_owned();
+    }
     if text.parse::<IpAddr>().is_ok() {
         return text.to_owned();
     }

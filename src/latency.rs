@@ -1,5 +1,7 @@
-//! A distribution of times, kept as an HDR histogram.
+//! A distribution of times, kept as an HDR histogram; and when what is timed
+//! is due.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -117,8 +119,78 @@ impl Serialize for Latency {
 /// sleep ends some 60 µs late.
 const WATCH: Duration = Duration::from_micros(100);
 
+/// When each of many events is due, whoever sends it.
+pub(crate) struct Schedule {
+    began: Instant,
+    /// Events for each second.
+    rate: f64,
+    /// Events of the warm-up, and of all.
+    unmeasured: u64,
+    all: u64,
+    next: Mutex<u64>,
+}
+
+/// An event that is due now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Due {
+    /// Which one it is, from 0.
+    pub(crate) number: usize,
+    /// Whether the warm-up is over.
+    pub(crate) is_measured: bool,
+    /// How long ago it was due.
+    pub(crate) late: Duration,
+}
+
+impl Schedule {
+    /// Begins in a moment. The rate is more than 0.
+    pub(crate) fn new(rate: f64, warm_up: Duration, measured: Duration) -> Self {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "times and rates are positive and bounded"
+        )]
+        let events = |time: Duration| (time.as_secs_f64() * rate).ceil() as u64;
+        Self {
+            began: Instant::now() + Duration::from_millis(5),
+            rate,
+            unmeasured: events(warm_up),
+            all: events(warm_up + measured),
+            next: Mutex::new(0),
+        }
+    }
+
+    /// Waits for the next event that is due and is nobody's; none after the
+    /// last. One caller at a time watches the clock: as many as there are
+    /// would keep the processor from what is timed.
+    pub(crate) fn next(&self) -> Option<Due> {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = *next;
+        if number >= self.all {
+            return None;
+        }
+        *next += 1;
+        let due = self.due(number);
+        sleep_until(due);
+        drop(next);
+        Some(Due {
+            number: usize::try_from(number).unwrap_or(0),
+            is_measured: number >= self.unmeasured,
+            late: due.elapsed(),
+        })
+    }
+
+    /// How long ago the first measured event was due.
+    pub(crate) fn measured_time(&self) -> Duration {
+        self.due(self.unmeasured).elapsed()
+    }
+
+    fn due(&self, number: u64) -> Instant {
+        self.began + Duration::from_secs_f64(number as f64 / self.rate)
+    }
+}
+
 /// Sleeps until shortly before, and then watches the clock.
-pub(crate) fn sleep_until(due: Instant) {
+fn sleep_until(due: Instant) {
     let left = due.saturating_duration_since(Instant::now());
     if left > WATCH * 2 {
         std::thread::sleep(left - WATCH);
@@ -147,6 +219,29 @@ mod tests {
         near(latency.max(), 1000.0);
         near(latency.mean(), 500.5);
         assert_eq!(latency.buckets().map(|(_, count)| count).sum::<u64>(), 1000);
+    }
+
+    #[test]
+    fn every_event_is_due_once_and_none_too_early() {
+        let schedule = Schedule::new(2000.0, Duration::from_millis(2), Duration::from_millis(10));
+        let began = schedule.began;
+        let found = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while let Some(due) = schedule.next() {
+                        let number = u32::try_from(due.number).unwrap();
+                        let at = began + Duration::from_micros(500) * number;
+                        assert!(Instant::now() >= at);
+                        found.lock().unwrap().push((due.number, due.is_measured));
+                    }
+                });
+            }
+        });
+        let mut found = found.into_inner().unwrap();
+        found.sort_unstable();
+        let expected: Vec<(usize, bool)> = (0..24).map(|number| (number, number >= 4)).collect();
+        assert_eq!(found, expected);
     }
 
     #[test]

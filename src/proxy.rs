@@ -153,7 +153,7 @@ mod tests {
     fn what_old_proxies_mistreat_is_told() {
         let event = |value: &str| {
             Event::RequestHeaders(RequestHead {
-                headers: vec![("x".into(), value.into())],
+                headers: [("x", value)].into(),
                 ..RequestHead::default()
             })
         };

@@ -1,27 +1,30 @@
 //! Load on the built agent: on its Unix socket beside a bare echo of the same
 //! frames in the same run, and over gRPC. Then what a runaway does to others.
 //!
-//! `cargo bench --bench serve -- --seconds 5`. Closed loop: each connection
-//! keeps its depth of events in flight. What holds on a noisy machine is the
-//! CPU time of the served process for each event; the rest depends on what
-//! else runs. Sent = answered = allowed, or the run fails.
+//! `cargo bench --bench serve -- --seconds 5`. The load is the library's, as
+//! `bench --target` has it: each connection keeps its depth of events in
+//! flight, in v1 too, where no proxy sends ahead of an answer, to see what the
+//! frames cost. What holds on a noisy machine is the CPU time of the served
+//! process for each event; the rest depends on what else runs. An answer that
+//! says the agent failed ends the run.
 
 #![expect(clippy::print_stdout, reason = "what it prints is what it is for")]
 
 mod args;
 mod echo;
-mod frames;
-mod grpc;
-mod load;
 mod neighbours;
 mod process;
+mod request;
 
-use anyhow::Result;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
 use clap::Parser as _;
+use wasm_agent_kit::client::{Drive, Driven, Exchange, Pace, Peer, Process, Speech};
 
-use args::{Args, Protocol};
-use load::{Load, Measured};
+use args::Args;
 use process::{PATIENT, Served};
+use request::request;
 
 fn main() -> Result<()> {
     let args = Args::parse();
@@ -31,14 +34,17 @@ fn main() -> Result<()> {
     if args.neighbours {
         return neighbours::measure(&args);
     }
+    let frame_bytes =
+        |speech| -> Result<usize> { Ok(Exchange::new(speech, &[request("GET")])?.frame_bytes()) };
     println!(
-        "{} connections, best of {} rounds of {:?}, pool of {}, frames of {} (v1) and {} (v2) bytes",
+        "{} connections, best of {} rounds of {:?}, pool of {}, frames of {} (v1), {} (v2) and {} (gRPC) bytes",
         args.connections,
         args.rounds,
         args.seconds(),
         args.pool_size,
-        frames::Template::new(Protocol::V1).len(),
-        frames::Template::new(Protocol::V2).len(),
+        frame_bytes(Speech::V1)?,
+        frame_bytes(Speech::V2)?,
+        frame_bytes(Speech::Grpc)?,
     );
     println!(
         "{:<12} {:>2} {:>5} {:>9} {:>8} {:>8} {:>8} {:>8} {:>9} {:>7}",
@@ -53,72 +59,104 @@ fn main() -> Result<()> {
         "CPU us/ev",
         "x echo"
     );
-    for protocol in [Protocol::V1, Protocol::V2] {
+    for speech in [Speech::V1, Speech::V2, Speech::Grpc] {
         for &depth in &args.depths {
-            let load = Load {
-                protocol,
-                depth,
-                connections: args.connections,
-                warm_up: args.warm_up(),
-                seconds: args.seconds(),
-            };
-            measure(&args, &load)?;
-        }
-    }
-    for &depth in &args.depths {
-        for module in args.modules() {
-            grpc::measure(&args, &module, depth)?;
+            Rows { speech, depth }.measure(&args)?;
         }
     }
     neighbours::measure(&args)
 }
 
-/// One row for the echo and one for each module: of all rounds the one that
-/// took the least CPU time, which the rest of the machine disturbed least.
-fn measure(args: &Args, load: &Load) -> Result<()> {
-    let modules = args.modules();
-    let mut best: Vec<Option<Measured>> = Vec::new();
-    best.resize_with(modules.len() + 1, || None);
-    for _ in 0..args.rounds {
-        let servers = std::iter::once(None).chain(modules.iter().map(Some));
-        for (best, module) in best.iter_mut().zip(servers) {
-            let served = module.map_or_else(Served::echo, |module| {
-                Served::agent(args, module, &PATIENT, None)
-            })?;
-            let measured = load.run(&served)?;
-            let cpu = measured.cpu_us_per_event();
-            if best
-                .as_ref()
-                .is_none_or(|best| cpu < best.cpu_us_per_event())
-            {
-                *best = Some(measured);
-            }
-        }
-    }
-    let mut rows = best.iter().flatten();
-    let Some(echo) = rows.next() else {
-        return Ok(());
-    };
-    print("echo", load, echo, echo);
-    for (measured, module) in rows.zip(&modules) {
-        let name = module.file_name().unwrap_or_default().to_string_lossy();
-        print(&name, load, measured, echo);
-    }
-    Ok(())
+/// One row for the echo, where there is one, and one for each module.
+struct Rows {
+    speech: Speech,
+    depth: usize,
 }
 
-fn print(name: &str, load: &Load, measured: &Measured, echo: &Measured) {
-    let at = |quantile| measured.latencies_ns.value_at_quantile(quantile) as f64 / 1e3;
-    println!(
-        "{name:<12} {:>2} {:>5} {:>9.0} {:>8.0} {:>8.0} {:>8.0} {:>8.0} {:>9.2} {:>7.2}",
-        load.protocol.name(),
-        load.depth,
-        measured.events_per_second(),
-        at(0.5),
-        at(0.99),
-        at(0.999),
-        measured.latencies_ns.max() as f64 / 1e3,
-        measured.cpu_us_per_event(),
-        measured.cpu_us_per_event() / echo.cpu_us_per_event(),
-    );
+/// What came of one row.
+struct Measured {
+    driven: Driven,
+    cpu_us_per_event: f64,
+}
+
+impl Rows {
+    /// Of all rounds the one counts that took the least CPU time, which the
+    /// rest of the machine disturbed least.
+    fn measure(&self, args: &Args) -> Result<()> {
+        let modules = args.modules();
+        let echo = (self.speech != Speech::Grpc).then_some(None);
+        let servers: Vec<Option<&Path>> = echo
+            .into_iter()
+            .chain(modules.iter().map(|module| Some(module.as_path())))
+            .collect();
+        let mut best: Vec<Option<Measured>> = servers.iter().map(|_| None).collect();
+        for _ in 0..args.rounds {
+            for (best, module) in best.iter_mut().zip(&servers) {
+                let measured = self.round(args, *module)?;
+                if best
+                    .as_ref()
+                    .is_none_or(|best| measured.cpu_us_per_event < best.cpu_us_per_event)
+                {
+                    *best = Some(measured);
+                }
+            }
+        }
+        let mut echo = None;
+        for (measured, module) in best.iter().flatten().zip(servers) {
+            let name = module.map_or("echo".into(), |module| {
+                module.file_name().unwrap_or_default().to_string_lossy()
+            });
+            if module.is_none() {
+                echo = Some(measured.cpu_us_per_event);
+            }
+            self.print(&name, measured, echo);
+        }
+        Ok(())
+    }
+
+    fn round(&self, args: &Args, module: Option<&Path>) -> Result<Measured> {
+        let served = match module {
+            None => Served::echo()?,
+            Some(module) => Served::agent(args, module, &PATIENT)?,
+        };
+        let peer = module.map_or(Peer::Echo, |_| Peer::Agent);
+        let driven = Drive {
+            target: &served.target(self.speech, peer),
+            exchanges: &[Exchange::new(self.speech, &[request("GET")])?],
+            concurrency: args.connections * self.depth,
+            connections: args.connections,
+            pace: Pace::Closed,
+            warm_up: args.warm_up(),
+            time: args.seconds(),
+            events: None,
+            process: Some(Process(served.id())),
+        }
+        .run(&|| {})?;
+        let [before, after] = driven.spent.context("no process was looked at")?;
+        let cpu = after.cpu.saturating_sub(before.cpu).as_secs_f64() * 1e6;
+        Ok(Measured {
+            cpu_us_per_event: cpu / driven.response.count() as f64,
+            driven,
+        })
+    }
+
+    fn print(&self, name: &str, measured: &Measured, echo: Option<f64>) {
+        let response = &measured.driven.response;
+        let at = |quantile| response.at(quantile).as_secs_f64() * 1e6;
+        let cpu = measured.cpu_us_per_event;
+        println!(
+            "{name:<12} {:>2} {:>5} {:>9.0} {:>8.0} {:>8.0} {:>8.0} {:>8.0} {cpu:>9.2} {:>7}",
+            match self.speech {
+                Speech::Grpc => "gr",
+                other => other.name(),
+            },
+            self.depth,
+            response.count() as f64 / measured.driven.time.as_secs_f64(),
+            at(0.5),
+            at(0.99),
+            at(0.999),
+            response.max().as_secs_f64() * 1e6,
+            echo.map_or_else(String::new, |echo| format!("{:.2}", cpu / echo)),
+        );
+    }
 }

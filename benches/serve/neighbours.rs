@@ -1,30 +1,24 @@
 //! What a call that never ends does to others: events by schedule and pings,
 //! with a runaway always in flight and without.
 
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use wasm_agent_kit::client::{
-    Address, AskError, Asker, Drive, Driven, Exchange, Pace, Speech, Target,
+    AskError, Asker, Drive, Driven, Exchange, Pace, Peer, Speech, Target,
 };
 use wasm_agent_kit::latency::Latency;
 
 use super::args::Args;
-use super::frames;
-use super::grpc::request;
 use super::process::Served;
+use super::request::request;
 
 /// Events a second, on so many connections.
 const RATE: f64 = 2_000.0;
 const CONNECTIONS: usize = 16;
 /// From one ping to the next.
 const PING_PAUSE: Duration = Duration::from_millis(3);
-const PING: u8 = 0x41;
-const PONG: u8 = 0x42;
 
 /// Allows, but for TRACE, which it never ends with.
 const GUEST: &str = r#"(module
@@ -50,7 +44,7 @@ pub(crate) fn measure(args: &Args) -> Result<()> {
         "runaways", "ended", "p50 us", "p99 us", "p99.9", "max", "ping p50", "ping p99", "ping max"
     );
     for runaways in [0, 1, 2] {
-        let served = Served::agent(args, &module, &["--timeout", "100ms"], None)?;
+        let served = Served::agent(args, &module, &["--timeout", "100ms"])?;
         let (driven, ended, pings) = beside(&served, runaways, args.seconds() * 3)?;
         let us = |time: Duration| time.as_secs_f64() * 1e6;
         let at = |quantile| us(driven.response.at(quantile));
@@ -70,16 +64,13 @@ pub(crate) fn measure(args: &Args) -> Result<()> {
 
 /// Events and pings while so many runaways are in flight, which end so often.
 fn beside(served: &Served, runaways: usize, time: Duration) -> Result<(Driven, u64, Latency)> {
-    let target = Target {
-        address: Address::Unix(served.socket()),
-        speech: Speech::V2,
-    };
+    let target = served.target(Speech::V2, Peer::Agent);
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let runaways: Vec<_> = (0..runaways)
             .map(|_| scope.spawn(|| run_away(&target, &over)))
             .collect();
-        let pings = scope.spawn(|| ping(&served.socket(), &over));
+        let pings = scope.spawn(|| ping(&target, &over));
         let driven = Drive {
             target: &target,
             exchanges: &[Exchange::new(Speech::V2, &[request("GET")])?],
@@ -88,6 +79,7 @@ fn beside(served: &Served, runaways: usize, time: Duration) -> Result<(Driven, u
             pace: Pace::Rate(RATE),
             warm_up: time / 10,
             time,
+            events: None,
             process: None,
         }
         .run(&|| {});
@@ -120,30 +112,12 @@ fn run_away(target: &Target, over: &AtomicBool) -> Result<u64> {
     Ok(ended)
 }
 
-fn ping(socket: &Path, over: &AtomicBool) -> Result<Latency> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    stream.write_all(&frames::handshake())?;
-    receive(&mut stream)?;
+fn ping(target: &Target, over: &AtomicBool) -> Result<Latency> {
+    let mut asker = Asker::connect(target)?;
     let mut times = Latency::new();
-    let ping = frames::frame(Some(PING), br#"{"sequence":1,"timestamp_ms":1}"#);
     while !over.load(Ordering::Relaxed) {
-        let sent = Instant::now();
-        stream.write_all(&ping)?;
-        if receive(&mut stream)? != PONG {
-            bail!("a ping was not answered by a pong");
-        }
-        times.record(sent.elapsed());
+        times.record(asker.ping()?);
         std::thread::sleep(PING_PAUSE);
     }
     Ok(times)
-}
-
-/// The next frame's type.
-fn receive(stream: &mut UnixStream) -> Result<u8> {
-    let mut length = [0; 4];
-    stream.read_exact(&mut length)?;
-    let mut frame = vec![0; usize::try_from(u32::from_be_bytes(length))?];
-    stream.read_exact(&mut frame)?;
-    Ok(frame.first().copied().unwrap_or_default())
 }

@@ -1,6 +1,6 @@
-//! The process under load, and the CPU time it has used.
+//! The process under load.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
+use wasm_agent_kit::client::{Address, Peer, Speech, Target};
 
 use super::args::Args;
 
-/// Linux counts in hundredths of a second for programs, on all machines.
-const TICK: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A busy machine is not what is measured.
 pub(crate) const PATIENT: [&str; 4] = ["--queue-wait", "10s", "--timeout", "10s"];
@@ -21,25 +20,24 @@ pub(crate) const PATIENT: [&str; 4] = ["--queue-wait", "10s", "--timeout", "10s"
 pub(crate) struct Served {
     child: Child,
     folder: TempDir,
+    /// Where it listens besides, unless it is the echo.
+    grpc: Option<SocketAddr>,
 }
 
 impl Served {
     pub(crate) fn echo() -> Result<Self> {
-        Self::start(|socket| {
+        Self::start(None, |socket| {
             let mut command = Command::new(std::env::current_exe()?);
             command.arg("--echo").arg(socket);
             Ok(command)
         })
     }
 
-    /// `limits` are arguments, and so is `grpc`, where to listen besides.
-    pub(crate) fn agent(
-        args: &Args,
-        module: &Path,
-        limits: &[&str],
-        grpc: Option<SocketAddr>,
-    ) -> Result<Self> {
-        Self::start(|socket| {
+    /// `limits` are arguments.
+    pub(crate) fn agent(args: &Args, module: &Path, limits: &[&str]) -> Result<Self> {
+        // An address that was free a moment ago.
+        let grpc = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        Self::start(Some(grpc), |socket| {
             let mut command = Command::new(args.agent());
             command
                 .arg("serve")
@@ -52,22 +50,28 @@ impl Served {
                 .args(limits)
                 // Every frame is an answer.
                 .args(["--metrics-interval", "0s"])
+                .arg("--grpc-address")
+                .arg(grpc.to_string())
                 .args(&args.serve_args);
-            if let Some(address) = grpc {
-                command.arg("--grpc-address").arg(address.to_string());
-            }
             Ok(command)
         })
     }
 
-    fn start(command: impl FnOnce(&Path) -> Result<Command>) -> Result<Self> {
+    fn start(
+        grpc: Option<SocketAddr>,
+        command: impl FnOnce(&Path) -> Result<Command>,
+    ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let child = command(&folder.path().join("s.sock"))?
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .context("cannot start the process under load")?;
-        let mut served = Self { child, folder };
+        let mut served = Self {
+            child,
+            folder,
+            grpc,
+        };
         let until = Instant::now() + PATIENCE;
         while UnixStream::connect(served.socket()).is_err() {
             if let Some(status) = served.child.try_wait()? {
@@ -85,20 +89,20 @@ impl Served {
         self.child.id()
     }
 
-    pub(crate) fn socket(&self) -> PathBuf {
-        self.folder.path().join("s.sock")
+    pub(crate) fn target(&self, speech: Speech, peer: Peer) -> Target {
+        let address = match (speech, self.grpc) {
+            (Speech::Grpc, Some(address)) => Address::Grpc(address),
+            _ => Address::Unix(self.socket()),
+        };
+        Target {
+            address,
+            speech,
+            peer,
+        }
     }
 
-    /// User and system time of all its threads so far.
-    pub(crate) fn cpu(&self) -> Result<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The name in brackets may hold anything; what follows is numbers.
-        let (_, fields) = stat.rsplit_once(')').context("no process statistics")?;
-        let mut ticks = 0;
-        for field in fields.split_whitespace().skip(11).take(2) {
-            ticks += field.parse::<u32>()?;
-        }
-        Ok(TICK * ticks)
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("s.sock")
     }
 }
 

@@ -116,10 +116,16 @@ impl Sample {
     pub(crate) fn large() -> Self {
         let mut head = request();
         let missing = LARGE_BYTES - Self::small().input.len();
-        if let Some((_, cookie)) = head.headers.iter_mut().find(|(name, _)| name == COOKIE) {
-            let filler = "; preference=eyJsYXlvdXQiOiJncmlkIn0".chars().cycle();
-            cookie.extend(filler.take(missing));
-        }
+        let filler: String = "; preference=eyJsYXlvdXQiOiJncmlkIn0"
+            .chars()
+            .cycle()
+            .take(missing)
+            .collect();
+        let longer = |(name, value): (&str, &str)| match name {
+            COOKIE => (name.to_owned(), format!("{value}{filler}")),
+            _ => (name.to_owned(), value.to_owned()),
+        };
+        head.headers = head.headers.iter().map(longer).collect();
         Self::new("large", Event::RequestHeaders(head))
     }
 
@@ -159,7 +165,6 @@ fn request() -> RequestHead {
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str().unwrap()))
             .chain(BROWSER_HEADERS)
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect(),
     }
 }

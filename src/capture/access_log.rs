@@ -84,7 +84,7 @@ fn read_combined(
         ("user-agent", "agent"),
     ] {
         if let Some(value) = field(group) {
-            fields.push((name.to_owned(), headers::text(&value)));
+            fields.push(name, &headers::text(&value));
         }
     }
     let address = field("ip")
@@ -420,10 +420,10 @@ fn logged_headers(log: &Value, settings: &DecodeSettings) -> Headers {
         .mapped_headers()
         .chain(["host", "user-agent", "referer"]);
     for name in names {
-        if headers::value(&found, name).is_none()
+        if found.value(name).is_none()
             && let Some(value) = settings.fields.find(&format!("header.{name}"), log)
         {
-            found.push((name.to_owned(), value));
+            found.push(name, &value);
         }
     }
     let logged = log
@@ -432,16 +432,16 @@ fn logged_headers(log: &Value, settings: &DecodeSettings) -> Headers {
         .and_then(Value::as_object);
     for (name, values) in logged.into_iter().flatten() {
         let name = name.to_ascii_lowercase();
-        if headers::value(&found, &name).is_some() {
+        if found.value(&name).is_some() {
             continue;
         }
         match values {
-            Value::String(value) => found.push((name, value.clone())),
+            Value::String(value) => found.push(&name, value),
             Value::Array(values) => found.extend(
                 values
                     .iter()
                     .filter_map(Value::as_str)
-                    .map(|value| (name.clone(), value.to_owned())),
+                    .map(|value| (&name, value)),
             ),
             _ => {}
         }
@@ -469,14 +469,11 @@ mod tests {
         let (head, status) = combined(r#"192.0.2.7 - frank [10/Oct/2000:13:55:36 -0700] "GET /a?b=\x22c\x22 HTTP/1.0" 200 2326 "http://e.example/" "Mozilla \"x\"""#).unwrap();
         assert_eq!(head.uri, "/a?b=\"c\"");
         assert_eq!(head.client_ip, "192.0.2.7");
-        assert_eq!(head.headers[1].1, "Mozilla \"x\"");
+        assert_eq!(head.headers.value("user-agent"), Some("Mozilla \"x\""));
         assert_eq!(status, Some(200));
         let (head, _) = combined(r#"www.example:80 2001:db8::1 - - [10/Oct/2000:13:55:36 -0700] "POST / HTTP/1.1" 204 - "-" "-" extra"#).unwrap();
         assert_eq!(head.client_ip, "2001:db8::1");
-        assert_eq!(
-            head.headers,
-            [("host".to_owned(), "www.example:80".to_owned())]
-        );
+        assert_eq!(head.headers, Headers::from([("host", "www.example:80")]));
         let (head, _) =
             combined(r#"192.0.2.7 - - [10/Oct/2000:13:55:36 -0700] "HEAD /x HTTP/1.1" 304 0"#)
                 .unwrap();

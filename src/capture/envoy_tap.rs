@@ -289,7 +289,8 @@ fn request(
     let mut headers = fields(raw)?;
     let pseudo = headers::split_pseudo(&mut headers);
     let pseudo = |name| {
-        headers::value(&pseudo, name)
+        pseudo
+            .value(name)
             .map(str::to_owned)
             .ok_or_else(|| format!("expected a request header {name:?}, found none"))
     };
@@ -308,7 +309,8 @@ fn request(
 fn response(raw: Vec<Field>) -> Result<Half<ResponseHead>, String> {
     let mut headers = fields(raw)?;
     let pseudo = headers::split_pseudo(&mut headers);
-    let status = headers::value(&pseudo, ":status")
+    let status = pseudo
+        .value(":status")
         .and_then(|status| status.parse().ok())
         .filter(|status| (100..=999).contains(status))
         .ok_or("expected a response header \":status\" from 100 to 999, found none")?;

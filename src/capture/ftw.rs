@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::source::Stream;
-use super::{Exchange, Format, Frame, Half, Item, Remark, Unusable, headers, http1, stable_hash};
+use super::{Exchange, Format, Frame, Half, Item, Remark, Unusable, http1, stable_hash};
 use crate::event::{Headers, RequestHead, ResponseHead};
 use crate::response::{AgentResponse, Decision};
 
@@ -503,24 +503,20 @@ impl Input {
         }
     }
 
-    fn fields(&self) -> Vec<(String, String)> {
-        let from_map = |map: &BTreeMap<String, String>| {
-            map.iter()
-                .map(|(name, value)| (name.clone(), value.clone()))
-                .collect()
-        };
+    fn fields(&self) -> Headers {
+        let from_map = |map: &BTreeMap<String, String>| map.iter().collect();
         let from_list = |list: &[Named]| {
             list.iter()
-                .map(|field| (field.name.clone(), field.value.clone()))
+                .map(|field| (&field.name, &field.value))
                 .collect()
         };
         let mut fields: Headers = match &self.headers {
             Some(Fields::Map(map)) => from_map(map),
             Some(Fields::List(list)) => from_list(list),
-            None => Vec::new(),
+            None => Headers::new(),
         };
         if let Some(ordered) = &self.ordered_headers {
-            fields.extend::<Headers>(from_list(ordered));
+            fields.extend(&from_list(ordered));
         }
         fields
     }
@@ -588,14 +584,14 @@ fn built(input: &Input, payload: Option<&str>) -> Result<Half<RequestHead>, Stri
         (None, None) => Vec::new(),
     };
     let mut headers = Headers::new();
-    for (name, value) in input.fields() {
-        headers.push((fill(&name)?, fill(&value)?));
+    for (name, value) in &input.fields() {
+        headers.push(&fill(name)?, &fill(value)?);
     }
     let complete = input.autocomplete_headers.unwrap_or(true) && input.stop_magic != Some(true);
     if complete {
         let mut add = |name: &str, value: String| {
-            if headers::value(&headers, name).is_none() {
-                headers.push((name.to_owned(), value));
+            if headers.value(name).is_none() {
+                headers.push(name, &value);
             }
         };
         add("Connection", "close".to_owned());

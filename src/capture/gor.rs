@@ -101,7 +101,8 @@ fn read(piece: &Piece, settings: &DecodeSettings, exchange: &mut Exchange) -> Re
                 method: raw.method,
                 uri: raw.uri,
                 client_ip: bare_ip(
-                    super::headers::value(&raw.headers, "x-real-ip")
+                    raw.headers
+                        .value("x-real-ip")
                         .filter(|address| !address.is_empty())
                         .unwrap_or(&settings.client_ip),
                 ),

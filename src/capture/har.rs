@@ -181,18 +181,16 @@ impl Request {
         let _ = scheme;
         let mut fields = named(self.headers);
         let pseudo = headers::split_pseudo(&mut fields);
-        if headers::value(&fields, "host").is_none() {
-            fields.insert(0, ("host".to_owned(), authority.to_owned()));
+        if fields.value("host").is_none() {
+            fields.prepend("host", authority);
         }
-        if headers::value(&fields, "cookie").is_none()
-            && headers::value(&fields, "authorization").is_none()
-        {
+        if fields.value("cookie").is_none() && fields.value("authorization").is_none() {
             remarks.push(Remark::NoCredentials);
         }
         let method = self
             .method
             .filter(|method| !method.is_empty())
-            .or_else(|| headers::value(&pseudo, ":method").map(str::to_owned))
+            .or_else(|| pseudo.value(":method").map(str::to_owned))
             .ok_or("expected \"request.method\", found none")?;
         let body = match self.post_data {
             Some(data) => data.read()?,

@@ -2,46 +2,40 @@
 
 use crate::event::Headers;
 
-/// The first value of a name, in any spelling.
-pub(super) fn value<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
-    headers
-        .iter()
-        .find(|(have, _)| have.eq_ignore_ascii_case(name))
-        .map(|(_, value)| value.as_str())
-}
-
 /// Takes the HTTP/2 pseudo-headers away and hands back `(name, value)` of
 /// each. `:authority` becomes `host` where there is none.
-pub(super) fn split_pseudo(headers: &mut Headers) -> Vec<(String, String)> {
+pub(super) fn split_pseudo(headers: &mut Headers) -> Headers {
     if !headers.iter().any(|(name, _)| name.starts_with(':')) {
-        return Vec::new();
+        return Headers::new();
     }
-    let (pseudo, plain): (Headers, Headers) = std::mem::take(headers)
-        .into_iter()
-        .partition(|(name, _)| name.starts_with(':'));
-    *headers = plain;
-    if value(headers, "host").is_none()
-        && let Some(authority) = value(&pseudo, ":authority")
+    let (pseudo, mut plain) = headers
+        .iter()
+        .partition::<Headers, _>(|(name, _)| name.starts_with(':'));
+    if plain.value("host").is_none()
+        && let Some(authority) = pseudo.value(":authority")
     {
-        headers.insert(0, ("host".to_owned(), authority.to_owned()));
+        plain.prepend("host", authority);
     }
+    *headers = plain;
     pseudo
 }
 
 /// Released proxies send a value that is not visible ASCII as an empty one;
 /// says whether there was any.
 pub(super) fn as_production(headers: &mut Headers) -> bool {
-    let mut any = false;
-    for (_, value) in headers.iter_mut() {
-        if !value
+    let is_sent = |value: &str| {
+        value
             .bytes()
             .all(|byte| matches!(byte, b'\t' | b' '..=b'~'))
-        {
-            value.clear();
-            any = true;
-        }
+    };
+    if headers.iter().all(|(_, value)| is_sent(value)) {
+        return false;
     }
-    any
+    let fields = headers.iter();
+    *headers = fields
+        .map(|(name, value)| (name, if is_sent(value) { value } else { "" }))
+        .collect();
+    true
 }
 
 /// Bytes of a header value as text: what is not UTF-8 is Latin-1, as HTTP's
@@ -102,26 +96,22 @@ mod tests {
 
     #[test]
     fn pseudo_headers_go_and_the_authority_becomes_host() {
-        let mut headers = vec![
-            (":authority".to_owned(), "a.example".to_owned()),
-            (":path".to_owned(), "/x".to_owned()),
-            ("accept".to_owned(), "*/*".to_owned()),
-        ];
+        let mut headers = Headers::from([
+            (":authority", "a.example"),
+            (":path", "/x"),
+            ("accept", "*/*"),
+        ]);
         let pseudo = split_pseudo(&mut headers);
         assert_eq!(pseudo.len(), 2);
-        assert_eq!(headers[0], ("host".to_owned(), "a.example".to_owned()));
+        assert_eq!(headers.iter().next(), Some(("host", "a.example")));
         assert_eq!(headers.len(), 2);
     }
 
     #[test]
     fn what_no_proxy_sends_is_empty() {
-        let mut headers = vec![
-            ("a".to_owned(), "é".to_owned()),
-            ("b".to_owned(), "plain\ttab".to_owned()),
-            ("c".to_owned(), "x\u{1}".to_owned()),
-        ];
+        let mut headers = Headers::from([("a", "é"), ("b", "plain\ttab"), ("c", "x\u{1}")]);
         assert!(as_production(&mut headers));
-        let values: Vec<&str> = headers.iter().map(|(_, value)| value.as_str()).collect();
+        let values: Vec<&str> = headers.iter().map(|(_, value)| value).collect();
         assert_eq!(values, ["", "plain\ttab", ""]);
     }
 

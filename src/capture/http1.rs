@@ -109,12 +109,14 @@ fn named(fields: &[httparse::Header<'_>]) -> Headers {
 
 /// The body without its transfer coding; what is short stays short.
 fn body(headers: &Headers, rest: &[u8]) -> Result<Vec<u8>, String> {
-    let chunked = headers::value(headers, "transfer-encoding")
+    let chunked = headers
+        .value("transfer-encoding")
         .is_some_and(|coding| coding.to_ascii_lowercase().contains("chunked"));
     if chunked {
         return unchunked(rest);
     }
-    let length = headers::value(headers, "content-length")
+    let length = headers
+        .value("content-length")
         .and_then(|length| length.trim().parse::<usize>().ok());
     Ok(match length {
         Some(length) if length < rest.len() => rest[..length].to_vec(),

@@ -37,7 +37,7 @@ pub use access_log::FieldMap;
 pub use ftw::Expectation;
 pub use jsonl::{RecordLine, write_record};
 pub use redact::{Found, Redacted, Redactor, key_of};
-pub use source::{Capture, Opened, discover};
+pub use source::{Capture, Opened, discover, is_capture};
 
 /// A documentation address (RFC 5737), for formats that know no client.
 pub const DEFAULT_CLIENT_IP: &str = "192.0.2.1";
@@ -555,7 +555,7 @@ impl Exchange {
             }
             ["x-correlation-id", "x-request-id"]
                 .into_iter()
-                .find_map(|name| headers::value(&request.head.headers, name))
+                .find_map(|name| request.head.headers.value(name))
                 .filter(|id| !id.is_empty() && id.len() <= 256)
                 .map(str::to_owned)
         });

@@ -76,7 +76,9 @@ pub fn discover(arguments: &[PathBuf]) -> Result<(Vec<Capture>, Vec<PathBuf>), E
     Ok((captures, passed_over))
 }
 
-fn is_capture(path: &Path) -> bool {
+/// Whether a file is one by its name.
+#[must_use]
+pub fn is_capture(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let name = name.strip_suffix(".gz").unwrap_or(&name);
     name.rsplit_once('.').is_some_and(|(_, extension)| {

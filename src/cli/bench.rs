@@ -8,18 +8,18 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use wasm_agent_kit::abi::Abi;
-use wasm_agent_kit::client::{Address, Process, Speech, Target};
+use wasm_agent_kit::client::{Address, Peer, Process, Speech, Target};
 use wasm_agent_kit::error::Error;
-use wasm_agent_kit::fixture::{self, Fixture};
 use wasm_agent_kit::limits::{DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
 use wasm_agent_kit::ops::bench::{
-    self, Against, Amount, Baseline, BenchCase, BenchSettings, Benched, Profile, Progress, Running,
-    Thresholds,
+    self, Against, Amount, Baseline, BenchSettings, Benched, InputSettings, Inputs, MAX_CASES,
+    Profile, Progress, Running, Thresholds,
 };
 use wasm_agent_kit::report::Report as _;
 
 use super::render::human::Style;
 use super::render::{self, ReportFiles};
+use super::replay::InputArgs;
 use super::{GuestArgs, OutputArgs, TimeArg, exit};
 
 /// Rows under load: more would take longer than anybody waits.
@@ -27,12 +27,11 @@ const MAX_LOADS: usize = 400;
 const MAX_CONCURRENCY: i64 = 1024;
 const MAX_RATE: i64 = 1_000_000;
 const MAX_REQUESTS: i64 = 1_000_000_000;
-/// Fixtures measured one by one.
-const MAX_CASES: usize = 200;
 
 const EXAMPLES: &str = "Examples:
   wasm-agent bench rules.wasm
   wasm-agent bench rules.wasm fixtures/ --report html=bench.html
+  wasm-agent bench rules.wasm access.log.gz traffic.har --sample 50
   wasm-agent bench rules.wasm --pool-size 1,2,4,8 --concurrency 1,4,16,64
   wasm-agent bench rules.wasm --pool-size 2,4 --rate 1000,5000,20000
   wasm-agent bench rules.wasm fixtures/ --save main.json
@@ -41,16 +40,21 @@ const EXAMPLES: &str = "Examples:
   wasm-agent bench fixtures/ --target unix:/run/wasm-agent/agent.sock --pid 4711
 
 With two modules, or with --compare, only what the gate needs is measured. Fuel,
-memory and size are compared exactly, time by an interval of 99 %.";
+memory and size are compared exactly, time by an interval of 99 %. Captures are
+told by their content, as replay tells them; everything else is fixtures.";
 
 /// Measure what a module costs, how many instances it needs, and what changed
 ///
-/// Without fixtures the module is called with sample events.
+/// Without fixtures and captures the module is called with sample events. Of
+/// captures --sample transactions are taken, each as likely as the others.
 #[derive(Debug, Args)]
 #[command(after_help = format!("{EXAMPLES}\n\n{}", exit::BENCH_HELP))]
 pub(crate) struct BenchArgs {
-    /// The module, .wasm or .wat, or two to compare; then fixture files, folders or patterns
-    #[arg(value_name = "MODULE|FIXTURE", required_unless_present = "target")]
+    /// The module, .wasm or .wat, or two to compare; then fixtures and captures: files, folders or patterns
+    #[arg(
+        value_name = "MODULE|FIXTURE|CAPTURE",
+        required_unless_present = "target"
+    )]
     inputs: Vec<PathBuf>,
 
     #[command(flatten)]
@@ -58,6 +62,13 @@ pub(crate) struct BenchArgs {
 
     #[command(flatten)]
     measuring: MeasuringArgs,
+
+    #[command(flatten)]
+    captures: InputArgs,
+
+    /// Transactions to take of all captures together
+    #[arg(long, value_name = "N", help_heading = "Captures", default_value_t = 25, value_parser = clap::value_parser!(u8).range(1..=MAX_CASES as i64))]
+    sample: u8,
 
     #[command(flatten)]
     gate: GateArgs,
@@ -111,7 +122,7 @@ struct MeasuringArgs {
 #[command(next_help_heading = "Running agent")]
 struct TargetArgs {
     /// Measure a running agent: unix:/path/agent.sock or grpc://127.0.0.1:50051
-    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["requests", "pool_size"])]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "pool_size")]
     target: Option<Address>,
 
     /// The protocol on a Unix socket
@@ -155,7 +166,7 @@ struct GateArgs {
     #[arg(long, value_name = "TIME", value_parser = short_time, default_value = "1us")]
     min_threshold: Duration,
 
-    /// Of the resampling behind the intervals
+    /// Of the resampling behind the intervals, and of what picks the sample
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 }
@@ -184,22 +195,19 @@ pub(crate) fn exec(args: &BenchArgs, style: Style) -> Result<u8> {
     let settings = args.settings()?;
     let (modules, inputs) = args.split()?;
     let against = args.against(&modules)?;
-    let fixtures = fixtures(&inputs)?;
+    let inputs = bench::read_inputs(&inputs, &args.input(&settings))?;
     let files = ReportFiles::open(&args.output.reports)?;
     let bar = bar();
     let watcher = |progress: &Progress<'_>| show(&bar, progress);
     let how = (&settings, against.as_ref());
     let benched = match (args.target.running(), modules.last()) {
         (Some(running), _) => {
-            let exchanges = exchanges(fixtures.as_deref(), &settings)?;
-            bench::bench_target(&running, &exchanges, how, &watcher)
+            let names = settings.agent.header_names;
+            let inputs = inputs.unwrap_or_else(|| Inputs::requests(names));
+            bench::bench_target(&running, &inputs, how, &watcher)
         }
         // Of two modules the second is judged.
-        (None, Some(judged)) => {
-            let names = settings.agent.header_names;
-            let cases = fixtures.map(|fixtures| bench::of_fixtures(&fixtures, names));
-            bench::bench(judged, cases, how, &watcher)
-        }
+        (None, Some(judged)) => bench::bench(judged, inputs, how, &watcher),
         (None, None) => Err(Error::Usage("expected a module".to_owned())),
     };
     bar.finish_and_clear();
@@ -257,7 +265,11 @@ impl TargetArgs {
             (Address::Unix(_), ProtocolArg::V2) => Speech::V2,
         };
         Some(Running {
-            target: Target { address, speech },
+            target: Target {
+                address,
+                speech,
+                peer: Peer::Agent,
+            },
             connections: self.connections.into(),
             process: self.pid.map(Process),
         })
@@ -334,6 +346,18 @@ impl BenchArgs {
         })
     }
 
+    fn input(&self, settings: &BenchSettings) -> InputSettings {
+        InputSettings {
+            format: self.captures.format(),
+            max_record: self.captures.max_record(),
+            decode: self.captures.decode(),
+            strict: self.captures.strict,
+            sample: self.sample.into(),
+            seed: self.gate.seed,
+            header_names: settings.agent.header_names,
+        }
+    }
+
     /// The modules, one or two, and what they are called with. With a target
     /// there are none.
     fn split(&self) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Error> {
@@ -390,57 +414,6 @@ impl BenchArgs {
             (_, None) => Ok(None),
         }
     }
-}
-
-/// Fixtures; none where no input is given.
-fn fixtures(inputs: &[PathBuf]) -> Result<Option<Vec<Fixture>>, Error> {
-    if inputs.is_empty() {
-        return Ok(None);
-    }
-    let fixtures = fixture::discover(inputs)?
-        .iter()
-        .map(|input| {
-            fixture::parse(input).map_err(|error| Error::Malformed {
-                message: format!("{}:{}: {}", error.line, error.column, error.message),
-                path: error.path,
-            })
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    if fixtures.is_empty() {
-        return Err(Error::NothingChecked("no fixture was found".to_owned()));
-    }
-    let events: usize = fixtures.iter().map(steps).sum();
-    if events > MAX_CASES {
-        return Err(Error::Usage(format!(
-            "expected at most {MAX_CASES} events, found {events}; give fewer fixtures"
-        )));
-    }
-    Ok(Some(fixtures))
-}
-
-/// Events, or hooks.
-fn steps(fixture: &Fixture) -> usize {
-    let hooks = fixture.hooks.as_ref();
-    hooks.map_or(fixture.steps.len(), |hooks| hooks.steps.len())
-}
-
-/// Events that share an id: those of one fixture. Without fixtures, requests.
-fn exchanges(
-    fixtures: Option<&[Fixture]>,
-    settings: &BenchSettings,
-) -> Result<Vec<Vec<BenchCase>>, Error> {
-    let names = settings.agent.header_names;
-    let Some(fixtures) = fixtures else {
-        let samples = bench::of_request_samples(names);
-        return Ok(samples.into_iter().map(|case| vec![case]).collect());
-    };
-    let mut cases = bench::of_fixtures(fixtures, names).into_iter();
-    let exchanges = fixtures
-        .iter()
-        .map(|fixture| cases.by_ref().take(steps(fixture)).collect());
-    Ok(exchanges
-        .filter(|cases: &Vec<BenchCase>| !cases.is_empty())
-        .collect())
 }
 
 /// Seen on a terminal and nowhere else.

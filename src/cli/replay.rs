@@ -122,9 +122,10 @@ enum ReplayCommand {
     },
 }
 
+/// How captures are read.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Captures")]
-struct InputArgs {
+pub(super) struct InputArgs {
     /// The captures' format, where their content does not tell it
     #[arg(long, value_enum, value_name = "FORMAT")]
     input_format: Option<FormatArg>,
@@ -144,7 +145,26 @@ struct InputArgs {
 
     /// A record that cannot be used is an error
     #[arg(long)]
-    strict: bool,
+    pub(super) strict: bool,
+}
+
+impl InputArgs {
+    pub(super) fn format(&self) -> Option<Format> {
+        self.input_format.map(Format::from)
+    }
+
+    pub(super) fn max_record(&self) -> usize {
+        usize::try_from(self.max_record.as_u64()).unwrap_or(usize::MAX)
+    }
+
+    pub(super) fn decode(&self) -> DecodeSettings {
+        DecodeSettings {
+            client_ip: self.client_ip.to_string(),
+            fields: FieldMap {
+                given: self.fields.clone(),
+            },
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -413,14 +433,9 @@ impl ReplayArgs {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         Ok(ReplaySettings {
             jobs: self.jobs.map_or_else(cores, usize::from),
-            format: self.input.input_format.map(Format::from),
-            max_record: usize::try_from(self.input.max_record.as_u64()).unwrap_or(usize::MAX),
-            decode: DecodeSettings {
-                client_ip: self.input.client_ip.to_string(),
-                fields: FieldMap {
-                    given: self.input.fields.clone(),
-                },
-            },
+            format: self.input.format(),
+            max_record: self.input.max_record(),
+            decode: self.input.decode(),
             selection: Selection {
                 limit: self.select.limit,
                 sample: self.select.sample_rate.map(|rate| (rate, self.select.seed)),

@@ -1,17 +1,17 @@
 //! Load on a running agent: in a closed loop as many events in flight as there
-//! may be, always; by schedule an event is due whatever became of the others.
-//!
-//! No proxy sends ahead of an answer in v1, so there every caller has its own
-//! connection; by schedule too, so that none waits behind another's answer.
+//! may be, always; by schedule an event is due whatever became of the others,
+//! and every caller has its own connection, so that none waits behind
+//! another's answer.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::frames::{Exchange, Said};
 use super::link::{Asker, Link};
 use super::process::Spent;
 use super::{AskError, Process, Speech, Target};
-use crate::latency::{Latency, sleep_until};
+use crate::latency::{Latency, Schedule};
 
 /// How events follow each other.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,7 +31,8 @@ pub struct Drive<'a> {
     pub exchanges: &'a [Exchange],
     /// Events in flight at once, at least 1.
     pub concurrency: usize,
-    /// Connections for them; in v1 each event has its own.
+    /// Connections for them, as even as may be; by schedule each event has
+    /// its own.
     pub connections: usize,
     /// How events follow each other.
     pub pace: Pace,
@@ -39,6 +40,9 @@ pub struct Drive<'a> {
     pub warm_up: Duration,
     /// While it is measured.
     pub time: Duration,
+    /// In a closed loop instead of warming up and of `time`: so many events,
+    /// all of which are measured.
+    pub events: Option<u64>,
     /// The process whose use is counted.
     pub process: Option<Process>,
 }
@@ -61,6 +65,8 @@ pub struct Driven {
 struct Phase {
     measures: AtomicBool,
     over: AtomicBool,
+    /// Threads that are not done.
+    running: AtomicUsize,
 }
 
 /// One event in flight.
@@ -75,8 +81,18 @@ struct Flight {
 
 /// One thread's connection.
 enum Caller {
-    Closed(Box<Link>, usize),
+    Closed(Box<Link>, Share),
     Open(Box<Asker>),
+}
+
+/// One connection's share of the whole.
+#[derive(Debug, Clone, Copy)]
+struct Share {
+    connection: usize,
+    /// Events in flight.
+    depth: usize,
+    /// Events that it may still send.
+    left: u64,
 }
 
 #[derive(Default)]
@@ -94,18 +110,27 @@ impl Drive<'_> {
         // All are let in before anything is measured.
         let callers = self.callers()?;
         let phase = Phase::default();
-        let schedule = Schedule::new(self);
+        phase.running.store(callers.len(), Ordering::Relaxed);
+        phase
+            .measures
+            .store(self.events.is_some(), Ordering::Relaxed);
+        let schedule = self.schedule();
+        let start = (Instant::now(), self.spent()?);
+        let here = std::thread::current();
         std::thread::scope(|scope| {
             let mut threads = Vec::new();
             for (number, caller) in callers.into_iter().enumerate() {
-                let (phase, schedule) = (&phase, &schedule);
+                let (phase, schedule, here) = (&phase, &schedule, &here);
                 let work = move || {
                     let done = match caller {
-                        Caller::Closed(link, depth) => self.closed(*link, (number, depth), phase),
+                        Caller::Closed(link, share) => self.closed(*link, share, phase),
                         Caller::Open(asker) => self.open(*asker, phase, schedule),
                     };
                     if done.is_err() {
                         phase.over.store(true, Ordering::Relaxed);
+                    }
+                    if phase.running.fetch_sub(1, Ordering::AcqRel) == 1 {
+                        here.unpark();
                     }
                     done
                 };
@@ -121,7 +146,10 @@ impl Drive<'_> {
                     })?;
                 threads.push(thread);
             }
-            let clock = self.clock(&phase, &schedule, tick);
+            let clock = match self.events {
+                Some(_) => self.count(&phase, start, tick),
+                None => self.clock(&phase, tick),
+            };
             let mut times = Times::default();
             let mut first = None;
             for thread in threads {
@@ -137,7 +165,7 @@ impl Drive<'_> {
             let (mut time, spent) = clock?;
             if matches!(self.pace, Pace::Rate(_)) {
                 // What was late is answered after the schedule's end.
-                time = schedule.due(schedule.unmeasured).elapsed();
+                time = schedule.measured_time();
             }
             first.map_or(
                 Ok(Driven {
@@ -158,17 +186,58 @@ impl Drive<'_> {
                 .map(|_| Ok(Caller::Open(Box::new(Asker::connect(self.target)?))))
                 .collect();
         }
-        let connections = match self.target.speech {
-            Speech::V1 => self.concurrency,
-            Speech::V2 | Speech::Grpc => self.connections.clamp(1, self.concurrency),
-        };
+        let connections = self.connections.clamp(1, self.concurrency);
         (0..connections)
             .map(|number| {
                 let more = usize::from(number < self.concurrency % connections);
                 let link = Box::new(Link::connect(self.target)?);
-                Ok(Caller::Closed(link, self.concurrency / connections + more))
+                let left = self.events.map_or(u64::MAX, |events| {
+                    let (connections, number) = (connections as u64, number as u64);
+                    events / connections + u64::from(number < events % connections)
+                });
+                let share = Share {
+                    connection: number,
+                    depth: self.concurrency / connections + more,
+                    left,
+                };
+                Ok(Caller::Closed(link, share))
             })
             .collect()
+    }
+
+    /// Events have a rate, and exchanges are due. A closed loop has none.
+    fn schedule(&self) -> Schedule {
+        let events: usize = self.exchanges.iter().map(|all| all.steps.len()).sum();
+        let rate = match self.pace {
+            Pace::Closed => 1.0,
+            Pace::Rate(rate) => rate * self.exchanges.len() as f64 / events.max(1) as f64,
+        };
+        Schedule::new(rate, self.warm_up, self.time)
+    }
+
+    fn spent(&self) -> Result<Option<Spent>, AskError> {
+        let spent = self.process.map(Process::spent).transpose();
+        spent.map_err(|source| AskError::Broken {
+            what: "looking at the process of --pid",
+            source,
+        })
+    }
+
+    /// Waits until all events are answered.
+    #[allow(clippy::type_complexity, reason = "two results of one clock")]
+    fn count(
+        &self,
+        phase: &Phase,
+        (began, before): (Instant, Option<Spent>),
+        tick: &dyn Fn(),
+    ) -> Result<(Duration, Option<[Spent; 2]>), AskError> {
+        while phase.running.load(Ordering::Acquire) > 0 {
+            std::thread::park_timeout(Duration::from_millis(100));
+            tick();
+        }
+        let time = began.elapsed();
+        let spent = before.zip(self.spent()?);
+        Ok((time, spent.map(|(before, after)| [before, after])))
     }
 
     /// Keeps the time, and looks at the process before and after.
@@ -176,7 +245,6 @@ impl Drive<'_> {
     fn clock(
         &self,
         phase: &Phase,
-        schedule: &Schedule,
         tick: &dyn Fn(),
     ) -> Result<(Duration, Option<[Spent; 2]>), AskError> {
         let sleep = |time: Duration| {
@@ -187,21 +255,14 @@ impl Drive<'_> {
                 tick();
             }
         };
-        let spent = || {
-            let spent = self.process.map(Process::spent).transpose();
-            spent.map_err(|source| AskError::Broken {
-                what: "looking at the process of --pid",
-                source,
-            })
-        };
-        sleep(self.warm_up + schedule.began.saturating_duration_since(Instant::now()));
-        let before = spent();
+        sleep(self.warm_up);
+        let before = self.spent();
         let began = Instant::now();
         phase.measures.store(true, Ordering::Relaxed);
         sleep(self.time);
         phase.measures.store(false, Ordering::Relaxed);
         let time = began.elapsed();
-        let after = spent();
+        let after = self.spent();
         // By schedule the last events are still to be answered.
         if self.pace == Pace::Closed || before.is_err() || after.is_err() {
             phase.over.store(true, Ordering::Relaxed);
@@ -213,12 +274,14 @@ impl Drive<'_> {
     }
 
     /// Sends and receives until it is over and all is answered.
-    fn closed(
-        &self,
-        mut link: Link,
-        (connection, depth): (usize, usize),
-        phase: &Phase,
-    ) -> Result<Times, AskError> {
+    fn closed(&self, mut link: Link, share: Share, phase: &Phase) -> Result<Times, AskError> {
+        let Share {
+            connection,
+            depth,
+            mut left,
+        } = share;
+        // No more places than there are events.
+        let depth = usize::try_from(left).map_or(depth, |left| depth.min(left));
         let mut sender = link.sender()?;
         let mut times = Times::default();
         let mut out = Vec::new();
@@ -236,6 +299,12 @@ impl Drive<'_> {
             }
         };
         let mut flights: Vec<Flight> = (0..depth).map(|slot| begin(slot, &mut out)).collect();
+        left -= depth as u64;
+        // In v1 answers do not say whose they are, and come in order.
+        let mut in_order: VecDeque<usize> = match self.target.speech {
+            Speech::V1 => (0..depth).collect(),
+            Speech::V2 | Speech::Grpc => VecDeque::new(),
+        };
         let mut in_flight = depth;
         while in_flight > 0 {
             if !out.is_empty() {
@@ -245,47 +314,46 @@ impl Drive<'_> {
             link.receive()?;
             let now = Instant::now();
             while let Some(said) = link.next()? {
-                let Some(slot) = self.answered(said, &flights)? else {
+                let Said::Answer { slot, failed, .. } = said else {
                     continue;
                 };
-                let Some(flight) = flights.get_mut(slot) else {
-                    return Err(unasked());
-                };
+                let next = || in_order.pop_front();
+                let slot = slot.or_else(next).ok_or_else(unasked)?;
+                let flight = flights.get_mut(slot).ok_or_else(unasked)?;
+                if let Some(reason) = failed {
+                    return Err(self.failure(flight, reason));
+                }
                 if phase.measures.load(Ordering::Relaxed) {
                     times.response.record(now.duration_since(flight.sent));
                 }
                 let steps = &self.exchanges[flight.exchange].steps;
-                if let Some(step) = steps.get(flight.step + 1) {
+                let next = steps.get(flight.step + 1);
+                if left == 0 || next.is_none() && phase.over.load(Ordering::Relaxed) {
+                    in_flight -= 1;
+                    continue;
+                }
+                left -= 1;
+                if let Some(step) = next {
                     step.write([connection, slot, flight.number], &mut out);
                     flight.step += 1;
                     flight.sent = now;
-                } else if phase.over.load(Ordering::Relaxed) {
-                    in_flight -= 1;
                 } else {
                     *flight = begin(slot, &mut out);
+                }
+                if self.target.speech == Speech::V1 {
+                    in_order.push_back(slot);
                 }
             }
         }
         Ok(times)
     }
 
-    /// Which place was answered; in v1 there is one. An answer that says its
-    /// agent failed is an error.
-    fn answered(&self, said: Said, flights: &[Flight]) -> Result<Option<usize>, AskError> {
-        let Said::Answer { slot, failed, .. } = said else {
-            return Ok(None);
-        };
-        let slot = slot.unwrap_or(0);
-        match (failed, flights.get(slot)) {
-            (None, _) => Ok(Some(slot)),
-            (Some(reason), flight) => Err(AskError::Failed {
-                case: flight.map_or_else(String::new, |flight| {
-                    self.exchanges[flight.exchange].steps[flight.step]
-                        .name
-                        .clone()
-                }),
-                reason,
-            }),
+    /// What it is when an answer says that its agent failed.
+    fn failure(&self, flight: &Flight, reason: String) -> AskError {
+        let steps = &self.exchanges[flight.exchange].steps;
+        AskError::Failed {
+            case: steps[flight.step].name.clone(),
+            reason,
         }
     }
 
@@ -299,59 +367,17 @@ impl Drive<'_> {
     ) -> Result<Times, AskError> {
         let mut times = Times::default();
         while !phase.over.load(Ordering::Relaxed) {
-            let number = schedule.next.fetch_add(1, Ordering::Relaxed);
-            if number >= schedule.all {
-                break;
-            }
-            let due = schedule.due(number);
-            sleep_until(due);
-            let late = due.elapsed();
-            let exchange = usize::try_from(number).unwrap_or(0) % self.exchanges.len();
+            let Some(due) = schedule.next() else { break };
+            let exchange = due.number % self.exchanges.len();
             asker.ask(&self.exchanges[exchange], |step, asked| {
-                if number >= schedule.unmeasured {
-                    let late = if step == 0 { late } else { Duration::ZERO };
+                if due.is_measured {
+                    let late = if step == 0 { due.late } else { Duration::ZERO };
                     times.response.record(asked.time + late);
                     times.service.record(asked.time);
                 }
             })?;
         }
         Ok(times)
-    }
-}
-
-/// When each exchange is due.
-struct Schedule {
-    began: Instant,
-    rate: f64,
-    /// Exchanges of the warm-up, and of all.
-    unmeasured: u64,
-    all: u64,
-    next: AtomicU64,
-}
-
-impl Schedule {
-    fn new(drive: &Drive<'_>) -> Self {
-        let rate = match drive.pace {
-            Pace::Closed => 1.0,
-            Pace::Rate(rate) => rate,
-        };
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "times and rates are positive and bounded"
-        )]
-        let exchanges = |time: Duration| (time.as_secs_f64() * rate).ceil() as u64;
-        Self {
-            began: Instant::now() + Duration::from_millis(5),
-            rate,
-            unmeasured: exchanges(drive.warm_up),
-            all: exchanges(drive.warm_up + drive.time),
-            next: AtomicU64::new(0),
-        }
-    }
-
-    fn due(&self, number: u64) -> Instant {
-        self.began + Duration::from_secs_f64(number as f64 / self.rate)
     }
 }
 

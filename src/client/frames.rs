@@ -2,13 +2,14 @@
 //! own; and what the frames that come back say.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
+use std::fmt;
 use std::ops::Range;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use prost::Message as _;
 use serde::Deserialize;
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
 
 use super::{Ask, AskError, Speech};
@@ -21,8 +22,12 @@ use crate::server::wire::frame::{Frame, Protocol, kind};
 
 /// Where the id of an event goes; as long as every id.
 const PLACEHOLDER: &str = "c-0000-0000-000000000000";
-/// Of the place among those in flight, within an id.
+/// The three numbers within an id; the second is the place among those in
+/// flight.
+const NUMBERS: [Range<usize>; 3] = [2..6, SLOT, 12..24];
 const SLOT: Range<usize> = 7..11;
+/// What stands before the id in an event's JSON.
+const BEFORE_ID: &[u8] = b"\"correlation_id\":\"";
 /// The tags by which an agent says that it failed.
 const FAILED: [&str; 3] = ["wasm-error", "overload", "timeout"];
 
@@ -61,6 +66,12 @@ impl Exchange {
             .map(|ask| Step::new(speech, ask))
             .collect::<Result<_, _>>()?;
         Ok(Self { steps })
+    }
+
+    /// Bytes of its frames, each with all its prefixes.
+    #[must_use]
+    pub fn frame_bytes(&self) -> usize {
+        self.steps.iter().map(|step| step.frame.len()).sum()
     }
 }
 
@@ -102,16 +113,28 @@ impl Step {
     }
 
     /// Appends the frame under an id made of the three numbers.
-    pub(super) fn write(&self, [connection, slot, number]: [usize; 3], out: &mut Vec<u8>) {
-        let mut id = String::with_capacity(PLACEHOLDER.len());
-        // A String takes everything.
-        let _ = write!(id, "c-{connection:04}-{slot:04}-{number:012}");
+    pub(super) fn write(&self, numbers: [usize; 3], out: &mut Vec<u8>) {
+        let id = id(numbers);
         let start = out.len();
         out.extend_from_slice(&self.frame);
         for place in &self.places {
-            out[start + place..][..PLACEHOLDER.len()].copy_from_slice(id.as_bytes());
+            out[start + place..][..id.len()].copy_from_slice(&id);
         }
     }
+}
+
+/// The placeholder with connection, slot and number in it: `format!` would
+/// take a good part of the time that an event takes its caller.
+fn id(numbers: [usize; 3]) -> [u8; PLACEHOLDER.len()] {
+    let mut id = [0; PLACEHOLDER.len()];
+    id.copy_from_slice(PLACEHOLDER.as_bytes());
+    for (place, mut number) in NUMBERS.into_iter().zip(numbers) {
+        for digit in id[place].iter_mut().rev() {
+            *digit = b"0123456789"[number % 10];
+            number /= 10;
+        }
+    }
+    id
 }
 
 fn write(speech: Speech, kind: u8, out: &mut Vec<u8>, payload: &[u8]) -> bool {
@@ -160,7 +183,7 @@ fn header_map(headers: &Headers) -> Value {
     for (name, value) in headers {
         let values = map.entry(name.to_lowercase()).or_insert_with(|| json!([]));
         if let Some(values) = values.as_array_mut() {
-            values.push(value.as_str().into());
+            values.push(value.into());
         }
     }
     map.into()
@@ -178,9 +201,9 @@ fn message(event: &Event) -> ProxyToAgent {
     use proxy_to_agent::Message;
     let id = || PLACEHOLDER.to_owned();
     let headers = |headers: &Headers| {
-        let header = |(name, value): &(String, String)| proto::Header {
+        let header = |(name, value): (&str, &str)| proto::Header {
             name: name.to_lowercase(),
-            value: value.clone(),
+            value: value.to_owned(),
         };
         headers.iter().map(header).collect()
     };
@@ -253,6 +276,30 @@ pub(super) fn handshake(speech: Speech) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// A question whether the agent is there; v1 has none.
+pub(super) fn ping(speech: Speech, number: usize) -> Option<Vec<u8>> {
+    let sequence = number as u64;
+    let mut out = Vec::new();
+    let fits = match speech {
+        Speech::V1 => return None,
+        Speech::V2 => {
+            let ping = json!({"sequence": sequence, "timestamp_ms": 0});
+            write(speech, kind::PING, &mut out, ping.to_string().as_bytes())
+        }
+        Speech::Grpc => {
+            let ping = ProxyToAgent {
+                message: Some(proxy_to_agent::Message::Ping(proto::Ping {
+                    sequence,
+                    ..Default::default()
+                })),
+            };
+            write(speech, 0, &mut out, &ping.encode_to_vec())
+        }
+    };
+    debug_assert!(fits, "a ping is small");
+    Some(out)
+}
+
 /// What a frame says.
 #[derive(Debug, PartialEq)]
 pub(super) enum Said {
@@ -264,7 +311,9 @@ pub(super) enum Said {
         decision: &'static str,
         failed: Option<String>,
     },
-    /// Nothing that was asked for: health, a pong.
+    /// The agent is there.
+    Pong,
+    /// Nothing that was asked for: health, metrics.
     Other,
 }
 
@@ -277,6 +326,7 @@ pub(super) fn read(speech: Speech, frame: Frame<'_>) -> Result<Said, AskError> {
     if !is_answer {
         return Ok(match frame.kind {
             kind::HANDSHAKE_RESPONSE => Said::Welcome(welcome(frame.payload)?),
+            kind::PONG => Said::Pong,
             _ => Said::Other,
         });
     }
@@ -290,15 +340,29 @@ pub(super) fn read(speech: Speech, frame: Frame<'_>) -> Result<Said, AskError> {
             ));
         }
     };
-    let decision = match &answer.decision {
-        Value::String(word) => word.as_str(),
-        Value::Object(object) => object.keys().next().map_or("none", String::as_str),
-        _ => "none",
+    Ok(Said::Answer {
+        slot,
+        decision: answer.decision.0,
+        failed: failure(&answer.audit.tags, &answer.audit.reason_codes),
+    })
+}
+
+/// Reads a frame of our own that came back.
+pub(super) fn read_echo(speech: Speech, frame: Frame<'_>) -> Result<Said, AskError> {
+    let slot = match speech {
+        Speech::V1 => None,
+        Speech::V2 => {
+            let id = memchr::memmem::find(frame.payload, BEFORE_ID)
+                .and_then(|place| frame.payload.get(place + BEFORE_ID.len()..))
+                .and_then(|id| std::str::from_utf8(id.get(..PLACEHOLDER.len())?).ok());
+            Some(slot(id.unwrap_or_default())?)
+        }
+        Speech::Grpc => return Err(AskError::Protocol("gRPC has no echo".to_owned())),
     };
     Ok(Said::Answer {
         slot,
-        decision: decision_name(decision),
-        failed: failure(&answer.audit.tags, &answer.audit.reason_codes),
+        decision: "none",
+        failed: None,
     })
 }
 
@@ -327,6 +391,7 @@ fn read_grpc(payload: &[u8]) -> Result<Said, AskError> {
                 failed: failure(&text(audit.tags), &text(audit.reason_codes)),
             }
         }
+        Some(agent_to_proxy::Message::Pong(_)) => Said::Pong,
         _ => Said::Other,
     })
 }
@@ -384,9 +449,45 @@ fn parsed<'a, T: Deserialize<'a>>(payload: &'a [u8], what: &str) -> Result<T, As
 
 #[derive(Deserialize)]
 struct Answer<'a> {
-    decision: Value,
+    decision: Decided,
     #[serde(borrow, default)]
     audit: Audit<'a>,
+}
+
+/// A decision's name: a word, or what stands first in an object.
+struct Decided(&'static str);
+
+impl<'de> Deserialize<'de> for Decided {
+    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
+        struct Name;
+
+        impl<'de> Visitor<'de> for Name {
+            type Value = Decided;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("a decision, a word or an object")
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<Decided, E> {
+                Ok(Decided(decision_name(word)))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Decided, A::Error> {
+                let mut name = "none";
+                let mut is_first = true;
+                while let Some(word) = map.next_key::<Cow<'de, str>>()? {
+                    if is_first {
+                        name = decision_name(&word);
+                    }
+                    is_first = false;
+                    map.next_value::<IgnoredAny>()?;
+                }
+                Ok(Decided(name))
+            }
+        }
+
+        reader.deserialize_any(Name)
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -407,8 +508,6 @@ struct Custom<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::event::{RequestHead, ResponseHead};
     use crate::server::wire::{self, Encoding, RequestType};
@@ -419,10 +518,7 @@ mod tests {
             method: "POST".to_owned(),
             uri: "/a?b=ü".to_owned(),
             client_ip: "192.0.2.7".to_owned(),
-            headers: vec![
-                ("accept".to_owned(), "a".to_owned()),
-                ("accept".to_owned(), "b".to_owned()),
-            ],
+            headers: Headers::from([("accept", "a"), ("accept", "b")]),
         }
     }
 
@@ -489,7 +585,31 @@ mod tests {
                 crate::server::grpc::convert::Inbound::Message(Ok(message))
             );
         }
-        let _ = Arc::new(());
+    }
+
+    #[test]
+    fn ids_hold_their_numbers_and_an_echo_brings_them_back() {
+        let id = id([7, 42, 1_234_567]);
+        assert_eq!(id, *b"c-0007-0042-000001234567");
+        let ask = Ask {
+            name: "x".to_owned(),
+            event: events().remove(0),
+        };
+        for (speech, place) in [(Speech::V1, None), (Speech::V2, Some(42))] {
+            let mut out = Vec::new();
+            Step::new(speech, &ask).unwrap().write([7, 42, 3], &mut out);
+            let frame = speech.protocol().frame(&out).unwrap().unwrap();
+            let Said::Answer { slot, .. } = read_echo(speech, frame).unwrap() else {
+                panic!("no answer");
+            };
+            assert_eq!(slot, place);
+        }
+        let other = Frame {
+            kind: 0x10,
+            payload: b"{}",
+            size: 7,
+        };
+        assert!(read_echo(Speech::V2, other).is_err());
     }
 
     #[test]
@@ -530,6 +650,7 @@ mod tests {
         for bad in [
             r#"{"version":2,"decision":"allow"}"#,
             r#"{"version":2,"decision":"allow","audit":{"custom":{"correlation_id":"x"}}}"#,
+            r#"{"version":2,"decision":7,"audit":{"custom":{"correlation_id":"c-0001-0017-000000000009"}}}"#,
             "{}",
             "",
         ] {

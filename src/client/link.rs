@@ -10,11 +10,12 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::frames::{self, Exchange, Said};
 use super::grpc::Stream;
-use super::{Address, AskError, PATIENCE, Speech, Target};
+use super::{Address, AskError, PATIENCE, Peer, Speech, Target};
 
 /// A connection that was let in.
 pub(super) struct Link {
     speech: Speech,
+    peer: Peer,
     end: End,
     received: Vec<u8>,
     /// How much of it was read as frames.
@@ -52,12 +53,15 @@ impl Link {
         };
         let mut link = Self {
             speech: target.speech,
+            peer: target.peer,
             end,
             received: Vec::new(),
             done: 0,
             buffer: vec![0; 64 << 10],
         };
-        if let Some(hello) = frames::handshake(target.speech) {
+        if let Some(hello) = frames::handshake(target.speech)
+            && target.peer == Peer::Agent
+        {
             link.sender()?.send(&hello)?;
             loop {
                 match link.next()? {
@@ -123,7 +127,11 @@ impl Link {
             return Ok(None);
         };
         self.done += frame.size;
-        frames::read(self.speech, frame).map(Some)
+        match self.peer {
+            Peer::Agent => frames::read(self.speech, frame),
+            Peer::Echo => frames::read_echo(self.speech, frame),
+        }
+        .map(Some)
     }
 }
 
@@ -217,5 +225,24 @@ impl Asker {
             each(index, Asked { time, decision });
         }
         Ok(())
+    }
+
+    /// Asks whether the agent is there, and says how long that took.
+    ///
+    /// # Errors
+    /// Where it does not say so, and by v1, which has no such question.
+    pub fn ping(&mut self) -> Result<Duration, AskError> {
+        self.number += 1;
+        let ping = frames::ping(self.link.speech, self.number)
+            .ok_or_else(|| AskError::Protocol("v1 has no pings".to_owned()))?;
+        let sent = Instant::now();
+        self.sender.send(&ping)?;
+        loop {
+            match self.link.next()? {
+                Some(Said::Pong) => return Ok(sent.elapsed()),
+                Some(_) => {}
+                None => self.link.receive()?,
+            }
+        }
     }
 }

@@ -48,6 +48,15 @@ pub enum Speech {
     Grpc,
 }
 
+/// Who is at the other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// An agent, whose answers are read and judged.
+    Agent,
+    /// Whoever sends each frame back, to see what frames cost by themselves.
+    Echo,
+}
+
 /// An agent to ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
@@ -55,6 +64,8 @@ pub struct Target {
     pub address: Address,
     /// How it is spoken to.
     pub speech: Speech,
+    /// Who it is.
+    pub peer: Peer,
 }
 
 impl fmt::Display for Address {

@@ -709,8 +709,7 @@ impl<'a> AgentDesk<'a> {
     }
 
     fn spelling(&self, event: &Event) -> Option<Hint> {
-        let is_upper =
-            |(name, _): &(String, String)| name.bytes().any(|byte| byte.is_ascii_uppercase());
+        let is_upper = |(name, _): (&str, &str)| name.bytes().any(|byte| byte.is_ascii_uppercase());
         if self.agent.settings().header_names != HeaderNames::Lower
             || !event.headers().iter().any(is_upper)
         {

@@ -272,11 +272,8 @@ trait Head {
 impl Head for RequestHead {
     fn pack(&self) -> Packed {
         let line = [&self.method, &self.uri, &self.client_ip];
-        Packed::new(
-            line.into_iter()
-                .chain(fields(&self.headers))
-                .map(String::as_str),
-        )
+        let line = line.into_iter().map(String::as_str);
+        Packed::new(line.chain(fields(&self.headers)))
     }
 
     fn unpack(correlation_id: &str, strings: &mut dyn Iterator<Item = String>) -> Self {
@@ -294,8 +291,8 @@ impl Head for RequestHead {
 impl Head for ResponseHead {
     fn pack(&self) -> Packed {
         let status = self.status.to_string();
-        let strings = std::iter::once(&status).chain(fields(&self.headers));
-        Packed::new(strings.map(String::as_str))
+        let status = std::iter::once(status.as_str());
+        Packed::new(status.chain(fields(&self.headers)))
     }
 
     fn unpack(correlation_id: &str, strings: &mut dyn Iterator<Item = String>) -> Self {
@@ -308,7 +305,7 @@ impl Head for ResponseHead {
     }
 }
 
-fn fields(headers: &Headers) -> impl Iterator<Item = &String> + Clone {
+fn fields(headers: &Headers) -> impl Iterator<Item = &str> + Clone {
     headers.iter().flat_map(|(name, value)| [name, value])
 }
 
@@ -459,9 +456,9 @@ mod tests {
             let [method, uri, client_ip] = line;
             let correlation_id = "a".to_owned();
             let request = RequestHead {
-                correlation_id: correlation_id.clone(), method, uri, client_ip, headers: headers.clone(),
+                correlation_id: correlation_id.clone(), method, uri, client_ip, headers: headers.iter().cloned().collect(),
             };
-            let response = ResponseHead { correlation_id, status, headers };
+            let response = ResponseHead { correlation_id, status, headers: headers.into_iter().collect() };
             let cache = ContextCache::new(ContextLimits::default());
             cache.keep_head(Event::RequestHeaders(request.clone()));
             cache.keep_head(Event::ResponseHeaders(response.clone()));

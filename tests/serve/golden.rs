@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Runtime;
-use wasm_agent_kit::event::{BodyChunk, Event, RequestHead, ResponseHead};
+use wasm_agent_kit::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead};
 use wasm_agent_kit::fixture;
 
 use super::grpc::{self, ToAgent, proto};
@@ -376,10 +376,10 @@ fn written(event: &Event) -> (u8, &'static str, Value) {
 /// The same over gRPC.
 fn message(event: &Event) -> ToAgent {
     let id = || event.correlation_id().to_owned();
-    let headers = |headers: &[(String, String)]| {
-        let header = |(name, value): &(String, String)| proto::Header {
-            name: name.clone(),
-            value: value.clone(),
+    let headers = |headers: &Headers| {
+        let header = |(name, value): (&str, &str)| proto::Header {
+            name: name.to_owned(),
+            value: value.to_owned(),
         };
         headers.iter().map(header).collect()
     };
@@ -425,10 +425,10 @@ fn body(chunk: &BodyChunk, transferred: &str) -> Value {
         "total_size":chunk.total_size,"chunk_index":chunk.chunk_index,transferred:chunk.transferred_bytes})
 }
 
-fn lists(headers: &[(String, String)]) -> Value {
+fn lists(headers: &Headers) -> Value {
     let mut lists: Map<String, Value> = Map::new();
     for (name, value) in headers {
-        let list = lists.entry(name.clone()).or_insert_with(|| json!([]));
+        let list = lists.entry(name).or_insert_with(|| json!([]));
         list.as_array_mut().unwrap().push(json!(value));
     }
     lists.into()

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use super::human::end_of;
 use super::page::escaped;
 
 const WIDTH: f64 = 860.0;
@@ -197,6 +198,8 @@ pub(crate) struct Bar {
 pub(crate) fn bars(what: &str, bars: &[Bar], is_log: bool) -> String {
     const ROW: f64 = 24.0;
     const NAMES: f64 = 250.0;
+    /// As many as there is room for.
+    const LETTERS: usize = 34;
     const LABELS: f64 = 110.0;
     let most = bars.iter().map(|bar| bar.value).fold(0.0, f64::max);
     let least = bars
@@ -224,7 +227,7 @@ pub(crate) fn bars(what: &str, bars: &[Bar], is_log: bool) -> String {
     for (index, bar) in bars.iter().enumerate() {
         let y = ROW * index as f64 + 4.0;
         let drawn = (share(bar.value) * width).max(1.0);
-        let shown: String = bar.name.chars().take(38).collect();
+        let shown = end_of(&bar.name, LETTERS);
         svg.push_str(&format!(
             "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\
              <rect class=\"s0\" x=\"{NAMES}\" y=\"{y:.1}\" width=\"{drawn:.1}\" height=\"16\"><title>{}: {}</title></rect>\

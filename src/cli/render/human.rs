@@ -32,6 +32,8 @@ const RULED: TableStyle = NOTHING.header_separator(LineStyle::new('─', '─', 
 pub(crate) struct Style {
     colored: bool,
     width: u16,
+    /// Whether lines that are too long would be broken within words.
+    wraps: bool,
 }
 
 impl Style {
@@ -42,11 +44,15 @@ impl Style {
             Color::Never => false,
             Color::Auto => AutoStream::choice(&std::io::stdout()) != ColorChoice::Never,
         };
-        let width = terminal_size::terminal_size_of(std::io::stdout())
-            .map_or(WIDTH_WITHOUT_TERMINAL, |(width, _)| {
-                width.0.max(LEAST_WIDTH)
-            });
-        Self { colored, width }
+        let terminal = terminal_size::terminal_size_of(std::io::stdout());
+        let width = terminal.map_or(WIDTH_WITHOUT_TERMINAL, |(width, _)| {
+            width.0.max(LEAST_WIDTH)
+        });
+        Self {
+            colored,
+            width,
+            wraps: terminal.is_some(),
+        }
     }
 
     /// For a file.
@@ -54,7 +60,22 @@ impl Style {
         Self {
             colored: false,
             width: WIDTH_WITHOUT_TERMINAL,
+            wraps: false,
         }
+    }
+
+    /// Sentences in lines as long as a terminal's; elsewhere in one.
+    pub(crate) fn wrapped(self, text: &str) -> String {
+        self.prose(text, "")
+    }
+
+    /// The same behind something as wide as the indent, which what follows the
+    /// first line has before it.
+    pub(crate) fn prose(self, text: &str, indent: &str) -> String {
+        if !self.wraps {
+            return text.to_owned();
+        }
+        wrap(text, self.width().saturating_sub(indent.len())).join(&format!("\n{indent}"))
     }
 
     /// Text in a colour, where colour is wanted.
@@ -89,15 +110,6 @@ impl Style {
     /// Whether only the columns that nobody can do without have room.
     pub(crate) const fn is_slim(self) -> bool {
         self.width < SLIM
-    }
-
-    /// A line of prose, broken at spaces where a narrow terminal would break it
-    /// anywhere; what follows the first line is indented.
-    pub(crate) fn prose(self, text: &str, indent: &str) -> String {
-        if !self.is_narrow() {
-            return text.to_owned();
-        }
-        wrap(text, self.width().saturating_sub(indent.len())).join(&format!("\n{indent}"))
     }
 
     /// Whether there is room to spell lists out.
@@ -194,6 +206,17 @@ pub(crate) fn bytes(count: u64) -> String {
     bytesize::ByteSize(count).display().iec().to_string()
 }
 
+/// A name of which only so many letters can be shown: its end tells it from
+/// others.
+pub(crate) fn end_of(name: &str, most: usize) -> String {
+    let letters = name.chars().count();
+    if letters <= most {
+        return name.to_owned();
+    }
+    let end = name.chars().skip(letters + 1 - most);
+    std::iter::once('…').chain(end).collect()
+}
+
 /// A count with thousands set apart.
 pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -254,11 +277,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn sentences_are_broken_between_words_on_a_terminal_alone() {
+        let text = "one two three four-and-a-half";
+        assert_eq!(Style::plain().wrapped(text), text);
+        let narrow = Style {
+            width: 9,
+            wraps: true,
+            ..Style::plain()
+        };
+        assert_eq!(narrow.wrapped(text), "one two\nthree\nfour-and-a-half");
+        assert_eq!(narrow.wrapped(""), "");
+    }
+
+    #[test]
     fn figures_carry_their_unit() {
         assert_eq!(time(Duration::from_nanos(1_530)), "1.5 µs");
         assert_eq!(time(Duration::from_micros(45_600)), "45.6 ms");
         assert_eq!(count(1_234_567), "1 234 567");
         assert_eq!(count(12), "12");
+        assert_eq!(end_of("one::two", 6), "…::two");
+        assert_eq!(end_of("two", 3), "two");
         assert_eq!(bytes(64 << 20), "64.0 MiB");
     }
 

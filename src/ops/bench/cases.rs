@@ -8,7 +8,9 @@ use sha2::{Digest as _, Sha256};
 use crate::abi::agent::{HeaderNames, write_input};
 use crate::abi::hook::{self, Hook, HookContext};
 use crate::abi::{Abi, handler_name};
+use crate::capture::{Found, Redactor};
 use crate::event::Event;
+use crate::fault::Fault;
 use crate::fixture::Fixture;
 use crate::module::Module;
 use crate::ops::validate::samples;
@@ -66,32 +68,39 @@ pub struct BenchCase {
     pub name: String,
     /// What the module is called with.
     pub work: Work,
-    /// `sha256:` and the hash of the handler's name and the input JSON.
+    /// `sha256:` and the hash of the handler's name and the input JSON, of a
+    /// captured one without its secrets.
     pub input_hash: String,
     /// Bytes of the input JSON.
     pub input_bytes: u64,
+    /// What must not be written of it.
+    pub(super) secrets: Found,
 }
 
-/// Every step of every fixture, in order. The second hook of a pair gets the
-/// context as it was written, since what the first leaves is the module's.
-#[must_use]
-pub fn of_fixtures(fixtures: &[Fixture], names: HeaderNames) -> Vec<BenchCase> {
-    let named = fixtures.iter().flat_map(|fixture| {
-        let works = works(fixture);
-        let many = works.len() > 1;
-        works.into_iter().enumerate().map(move |(index, work)| {
-            let name = if many {
-                format!("{} [{}]", fixture.name, index + 1)
-            } else {
-                fixture.name.clone()
-            };
-            (name, work)
-        })
-    });
-    of_works(named, names)
+impl BenchCase {
+    /// Keeps what is secret in a captured input out of all that is written.
+    pub(super) fn hide(&mut self, redactor: &Redactor, names: HeaderNames) {
+        let mut input = Vec::new();
+        self.work.write(names, &mut input);
+        let redacted = redactor.input(&String::from_utf8_lossy(&input), &mut self.secrets);
+        self.input_hash = hash(&self.work, redacted.as_bytes());
+        self.name = self.secrets.text(&self.name).into_owned();
+    }
+
+    /// A fault at it, which may quote its input.
+    pub(super) fn hidden(&self, mut fault: Fault) -> Fault {
+        let hidden = |text: &str| self.secrets.text(text).into_owned();
+        fault.detail = hidden(&fault.detail);
+        for word in &mut fault.words {
+            *word = hidden(word);
+        }
+        fault
+    }
 }
 
-fn works(fixture: &Fixture) -> Vec<Work> {
+/// What a fixture calls. The second hook of a pair gets the context as it was
+/// written, since what the first leaves is the module's.
+pub(super) fn works(fixture: &Fixture) -> Vec<Work> {
     let Some(hooks) = &fixture.hooks else {
         let events = fixture.steps.iter().map(|step| step.event.clone());
         return events.map(Work::Event).collect();
@@ -111,7 +120,7 @@ fn works(fixture: &Fixture) -> Vec<Work> {
 
 /// Ordinary traffic, attacks and odd input, for the handlers that a module has.
 #[must_use]
-pub fn of_samples(module: &Module, names: HeaderNames) -> Vec<BenchCase> {
+pub(super) fn of_samples(module: &Module, names: HeaderNames) -> Vec<BenchCase> {
     let events = samples::events(module)
         .into_iter()
         .map(|(name, event)| (name, Work::Event(event)));
@@ -130,7 +139,7 @@ pub fn of_samples(module: &Module, names: HeaderNames) -> Vec<BenchCase> {
 
 /// The requests among those, for an agent whose handlers nobody knows.
 #[must_use]
-pub fn of_request_samples(names: HeaderNames) -> Vec<BenchCase> {
+pub(super) fn of_request_samples(names: HeaderNames) -> Vec<BenchCase> {
     let events = samples::requests_alone();
     let named = events
         .into_iter()
@@ -138,7 +147,21 @@ pub fn of_request_samples(names: HeaderNames) -> Vec<BenchCase> {
     of_works(named, names)
 }
 
+/// Cases of exchanges, as they are grouped.
+pub(super) fn of_exchanges(
+    exchanges: Vec<Vec<(String, Work)>>,
+    names: HeaderNames,
+) -> Vec<Vec<BenchCase>> {
+    let sizes: Vec<usize> = exchanges.iter().map(Vec::len).collect();
+    let mut cases = of_works(exchanges.into_iter().flatten(), names).into_iter();
+    sizes
+        .into_iter()
+        .map(|size| cases.by_ref().take(size).collect())
+        .collect()
+}
+
 /// Cases of these; a name that comes again gets a number.
+#[must_use]
 pub fn of_works(
     works: impl IntoIterator<Item = (String, Work)>,
     names: HeaderNames,
@@ -156,17 +179,22 @@ pub fn of_works(
             };
             let mut input = Vec::new();
             work.write(names, &mut input);
-            let hash = Sha256::new()
-                .chain_update(work.handler())
-                .chain_update([0])
-                .chain_update(&input)
-                .finalize();
             BenchCase {
                 name,
+                input_hash: hash(&work, &input),
                 work,
-                input_hash: format!("sha256:{hash:x}"),
                 input_bytes: input.len() as u64,
+                secrets: Found::default(),
             }
         })
         .collect()
+}
+
+fn hash(work: &Work, input: &[u8]) -> String {
+    let hash = Sha256::new()
+        .chain_update(work.handler())
+        .chain_update([0])
+        .chain_update(input)
+        .finalize();
+    format!("sha256:{hash:x}")
 }

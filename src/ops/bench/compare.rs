@@ -415,3 +415,66 @@ pub(super) fn of_baseline(
         busy,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn comparison(findings: Vec<Finding>) -> Comparison {
+        Comparison {
+            before: String::new(),
+            before_hash: String::new(),
+            thresholds: Thresholds::default(),
+            findings,
+            not_compared: Vec::new(),
+            busy: None,
+        }
+    }
+
+    proptest! {
+        /// Whatever was measured while others had the processor says nothing
+        /// of time, and hides no instruction.
+        #[test]
+        fn a_busy_machine_is_inconclusive_and_never_red(
+            ratio in 0.01..100.0_f64,
+            spread in 1.0..10.0_f64,
+            before_ns in 10.0..1e9_f64,
+            busy in 0.0..1.0_f64,
+            fuel in (1_u64..1_000_000, 1_u64..1_000_000),
+        ) {
+            let estimate = Estimate {
+                ratio,
+                low: ratio / spread,
+                high: ratio * spread,
+                before_ns,
+                after_ns: before_ns * ratio,
+            };
+            let thresholds = Thresholds::default();
+            let time = Finding::time("a", estimate, &thresholds, Some(busy));
+            let quiet = Finding::time("a", estimate, &thresholds, None);
+            if busy > BUSY {
+                prop_assert_eq!(time.verdict, GateVerdict::Inconclusive);
+                prop_assert!(time.why.is_some());
+            } else {
+                prop_assert_eq!(time.verdict, quiet.verdict);
+            }
+            let fuel = Finding::exact(Metric::FuelWarm, Some("a"), [fuel.0, fuel.1], 0.0);
+            let is_dearer = fuel.after > fuel.before;
+            let verdict = comparison(vec![time, fuel]).verdict();
+            if is_dearer {
+                prop_assert_eq!(verdict, Verdict::Failed);
+            } else if busy > BUSY {
+                prop_assert_eq!(verdict, Verdict::Inconclusive);
+            }
+        }
+    }
+
+    #[test]
+    fn figures_of_the_module_alone_are_no_comparison_of_its_calls() {
+        let size = Finding::size([1, 1], &Thresholds::default());
+        assert_eq!(comparison(vec![size]).verdict(), Verdict::NothingChecked);
+        assert_eq!(comparison(Vec::new()).verdict(), Verdict::NothingChecked);
+    }
+}

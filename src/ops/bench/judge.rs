@@ -316,6 +316,38 @@ mod tests {
         assert!(count(&found, GateVerdict::Regressed) <= 1, "{found:?}");
     }
 
+    /// From a quiet machine to one that is hardly there: the same module is
+    /// never red, and what is half as slow again is never green where it can
+    /// be told at all.
+    #[test]
+    fn no_machine_makes_the_same_module_red() {
+        let mut inconclusive = 0;
+        for noise in [0.0, 0.05, 0.2, 0.6] {
+            for luck in [0.0, 0.01, 0.05, 0.15] {
+                for bursts in [0.0, 0.1, 0.5, 0.9] {
+                    let machine = Machine {
+                        noise,
+                        luck,
+                        bursts,
+                    };
+                    let found = verdicts(&machine, 10_000.0, 20);
+                    assert_eq!(
+                        count(&found, GateVerdict::Regressed),
+                        0,
+                        "{noise} {luck} {bursts}"
+                    );
+                    inconclusive += count(&found, GateVerdict::Inconclusive);
+                    if noise + luck < 0.1 && bursts < 0.2 {
+                        let found = verdicts(&machine, 15_000.0, 20);
+                        assert_eq!(count(&found, GateVerdict::Regressed), 20);
+                    }
+                }
+            }
+        }
+        // It is not for want of words that it is never red.
+        assert!(inconclusive > 300, "{inconclusive}");
+    }
+
     #[test]
     fn below_the_least_time_nothing_is_worse() {
         let rounds = QUIET.measure(10_000.0, 15_000.0, &mut Random(1));

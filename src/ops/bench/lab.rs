@@ -44,6 +44,10 @@ impl From<Error> for Stop {
 
 impl Stop {
     pub(super) fn fault(during: &str, case: Option<&BenchCase>, fault: Fault) -> Self {
+        let fault = match case {
+            Some(case) => case.hidden(fault),
+            None => fault,
+        };
         Self::Failure(Box::new(BenchFailure {
             during: during.to_owned(),
             case: case.map(|case| case.name.clone()),

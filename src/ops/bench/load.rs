@@ -5,7 +5,7 @@
 //! from asking. By schedule an event is due whatever became of the ones before,
 //! and its response time counts from when it was due.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Amount;
@@ -13,7 +13,7 @@ use super::cases::BenchCase;
 use super::lab::{Samples, Stop, timed};
 use super::progress::Meter;
 use super::report::LoadPoint;
-use crate::latency::{Latency, sleep_until};
+use crate::latency::{Latency, Schedule};
 use crate::ops::run::Subject;
 
 /// Turns each load gets.
@@ -90,47 +90,32 @@ impl Load<'_> {
             Amount::Time(time) => time,
             Amount::Calls(calls) => Duration::from_secs_f64(calls as f64 / rate),
         };
-        let events = |time: Duration| (time.as_secs_f64() * rate).ceil();
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "times and rates are positive and bounded"
-        )]
-        let [unmeasured, all] =
-            [events(self.warm_up), events(self.warm_up + measured)].map(|count| count as u64);
-        let next = AtomicU64::new(0);
         let over = AtomicBool::new(false);
-        let began = Instant::now() + Duration::from_millis(5);
-        let due = |number: u64| began + Duration::from_secs_f64(number as f64 / rate);
+        let schedule = Schedule::new(rate, self.warm_up, measured);
         let caller = |_: usize| -> Result<Caller, Stop> {
             let mut caller = Caller::default();
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= all || over.load(Ordering::Relaxed) {
-                    return Ok(caller);
-                }
-                let due = due(number);
-                sleep_until(due);
-                let late = due.elapsed();
-                let case = &self.cases[usize::try_from(number).unwrap_or(0) % self.cases.len()];
+            while !over.load(Ordering::Relaxed) {
+                let Some(due) = schedule.next() else { break };
+                let case = &self.cases[due.number % self.cases.len()];
                 let mut timed = timed(self.subject, case).map_err(|fault| {
                     over.store(true, Ordering::Relaxed);
                     Stop::fault("under load", Some(case), *fault)
                 })?;
-                if number >= unmeasured {
+                if due.is_measured {
                     caller.service.record(timed.response);
-                    timed.response += late;
-                    timed.queue += late;
+                    timed.response += due.late;
+                    timed.queue += due.late;
                     caller.samples.record(timed);
                 }
             }
+            Ok(caller)
         };
         let (_, callers) = self.callers((caller, &over), || {
             meter.sleep(self.warm_up + measured);
             None
         })?;
         // What was late is answered after the schedule's end.
-        let time = due(unmeasured).elapsed();
+        let time = schedule.measured_time();
         Ok(self.point(Some(rate), time, callers))
     }
 

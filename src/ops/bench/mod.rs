@@ -11,9 +11,9 @@ mod baseline;
 mod cases;
 mod compare;
 mod exact;
+mod inputs;
 mod judge;
 mod lab;
-
 mod load;
 mod machine;
 mod pairs;
@@ -37,10 +37,10 @@ use crate::pool::PoolSettings;
 
 pub use advise::{Advice, Wish, advise};
 pub use baseline::{Baseline, BaselineCase, BaselineModule};
-pub use cases::{BenchCase, Work, of_fixtures, of_request_samples, of_samples, of_works};
+pub use cases::{BenchCase, Work, of_works};
 pub use compare::{Comparison, Finding, Metric};
+pub use inputs::{InputSettings, Inputs, MAX_CASES, Sampled, read_inputs};
 pub use judge::{BUSY, Estimate, GateVerdict, Pair, Rounds, Thresholds};
-
 pub use lab::{Samples, sample};
 pub use machine::{Machine, cores};
 pub use profile::{FunctionTime, Profile};
@@ -49,9 +49,9 @@ pub use report::{
     BenchFailure, BenchReport, CaseFuel, CaseReport, LoadPoint, MemoryReport, Phases, ProcessUse,
     SafetyRow, Spread,
 };
-
 pub use target::{Running, bench_target};
 
+use cases::of_samples;
 use compare::{Exact, Timing};
 use lab::{Lab, Stop};
 use load::Load;
@@ -75,12 +75,17 @@ impl Amount {
         match self {
             Self::Time(time) => Some(Self::Time(time / turns)),
             Self::Calls(calls) => {
-                let more = u64::from(u64::from(turn) < calls % u64::from(turns));
-                let calls = calls / u64::from(turns) + more;
+                let calls = share(calls, (turns, turn));
                 (calls > 0).then_some(Self::Calls(calls))
             }
         }
     }
+}
+
+/// Of so many calls in so many turns those of one turn.
+fn share(calls: u64, (turns, turn): (u32, u32)) -> u64 {
+    let (turns, turn) = (u64::from(turns), u64::from(turn));
+    calls / turns + u64::from(turn < calls % turns)
 }
 
 /// What is measured, and how.
@@ -115,6 +120,17 @@ pub struct BenchSettings {
     pub profile: bool,
 }
 
+impl BenchSettings {
+    /// How long is measured, as flags.
+    fn measuring(&self) -> [(&'static str, String); 2] {
+        let amount = match self.amount {
+            Amount::Time(time) => ("duration", format!("{time:?}")),
+            Amount::Calls(calls) => ("requests", calls.to_string()),
+        };
+        [amount, ("warm_up", format!("{:?}", self.warm_up))]
+    }
+}
+
 /// What a module is compared with.
 #[derive(Debug, Clone)]
 pub enum Against {
@@ -133,7 +149,7 @@ pub struct Benched {
     pub baseline: Option<Baseline>,
 }
 
-/// Measures a module, with sample events where no cases are given.
+/// Measures a module, with sample events where no inputs are given.
 ///
 /// With `against` only what the gate needs is measured.
 ///
@@ -142,7 +158,7 @@ pub struct Benched {
 /// guest that faults is in the report.
 pub fn bench(
     path: &Path,
-    cases: Option<Vec<BenchCase>>,
+    inputs: Option<Inputs>,
     (settings, against): (&BenchSettings, Option<&Against>),
     watcher: &Watcher<'_>,
 ) -> Result<Benched, Error> {
@@ -150,7 +166,7 @@ pub fn bench(
         settings,
         meter: Meter::new(watcher),
     };
-    bench.run(path, cases, against)
+    bench.run(path, inputs, against)
 }
 
 struct Bench<'a> {
@@ -162,35 +178,24 @@ impl Bench<'_> {
     fn run(
         &self,
         path: &Path,
-        cases: Option<Vec<BenchCase>>,
+        inputs: Option<Inputs>,
         against: Option<&Against>,
     ) -> Result<Benched, Error> {
         self.meter.begin("loading", Duration::ZERO);
         let settings = self.settings;
         let lab = Lab::new(path, settings)?;
         let names = settings.agent.header_names;
-        let mut cases = cases.unwrap_or_else(|| of_samples(&lab.module, names));
+        let (mut cases, sampled) = match inputs {
+            Some(inputs) => (inputs.exchanges.concat(), inputs.sampled),
+            None => (of_samples(&lab.module, names), None),
+        };
         let given = cases.len();
         cases.retain(|case| {
             case.work.abi() == lab.module.abi && lab.module.has_handler(case.work.handler())
         });
-        let mut report = BenchReport {
-            target: None,
-            module: Some(ModuleInfo::of(&lab.module)),
-            machine: Machine::here(),
-            settings: self.flags(&lab),
-            phases: None,
-            cases: Vec::new(),
-            unhandled: given - cases.len(),
-            memory: None,
-            loads: Vec::new(),
-            advice: None,
-            safety: Vec::new(),
-            profile: None,
-            comparison: None,
-            failure: None,
-            notes: Vec::new(),
-        };
+        let mut report = BenchReport::new(self.flags(&lab), sampled.as_ref());
+        report.module = Some(ModuleInfo::of(&lab.module));
+        report.unhandled = given - cases.len();
         if report.is_debug() {
             report.notes.push(
                 "this is a debug build: its times say nothing; build with --release".to_owned(),
@@ -229,13 +234,8 @@ impl Bench<'_> {
     }
 
     fn flags(&self, lab: &Lab<'_>) -> BTreeMap<&'static str, String> {
-        let settings = self.settings;
         let mut flags = lab.flags();
-        match settings.amount {
-            Amount::Time(time) => flags.insert("duration", format!("{time:?}")),
-            Amount::Calls(calls) => flags.insert("requests", calls.to_string()),
-        };
-        flags.insert("warm_up", format!("{:?}", settings.warm_up));
+        flags.extend(self.settings.measuring());
         flags
     }
 
@@ -432,9 +432,10 @@ impl Bench<'_> {
         cases: &[BenchCase],
     ) -> Result<(Vec<Rounds>, Option<f64>), Stop> {
         let reference = Reference::new()?;
-        self.by_turns(cases, |case, time| {
+        let all: Vec<&BenchCase> = cases.iter().collect();
+        self.by_turns(&all, |index, time| {
             let sides: [&Side<'_>; 2] = [&|| Ok(reference.batch()), &|| {
-                Ok(pairs::calls(lab.subject(1), case))
+                Ok(pairs::calls(lab.subject(1), &cases[index]))
             }];
             pairs::by_turns(sides, time, &self.meter)
         })
@@ -442,16 +443,16 @@ impl Bench<'_> {
 
     fn by_turns(
         &self,
-        cases: &[BenchCase],
-        measure: impl Fn(&BenchCase, Duration) -> Result<Taken, Stop>,
+        cases: &[&BenchCase],
+        measure: impl Fn(usize, Duration) -> Result<Taken, Stop>,
     ) -> Result<(Vec<Rounds>, Option<f64>), Stop> {
         let time = self.pair_time(cases.len());
         let mut all = Vec::new();
         let mut shares = Vec::new();
-        for case in cases {
+        for (index, case) in cases.iter().enumerate() {
             self.meter
                 .begin(format!("comparing times of {}", case.name), time);
-            let taken = measure(case, time)?;
+            let taken = measure(index, time)?;
             all.push(taken.rounds);
             shares.extend(taken.busy);
         }
@@ -471,7 +472,9 @@ impl Bench<'_> {
         other.module.require(lab.module.abi)?;
         let other_cases = exact::cases(&other, cases)?;
         let other_memory = exact::memory(&other, cases)?;
-        let (rounds, busy) = self.by_turns(cases, |case, time| {
+        let all: Vec<&BenchCase> = cases.iter().collect();
+        let (rounds, busy) = self.by_turns(&all, |index, time| {
+            let case = &cases[index];
             let sides: [&Side<'_>; 2] = [&|| Ok(pairs::calls(other.subject(1), case)), &|| {
                 Ok(pairs::calls(lab.subject(1), case))
             }];

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cases::{BenchCase, Work};
+use super::cases::{BenchCase, Work, of_works};
 use super::judge::{Pair, Rounds};
 use super::lab::{Stop, built_in, timed};
 use super::machine::Turns;
 use super::progress::Meter;
+use crate::abi::agent::HeaderNames;
 use crate::agent::{Agent, AgentSettings};
 use crate::event::{Event, RequestHead};
 use crate::module::Module;
@@ -117,14 +118,11 @@ impl Reference {
             })
         })?;
         let event = Event::RequestHeaders(RequestHead::default());
+        let work = ("the reference".to_owned(), Work::Event(event));
+        let mut cases = of_works([work], HeaderNames::Lower);
         Ok(Self {
             module: built_in(wasm, "the reference")?,
-            case: BenchCase {
-                name: "the reference".to_owned(),
-                work: Work::Event(event),
-                input_hash: String::new(),
-                input_bytes: 0,
-            },
+            case: cases.remove(0),
         })
     }
 

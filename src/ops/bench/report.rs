@@ -32,6 +32,9 @@ pub struct BenchReport {
     pub phases: Option<Phases>,
     /// Each event, in the order they were given.
     pub cases: Vec<CaseReport>,
+    /// What was taken of captures, where there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sampled: Option<super::inputs::Sampled>,
     /// Events that were not measured because the module has no handler.
     pub unhandled: usize,
     /// Linear memory over many calls on one instance.
@@ -250,6 +253,33 @@ impl LoadPoint {
 }
 
 impl BenchReport {
+    /// Nothing measured yet, on this machine, by these flags.
+    pub(super) fn new(
+        settings: BTreeMap<&'static str, String>,
+        sampled: Option<&super::inputs::Sampled>,
+    ) -> Self {
+        Self {
+            target: None,
+            module: None,
+            machine: Machine::here(),
+            settings,
+            phases: None,
+            cases: Vec::new(),
+            sampled: sampled.cloned(),
+            unhandled: 0,
+            memory: None,
+            loads: Vec::new(),
+            advice: None,
+            safety: Vec::new(),
+            profile: None,
+            comparison: None,
+            failure: None,
+            notes: sampled
+                .map(super::inputs::Sampled::notes)
+                .unwrap_or_default(),
+        }
+    }
+
     /// Whether the figures are of a build that is not optimised.
     #[must_use]
     pub fn is_debug(&self) -> bool {

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::cases::{BenchCase, Work};
+use super::inputs::Inputs;
 use super::judge::Rounds;
 use super::lab::Stop;
-use super::machine::Machine;
 use super::pairs::{self, Batch, Reference, Side};
 use super::progress::{Meter, Watcher};
 use super::report::{BenchReport, CaseReport, LoadPoint, ProcessUse};
-use super::{Against, Amount, Baseline, Bench, BenchSettings, Benched};
-use crate::client::{Ask, AskError, Asker, Drive, Driven, Exchange, Pace, Process, Target};
+use super::{Against, Amount, Baseline, Bench, BenchSettings, Benched, share};
+use crate::client::{Ask, AskError, Asker, Drive, Driven, Exchange, Pace, Process, Speech, Target};
 use crate::error::Error;
 use crate::latency::Latency;
 
@@ -30,15 +30,15 @@ pub struct Running {
     pub process: Option<Process>,
 }
 
-/// Measures a running agent. Each list of cases is one exchange: its events
-/// share an id and come one after the other.
+/// Measures a running agent. The events of an exchange come one after the
+/// other, and each is timed, and judged, for itself.
 ///
 /// # Errors
 /// [`Error::Host`] where nobody answers at the address, [`Error::Usage`] for a
 /// baseline of other settings. An agent that fails is in the report.
 pub fn bench_target(
     running: &Running,
-    exchanges: &[Vec<BenchCase>],
+    inputs: &Inputs,
     (settings, against): (&BenchSettings, Option<&Against>),
     watcher: &Watcher<'_>,
 ) -> Result<Benched, Error> {
@@ -50,7 +50,7 @@ pub fn bench_target(
         running,
         bench: &bench,
     }
-    .run(exchanges, against)
+    .run(inputs, against)
 }
 
 struct Outside<'a> {
@@ -59,32 +59,20 @@ struct Outside<'a> {
 }
 
 impl Outside<'_> {
-    fn run(&self, cases: &[Vec<BenchCase>], against: Option<&Against>) -> Result<Benched, Error> {
+    fn run(&self, inputs: &Inputs, against: Option<&Against>) -> Result<Benched, Error> {
         let target = &self.running.target;
+        if let Some(process) = self.running.process {
+            process.spent().map_err(|source| Error::Host {
+                what: "cannot look at the process of --pid",
+                source: source.into(),
+            })?;
+        }
         let mut flags = BTreeMap::from([("protocol", target.speech.name().to_owned())]);
         let mut settings = flags.clone();
         flags.insert("connections", self.running.connections.to_string());
-        flags.insert("warm_up", format!("{:?}", self.bench.settings.warm_up));
-        if let Amount::Time(time) = self.bench.settings.amount {
-            flags.insert("duration", format!("{time:?}"));
-        }
-        let mut report = BenchReport {
-            target: Some(target.address.to_string()),
-            module: None,
-            machine: Machine::here(),
-            settings: flags,
-            phases: None,
-            cases: Vec::new(),
-            unhandled: 0,
-            memory: None,
-            loads: Vec::new(),
-            advice: None,
-            safety: Vec::new(),
-            profile: None,
-            comparison: None,
-            failure: None,
-            notes: Vec::new(),
-        };
+        flags.extend(self.bench.settings.measuring());
+        let mut report = BenchReport::new(flags, inputs.sampled.as_ref());
+        report.target = Some(target.address.to_string());
         if report.is_debug() {
             report
                 .notes
@@ -95,7 +83,7 @@ impl Outside<'_> {
             .map(|(flag, value)| (flag.to_owned(), value))
             .collect();
         let mut baseline = None;
-        match self.measure(cases, (against, &settings), &mut report) {
+        match self.measure(&inputs.exchanges, (against, &settings), &mut report) {
             Ok(kept) => baseline = kept,
             Err(Stop::Failure(failure)) => report.failure = Some(*failure),
             Err(Stop::Error(error)) => return Err(error),
@@ -112,8 +100,9 @@ impl Outside<'_> {
         let exchanges = self.exchanges(cases)?;
         let settings = self.bench.settings;
         let count = u32::try_from(cases.len()).unwrap_or(u32::MAX);
+        let events: usize = cases.iter().map(Vec::len).sum();
         let each = super::warm::time_each(settings.amount, cases.len());
-        let pairs = self.bench.pair_time(cases.len()) * count;
+        let pairs = self.bench.pair_time(events) * u32::try_from(events).unwrap_or(u32::MAX);
         let loads = self.loads();
         let load_time = self.bench.load_time();
         let compares = against.is_some() || settings.keep;
@@ -200,7 +189,15 @@ impl Outside<'_> {
         for turn in 0..=TURNS {
             for (exchange, reports) in exchanges.iter().zip(&mut reports) {
                 let until = Instant::now() + each / TURNS;
-                loop {
+                let calls = match (self.bench.settings.amount, turn.checked_sub(1)) {
+                    (_, None) => 1,
+                    (Amount::Time(_), Some(_)) => u64::MAX,
+                    (Amount::Calls(calls), Some(turn)) => share(calls, (TURNS, turn)),
+                };
+                for asked in 0..calls {
+                    if asked > 0 && calls == u64::MAX && Instant::now() >= until {
+                        break;
+                    }
                     asker
                         .ask(exchange, |step, asked| {
                             if let Some(report) = reports.get_mut(step) {
@@ -213,9 +210,6 @@ impl Outside<'_> {
                             }
                         })
                         .map_err(failed)?;
-                    if turn == 0 || Instant::now() >= until {
-                        break;
-                    }
                 }
             }
             self.bench.meter.tick();
@@ -243,18 +237,27 @@ impl Outside<'_> {
         (concurrency, pace): (usize, Pace),
     ) -> Result<LoadPoint, Stop> {
         let settings = self.bench.settings;
-        let time = match settings.amount {
-            Amount::Time(time) => time,
-            Amount::Calls(_) => Duration::from_millis(500),
+        let (time, events) = match (settings.amount, pace) {
+            (Amount::Time(time), _) => (time, None),
+            (Amount::Calls(calls), Pace::Rate(rate)) => {
+                (Duration::from_secs_f64(calls as f64 / rate), None)
+            }
+            (Amount::Calls(calls), Pace::Closed) => (Duration::ZERO, Some(calls)),
         };
+        let target = &self.running.target;
         let drive = Drive {
-            target: &self.running.target,
+            target,
             exchanges,
             concurrency,
-            connections: self.running.connections,
+            // No proxy sends ahead of an answer in v1.
+            connections: match target.speech {
+                Speech::V1 => concurrency,
+                Speech::V2 | Speech::Grpc => self.running.connections,
+            },
             pace,
             warm_up: settings.warm_up,
             time,
+            events,
             process: self.running.process,
         };
         let driven = drive
@@ -263,42 +266,41 @@ impl Outside<'_> {
         Ok(point(driven, (concurrency, pace)))
     }
 
-    /// Times of each exchange beside the reference's, in the place of its
-    /// first event.
+    /// Times of each event beside the reference's, those before and after it
+    /// in its exchange being asked about as well.
     fn rounds(
         &self,
         cases: &[Vec<BenchCase>],
         exchanges: &[Exchange],
     ) -> Result<(Vec<Rounds>, Option<f64>), Stop> {
         let reference = Reference::new()?;
-        let firsts: Vec<BenchCase> = cases
-            .iter()
-            .filter_map(|cases| cases.first().cloned())
-            .collect();
-        let number = std::cell::Cell::new(0);
-        let (first_rounds, busy) = self.bench.by_turns(&firsts, |_, time| {
-            let exchange = &exchanges[number.replace(number.get() + 1)];
+        let places = cases.iter().enumerate().flat_map(|(exchange, cases)| {
+            let places = cases.iter().enumerate();
+            places.map(move |(step, case)| (case, (exchange, step)))
+        });
+        let (all, places): (Vec<&BenchCase>, Vec<(usize, usize)>) = places.unzip();
+        self.bench.by_turns(&all, |index, time| {
+            let (exchange, judged) = places[index];
+            let exchange = &exchanges[exchange];
             let after = || -> Result<Batch<'_>, Stop> {
                 let mut asker = self.connect()?;
                 Ok(Box::new(move |calls| {
-                    let started = Instant::now();
+                    let mut time = Duration::ZERO;
                     for _ in 0..calls {
                         asker
-                            .ask(exchange, |_, _| {})
+                            .ask(exchange, |step, asked| {
+                                if step == judged {
+                                    time += asked.time;
+                                }
+                            })
                             .map_err(|error| Stop::ask(pairs::DURING, error))?;
                     }
-                    Ok(started.elapsed())
+                    Ok(time)
                 }))
             };
             let sides: [&Side<'_>; 2] = [&|| Ok(reference.batch()), &after];
             pairs::by_turns(sides, time, &self.bench.meter)
-        })?;
-        let mut all = Vec::new();
-        for (cases, rounds) in cases.iter().zip(first_rounds) {
-            all.push(rounds);
-            all.extend(cases.iter().skip(1).map(|_| Rounds::new()));
-        }
-        Ok((all, busy))
+        })
     }
 }
 

@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::Amount;
 use super::cases::BenchCase;
 use super::lab::{Lab, Samples, Stop, sample};
 use super::progress::Meter;
+use super::{Amount, share};
 
 /// Turns each case gets.
 const TURNS: u32 = 10;
@@ -58,11 +58,7 @@ pub(super) fn measure(
         for (case, samples) in cases.iter().zip(&mut samples) {
             let (time, calls) = match amount {
                 Amount::Time(_) => (each / TURNS, u64::MAX),
-                Amount::Calls(calls) => {
-                    let (turns, number) = (u64::from(TURNS), u64::from(number));
-                    let calls = calls / turns + u64::from(number < calls % turns);
-                    (Duration::MAX / 4, calls)
-                }
+                Amount::Calls(calls) => (Duration::MAX / 4, share(calls, (TURNS, number))),
             };
             turn(Some(samples), case, time, calls)?;
         }

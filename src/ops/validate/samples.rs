@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::abi::Abi;
 use crate::abi::hook::{Hook, HookContext};
-use crate::event::{BodyChunk, Event, EventKind, RequestHead, ResponseHead};
+use crate::event::{BodyChunk, Event, EventKind, Headers, RequestHead, ResponseHead};
 use crate::module::Module;
 
 use super::calls::{Input, Sample};
@@ -340,9 +340,6 @@ fn bodies(kind: EventKind) -> impl Iterator<Item = Sample> {
     })
 }
 
-fn headers(fields: &[(&str, &str)]) -> Vec<(String, String)> {
-    fields
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect()
+fn headers(fields: &[(&str, &str)]) -> Headers {
+    fields.iter().copied().collect()
 }

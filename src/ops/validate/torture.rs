@@ -13,7 +13,7 @@
 
 use crate::abi::Abi;
 use crate::contract::{Check, CheckStatus};
-use crate::event::{BodyChunk, Event, EventKind, RequestHead, ResponseHead};
+use crate::event::{BodyChunk, Event, EventKind, Headers, RequestHead, ResponseHead};
 use crate::fault::FaultCode;
 use std::sync::Arc;
 
@@ -180,7 +180,7 @@ fn request(
         method: "GET".to_owned(),
         uri: "/".to_owned(),
         client_ip: "192.0.2.7".to_owned(),
-        headers: vec![("host".to_owned(), "www.example.com".to_owned())],
+        headers: Headers::from([("host", "www.example.com")]),
     };
     change(&mut head);
     let input = Input::Event(Box::new(Event::RequestHeaders(head)));
@@ -196,7 +196,7 @@ fn request_lines() -> Vec<Torture> {
     vec![
         request("empty-values", "every value empty", |head| {
             *head = RequestHead::default();
-            head.headers = vec![("x-empty".to_owned(), String::new())];
+            head.headers = Headers::from([("x-empty", "")]);
         }),
         uri(
             "uri-1-mib",
@@ -241,16 +241,14 @@ fn request_lines() -> Vec<Torture> {
     ]
 }
 
-fn many_headers() -> Vec<(String, String)> {
-    (0..MANY)
-        .map(|n| (format!("x-{n:05}"), "v".to_owned()))
-        .collect()
+fn many_headers() -> Headers {
+    (0..MANY).map(|n| (format!("x-{n:05}"), "v")).collect()
 }
 
 fn request_headers() -> Vec<Torture> {
     let header = |name, what, field: &str, value: String| {
         request(name, what, |head| {
-            head.headers.push((field.to_owned(), value));
+            head.headers.push(field, &value);
         })
     };
     vec![
@@ -258,7 +256,7 @@ fn request_headers() -> Vec<Torture> {
             head.headers = many_headers();
         }),
         request("header-repeated", "one header a thousand times", |head| {
-            let cookie = ("cookie".to_owned(), "a=b; c=d".to_owned());
+            let cookie = ("cookie", "a=b; c=d");
             head.headers.extend(std::iter::repeat_n(cookie, 1000));
         }),
         header(
@@ -301,25 +299,20 @@ fn response_headers() -> Vec<Torture> {
             sample: Sample { name, input },
         }
     };
-    let one = |value: String| vec![("set-cookie".to_owned(), value)];
+    let one = |value: &str| Headers::from([("set-cookie", value)]);
     vec![
-        response("empty-values", "every value empty", 200, one(String::new())),
-        response("status-0", "the status 0", 0, Vec::new()),
-        response("status-65535", "the status 65535", u16::MAX, Vec::new()),
+        response("empty-values", "every value empty", 200, one("")),
+        response("status-0", "the status 0", 0, Headers::new()),
+        response("status-65535", "the status 65535", u16::MAX, Headers::new()),
         response("headers-10000", "ten thousand headers", 200, many_headers()),
         response(
             "header-1-mib",
             "a header of 1 MiB",
             200,
-            one("a".repeat(MIB)),
+            one(&"a".repeat(MIB)),
         ),
-        response("header-nul", "a NUL in a header", 200, one("\0".to_owned())),
-        response(
-            "header-non-ascii",
-            "a header not ASCII",
-            200,
-            one("ü 😀".to_owned()),
-        ),
+        response("header-nul", "a NUL in a header", 200, one("\0")),
+        response("header-non-ascii", "a header not ASCII", 200, one("ü 😀")),
     ]
 }
 

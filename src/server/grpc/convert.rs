@@ -118,9 +118,8 @@ const fn out_of_range(at: &'static str, correlation_id: String) -> BadMessage {
 }
 
 fn headers(sent: Vec<Header>) -> Headers {
-    sent.into_iter()
-        .map(|header| (header.name, header.value))
-        .collect()
+    let fields = sent.iter();
+    fields.map(|header| (&header.name, &header.value)).collect()
 }
 
 fn chunk(sent: BodyChunkEvent) -> BodyChunk {

@@ -185,11 +185,14 @@ impl Fields {
         let at = self.at.name();
         let problem = match (read, kind, id) {
             (Ok(()), Some(kind), Some(id)) => {
-                return self.into_kind(kind, id.clone()).map_err(|at| BadMessage {
-                    what: "missing",
-                    at,
-                    correlation_id: Some(id),
-                });
+                return match self.missing(kind) {
+                    None => Ok(self.into_kind(kind, id)),
+                    Some(at) => Err(BadMessage {
+                        what: "missing",
+                        at,
+                        correlation_id: Some(id),
+                    }),
+                };
             }
             (Ok(()), _, None) => (("missing", "correlation_id"), None),
             (Ok(()), None, id) => (("unknown-type", ""), id),
@@ -204,27 +207,50 @@ impl Fields {
         })
     }
 
-    /// The message, or the key that is missing for it.
-    fn into_kind(self, kind: RequestType, correlation_id: String) -> Result<Message, &'static str> {
-        Ok(match kind {
+    /// The first key that is missing for a message of this kind.
+    fn missing(&self, kind: RequestType) -> Option<&'static str> {
+        let needed: &[(bool, &'static str)] = match kind {
+            RequestType::RequestHeaders => &[
+                (self.method.is_some(), "method"),
+                (self.uri.is_some(), "uri"),
+                (self.metadata.client_ip.is_some(), "client_ip"),
+                (self.headers.is_some(), "headers"),
+            ],
+            RequestType::ResponseHeaders => &[
+                (self.status.is_some(), "status"),
+                (self.headers.is_some(), "headers"),
+            ],
+            RequestType::RequestBodyChunk | RequestType::ResponseBodyChunk => &[
+                (self.is_last.is_some(), "is_last"),
+                (self.data.is_some(), "data"),
+            ],
+            _ => &[],
+        };
+        let missing = needed.iter().find(|(is_there, _)| !is_there);
+        missing.map(|(_, key)| *key)
+    }
+
+    /// The message; nothing is missing for it.
+    fn into_kind(self, kind: RequestType, correlation_id: String) -> Message {
+        match kind {
             RequestType::RequestHeaders => Message::Event(Event::RequestHeaders(RequestHead {
                 correlation_id,
-                method: self.method.ok_or("method")?,
-                uri: self.uri.ok_or("uri")?,
-                client_ip: self.metadata.client_ip.ok_or("client_ip")?,
-                headers: self.headers.ok_or("headers")?,
+                method: self.method.unwrap_or_default(),
+                uri: self.uri.unwrap_or_default(),
+                client_ip: self.metadata.client_ip.unwrap_or_default(),
+                headers: self.headers.unwrap_or_default(),
             })),
             RequestType::ResponseHeaders => Message::Event(Event::ResponseHeaders(ResponseHead {
                 correlation_id,
-                status: self.status.ok_or("status")?,
-                headers: self.headers.ok_or("headers")?,
+                status: self.status.unwrap_or_default(),
+                headers: self.headers.unwrap_or_default(),
             })),
             RequestType::RequestBodyChunk => Message::Event(Event::RequestBody {
-                chunk: self.into_chunk(correlation_id, |fields| fields.bytes_received)?,
+                chunk: self.into_chunk(correlation_id, |fields| fields.bytes_received),
                 request: None,
             }),
             RequestType::ResponseBodyChunk => Message::Event(Event::ResponseBody {
-                chunk: self.into_chunk(correlation_id, |fields| fields.bytes_sent)?,
+                chunk: self.into_chunk(correlation_id, |fields| fields.bytes_sent),
                 request: None,
                 response: None,
             }),
@@ -238,22 +264,22 @@ impl Fields {
                 correlation_id,
                 config: self.config,
             },
-        })
+        }
     }
 
     fn into_chunk(
         self,
         correlation_id: String,
         transferred: impl FnOnce(&Self) -> Option<u64>,
-    ) -> Result<BodyChunk, &'static str> {
-        Ok(BodyChunk {
+    ) -> BodyChunk {
+        BodyChunk {
             correlation_id,
             chunk_index: self.chunk_index.unwrap_or(0),
-            is_last: self.is_last.ok_or("is_last")?,
+            is_last: self.is_last.unwrap_or_default(),
             total_size: self.total_size,
             transferred_bytes: transferred(&self).unwrap_or(0),
-            data: self.data.ok_or("data")?,
-        })
+            data: self.data.unwrap_or_default(),
+        }
     }
 }
 
@@ -419,10 +445,11 @@ impl<'de> Deserialize<'de> for HeaderMap {
 
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<HeaderMap, M::Error> {
                 // A usual request; more grows as it comes.
-                let mut headers = Headers::with_capacity(16);
-                while let Some(name) = map.next_key::<String>()? {
+                let mut headers = Headers::with_capacity(16, 1024);
+                let mut name = String::with_capacity(32);
+                while map.next_key_seed(TextSeed(&mut name))?.is_some() {
                     map.next_value_seed(ValuesSeed {
-                        name,
+                        name: &name,
                         headers: &mut headers,
                     })?;
                 }
@@ -433,9 +460,61 @@ impl<'de> Deserialize<'de> for HeaderMap {
     }
 }
 
-/// The values of one name; the name is moved to the last of them.
+/// A text in the place of another.
+struct TextSeed<'a>(&'a mut String);
+
+impl<'de> DeserializeSeed<'de> for TextSeed<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+        reader.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for TextSeed<'_> {
+    type Value = ();
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a string")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        self.0.clear();
+        self.0.push_str(text);
+        Ok(())
+    }
+}
+
+/// One value of a name.
+struct ValueSeed<'a> {
+    name: &'a str,
+    headers: &'a mut Headers,
+}
+
+impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+        reader.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for ValueSeed<'_> {
+    type Value = ();
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a string")
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<(), E> {
+        self.headers.push(self.name, value);
+        Ok(())
+    }
+}
+
+/// The values of one name.
 struct ValuesSeed<'a> {
-    name: String,
+    name: &'a str,
     headers: &'a mut Headers,
 }
 
@@ -455,14 +534,11 @@ impl<'de> Visitor<'de> for ValuesSeed<'_> {
     }
 
     fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<(), S::Error> {
-        let Some(mut value) = list.next_element::<String>()? else {
-            return Ok(());
-        };
-        while let Some(next) = list.next_element()? {
-            self.headers
-                .push((self.name.clone(), std::mem::replace(&mut value, next)));
-        }
-        self.headers.push((self.name, value));
+        let Self { name, headers } = self;
+        while list
+            .next_element_seed(ValueSeed { name, headers })?
+            .is_some()
+        {}
         Ok(())
     }
 }

@@ -74,7 +74,6 @@ fn headers_bodies_and_addresses_are_what_was_sent() {
         r#"{"correlation_id":"c1","correlation_id":"c1","headers":{"a":["1","2"],"b":[],"c":[""]},"new":[{}],
             "metadata":{"client_ip":"[::1]:99","correlation_id":"c1","client_port":0},"method":"GET","uri":"/"}"#,
     );
-    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     assert_eq!(
         message,
         Ok(Message::Event(Event::RequestHeaders(RequestHead {
@@ -82,7 +81,7 @@ fn headers_bodies_and_addresses_are_what_was_sent() {
             method: "GET".into(),
             uri: "/".into(),
             client_ip: "::1".into(),
-            headers: vec![pair("a", "1"), pair("a", "2"), pair("c", "")],
+            headers: Headers::from([("a", "1"), ("a", "2"), ("c", "")]),
         })))
     );
     let message = json_event(
@@ -299,7 +298,7 @@ mod message_pack {
             method: "GET".into(),
             uri: "/".into(),
             client_ip: "192.0.2.7".into(),
-            headers: vec![("a".into(), "1".into())],
+            headers: Headers::from([("a", "1")]),
         }))
     }
 
@@ -439,7 +438,7 @@ proptest! {
                 Message::Event(Event::RequestHeaders(read)) => {
                     prop_assert_eq!(&read.correlation_id, &id);
                     prop_assert_eq!(&read.uri, &uri);
-                    prop_assert_eq!(&read.headers, &vec![("x".to_owned(), value.clone())]);
+                    prop_assert_eq!(&read.headers, &Headers::from([("x", &value)]));
                 }
                 other => prop_assert!(false, "{:?}", other),
             }

@@ -41,7 +41,7 @@ fn human(report: &BenchReport, style: Style, out: &mut dyn Write) -> io::Result<
     let (title, about) = heading(report);
     writeln!(out, "{}", style.paint(Paint::Strong, &title))?;
     for line in about {
-        writeln!(out, "{}", style.paint(Paint::Faint, &line))?;
+        writeln!(out, "{}", style.paint(Paint::Faint, &style.wrapped(&line)))?;
     }
     let width = match (style.is_narrow(), style.is_wide()) {
         (true, _) => Width::Narrow,
@@ -54,20 +54,22 @@ fn human(report: &BenchReport, style: Style, out: &mut dyn Write) -> io::Result<
             writeln!(out, "{}", table(&sheet, style))?;
         }
         for note in &sheet.notes {
-            writeln!(out, "{}", style.paint(Paint::Faint, note))?;
+            writeln!(out, "{}", style.paint(Paint::Faint, &style.wrapped(note)))?;
         }
         if sheet.title == sheets::LOADS {
             plot(report, style, out)?;
         }
     }
     if let Some(advice) = &report.advice {
-        writeln!(out, "\n{}", advice.text)?;
+        writeln!(out, "\n{}", style.wrapped(&advice.text))?;
         if let Some(flags) = &advice.flags {
             writeln!(out, "  {}", style.paint(Paint::Good, flags))?;
         }
     }
     for note in &report.notes {
-        writeln!(out, "{} {note}", style.paint(Paint::Warning, "note:"))?;
+        let note = style.wrapped(&format!("note: {note}"));
+        let word = style.paint(Paint::Warning, "note:");
+        writeln!(out, "{}", note.replacen("note:", &word, 1))?;
     }
     writeln!(out, "\n{}", verdict(report, style))
 }
@@ -133,7 +135,13 @@ fn table(sheet: &Sheet, style: Style) -> comfy_table::Table {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    Style::tighten(&mut table, &sheet.figures);
+    let unbroken: Vec<usize> = sheet
+        .figures
+        .iter()
+        .copied()
+        .chain(sheet.unbroken)
+        .collect();
+    Style::tighten(&mut table, &unbroken);
     table
 }
 
@@ -196,10 +204,11 @@ fn bar(share: f64, width: usize) -> String {
 fn verdict(report: &BenchReport, style: Style) -> String {
     if let Some(failure) = &report.failure {
         let text = printable(&failure.to_string(), 1024);
-        return match failure.others {
-            Some(_) => style.paint(Paint::Warning, &format!("inconclusive: {text}")),
-            None => style.paint(Paint::Bad, &format!("failed: {text}")),
+        let (paint, word) = match failure.others {
+            Some(_) => (Paint::Warning, "inconclusive"),
+            None => (Paint::Bad, "failed"),
         };
+        return style.paint(paint, &style.wrapped(&format!("{word}: {text}")));
     }
     let Some(comparison) = &report.comparison else {
         let text = format!("measured {}", sheets::plural(report.cases.len(), "event"));
@@ -217,7 +226,8 @@ fn verdict(report: &BenchReport, style: Style) -> String {
         (GateVerdict::BetterOrEqual, "better or equal"),
     ]
     .map(|(verdict, word)| format!("{} {word}", comparison.count(verdict)));
-    style.paint(paint, &format!("{word}: {}", counts.join(", ")))
+    let text = format!("{word}: {}", counts.join(", "));
+    style.paint(paint, &style.wrapped(&text))
 }
 
 fn markdown(report: &BenchReport, out: &mut dyn Write) -> io::Result<()> {

@@ -9,8 +9,8 @@ use wasm_agent_kit::ops::bench::Profile;
 
 use crate::cli::render::page::escaped;
 
-/// The version of the processed profile format that is written; the profiler
-/// brings older ones up to date.
+/// The version of the processed profile format that is written, which is that
+/// of samply as well; the profiler brings older ones up to date.
 const FIREFOX_VERSION: u32 = 55;
 
 /// Writes what the profiler of Firefox opens: tables of strings, functions,
@@ -31,6 +31,13 @@ pub(crate) fn firefox(profile: &Profile, out: &mut dyn Write) -> io::Result<()> 
         .timeline
         .iter()
         .map(|(at, _)| at.as_secs_f64() * 1e3)
+        .collect();
+    // A guest that is looked at has been running since it was due, and the
+    // profiler draws that as activity.
+    let ran: Vec<u64> = std::iter::once(0.0)
+        .chain(times.iter().copied())
+        .zip(&times)
+        .map(|(before, now)| whole_us(now - before).min(profile.interval_us))
         .collect();
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -75,7 +82,7 @@ pub(crate) fn firefox(profile: &Profile, out: &mut dyn Write) -> io::Result<()> 
             "samples": {
                 "length": samples.len(), "weightType": "samples", "stack": samples,
                 "time": times, "weight": vec![1; samples.len()],
-                "threadCPUDelta": vec![0; samples.len()],
+                "threadCPUDelta": ran,
             },
             "markers": {
                 "length": 0, "category": [], "data": [], "endTime": [], "name": [],
@@ -89,6 +96,16 @@ pub(crate) fn firefox(profile: &Profile, out: &mut dyn Write) -> io::Result<()> 
     });
     serde_json::to_writer(out, &document)?;
     Ok(())
+}
+
+fn whole_us(millis: f64) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a time between two looks, in microseconds"
+    )]
+    let micros = (millis * 1e3).round().max(0.0) as u64;
+    micros
 }
 
 /// A function, its frame and its name have the same index, as a guest's
@@ -176,11 +193,11 @@ pub(crate) fn flame_svg(profile: &Profile) -> String {
     let depth = depth(&root);
     let height = ROW * (depth as f64 + 1.0) + 34.0;
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" \
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"flame\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" \
          font-family=\"system-ui, sans-serif\" font-size=\"11\">\n\
          <title>{}: {} looks</title>\n\
-         <style>.f {{ stroke: #fff; stroke-width: .5 }} .l {{ fill: #1c1e21; pointer-events: none }} \
-         .h {{ fill: #1c1e21 }} @media (prefers-color-scheme: dark) {{ .f {{ stroke: #16181b }} .h {{ fill: #e8e9eb }} }}</style>\n\
+         <style>.flame {{ background: #fff }} .f {{ stroke: #fff; stroke-width: .5 }} .l {{ fill: #1c1e21; pointer-events: none }} \
+         .h {{ fill: #1c1e21 }} @media (prefers-color-scheme: dark) {{ .flame {{ background: #16181b }} .f {{ stroke: #16181b }} .h {{ fill: #e8e9eb }} }}</style>\n\
          <text class=\"h\" x=\"4\" y=\"16\">{}: {} looks at the guest, one each {} µs while it ran</text>\n",
         escaped(&profile.module),
         profile.samples,
@@ -296,32 +313,79 @@ mod tests {
         assert!(!svg.contains("<parse>") && !svg.contains("<m>"), "{svg}");
     }
 
+    /// By the indices that the profiler follows: what it needs is there, and
+    /// each sample's stack is the one that was seen.
     #[test]
-    fn firefox_gets_every_function_by_name() {
+    fn firefox_finds_every_stack_by_its_names() {
         let mut out = Vec::new();
         firefox(&profile(), &mut out).unwrap();
-        let text = String::from_utf8(out).unwrap();
-        let json: Value = serde_json::from_str(&text).unwrap();
+        let json: Value = serde_json::from_slice(&out).unwrap();
+        for field in [
+            "interval",
+            "startTime",
+            "product",
+            "processType",
+            "categories",
+            "markerSchema",
+        ] {
+            assert!(!json["meta"][field].is_null(), "meta.{field}");
+        }
+        // The profiler brings older ones up to date; below 50 it was another.
+        assert!(json["meta"]["preprocessedProfileVersion"].as_u64().unwrap() >= 50);
         let thread = &json["threads"][0];
-        assert_eq!(
-            thread["stringArray"],
-            json!(["on_request_headers", "<parse>"])
-        );
-        assert_eq!(thread["stackTable"]["prefix"], json!([null, 0]));
-        assert_eq!(thread["samples"]["stack"], json!([1, 0]));
-        // Every column is as long as its table says.
-        let mut tables = 0;
-        for (name, table) in thread.as_object().unwrap() {
-            let Some(length) = table.get("length").and_then(Value::as_u64) else {
-                continue;
-            };
-            tables += 1;
+        for field in [
+            "name",
+            "pid",
+            "tid",
+            "processName",
+            "processType",
+            "registerTime",
+            "isMainThread",
+            "markers",
+            "nativeSymbols",
+            "resourceTable",
+        ] {
+            assert!(!thread[field].is_null(), "threads[0].{field}");
+        }
+        let whole = |table: &Value| {
+            let length = table["length"].as_u64().unwrap();
             for (column, values) in table.as_object().unwrap() {
                 if let Some(values) = values.as_array() {
-                    assert_eq!(values.len() as u64, length, "{name}.{column}");
+                    assert_eq!(values.len() as u64, length, "{column}");
                 }
             }
+        };
+        let tables = [
+            "samples",
+            "stackTable",
+            "frameTable",
+            "funcTable",
+            "markers",
+        ];
+        for table in tables {
+            whole(&thread[table]);
         }
-        assert_eq!(tables, 7);
+        let at = |table: &str, column: &str, index: u64| {
+            let index = usize::try_from(index).unwrap();
+            thread[table][column][index].as_u64()
+        };
+        let names = |sample: u64| {
+            let mut names = Vec::new();
+            let mut stack = at("samples", "stack", sample);
+            while let Some(index) = stack {
+                let frame = at("stackTable", "frame", index).unwrap();
+                let function = at("frameTable", "func", frame).unwrap();
+                let name = at("funcTable", "name", function).unwrap();
+                let name = usize::try_from(name).unwrap();
+                names.insert(0, thread["stringArray"][name].as_str().unwrap().to_owned());
+                stack = at("stackTable", "prefix", index);
+            }
+            names
+        };
+        assert_eq!(thread["samples"]["length"], 2);
+        assert_eq!(names(0), ["on_request_headers", "<parse>"]);
+        assert_eq!(names(1), ["on_request_headers"]);
+        // The second look found a guest that ran since the first.
+        assert_eq!(thread["samples"]["threadCPUDelta"], json!([0, 1000]));
     }
 }

@@ -9,7 +9,7 @@ use wasm_agent_kit::ops::bench::{
     Metric, ProcessUse, Profile, Spread,
 };
 
-use crate::cli::render::human::{Paint, bytes, count, time};
+use crate::cli::render::human::{Paint, bytes, count, end_of, time};
 
 /// Rows of events in a table; the rest is in json and csv.
 const MAX_ROWS: usize = 60;
@@ -32,8 +32,10 @@ pub(super) enum Width {
 pub(super) struct Sheet {
     pub(super) title: &'static str,
     pub(super) headings: Vec<&'static str>,
-    /// Columns of figures.
+    /// Columns of figures, which are never broken.
     pub(super) figures: Vec<usize>,
+    /// Nor is this column of words.
+    pub(super) unbroken: Option<usize>,
     pub(super) rows: Vec<Row>,
     /// What a reader has to know, below it.
     pub(super) notes: Vec<String>,
@@ -56,13 +58,19 @@ pub(super) fn of(report: &BenchReport, width: Width) -> Vec<Sheet> {
     // A gate's figures are in its own table.
     let is_gate = report.comparison.is_some();
     [
-        report.comparison.as_ref().map(gate),
+        report
+            .comparison
+            .as_ref()
+            .map(|comparison| gate(comparison, width == Width::Narrow)),
         phases(report),
         calls(report, width).filter(|_| !is_gate),
         report.memory.as_ref().filter(|_| !is_gate).map(memory),
         loads(report, width == Width::Narrow),
         safety(report),
-        report.profile.as_ref().map(profile),
+        report
+            .profile
+            .as_ref()
+            .map(|taken| profile(taken, width == Width::Narrow)),
     ]
     .into_iter()
     .flatten()
@@ -98,6 +106,7 @@ fn phases(report: &BenchReport) -> Option<Sheet> {
         title: PHASES,
         headings: vec!["", "Median", "Least", "Most", "Times"],
         figures: vec![1, 2, 3, 4],
+        unbroken: None,
         rows,
         notes: Vec::new(),
     })
@@ -177,6 +186,7 @@ fn calls(report: &BenchReport, width: Width) -> Option<Sheet> {
         title: CALLS,
         figures: (words.unwrap_or(headings.len())..headings.len()).collect(),
         headings,
+        unbroken: None,
         rows: report.cases.iter().take(MAX_ROWS).map(row).collect(),
         notes,
     })
@@ -196,6 +206,7 @@ fn memory(memory: &MemoryReport) -> Sheet {
         title: "Memory of one instance",
         headings: Vec::new(),
         figures: Vec::new(),
+        unbroken: None,
         rows: Vec::new(),
         notes: vec![format!(
             "{} at first, {} at most, {kept}.",
@@ -301,6 +312,7 @@ fn loads(report: &BenchReport, is_narrow: bool) -> Option<Sheet> {
         title: LOADS,
         figures: (0..headings.len()).collect(),
         headings,
+        unbroken: None,
         rows: report
             .loads
             .iter()
@@ -327,6 +339,7 @@ fn safety(report: &BenchReport) -> Option<Sheet> {
         title: "The price of safety",
         headings: vec!["Isolation and limits", "p50", "p99", "Times"],
         figures: vec![1, 2, 3],
+        unbroken: None,
         rows: rows.collect(),
         notes: vec!["One caller, all events by turns.".to_owned()],
     })
@@ -334,8 +347,10 @@ fn safety(report: &BenchReport) -> Option<Sheet> {
 
 /// Functions in a table.
 const MAX_FUNCTIONS: usize = 15;
+/// Letters of their names where there is little room.
+const SHORT_NAME: usize = 34;
 
-fn profile(profile: &Profile) -> Sheet {
+fn profile(profile: &Profile, is_narrow: bool) -> Sheet {
     let share = |looks: u64| {
         let all = profile.samples.max(1) as f64;
         format!("{:.1} %", looks as f64 / all * 100.0)
@@ -345,8 +360,13 @@ fn profile(profile: &Profile) -> Sheet {
         .iter()
         .take(MAX_FUNCTIONS)
         .map(|function| {
+            let name = printable(&function.name, SHOWN * 2);
             Row::from(vec![
-                printable(&function.name, SHOWN * 2),
+                if is_narrow {
+                    end_of(&name, SHORT_NAME)
+                } else {
+                    name
+                },
                 share(function.own),
                 share(function.total),
             ])
@@ -365,12 +385,13 @@ fn profile(profile: &Profile) -> Sheet {
         title: PROFILE,
         headings: vec!["Function", "Own", "With callees"],
         figures: vec![1, 2],
+        unbroken: None,
         rows: rows.collect(),
         notes,
     }
 }
 
-fn gate(comparison: &Comparison) -> Sheet {
+fn gate(comparison: &Comparison, is_narrow: bool) -> Sheet {
     let is_quiet = |finding: &&Finding| {
         finding.interval.is_none()
             && finding.verdict == GateVerdict::BetterOrEqual
@@ -387,27 +408,10 @@ fn gate(comparison: &Comparison) -> Sheet {
         GateVerdict::BetterOrEqual => 2,
     });
     let quiet = comparison.findings.len() - shown.len();
-    let rows = shown.iter().take(MAX_ROWS).map(|finding| Row {
-        cells: vec![
-            finding.metric.name().to_owned(),
-            finding
-                .case
-                .as_deref()
-                .map_or_else(String::new, |case| printable(case, SHOWN)),
-            figure(finding.metric, finding.before),
-            figure(finding.metric, finding.after),
-            percent(finding.ratio),
-            finding.interval.map_or_else(String::new, |[low, high]| {
-                format!("{} to {}", percent(low), percent(high))
-            }),
-            word(finding.verdict).to_owned(),
-        ],
-        paint: match finding.verdict {
-            GateVerdict::Regressed => Some(Paint::Bad),
-            GateVerdict::Inconclusive => Some(Paint::Warning),
-            GateVerdict::BetterOrEqual => None,
-        },
-    });
+    let rows = shown
+        .iter()
+        .take(MAX_ROWS)
+        .map(|finding| judged(finding, is_narrow));
     let mut notes = vec![format!(
         "Before: {}, {}",
         printable(&comparison.before, 512),
@@ -435,18 +439,56 @@ fn gate(comparison: &Comparison) -> Sheet {
     }
     Sheet {
         title: "Compared",
-        headings: vec![
-            "",
-            "Event",
-            "Before",
-            "Now",
-            "Change",
-            "99 % interval",
-            "Verdict",
-        ],
-        figures: vec![2, 3, 4, 5],
+        headings: if is_narrow {
+            vec!["", "Event", "Change", "Verdict"]
+        } else {
+            vec![
+                "",
+                "Event",
+                "Before",
+                "Now",
+                "Change",
+                "99 % interval",
+                "Verdict",
+            ]
+        },
+        figures: if is_narrow { vec![2] } else { vec![2, 3, 4, 5] },
+        unbroken: Some(if is_narrow { 3 } else { 6 }),
         rows: rows.collect(),
         notes,
+    }
+}
+
+/// Where there is little room: what, by how much, and whether it matters.
+fn gate_columns<T>(all: [T; 7], is_narrow: bool) -> Vec<T> {
+    let kept = all
+        .into_iter()
+        .enumerate()
+        .filter(|(column, _)| !is_narrow || ![2, 3, 5].contains(column));
+    kept.map(|(_, cell)| cell).collect()
+}
+
+fn judged(finding: &Finding, is_narrow: bool) -> Row {
+    let case = finding.case.as_deref();
+    let interval = finding.interval;
+    let cells = [
+        finding.metric.name().to_owned(),
+        case.map_or_else(String::new, |case| printable(case, SHOWN)),
+        figure(finding.metric, finding.before),
+        figure(finding.metric, finding.after),
+        percent(finding.ratio),
+        interval.map_or_else(String::new, |[low, high]| {
+            format!("{} to {}", percent(low), percent(high))
+        }),
+        word(finding.verdict).to_owned(),
+    ];
+    Row {
+        cells: gate_columns(cells, is_narrow),
+        paint: match finding.verdict {
+            GateVerdict::Regressed => Some(Paint::Bad),
+            GateVerdict::Inconclusive => Some(Paint::Warning),
+            GateVerdict::BetterOrEqual => None,
+        },
     }
 }
 

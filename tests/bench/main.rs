@@ -11,6 +11,9 @@
     reason = "a test that cannot go on stops; the harness serves others too"
 )]
 
+mod captures;
+mod live;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::path::{Path, PathBuf};
@@ -397,6 +400,29 @@ fn a_baseline_knows_its_machine_its_settings_and_its_fixtures() {
     let done = compare(&worse, &other, &[]);
     done.assert_code(4);
     assert!(done.text().contains("its input has changed"));
+    // A baseline of a busy machine, and one whose times are all over the
+    // place, tell nothing of time; instructions are still told.
+    let busy = changed(&|baseline| baseline["busy"] = 0.9.into());
+    let done = compare(&module, &busy, &[]);
+    done.assert_code(5);
+    let report = done.json();
+    assert_eq!(report["verdict"], "inconclusive");
+    let time = findings(&report, "time")[0];
+    assert_eq!(time["verdict"], "inconclusive", "{time}");
+    let why = time["why"].as_str().unwrap();
+    assert!(why.contains("90 % of the time"), "{why}");
+    compare(&worse, &busy, &[]).assert_code(1);
+    let wild = changed(&|baseline| {
+        let rounds = baseline["cases"][0]["rounds"].as_array_mut().unwrap();
+        for (number, round) in rounds.iter_mut().enumerate() {
+            for pair in round.as_array_mut().unwrap() {
+                let before = pair["before"].as_f64().unwrap();
+                let factor = if number % 2 == 0 { 0.01 } else { 100.0 };
+                pair["before"] = (before * factor).into();
+            }
+        }
+    });
+    compare(&module, &wild, &[]).assert_code(5);
     // Times that are none are refused before anything is measured.
     let zero = changed(&|baseline| baseline["cases"][0]["rounds"][0][0]["before"] = 0.into());
     compare(&module, &zero, &[]).assert_code(3);
@@ -599,211 +625,6 @@ fn hostile_names_cannot_take_the_output_over() {
     }
 }
 
-/// An agent that runs until it is dropped.
-struct Served(std::process::Child);
-
-impl Served {
-    /// Returns once the socket is there: it appears when the agent is ready.
-    fn start(module: &Path, socket: &Path, flags: &[&str]) -> Self {
-        let mut command = binary(["serve", "--module"]);
-        command.arg(module).arg("--socket").arg(socket).args(flags);
-        command.args(PATIENT).args(["--queue-wait", "60s"]);
-        command
-            .stdin(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null());
-        let mut child = command.spawn().unwrap();
-        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
-        while std::os::unix::net::UnixStream::connect(socket).is_err() {
-            assert_eq!(child.try_wait().unwrap(), None, "the agent ended");
-            assert!(std::time::Instant::now() < until, "no socket");
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
-        Self(child)
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-/// A port that nobody has at the moment.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-const LIVE: [&str; 9] = [
-    "bench",
-    "--format",
-    "json",
-    "--duration",
-    "60ms",
-    "--warm-up",
-    "10ms",
-    "--concurrency",
-    "1,6",
-];
-
-fn live(fixtures: &Path, flags: &[&str]) -> Done {
-    let mut command = binary(LIVE);
-    command.arg(fixtures).args(flags);
-    finish(command)
-}
-
-#[test]
-fn a_running_agent_is_measured_by_every_protocol() {
-    let desk = Desk::new();
-    let socket = desk.path("agent.sock");
-    let grpc = format!("127.0.0.1:{}", free_port());
-    let serving = Served::start(
-        &shipped("rules/rules.wasm"),
-        &socket,
-        &["--grpc-address", &grpc],
-    );
-    let fixtures = desk.path("events");
-    desk.file("events/admin.json", r#"{"method":"GET","uri":"/admin"}"#);
-    desk.file(
-        "events/exchange.json",
-        r#"{"steps":[{"event":"request_headers","input":{"method":"POST","uri":"/a"}},
-            {"event":"request_body","input":{"data":"a=1"}}]}"#,
-    );
-    let unix = format!("unix:{}", socket.display());
-    let over_http = format!("grpc://{grpc}");
-    let pid = serving.0.id().to_string();
-    for flags in [
-        &["--target", &unix, "--protocol", "v1"][..],
-        &["--target", &unix],
-        &["--target", &over_http],
-        &["--target", &unix, "--pid", &pid],
-        &["--target", &unix, "--rate", "300"],
-        &[
-            "--target",
-            &over_http,
-            "--rate",
-            "300",
-            "--connections",
-            "2",
-        ],
-    ] {
-        let done = live(&fixtures, flags);
-        done.assert_code(0);
-        let report = done.json();
-        let decisions: Vec<(&str, &str)> = cases(&report)
-            .iter()
-            .map(|case| {
-                assert!(case["response"]["count"].as_u64().unwrap() > 0, "{case}");
-                (
-                    case["name"].as_str().unwrap(),
-                    case["decision"].as_str().unwrap(),
-                )
-            })
-            .collect();
-        assert_eq!(
-            decisions,
-            [
-                ("admin", "block"),
-                ("exchange [1]", "allow"),
-                ("exchange [2]", "allow")
-            ],
-            "{flags:?}"
-        );
-        let loads = report["loads"].as_array().unwrap();
-        assert_eq!(loads.len(), 2, "{flags:?}");
-        for load in loads {
-            assert!(load["response"]["count"].as_u64().unwrap() > 0, "{load}");
-            let by_schedule = flags.contains(&"--rate");
-            assert_eq!(load["service"].is_object(), by_schedule, "{load}");
-            let counted = flags.contains(&"--pid");
-            assert_eq!(load["process"].is_object(), counted, "{load}");
-        }
-    }
-}
-
-#[test]
-fn a_running_agent_has_a_gate_too() {
-    let desk = Desk::new();
-    let socket = desk.path("agent.sock");
-    let _serving = Served::start(&shipped("right/allow.wat"), &socket, &[]);
-    let request = desk.request();
-    let unix = format!("unix:{}", socket.display());
-    let kept = desk.path("kept.json");
-    let kept = kept.to_str().unwrap();
-    live(&request, &["--target", &unix, "--save", kept]).assert_code(0);
-    let done = live(&request, &["--target", &unix, "--compare", kept]);
-    let report = done.json();
-    let time = findings(&report, "time");
-    assert_eq!(time.len(), 1, "{report}");
-    // Two runs of one agent: whatever it says, it says it of time alone.
-    assert!(findings(&report, "fuel_warm").is_empty());
-    let v1 = live(
-        &request,
-        &["--target", &unix, "--protocol", "v1", "--compare", kept],
-    );
-    v1.assert_code(2);
-    assert!(
-        v1.stderr.contains("protocol was v2, is v1"),
-        "{}",
-        v1.stderr
-    );
-}
-
-#[test]
-fn an_agent_that_fails_is_a_failure_and_none_is_an_error() {
-    let desk = Desk::new();
-    let request = desk.request();
-    let nobody = format!("unix:{}", desk.path("none.sock").display());
-    let done = live(&request, &["--target", &nobody]);
-    done.assert_code(3);
-    assert!(done.stderr.contains("cannot connect"), "{}", done.stderr);
-    // Well for long enough to be started.
-    let trap = guest(
-        &desk,
-        "trap.wat",
-        "(global $n (mut i32) (i32.const 0))",
-        &format!(
-            "(global.set $n (i32.add (global.get $n) (i32.const 1)))
-             (if (i32.gt_u (global.get $n) (i32.const 50)) (then unreachable)) {ALLOW}"
-        ),
-    );
-    let socket = desk.path("agent.sock");
-    let _serving = Served::start(&trap, &socket, &["--pool-size", "1"]);
-    let unix = format!("unix:{}", socket.display());
-    for protocol in ["v1", "v2"] {
-        let done = live(&request, &["--target", &unix, "--protocol", protocol]);
-        done.assert_code(1);
-        let report = done.json();
-        assert_eq!(report["failure"]["case"], "request", "{report}");
-        let message = report["failure"]["message"].as_str().unwrap();
-        assert!(message.contains("trap:unreachable"), "{message}");
-    }
-    // Somebody who speaks no protocol of ours, and then goes.
-    let listener = std::os::unix::net::UnixListener::bind(desk.path("other.sock")).unwrap();
-    let other = format!("unix:{}", desk.path("other.sock").display());
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let (mut peer, _) = listener.accept().unwrap();
-            let mut byte = [0; 64];
-            let _ = std::io::Read::read(&mut peer, &mut byte).unwrap();
-            std::io::Write::write_all(&mut peer, b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
-        });
-        let done = live(&request, &["--target", &other]);
-        done.assert_code(3);
-    });
-    for flags in [
-        &["--target", "tcp://x"][..],
-        &["--target", &unix, "--pid", "0"],
-        &["--target", &unix, "--connections", "0"],
-        &["--target", &unix, "-n", "5"],
-        &["--target", &unix, "--pool-size", "2"],
-        &["--pid", "1"],
-    ] {
-        live(&request, flags).assert_code(2);
-    }
-}
-
 #[test]
 fn a_profile_names_the_function_that_takes_the_time() {
     let desk = Desk::new();
@@ -841,7 +662,11 @@ fn a_profile_names_the_function_that_takes_the_time() {
         "{profile}"
     );
     let json: Value = serde_json::from_slice(&std::fs::read(&firefox).unwrap()).unwrap();
-    assert!(json["meta"]["version"].is_u64(), "{json}");
+    assert!(json["meta"]["preprocessedProfileVersion"].is_u64());
+    assert_eq!(
+        json["threads"][0]["samples"]["length"], profile["samples"],
+        "{json}"
+    );
     assert!(json.to_string().contains("\"hot\""));
     let svg = std::fs::read_to_string(&flame).unwrap();
     assert!(svg.starts_with("<svg") && svg.contains("hot: "), "{svg}");

@@ -1,0 +1,396 @@
+//! What a module is called with, from files: fixtures as they are, and a
+//! sample of the transactions that captures hold.
+//!
+//! A capture may be of any size: it is read to its end once and so many
+//! transactions are kept, each as likely as the others. Which ones depends on
+//! the capture and the seed alone.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use serde::Serialize;
+
+use super::cases::{self, BenchCase, Work};
+use crate::abi::agent::HeaderNames;
+use crate::capture::{
+    self, Capture, DecodeSettings, Format, Frame, Item, Opened, Redactor, Remark, Transaction,
+    Unusable, key_of, stable_hash,
+};
+use crate::error::Error;
+use crate::fault::printable;
+use crate::fixture;
+use crate::ops::replay::report::CaptureInfo;
+
+/// Events, or hooks, measured one by one.
+pub const MAX_CASES: usize = 200;
+/// Bytes of the records that are kept before they are decoded.
+const MAX_KEPT_BYTES: usize = 256 << 20;
+/// Records that cannot be used are all counted, and so many named.
+const EXAMPLES: usize = 3;
+/// Bytes of a case's name.
+const MAX_NAME: usize = 120;
+
+/// How files are read.
+#[derive(Debug, Clone)]
+pub struct InputSettings {
+    /// The format of captures; with it every file is one.
+    pub format: Option<Format>,
+    /// Bytes of one record.
+    pub max_record: usize,
+    /// How records are decoded.
+    pub decode: DecodeSettings,
+    /// A record that cannot be used is an error.
+    pub strict: bool,
+    /// Transactions to take of captures.
+    pub sample: usize,
+    /// What picks them.
+    pub seed: u64,
+    /// How header names are spelled.
+    pub header_names: HeaderNames,
+}
+
+/// What a module or an agent is to be called with.
+#[derive(Debug, Clone)]
+pub struct Inputs {
+    /// Cases of one exchange share an id and come one after the other.
+    pub exchanges: Vec<Vec<BenchCase>>,
+    /// What was taken of captures, where there was one.
+    pub sampled: Option<Sampled>,
+}
+
+/// What was taken of captures.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Sampled {
+    /// The files.
+    pub captures: Vec<CaptureInfo>,
+    /// Transactions they hold.
+    pub transactions: u64,
+    /// Those that were taken.
+    pub taken: u64,
+    /// Their events.
+    pub events: u64,
+    /// What picked them.
+    pub seed: u64,
+    /// Records that could not be used; of what was not taken only as far as
+    /// one could tell without decoding it.
+    pub unusable: u64,
+    /// The first of those.
+    pub examples: Vec<Unusable>,
+    /// Records that are no traffic.
+    pub skipped: u64,
+    /// What a reader should know, with how many of what was taken it is true of.
+    pub remarks: BTreeMap<Remark, u64>,
+}
+
+impl Inputs {
+    /// Sample requests, for an agent whose handlers nobody knows.
+    #[must_use]
+    pub fn requests(names: HeaderNames) -> Self {
+        let cases = cases::of_request_samples(names).into_iter();
+        Self {
+            exchanges: cases.map(|case| vec![case]).collect(),
+            sampled: None,
+        }
+    }
+}
+
+/// Reads what the arguments name; nothing where they name nothing.
+///
+/// Files of every format that captures have are told by their content; what
+/// is left, and what standard input gives, is fixtures. A `.json` file whose
+/// objects look like an access log's is a fixture too.
+///
+/// # Errors
+/// Those of [`fixture::discover`] and [`Capture::open`], [`Error::Malformed`]
+/// for a fixture that is none and a capture that gives nothing,
+/// [`Error::NothingChecked`] where there is no file, and [`Error::Usage`] for
+/// more than [`MAX_CASES`].
+pub fn read_inputs(
+    arguments: &[PathBuf],
+    settings: &InputSettings,
+) -> Result<Option<Inputs>, Error> {
+    if arguments.is_empty() {
+        return Ok(None);
+    }
+    let mut exchanges = Vec::new();
+    let mut sample = Sample::new(settings);
+    let is_json = |path: &Path| {
+        path.extension()
+            .is_some_and(|extension| extension == "json")
+    };
+    for path in fixture::find(arguments, |path| is_json(path) || capture::is_capture(path))? {
+        match sample.open(&path, is_json(&path))? {
+            Some(opened) => sample.read(opened),
+            None => exchanges.extend(fixtures(&path)?),
+        }
+    }
+    exchanges.retain(|works: &Vec<(String, Work)>| !works.is_empty());
+    let written: usize = exchanges.iter().map(Vec::len).sum();
+    if written > MAX_CASES {
+        return Err(Error::Usage(format!(
+            "expected at most {MAX_CASES} events, found {written}; give fewer fixtures"
+        )));
+    }
+    let hides = exchanges.len();
+    let taken = sample.finish(MAX_CASES - written)?;
+    let sampled = taken.map(|(captured, redactor, sampled)| {
+        exchanges.extend(captured);
+        (redactor, sampled)
+    });
+    if exchanges.is_empty() {
+        return Err(Error::NothingChecked(
+            "no fixture and no transaction was found".to_owned(),
+        ));
+    }
+    let mut exchanges = cases::of_exchanges(exchanges, settings.header_names);
+    let sampled = sampled.map(|(redactor, sampled)| {
+        for case in exchanges.iter_mut().skip(hides).flatten() {
+            case.hide(&redactor, settings.header_names);
+        }
+        sampled
+    });
+    Ok(Some(Inputs { exchanges, sampled }))
+}
+
+/// The exchanges of a fixture file, or of standard input.
+fn fixtures(path: &Path) -> Result<Vec<Vec<(String, Work)>>, Error> {
+    fixture::discover(&[path.to_owned()])?
+        .iter()
+        .map(|input| {
+            let fixture = fixture::parse(input).map_err(|error| Error::Malformed {
+                message: format!("{}:{}: {}", error.line, error.column, error.message),
+                path: error.path,
+            })?;
+            Ok(numbered(&fixture.name, cases::works(&fixture)))
+        })
+        .collect()
+}
+
+/// Works that share a name have a number each.
+fn numbered(name: &str, works: Vec<Work>) -> Vec<(String, Work)> {
+    let many = works.len() > 1;
+    let numbered = works.into_iter().enumerate().map(|(index, work)| {
+        let name = if many {
+            format!("{name} [{}]", index + 1)
+        } else {
+            name.to_owned()
+        };
+        (name, work)
+    });
+    numbered.collect()
+}
+
+/// The transactions with the least draws so far.
+struct Sample<'a> {
+    settings: &'a InputSettings,
+    /// By draw and position: the same for every run.
+    kept: BTreeMap<(u64, u64), Frame>,
+    kept_bytes: usize,
+    /// The first bytes of the first capture that has any: the redaction's key.
+    head: Vec<u8>,
+    /// Where a capture gave nothing, and why.
+    first_unusable: Option<Unusable>,
+    sampled: Sampled,
+}
+
+type Captured = (Vec<Vec<(String, Work)>>, Redactor, Sampled);
+
+impl<'a> Sample<'a> {
+    fn new(settings: &'a InputSettings) -> Self {
+        Self {
+            settings,
+            kept: BTreeMap::new(),
+            kept_bytes: 0,
+            head: Vec::new(),
+            first_unusable: None,
+            sampled: Sampled {
+                seed: settings.seed,
+                ..Sampled::default()
+            },
+        }
+    }
+
+    /// The file as a capture, unless it is a fixture.
+    fn open(&self, path: &Path, is_json: bool) -> Result<Option<Opened>, Error> {
+        // What can be read only once is not looked into.
+        let is_once = path.as_os_str() == "-" || path.exists() && !path.is_file();
+        if is_once && self.settings.format.is_none() {
+            return Ok(None);
+        }
+        let capture = Capture {
+            path: path.to_owned(),
+            size_bytes: None,
+        };
+        let opened = capture.open(
+            self.settings.format,
+            self.settings.max_record,
+            &Arc::new(AtomicU64::new(0)),
+        )?;
+        let is_fixture = self.settings.format.is_none()
+            && is_json
+            && matches!(opened.format, None | Some(Format::JsonLog));
+        Ok((!is_fixture).then_some(opened))
+    }
+
+    fn read(&mut self, opened: Opened) {
+        if self.head.is_empty() {
+            self.head.clone_from(&opened.head);
+        }
+        let file = self.sampled.captures.len() as u64;
+        self.sampled.captures.push(CaptureInfo {
+            file: opened.file.to_string(),
+            format: opened.format,
+            loses: opened
+                .format
+                .and_then(|format| format.loses().map(str::to_owned)),
+        });
+        for item in opened {
+            match item {
+                Item::Frame(frame) => self.draw(file, frame),
+                Item::Unusable(unusable) => self.unusable(unusable),
+                Item::Skipped(_) => self.sampled.skipped += 1,
+            }
+        }
+    }
+
+    fn unusable(&mut self, unusable: Unusable) {
+        self.sampled.unusable += 1;
+        self.first_unusable.get_or_insert_with(|| unusable.clone());
+        if self.sampled.examples.len() < EXAMPLES {
+            self.sampled.examples.push(unusable);
+        }
+    }
+
+    fn draw(&mut self, file: u64, frame: Frame) {
+        let position = self.sampled.transactions;
+        self.sampled.transactions += 1;
+        let drawn = [frame.key, file, self.settings.seed].map(u64::to_le_bytes);
+        self.kept_bytes += frame.size_bytes();
+        self.kept
+            .insert((stable_hash(&drawn.concat()), position), frame);
+        while self.kept.len() > self.settings.sample
+            || self.kept_bytes > MAX_KEPT_BYTES && self.kept.len() > 1
+        {
+            let left_out = self.kept.pop_last().map(|(_, frame)| frame.size_bytes());
+            self.kept_bytes -= left_out.unwrap_or_default();
+        }
+    }
+
+    /// What was drawn, in the captures' order, with no more events than this.
+    fn finish(mut self, room: usize) -> Result<Option<Captured>, Error> {
+        if self.sampled.captures.is_empty() {
+            return Ok(None);
+        }
+        let redactor = Redactor::with_key(key_of(&[b"capture", &self.head]));
+        let kept = std::mem::take(&mut self.kept).into_iter();
+        let mut frames: Vec<(u64, Frame)> = kept
+            .map(|((_, position), frame)| (position, frame))
+            .collect();
+        frames.sort_unstable_by_key(|(position, _)| *position);
+        let mut exchanges: Vec<Vec<(String, Work)>> = Vec::new();
+        let mut events = 0;
+        for (_, mut frame) in frames {
+            let decoded = capture::decode(&mut frame, &self.settings.decode);
+            let works = decoded.and_then(|transaction| {
+                let works = works_of(&transaction).map_err(|why| Unusable {
+                    place: transaction.place.clone(),
+                    why,
+                })?;
+                Ok((transaction, works))
+            });
+            match works {
+                Ok((_, works)) if works.is_empty() => {}
+                Ok((transaction, works)) if events + works.len() <= room => {
+                    events += works.len();
+                    for remark in &transaction.remarks {
+                        *self.sampled.remarks.entry(*remark).or_default() += 1;
+                    }
+                    exchanges.push(numbered(&name(&transaction, &redactor), works));
+                }
+                Ok(_no_room) => {}
+                Err(unusable) => self.unusable(unusable),
+            }
+        }
+        self.sampled.taken = exchanges.len() as u64;
+        self.sampled.events = events as u64;
+        if let Some(unusable) = self.first_unusable
+            && (self.settings.strict || exchanges.is_empty())
+        {
+            return Err(Error::Malformed {
+                path: unusable.place.file.as_ref().into(),
+                message: format!(
+                    "record {} at byte {}: {}",
+                    unusable.place.record, unusable.place.offset, unusable.why
+                ),
+            });
+        }
+        Ok(Some((exchanges, redactor, self.sampled)))
+    }
+}
+
+fn works_of(transaction: &Transaction) -> Result<Vec<Work>, String> {
+    let events = transaction.events()?;
+    Ok(events.into_iter().map(Work::Event).collect())
+}
+
+/// Where it stands and what was asked, without what is secret in it.
+fn name(transaction: &Transaction, redactor: &Redactor) -> String {
+    let place = &transaction.place;
+    let file = Path::new(place.file.as_ref()).file_name();
+    let file = file.unwrap_or_default().to_string_lossy();
+    let asked = transaction
+        .request_line()
+        .map(|(method, uri)| format!(" {method} {}", redactor.uri(&uri)));
+    let name = format!("{file}:{}{}", place.record, asked.unwrap_or_default());
+    printable(&name, MAX_NAME)
+}
+
+impl Sampled {
+    /// What a reader of the figures has to know, in sentences.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let mut notes = vec![format!(
+            "{} of {} in {} taken, {} (seed {})",
+            self.taken,
+            counted(self.transactions, "captured transaction"),
+            match self.captures.as_slice() {
+                [one] => one.file.clone(),
+                many => format!("{} captures", many.len()),
+            },
+            counted(self.events, "event"),
+            self.seed
+        )];
+        if self.unusable > 0 {
+            let mut note = format!("{} cannot be used", counted(self.unusable, "record"));
+            if let Some(Unusable { place, why }) = self.examples.first() {
+                note.push_str(&format!(
+                    ", the first {} record {} at byte {}: {why}",
+                    place.file, place.record, place.offset
+                ));
+            }
+            notes.push(note);
+        }
+        let losses: BTreeMap<&str, &str> = self
+            .captures
+            .iter()
+            .filter_map(|capture| Some((capture.format?.name(), capture.loses.as_deref()?)))
+            .collect();
+        notes.extend(
+            losses
+                .iter()
+                .map(|(name, loses)| format!("{name}: {loses}")),
+        );
+        let remarks = self.remarks.iter();
+        notes.extend(
+            remarks.map(|(remark, count)| {
+                format!("{} of {}: {}", count, self.taken, remark.explain())
+            }),
+        );
+        notes.iter().map(|note| printable(note, 300)).collect()
+    }
+}
+
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
