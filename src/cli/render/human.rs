@@ -75,7 +75,9 @@ impl Style {
         if !self.wraps {
             return text.to_owned();
         }
-        wrap(text, self.width().saturating_sub(indent.len())).join(&format!("\n{indent}"))
+        let room = self.width().saturating_sub(indent.len());
+        let lines: Vec<String> = text.lines().flat_map(|line| wrap(line, room)).collect();
+        lines.join(&format!("\n{indent}"))
     }
 
     /// Text in a colour, where colour is wanted.
@@ -285,7 +287,7 @@ mod tests {
             wraps: true,
             ..Style::plain()
         };
-        assert_eq!(narrow.wrapped(text), "one two\nthree\nfour-and-a-half");
+        assert_eq!(narrow.wrapped(text), "one two\nthree\nfour-and-\na-half");
         assert_eq!(narrow.wrapped(""), "");
     }
 
