@@ -51,7 +51,6 @@ off() { printf '(crate::off("%s"))' "$1"; }
 switch o04-strangers-let-in src/server/accept.rs 's/if allowed\.is_empty\(\) \{/if allowed.is_empty() || '"$(off o04-strangers-let-in)"' {/' serve o_04
 switch o04-mode-by-umask src/server/bind.rs 's/(std::fs::set_permissions\(temporary, .*?\))\n\s+\.map_err\(system\(path, "give the socket its mode"\)\)\?;/if !'"$(off o04-mode-by-umask)"' { $1.map_err(system(path, "give the socket its mode"))?; }/s' serve o_04
 switch o03-whatever-is-there src/server/bind.rs 's/(fn probe\(path: &Path\) -> Result<\(\), BindError> \{)/$1 if '"$(off o03-whatever-is-there)"' { return Ok(()); }/' serve o_03_what_is
-switch o03-no-lock src/server/bind.rs 's/match file\.try_lock\(\) \{/if '"$(off o03-no-lock)"' { return Ok(file); } match file.try_lock() {/' serve o_03
 switch p12-connections-unlimited src/server/accept.rs 's/Permits::new\(shared\.settings\.max_connections\)/Permits::new(if '"$(off p12-connections-unlimited)"' { 100_000 } else { shared.settings.max_connections })/' serve p_12
 switch p12-no-rest src/server/accept.rs 's/tokio::time::sleep\(REST\)/tokio::time::sleep(if '"$(off p12-no-rest)"' { Duration::ZERO } else { REST })/' serve p_12_no
 switch p01-silent-for-ever src/server/peer.rs 's/sleep\(settings\.handshake_timeout\)\.await;/sleep(settings.handshake_timeout * if '"$(off p01-silent-for-ever)"' { 10_000 } else { 1 }).await;/' serve p_01
@@ -72,15 +71,14 @@ switch p06-any-depth src/server/wire/event.rs 's/reader\.set_max_depth\(MAX_MESS
 switch p08-status-cut src/server/grpc/convert.rs 's/u16::try_from\(sent\.status_code\) else/u16::try_from(if '"$(off p08-status-cut)"' { sent.status_code \& 0xffff } else { sent.status_code }) else/' grpc numbers
 switch p08-port-unchecked src/server/grpc/convert.rs 's/if u16::try_from\(metadata\.client_port\)\.is_err\(\)/if !'"$(off p08-port-unchecked)"' \&\& u16::try_from(metadata.client_port).is_err()/' grpc numbers
 switch p09-both-answered src/server/connection.rs 's/(pub\(crate\) fn begin\(.*?)state\.in_flight\.retain\(\|ticket\| ticket\.key != key\);/$1if !'"$(off p09-both-answered)"' { state.in_flight.retain(|ticket| ticket.key != key); }/s' serve p_09
-switch p10-in-flight-unlimited src/server/connection.rs 's/let room = state\.in_flight\.len\(\) <=/let room = '"$(off p10-in-flight-unlimited)"' || state.in_flight.len() <=/' grpc no_room
-switch p10-queue-unlimited src/server/queue.rs 's/let is_full = state\.jobs\.len\(\) >= self\.max \|\|/let is_full = state.jobs.len() >= self.max \&\& !'"$(off p10-queue-unlimited)"' ||/' serve p_10_overload
+switch p10-in-flight-unlimited src/server/connection.rs 's/let room = state\.in_flight\.len\(\) <=/let room = '"$(off p10-in-flight-unlimited)"' || state.in_flight.len() <=/' serve p_10_too_many
+switch p10-queue-unlimited src/server/queue.rs 's/let is_full = state\.jobs\.len\(\) >= self\.max \|\|/let is_full = state.jobs.len() >= self.max \&\& !'"$(off p10-queue-unlimited)"' ||/' serve p_10_too_many
 switch p10-queued-bytes-unlimited src/server/queue.rs 's/bytes > self\.max_bytes;/bytes > self.max_bytes \&\& !'"$(off p10-queued-bytes-unlimited)"';/' serve p_10_bodies
 switch p10-waits-for-ever src/server/queue.rs 's/job\.queued\(\) \+ self\.wait/job.queued() + self.wait * if '"$(off p10-waits-for-ever)"' { 100 } else { 1 }/; s/job\.queued\(\)\.elapsed\(\) > self\.wait/job.queued().elapsed() > self.wait * if '"$(off p10-waits-for-ever)"' { 100 } else { 1 }/' serve p_10_overload
 switch p15-cancels-unheard src/server/connection.rs 's/(pub\(crate\) fn cancel\(&self, correlation_id: &str\) \{)/$1 if '"$(off p15-cancels-unheard)"' { return; }/' serve_ops p_15
 switch p15-runs-on src/server/job.rs 's/if !self\.connection\.is_awaited\(self\.ticket\) \{/if !'"$(off p15-runs-on)"' \&\& !self.connection.is_awaited(self.ticket) {/' serve_ops p_15
 
 # Operators.
-switch o01-pool-of-any-size src/cli/serve.rs 's/range\(1\.\.=MAX_POOL_SIZE as i64\)/range(0..)/' serve o_01
 switch o02-said-and-not-done src/server/live.rs 's/drop\(running\);\n\s+self\.replace\(Arc::new\(agent\)\);/drop(running); if !'"$(off o02-said-and-not-done)"' { self.replace(Arc::new(agent)); }/' serve_ops o_02
 switch o02-unknown-settings src/server/configure.rs 's/_ => return Err\(unknown\(key\)\),/_ if '"$(off o02-unknown-settings)"' => {} _ => return Err(unknown(key)),/' serve_ops o_02
 switch o05-no-smoke-call src/server/loader.rs 's/if self\.smoke_call \{/if self.smoke_call \&\& !'"$(off o05-no-smoke-call)"' {/' serve_ops o_05
@@ -89,7 +87,7 @@ switch o07-drops-what-it-has src/server/peer.rs 's/connection\.finish\(\);\n\s+p
 switch o07-grace-for-ever src/server/accept.rs 's/tokio::time::timeout\(grace, /tokio::time::timeout(grace * if '"$(off o07-grace-for-ever)"' { 1000 } else { 1 }, /' serve o_07_the_grace
 switch o13-always-healthy src/server/live.rs 's/(pub\(crate\) fn say_faulty\(&self, what: Option<String>\) \{)/$1 if '"$(off o13-always-healthy)"' { return; }/' serve_ops o_13
 switch log-ids-raw src/server/mod.rs 's/(if let Some\(fault\) = &handled\.fault.*?)correlation_id = printable\(correlation_id, 128\)/$1correlation_id = if '"$(off log-ids-raw)"' { correlation_id.to_owned() } else { printable(correlation_id, 128) }/s' serve log_lines
-switch log-lines-unlimited src/notices.rs 's/< PER_SECOND;/< PER_SECOND || '"$(off log-lines-unlimited)"';/' serve log_lines
+switch log-lines-unlimited src/notices.rs 's/< PER_SECOND;/< PER_SECOND || '"$(off log-lines-unlimited)"';/' serve a_flood_of_faults
 switch empty-body-in-silence src/server/connection.rs 's/if ignored\n/if ignored \&\& !'"$(off empty-body-in-silence)"'\n/' serve an_empty
 
 # Old proxies.

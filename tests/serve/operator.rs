@@ -458,6 +458,27 @@ fn o_08_a_full_disk_under_the_log_stops_nothing() {
     child.wait().unwrap();
 }
 
+/// M-24: a guest that faults at every event fills no disk.
+#[test]
+fn a_flood_of_faults_is_a_few_lines_a_second() {
+    let agent = Agent::start("hostile/trap-unreachable.wat", &[]);
+    let mut client = agent.connect_v2();
+    let start = Instant::now();
+    for number in 0..3_000 {
+        client.send(0x10, &request(&number.to_string(), "/"));
+        client.answer();
+    }
+    agent.signal("TERM");
+    agent.wait_for_line("draining");
+    let lines = agent.unexpected().len();
+    let seconds = usize::try_from(start.elapsed().as_secs()).unwrap();
+    // Twenty, and the line that says how many were left out.
+    assert!(
+        lines > 0 && lines <= 21 * (seconds + 2),
+        "{lines} in {seconds} s"
+    );
+}
+
 #[test]
 fn log_lines_carry_the_correlation_id_and_no_header_value() {
     let agent = Agent::start("hostile/trap-unreachable.wat", &["--log-format", "json"]);

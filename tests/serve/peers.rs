@@ -518,6 +518,50 @@ fn p_10_overload_is_answered_in_time() {
     assert_eq!(id_of(&client.answer()), "runs");
 }
 
+/// There is time without end to wait, and no room: each limit for itself is
+/// enough to be told at once.
+#[test]
+fn p_10_too_many_in_flight_or_in_the_queue_are_refused_at_once() {
+    for (limits, refused) in [
+        (["--max-in-flight", "8", "--max-queue", "1000"], 42),
+        (["--max-in-flight", "1000", "--max-queue", "7"], 42),
+    ] {
+        let mut args = vec![
+            "--pool-size",
+            "1",
+            "--timeout",
+            "10m",
+            "--queue-wait",
+            "10m",
+        ];
+        args.extend(limits);
+        let agent = Agent::start("hostile/spin.wat", &args);
+        let mut client = agent.connect_v2();
+        client.send(0x10, &request("runs", "/"));
+        client.send_bytes(0x41, b"{}");
+        assert_eq!(client.receive().unwrap().0, 0x42);
+        for number in 0..49 {
+            client.send(0x10, &request(&number.to_string(), "/"));
+        }
+        client.send_bytes(0x41, b"{}");
+        let mut told = Vec::new();
+        loop {
+            let (kind, payload) = client.receive().unwrap();
+            if kind == 0x42 {
+                break;
+            }
+            let answer: Value = serde_json::from_slice(&payload).unwrap();
+            assert_eq!(answer["audit"]["reason_codes"], json!(["overload"]));
+            told.push(id_of(&answer).to_owned());
+        }
+        // The last ones; those before them wait.
+        let expected: Vec<String> = (49 - refused..49)
+            .map(|number| number.to_string())
+            .collect();
+        assert_eq!(told, expected, "{limits:?}");
+    }
+}
+
 /// The same in every protocol, and by the failure policy: what no guest came
 /// free for is answered long before the one that runs has ended.
 #[test]
@@ -710,6 +754,11 @@ fn p_12_connections_above_the_limit_wait_for_their_turn() {
     let _second = agent.connect_v2();
     let mut third = agent.connect();
     third.send(0x01, &json!({"supported_versions":[2]}));
+    let patience = third.stream.read_timeout().unwrap();
+    let moment = Some(Duration::from_millis(300));
+    third.stream.set_read_timeout(moment).unwrap();
+    assert_eq!(third.receive(), None);
+    third.stream.set_read_timeout(patience).unwrap();
     drop(first);
     assert_eq!(third.receive().unwrap().0, 0x02);
 }

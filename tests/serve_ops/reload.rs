@@ -251,7 +251,7 @@ fn g_11_two_hundred_reloads_at_two_thousand_events_a_second_lose_nothing() {
 #[test]
 fn o_06_a_running_call_ends_on_the_old_module() {
     let guest = Guest::new("hostile/spin.wat");
-    let agent = guest.serve(&["--no-smoke-call", "--timeout", "1500ms", "--pool-size", "2"]);
+    let agent = guest.serve(&["--no-smoke-call", "--timeout", "4s", "--pool-size", "2"]);
     let mut client = agent.connect_v2();
     client.send(0x10, &request("runs", "/"));
     // Answered after it: the event was received.
@@ -260,6 +260,9 @@ fn o_06_a_running_call_ends_on_the_old_module() {
     guest.put("right/deny.wat");
     agent.signal("HUP");
     agent.wait_for_line("reloaded");
+    // It was on its way before that was said.
+    let moment = Some(Duration::from_secs(1));
+    client.stream.set_read_timeout(moment).unwrap();
     assert_eq!(client.answer()["audit"]["reason_codes"][0], "deadline");
     assert_eq!(ask(&agent, "after"), "block");
 }
