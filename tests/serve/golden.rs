@@ -255,7 +255,7 @@ fn compare(guest: &str, events: &Path, flags: &[&str]) -> usize {
 /// One connection of one carrier.
 enum Link {
     Unix(Client, Carrier),
-    Grpc(Box<Runtime>, grpc::Client),
+    Grpc(Box<(Runtime, grpc::Client)>),
 }
 
 impl Link {
@@ -274,7 +274,7 @@ impl Link {
                 client.receive().await;
                 client
             });
-            return Self::Grpc(Box::new(runtime), client);
+            return Self::Grpc(Box::new((runtime, client)));
         }
         let mut client = agent.connect();
         if carrier != Carrier::V1 {
@@ -291,7 +291,8 @@ impl Link {
     fn exchange(&mut self, event: &Event) -> Value {
         match self {
             Self::Unix(client, carrier) => exchange(client, *carrier, event),
-            Self::Grpc(runtime, client) => {
+            Self::Grpc(open) => {
+                let (runtime, client) = &mut **open;
                 client.send(message(event));
                 let mut answer = grpc::as_on_unix(runtime.block_on(client.answer()));
                 let id = &answer["audit"]["custom"]["correlation_id"];
