@@ -178,6 +178,7 @@ impl Shared {
         Now {
             queued: self.queue.len(),
             lines_cut: self.notices.cut(),
+            recorded: self.settings.recorder.as_ref().map(|it| it.counts()),
         }
     }
 }

@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicU64;
 use serde::Serialize;
 
 use super::cases::{self, BenchCase, Work};
+use crate::abi::Input;
 use crate::abi::agent::HeaderNames;
 use crate::capture::{
     self, Capture, DecodeSettings, Format, Frame, Item, Opened, Redactor, Remark, Transaction,
@@ -263,10 +264,11 @@ impl<'a> Sample<'a> {
         }
     }
 
-    fn draw(&mut self, file: u64, frame: Frame) {
+    fn draw(&mut self, file: u64, mut frame: Frame) {
         let position = self.sampled.transactions;
         self.sampled.transactions += 1;
         let drawn = [frame.key, file, self.settings.seed].map(u64::to_le_bytes);
+        frame.detach();
         self.kept_bytes += frame.size_bytes();
         self.kept
             .insert((stable_hash(&drawn.concat()), position), frame);
@@ -331,8 +333,15 @@ impl<'a> Sample<'a> {
 }
 
 fn works_of(transaction: &Transaction) -> Result<Vec<Work>, String> {
-    let events = transaction.events()?;
-    Ok(events.into_iter().map(Work::Event).collect())
+    let inputs = transaction.inputs()?.into_iter();
+    Ok(inputs
+        .filter_map(|input| match input {
+            Input::Event(event) => Some(Work::Event(event.into_owned())),
+            Input::Hook(hook, context) => Some(Work::Hook(hook, Box::new(context.into_owned()))),
+            // Read back, so there is none.
+            Input::Exact { .. } => None,
+        })
+        .collect())
 }
 
 /// Where it stands and what was asked, without what is secret in it.
