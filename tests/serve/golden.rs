@@ -156,7 +156,7 @@ fn run_and_serve_agree_about_every_fault() {
 fn run_and_serve_agree_about_every_limit() {
     let rules = "rules/rules.wasm";
     for (guest, limit, value, code) in [
-        (rules, "--fuel", "60000", "fuel"),
+        (rules, "--fuel", "30000", "fuel"),
         (rules, "--max-answer", "60B", "answer-limit"),
         (
             "hostile/grow-bomb.wat",
