@@ -40,3 +40,13 @@ costs:
 e2e *PROXIES:
     cargo build
     e2e/run {{PROXIES}}
+
+# One fuzz target on its seeds (see fuzz/README.md); needs nightly and cargo-fuzz.
+fuzz TARGET *ARGS:
+    mkdir -p fuzz/corpus/{{TARGET}}
+    cargo +nightly fuzz run -s none {{TARGET}} fuzz/corpus/{{TARGET}} fuzz/seeds/{{TARGET}} -- -max_total_time=120 -timeout=10 {{ARGS}}
+
+# Protections taken out one at a time, which tests must notice; hours.
+mutants *NAMES:
+    CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}/mutants" tests/mutants.sh {{NAMES}}
+    CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}/mutants" tests/mutants_serve.sh {{NAMES}}

@@ -17,8 +17,6 @@ pub enum FaultCode {
     Trap(&'static str),
     /// The call ran longer than its deadline.
     Deadline,
-    /// The caller gave the event up while the guest ran.
-    Cancelled,
     /// The call used up its fuel.
     Fuel,
     /// A growth of memory or table was refused and the guest then trapped, or
@@ -52,7 +50,6 @@ impl FaultCode {
             Self::BadEvent(_) | Self::Overload => false,
             Self::Trap(_)
             | Self::Deadline
-            | Self::Cancelled
             | Self::Fuel
             | Self::MemoryLimit
             | Self::AnswerLimit
@@ -68,7 +65,6 @@ impl fmt::Display for FaultCode {
         match self {
             Self::Trap(what) => write!(out, "trap:{what}"),
             Self::Deadline => out.write_str("deadline"),
-            Self::Cancelled => out.write_str("cancelled"),
             Self::Fuel => out.write_str("fuel"),
             Self::MemoryLimit => out.write_str("memory-limit"),
             Self::AnswerLimit => out.write_str("answer-limit"),

@@ -147,6 +147,25 @@ fn no_room_opens_a_closed_door() {
     assert_eq!(opened, Vec::<String>::new());
 }
 
+/// Row O-09: the clock of the wall jumps, so it dates things and times nothing.
+#[test]
+fn only_dates_are_taken_from_the_wall_clock() {
+    const DATED: [&str; 5] = [
+        "cli/render/bench/profile.rs",
+        "server/members.rs",
+        "server/metrics/mod.rs",
+        "server/record.rs",
+        "wasi/context.rs",
+    ];
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let uses: Vec<String> = sources(&src)
+        .iter()
+        .filter(|file| code(file).contains("SystemTime"))
+        .map(|file| file.strip_prefix(&src).unwrap().display().to_string())
+        .collect();
+    assert_eq!(uses, DATED);
+}
+
 #[test]
 fn every_file_opens_with_where_you_are() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

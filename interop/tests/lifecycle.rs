@@ -10,7 +10,7 @@ use zentinel_agent_protocol::v2::AgentPool;
 
 use super::events;
 use super::relay::Relay;
-use super::support::{Agent, NAME, PATIENCE, pool};
+use super::support::{Agent, NAME, PATIENCE, binary, parent, pool};
 use super::v1;
 
 /// How long calls wait on connections whose agent is gone: this generation of
@@ -177,4 +177,27 @@ async fn v1_a_new_connection_is_all_a_restart_takes() {
     let _folder = agent.stop();
     let answer = client.send_event(EventType::RequestHeaders, request("d"));
     assert!(answer.await.is_err());
+}
+
+/// O-11: a system that forbids executable memory is named, with what to change,
+/// and nothing is bound. Here because it takes perl to ask the kernel for it
+/// (PR_SET_MDWE), which is there wherever these tests can be built.
+#[test]
+fn o_11_memory_that_may_not_be_executed_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let prctl = if cfg!(target_arch = "x86_64") { 157 } else { 167 };
+    let script = format!("syscall({prctl}, 65, 1, 0, 0, 0) == 0 or die $!; exec @ARGV");
+    let output = std::process::Command::new("perl")
+        .args(["-e", &script])
+        .arg(binary())
+        .args(["serve", "--module"])
+        .arg(parent().join("fixtures/modules/right/allow.wat"))
+        .arg("--socket")
+        .arg(folder.path().join("a.sock"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("remove MemoryDenyWriteExecute=yes"), "{said}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }

@@ -19,12 +19,12 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// The name the pool has for the agent.
 pub const NAME: &str = "wasm";
 
-fn parent() -> &'static Path {
+pub fn parent() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
 /// The agent under test, built once where nobody built it before.
-fn binary() -> &'static Path {
+pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         if let Some(path) = std::env::var_os("WASM_AGENT_BIN") {

@@ -18,6 +18,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::event::Event;
+use crate::server::wire::frame::Frame;
 
 pub use drive::{Drive, Driven, Pace};
 pub use frames::Exchange;
@@ -149,6 +150,15 @@ pub struct Ask {
     pub name: String,
     /// The event.
     pub event: Event,
+}
+
+/// One frame of an agent's, read as one, for the fuzz targets.
+///
+/// # Errors
+/// What is wrong with it.
+#[doc(hidden)]
+pub fn try_read(speech: Speech, frame: Frame<'_>) -> Result<(), AskError> {
+    frames::read(speech, frame).map(drop)
 }
 
 #[cfg(test)]

@@ -103,7 +103,7 @@ pub(crate) fn response(result: Result<(), String>) -> AgentResponse {
 }
 
 /// The settings with what was pushed over them.
-fn changed(settings: &AgentSettings, config: &Value) -> Result<AgentSettings, String> {
+pub(super) fn changed(settings: &AgentSettings, config: &Value) -> Result<AgentSettings, String> {
     let mut settings = settings.clone();
     let pushed = match config {
         Value::Null => return Ok(settings),
@@ -151,7 +151,8 @@ fn apply(settings: &mut AgentSettings, key: &str, value: &Value) -> Result<(), S
         "isolation" => {
             let isolation = value.as_str().ok_or("expected a text".to_owned());
             let isolation = isolation.and_then(str::parse::<Isolation>);
-            pool.isolation = isolation.map_err(|why| format!("isolation: {why}"))?;
+            let cut = |why: String| printable(&format!("isolation: {why}"), 128);
+            pool.isolation = isolation.map_err(cut)?;
         }
         _ => return Err(unknown(key)),
     }
@@ -218,6 +219,7 @@ mod tests {
             (json!({"max-memory-bytes": 1}), "max-memory-bytes"),
             (json!({"isolation": "shared"}), "isolation: expected pooled"),
             (json!({"isolation": 1}), "isolation: expected a text"),
+            (json!({"isolation": "x".repeat(1_000_000)}), "…"),
             (json!({"pool_size": 4}), "did you mean pool-size?"),
             (
                 json!({"module": "/x.wasm"}),
@@ -226,6 +228,8 @@ mod tests {
         ] {
             let reason = changed(&AgentSettings::default(), &config).unwrap_err();
             assert!(reason.contains(why), "{reason}");
+            // It goes into an answer and into the log.
+            assert!(reason.len() < 300, "{}", reason.len());
         }
     }
 }

@@ -40,7 +40,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::agent::{Agent, Handled};
+use crate::agent::{Agent, AgentSettings, Handled};
 use crate::event::{Event, EventKind};
 use crate::fault::printable;
 use crate::notices::Notices;
@@ -52,6 +52,7 @@ use queue::Queue;
 use settings::MAX_QUEUED_BYTES;
 pub use settings::ServeSettings;
 use vigil::watch_faults;
+use wire::{BadMessage, Message};
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -313,6 +314,29 @@ async fn refuse_expired(shared: Arc<Shared>) {
             job.refuse(queue::waited_too_long());
         }
     }
+}
+
+/// One message of the gRPC service, for the fuzz targets: nothing where it is
+/// no event.
+///
+/// # Errors
+/// Where it is no message.
+#[doc(hidden)]
+pub fn try_grpc(payload: &[u8]) -> Result<Option<Result<Message, BadMessage>>, String> {
+    match grpc::convert::read(payload) {
+        Ok(grpc::convert::Inbound::Message(read)) => Ok(Some(read)),
+        Ok(_) => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// What pushed settings come to, for the fuzz targets.
+///
+/// # Errors
+/// Why they are refused.
+#[doc(hidden)]
+pub fn try_settings(pushed: &serde_json::Value) -> Result<AgentSettings, String> {
+    configure::changed(&AgentSettings::default(), pushed)
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ mod tests {
                 ..Totals::default()
             };
             totals.faults[0] = trap;
-            totals.faults[9] = overload;
+            totals.faults[8] = overload;
             totals
         };
         let then = totals(1_000, 400, 100);

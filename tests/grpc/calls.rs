@@ -215,6 +215,99 @@ async fn a_control_stream_is_accepted_and_drained() {
     assert!(end.unwrap().is_none());
 }
 
+/// Section 6 of the protocol: on a timer, in the form that clients read.
+#[tokio::test]
+async fn metrics_are_sent_on_a_timer() {
+    let settings = ServeSettings {
+        metrics_interval: Some(Duration::from_millis(50)),
+        ..ServeSettings::default()
+    };
+    let server = Server::with(agent("right/allow.wat", 1), settings, None).await;
+    let mut client = server.open().await;
+    client.send(handshake("0.6.54"));
+    let FromAgent::Handshake(shaken) = client.receive().await else {
+        panic!("no handshake");
+    };
+    let features = shaken.capabilities.unwrap().features.unwrap();
+    assert!(features.metrics_export);
+    client.send(request("c1"));
+    client.answer().await;
+    let report = loop {
+        let FromAgent::Metrics(report) = client.next().await.unwrap().unwrap() else {
+            panic!("no report");
+        };
+        let allowed = report.counters.iter().find(|counter| {
+            counter.name == "wasm_agent_events_total"
+                && counter.labels["event"] == "request_headers"
+                && counter.labels["decision"] == "allow"
+        });
+        // A report that was under way before the event knows nothing of it.
+        if allowed.unwrap().value == 1 {
+            break report;
+        }
+    };
+    assert_eq!((report.agent_id.as_str(), report.interval_ms), ("wasm", 50));
+    assert!(
+        report
+            .gauges
+            .iter()
+            .any(|gauge| gauge.name == "wasm_agent_pool_size")
+    );
+    let calls = report.histograms.iter().find(|histogram| {
+        histogram.name == "wasm_agent_call_duration_seconds"
+            && histogram.labels["event"] == "request_headers"
+    });
+    let calls = calls.unwrap();
+    assert_eq!((calls.count, calls.buckets.last().unwrap().count), (1, 1));
+    assert!(calls.buckets.last().unwrap().le.is_infinite());
+    // Nobody is sent what nobody asked for.
+    let settings = ServeSettings {
+        metrics_interval: None,
+        ..ServeSettings::default()
+    };
+    let server = Server::with(agent("right/allow.wat", 1), settings, None).await;
+    let mut client = server.open().await;
+    client.send(handshake("0.6.54"));
+    let FromAgent::Handshake(shaken) = client.receive().await else {
+        panic!("no handshake");
+    };
+    assert!(
+        !shaken
+            .capabilities
+            .unwrap()
+            .features
+            .unwrap()
+            .metrics_export
+    );
+}
+
+/// P-13: streams on one connection are bounded, and the peer is told how many.
+#[tokio::test]
+async fn p_13_streams_on_a_connection_are_bounded() {
+    let server = Server::start("right/allow.wat").await;
+    let stream = tokio::net::TcpStream::connect(server.address)
+        .await
+        .unwrap();
+    let (send, connection) = h2::client::handshake(stream).await.unwrap();
+    let mut send = send.ready().await.unwrap();
+    let mut connection = std::pin::pin!(connection);
+    // Ends when the server does; its settings have come by then.
+    let path = format!(
+        "http://{}/zentinel.agent.v2.AgentServiceV2/ProcessStream",
+        server.address
+    );
+    let request = http::Request::post(path)
+        .header("content-type", "application/grpc")
+        .body(())
+        .unwrap();
+    let (response, _body) = send.send_request(request, false).unwrap();
+    tokio::select! {
+        ended = connection.as_mut() => panic!("{ended:?}"),
+        answered = timeout(LONG, response) => assert_eq!(answered.unwrap().unwrap().status(), 200),
+    }
+    assert_eq!(connection.max_concurrent_send_streams(), 200);
+}
+
 /// P-01: who says nothing is not kept.
 #[tokio::test]
 async fn a_silent_peer_is_closed() {

@@ -267,3 +267,45 @@ pub(crate) fn configure(config_json: &str) -> ToAgent {
         ..Default::default()
     })
 }
+
+/// A gRPC answer, as the Unix transport would have written it.
+pub(crate) fn as_on_unix(answer: AgentResponse) -> serde_json::Value {
+    use serde_json::{Value, json};
+    let operations = |operations: Vec<proto::HeaderOp>| -> Vec<Value> {
+        let operation = |operation: proto::HeaderOp| match operation.operation.unwrap() {
+            proto::header_op::Operation::Set(header) => {
+                json!({"set": {"name": header.name, "value": header.value}})
+            }
+            proto::header_op::Operation::Remove(name) => json!({"remove": {"name": name}}),
+            proto::header_op::Operation::Add(header) => panic!("{header:?}"),
+        };
+        operations.into_iter().map(operation).collect()
+    };
+    let audit = answer.audit.unwrap();
+    json!({
+        "version": 2,
+        "decision": match answer.decision.unwrap() {
+            Decision::Allow(_) => json!("allow"),
+            Decision::Block(block) => {
+                json!({"block": {"status": block.status, "body": block.body, "headers": null}})
+            }
+            Decision::Redirect(to) => json!({"redirect": {"url": to.url, "status": to.status}}),
+            Decision::Challenge(asked) => json!({"challenge":
+                {"challenge_type": asked.challenge_type, "params": asked.params}}),
+        },
+        "request_headers": operations(answer.request_headers),
+        "response_headers": operations(answer.response_headers),
+        "routing_metadata": {},
+        "audit": {
+            "tags": audit.tags,
+            "rule_ids": audit.rule_ids,
+            "confidence": audit.confidence.map(|confidence| format!("{confidence:.3}")),
+            "reason_codes": audit.reason_codes,
+            "custom": {"correlation_id": answer.correlation_id},
+        },
+        "needs_more": answer.needs_more,
+        "request_body_mutation": null,
+        "response_body_mutation": null,
+        "websocket_decision": null,
+    })
+}

@@ -6,6 +6,10 @@
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
+#[path = "../grpc/support.rs"]
+#[allow(dead_code, reason = "shared with the tests of gRPC, which use all")]
+mod grpc;
+#[cfg(test)]
 mod operator;
 #[cfg(test)]
 mod peers;

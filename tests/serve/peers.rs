@@ -157,12 +157,14 @@ fn p_01_silent_peers_give_way_to_others() {
 #[test]
 fn p_02_slow_peers_are_closed_and_hold_no_memory() {
     let agent = Agent::start("rules/rules.wasm", &["--frame-timeout", "300ms"]);
-    let mut peers: Vec<_> = (0..100).map(|_| agent.connect_v2()).collect();
+    let mut good = agent.connect_v2();
+    let mut peers: Vec<_> = (0..200).map(|_| agent.connect_v2()).collect();
     let before = resident_kib(&agent);
     for peer in &mut peers {
         // 16 MiB announced, one byte sent.
         peer.stream.write_all(&[1, 0, 0, 0, 0x10]).unwrap();
     }
+    assert_eq!(ledger(&mut good, "good", 80).len(), 80);
     for mut peer in peers {
         assert!(peer.is_closed());
     }
@@ -187,7 +189,37 @@ fn p_03_lengths_out_of_range_close_the_connection() {
         peer.stream.write_all(&length.to_be_bytes()).unwrap();
         assert!(peer.is_closed(), "{length}");
     }
+    // The shortest and the longest there are.
+    let mut peer = agent.connect_v2();
+    peer.send_bytes(0x41, b"");
+    assert_eq!(peer.receive(), Some((0x42, Vec::new())));
+    let mut event = serde_json::to_vec(&request("long", "/")).unwrap();
+    event.resize(16_777_215, b' ');
+    peer.send_bytes(0x10, &event);
+    assert_eq!(id_of(&peer.answer()), "long");
     assert_eq!(ledger(&mut agent.connect_v2(), "after", 8).len(), 8);
+}
+
+/// P-04: what no proxy may send ends its connection, and no other.
+#[test]
+fn p_04_messages_that_no_proxy_may_send_close_the_connection() {
+    let agent = Agent::start("rules/rules.wasm", &[]);
+    let mut good = agent.connect_v2();
+    // A second handshake, answers, reports, and types that do not exist.
+    for kind in [0x00, 0x01, 0x02, 0x18, 0x20, 0x30, 0x31, 0x42, 0x7b, 0xff] {
+        let mut peer = agent.connect_v2();
+        let sent = serde_json::to_vec(&request("before", "/")).unwrap();
+        peer.send_bytes(0x10, &sent);
+        peer.send_bytes(kind, br#"{"supported_versions":[2],"correlation_id":"c"}"#);
+        // What came before it is answered all the same.
+        assert_eq!(id_of(&peer.answer()), "before", "{kind:#x}");
+        assert!(peer.is_closed(), "{kind:#x}");
+    }
+    // An event before the handshake is of neither protocol.
+    let mut peer = agent.connect();
+    peer.send(0x10, &request("early", "/"));
+    assert!(peer.is_closed());
+    assert_eq!(ledger(&mut good, "good", 8).len(), 8);
 }
 
 /// P-05 to P-08: by the failure policy, never with silence, and the connection
@@ -229,6 +261,213 @@ fn p_05_events_that_cannot_be_read_follow_the_failure_policy() {
         assert_eq!(decision_of(&client.answer()), expected);
         client.send(0x10, &request("good", "/"));
         assert_eq!(decision_of(&client.answer()), "allow");
+    }
+}
+
+/// Every event, each of its required keys gone or of a wrong type.
+fn broken() -> Vec<(u8, &'static str, Value)> {
+    let head = request("c", "/");
+    let body = json!({"correlation_id":"c","data":"AA==","is_last":true,"chunk_index":0});
+    let response = json!({"correlation_id":"c","status":200,"headers":{}});
+    let number = || {
+        vec![
+            json!("200"),
+            json!(-1),
+            json!(65_736),
+            json!(200.5),
+            json!(null),
+        ]
+    };
+    let text = || vec![json!(7), json!(null), json!(["GET"]), json!({})];
+    let headers = || {
+        vec![
+            json!(7),
+            json!(null),
+            json!([]),
+            json!({"a":"b"}),
+            json!({"a":[7]}),
+        ]
+    };
+    let data = || vec![json!(7), json!(null), json!("no base64!"), json!("A")];
+    let wrong = [
+        (0x10, "request_headers", &head, "method", text()),
+        (0x10, "request_headers", &head, "uri", text()),
+        (0x10, "request_headers", &head, "headers", headers()),
+        (
+            0x10,
+            "request_headers",
+            &head,
+            "metadata",
+            vec![json!(7), json!("c"), json!({"client_ip":7})],
+        ),
+        (0x11, "request_body_chunk", &body, "data", data()),
+        (
+            0x11,
+            "request_body_chunk",
+            &body,
+            "is_last",
+            vec![json!(1), json!("true"), json!(null)],
+        ),
+        (
+            0x11,
+            "request_body_chunk",
+            &body,
+            "chunk_index",
+            vec![json!(-1), json!(4_294_967_296_u64), json!("0")],
+        ),
+        (0x12, "response_headers", &response, "status", number()),
+        (0x12, "response_headers", &response, "headers", headers()),
+        (0x13, "response_body_chunk", &body, "data", data()),
+        (
+            0x13,
+            "response_body_chunk",
+            &body,
+            "is_last",
+            vec![json!(0), json!([])],
+        ),
+    ];
+    let mut all = Vec::new();
+    for (kind, name, event, key, values) in wrong {
+        for value in values {
+            let mut event = event.clone();
+            event[key] = value;
+            all.push((kind, name, event));
+        }
+        if key != "chunk_index" {
+            let mut event = event.clone();
+            event.as_object_mut().unwrap().remove(key);
+            all.push((kind, name, event));
+        }
+    }
+    all
+}
+
+/// P-05: the whole grid, in each protocol and encoding and both failure modes.
+#[test]
+fn p_05_every_broken_event_follows_the_failure_policy_in_every_protocol() {
+    let broken = broken();
+    assert!(broken.len() >= 50, "{}", broken.len());
+    for (mode, expected) in [("no", "block"), ("yes", "allow")] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = command("rules/rules.wasm", &folder);
+        command
+            .env("FAIL_OPEN", mode)
+            .args(["--timeout", "5s", "--queue-wait", "5s"]);
+        let agent = Agent::spawn(command, folder);
+        let mut json = agent.connect_v2();
+        let mut packed = agent.connect();
+        packed.shake("0.6.54", "msgpack");
+        let mut v1 = agent.connect();
+        for (kind, name, event) in &broken {
+            json.send(*kind, event);
+            let answer = json.answer();
+            assert_eq!(
+                (id_of(&answer), decision_of(&answer)),
+                ("c", expected),
+                "{event}"
+            );
+            packed.send_bytes(*kind, &rmp_serde::to_vec_named(event).unwrap());
+            let (_, answer) = packed.receive().unwrap();
+            let answer: Value = rmp_serde::from_slice(&answer).unwrap();
+            assert_eq!(
+                (id_of(&answer), decision_of(&answer)),
+                ("c", expected),
+                "{event}"
+            );
+            let envelope = json!({"version":1,"event_type":name,"payload":event});
+            v1.send_v1(&serde_json::to_vec(&envelope).unwrap());
+            let answer: Value = serde_json::from_slice(&v1.receive_v1().unwrap()).unwrap();
+            assert_eq!(decision_of(&answer), expected, "{event}");
+        }
+        // P-07: bytes that are no text.
+        let mut event = br#"{"correlation_id":"c","metadata":{"client_ip":"-"},"method":"GET","uri":"/","headers":{"a":["#.to_vec();
+        event.extend(b"\"\xff\xfe\"]}}");
+        json.send_bytes(0x10, &event);
+        assert_eq!(decision_of(&json.answer()), expected);
+        // P-06: deep nesting costs no stack in MessagePack either.
+        let mut deep = b"\x82\xaecorrelation_id\xa1c\xa6config".to_vec();
+        deep.resize(deep.len() + 1_000_000, 0x91);
+        packed.send_bytes(0x17, &deep);
+        let (_, answer) = packed.receive().unwrap();
+        let answer: Value = rmp_serde::from_slice(&answer).unwrap();
+        assert_eq!(decision_of(&answer), expected);
+        assert_eq!(ledger(&mut json, "after", 8).len(), 8);
+    }
+}
+
+/// P-09: of events that share an id while they are in flight the last is
+/// answered, an empty id is an id, and a cancel of nothing is nothing.
+#[test]
+fn p_09_ids_that_come_twice_or_are_empty_or_unknown() {
+    let agent = Agent::start(
+        "hostile/spin.wat",
+        &["--pool-size", "1", "--timeout", "300ms"],
+    );
+    let mut client = agent.connect_v2();
+    client.send(0x10, &request("same", "/first"));
+    client.send(0x10, &request("same", "/second"));
+    client.send(
+        0x12,
+        &json!({"correlation_id":"","status":200,"headers":{}}),
+    );
+    for cancel in [r#"{"correlation_id":"never seen"}"#, "{}", "[", ""] {
+        client.send_bytes(0x40, cancel.as_bytes());
+    }
+    client.send_bytes(0x41, b"{}");
+    let mut ids = Vec::new();
+    while ids.len() < 2 {
+        let (kind, payload) = client.receive().unwrap();
+        if kind == 0x20 {
+            ids.push(id_of(&serde_json::from_slice(&payload).unwrap()).to_owned());
+        }
+    }
+    ids.sort();
+    assert_eq!(ids, ["", "same"]);
+    // Nothing is left to come.
+    client.stream.shutdown(Shutdown::Write).unwrap();
+    while let Some((kind, _)) = client.receive() {
+        assert_ne!(kind, 0x20);
+    }
+}
+
+/// P-15: what was given up takes no room: as many events as may be in flight
+/// find their place after any number of cancels.
+#[test]
+fn p_15_ten_thousand_cancels_give_their_room_back() {
+    let args = ["--max-in-flight", "8", "--queue-wait", "20s"];
+    let agent = Agent::start("rules/rules.wasm", &args);
+    let mut client = agent.connect_v2();
+    let mut writer = client.stream.try_clone().unwrap();
+    let sender = std::thread::spawn(move || {
+        for number in 0..10_000 {
+            let id = format!("given-up-{number}");
+            let event = serde_json::to_vec(&request(&id, "/")).unwrap();
+            let cancel = serde_json::to_vec(&json!({"correlation_id":id,"reason":0})).unwrap();
+            let frames = [v2_frame(0x10, &event), v2_frame(0x40, &cancel)].concat();
+            writer.write_all(&frames).unwrap();
+        }
+        writer.write_all(&v2_frame(0x41, b"{}")).unwrap();
+    });
+    // Some were quicker than their cancel; none was answered twice.
+    let mut answered = std::collections::BTreeSet::new();
+    loop {
+        let (kind, payload) = client.receive().unwrap();
+        if kind == 0x42 {
+            break;
+        }
+        let answer: Value = serde_json::from_slice(&payload).unwrap();
+        assert_eq!(answer["audit"]["reason_codes"], json!([]));
+        assert!(answered.insert(id_of(&answer).to_owned()));
+    }
+    sender.join().unwrap();
+    for round in 0..20 {
+        for number in 0..8 {
+            client.send(0x10, &request(&format!("{round}-{number}"), "/"));
+        }
+        for _ in 0..8 {
+            let answer = client.answer();
+            assert_eq!(decision_of(&answer), "allow", "{answer}");
+        }
     }
 }
 
@@ -279,6 +518,149 @@ fn p_10_overload_is_answered_in_time() {
     assert_eq!(id_of(&client.answer()), "runs");
 }
 
+/// There is time without end to wait, and no room: each limit for itself is
+/// enough to be told at once.
+#[test]
+fn p_10_too_many_in_flight_or_in_the_queue_are_refused_at_once() {
+    for (limits, refused) in [
+        (["--max-in-flight", "8", "--max-queue", "1000"], 42),
+        (["--max-in-flight", "1000", "--max-queue", "7"], 42),
+    ] {
+        let mut args = vec![
+            "--pool-size",
+            "1",
+            "--timeout",
+            "10m",
+            "--queue-wait",
+            "10m",
+        ];
+        args.extend(limits);
+        let agent = Agent::start("hostile/spin.wat", &args);
+        let mut client = agent.connect_v2();
+        client.send(0x10, &request("runs", "/"));
+        client.send_bytes(0x41, b"{}");
+        assert_eq!(client.receive().unwrap().0, 0x42);
+        for number in 0..49 {
+            client.send(0x10, &request(&number.to_string(), "/"));
+        }
+        client.send_bytes(0x41, b"{}");
+        let mut told = Vec::new();
+        loop {
+            let (kind, payload) = client.receive().unwrap();
+            if kind == 0x42 {
+                break;
+            }
+            let answer: Value = serde_json::from_slice(&payload).unwrap();
+            assert_eq!(answer["audit"]["reason_codes"], json!(["overload"]));
+            told.push(id_of(&answer).to_owned());
+        }
+        // The last ones; those before them wait.
+        let expected: Vec<String> = (49 - refused..49)
+            .map(|number| number.to_string())
+            .collect();
+        assert_eq!(told, expected, "{limits:?}");
+    }
+}
+
+/// The same in every protocol, and by the failure policy: what no guest came
+/// free for is answered long before the one that runs has ended.
+#[test]
+fn p_10_overload_is_answered_in_every_protocol_by_the_failure_policy() {
+    for (flags, decision, tags) in [
+        (&[][..], "block", json!(["wasm-error", "overload"])),
+        (
+            &["--fail-open"],
+            "allow",
+            json!(["wasm-error", "overload", "fail-open"]),
+        ),
+    ] {
+        let mut args = vec!["--pool-size", "1", "--timeout", "10m"];
+        args.extend(flags);
+        let agent = Agent::start("hostile/spin.wat", &args);
+        let mut first = agent.connect_v2();
+        first.send(0x10, &request("runs", "/"));
+        first.send_bytes(0x41, b"{}");
+        assert_eq!(first.receive().unwrap().0, 0x42);
+        let mut v1 = agent.connect();
+        let envelope =
+            json!({"version":1,"event_type":"request_headers","payload":request("c", "/")});
+        v1.send_v1(&serde_json::to_vec(&envelope).unwrap());
+        let mut v2 = agent.connect_v2();
+        v2.send(0x10, &request("c", "/"));
+        let mut packed = agent.connect();
+        packed.shake("0.6.54", "msgpack");
+        packed.send_bytes(0x10, &rmp_serde::to_vec_named(&request("c", "/")).unwrap());
+        let answers: [Value; 3] = [
+            serde_json::from_slice(&v1.receive_v1().unwrap()).unwrap(),
+            v2.answer(),
+            rmp_serde::from_slice(&packed.receive().unwrap().1).unwrap(),
+        ];
+        for answer in answers {
+            assert_eq!(decision_of(&answer), decision, "{answer}");
+            assert_eq!(answer["audit"]["tags"], tags);
+            assert_eq!(answer["audit"]["reason_codes"], json!(["overload"]));
+        }
+    }
+}
+
+/// Bodies that wait are bounded in bytes as well: far fewer events than the
+/// queue may hold are refused once they are 256 MiB, and each is answered.
+#[test]
+fn p_10_bodies_that_wait_are_bounded_in_bytes() {
+    let guest = tempfile::tempdir().unwrap();
+    let path = guest.path().join("runaway.wat");
+    let text = std::fs::read_to_string(super::support::module("hostile/spin.wat")).unwrap();
+    let text = text.replace("\"on_request_headers\"", "\"on_request_body\"");
+    std::fs::write(&path, text).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = command(path.to_str().unwrap(), &folder);
+    command.args([
+        "--no-smoke-call",
+        "--pool-size",
+        "1",
+        "--max-in-flight",
+        "1000",
+    ]);
+    command.args([
+        "--timeout",
+        "3s",
+        "--queue-wait",
+        "10m",
+        "--frame-timeout",
+        "60s",
+    ]);
+    let agent = Agent::spawn(command, folder);
+    let data = "A".repeat(16_000_000);
+    let body = |id: &str, data: &str| {
+        let event = format!(r#"{{"correlation_id":"{id}","data":"{data}","is_last":true}}"#);
+        v2_frame(0x11, event.as_bytes())
+    };
+    let mut client = agent.connect_v2();
+    // One runs, and 22 of 12 MB each fit below the limit.
+    client.stream.write_all(&body("runs", "AA==")).unwrap();
+    for number in 0..24 {
+        let frame = body(&format!("large-{number}"), &data);
+        client.stream.write_all(&frame).unwrap();
+    }
+    let mut refused = Vec::new();
+    for _ in 0..2 {
+        let answer = client.answer();
+        assert_eq!(
+            answer["audit"]["reason_codes"],
+            json!(["overload"]),
+            "{answer}"
+        );
+        refused.push(id_of(&answer).to_owned());
+    }
+    assert_eq!(refused, ["large-22", "large-23"]);
+    assert!(resident_kib(&agent) < 600 << 10);
+    // Those that wait are given up with their peer.
+    drop(client);
+    let mut after = agent.connect_v2();
+    after.send(0x10, &request("after", "/"));
+    assert_eq!(decision_of(&after.answer()), "allow");
+}
+
 /// A peer that never reads is closed by the write timeout, not kept.
 #[test]
 fn p_10_a_flood_without_reading_is_cut_off() {
@@ -296,7 +678,7 @@ fn p_10_a_flood_without_reading_is_cut_off() {
 #[test]
 fn p_11_what_was_sent_before_a_half_close_is_answered() {
     let agent = Agent::start("rules/rules.wasm", &[]);
-    for round in 0..200 {
+    for round in 0..1_000 {
         let mut client = agent.connect_v2();
         for number in 0..5 {
             client.send(0x10, &request(&number.to_string(), "/"));
@@ -329,6 +711,14 @@ fn p_11_a_storm_of_peers_that_leave_harms_nobody() {
         let _ = client.stream.write_all(&v2_frame(0x10, &event));
     }
     assert_eq!(ledger(&mut good, "good", 80).len(), 80);
+    drop(good);
+    // Peers that leave are no news.
+    agent.signal("TERM");
+    agent.wait_for_line("draining");
+    let mut told = agent.unexpected();
+    // Some events of the ledger are broken, and that is told.
+    told.retain(|line| !line.contains("\"good-"));
+    assert_eq!(told, Vec::<String>::new());
 }
 
 #[test]
@@ -364,6 +754,11 @@ fn p_12_connections_above_the_limit_wait_for_their_turn() {
     let _second = agent.connect_v2();
     let mut third = agent.connect();
     third.send(0x01, &json!({"supported_versions":[2]}));
+    let patience = third.stream.read_timeout().unwrap();
+    let moment = Some(Duration::from_millis(300));
+    third.stream.set_read_timeout(moment).unwrap();
+    assert_eq!(third.receive(), None);
+    third.stream.set_read_timeout(patience).unwrap();
     drop(first);
     assert_eq!(third.receive().unwrap().0, 0x02);
 }

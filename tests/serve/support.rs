@@ -52,6 +52,8 @@ pub(crate) struct Agent {
     #[allow(dead_code, reason = "for tests that look for addresses in it")]
     pub(crate) serving: String,
     lines: Receiver<String>,
+    /// Warnings and errors among the lines that were passed over.
+    unexpected: std::cell::RefCell<Vec<String>>,
 }
 
 impl Agent {
@@ -85,6 +87,7 @@ impl Agent {
             folder,
             serving: String::new(),
             lines,
+            unexpected: std::cell::RefCell::default(),
         };
         agent.serving = agent.wait_for_line("serving");
         agent
@@ -96,10 +99,20 @@ impl Agent {
             let left = until.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left) {
                 Ok(line) if line.contains(part) => return line,
+                Ok(line) if line.contains("WARN") || line.contains("ERROR") => {
+                    self.unexpected.borrow_mut().push(line);
+                }
                 Ok(_) => {}
                 Err(error) => panic!("no line with {part:?}: {error}"),
             }
         }
+    }
+
+    /// Warnings and errors that nobody waited for, up to the line that was
+    /// waited for last.
+    #[allow(dead_code, reason = "for tests of what is no news")]
+    pub(crate) fn unexpected(&self) -> Vec<String> {
+        self.unexpected.take()
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

@@ -1,11 +1,16 @@
 //! A service manager: what it is told, and the sockets it passes on.
 
-use std::os::unix::net::UnixDatagram;
-use std::process::Command;
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::guest::Guest;
-use super::support::{Agent, command, decision_of, request};
+use super::support::{Agent, command, decision_of, request, v2_frame};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -73,10 +78,6 @@ fn activated(agent: &Command, script: &str) -> Command {
 /// runs are served, and the socket is not ours to remove.
 #[test]
 fn g_13_a_socket_that_was_passed_is_served() {
-    use std::os::fd::OwnedFd;
-    use std::os::unix::net::{UnixListener, UnixStream};
-    use std::process::Stdio;
-
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.sock");
     let listener = UnixListener::bind(&path).unwrap();
@@ -103,6 +104,96 @@ fn g_13_a_socket_that_was_passed_is_served() {
     agent.signal("TERM");
     assert_eq!(agent.wait().code(), Some(0));
     assert!(path.exists());
+}
+
+/// Asks until told to stop, on a new connection whenever one ends. What could
+/// be sent is counted, and what was answered.
+fn ask_on_and_on(path: &std::path::Path, done: &Arc<AtomicBool>) -> JoinHandle<(usize, usize)> {
+    let (path, done) = (path.to_owned(), Arc::clone(done));
+    std::thread::spawn(move || {
+        let (mut sent, mut answered) = (0, 0);
+        while !done.load(Ordering::SeqCst) {
+            // Never refused: the socket outlives each agent, and only then ends.
+            let stream = match UnixStream::connect(&path) {
+                Ok(stream) => stream,
+                Err(error) => {
+                    assert!(done.load(Ordering::SeqCst), "{error}");
+                    break;
+                }
+            };
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            let mut client = super::support::Client { stream };
+            let hello = v2_frame(
+                0x01,
+                br#"{"supported_versions":[2],"proxy_version":"0.6.54"}"#,
+            );
+            // An agent that was told to stop greets nobody.
+            if client.stream.write_all(&hello).is_err() || client.receive().is_none() {
+                continue;
+            }
+            let event = serde_json::to_vec(&request("c", "/")).unwrap();
+            let frame = v2_frame(0x10, &event);
+            while !done.load(Ordering::SeqCst) && client.stream.write_all(&frame).is_ok() {
+                sent += 1;
+                let is_answer =
+                    |message: Option<(u8, Vec<u8>)>| message.map(|(kind, _)| kind == 0x20);
+                match std::iter::repeat_with(|| is_answer(client.receive()))
+                    .find(|is| *is != Some(false))
+                {
+                    Some(Some(_)) => answered += 1,
+                    _ => break,
+                }
+            }
+        }
+        (sent, answered)
+    })
+}
+
+/// G13: a hundred restarts on a socket that the manager keeps. No connection is
+/// refused, and every event that an agent received is answered.
+#[test]
+fn g_13_a_hundred_restarts_refuse_nobody_and_lose_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut plain = Command::new(env!("CARGO_BIN_EXE_wasm-agent"));
+    plain
+        .args([
+            "serve",
+            "--timeout",
+            "5s",
+            "--queue-wait",
+            "20s",
+            "--module",
+        ])
+        .arg(super::support::module("right/deny.wat"))
+        .env_remove("RUST_LOG")
+        .env_remove("AGENT_SOCKET");
+    let done = Arc::new(AtomicBool::new(false));
+    let peers: Vec<_> = (0..2).map(|_| ask_on_and_on(&path, &done)).collect();
+    for _ in 0..100 {
+        let script = "exec 3<&0 0</dev/null; export LISTEN_FDS=1 LISTEN_PID=$$;";
+        let mut command = activated(&plain, script);
+        command.stdin(Stdio::from(OwnedFd::from(listener.try_clone().unwrap())));
+        let mut agent = Agent::spawn(command, tempfile::tempdir().unwrap());
+        // It has answered somebody when it is told to stop.
+        let mut client = super::support::Client {
+            stream: UnixStream::connect(&path).unwrap(),
+        };
+        client.shake("0.6.54", "json");
+        client.send(0x10, &request("c", "/"));
+        assert_eq!(decision_of(&client.answer()), "block");
+        agent.signal("TERM");
+        assert_eq!(agent.wait().code(), Some(0));
+    }
+    done.store(true, Ordering::SeqCst);
+    // Whoever waits to be served now is let go.
+    drop(listener);
+    for peer in peers {
+        let (sent, answered) = peer.join().unwrap();
+        assert!(sent > 100, "{sent}");
+        assert_eq!(sent, answered);
+    }
 }
 
 #[test]

@@ -1,13 +1,16 @@
 //! SIGHUP: the module is loaded again while events come in.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::guest::{Guest, edited};
-use super::support::{Agent, decision_of, id_of, module, request};
+use super::support::{Agent, Client, decision_of, id_of, module, request, v2_frame};
 
 /// One event, and what was decided.
 fn ask(agent: &Agent, id: &str) -> String {
@@ -133,12 +136,122 @@ fn o_06_reloads_under_load_lose_nothing() {
     }
 }
 
+/// A module that says which one it is.
+fn generation(number: usize) -> Vec<u8> {
+    edited(
+        &module("right/deny.wat"),
+        "denied",
+        &format!("g{number:05}"),
+    )
+}
+
+/// Which of them gave an answer.
+fn generation_of(answer: &Value) -> usize {
+    let tag = answer["audit"]["tags"][0].as_str().unwrap();
+    tag.strip_prefix('g')
+        .unwrap_or_else(|| panic!("{answer}"))
+        .parse()
+        .unwrap()
+}
+
+/// What the reloads have come to: the last generation that was said to be
+/// loaded, and the last that was put in its place.
+#[derive(Default)]
+struct Progress {
+    loaded: AtomicUsize,
+    put: AtomicUsize,
+    done: AtomicBool,
+}
+
+/// Asks 500 times a second, whatever becomes of the answers, and holds each
+/// of them against the generations that could give it.
+fn ask_at_rate(agent: &Agent, progress: &Arc<Progress>) -> std::thread::JoinHandle<(usize, usize)> {
+    /// Each millisecond has half of one.
+    const PACE: Duration = Duration::from_millis(2);
+    let mut client: Client = agent.connect_v2();
+    let mut writer = client.stream.try_clone().unwrap();
+    let progress = Arc::clone(progress);
+    std::thread::spawn(move || {
+        let asked: Arc<std::sync::Mutex<BTreeMap<usize, usize>>> = Arc::default();
+        let sender = {
+            let (progress, asked) = (Arc::clone(&progress), Arc::clone(&asked));
+            std::thread::spawn(move || {
+                let mut next = Instant::now();
+                let mut sent = 0;
+                while !progress.done.load(Ordering::SeqCst) {
+                    let loaded = progress.loaded.load(Ordering::SeqCst);
+                    asked.lock().unwrap().insert(sent, loaded);
+                    let event = serde_json::to_vec(&request(&sent.to_string(), "/")).unwrap();
+                    writer.write_all(&v2_frame(0x10, &event)).unwrap();
+                    sent += 1;
+                    next += PACE;
+                    std::thread::sleep(next.saturating_duration_since(Instant::now()));
+                }
+                writer.shutdown(std::net::Shutdown::Write).unwrap();
+                sent
+            })
+        };
+        let mut answered = 0;
+        while let Some((kind, payload)) = client.receive() {
+            if kind != 0x20 {
+                continue;
+            }
+            let answer: Value = serde_json::from_slice(&payload).unwrap();
+            let number: usize = id_of(&answer).parse().unwrap();
+            let at_least = asked.lock().unwrap().remove(&number);
+            let from = generation_of(&answer);
+            let at_most = progress.put.load(Ordering::SeqCst);
+            // Once a module is said to be loaded, no older one answers.
+            assert!(at_least.unwrap() <= from && from <= at_most, "{answer}");
+            answered += 1;
+        }
+        (sender.join().unwrap(), answered)
+    })
+}
+
+/// G11: 200 reloads and 20 refused ones while 2000 events come in a second, on
+/// four connections. Nothing is lost, nothing is refused, and every answer is
+/// of a module that was in force when its event was sent, or of a later one.
+#[test]
+fn g_11_two_hundred_reloads_at_two_thousand_events_a_second_lose_nothing() {
+    let guest = Guest::new("right/deny.wat");
+    guest.put_bytes(&generation(0));
+    let agent = guest.serve(&[
+        "--queue-wait",
+        "20s",
+        "--max-in-flight",
+        "65536",
+        "--max-queue",
+        "65536",
+    ]);
+    let progress = Arc::new(Progress::default());
+    let peers: Vec<_> = (0..4).map(|_| ask_at_rate(&agent, &progress)).collect();
+    for number in 1..=200 {
+        progress.put.store(number, Ordering::SeqCst);
+        guest.put_bytes(&generation(number));
+        agent.signal("HUP");
+        agent.wait_for_line("reloaded");
+        progress.loaded.store(number, Ordering::SeqCst);
+        if number % 10 == 0 {
+            guest.put("hostile/trap-unreachable.wat");
+            agent.signal("HUP");
+            agent.wait_for_line("the old module goes on");
+        }
+    }
+    progress.done.store(true, Ordering::SeqCst);
+    for peer in peers {
+        let (sent, answered) = peer.join().unwrap();
+        assert!(sent > 0);
+        assert_eq!(sent, answered);
+    }
+}
+
 /// A call that runs while its module is replaced ends on the old one, and the
 /// word that the new one is loaded waits for it.
 #[test]
 fn o_06_a_running_call_ends_on_the_old_module() {
     let guest = Guest::new("hostile/spin.wat");
-    let agent = guest.serve(&["--no-smoke-call", "--timeout", "1500ms", "--pool-size", "2"]);
+    let agent = guest.serve(&["--no-smoke-call", "--timeout", "4s", "--pool-size", "2"]);
     let mut client = agent.connect_v2();
     client.send(0x10, &request("runs", "/"));
     // Answered after it: the event was received.
@@ -147,6 +260,9 @@ fn o_06_a_running_call_ends_on_the_old_module() {
     guest.put("right/deny.wat");
     agent.signal("HUP");
     agent.wait_for_line("reloaded");
+    // It was on its way before that was said.
+    let moment = Some(Duration::from_secs(1));
+    client.stream.set_read_timeout(moment).unwrap();
     assert_eq!(client.answer()["audit"]["reason_codes"][0], "deadline");
     assert_eq!(ask(&agent, "after"), "block");
 }

@@ -18,6 +18,9 @@ const WIDTH_WITHOUT_TERMINAL: u16 = 100;
 /// A table squeezed narrower than this cannot be read.
 const LEAST_WIDTH: u16 = 40;
 
+/// Below this width, columns that can be spared are.
+const SLIM: u16 = 80;
+
 /// From this width on, lists are spelled out in tables.
 const WIDE: u16 = 140;
 
@@ -63,24 +66,18 @@ impl Style {
 
     /// Sentences in lines as long as a terminal's; elsewhere in one.
     pub(crate) fn wrapped(self, text: &str) -> String {
+        self.prose(text, "")
+    }
+
+    /// The same behind something as wide as the indent, which what follows the
+    /// first line has before it.
+    pub(crate) fn prose(self, text: &str, indent: &str) -> String {
         if !self.wraps {
             return text.to_owned();
         }
-        let mut lines = String::with_capacity(text.len());
-        let mut used = 0;
-        for word in text.split(' ') {
-            let letters = word.chars().count();
-            if used > 0 && used + 1 + letters > self.width() {
-                lines.push('\n');
-                used = 0;
-            } else if used > 0 {
-                lines.push(' ');
-                used += 1;
-            }
-            lines.push_str(word);
-            used += letters;
-        }
-        lines
+        let room = self.width().saturating_sub(indent.len());
+        let lines: Vec<String> = text.lines().flat_map(|line| wrap(line, room)).collect();
+        lines.join(&format!("\n{indent}"))
     }
 
     /// Text in a colour, where colour is wanted.
@@ -110,6 +107,11 @@ impl Style {
     /// Whether a column that can be spared should be.
     pub(crate) const fn is_narrow(self) -> bool {
         self.width < WIDTH_WITHOUT_TERMINAL
+    }
+
+    /// Whether only the columns that nobody can do without have room.
+    pub(crate) const fn is_slim(self) -> bool {
+        self.width < SLIM
     }
 
     /// Whether there is room to spell lists out.
@@ -230,6 +232,48 @@ pub(crate) fn count(number: u64) -> String {
     grouped
 }
 
+/// Text in lines of at most `width` characters, broken at spaces, and inside
+/// of words that are longer than a line.
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
+    fill(
+        text.split([' ', '\n']).filter(|word| !word.is_empty()),
+        width,
+    )
+}
+
+fn fill<'a>(words: impl Iterator<Item = &'a str>, width: usize) -> Vec<String> {
+    let width = width.max(1);
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for word in words {
+        let room = width.saturating_sub(line.chars().count());
+        let length = word.chars().count();
+        if !line.is_empty() && length + 1 > room {
+            lines.push(std::mem::take(&mut line));
+        } else if !line.is_empty() {
+            line.push(' ');
+        }
+        let mut rest: Vec<char> = word.chars().collect();
+        while rest.len() > width {
+            let end = break_at(&rest, width);
+            lines.push(rest.drain(..end).collect());
+        }
+        line.extend(rest);
+    }
+    if !line.is_empty() {
+        lines.push(line);
+    }
+    lines
+}
+
+/// Where to break a long word: behind the last of what joins names.
+fn break_at(word: &[char], width: usize) -> usize {
+    word[..width]
+        .iter()
+        .rposition(|character| matches!(character, ':' | '.' | '_' | '-' | '/'))
+        .map_or(width, |at| at + 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -243,7 +287,7 @@ mod tests {
             wraps: true,
             ..Style::plain()
         };
-        assert_eq!(narrow.wrapped(text), "one two\nthree\nfour-and-a-half");
+        assert_eq!(narrow.wrapped(text), "one two\nthree\nfour-and-\na-half");
         assert_eq!(narrow.wrapped(""), "");
     }
 
@@ -256,5 +300,22 @@ mod tests {
         assert_eq!(end_of("one::two", 6), "…::two");
         assert_eq!(end_of("two", 3), "two");
         assert_eq!(bytes(64 << 20), "64.0 MiB");
+    }
+
+    #[test]
+    fn no_line_is_wider_than_asked_and_nothing_is_lost() {
+        let text = "torture:request_headers:uri-nested-escapes and some more words";
+        for width in 1..70 {
+            let lines = wrap(text, width);
+            assert!(
+                lines.iter().all(|line| line.chars().count() <= width),
+                "{width}"
+            );
+            let plain = |text: &str| text.replace(' ', "");
+            assert_eq!(plain(&lines.concat()), plain(text));
+        }
+        assert_eq!(wrap("a b", 3), ["a b"]);
+        assert_eq!(wrap("ab cd", 4), ["ab", "cd"]);
+        assert_eq!(wrap("on_request_headers", 12), ["on_request_", "headers"]);
     }
 }

@@ -13,7 +13,7 @@ use wasm_agent_kit::ops::run::{FixtureResult, Hint, HookOutcome, RunReport, Step
 use wasm_agent_kit::report::CaseStatus;
 use wasm_agent_kit::response::{AgentResponse, Decision, HeaderOp};
 
-use super::human::{Paint, Style, bytes, count, time};
+use super::human::{Paint, Style, bytes, count, time, wrap};
 use super::{github, json, junit};
 use crate::cli::run::RunFormat;
 
@@ -41,12 +41,22 @@ pub(crate) fn write(
 
 fn human(report: &RunReport, style: Style, out: &mut dyn Write) -> io::Result<()> {
     let module = &report.module;
-    writeln!(
-        out,
-        "{}  {}, {}",
-        style.paint(Paint::Strong, &printable(&module.path, 512)),
+    let path = printable(&module.path, 512);
+    let facts = format!(
+        "{}, {}",
         bytes(module.size_bytes),
         module.hash.get(..19).unwrap_or(&module.hash),
+    );
+    let is_long = path.chars().count() + 2 + facts.len() > style.width();
+    let between = if style.is_narrow() && is_long {
+        "\n"
+    } else {
+        ""
+    };
+    writeln!(
+        out,
+        "{}{between}  {facts}",
+        style.paint(Paint::Strong, &path)
     )?;
     if report.module.abi == Abi::Hook.name() {
         hooks::table(report, style, out)?;
@@ -55,9 +65,10 @@ fn human(report: &RunReport, style: Style, out: &mut dyn Write) -> io::Result<()
         .iter()
         .any(|fixture| !fixture.steps.is_empty())
     {
-        let mut table = style.table(&[
+        let headings = [
             "", "Fixture", "Decision", "Changes", "Tags", "Fuel", "Time", "Memory",
-        ]);
+        ];
+        let mut table = style.table(&headings[..columns(style)]);
         for fixture in &report.fixtures {
             for (index, step) in fixture.steps.iter().enumerate() {
                 table.add_row(
@@ -67,7 +78,7 @@ fn human(report: &RunReport, style: Style, out: &mut dyn Write) -> io::Result<()
                 );
             }
         }
-        Style::tighten(&mut table, &[0, 5, 6, 7]);
+        Style::tighten(&mut table, fixed(style, &[0, 5, 6, 7]));
         writeln!(out, "{}", table.trim_fmt())?;
     }
     for fixture in &report.fixtures {
@@ -78,9 +89,34 @@ fn human(report: &RunReport, style: Style, out: &mut dyn Write) -> io::Result<()
     writeln!(out, "{}", totals(report, style))
 }
 
-/// Memory, which seldom differs, is left out where there is no room for it.
-fn columns(style: Style) -> usize {
-    if style.is_narrow() { 7 } else { 8 }
+/// Memory, which seldom differs, is left out where there is no room for it, and
+/// then the time, which never repeats.
+const fn columns(style: Style) -> usize {
+    match (style.is_narrow(), style.is_slim()) {
+        (false, _) => 8,
+        (true, false) => 7,
+        (true, true) => 6,
+    }
+}
+
+/// Where there is little room all cells are fitted before they are laid out.
+const fn fixed(style: Style, figures: &'static [usize]) -> &'static [usize] {
+    if style.is_narrow() {
+        &[0, 1, 2, 3, 4, 5, 6, 7]
+    } else {
+        figures
+    }
+}
+
+/// Text in its share of a narrow table, broken where people would break it.
+fn fitted(text: &str, percent: usize, style: Style) -> String {
+    if !style.is_narrow() {
+        return text.to_owned();
+    }
+    // The mark, the fuel, the time.
+    let figures = if style.is_slim() { 2 + 9 } else { 2 + 9 + 10 };
+    let room = style.width().saturating_sub(figures) * percent / 100;
+    wrap(text, room.saturating_sub(1)).join("\n")
 }
 
 fn row(fixture: &FixtureResult, index: usize, step: &StepResult, style: Style) -> Vec<Cell> {
@@ -88,16 +124,20 @@ fn row(fixture: &FixtureResult, index: usize, step: &StepResult, style: Style) -
     let response = step.response.as_ref();
     let mut row = vec![
         paint.cell(mark),
-        Cell::new(name(fixture, index, step)),
-        response.map_or_else(|| Paint::Faint.cell("not reached"), decision),
+        Cell::new(fitted(&name(fixture, index, step), 40, style)),
+        response.map_or_else(
+            || Paint::Faint.cell(&fitted("not reached", 20, style)),
+            |response| decision(response, style),
+        ),
         Cell::new(
             response
-                .map(|response| changes(response, style))
+                .map(|response| fitted(&changes(response, style), 20, style))
                 .unwrap_or_default(),
         ),
         Cell::new(
             response
                 .map(|response| printable(&response.audit.tags.join(" "), SHOWN))
+                .map(|tags| fitted(&tags, 20, style))
                 .unwrap_or_default(),
         ),
     ];
@@ -135,7 +175,7 @@ const fn mark(status: CaseStatus) -> (&'static str, Paint) {
     }
 }
 
-fn decision(response: &AgentResponse) -> Cell {
+fn decision(response: &AgentResponse, style: Style) -> Cell {
     let mut text = response.decision.name().to_owned();
     match &response.decision {
         Decision::Allow if response.needs_more => text.push_str(", needs more"),
@@ -148,6 +188,7 @@ fn decision(response: &AgentResponse) -> Cell {
             text.push_str(&format!(" {}", printable(challenge_type, SHOWN)));
         }
     }
+    let text = fitted(&text, 20, style);
     match response.decision {
         Decision::Allow => Paint::Good.cell(&text),
         Decision::Block { .. } => Paint::Bad.cell(&text),
@@ -236,16 +277,13 @@ fn problems(
         )?;
         for mismatch in &step.mismatches {
             writeln!(out, "    {}", mismatch.path)?;
-            writeln!(
-                out,
-                "      {}",
-                style.paint(Paint::Bad, &format!("- {}", mismatch.expected))
-            )?;
-            writeln!(
-                out,
-                "      {}",
-                style.paint(Paint::Good, &format!("+ {}", mismatch.found))
-            )?;
+            for (paint, sign, value) in [
+                (Paint::Bad, '-', &mismatch.expected),
+                (Paint::Good, '+', &mismatch.found),
+            ] {
+                let line = style.prose(&format!("{sign} {value}"), "        ");
+                writeln!(out, "      {}", style.paint(paint, &line))?;
+            }
         }
         if let (Some(unstable), Some(first)) = (&step.unstable, step.summary()) {
             writeln!(
@@ -260,13 +298,13 @@ fn problems(
             writeln!(out, "      run {}: {then}", unstable.first_differing)?;
         }
         if let Some(fault) = &step.fault {
-            stack(fault, report, out)?;
+            stack(fault, report, style, out)?;
         }
     }
     Ok(())
 }
 
-fn stack(fault: &Fault, report: &RunReport, out: &mut dyn Write) -> io::Result<()> {
+fn stack(fault: &Fault, report: &RunReport, style: Style, out: &mut dyn Write) -> io::Result<()> {
     if !fault.words.is_empty() {
         writeln!(out, "    what the guest wrote:")?;
         for line in &fault.words {
@@ -280,18 +318,14 @@ fn stack(fault: &Fault, report: &RunReport, out: &mut dyn Write) -> io::Result<(
     for line in fault.stack().lines() {
         writeln!(out, "    {line}")?;
     }
-    if !report.module.has_names {
-        writeln!(
-            out,
-            "    the module has no names; build it without stripping to see them"
-        )?;
-    } else if !report.module.has_dwarf {
-        writeln!(
-            out,
-            "    for files and lines build with debug information (Rust: debug = \"line-tables-only\")"
-        )?;
-    }
-    Ok(())
+    let hint = match (report.module.has_names, report.module.has_dwarf) {
+        (false, _) => "the module has no names; build it without stripping to see them",
+        (true, false) => {
+            "for files and lines build with debug information (Rust: debug = \"line-tables-only\")"
+        }
+        (true, true) => return Ok(()),
+    };
+    writeln!(out, "    {}", style.prose(hint, "    "))
 }
 
 /// Each remark once, with the fixtures it is about.
@@ -320,8 +354,9 @@ fn remarks(report: &RunReport, style: Style, out: &mut dyn Write) -> io::Result<
         };
         writeln!(
             out,
-            "{} {remark}\n  {}",
+            "{} {}\n  {}",
             style.paint(Paint::Warning, "note:"),
+            style.prose(&remark, "      "),
             style.paint(Paint::Faint, &format!("in {shown}{more}"))
         )?;
     }
@@ -360,25 +395,21 @@ fn totals(report: &RunReport, style: Style) -> String {
     let totals = &report.totals;
     let bad = totals.fixtures.contains_key("failed") || totals.fixtures.contains_key("errored");
     let paint = if bad { Paint::Bad } else { Paint::Good };
-    let mut text = style.paint(
-        paint,
-        &format!(
-            "{} {}: {}",
-            report.fixtures.len(),
-            if report.fixtures.len() == 1 {
-                "fixture"
-            } else {
-                "fixtures"
-            },
-            list(&totals.fixtures)
-        ),
-    );
-    if !totals.decisions.is_empty() {
-        text.push_str(&format!(
-            "; {}; {} instructions",
-            list(&totals.decisions),
-            count(totals.fuel)
-        ));
+    let fixtures = match report.fixtures.len() {
+        1 => "1 fixture".to_owned(),
+        number => format!("{number} fixtures"),
+    };
+    let verdict = format!("{fixtures}: {}", list(&totals.fixtures));
+    if totals.decisions.is_empty() {
+        return style.paint(paint, &verdict);
     }
-    text
+    let decisions = list(&totals.decisions);
+    let figures = format!("{decisions}; {} instructions", count(totals.fuel));
+    let is_long = verdict.chars().count() + 2 + figures.chars().count() > style.width();
+    let between = if style.is_narrow() && is_long {
+        "\n  "
+    } else {
+        " "
+    };
+    format!("{};{between}{figures}", style.paint(paint, &verdict))
 }

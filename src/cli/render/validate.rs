@@ -8,7 +8,7 @@ use wasm_agent_kit::contract::CheckStatus;
 use wasm_agent_kit::ops::validate::{Metrics, ModuleReport, Row, ValidateReport};
 use wasm_agent_kit::report::{Report as _, Verdict};
 
-use super::human::{Paint, Style, bytes, count, time};
+use super::human::{Paint, Style, bytes, count, time, wrap};
 use super::{github, json, junit, sarif};
 use crate::cli::validate::ValidateFormat;
 
@@ -295,74 +295,10 @@ fn summary(report: &ValidateReport, style: Style) -> String {
     )
 }
 
-/// Text in lines of at most `width` characters, broken at spaces, and inside
-/// of words that are longer than a line.
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    fill(
-        text.split([' ', '\n']).filter(|word| !word.is_empty()),
-        width,
-    )
-}
-
 /// The same for a line whose spaces mean something.
 fn wrap_code(line: &str, width: usize) -> Vec<String> {
     if line.chars().count() <= width {
         return vec![line.to_owned()];
     }
     wrap(line, width)
-}
-
-fn fill<'a>(words: impl Iterator<Item = &'a str>, width: usize) -> Vec<String> {
-    let width = width.max(1);
-    let mut lines = Vec::new();
-    let mut line = String::new();
-    for word in words {
-        let room = width.saturating_sub(line.chars().count());
-        let length = word.chars().count();
-        if !line.is_empty() && length + 1 > room {
-            lines.push(std::mem::take(&mut line));
-        } else if !line.is_empty() {
-            line.push(' ');
-        }
-        let mut rest: Vec<char> = word.chars().collect();
-        while rest.len() > width {
-            let end = break_at(&rest, width);
-            lines.push(rest.drain(..end).collect());
-        }
-        line.extend(rest);
-    }
-    if !line.is_empty() {
-        lines.push(line);
-    }
-    lines
-}
-
-/// Where to break a long word: behind the last of what joins names.
-fn break_at(word: &[char], width: usize) -> usize {
-    word[..width]
-        .iter()
-        .rposition(|character| matches!(character, ':' | '.' | '_' | '-' | '/'))
-        .map_or(width, |at| at + 1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_line_is_wider_than_asked_and_nothing_is_lost() {
-        let text = "torture:request_headers:uri-nested-escapes and some more words";
-        for width in 1..70 {
-            let lines = wrap(text, width);
-            assert!(
-                lines.iter().all(|line| line.chars().count() <= width),
-                "{width}"
-            );
-            let plain = |text: &str| text.replace(' ', "");
-            assert_eq!(plain(&lines.concat()), plain(text));
-        }
-        assert_eq!(wrap("a b", 3), ["a b"]);
-        assert_eq!(wrap("ab cd", 4), ["ab", "cd"]);
-        assert_eq!(wrap("on_request_headers", 12), ["on_request_", "headers"]);
-    }
 }

@@ -238,13 +238,14 @@ fn not_compiled(expected: String, error: &Error) -> Row {
         found.push_str(&format!(": {error}"));
         cause = error.source();
     }
-    Check::fail(
-        "compile",
-        expected,
-        printable(&found, 500),
-        "split generated code into smaller functions, or raise --max-compile-time",
-    )
-    .into()
+    let fix = match error {
+        Error::CompileTime { .. } => {
+            "split generated code into smaller functions, or raise --max-compile-time"
+        }
+        // It says so itself, and nothing about the module would help.
+        _ => "",
+    };
+    Check::fail("compile", expected, printable(&found, 500), fix).into()
 }
 
 /// Everything that needs the module to run.

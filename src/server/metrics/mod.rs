@@ -55,10 +55,9 @@ const EVENTS: [&str; 6] = [
 const DECISIONS: [&str; 4] = ["allow", "block", "redirect", "challenge"];
 
 /// Faults by kind. What kind of trap it was stands in the log.
-const FAULTS: [&str; 11] = [
+const FAULTS: [&str; 10] = [
     "trap",
     "deadline",
-    "cancelled",
     "fuel",
     "memory-limit",
     "answer-limit",
@@ -113,21 +112,23 @@ const fn fault_index(code: FaultCode) -> usize {
     match code {
         FaultCode::Trap(_) => 0,
         FaultCode::Deadline => 1,
-        FaultCode::Cancelled => 2,
-        FaultCode::Fuel => 3,
-        FaultCode::MemoryLimit => 4,
-        FaultCode::AnswerLimit => 5,
-        FaultCode::AllocNull | FaultCode::AllocOutOfBounds => 6,
-        FaultCode::BadAnswer(_) => 7,
-        FaultCode::BadEvent(_) => 8,
-        FaultCode::Overload => 9,
-        FaultCode::Internal => 10,
+        FaultCode::Fuel => 2,
+        FaultCode::MemoryLimit => 3,
+        FaultCode::AnswerLimit => 4,
+        FaultCode::AllocNull | FaultCode::AllocOutOfBounds => 5,
+        FaultCode::BadAnswer(_) => 6,
+        FaultCode::BadEvent(_) => BAD_EVENT,
+        FaultCode::Overload => 8,
+        FaultCode::Internal => 9,
     }
 }
 
+/// Where events that cannot be read stand in [`FAULTS`].
+const BAD_EVENT: usize = 7;
+
 /// Whether a fault says something about this agent, rather than about a peer.
 const fn is_ours(fault: usize) -> bool {
-    !matches!(fault, 2 | 8)
+    fault != BAD_EVENT
 }
 
 #[derive(Debug, Default)]

@@ -8,7 +8,7 @@ use wasm_agent_kit::fault::printable;
 use wasm_agent_kit::ops::run::{FixtureResult, HookOutcome, RunReport, StepResult};
 
 use super::super::human::{Paint, Style};
-use super::{SHOWN, figures, mark, name};
+use super::{SHOWN, figures, fitted, fixed, mark, name};
 
 /// Changes of one hook that are shown; the JSON report has all of them.
 const MAX_CHANGES: usize = 20;
@@ -29,38 +29,46 @@ pub(super) fn table(report: &RunReport, style: Style, out: &mut dyn Write) -> io
         return Ok(());
     }
     let headings = ["", "Fixture", "Result", "Changes", "Fuel", "Time", "Memory"];
-    let mut table = style.table(&headings);
+    let columns = match (style.is_narrow(), style.is_slim()) {
+        (false, _) => 7,
+        (true, false) => 6,
+        (true, true) => 5,
+    };
+    let mut table = style.table(&headings[..columns]);
     for fixture in &report.fixtures {
         for (index, step) in fixture.steps.iter().enumerate() {
-            let columns = if style.is_narrow() { 6 } else { 7 };
-            let cells = row(fixture, index, step);
+            let cells = row(fixture, index, step, style);
             table.add_row(cells.into_iter().take(columns));
         }
     }
-    Style::tighten(&mut table, &[0, 4, 5, 6]);
+    Style::tighten(&mut table, fixed(style, &[0, 4, 5, 6]));
     writeln!(out, "{}", table.trim_fmt())
 }
 
-fn row(fixture: &FixtureResult, index: usize, step: &StepResult) -> Vec<Cell> {
+fn row(fixture: &FixtureResult, index: usize, step: &StepResult, style: Style) -> Vec<Cell> {
     let (mark, paint) = mark(step.status);
     let hook = step.hook.as_ref();
     let mut row = vec![
         paint.cell(mark),
-        Cell::new(name(fixture, index, step)),
-        hook.map_or_else(|| Paint::Faint.cell("not reached"), result),
-        Cell::new(hook.map(counted).unwrap_or_default()),
+        Cell::new(fitted(&name(fixture, index, step), 40, style)),
+        hook.map_or_else(
+            || Paint::Faint.cell("not reached"),
+            |outcome| result(outcome, style),
+        ),
+        Cell::new(fitted(&hook.map(counted).unwrap_or_default(), 25, style)),
     ];
     row.extend(figures(step));
     row
 }
 
-fn result(outcome: &HookOutcome) -> Cell {
+fn result(outcome: &HookOutcome, style: Style) -> Cell {
     let result = &outcome.result;
     if result.ok {
         return Paint::Good.cell("ok");
     }
     let error = result.error.as_deref().unwrap_or("no reason given");
-    Paint::Bad.cell(&format!("refused: {}", printable(error, SHOWN)))
+    let text = format!("refused: {}", printable(error, SHOWN));
+    Paint::Bad.cell(&fitted(&text, 35, style))
 }
 
 /// How many of each kind.

@@ -1,0 +1,4 @@
+//! Hands any bytes to [`wasm_agent_fuzz::redact`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| wasm_agent_fuzz::redact(bytes));
