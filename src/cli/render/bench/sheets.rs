@@ -226,6 +226,11 @@ struct Columns {
 }
 
 impl Columns {
+    /// Where there is little room, its time is what one looks at.
+    const fn has_memory(self) -> bool {
+        self.has_process && !(self.is_narrow && self.is_open)
+    }
+
     fn headings(self) -> Vec<&'static str> {
         [
             (self.has_pool, "Pool"),
@@ -237,11 +242,11 @@ impl Columns {
             (true, "p99"),
             (!self.is_narrow, "p99.9"),
             (!self.is_narrow, "Max"),
-            (self.is_open, "Service p99"),
+            (self.is_open && !self.is_narrow, "Service p99"),
             (self.has_pool, "Queue p99"),
             (self.has_pool && !self.is_narrow, "Guest p99"),
             (self.has_process, "CPU"),
-            (self.has_process, "Resident"),
+            (self.has_memory(), "Resident"),
         ]
         .into_iter()
         .filter_map(|(is_shown, heading)| is_shown.then_some(heading))
@@ -267,7 +272,7 @@ impl Columns {
             (true, time(response.at(0.99))),
             (!self.is_narrow, time(response.at(0.999))),
             (!self.is_narrow, time(response.max())),
-            (self.is_open, p99(&point.service)),
+            (self.is_open && !self.is_narrow, p99(&point.service)),
             (self.has_pool, p99(&point.queue)),
             (self.has_pool && !self.is_narrow, p99(&point.guest)),
             (
@@ -275,7 +280,7 @@ impl Columns {
                 process(&|used| time(Duration::from_secs_f64(used.cpu_us_per_event / 1e6))),
             ),
             (
-                self.has_process,
+                self.has_memory(),
                 process(&|used| bytes(used.resident_bytes)),
             ),
         ]
