@@ -1,9 +1,16 @@
 //! What a replay makes of the core's own call rate, and of memory.
 //!
-//! The same events are called by the core alone, decoded beforehand, on one
-//! thread and on all cores at once; then replayed from a capture by all cores.
-//! Targets: JSON Lines at least 85 % of the core's rate, HAR at least 50 %; two
-//! modules at most twice the time of one; a HAR of 2 GiB in at most 256 MiB.
+//! The same inputs are called by the core alone, read and decoded beforehand, on
+//! one thread and on all cores at once; then replayed from a capture by all
+//! cores. Both go the whole way from the input to the judged answer, with the
+//! same module on the same engine (instructions counted), limits and failure
+//! policy. The core has one instance a thread and keeps nothing of what comes;
+//! a replay reads, decodes, counts, compares with what was recorded, and makes
+//! instances of its own for each lane.
+//! Targets: JSON Lines at least 85 % of one thread's rate times the cores, HAR at
+//! least 50 %; two modules at most twice the time of one; a HAR of 2 GiB in at
+//! most 256 MiB. All cores at once are no faster than the machine lets them be,
+//! so the share of their own rate is printed too.
 //!
 //! `cargo bench --bench replay` prints the table; `-- memory` does the 2 GiB.
 
@@ -27,13 +34,14 @@ use std::time::{Duration, Instant};
 use support::Guest;
 use wasm_agent_kit::agent::{Agent, AgentSettings};
 use wasm_agent_kit::capture::{
-    self, Capture, DEFAULT_MAX_RECORD_BYTES, DecodeSettings, Item, StepInput, Transaction,
+    self, Capture, DEFAULT_MAX_RECORD_BYTES, DecodeSettings, Item, Transaction,
 };
 use wasm_agent_kit::engine::EngineSettings;
 use wasm_agent_kit::module::Module;
 use wasm_agent_kit::ops::replay::{
     FailOn, Redaction, ReplayReport, ReplaySettings, Selection, Sinks, Subjects, Watch, replay,
 };
+use wasm_agent_kit::ops::run::Subject;
 
 /// Transactions of the captures.
 const TRANSACTIONS: usize = 40_000;
@@ -129,14 +137,7 @@ fn core(module: &Arc<Module>, transactions: &[Transaction], threads: usize) -> f
                     let mut done = 0;
                     for transaction in transactions.iter().skip(thread).step_by(threads) {
                         for step in &transaction.steps {
-                            let handled = match &step.input {
-                                StepInput::Event(event) => agent.handle(event),
-                                StepInput::Exact {
-                                    kind,
-                                    chunk_index,
-                                    json,
-                                } => agent.handle_exact(*kind, *chunk_index, json.as_bytes()),
-                            };
+                            let handled = agent.ask(&step.input);
                             done += u64::from(handled.cost.is_some());
                         }
                     }
@@ -174,7 +175,10 @@ fn replayed(
     path: &Path,
     sinks: Sinks,
 ) -> f64 {
-    let agent = |module: &Arc<Module>| Agent::new(Arc::clone(module), AgentSettings::default());
+    let agent = |module: &Arc<Module>| {
+        let agent = Agent::new(Arc::clone(module), AgentSettings::default());
+        Subject::Agent(Box::new(agent))
+    };
     let (subject, baseline) = (agent(module), baseline.map(agent));
     let subjects = Subjects {
         module: &subject,
@@ -193,6 +197,7 @@ fn replayed(
         minimize: false,
         fail_on: FailOn::Decision,
         strict: true,
+        max_errors: None,
         fixtures: None,
         redaction: Redaction::FromCapture,
     };

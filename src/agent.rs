@@ -6,9 +6,9 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use crate::abi::agent::{HeaderNames, write_input};
+use crate::abi::agent::HeaderNames;
 use crate::abi::answer::{AnswerPolicy, CheckedAnswer, check_answer};
-use crate::abi::{Abi, handler_name};
+use crate::abi::{Abi, Input, Phase, handler_name};
 use crate::decision::{Answer, FailurePolicy, decide};
 use crate::error::Error;
 use crate::event::{Event, EventKind};
@@ -129,28 +129,24 @@ impl Agent {
     /// Answers one event. Waits for an instance, never fails, never panics.
     #[must_use]
     pub fn handle(&self, event: &Event) -> Handled {
-        self.ask(Asked::Event(event))
+        self.ask(&event.into())
     }
 
-    /// Answers an event whose input was written before, byte for byte.
+    /// Answers an event, or the input that one was before, byte for byte.
     #[must_use]
-    pub fn handle_exact(&self, kind: EventKind, chunk_index: Option<u32>, input: &[u8]) -> Handled {
-        self.ask(Asked::Exact {
-            kind,
-            chunk_index,
-            input,
-        })
-    }
-
-    fn ask(&self, asked: Asked<'_>) -> Handled {
+    pub fn ask(&self, input: &Input<'_>) -> Handled {
         // Its handlers are absent, which must not pass for an allow.
         if let Err(error) = self.pool.module().require(Abi::Agent) {
             return self.refuse(Fault::new(FaultCode::Internal, error.to_string()));
         }
-        if !self.handles(asked.kind()) {
+        let Phase::Event(kind) = input.phase() else {
+            let what = "a hook's context, which no agent answers";
+            return self.refuse(Fault::new(FaultCode::Internal, what));
+        };
+        if !self.handles(kind) {
             return self.pass();
         }
-        drive(self.handle_on(async { self.pool.lease() }, asked))
+        drive(self.handle_on(async { self.pool.lease() }, (kind, input.borrowed())))
     }
 
     /// Answers one event that the module has a handler for, if an instance is
@@ -161,13 +157,13 @@ impl Agent {
         event: &'a Event,
     ) -> Option<impl Future<Output = Handled> + Send + use<'a>> {
         let lease = self.pool.try_lease()?;
-        Some(self.handle_on(lease, Asked::Event(event)))
+        Some(self.handle_on(lease, (event.kind(), event.into())))
     }
 
     async fn handle_on<'a>(
         &'a self,
         lease: impl Future<Output = Result<Lease<'a>, Box<Fault>>> + Send,
-        asked: Asked<'_>,
+        asked: (EventKind, Input<'_>),
     ) -> Handled {
         let called = caught(async {
             match lease.await {
@@ -212,40 +208,6 @@ impl Agent {
     }
 }
 
-/// What a guest is asked about: an event, or the very input it was before.
-#[derive(Clone, Copy)]
-enum Asked<'a> {
-    Event(&'a Event),
-    Exact {
-        kind: EventKind,
-        chunk_index: Option<u32>,
-        input: &'a [u8],
-    },
-}
-
-impl Asked<'_> {
-    const fn kind(self) -> EventKind {
-        match self {
-            Self::Event(event) => event.kind(),
-            Self::Exact { kind, .. } => kind,
-        }
-    }
-
-    const fn chunk_index(self) -> Option<u32> {
-        match self {
-            Self::Event(event) => event.chunk_index(),
-            Self::Exact { chunk_index, .. } => chunk_index,
-        }
-    }
-
-    fn write(self, names: HeaderNames, out: &mut Vec<u8>) {
-        match self {
-            Self::Event(event) => write_input(event, names, out),
-            Self::Exact { input, .. } => out.extend_from_slice(input),
-        }
-    }
-}
-
 /// Calls the event's handler on an instance and checks its answer; `None` is
 /// the empty answer.
 pub fn call_event(
@@ -254,22 +216,21 @@ pub fn call_event(
     names: HeaderNames,
     policy: &AnswerPolicy,
 ) -> (Result<Option<CheckedAnswer>, Fault>, Cost) {
-    drive(call_asked(instance, Asked::Event(event), names, policy))
+    let asked = (event.kind(), event.into());
+    drive(call_asked(instance, asked, names, policy))
 }
 
 async fn call_asked(
     instance: &mut Instance,
-    asked: Asked<'_>,
+    (kind, input): (EventKind, Input<'_>),
     names: HeaderNames,
     policy: &AnswerPolicy,
 ) -> (Result<Option<CheckedAnswer>, Fault>, Cost) {
-    let write = |out: &mut Vec<u8>| asked.write(names, out);
-    let called = instance.call_async(asked.kind() as usize, write).await;
+    let write = |out: &mut Vec<u8>| input.write(names, out);
+    let called = instance.call_async(kind as usize, write).await;
     let result = called.result.and_then(|answer| match answer {
         RawAnswer::Empty => Ok(None),
-        RawAnswer::Bytes(bytes) => {
-            check_answer(bytes, asked.kind(), asked.chunk_index(), policy).map(Some)
-        }
+        RawAnswer::Bytes(bytes) => check_answer(bytes, kind, input.chunk_index(), policy).map(Some),
     });
     (result, called.cost)
 }

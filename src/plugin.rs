@@ -6,12 +6,14 @@
 
 mod runtime;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::abi::Abi;
+use crate::abi::agent::HeaderNames;
 use crate::abi::hook::{
-    Applied, Change, CheckedResult, Hook, HookContext, HookResult, apply, check_result, write_input,
+    Applied, Change, CheckedResult, Hook, HookContext, HookResult, apply, check_result,
 };
+use crate::abi::{Abi, Input, Phase};
 use crate::error::Error;
 use crate::fault::{Fault, FaultCode};
 use crate::module::Module;
@@ -28,6 +30,8 @@ pub struct HandledHook {
     /// The context the host goes on with: `input` and `data` as the hook left
     /// them, everything else as it was.
     pub context: HookContext,
+    /// Whether that is another than it was called with.
+    pub changed: bool,
     /// What else the hook would have changed.
     pub ignored: Vec<Change>,
     /// What the guest did wrong, if it did.
@@ -36,6 +40,18 @@ pub struct HandledHook {
     pub cost: Option<Cost>,
     /// Paths of keys of the answer that the contract does not know.
     pub unknown_keys: Vec<String>,
+}
+
+impl HandledHook {
+    /// The result as the host acts on it, which is what records hold: with the
+    /// context it goes on with, and none where that is as it was.
+    #[must_use]
+    pub fn effective(&self) -> HookResult {
+        HookResult {
+            ctx: self.changed.then(|| self.context.clone()),
+            ..self.result.clone()
+        }
+    }
 }
 
 /// A module behind its pool, answering hook contexts.
@@ -75,22 +91,57 @@ impl Plugin {
         self.pool.module().has_handler(hook.name())
     }
 
+    /// Answers a hook's context, or the input that one was before, byte for
+    /// byte.
+    #[must_use]
+    pub fn ask(&self, input: &Input<'_>) -> HandledHook {
+        let refused = |what: String| {
+            let fault = Fault::new(FaultCode::Internal, what);
+            handled(HookContext::default(), Err(fault), None)
+        };
+        match input {
+            Input::Hook(hook, context) => self.handle(*hook, context.as_ref().clone()),
+            Input::Exact {
+                phase: Phase::Hook(hook),
+                json,
+                ..
+            } => match serde_json::from_slice(json) {
+                Ok(context) => {
+                    let (result, cost) = self.called(*hook, input);
+                    handled(context, result, cost)
+                }
+                Err(error) => refused(format!("a hook's context that is none: {error}")),
+            },
+            Input::Event(_) | Input::Exact { .. } => {
+                refused("an event, which no hook answers".to_owned())
+            }
+        }
+    }
+
     /// Calls a hook. Waits for its turn, never fails, never panics. A hook that
     /// the module lacks is not called, and changes nothing.
     #[must_use]
     pub fn handle(&self, hook: Hook, context: HookContext) -> HandledHook {
+        let (result, cost) = self.called(hook, &Input::Hook(hook, Cow::Borrowed(&context)));
+        handled(context, result, cost)
+    }
+
+    fn called(
+        &self,
+        hook: Hook,
+        input: &Input<'_>,
+    ) -> (Result<Option<CheckedResult>, Fault>, Option<Cost>) {
         // Its hooks are absent, which must not pass for leave to go on.
         if let Err(error) = self.pool.module().require(Abi::Hook) {
-            let fault = Fault::new(FaultCode::Internal, error.to_string());
-            return handled(context, Err(fault), None);
+            return (
+                Err(Fault::new(FaultCode::Internal, error.to_string())),
+                None,
+            );
         }
         if !self.has(hook) {
-            return handled(context, Ok(None), None);
+            return (Ok(None), None);
         }
-        let (result, cost) = self
-            .pool
-            .call(|instance| call_hook(instance, hook, &context));
-        handled(context, result, cost)
+        self.pool.call(|instance| call_input(instance, hook, input))
     }
 }
 
@@ -104,10 +155,15 @@ fn handled(
         Ok(None) => (HookResult::unchanged(), Vec::new(), None),
         Err(fault) => (HookResult::trapped(&fault), Vec::new(), Some(fault)),
     };
-    let Applied { context, ignored } = apply(context, &result);
+    let Applied {
+        context,
+        changed,
+        ignored,
+    } = apply(context, &result);
     HandledHook {
         result,
         context,
+        changed,
         ignored,
         fault,
         cost,
@@ -122,7 +178,18 @@ pub fn call_hook(
     hook: Hook,
     context: &HookContext,
 ) -> (Result<Option<CheckedResult>, Fault>, Cost) {
-    let called = instance.call(hook as usize, |out| write_input(context, out));
+    let input = Input::Hook(hook, Cow::Borrowed(context));
+    call_input(instance, hook, &input)
+}
+
+fn call_input(
+    instance: &mut Instance,
+    hook: Hook,
+    input: &Input<'_>,
+) -> (Result<Option<CheckedResult>, Fault>, Cost) {
+    // A context has no header names to spell.
+    let write = |out: &mut Vec<u8>| input.write(HeaderNames::AsWritten, out);
+    let called = instance.call(hook as usize, write);
     let result = called.result.and_then(|answer| match answer {
         RawAnswer::Empty => Ok(None),
         RawAnswer::Bytes(bytes) => check_result(bytes).map(Some),

@@ -14,7 +14,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use kdl::{KdlDocument, KdlNode};
+use serde_json::Value;
 use wasm_agent_kit::limits::{DEFAULT_QUEUE_WAIT, DEFAULT_TIMEOUT};
+use wasm_agent_kit::ops::replay::LANES;
 use wasm_agent_kit::server::settings::{DEFAULT_GRACE, ServeSettings};
 
 const SOCKET: &str = "/run/wasm-agent/agent.sock";
@@ -143,6 +145,134 @@ fn the_sidecar_starts_the_agent() {
         .find_map(|line| line.trim().strip_prefix("terminationGracePeriodSeconds: "));
     let grace = Duration::from_secs(grace.unwrap().parse().unwrap());
     assert!(grace > DEFAULT_GRACE);
+}
+
+/// As Kubernetes writes `$(NAME)` in a command line, and a pod's paths as ours.
+fn in_pod(arg: &str, (index, folder): (u64, &Path)) -> String {
+    arg.replace("$(JOB_COMPLETION_INDEX)", &index.to_string())
+        .replace("/traffic/", &format!("{}/", folder.display()))
+        .replace("/modules/", &format!("{}/", folder.display()))
+}
+
+/// By the rules of batch/v1 for an Indexed Job, as far as they can be checked
+/// without a cluster; and its pods' command lines, run one after the other.
+#[test]
+fn the_replay_job_is_an_indexed_job_whose_shards_add_up_to_one_run() {
+    let manifest = read("kubernetes/replay-job.yaml");
+    let job: Value = serde_saphyr::from_str(&manifest).unwrap();
+    assert_eq!(job["apiVersion"], "batch/v1");
+    assert_eq!(job["kind"], "Job");
+    // A DNS label, since pods are named after it.
+    let name = job["metadata"]["name"].as_str().unwrap();
+    assert!(
+        name.len() <= 50
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+    );
+    let spec = &job["spec"];
+    assert_eq!(spec["completionMode"], "Indexed");
+    let pods = spec["completions"].as_u64().unwrap();
+    assert!((2..=u64::from(LANES)).contains(&pods));
+    assert!((1..=pods).contains(&spec["parallelism"].as_u64().unwrap()));
+    assert!(spec["backoffLimit"].as_u64().is_some());
+    let pod = &spec["template"]["spec"];
+    assert!(["Never", "OnFailure"].contains(&pod["restartPolicy"].as_str().unwrap()));
+    let list = |value: &Value| value.as_array().unwrap().clone();
+    let container = &list(&pod["containers"])[0];
+    for key in ["name", "image"] {
+        assert!(container[key].is_string(), "{key}");
+    }
+    let volumes = list(&pod["volumes"]);
+    for mount in list(&container["volumeMounts"]) {
+        assert!(mount["mountPath"].as_str().unwrap().starts_with('/'));
+        assert!(volumes.iter().any(
+            |volume| volume["name"] == mount["name"] && volume.as_object().unwrap().len() == 2
+        ));
+    }
+    // What `$(…)` in the arguments stands for has to be a variable of the pod.
+    let index = &list(&container["env"])[0];
+    assert_eq!(index["name"], "JOB_COMPLETION_INDEX");
+    assert_eq!(
+        index["valueFrom"]["fieldRef"]["fieldPath"],
+        "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+    );
+    let args: Vec<String> = list(&container["args"])
+        .iter()
+        .map(|arg| arg.as_str().unwrap().to_owned())
+        .collect();
+    assert!(args.contains(&format!("--shard=auto/{pods}")));
+
+    let folder = tempfile::tempdir().unwrap();
+    let captures = folder.path().join("captures");
+    std::fs::create_dir(&captures).unwrap();
+    for name in ["mitmproxy.har", "goreplay.gor", "recorded.jsonl"] {
+        let from = root().join("fixtures/captures").join(name);
+        std::fs::copy(from, captures.join(name)).unwrap();
+    }
+    for (name, module) in [
+        ("old.wasm", "rules-published-spelling.wasm"),
+        ("new.wasm", "rules.wasm"),
+    ] {
+        let from = root().join("fixtures/modules/rules").join(module);
+        std::fs::copy(from, folder.path().join(name)).unwrap();
+    }
+    let run = |args: &[String], index: Option<u64>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wasm-agent"));
+        command.args(args).env_remove("JOB_COMPLETION_INDEX");
+        if let Some(index) = index {
+            command.env("JOB_COMPLETION_INDEX", index.to_string());
+        }
+        let out = command.stdin(Stdio::null()).output().unwrap();
+        let error = String::from_utf8_lossy(&out.stderr).into_owned();
+        (out.status.code(), out.stdout, error)
+    };
+    let timeout = "--timeout=20s".to_owned();
+    for index in 0..pods {
+        let mut args: Vec<String> = args
+            .iter()
+            .map(|arg| in_pod(arg, (index, folder.path())))
+            .collect();
+        args.push(timeout.clone());
+        let (code, _, error) = run(&args, Some(index));
+        assert_eq!(code, Some(0), "{args:?}: {error}");
+    }
+    let whole: Vec<String> = args
+        .iter()
+        .filter(|arg| !arg.starts_with("--shard") && !arg.starts_with("--report"))
+        .map(|arg| in_pod(arg, (0, folder.path())).replace("=never", "=decision"))
+        .chain([timeout, "--format=json".to_owned()])
+        .collect();
+    let whole = run(&whole, None);
+    // The line of the manifest's head that joins them.
+    let merge = manifest.lines().find_map(|line| {
+        let (_, command) = line.split_once("&& wasm-agent ")?;
+        Some(command.strip_suffix("reports/*.json")?.to_owned())
+    });
+    let mut merge: Vec<String> = merge
+        .unwrap()
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect();
+    merge.extend((0..pods).map(|index| {
+        let report = args
+            .iter()
+            .find_map(|arg| arg.strip_prefix("--report=json="));
+        in_pod(report.unwrap(), (index, folder.path()))
+    }));
+    merge.push("--format=json".to_owned());
+    let merged = run(&merge, None);
+    assert_eq!(whole.0, Some(1), "{}", whole.2);
+    assert_eq!(
+        (merged.0, String::from_utf8(merged.1).unwrap()),
+        (whole.0, String::from_utf8(whole.1).unwrap())
+    );
+    // Without the index nobody knows which part it is.
+    let alone = in_pod(&args.join("\n"), (0, folder.path()));
+    let alone: Vec<String> = alone.lines().map(str::to_owned).collect();
+    let (code, _, error) = run(&alone, None);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("JOB_COMPLETION_INDEX"), "{error}");
 }
 
 fn child<'a>(node: &'a KdlNode, name: &str) -> &'a KdlNode {

@@ -22,6 +22,8 @@ pub const HANDLERS: [&str; 2] = ["before_hook", "after_hook"];
 pub const RESULT_KEYS: [&str; 4] = ["ok", "ctx", "error", "details"];
 /// Keys of a context.
 pub const CONTEXT_KEYS: [&str; 5] = ["input", "data", "user", "headers", "tenant_id"];
+/// How the error of a result begins that stands for a fault; its code follows.
+pub const TRAPPED: &str = "WASM plugin trapped: ";
 const USER_KEYS: [&str; 2] = ["id", "role"];
 
 /// On which side of the host's own work a hook runs.
@@ -119,7 +121,7 @@ impl HookResult {
     pub fn trapped(fault: &Fault) -> Self {
         Self {
             ok: false,
-            error: Some(format!("WASM plugin trapped: {}", fault.code)),
+            error: Some(format!("{TRAPPED}{}", fault.code)),
             ..Self::unchanged()
         }
     }
@@ -288,6 +290,8 @@ pub struct Change {
 pub struct Applied {
     /// The context the host goes on with.
     pub context: HookContext,
+    /// Whether `input` or `data` are otherwise than before.
+    pub changed: bool,
     /// What was ignored of the result.
     pub ignored: Vec<Change>,
 }
@@ -300,17 +304,24 @@ pub fn apply(context: HookContext, result: &HookResult) -> Applied {
     let Some(wanted) = &result.ctx else {
         return Applied {
             context,
+            changed: false,
             ignored: Vec::new(),
         };
     };
     let mut context = context;
+    let mut changed = false;
     if result.ok {
-        context.input.clone_from(&wanted.input);
-        if wanted.data.is_some() {
+        if context.input != wanted.input {
+            changed = true;
+            context.input.clone_from(&wanted.input);
+        }
+        if wanted.data.is_some() && context.data != wanted.data {
+            changed = true;
             context.data.clone_from(&wanted.data);
         }
     }
     Applied {
+        changed,
         ignored: changes(&context, wanted),
         context,
     }
@@ -489,7 +500,9 @@ mod tests {
             }))),
             ..HookResult::unchanged()
         };
-        let Applied { context, ignored } = apply(ada(), &wanted);
+        let Applied {
+            context, ignored, ..
+        } = apply(ada(), &wanted);
         assert_eq!(
             context,
             HookContext {
@@ -522,7 +535,9 @@ mod tests {
             ctx: Some(ada()),
             ..HookResult::unchanged()
         };
-        let Applied { context, ignored } = apply(before.clone(), &wanted);
+        let Applied {
+            context, ignored, ..
+        } = apply(before.clone(), &wanted);
         assert_eq!(context, before);
         assert_eq!(ignored[0].path, "/data");
     }
@@ -602,7 +617,7 @@ mod tests {
             ok in any::<bool>(),
         ) {
             let result = HookResult { ok, ctx: Some(wanted.clone()), ..HookResult::unchanged() };
-            let Applied { context, ignored } = apply(before.clone(), &result);
+            let Applied { context, ignored, .. } = apply(before.clone(), &result);
             prop_assert_eq!(&context.user, &before.user);
             prop_assert_eq!(&context.headers, &before.headers);
             prop_assert_eq!(&context.tenant_id, &before.tenant_id);

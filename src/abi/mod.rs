@@ -6,9 +6,12 @@
 pub mod agent;
 pub mod answer;
 pub mod hook;
+pub mod input;
 
 use crate::event::EventKind;
 use crate::limits::{Isolation, Limits};
+
+pub use input::{Input, Phase};
 
 /// The contract a module was written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

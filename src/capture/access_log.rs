@@ -29,17 +29,18 @@ pub(super) fn frames(stream: Stream, format: Format) -> impl Iterator<Item = Ite
     each(Lines::new(stream), file, format)
 }
 
-pub(super) fn decode_combined(
-    frame: &Frame,
-    settings: &DecodeSettings,
-) -> Result<Transaction, Unusable> {
+/// How one line becomes an exchange.
+type Read = fn(&[u8], &DecodeSettings, &mut Exchange) -> Result<(), String>;
+
+pub(super) fn decode(frame: &Frame, settings: &DecodeSettings) -> Result<Transaction, Unusable> {
+    let read: Read = if frame.format == Format::JsonLog {
+        read_json
+    } else {
+        read_combined
+    };
     let mut exchange = Exchange::new(frame.place());
-    let line = frame
-        .pieces
-        .first()
-        .map(|piece| piece.bytes.as_slice())
-        .unwrap_or_default();
-    read_combined(line, settings, &mut exchange).map_err(|why| frame.unusable(why))?;
+    let line = frame.pieces.first().map(|piece| piece.bytes.as_ref());
+    read(line.unwrap_or_default(), settings, &mut exchange).map_err(|why| frame.unusable(why))?;
     Ok(exchange.into_transaction())
 }
 
@@ -346,20 +347,6 @@ fn lookup(log: &Value, key: &str) -> Option<String> {
         Value::Number(number) => Some(number.to_string()),
         _ => None,
     }
-}
-
-pub(super) fn decode_json(
-    frame: &Frame,
-    settings: &DecodeSettings,
-) -> Result<Transaction, Unusable> {
-    let mut exchange = Exchange::new(frame.place());
-    let line = frame
-        .pieces
-        .first()
-        .map(|piece| piece.bytes.as_slice())
-        .unwrap_or_default();
-    read_json(line, settings, &mut exchange).map_err(|why| frame.unusable(why))?;
-    Ok(exchange.into_transaction())
 }
 
 fn read_json(

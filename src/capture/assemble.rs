@@ -8,6 +8,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::frames::Cut;
 use super::{Format, Frame, Item, Piece, Remark, Unusable, stable_hash};
 
@@ -30,7 +32,7 @@ pub(super) enum Part {
 /// What a record is, found out without decoding it.
 pub(super) enum Sorted {
     /// Part of the transaction with this id.
-    Of(Box<[u8]>, Part),
+    Of(Bytes, Part),
     /// A transaction of its own, or not to be understood: decoding will say.
     Alone,
     /// Nothing to replay.
@@ -39,7 +41,7 @@ pub(super) enum Sorted {
 
 struct Open {
     serial: u64,
-    id: Box<[u8]>,
+    id: Bytes,
     pieces: Vec<Piece>,
     size: usize,
     complete: bool,
@@ -55,7 +57,7 @@ pub(super) struct Assembler<I, S> {
     format: Format,
     open: VecDeque<Open>,
     /// Serial numbers of the open transactions, by id.
-    by_id: HashMap<Box<[u8]>, u64>,
+    by_id: HashMap<Bytes, u64>,
     next_serial: u64,
     held: usize,
     records: u64,
@@ -80,7 +82,7 @@ impl<I: Iterator<Item = Cut>, S: FnMut(&Piece) -> Sorted> Assembler<I, S> {
         }
     }
 
-    fn begin(&mut self, id: Box<[u8]>, piece: Piece, complete: bool) {
+    fn begin(&mut self, id: Bytes, piece: Piece, complete: bool) {
         let serial = self.next_serial;
         self.next_serial += 1;
         if !complete {
@@ -98,7 +100,7 @@ impl<I: Iterator<Item = Cut>, S: FnMut(&Piece) -> Sorted> Assembler<I, S> {
         });
     }
 
-    fn add(&mut self, id: Box<[u8]>, part: Part, piece: Piece) {
+    fn add(&mut self, id: Bytes, part: Part, piece: Piece) {
         if part == Part::First {
             if let Some(before) = self.by_id.remove(&id).and_then(|serial| self.at(serial)) {
                 before.complete = true;
@@ -180,7 +182,7 @@ impl<I: Iterator<Item = Cut>, S: FnMut(&Piece) -> Sorted> Iterator for Assembler
                     match (self.sort)(&piece) {
                         Sorted::Of(id, part) => self.add(id, part, piece),
                         Sorted::Alone => {
-                            let id = piece.record.to_le_bytes().to_vec().into_boxed_slice();
+                            let id = Bytes::copy_from_slice(&piece.record.to_le_bytes());
                             self.begin(id, piece, true);
                         }
                         Sorted::Skip(remark) => return Some(Item::Skipped(remark)),

@@ -5,6 +5,7 @@
 
 use std::io;
 
+use bytes::{Buf as _, Bytes};
 use memchr::{memchr, memchr2};
 
 use super::source::Stream;
@@ -42,7 +43,7 @@ impl Collected {
         Ok(Piece {
             record,
             offset,
-            bytes: self.bytes,
+            bytes: self.bytes.into(),
         })
     }
 }
@@ -60,39 +61,73 @@ pub(super) fn unreadable(error: &io::Error) -> String {
     }
 }
 
-/// A record for each line that is not blank.
+/// A record for each line that is not blank. Lines share the block they were
+/// read in, so that most are never copied.
 pub(super) struct Lines {
     pub(super) stream: Stream,
+    /// What was read and not handed out yet.
+    block: Bytes,
     record: u64,
     ended: bool,
 }
+
+/// A line, or the size of one that is too long.
+type Line = Result<Bytes, usize>;
 
 impl Lines {
     pub(super) fn new(stream: Stream) -> Self {
         Self {
             stream,
+            block: Bytes::new(),
             record: 0,
             ended: false,
         }
     }
 
-    fn line(&mut self) -> io::Result<Option<(u64, Collected)>> {
+    /// The next line, and where it begins.
+    fn line(&mut self) -> io::Result<Option<(u64, Line)>> {
         let offset = self.stream.offset;
-        let mut line = Collected::default();
         let most = self.stream.max_record;
-        loop {
-            let ready = self.stream.ready()?;
-            if ready.is_empty() {
-                return Ok((line.size > 0).then_some((offset, line)));
-            }
-            let end = memchr(b'\n', ready);
-            let taken = end.unwrap_or(ready.len());
-            line.push(&ready[..taken], most);
-            self.stream.take(taken + usize::from(end.is_some()));
-            if end.is_some() {
-                return Ok(Some((offset, line)));
-            }
+        if let Some(end) = memchr(b'\n', &self.block) {
+            let line = self.taken(end);
+            let line = if line.len() > most {
+                Err(line.len())
+            } else {
+                Ok(line)
+            };
+            return Ok(Some((offset, line)));
         }
+        // It goes on in the next blocks, or is the last.
+        let mut line = Collected::default();
+        loop {
+            let end = memchr(b'\n', &self.block);
+            let part = self.taken(end.unwrap_or(self.block.len()));
+            line.push(&part, most);
+            if end.is_none() {
+                self.block = self.stream.block()?;
+                if !self.block.is_empty() {
+                    continue;
+                }
+                if line.size == 0 {
+                    return Ok(None);
+                }
+            }
+            let line = if line.size > most {
+                Err(line.size)
+            } else {
+                Ok(line.bytes.into())
+            };
+            return Ok(Some((offset, line)));
+        }
+    }
+
+    /// Takes so many bytes, and the end of the line behind them.
+    fn taken(&mut self, bytes: usize) -> Bytes {
+        let line = self.block.split_to(bytes);
+        let end = usize::from(!self.block.is_empty());
+        self.block.advance(end);
+        self.stream.offset += (bytes + end) as u64;
+        line
     }
 }
 
@@ -103,19 +138,24 @@ impl Iterator for Lines {
         while !self.ended {
             match self.line() {
                 Ok(None) => return None,
-                Ok(Some((_, line)))
-                    if line.size <= self.stream.max_record
-                        && line.bytes.iter().all(u8::is_ascii_whitespace) => {}
-                Ok(Some((offset, line))) => {
+                Ok(Some((_, Ok(line)))) if line.iter().all(u8::is_ascii_whitespace) => {}
+                Ok(Some((offset, Ok(mut bytes)))) => {
                     self.record += 1;
-                    let mut cut = line.cut(&self.stream, self.record, offset);
-                    if let Ok(piece) = &mut cut
-                        && offset == 0
-                        && piece.bytes.starts_with(b"\xef\xbb\xbf")
-                    {
-                        piece.bytes.drain(..3);
+                    if offset == 0 && bytes.starts_with(b"\xef\xbb\xbf") {
+                        bytes.advance(3);
                     }
-                    return Some(cut);
+                    return Some(Ok(Piece {
+                        record: self.record,
+                        offset,
+                        bytes,
+                    }));
+                }
+                Ok(Some((offset, Err(size)))) => {
+                    self.record += 1;
+                    return Some(Err(Unusable {
+                        place: self.stream.place(self.record, offset),
+                        why: too_long(size, self.stream.max_record),
+                    }));
                 }
                 Err(error) => {
                     self.ended = true;

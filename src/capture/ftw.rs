@@ -6,94 +6,29 @@
 //! unusable by name; expectations about logs and bodies, which a module's
 //! answer does not have, are counted as not checked.
 
+mod expect;
+mod template;
+
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use regex::{Captures, Regex};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::source::Stream;
 use super::{Exchange, Format, Frame, Half, Item, Remark, Unusable, http1, stable_hash};
 use crate::event::{Headers, RequestHead, ResponseHead};
-use crate::response::{AgentResponse, Decision};
+
+use expect::expectation;
+use template::templated;
+
+pub use expect::Expectation;
 
 /// Bytes of one test file; the largest of the Core Rule Set has 0.2 MB.
 const MAX_FILE_BYTES: u64 = 16 << 20;
-/// Bytes a template may make of a payload.
-const MAX_REPEAT_BYTES: usize = 16 << 20;
-
-/// What a test expects of the module's answers.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Expectation {
-    /// The test's name: rule, test and stage.
-    pub test: String,
-    /// Statuses the client may get; none where any will do.
-    pub status: Vec<u16>,
-    /// Rules that must fire.
-    pub expect_ids: Vec<String>,
-    /// Rules that must not fire.
-    pub no_expect_ids: Vec<String>,
-    /// No rule but the expected ones may fire.
-    pub isolated: bool,
-}
-
-impl Expectation {
-    /// Holds answers against it: one line for each miss.
-    #[must_use]
-    pub fn check(&self, responses: &[&AgentResponse]) -> Vec<String> {
-        let fired: Vec<&str> = responses
-            .iter()
-            .flat_map(|response| response.audit.rule_ids.iter().map(String::as_str))
-            .collect();
-        let refused = responses
-            .iter()
-            .map(|response| &response.decision)
-            .find(|decision| **decision != Decision::Allow);
-        let mut missed = Vec::new();
-        if !self.status.is_empty() {
-            let found = match refused {
-                // A module that allows leaves the status to the upstream.
-                None if self.status.iter().any(|status| *status < 400) => None,
-                None => Some("allow".to_owned()),
-                Some(decision) => match decision.status() {
-                    Some(status) if self.status.contains(&status) => None,
-                    Some(status) => Some(format!("{} {status}", decision.name())),
-                    None => Some(decision.name().to_owned()),
-                },
-            };
-            if let Some(found) = found {
-                missed.push(format!("status: expected {:?}, found {found}", self.status));
-            }
-        }
-        for id in &self.expect_ids {
-            if !fired.contains(&id.as_str()) {
-                missed.push(format!("rule {id}: expected to fire, found {fired:?}"));
-            }
-        }
-        for id in &self.no_expect_ids {
-            if fired.contains(&id.as_str()) {
-                missed.push(format!("rule {id}: expected not to fire, found {fired:?}"));
-            }
-        }
-        if self.isolated {
-            let others: Vec<&str> = fired
-                .iter()
-                .copied()
-                .filter(|id| !self.expect_ids.iter().any(|known| known == id))
-                .collect();
-            if !others.is_empty() {
-                missed.push(format!(
-                    "isolated: expected no other rule, found {others:?}"
-                ));
-            }
-        }
-        missed
-    }
-}
 
 #[derive(Deserialize)]
 struct File {
@@ -629,171 +564,4 @@ fn response(given: Response) -> Result<Half<ResponseHead>, String> {
         },
         body,
     })
-}
-
-static RULE_ID: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r#"^\s*\[?id\s+\\?"?(\d+)\\?"?\]?\s*$"#).ok());
-
-fn expectation(name: &str, output: &Output) -> (Expectation, bool) {
-    let mut not_checked = output.response_contains.is_some() || output.expect_error == Some(true);
-    let mut expect = Expectation {
-        test: name.to_owned(),
-        isolated: output.isolated,
-        status: match &output.status {
-            None => Vec::new(),
-            Some(OneOrMany::One(status)) => vec![*status],
-            Some(OneOrMany::Many(statuses)) => statuses.clone(),
-        },
-        ..Expectation::default()
-    };
-    expect.status.retain(|status| *status != 0);
-    let mut from_text = |text: &Option<String>, ids: &mut Vec<String>| {
-        let Some(text) = text.as_deref().filter(|text| !text.is_empty()) else {
-            return;
-        };
-        match RULE_ID.as_ref().and_then(|form| form.captures(text)) {
-            Some(found) => ids.push(found[1].to_owned()),
-            None => not_checked = true,
-        }
-    };
-    from_text(&output.log_contains, &mut expect.expect_ids);
-    from_text(&output.no_log_contains, &mut expect.no_expect_ids);
-    if let Some(log) = &output.log {
-        expect
-            .expect_ids
-            .extend(log.expect_ids.iter().map(u64::to_string));
-        expect
-            .no_expect_ids
-            .extend(log.no_expect_ids.iter().map(u64::to_string));
-        not_checked |= log.match_regex.is_some() || log.no_match_regex.is_some();
-    }
-    (expect, not_checked)
-}
-
-static TEMPLATE: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"\{\{-?\s*(.*?)\s*-?\}\}").ok());
-
-static REPEAT: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(
-        r#"^(?:"((?:[^"\\]|\\.)*)"\s*\|\s*repeat\s+(\d+)|repeat\s+(\d+)\s+"((?:[^"\\]|\\.)*)")$"#,
-    )
-    .ok()
-});
-
-static ENV: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r#"^env\s+"([A-Za-z0-9_]+)"$"#).ok());
-
-/// Fills in the templates that test files use: `repeat`, `env`, `.Payload`.
-fn templated(text: &str, payload: Option<&str>) -> Result<String, String> {
-    let Some(form) = TEMPLATE.as_ref().filter(|_| text.contains("{{")) else {
-        return Ok(text.to_owned());
-    };
-    let mut refused = None;
-    let mut size = 0_usize;
-    let filled = form.replace_all(text, |found: &Captures<'_>| {
-        let value = template_value(&found[1], payload).unwrap_or_else(|why| {
-            refused.get_or_insert(why);
-            String::new()
-        });
-        size = size.saturating_add(value.len());
-        value
-    });
-    match refused {
-        Some(why) => Err(why),
-        None if size > MAX_REPEAT_BYTES => Err(format!(
-            "expected templates of at most {MAX_REPEAT_BYTES} bytes"
-        )),
-        None => Ok(filled.into_owned()),
-    }
-}
-
-fn template_value(expression: &str, payload: Option<&str>) -> Result<String, String> {
-    if expression == ".Payload" {
-        return payload
-            .map(str::to_owned)
-            .ok_or_else(|| "the template wants a payload, and the test has none".to_owned());
-    }
-    if let Some(found) = REPEAT.as_ref().and_then(|form| form.captures(expression)) {
-        let text = found
-            .get(1)
-            .or_else(|| found.get(4))
-            .map_or("", |text| text.as_str());
-        let times = found
-            .get(2)
-            .or_else(|| found.get(3))
-            .map_or("", |times| times.as_str());
-        let text: String =
-            serde_json::from_str(&format!("\"{text}\"")).unwrap_or_else(|_| text.to_owned());
-        return times
-            .parse::<usize>()
-            .ok()
-            .filter(|times| times.saturating_mul(text.len()) <= MAX_REPEAT_BYTES)
-            .map(|times| text.repeat(times))
-            .ok_or_else(|| {
-                format!(
-                    "expected a template of at most {MAX_REPEAT_BYTES} bytes, found repeat {times}"
-                )
-            });
-    }
-    if let Some(found) = ENV.as_ref().and_then(|form| form.captures(expression)) {
-        return Ok(std::env::var(&found[1]).unwrap_or_default());
-    }
-    Err(format!(
-        "expected a template of repeat, env or .Payload, found {:?}",
-        crate::fault::printable(expression, 60)
-    ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_templates_of_test_files_are_filled_in() {
-        assert_eq!(
-            templated(r#"a={{ "+" | repeat 3 }}!"#, None),
-            Ok("a=+++!".to_owned())
-        );
-        assert_eq!(
-            templated("x={{.Payload}}", Some("<b>")),
-            Ok("x=<b>".to_owned())
-        );
-        assert_eq!(
-            templated("no { braces }", None),
-            Ok("no { braces }".to_owned())
-        );
-        assert!(
-            templated("{{ randAlpha 3 }}", None)
-                .unwrap_err()
-                .contains("randAlpha")
-        );
-        assert!(templated(r#"{{ "x" | repeat 99999999999 }}"#, None).is_err());
-    }
-
-    #[test]
-    fn status_and_rules_are_held_against_answers() {
-        let mut block = AgentResponse::new(Decision::Block {
-            status: 403,
-            body: None,
-        });
-        block.audit.rule_ids.push("942100".to_owned());
-        let expect = |status: &[u16], ids: &[&str], not: &[&str]| Expectation {
-            status: status.to_vec(),
-            expect_ids: ids.iter().map(|id| (*id).to_owned()).collect(),
-            no_expect_ids: not.iter().map(|id| (*id).to_owned()).collect(),
-            ..Expectation::default()
-        };
-        assert!(
-            expect(&[403], &["942100"], &["1"])
-                .check(&[&block])
-                .is_empty()
-        );
-        assert_eq!(
-            expect(&[200], &["1"], &["942100"]).check(&[&block]).len(),
-            3
-        );
-        let allow = AgentResponse::allow();
-        assert!(expect(&[200], &[], &[]).check(&[&allow]).is_empty());
-        assert_eq!(expect(&[403], &[], &[]).check(&[&allow]).len(), 1);
-    }
 }

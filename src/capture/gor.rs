@@ -5,6 +5,7 @@
 
 use std::io;
 
+use bytes::Bytes;
 use memchr::memmem;
 
 use super::assemble::{Assembler, Part, Sorted};
@@ -63,7 +64,7 @@ fn sort(piece: &Piece) -> Sorted {
             } else {
                 Part::Last
             };
-            Sorted::Of(header.id.into(), part)
+            Sorted::Of(Bytes::copy_from_slice(header.id), part)
         }
         None => Sorted::Alone,
     }
@@ -198,7 +199,7 @@ impl Separated {
         Ok(Piece {
             record: self.record,
             offset,
-            bytes,
+            bytes: bytes.into(),
         })
     }
 }

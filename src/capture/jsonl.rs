@@ -1,6 +1,8 @@
 //! Our own JSON Lines: the exact input of each call and what was answered.
 //!
-//! One object a line, the lines of one transaction with the same id:
+//! One object a line, the lines of one transaction with the same id. The phase
+//! is an event of an exchange or a hook, `output` the agent response or the
+//! hook's effective result:
 //!
 //! ```json
 //! {"v":1,"id":"c1","phase":"request_headers","ts":"2026-01-01T00:00:00Z",
@@ -10,34 +12,34 @@
 //!
 //! `schema/capture-1.schema.json` in the repository says it in full.
 
-use std::borrow::Cow;
+mod own;
 
-use serde::Deserialize;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::assemble::{Assembler, Part, Sorted};
 use super::frames::Lines;
 use super::source::Stream;
 use super::{
-    CapturedStep, Format, Frame, Item, Piece, Place, Recorded, Remark, StepInput, Transaction,
-    Unusable,
+    CapturedStep, Format, Frame, Item, Piece, Place, Recorded, Remark, Transaction, Unusable,
 };
+use crate::abi::hook::HookContext;
+use crate::abi::{Input, Phase};
 use crate::event::EventKind;
 use crate::fault::Fault;
-use crate::response::AgentResponse;
-
-/// How our own lines begin, so that most need no parsing to be sorted.
-const OWN_START: &[u8] = br#"{"v":1,"id":""#;
-const OWN_PHASE: &[u8] = br#"","phase":""#;
 
 pub(super) fn frames(stream: Stream) -> impl Iterator<Item = Item> + Send {
-    let file = std::sync::Arc::clone(&stream.file);
+    let file = Arc::clone(&stream.file);
     Assembler::new(Lines::new(stream), sort, file, Format::Jsonl)
 }
 
 fn sort(piece: &Piece) -> Sorted {
-    if let Some((id, phase)) = own(&piece.bytes) {
-        return Sorted::Of(id.into(), part(phase));
+    if let Some((id, phase)) = own::keys(&piece.bytes) {
+        return Sorted::Of(piece.bytes.slice_ref(id), part(phase));
     }
     #[derive(Deserialize)]
     struct Keys<'a> {
@@ -47,19 +49,12 @@ fn sort(piece: &Piece) -> Sorted {
         phase: Cow<'a, str>,
     }
     match serde_json::from_slice::<Keys<'_>>(&piece.bytes) {
-        Ok(keys) => Sorted::Of(keys.id.as_bytes().into(), part(keys.phase.as_bytes())),
+        Ok(keys) => Sorted::Of(
+            Bytes::copy_from_slice(keys.id.as_bytes()),
+            part(keys.phase.as_bytes()),
+        ),
         Err(_unreadable) => Sorted::Alone,
     }
-}
-
-/// Id and phase of a line as we write it.
-fn own(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let rest = line.strip_prefix(OWN_START)?;
-    let end = memchr::memchr2(b'"', b'\\', rest)?;
-    let (id, rest) = rest.split_at(end);
-    let rest = rest.strip_prefix(OWN_PHASE)?;
-    let end = memchr::memchr(b'"', rest)?;
-    Some((id, &rest[..end]))
 }
 
 fn part(phase: &[u8]) -> Part {
@@ -70,8 +65,64 @@ fn part(phase: &[u8]) -> Part {
     }
 }
 
-#[derive(Deserialize)]
+pub(super) fn decode(frame: &Frame) -> Result<Transaction, Unusable> {
+    let mut transaction: Option<Transaction> = None;
+    for piece in &frame.pieces {
+        let place = || Place {
+            file: Arc::clone(&frame.file),
+            record: piece.record,
+            offset: piece.offset,
+        };
+        let refuse = |why| Unusable {
+            place: place(),
+            why,
+        };
+        let line = match own::read(&piece.bytes) {
+            Some(line) => line,
+            None => Line::read(&piece.bytes).map_err(&refuse)?,
+        };
+        let phase = line.phase;
+        let begun = transaction.get_or_insert_with(|| Transaction {
+            place: place(),
+            id: line.id.clone().into_owned(),
+            at_ns: line.ts.as_deref().and_then(nanoseconds),
+            steps: Vec::with_capacity(frame.pieces.len()),
+            expect: None,
+            remarks: Vec::new(),
+        });
+        if begun.steps.is_empty() && !phase.is_first() {
+            begun.remarks.push(Remark::StartMissing);
+        }
+        if line.redacted && !begun.remarks.contains(&Remark::Redacted) {
+            begun.remarks.push(Remark::Redacted);
+        }
+        if begun.abi() != phase.abi() && !begun.steps.is_empty() {
+            return Err(refuse(format!(
+                "expected a phase of the {} ABI, as the records before of the same id, found {}",
+                begun.abi().name(),
+                phase.name()
+            )));
+        }
+        begun.steps.push(line.step(&piece.bytes).map_err(&refuse)?);
+    }
+    transaction.ok_or_else(|| frame.unusable("no record".to_owned()))
+}
+
+/// One line that is what it should be, as far as its texts go.
 struct Line<'a> {
+    id: Cow<'a, str>,
+    phase: Phase,
+    ts: Option<Cow<'a, str>>,
+    /// Parts of the line.
+    input: &'a [u8],
+    output: Option<&'a [u8]>,
+    chunk_index: Option<u32>,
+    fuel: Option<u64>,
+    redacted: bool,
+}
+
+#[derive(Deserialize)]
+struct LineText<'a> {
     v: u32,
     #[serde(borrow)]
     id: Cow<'a, str>,
@@ -89,92 +140,78 @@ struct Line<'a> {
     redacted: Vec<serde::de::IgnoredAny>,
 }
 
-pub(super) fn decode(frame: &Frame) -> Result<Transaction, Unusable> {
-    let mut steps = Vec::with_capacity(frame.pieces.len());
-    let mut transaction: Option<Transaction> = None;
-    for piece in &frame.pieces {
-        let place = Place {
-            file: std::sync::Arc::clone(&frame.file),
-            record: piece.record,
-            offset: piece.offset,
-        };
-        let refuse = |why| Unusable {
-            place: place.clone(),
-            why,
-        };
-        let line: Line<'_> = parse(&piece.bytes).map_err(&refuse)?;
-        let kind = check(&line).map_err(&refuse)?;
-        let begun = transaction.get_or_insert_with(|| Transaction {
-            place: place.clone(),
-            id: line.id.clone().into_owned(),
-            at_ns: line.ts.as_deref().and_then(nanoseconds),
-            steps: Vec::new(),
-            expect: None,
-            remarks: Vec::new(),
-        });
-        if steps.is_empty() && kind != EventKind::RequestHeaders {
-            begun.remarks.push(Remark::StartMissing);
+impl<'a> Line<'a> {
+    /// A line as anybody may write it, or what is wrong with it in our words.
+    fn read(bytes: &'a [u8]) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Chunk {
+            chunk_index: Option<u32>,
         }
-        if !line.redacted.is_empty() && !begun.remarks.contains(&Remark::Redacted) {
-            begun.remarks.push(Remark::Redacted);
+        let text = super::har::utf8(bytes)?;
+        let line: LineText<'_> =
+            serde_json::from_str(text).map_err(|error| super::har::explain(&error))?;
+        if line.v != 1 {
+            return Err(format!("expected \"v\": 1, found {}", line.v));
         }
-        steps.push(step(&line, kind).map_err(&refuse)?);
-    }
-    let mut transaction = transaction.ok_or_else(|| frame.unusable("no record".to_owned()))?;
-    transaction.steps = steps;
-    Ok(transaction)
-}
-
-/// A line, or what is wrong with it in our words.
-fn parse(bytes: &[u8]) -> Result<Line<'_>, String> {
-    super::har::utf8(bytes)?;
-    serde_json::from_slice(bytes).map_err(|error| super::har::explain(&error))
-}
-
-fn check(line: &Line<'_>) -> Result<EventKind, String> {
-    if line.v != 1 {
-        return Err(format!("expected \"v\": 1, found {}", line.v));
-    }
-    EventKind::from_name(&line.phase).ok_or_else(|| {
-        format!(
-            "unknown phase {:?}; known: {}",
-            line.phase,
-            EventKind::ALL.map(EventKind::name).join(", ")
-        )
-    })
-}
-
-fn step(line: &Line<'_>, kind: EventKind) -> Result<CapturedStep, String> {
-    #[derive(Deserialize)]
-    struct Chunk {
-        chunk_index: Option<u32>,
-    }
-    let json = line.input.get();
-    if !json.starts_with('{') {
-        return Err("expected \"input\" to be an object".to_owned());
-    }
-    let chunk_index = match kind {
-        EventKind::RequestBody | EventKind::ResponseBody => {
-            let chunk: Chunk = serde_json::from_str(json)
-                .map_err(|error| format!("input: {}", super::har::explain(&error)))?;
+        let phase = Phase::from_name(&line.phase).ok_or_else(|| {
+            format!(
+                "unknown phase {:?}; known: {}",
+                line.phase,
+                Phase::ALL.map(Phase::name).join(", ")
+            )
+        })?;
+        let json = line.input.get();
+        if !json.starts_with('{') {
+            return Err("expected \"input\" to be an object".to_owned());
+        }
+        let chunk_index = if has_chunk(phase) {
+            let chunk: Chunk = serde_json::from_str(json).map_err(|error| input_is(&error))?;
             Some(chunk.chunk_index.unwrap_or(0))
-        }
-        EventKind::RequestHeaders | EventKind::ResponseHeaders => None,
-    };
-    Ok(CapturedStep {
-        input: StepInput::Exact {
-            kind,
+        } else {
+            None
+        };
+        let output = line.output.map(|output| output.get().as_bytes());
+        Ok(Self {
+            id: line.id,
+            phase,
+            ts: line.ts,
+            input: json.as_bytes(),
+            output: output.filter(|output| *output != b"null"),
             chunk_index,
-            json: json.into(),
-        },
-        recorded: line
-            .output
-            .filter(|output| output.get() != "null")
-            .map(|output| Recorded {
-                response: output.get().into(),
-                fuel: line.fuel,
+            fuel: line.fuel,
+            redacted: !line.redacted.is_empty(),
+        })
+    }
+
+    /// The call it records; its parts are parts of `bytes`.
+    fn step(&self, bytes: &Bytes) -> Result<CapturedStep, String> {
+        if matches!(self.phase, Phase::Hook(_)) {
+            // What comes back is applied to it, so it has to be one.
+            serde_json::from_slice::<HookContext>(self.input).map_err(|error| input_is(&error))?;
+        }
+        Ok(CapturedStep {
+            input: Input::Exact {
+                phase: self.phase,
+                chunk_index: self.chunk_index,
+                json: bytes.slice_ref(self.input),
+            },
+            recorded: self.output.map(|output| Recorded {
+                response: bytes.slice_ref(output),
+                fuel: self.fuel,
             }),
-    })
+        })
+    }
+}
+
+const fn has_chunk(phase: Phase) -> bool {
+    matches!(
+        phase,
+        Phase::Event(EventKind::RequestBody | EventKind::ResponseBody)
+    )
+}
+
+fn input_is(error: &serde_json::Error) -> String {
+    format!("input: {}", super::har::explain(error))
 }
 
 /// RFC 3339 as nanoseconds since 1970.
@@ -183,9 +220,11 @@ pub(super) fn nanoseconds(text: &str) -> Option<i64> {
     i64::try_from(at.as_nanosecond()).ok()
 }
 
-/// One call, to be written as a line.
+/// One call, to be written as a line: what a proxy's agent answered to an
+/// event, or what a host goes on with after a hook
+/// ([`HandledHook::effective`](crate::plugin::HandledHook::effective)).
 #[derive(Debug)]
-pub struct RecordLine<'a> {
+pub struct RecordLine<'a, Output> {
     /// The transaction.
     pub id: &'a str,
     /// The handler.
@@ -196,8 +235,8 @@ pub struct RecordLine<'a> {
     pub module: &'a str,
     /// The exact input JSON.
     pub input: &'a str,
-    /// What the agent answered.
-    pub output: &'a AgentResponse,
+    /// The agent response, or the effective result of a hook.
+    pub output: &'a Output,
     /// What the guest did wrong.
     pub fault: Option<&'a Fault>,
     /// Instructions, where they were counted.
@@ -207,7 +246,11 @@ pub struct RecordLine<'a> {
 }
 
 /// Writes one line, its secrets redacted.
-pub fn write_record(line: &RecordLine<'_>, redactor: &super::Redactor, out: &mut Vec<u8>) {
+pub fn write_record<Output: Serialize>(
+    line: &RecordLine<'_, Output>,
+    redactor: &super::Redactor,
+    out: &mut Vec<u8>,
+) {
     let output = serde_json::to_string(line.output).unwrap_or_else(|_| "null".to_owned());
     let redacted = redactor.record(line.input, &output);
     let text = |value: &str| serde_json::Value::from(value).to_string();

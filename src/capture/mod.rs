@@ -26,10 +26,13 @@ mod jsonl;
 mod redact;
 mod source;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::abi::{Abi, Input, Phase};
 use crate::event::{BodyChunk, Event, EventKind, RequestHead, ResponseHead};
 use crate::fixture;
 
@@ -156,7 +159,7 @@ pub struct Piece {
     /// Where it begins in the uncompressed file.
     pub offset: u64,
     /// The bytes.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
 }
 
 /// The records of one transaction, not yet decoded.
@@ -272,47 +275,20 @@ impl Remark {
     }
 }
 
-/// One event, or the exact input it was.
-#[derive(Debug, Clone)]
-pub enum StepInput {
-    /// An event; the ABI adapter writes its input.
-    Event(Event),
-    /// The input a guest got, to be given again byte for byte.
-    Exact {
-        /// The handler it went to.
-        kind: EventKind,
-        /// The chunk's index, for a body event.
-        chunk_index: Option<u32>,
-        /// The input JSON.
-        json: Box<str>,
-    },
-}
-
-impl StepInput {
-    /// The handler it goes to.
-    #[must_use]
-    pub const fn kind(&self) -> EventKind {
-        match self {
-            Self::Event(event) => event.kind(),
-            Self::Exact { kind, .. } => *kind,
-        }
-    }
-}
-
-/// What the agent answered at the time.
+/// What was answered at the time.
 #[derive(Debug, Clone)]
 pub struct Recorded {
-    /// The agent response, as JSON.
-    pub response: Box<str>,
+    /// The agent response or the hook's result, as JSON.
+    pub response: Bytes,
     /// Instructions of the call.
     pub fuel: Option<u64>,
 }
 
-/// One event of a transaction.
+/// One call of a transaction.
 #[derive(Debug, Clone)]
 pub struct CapturedStep {
     /// What the guest gets.
-    pub input: StepInput,
+    pub input: Input<'static>,
     /// What was answered at the time, where the capture knows.
     pub recorded: Option<Recorded>,
 }
@@ -335,42 +311,63 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    /// The events, those of exact inputs read back.
+    /// The ABI of the modules that it can be replayed to.
+    #[must_use]
+    pub fn abi(&self) -> Abi {
+        self.steps
+            .first()
+            .map_or(Abi::Agent, |step| step.input.phase().abi())
+    }
+
+    /// The inputs, exact ones read back.
     ///
     /// # Errors
     /// What is wrong with an input that is none.
-    pub fn events(&self) -> Result<Vec<Event>, String> {
-        if self
-            .steps
-            .iter()
-            .all(|step| matches!(step.input, StepInput::Event(_)))
-        {
-            return Ok(self
-                .steps
-                .iter()
-                .filter_map(|step| match &step.input {
-                    StepInput::Event(event) => Some(event.clone()),
-                    StepInput::Exact { .. } => None,
-                })
-                .collect());
+    pub fn inputs(&self) -> Result<Vec<Input<'static>>, String> {
+        let mut exact: Vec<(Phase, &str)> = Vec::new();
+        for step in &self.steps {
+            if let Input::Exact { phase, json, .. } = &step.input {
+                exact.push((*phase, har::utf8(json)?));
+            }
         }
-        let steps: Vec<(EventKind, &str)> = self
-            .steps
-            .iter()
-            .filter_map(|step| match &step.input {
-                StepInput::Exact { kind, json, .. } => Some((*kind, json.as_ref())),
-                StepInput::Event(_) => None,
+        if exact.is_empty() {
+            return Ok(self.steps.iter().map(|step| step.input.clone()).collect());
+        }
+        if self.abi() == Abi::Hook {
+            return exact
+                .into_iter()
+                .filter_map(|(phase, json)| match phase {
+                    Phase::Hook(hook) => Some((hook, json)),
+                    Phase::Event(_) => None,
+                })
+                .map(|(hook, json)| {
+                    let context = serde_json::from_str(json)
+                        .map_err(|error| format!("input: {}", har::explain(&error)))?;
+                    Ok(Input::Hook(hook, Cow::Owned(context)))
+                })
+                .collect();
+        }
+        let steps: Vec<(EventKind, &str)> = exact
+            .into_iter()
+            .filter_map(|(phase, json)| match phase {
+                Phase::Event(kind) => Some((kind, json)),
+                Phase::Hook(_) => None,
             })
             .collect();
-        fixture::events_of(&steps)
+        let events = fixture::events_of(&steps)?;
+        Ok(events.into_iter().map(Input::from).collect())
     }
 
     /// Method and path with query of the request, where one is known.
     #[must_use]
     pub fn request_line(&self) -> Option<(String, String)> {
-        let first = self.steps.first()?;
-        match &first.input {
-            StepInput::Event(event) => match event {
+        #[derive(Deserialize)]
+        struct Line {
+            method: Option<String>,
+            uri: Option<String>,
+        }
+        match &self.steps.first()?.input {
+            Input::Event(event) => match event.as_ref() {
                 Event::RequestHeaders(head) => Some((head.method.clone(), head.uri.clone())),
                 Event::RequestBody {
                     request: Some(head),
@@ -382,35 +379,36 @@ impl Transaction {
                 } => Some((head.method.clone(), head.uri.clone())),
                 _ => None,
             },
-            StepInput::Exact { json, .. } => {
-                #[derive(Deserialize)]
-                struct Line {
-                    method: Option<String>,
-                    uri: Option<String>,
-                }
-                let line: Line = serde_json::from_str(json).ok()?;
+            Input::Exact {
+                phase: Phase::Event(_),
+                json,
+                ..
+            } => {
+                let line: Line = serde_json::from_slice(json).ok()?;
                 Some((line.method?, line.uri?))
             }
+            Input::Hook(..) | Input::Exact { .. } => None,
         }
     }
 
     /// The status of the captured response, where there is one.
     #[must_use]
     pub fn response_status(&self) -> Option<u16> {
+        #[derive(Deserialize)]
+        struct Status {
+            status: Option<u16>,
+        }
         self.steps.iter().find_map(|step| match &step.input {
-            StepInput::Event(Event::ResponseHeaders(head)) => Some(head.status),
-            StepInput::Exact {
-                kind: EventKind::ResponseHeaders,
+            Input::Event(event) => match event.as_ref() {
+                Event::ResponseHeaders(head) => Some(head.status),
+                _ => None,
+            },
+            Input::Exact {
+                phase: Phase::Event(EventKind::ResponseHeaders),
                 json,
                 ..
-            } => {
-                #[derive(Deserialize)]
-                struct Status {
-                    status: Option<u16>,
-                }
-                serde_json::from_str::<Status>(json).ok()?.status
-            }
-            _ => None,
+            } => serde_json::from_slice::<Status>(json).ok()?.status,
+            Input::Hook(..) | Input::Exact { .. } => None,
         })
     }
 }
@@ -447,8 +445,7 @@ pub fn decode(frame: &mut Frame, settings: &DecodeSettings) -> Result<Transactio
         Format::Har => har::decode(frame, settings),
         Format::EnvoyTap => envoy_tap::decode(frame, settings),
         Format::Gor => gor::decode(frame, settings),
-        Format::AccessLog => access_log::decode_combined(frame, settings),
-        Format::JsonLog => access_log::decode_json(frame, settings),
+        Format::AccessLog | Format::JsonLog => access_log::decode(frame, settings),
         Format::Ftw => Err(frame.unusable("a test file is decoded as a whole".to_owned())),
     }
 }
@@ -506,9 +503,9 @@ impl Exchange {
         }
         let id = self.id();
         let mut steps = Vec::new();
-        let mut push = |event| {
+        let mut push = |event: Event| {
             steps.push(CapturedStep {
-                input: StepInput::Event(event),
+                input: Input::from(event),
                 recorded: None,
             });
         };

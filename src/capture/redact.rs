@@ -92,10 +92,13 @@ pub struct Found {
     secrets: Vec<(String, String)>,
     /// Where they stood.
     pub fields: Vec<String>,
+    /// How many stood anywhere, known ones too.
+    count: usize,
 }
 
 impl Found {
     fn note(&mut self, field: &str, secret: &str, token: &str) {
+        self.count += 1;
         if !self.fields.iter().any(|have| have == field) {
             self.fields.push(field.to_owned());
         }
@@ -161,17 +164,17 @@ impl Redactor {
             found.fields.push("input".to_owned());
             return "{}".to_owned();
         };
-        let before = found.fields.len();
+        let before = found.count;
         self.walk("", &mut value, found);
         let text = self.echoes(&mut value, found);
-        if found.fields.len() == before && !text {
+        if found.count == before && !text {
             return json.to_owned();
         }
         value.to_string()
     }
 
-    /// An agent response, as JSON text: secrets of the input it echoes, and
-    /// credentials it sets itself.
+    /// An agent response or a hook's result, as JSON text: secrets of the input
+    /// it echoes, and credentials it sets itself.
     pub fn output(&self, json: &str, found: &mut Found) -> String {
         if self.key.is_none() {
             return json.to_owned();
@@ -187,6 +190,9 @@ impl Redactor {
                     *text = self.header(&name, text, found);
                 }
             }
+        }
+        if let Some(context) = value.get_mut("ctx") {
+            self.walk("ctx", context, found);
         }
         self.echoes(&mut value, found);
         value.to_string()
@@ -440,6 +446,18 @@ mod tests {
                 "headers.x-api-key"
             ]
         );
+    }
+
+    #[test]
+    fn the_second_input_of_an_exchange_loses_its_secrets_too() {
+        let mut found = Found::default();
+        for secret in ["hunter22", "hunter22", "other-one"] {
+            let input =
+                format!(r#"{{"data":"password={secret}","headers":{{"cookie":"s={secret}"}}}}"#);
+            let out = redactor().input(&input, &mut found);
+            assert!(!out.contains(secret), "{out}");
+        }
+        assert_eq!(found.fields, ["data", "headers.cookie"]);
     }
 
     #[test]

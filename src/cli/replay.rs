@@ -12,6 +12,7 @@ use bytesize::ByteSize;
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use regex::Regex;
+use wasm_agent_kit::abi::Abi;
 use wasm_agent_kit::agent::Agent;
 use wasm_agent_kit::capture::{
     self, Capture, DEFAULT_CLIENT_IP, DEFAULT_MAX_RECORD_BYTES, DecodeSettings, FieldMap, Format,
@@ -24,6 +25,8 @@ use wasm_agent_kit::ops::replay::{
     self, Expect, FailOn, LANES, Match, Redaction, ReplayReport, ReplaySettings, SaveFixtures,
     Selection, Shard, Sinks, Subjects, Watch, Which,
 };
+use wasm_agent_kit::ops::run::Subject;
+use wasm_agent_kit::plugin::Plugin;
 use wasm_agent_kit::report::Report as _;
 
 use super::render::human::Style;
@@ -83,7 +86,8 @@ pub(crate) struct ReplayArgs {
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_POOL_SIZE as i64))]
     jobs: Option<u16>,
 
-    /// Keep the original timing, N times as fast: 1x, 10x [default: no waiting]
+    /// Keep the original timing, N times as fast: 1x, 10x; in the order of the
+    /// capture [default: no waiting]
     #[arg(long, value_name = "FACTOR", value_parser = speed)]
     speed: Option<f64>,
 
@@ -143,9 +147,14 @@ pub(super) struct InputArgs {
     #[arg(long, value_name = "SIZE", default_value_t = ByteSize(DEFAULT_MAX_RECORD_BYTES as u64))]
     max_record: ByteSize,
 
-    /// A record that cannot be used is an error
+    /// A record that cannot be used is an error, at the end
     #[arg(long)]
     pub(super) strict: bool,
+
+    /// With more than N records that cannot be used, end early and without a
+    /// result
+    #[arg(long, value_name = "N")]
+    pub(super) max_errors: Option<u64>,
 }
 
 impl InputArgs {
@@ -349,11 +358,11 @@ pub(crate) fn exec(args: &ReplayArgs, style: Style) -> Result<u8> {
         debug_lines: true,
         ..EngineSettings::default()
     })?;
-    let subject = args.agent(&engine, module)?;
+    let subject = args.subject(&engine, module)?;
     let baseline = args
         .baseline
         .as_ref()
-        .map(|path| args.agent(&engine, path))
+        .map(|path| args.subject(&engine, path))
         .transpose()?;
     let (rows, others) = split(&args.output.reports);
     let files = ReportFiles::open(&others)?;
@@ -449,6 +458,7 @@ impl ReplayArgs {
             minimize: self.compare.minimize,
             fail_on: self.compare.fail_on,
             strict: self.input.strict,
+            max_errors: self.input.max_errors,
             fixtures,
             redaction: match (&self.save.redact_key, self.save.keep_secrets) {
                 (_, true) => Redaction::Keep,
@@ -458,12 +468,25 @@ impl ReplayArgs {
         })
     }
 
-    fn agent(&self, engine: &Arc<Engine>, path: &Path) -> Result<Agent, Error> {
+    fn subject(&self, engine: &Arc<Engine>, path: &Path) -> Result<Subject, Error> {
         let module = Arc::new(Module::load(engine, path, &self.guest.load())?);
-        let settings = self.guest.agent(1, DEFAULT_QUEUE_WAIT, self.fail_open);
-        let agent = Agent::new(module, settings);
-        agent.start()?;
-        Ok(agent)
+        let subject = match module.abi {
+            Abi::Agent => {
+                let settings = self.guest.agent(1, DEFAULT_QUEUE_WAIT, self.fail_open);
+                Subject::Agent(Box::new(Agent::new(module, settings)))
+            }
+            Abi::Hook if self.fail_open => {
+                return Err(Error::Usage(
+                    "--fail-open: a hook has no failure policy: its host gets a result that is not ok".to_owned(),
+                ));
+            }
+            Abi::Hook => {
+                let settings = self.guest.pool(Abi::Hook, 1, DEFAULT_QUEUE_WAIT);
+                Subject::Plugin(Box::new(Plugin::new(module, settings)))
+            }
+        };
+        subject.start()?;
+        Ok(subject)
     }
 
     /// Where rows go: standard output or one file.

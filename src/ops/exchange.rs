@@ -1,38 +1,148 @@
-//! One exchange with an agent, event by event: what `run` and `replay` share.
+//! One exchange, call by call: what `run` and `replay` share.
 
-use crate::agent::{Agent, Handled};
+use std::borrow::Cow;
+
+use serde::Serialize;
+
+use crate::abi::hook::{HookResult, TRAPPED};
+use crate::agent::Handled;
+use crate::fault::{Fault, printable};
+use crate::plugin::HandledHook;
 use crate::response::{AgentResponse, Decision};
+use crate::runner::Cost;
+
+/// Characters of a hook's error in the words for a decision.
+const SHOWN: usize = 160;
 
 /// An exchange in progress.
-pub struct Exchange<'a> {
-    agent: &'a Agent,
+#[derive(Debug, Default)]
+pub struct Exchange {
     refused: bool,
 }
 
-impl<'a> Exchange<'a> {
-    /// An exchange that no event of has been asked about.
-    #[must_use]
-    pub const fn new(agent: &'a Agent) -> Self {
-        Self {
-            agent,
-            refused: false,
-        }
-    }
-
-    /// Asks about the next event. Nothing where an earlier one was refused: a
-    /// proxy asks no further about such an exchange.
-    pub fn ask(&mut self, call: impl FnOnce(&Agent) -> Handled) -> Option<Handled> {
+impl Exchange {
+    /// Makes the next call. Nothing where an earlier one refused: neither a
+    /// proxy nor a host asks any further then.
+    pub fn ask<A: Ends>(&mut self, call: impl FnOnce() -> A) -> Option<A> {
         if self.refused {
             return None;
         }
-        let handled = call(self.agent);
-        self.refused = ends(&handled.response);
-        Some(handled)
+        let answered = call();
+        self.refused = answered.ends();
+        Some(answered)
     }
 }
 
-/// Whether the exchange is over with this answer.
+/// What may end an exchange.
+pub trait Ends {
+    /// Whether the exchange is over with it.
+    fn ends(&self) -> bool;
+}
+
+impl Ends for Handled {
+    fn ends(&self) -> bool {
+        !matches!(self.response.decision, Decision::Allow)
+    }
+}
+
+/// What came of one call, whichever ABI the module is written to.
+#[derive(Debug, Clone)]
+pub struct Answered {
+    /// What the proxy or the host is told.
+    pub answer: Answer,
+    /// What the guest did wrong, if it did.
+    pub fault: Option<Fault>,
+    /// What the call cost; none where no guest was called.
+    pub cost: Option<Cost>,
+}
+
+/// What the proxy or the host is told.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// About an event.
+    Response(AgentResponse),
+    /// About a hook's context: the effective result, see
+    /// [`HandledHook::effective`].
+    Result(HookResult),
+}
+
+impl From<Handled> for Answered {
+    fn from(handled: Handled) -> Self {
+        Self {
+            answer: Answer::Response(handled.response),
+            fault: handled.fault,
+            cost: handled.cost,
+        }
+    }
+}
+
+impl From<HandledHook> for Answered {
+    fn from(handled: HandledHook) -> Self {
+        Self {
+            answer: Answer::Result(handled.effective()),
+            fault: handled.fault,
+            cost: handled.cost,
+        }
+    }
+}
+
+impl Ends for Answered {
+    fn ends(&self) -> bool {
+        match &self.answer {
+            Answer::Response(response) => !matches!(response.decision, Decision::Allow),
+            Answer::Result(result) => !result.ok,
+        }
+    }
+}
+
+impl Answer {
+    /// The decision with its status; of a hook whether the host may go on, and
+    /// with a changed context or why not.
+    #[must_use]
+    pub fn decision(&self) -> Cow<'static, str> {
+        match self {
+            Self::Response(response) => {
+                match (response.decision.name(), response.decision.status()) {
+                    (name, None) => name.into(),
+                    ("block", Some(403)) => "block 403".into(),
+                    (name, Some(status)) => format!("{name} {status}").into(),
+                }
+            }
+            Self::Result(result) => hook_decision(
+                result.ok,
+                result.ctx.is_some(),
+                result.error.as_deref().unwrap_or_default(),
+            ),
+        }
+    }
+
+    /// Labels of the answer; a hook gives none.
+    #[must_use]
+    pub fn tags(&self) -> &[String] {
+        match self {
+            Self::Response(response) => &response.audit.tags,
+            Self::Result(_) => &[],
+        }
+    }
+
+    /// Ids of the rules that fired; a hook gives none.
+    #[must_use]
+    pub fn rule_ids(&self) -> &[String] {
+        match self {
+            Self::Response(response) => &response.audit.rule_ids,
+            Self::Result(_) => &[],
+        }
+    }
+}
+
+/// A hook's result in a few words.
 #[must_use]
-pub const fn ends(response: &AgentResponse) -> bool {
-    !matches!(response.decision, Decision::Allow)
+pub fn hook_decision(ok: bool, changed: bool, error: &str) -> Cow<'static, str> {
+    match (ok, changed) {
+        (true, false) => "ok".into(),
+        (true, true) => "ok changed".into(),
+        (false, _) if error.is_empty() || error.starts_with(TRAPPED) => "refused".into(),
+        (false, _) => format!("refused: {}", printable(error, SHOWN)).into(),
+    }
 }

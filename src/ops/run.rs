@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::exchange::Exchange;
-use crate::abi::Abi;
+use super::exchange::{Answered, Exchange};
 use crate::abi::agent::HeaderNames;
+use crate::abi::{Abi, Input};
 use crate::agent::{Agent, AgentSettings, Handled};
 use crate::error::Error;
 use crate::event::Event;
@@ -342,6 +342,52 @@ impl Subject {
         }
     }
 
+    /// Calls it as every command does: waits for an instance, never fails.
+    #[must_use]
+    pub fn ask(&self, input: &Input<'_>) -> Answered {
+        match self {
+            Self::Agent(agent) => agent.ask(input).into(),
+            Self::Plugin(plugin) => plugin.ask(input).into(),
+        }
+    }
+
+    /// The same with one instance that nobody else uses, kept as before or
+    /// otherwise.
+    #[must_use]
+    pub fn alone(&self, isolation: Option<Isolation>) -> Self {
+        let module = Arc::clone(self.pool().module());
+        let mut pool = *self.pool().settings();
+        pool.size = 1;
+        pool.isolation = isolation.unwrap_or(pool.isolation);
+        match self {
+            Self::Agent(agent) => {
+                let settings = AgentSettings {
+                    pool,
+                    ..agent.settings().clone()
+                };
+                Self::Agent(Box::new(Agent::new(module, settings)))
+            }
+            Self::Plugin(_) => Self::Plugin(Box::new(Plugin::new(module, pool))),
+        }
+    }
+
+    /// The ABI its module is written to.
+    #[must_use]
+    pub const fn abi(&self) -> Abi {
+        match self {
+            Self::Agent(_) => Abi::Agent,
+            Self::Plugin(_) => Abi::Hook,
+        }
+    }
+
+    /// How its module is called, as reports have it.
+    pub(in crate::ops) fn described(&self) -> BTreeMap<&'static str, String> {
+        match self {
+            Self::Agent(agent) => called(agent.settings()),
+            Self::Plugin(plugin) => pooled(plugin.pool().settings()),
+        }
+    }
+
     pub(in crate::ops) const fn pool(&self) -> &Pool {
         match self {
             Self::Agent(agent) => agent.pool(),
@@ -447,9 +493,9 @@ fn unread(error: &FixtureError) -> FixtureResult {
 fn events(desk: &AgentDesk<'_>, fixture: &Fixture, settings: &RunSettings) -> Vec<StepResult> {
     let mut steps: Vec<StepResult> = Vec::new();
     for round in 1..=settings.repeat {
-        let mut exchange = Exchange::new(desk.agent);
+        let mut exchange = Exchange::default();
         for (index, step) in fixture.steps.iter().enumerate() {
-            let handled = exchange.ask(|agent| agent.handle(&step.event));
+            let handled = exchange.ask(|| desk.agent.handle(&step.event));
             match (steps.get_mut(index), handled) {
                 (None, Some(handled)) => steps.push(judge(desk, step, handled)),
                 (None, None) => {
@@ -778,10 +824,7 @@ pub const fn status_name(status: CaseStatus) -> &'static str {
 }
 
 fn described(subject: &Subject, settings: &RunSettings) -> BTreeMap<&'static str, String> {
-    let mut described = match subject {
-        Subject::Agent(agent) => called(agent.settings()),
-        Subject::Plugin(plugin) => pooled(plugin.pool().settings()),
-    };
+    let mut described = subject.described();
     described.insert("jobs", settings.jobs.to_string());
     described.insert("repeat", settings.repeat.to_string());
     described

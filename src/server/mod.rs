@@ -177,6 +177,7 @@ impl Shared {
         Now {
             queued: self.queue.len(),
             lines_cut: self.notices.cut(),
+            recorded: self.settings.recorder.as_ref().map(|it| it.counts()),
         }
     }
 }

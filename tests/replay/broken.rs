@@ -85,6 +85,34 @@ fn every_broken_record_is_named_and_its_neighbours_are_replayed() {
     }
 }
 
+/// I-05: where too much is broken, what is left would be no answer.
+#[test]
+fn more_errors_than_allowed_end_the_replay_and_name_the_first() {
+    let desk = Desk::new();
+    let allow = shipped("right/allow.wat");
+    // More than one epoch, so that it ends early.
+    let text = har(20_000, |_| false).replacen(r#""method":"GET""#, r#""method":7"#, 6);
+    let path = desk.file("traffic.har", text);
+    for jobs in ["1", "4"] {
+        let flags = ["--max-errors", "5", "--jobs", jobs];
+        let done = replay(&allow, &[&path], &flags);
+        done.assert_code(3);
+        assert!(done.stdout.is_empty());
+        assert!(
+            done.stderr.contains(
+                "more than 5 records cannot be used (--max-errors); the first is record 1 at byte "
+            ),
+            "{}",
+            done.stderr
+        );
+        assert!(done.stderr.contains("traffic.har"), "{}", done.stderr);
+    }
+    let done = replay(&allow, &[&path], &["--max-errors", "6", "--format", "json"]);
+    done.assert_code(0);
+    assert_eq!(done.json()["records"]["transactions"], 19_994);
+    replay(&allow, &[&path], &["--max-errors", "0"]).assert_code(3);
+}
+
 #[test]
 fn what_is_no_capture_is_an_error_that_says_what_would_be() {
     let desk = Desk::new();

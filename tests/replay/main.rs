@@ -13,6 +13,7 @@
 mod broken;
 mod compare;
 mod formats;
+mod hooks;
 mod languages;
 mod secrets;
 #[path = "../support/mod.rs"]

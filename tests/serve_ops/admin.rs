@@ -343,3 +343,38 @@ fn v2_peers_are_sent_metrics_on_a_timer() {
         assert_eq!(last, &json!({"le": "+Inf", "count": 0}));
     }
 }
+
+#[test]
+fn what_is_recorded_and_what_is_dropped_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("traffic.jsonl");
+    let file = file.to_str().unwrap();
+    // Room for a few records of the twenty.
+    let args = ["--record", file, "--record-max-size", "5KB"];
+    let (agent, address) = start("rules/rules.wasm", &args);
+    let mut client = agent.connect_v2();
+    for index in 0..20 {
+        client.send(0x10, &request(&format!("c{index}"), "/"));
+        assert_eq!(decision_of(&client.answer()), "allow");
+    }
+    // They are written behind the answers.
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let samples = metrics(address);
+        let count =
+            |result: &str| samples[&format!("wasm_agent_records_total{{result=\"{result}\"}}")];
+        let (written, dropped) = (count("written"), count("dropped"));
+        if written + dropped >= 20.0 {
+            assert!(written > 0.0 && dropped > 0.0, "{written} {dropped}");
+            break;
+        }
+        assert!(Instant::now() < until, "{written} {dropped}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let (_other, address) = start("rules/rules.wasm", &[]);
+    assert!(
+        !metrics(address)
+            .keys()
+            .any(|name| name.starts_with("wasm_agent_records"))
+    );
+}

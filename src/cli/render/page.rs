@@ -172,7 +172,7 @@ h3 { font-size: 1rem; margin: 1rem 0 .3rem; }
 .card { flex: 1 1 8rem; background: var(--card); border-radius: .4rem; padding: .6rem .9rem; color: var(--faint); }
 .card b { display: block; font-size: 1.5rem; line-height: 1.2; font-variant-numeric: tabular-nums; }
 .share { height: .5rem; border-radius: .25rem; overflow: hidden; display: flex; background: var(--line); }
-.columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 0 2rem; }
+.columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 0 2rem; align-items: start; }
 .columns > * { min-width: 0; }
 details { border: 1px solid var(--line); border-radius: .4rem; margin: .5rem 0; }
 summary { cursor: pointer; padding: .4rem .8rem; overflow-wrap: anywhere; }

@@ -187,8 +187,10 @@ fn decisions(report: &ReplayReport, style: Style, out: &mut dyn Write) -> io::Re
 fn decision_cell(heading: &str, word: &str) -> Cell {
     let shown = printable(word, 80);
     match heading {
-        "Decision" if word == "allow" => Paint::Good.cell(&shown),
-        "Decision" if word.starts_with("block") => Paint::Bad.cell(&shown),
+        "Decision" if matches!(word, "allow" | "ok" | "ok changed") => Paint::Good.cell(&shown),
+        "Decision" if word.starts_with("block") || word.starts_with("refused") => {
+            Paint::Bad.cell(&shown)
+        }
         "Decision" => Paint::Warning.cell(&shown),
         "Fault" => Paint::Bad.cell(&shown),
         _ => Cell::new(shown),
@@ -301,12 +303,7 @@ fn compared(
             &format!("beside {with}: {} transactions", count(comparison.compared))
         )
     )?;
-    for category in [
-        Category::Faulted,
-        Category::Decision,
-        Category::Details,
-        Category::Unchanged,
-    ] {
+    for category in Category::ALL {
         let number = comparison.count(category);
         let text = format!(
             "{:>12}  {}  {:.2} %",
@@ -323,12 +320,13 @@ fn compared(
         writeln!(out, "{}", style.paint(paint, &text))?;
     }
     if let Some(fuel) = &comparison.fuel {
-        let delta = i128::from(fuel.new) - i128::from(fuel.old);
+        let sign = if fuel.new < fuel.old { '-' } else { '+' };
         writeln!(
             out,
-            "fuel {} → {} ({delta:+}, {:+.2} %); {} transactions cost more, {} less, {} the same",
+            "fuel {} → {} ({sign}{}, {:+.2} %); {} transactions cost more, {} less, {} the same",
             count(fuel.old),
             count(fuel.new),
+            count(fuel.new.abs_diff(fuel.old)),
             relative(fuel.old, fuel.new),
             count(fuel.more),
             count(fuel.less),
@@ -393,18 +391,22 @@ fn groups(groups: &[Group], style: Style, out: &mut dyn Write) -> io::Result<()>
     Ok(())
 }
 
-/// The inputs of a minimised fixture, on one line.
+/// The inputs of a minimised fixture, on one line: of its steps, or the context
+/// of its hooks and the data of the second.
 pub(super) fn smallest(fixture: &serde_json::Value) -> String {
-    let steps = fixture
-        .get("steps")
-        .and_then(serde_json::Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    let inputs: Vec<String> = steps
-        .iter()
-        .filter_map(|step| step.get("input"))
-        .map(ToString::to_string)
-        .collect();
+    let steps = fixture.get("steps").and_then(serde_json::Value::as_array);
+    let inputs: Vec<String> = match steps {
+        Some(steps) => steps
+            .iter()
+            .filter_map(|step| step.get("input"))
+            .map(ToString::to_string)
+            .collect(),
+        None => [fixture.get("context"), fixture.pointer("/after/data")]
+            .into_iter()
+            .flatten()
+            .map(ToString::to_string)
+            .collect(),
+    };
     printable(&inputs.join(" "), 400)
 }
 

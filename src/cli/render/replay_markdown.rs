@@ -117,12 +117,7 @@ fn compared(comparison: &Comparison, with: &str, out: &mut dyn Write) -> io::Res
         out,
         "#### Beside {with}\n\n| | Transactions | Share |\n|---|--:|--:|"
     )?;
-    for category in [
-        Category::Faulted,
-        Category::Decision,
-        Category::Details,
-        Category::Unchanged,
-    ] {
+    for category in Category::ALL {
         let number = comparison.count(category);
         writeln!(
             out,

@@ -3,14 +3,15 @@
 use serde_json::Value;
 
 use super::report::{Category, Summary};
-use crate::agent::Handled;
+use crate::abi::hook::TRAPPED;
 use crate::capture::Transaction;
+use crate::ops::exchange::{Answered, hook_decision};
 
 /// What one module made of a transaction.
 #[derive(Debug)]
 pub(super) struct Played {
     /// Its answers, up to the one that ended it.
-    pub(super) handled: Vec<Handled>,
+    pub(super) answered: Vec<Answered>,
 }
 
 impl Played {
@@ -25,28 +26,30 @@ impl Played {
     }
 
     fn costs(&self) -> impl Iterator<Item = &crate::runner::Cost> {
-        self.handled
+        self.answered
             .iter()
-            .filter_map(|handled| handled.cost.as_ref())
+            .filter_map(|answered| answered.cost.as_ref())
     }
 
     pub(super) fn has_fault(&self) -> bool {
-        self.handled.iter().any(|handled| handled.fault.is_some())
+        self.answered
+            .iter()
+            .any(|answered| answered.fault.is_some())
     }
 
     pub(super) fn values(&self) -> Vec<Value> {
-        self.handled
+        self.answered
             .iter()
-            .map(|handled| serde_json::to_value(&handled.response).unwrap_or_default())
+            .map(|answered| serde_json::to_value(&answered.answer).unwrap_or_default())
             .collect()
     }
 
     pub(super) fn summary(&self) -> Summary {
         let mut summary = summary_of(&self.values());
         summary.fault = self
-            .handled
+            .answered
             .iter()
-            .filter_map(|handled| handled.fault.as_ref())
+            .filter_map(|answered| answered.fault.as_ref())
             .map(|fault| fault.code.to_string())
             .next_back();
         summary
@@ -61,23 +64,34 @@ pub(super) fn summary_of(values: &[Value]) -> Summary {
         add_texts(value, "/audit/tags", &mut tags);
         add_texts(value, "/audit/rule_ids", &mut rule_ids);
     }
-    let last = values.last().and_then(|value| value.get("decision"));
-    let fault = values
-        .iter()
-        .filter(|value| {
-            value
-                .pointer("/audit/tags")
-                .and_then(Value::as_array)
-                .is_some_and(|tags| tags.iter().any(|tag| tag == "wasm-error"))
-        })
-        .filter_map(|value| value.pointer("/audit/reason_codes/0")?.as_str())
-        .map(str::to_owned)
-        .next_back();
     Summary {
-        decision: last.map_or_else(|| "allow".to_owned(), decision_text),
+        decision: values.last().map_or_else(|| "allow".into(), decision_text),
         tags,
         rule_ids,
-        fault,
+        fault: values.iter().filter_map(fault_of).next_back(),
+    }
+}
+
+/// The code of the fault that an answer stands for.
+fn fault_of(value: &Value) -> Option<String> {
+    if value.get("ok").is_some() {
+        let error = value.get("error")?.as_str()?;
+        return error.strip_prefix(TRAPPED).map(str::to_owned);
+    }
+    let tags = value.pointer("/audit/tags")?.as_array()?;
+    let reason = value.pointer("/audit/reason_codes/0")?.as_str()?;
+    tags.iter()
+        .any(|tag| tag == "wasm-error")
+        .then(|| reason.to_owned())
+}
+
+/// Whether nobody asks any further after this answer.
+fn ends(value: &Value) -> bool {
+    match value.get("ok") {
+        Some(ok) => ok != true,
+        None => value
+            .get("decision")
+            .is_none_or(|decision| decision != "allow"),
     }
 }
 
@@ -90,15 +104,24 @@ fn add_texts(value: &Value, pointer: &str, texts: &mut Vec<String>) {
     }
 }
 
-fn decision_text(decision: &Value) -> String {
-    match decision {
-        Value::Object(map) => map.iter().next().map_or_else(String::new, |(name, parts)| {
+/// As [`Answer::decision`](crate::ops::exchange::Answer::decision) says it.
+fn decision_text(value: &Value) -> String {
+    if let Some(ok) = value.get("ok") {
+        let changed = value.get("ctx").is_some_and(|context| !context.is_null());
+        let error = value.get("error").and_then(Value::as_str);
+        return hook_decision(ok == true, changed, error.unwrap_or_default()).into_owned();
+    }
+    match value.get("decision") {
+        Some(Value::Object(map)) => map.iter().next().map_or_else(String::new, |(name, parts)| {
             parts
                 .get("status")
                 .map_or_else(|| name.clone(), |status| format!("{name} {status}"))
         }),
-        Value::String(name) => name.clone(),
-        _ => String::new(),
+        Some(Value::String(name)) => name.clone(),
+        Some(_) => String::new(),
+        // It was left out of the comparison.
+        None if value.get("ctx").is_some() => "ok".to_owned(),
+        None => "allow".to_owned(),
     }
 }
 
@@ -110,17 +133,19 @@ pub(super) struct Change {
     pub(super) to: Summary,
     pub(super) fields: Vec<String>,
     pub(super) old: Vec<Value>,
+    /// From what was recorded, not from what the baseline answers.
+    pub(super) is_drift: bool,
 }
 
 /// Holds what two modules made of a transaction against each other. Equal
 /// answers, by far the most, cost one comparison.
 pub(super) fn compare(old: &Played, new: &Played, ignored: &[String]) -> Option<Change> {
-    let equal = old.handled.len() == new.handled.len()
+    let equal = old.answered.len() == new.answered.len()
         && old
-            .handled
+            .answered
             .iter()
-            .zip(&new.handled)
-            .all(|(old, new)| old.response == new.response);
+            .zip(&new.answered)
+            .all(|(old, new)| old.answer == new.answer);
     if equal {
         return None;
     }
@@ -147,11 +172,10 @@ pub(super) fn drift(
             continue;
         };
         any = true;
-        let same = now.handled.get(index).is_some_and(|handled| {
-            serde_json::to_string(&handled.response)
-                .is_ok_and(|text| text == recorded.response.as_ref())
-        });
-        equal &= same;
+        equal &= now
+            .answered
+            .get(index)
+            .is_some_and(|answered| reads_as(&answered.answer, &recorded.response));
     }
     if !any {
         return None;
@@ -165,29 +189,47 @@ pub(super) fn drift(
         let Some(recorded) = &step.recorded else {
             break;
         };
-        let Ok(value) = serde_json::from_str::<Value>(&recorded.response) else {
+        let Ok(value) = serde_json::from_slice::<Value>(&recorded.response) else {
             break;
         };
-        let ended = value
-            .get("decision")
-            .is_none_or(|decision| decision != "allow");
+        let ended = ends(&value);
         old.push(value);
         if ended {
             break;
         }
     }
     let mut new = now.values();
-    let refused = |values: &[Value]| {
-        values
-            .last()
-            .and_then(|value| value.get("decision"))
-            .is_some_and(|decision| decision != "allow")
-    };
     // A recording that stops early says nothing about later steps.
-    if !refused(&old) && old.len() < new.len() && !old.is_empty() {
+    if !old.last().is_some_and(ends) && old.len() < new.len() && !old.is_empty() {
         new.truncate(old.len());
     }
-    Some(differ(old, &new, ignored))
+    Some(differ(old, &new, ignored).map(|change| Change {
+        is_drift: true,
+        ..change
+    }))
+}
+
+/// Whether a value's JSON is this text. Written nowhere: it is held against
+/// the text as it comes, and most that differ do so early.
+fn reads_as(value: &impl serde::Serialize, text: &[u8]) -> bool {
+    struct Against<'a>(&'a [u8]);
+    impl std::io::Write for Against<'_> {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            match self.0.strip_prefix(bytes) {
+                Some(rest) => {
+                    self.0 = rest;
+                    Ok(bytes.len())
+                }
+                None => Err(std::io::ErrorKind::InvalidData.into()),
+            }
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut against = Against(text);
+    serde_json::to_writer(&mut against, value).is_ok() && against.0.is_empty()
 }
 
 /// Compares answers as JSON, less what is ignored.
@@ -205,7 +247,8 @@ fn differ(old: Vec<Value>, new: &[Value], ignored: &[String]) -> Option<Change> 
             .collect()
     };
     let (mut left, mut right) = (strip(&old), strip(new));
-    if ignored.iter().any(|pointer| pointer == "/decision") {
+    let ignores_ends = |pointer: &String| pointer == "/decision" || pointer == "/ok";
+    if ignored.iter().any(ignores_ends) {
         // How many answers there were follows from the decisions.
         let both = left.len().min(right.len());
         left.truncate(both);
@@ -236,7 +279,7 @@ fn differ(old: Vec<Value>, new: &[Value], ignored: &[String]) -> Option<Change> 
     let word = |summary: &Summary| {
         summary
             .decision
-            .split(' ')
+            .split([' ', ':'])
             .next()
             .unwrap_or_default()
             .to_owned()
@@ -254,6 +297,7 @@ fn differ(old: Vec<Value>, new: &[Value], ignored: &[String]) -> Option<Change> 
         to,
         fields,
         old,
+        is_drift: false,
     })
 }
 

@@ -1,11 +1,15 @@
 //! The smallest transaction that still shows a change.
 //!
 //! Parts are taken away as long as the same change comes out on fresh
-//! instances: events from the end, headers, query parameters, segments of the
-//! path, and the body, by halves and then byte by byte.
+//! instances: calls from the end, headers, query parameters, segments of the
+//! path, and the body, by halves and then byte by byte; of a hook's context
+//! whatever it has.
+
+mod contexts;
 
 use std::sync::Arc;
 
+use crate::abi::Input;
 use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead};
 
 /// Trials for one transaction; each is a call or two of each module.
@@ -14,21 +18,31 @@ const MAX_TRIALS: usize = 2_000;
 /// What is left, or why nothing was taken.
 pub(super) enum Minimized {
     /// Smaller than before.
-    To(Vec<Event>),
+    To(Vec<Input<'static>>),
     /// Nothing could go.
     Already,
     /// The change does not come out on fresh instances: it depends on earlier
     /// requests.
     NotReproduced,
+    /// Nobody knows what to look for in anything smaller.
+    Unknown,
 }
 
 /// Takes away what `shows` does not need.
-pub(super) fn minimize(events: &[Event], shows: impl Fn(&[Event]) -> bool) -> Minimized {
-    if !shows(events) {
+pub(super) fn minimize(inputs: &[Input<'_>], shows: impl Fn(&[Input<'_>]) -> bool) -> Minimized {
+    if !shows(inputs) {
         return Minimized::NotReproduced;
     }
+    let events: Option<Vec<Event>> = inputs.iter().map(|input| input.event().cloned()).collect();
+    let Some(events) = events else {
+        return contexts::minimize(inputs, shows);
+    };
+    let shows = |events: &[Event]| {
+        let inputs: Vec<Input<'_>> = events.iter().map(Input::from).collect();
+        shows(&inputs)
+    };
     let mut search = Search {
-        parts: Parts::of(events),
+        parts: Parts::of(&events),
         shows,
         trials: 0,
         progress: false,
@@ -44,7 +58,7 @@ pub(super) fn minimize(events: &[Event], shows: impl Fn(&[Event]) -> bool) -> Mi
     if left == events {
         Minimized::Already
     } else {
-        Minimized::To(left)
+        Minimized::To(left.into_iter().map(Input::from).collect())
     }
 }
 
@@ -297,12 +311,25 @@ mod tests {
         ]
     }
 
-    #[test]
-    fn only_what_matters_is_left() {
-        let shows = |events: &[Event]| matches!(events.first(), Some(Event::RequestHeaders(head)) if head.headers.iter().any(|(name, _)| name == "x-flag") && head.uri.contains("y=2"));
-        let Minimized::To(left) = minimize(&request(), shows) else {
+    fn smallest(shows: impl Fn(&[Event]) -> bool) -> Vec<Event> {
+        let inputs: Vec<Input<'static>> = request().into_iter().map(Input::from).collect();
+        let events = |inputs: &[Input<'_>]| -> Vec<Event> {
+            inputs
+                .iter()
+                .filter_map(|input| input.event().cloned())
+                .collect()
+        };
+        let Minimized::To(left) = minimize(&inputs, |inputs| shows(&events(inputs))) else {
             panic!("smaller");
         };
+        events(&left)
+    }
+
+    #[test]
+    fn only_what_matters_is_left() {
+        let left = smallest(
+            |events| matches!(events.first(), Some(Event::RequestHeaders(head)) if head.headers.iter().any(|(name, _)| name == "x-flag") && head.uri.contains("y=2")),
+        );
         let [Event::RequestHeaders(head)] = left.as_slice() else {
             panic!("{left:?}");
         };
@@ -312,12 +339,9 @@ mod tests {
 
     #[test]
     fn bodies_shrink_to_their_core() {
-        let shows = |events: &[Event]| {
+        let left = smallest(|events| {
             events.iter().any(|event| matches!(event, Event::RequestBody { chunk, .. } if chunk.data.windows(4).any(|part| part == b"evil")))
-        };
-        let Minimized::To(left) = minimize(&request(), shows) else {
-            panic!("smaller");
-        };
+        });
         assert!(
             matches!(left.as_slice(), [Event::RequestBody { chunk, .. }] if chunk.data == b"evil"),
             "{left:?}"
@@ -326,8 +350,9 @@ mod tests {
 
     #[test]
     fn what_fresh_instances_do_not_show_is_said() {
+        let inputs: Vec<Input<'static>> = request().into_iter().map(Input::from).collect();
         assert!(matches!(
-            minimize(&request(), |_| false),
+            minimize(&inputs, |_| false),
             Minimized::NotReproduced
         ));
     }

@@ -1,6 +1,7 @@
 //! `replay`: captured traffic through a module, or through two.
 //!
-//! In: one loaded agent, or two, and captures. Out: a [`ReplayReport`].
+//! In: one loaded module, or two of one ABI, and captures. Out: a
+//! [`ReplayReport`].
 //!
 //! ```text
 //!   captures ──> read: one thread cuts records, selects, and deals them out
@@ -33,15 +34,15 @@ mod work;
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 use regex::Regex;
 
-use crate::agent::Agent;
 use crate::capture::{Capture, DecodeSettings, Format, Redactor, key_of};
 use crate::error::Error;
-use crate::ops::run::{ModuleInfo, called};
+use crate::ops::run::{ModuleInfo, Subject};
 
 pub use merge::merge;
 pub use report::{FailOn, ReplayReport, Shard};
@@ -50,16 +51,18 @@ pub use save::{Expect, SaveFixtures, Which};
 use ordered::Ordered;
 use read::{Dealer, Reading};
 use report::RecordCounts;
+use tally::Tally;
 use work::{Shared, Worker};
 
 /// Lanes of an epoch, and so the most shards there can be. It has many
-/// divisors, so that shards are even.
-pub const LANES: u32 = 240;
+/// divisors, so that shards are even; each lane has an instance made for each
+/// epoch, so more of them cost more.
+pub const LANES: u32 = 48;
 /// Transactions of one epoch.
 const EPOCH_TRANSACTIONS: usize = 8192;
 /// Bytes of one epoch's records: with the epoch being run and the one being
 /// decoded this bounds memory.
-const EPOCH_BYTES: usize = 24 << 20;
+const EPOCH_BYTES: usize = 32 << 20;
 
 /// Which transactions are replayed. What is not given selects all.
 #[derive(Debug, Clone, Default)]
@@ -124,6 +127,8 @@ pub struct ReplaySettings {
     pub fail_on: FailOn,
     /// A record that cannot be used is a failure.
     pub strict: bool,
+    /// With more records than these that cannot be used there is no result.
+    pub max_errors: Option<u64>,
     /// Fixtures to write.
     pub fixtures: Option<SaveFixtures>,
     /// What happens to secrets in all that is written.
@@ -148,27 +153,38 @@ pub struct Watch {
     pub read_bytes: Arc<AtomicU64>,
     /// Transactions that were replayed.
     pub transactions: AtomicU64,
+    /// Records that could not be used.
+    pub unusable: AtomicU64,
 }
 
 /// The modules: the one that is asked about, and the one it is compared with.
 pub struct Subjects<'a> {
     /// The module.
-    pub module: &'a Agent,
-    /// The version before.
-    pub baseline: Option<&'a Agent>,
+    pub module: &'a Subject,
+    /// The version before, of the same ABI.
+    pub baseline: Option<&'a Subject>,
 }
 
 /// Replays captures.
 ///
 /// # Errors
-/// When a capture cannot be opened, a fixture or a row cannot be written, or
-/// the system has no room for the threads.
+/// When the modules are of two ABIs, a capture cannot be opened, a fixture or a
+/// row cannot be written, or the system has no room for the threads.
 pub fn replay(
     subjects: &Subjects<'_>,
     captures: &[Capture],
     settings: &ReplaySettings,
     (sinks, watch): (Sinks, &Watch),
 ) -> Result<ReplayReport, Error> {
+    if let Some(baseline) = subjects.baseline
+        && baseline.abi() != subjects.module.abi()
+    {
+        return Err(Error::Usage(format!(
+            "--baseline: expected a module of the {} ABI, as the module it is compared with, found one of the {} ABI",
+            subjects.module.abi().name(),
+            baseline.abi().name()
+        )));
+    }
     let mut reading = Reading::new(captures, settings, watch);
     let head = reading.open_first()?;
     let redactor = match &settings.redaction {
@@ -196,7 +212,7 @@ pub fn replay(
                 })?;
             threads.push(thread);
         }
-        let read = Dealer::new(settings, &ordered, deal).deal(&mut reading);
+        let read = Dealer::new((settings, watch), &ordered, deal).deal(&mut reading);
         let mut tallies = Vec::new();
         for thread in threads {
             match thread.join() {
@@ -212,6 +228,7 @@ pub fn replay(
     }
     ordered.finish()?;
     shared.failure()?;
+    too_many(&tally, captures, settings)?;
     let mut report = empty_report(subjects, settings);
     report.interrupted = interrupted;
     report.captures = reading.infos();
@@ -219,9 +236,40 @@ pub fn replay(
     Ok(report)
 }
 
+/// Refuses a result of which too little is left. Which records were found
+/// beyond the limit depends on who was faster; the first of all does not, since
+/// what was dealt out is always done.
+fn too_many(tally: &Tally, captures: &[Capture], settings: &ReplaySettings) -> Result<(), Error> {
+    let Some(most) = settings
+        .max_errors
+        .filter(|most| tally.records.unusable > *most)
+    else {
+        return Ok(());
+    };
+    let position = |file: &str| {
+        captures
+            .iter()
+            .position(|capture| capture.path.to_string_lossy() == file)
+    };
+    let first = tally
+        .unusable
+        .iter()
+        .min_by_key(|unusable| (position(&unusable.place.file), unusable.place.record));
+    let Some(first) = first else { return Ok(()) };
+    Err(Error::Malformed {
+        path: PathBuf::from(&*first.place.file),
+        message: format!(
+            "more than {most} records cannot be used (--max-errors); the first is record {} at byte {}: {}",
+            first.place.record, first.place.offset, first.why
+        ),
+    })
+}
+
 /// A report with everything but the counts.
 fn empty_report(subjects: &Subjects<'_>, settings: &ReplaySettings) -> ReplayReport {
-    let described = called(subjects.module.settings())
+    let described = subjects
+        .module
+        .described()
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .chain(described(settings))

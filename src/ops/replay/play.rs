@@ -1,49 +1,41 @@
-//! A transaction through a module: its events in order, up to the one that
+//! A transaction through a module: its calls in order, up to the one that
 //! ends it.
 
 use super::compare::Played;
+use crate::abi::Input;
 use crate::abi::agent::HeaderNames;
-use crate::agent::Agent;
-use crate::capture::{StepInput, Transaction};
-use crate::event::Event;
+use crate::capture::Transaction;
 use crate::ops::exchange::Exchange;
+use crate::ops::run::Subject;
 
 /// Plays a captured transaction. Exact inputs go in byte for byte, unless
 /// header names are to be spelled otherwise than they were.
-pub(super) fn play(agent: &Agent, transaction: &Transaction) -> Played {
-    let respelled = agent.settings().header_names != HeaderNames::Lower;
-    let is_exact = |input: &StepInput| matches!(input, StepInput::Exact { .. });
+pub(super) fn play(subject: &Subject, transaction: &Transaction) -> Played {
+    let respelled = matches!(subject, Subject::Agent(agent) if agent.settings().header_names != HeaderNames::Lower);
+    let is_exact = |input: &Input<'_>| matches!(input, Input::Exact { .. });
     if respelled
         && transaction.steps.iter().any(|step| is_exact(&step.input))
-        && let Ok(events) = transaction.events()
+        && let Ok(inputs) = transaction.inputs()
     {
-        return play_events(agent, &events);
+        return play_inputs(subject, &inputs);
     }
-    let mut exchange = Exchange::new(agent);
-    let mut handled = Vec::with_capacity(transaction.steps.len());
+    let mut exchange = Exchange::default();
+    let mut answered = Vec::with_capacity(transaction.steps.len());
     for step in &transaction.steps {
-        let answered = exchange.ask(|agent| match &step.input {
-            StepInput::Event(event) => agent.handle(event),
-            StepInput::Exact {
-                kind,
-                chunk_index,
-                json,
-            } => agent.handle_exact(*kind, *chunk_index, json.as_bytes()),
-        });
-        match answered {
-            Some(answered) => handled.push(answered),
+        match exchange.ask(|| subject.ask(&step.input)) {
+            Some(answer) => answered.push(answer),
             None => break,
         }
     }
-    Played { handled }
+    Played { answered }
 }
 
-/// Plays events that a fixture holds.
-pub(super) fn play_events(agent: &Agent, events: &[Event]) -> Played {
-    let mut exchange = Exchange::new(agent);
-    let handled = events
+/// Plays inputs that a fixture holds.
+pub(super) fn play_inputs(subject: &Subject, inputs: &[Input<'_>]) -> Played {
+    let mut exchange = Exchange::default();
+    let answered = inputs
         .iter()
-        .map_while(|event| exchange.ask(|agent| agent.handle(event)))
+        .map_while(|input| exchange.ask(|| subject.ask(input)))
         .collect();
-    Played { handled }
+    Played { answered }
 }

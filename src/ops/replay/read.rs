@@ -9,7 +9,7 @@ use super::ordered::Ordered;
 use super::report::CaptureInfo;
 use super::tally::Tally;
 use super::{EPOCH_BYTES, EPOCH_TRANSACTIONS, LANES, Match, ReplaySettings, Selection, Watch};
-use crate::capture::{Capture, Frame, Item, Opened, Transaction, decode, stable_hash};
+use crate::capture::{Capture, Frame, Item, Opened, Transaction, Unusable, decode, stable_hash};
 use crate::error::Error;
 
 /// How long a paced replay sleeps before it looks whether it is to stop.
@@ -111,6 +111,7 @@ pub(super) struct Batch {
 /// Deals transactions out by epoch and lane.
 pub(super) struct Dealer<'a> {
     settings: &'a ReplaySettings,
+    watch: &'a Watch,
     ordered: &'a Ordered<'a>,
     deal: SyncSender<Batch>,
     tally: Tally,
@@ -130,12 +131,13 @@ pub(super) struct Dealer<'a> {
 
 impl<'a> Dealer<'a> {
     pub(super) fn new(
-        settings: &'a ReplaySettings,
+        (settings, watch): (&'a ReplaySettings, &'a Watch),
         ordered: &'a Ordered<'a>,
         deal: SyncSender<Batch>,
     ) -> Self {
         Self {
             settings,
+            watch,
             ordered,
             deal,
             tally: Tally::default(),
@@ -161,7 +163,7 @@ impl<'a> Dealer<'a> {
                 interrupted = true;
                 break;
             }
-            if self.is_enough() {
+            if self.is_enough() || self.is_hopeless() {
                 break;
             }
             self.item(item, stop);
@@ -178,6 +180,18 @@ impl<'a> Dealer<'a> {
             .is_some_and(|limit| self.selected >= limit)
     }
 
+    /// More records cannot be used than are allowed to.
+    fn is_hopeless(&self) -> bool {
+        self.settings
+            .max_errors
+            .is_some_and(|most| self.watch.unusable.load(Ordering::Relaxed) > most)
+    }
+
+    fn unusable(&mut self, unusable: Unusable) {
+        self.watch.unusable.fetch_add(1, Ordering::Relaxed);
+        self.tally.unusable(unusable);
+    }
+
     fn item(&mut self, item: Item, stop: &std::sync::atomic::AtomicBool) {
         // What is no transaction is counted by one shard only.
         match item {
@@ -187,7 +201,7 @@ impl<'a> Dealer<'a> {
                     unusable.place.offset.to_le_bytes(),
                 ];
                 if self.is_ours(lane_of(stable_hash(&key.concat()))) {
-                    self.tally.unusable(unusable);
+                    self.unusable(unusable);
                 }
             }
             Item::Skipped(remark) => {
@@ -233,7 +247,7 @@ impl<'a> Dealer<'a> {
                 }
                 Err(unusable) => {
                     if self.is_ours(lane) {
-                        self.tally.unusable(unusable);
+                        self.unusable(unusable);
                     }
                     return;
                 }

@@ -121,6 +121,14 @@ pub enum Category {
 }
 
 impl Category {
+    /// All, the gravest first.
+    pub const ALL: [Self; 4] = [
+        Self::Faulted,
+        Self::Decision,
+        Self::Details,
+        Self::Unchanged,
+    ];
+
     /// The word in reports.
     #[must_use]
     pub const fn name(self) -> &'static str {

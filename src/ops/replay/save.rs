@@ -1,18 +1,22 @@
 //! A transaction as a fixture: what examples show, and what is saved.
 
+mod hooks;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
 use super::compare::Played;
-use super::play::play_events;
+use super::play::play_inputs;
+use crate::abi::Input;
 use crate::abi::agent::{HeaderNames, write_input};
-use crate::agent::Agent;
 use crate::capture::{Found, Redactor, Transaction};
 use crate::error::Error;
 use crate::event::Event;
 use crate::fixture;
+use crate::ops::exchange::Answer;
+use crate::ops::run::Subject;
 
 /// Which transactions become fixtures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,15 +48,15 @@ pub struct SaveFixtures {
 }
 
 /// A transaction's events as a fixture's steps, secrets redacted.
-pub(super) struct Written {
+struct Written {
     /// The fixture, without expectations.
-    pub(super) value: Value,
+    value: Value,
     /// What was redacted.
-    pub(super) found: Found,
+    found: Found,
 }
 
 /// Writes events as a fixture that `run` takes.
-pub(super) fn write(events: &[Event], id: &str, redactor: &Redactor) -> Written {
+fn write(events: &[&Event], id: &str, redactor: &Redactor) -> Written {
     let mut found = Found::default();
     let mut steps = Vec::new();
     let has = |request: bool| {
@@ -106,29 +110,33 @@ fn shorten(event: &Event, input: &mut Map<String, Value>, (request, response): (
     }
 }
 
-/// Reads a fixture's events back, as `run` would.
-pub(super) fn read(fixture: &Value) -> Result<Vec<Event>, String> {
+/// Reads a fixture back, as `run` would.
+fn read(fixture: &Value) -> Result<fixture::Fixture, String> {
     let input = fixture::Input {
         path: PathBuf::from("fixture"),
         document: None,
         bytes: fixture.to_string().into_bytes(),
     };
-    fixture::parse(&input)
-        .map(|fixture| fixture.steps.into_iter().map(|step| step.event).collect())
-        .map_err(|error| error.message)
+    fixture::parse(&input).map_err(|error| error.message)
+}
+
+/// A fixture's inputs, as `run` would feed them.
+fn inputs_of(fixture: &Value) -> Result<Vec<Input<'static>>, String> {
+    let steps = read(fixture)?.steps.into_iter();
+    Ok(steps.map(|step| Input::from(step.event)).collect())
 }
 
 /// Adds to each step what a module answers to it, as expectations.
-pub(super) fn expect(fixture: &mut Value, played: &Played) {
+fn expect(fixture: &mut Value, played: &Played) {
     let Some(steps) = fixture.get_mut("steps").and_then(Value::as_array_mut) else {
         return;
     };
     // What was not reached is not part of the example.
-    steps.truncate(played.handled.len().max(1));
-    for (step, handled) in steps.iter_mut().zip(&played.handled) {
-        let response = serde_json::to_value(&handled.response).unwrap_or_default();
+    steps.truncate(played.answered.len().max(1));
+    for (step, answered) in steps.iter_mut().zip(&played.answered) {
+        let response = serde_json::to_value(&answered.answer).unwrap_or_default();
         let mut expected = Map::new();
-        if let Some(fault) = &handled.fault {
+        if let Some(fault) = &answered.fault {
             expected.insert("fault".to_owned(), json!({"exact": fault.code.to_string()}));
         }
         expected.insert("exact_response".to_owned(), response);
@@ -140,50 +148,78 @@ pub(super) fn expect(fixture: &mut Value, played: &Played) {
 /// really gives is what is expected, and a note says so where it differs.
 pub(super) fn fixture(
     transaction: &Transaction,
-    events: &[Event],
-    (expected, redactor): (&Agent, &Redactor),
+    inputs: &[Input<'_>],
+    (expected, redactor): (&Subject, &Redactor),
     described: &str,
 ) -> Result<(Value, Vec<String>), String> {
-    let written = write(events, &transaction.id, redactor);
-    let mut notes = Vec::new();
-    let again = read(&written.value)?;
-    let played = play_events(expected, &again);
-    if !written.found.fields.is_empty() {
-        let original = play_events(expected, events);
-        let same = original.handled.len() == played.handled.len()
-            && original
-                .handled
-                .iter()
-                .zip(&played.handled)
-                .all(|(left, right)| {
-                    written.found.text(&json_of(&left.response)) == json_of(&right.response)
-                });
-        if !same {
-            notes.push(format!(
-                "redacting {} changes the answer; --keep-secrets shows it as it was",
-                written.found.fields.join(", ")
-            ));
-        }
-    }
+    let made = match expected {
+        Subject::Agent(_) => of_events(transaction, inputs, (expected, redactor))?,
+        Subject::Plugin(plugin) => hooks::of_contexts(inputs, (plugin, redactor))?,
+    };
     let mut value = Map::new();
     value.insert(
         "name".to_owned(),
-        Value::from(written.found.text(&transaction.id)),
+        Value::from(made.found.text(&transaction.id)),
     );
     value.insert(
         "description".to_owned(),
-        Value::from(written.found.text(described)),
+        Value::from(made.found.text(described)),
     );
-    if let Value::Object(rest) = written.value {
+    if let Value::Object(rest) = made.value {
         value.extend(rest);
     }
-    let mut value = Value::Object(value);
-    expect(&mut value, &played);
-    Ok((value, notes))
+    Ok((Value::Object(value), made.notes))
 }
 
-fn json_of(response: &crate::response::AgentResponse) -> String {
-    serde_json::to_string(response).unwrap_or_default()
+/// A fixture less its name, and what should be known of it.
+struct Made {
+    value: Value,
+    found: Found,
+    notes: Vec<String>,
+}
+
+impl Made {
+    /// Says so where redacting changed what is answered.
+    fn compare(&mut self, original: &Played, played: &Played) {
+        let same = original.answered.len() == played.answered.len()
+            && original
+                .answered
+                .iter()
+                .zip(&played.answered)
+                .all(|(left, right)| {
+                    self.found.text(&json_of(&left.answer)) == json_of(&right.answer)
+                });
+        if !same {
+            self.notes.push(format!(
+                "redacting {} changes the answer; --keep-secrets shows it as it was",
+                self.found.fields.join(", ")
+            ));
+        }
+    }
+}
+
+fn of_events(
+    transaction: &Transaction,
+    inputs: &[Input<'_>],
+    (expected, redactor): (&Subject, &Redactor),
+) -> Result<Made, String> {
+    let events: Vec<&Event> = inputs.iter().filter_map(Input::event).collect();
+    let Written { value, found } = write(&events, &transaction.id, redactor);
+    let played = play_inputs(expected, &inputs_of(&value)?);
+    let mut made = Made {
+        value,
+        found,
+        notes: Vec::new(),
+    };
+    if !made.found.fields.is_empty() {
+        made.compare(&play_inputs(expected, inputs), &played);
+    }
+    expect(&mut made.value, &played);
+    Ok(made)
+}
+
+fn json_of(answer: &Answer) -> String {
+    serde_json::to_string(answer).unwrap_or_default()
 }
 
 /// Writes a fixture file, named after its place in the capture.

@@ -10,7 +10,7 @@ use super::report::{
     MAX_LISTED, OTHER, Outcomes, RecordCounts, ReplayReport, Summary, TestResult,
 };
 use crate::capture::{Remark, Unusable};
-use crate::response::AgentResponse;
+use crate::ops::exchange::Answer;
 
 /// Test results that are kept one by one.
 const MAX_TESTS: usize = 20_000;
@@ -188,8 +188,8 @@ impl Outcomes {
         (played, hide): (&Played, &dyn Fn(&str) -> String),
         timings: bool,
     ) {
-        for handled in &played.handled {
-            if let Some(cost) = &handled.cost {
+        for answered in &played.answered {
+            if let Some(cost) = &answered.cost {
                 self.calls += 1;
                 if let Some(fuel) = cost.fuel {
                     self.fuel.record(fuel);
@@ -203,20 +203,20 @@ impl Outcomes {
                 self.memory.growing_calls += u64::from(cost.grown_bytes > 0);
                 self.memory.grown_bytes += cost.grown_bytes;
             }
-            if let Some(fault) = &handled.fault {
+            if let Some(fault) = &answered.fault {
                 *self.faults.entry(fault.code.to_string()).or_default() += 1;
             }
         }
-        match played.handled.last() {
-            Some(last) => count(&mut self.decisions, &decision(&last.response), hide),
+        match played.answered.last() {
+            Some(last) => count(&mut self.decisions, &last.answer.decision(), hide),
             None => count(&mut self.decisions, "allow", hide),
         }
-        let texts = |of: fn(&AgentResponse) -> &[String]| {
+        let texts = |of: fn(&Answer) -> &[String]| {
             let mut seen: Vec<&str> = Vec::new();
             for text in played
-                .handled
+                .answered
                 .iter()
-                .flat_map(|handled| of(&handled.response))
+                .flat_map(|answered| of(&answered.answer))
             {
                 if !seen.contains(&text.as_str()) {
                     seen.push(text);
@@ -224,10 +224,10 @@ impl Outcomes {
             }
             seen
         };
-        for rule in texts(|response| &response.audit.rule_ids) {
+        for rule in texts(Answer::rule_ids) {
             count(&mut self.rules, rule, hide);
         }
-        for tag in texts(|response| &response.audit.tags) {
+        for tag in texts(Answer::tags) {
             count(&mut self.tags, tag, hide);
         }
     }
@@ -253,16 +253,6 @@ impl Outcomes {
         self.memory.max_bytes = self.memory.max_bytes.max(other.memory.max_bytes);
         self.memory.growing_calls += other.memory.growing_calls;
         self.memory.grown_bytes += other.memory.grown_bytes;
-    }
-}
-
-/// The decision with its status; the usual ones without making a text.
-fn decision(response: &AgentResponse) -> std::borrow::Cow<'static, str> {
-    let name = response.decision.name();
-    match (name, response.decision.status()) {
-        (name, None) => name.into(),
-        ("block", Some(403)) => "block 403".into(),
-        (name, Some(status)) => format!("{name} {status}").into(),
     }
 }
 
@@ -389,10 +379,9 @@ impl Groups {
         let mut groups: Vec<Group> = self.groups.into_values().collect();
         groups.sort_by(|a, b| {
             let grave = |group: &Group| {
-                let allowed = group
-                    .from
-                    .as_ref()
-                    .is_none_or(|from| from.decision != "allow");
+                let allowed = group.from.as_ref().is_none_or(|from| {
+                    from.decision != "allow" && !from.decision.starts_with("ok")
+                });
                 (group.category, allowed)
             };
             grave(a)

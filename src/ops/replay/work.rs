@@ -3,29 +3,31 @@
 use std::cell::OnceCell;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
 use super::compare::{Change, Played, compare, drift};
 use super::minimize::{Minimized, minimize};
 use super::ordered::{Ordered, Row};
-use super::play::{play, play_events};
+use super::play::{play, play_inputs};
 use super::read::Batch;
 use super::report::{Category, Costly, Example, FuelChange, Group, Outcomes, Summary, TestResult};
 use super::save::{self, Expect, Which};
 use super::tally::{Groups, Tally, costly};
 use super::{ReplaySettings, Subjects, Watch};
-use crate::abi::agent::{HeaderNames, write_input};
-use crate::agent::Agent;
-use crate::capture::{Found, RecordLine, Redactor, StepInput, Transaction, decode, write_record};
+use crate::abi::{Abi, Input, Phase};
+use crate::capture::{Found, RecordLine, Redactor, Transaction, Unusable, decode, write_record};
 use crate::error::Error;
-use crate::event::Event;
 use crate::fault::printable;
 use crate::limits::Isolation;
+use crate::ops::exchange::{Answer, Answered, Ends as _};
+use crate::ops::run::Subject;
 
 /// Characters of a request line in reports.
 const SHOWN: usize = 200;
+/// Characters of a hook's input in their place.
+const SHOWN_CONTEXT: usize = 80;
 
 /// What all jobs share.
 pub(super) struct Shared<'a> {
@@ -72,24 +74,18 @@ impl<'a> Shared<'a> {
     }
 }
 
-/// A pair of agents with instances of their own.
+/// The modules with instances of their own.
 struct Pair {
-    module: Agent,
-    baseline: Option<Agent>,
+    module: Subject,
+    baseline: Option<Subject>,
 }
 
 impl Pair {
-    /// Agents like the subjects, whose instances nobody else uses.
+    /// Like the subjects, with instances that nobody else uses.
     fn of(subjects: &Subjects<'_>, isolation: Option<Isolation>) -> Self {
-        let own = |agent: &Agent| {
-            let mut settings = agent.settings().clone();
-            settings.pool.size = 1;
-            settings.pool.isolation = isolation.unwrap_or(settings.pool.isolation);
-            Agent::new(Arc::clone(agent.pool().module()), settings)
-        };
         Self {
-            module: own(subjects.module),
-            baseline: subjects.baseline.map(own),
+            module: subjects.module.alone(isolation),
+            baseline: subjects.baseline.map(|baseline| baseline.alone(isolation)),
         }
     }
 }
@@ -135,15 +131,23 @@ impl<'a> Worker<'a> {
             |at| self.paced.swap_remove(at).2,
         );
         let mut rows = Vec::new();
+        let before = self.tally.records.transactions;
         for (seq, mut frame) in batch.items {
             if self.shared.watch.stop.load(Ordering::Relaxed) {
                 break;
             }
             match decode(&mut frame, &self.shared.settings.decode) {
-                Ok(transaction) => rows.extend(self.transaction(seq, &transaction, &pair)),
-                Err(unusable) => self.tally.unusable(unusable),
+                Ok(transaction) => match self.foreign(&transaction) {
+                    None => rows.extend(self.transaction(seq, &transaction, &pair)),
+                    Some(unusable) => self.unusable(unusable),
+                },
+                Err(unusable) => self.unusable(unusable),
             }
         }
+        // Once for all of them: it is a place that all jobs write to.
+        let done = self.tally.records.transactions - before;
+        let watch = self.shared.watch;
+        watch.transactions.fetch_add(done, Ordering::Relaxed);
         if paced {
             self.paced.retain(|kept| kept.0 == batch.epoch);
             self.paced.push((batch.epoch, batch.lane, pair));
@@ -151,12 +155,45 @@ impl<'a> Worker<'a> {
         self.shared.ordered.done(batch.group, rows);
     }
 
+    fn unusable(&mut self, unusable: Unusable) {
+        self.shared.watch.unusable.fetch_add(1, Ordering::Relaxed);
+        self.tally.unusable(unusable);
+    }
+
+    /// What is wrong with a transaction for modules of the other ABI.
+    fn foreign(&self, transaction: &Transaction) -> Option<Unusable> {
+        let module = self.shared.subjects.module.abi();
+        let found = transaction.abi();
+        if module == found {
+            return None;
+        }
+        let expected = match module {
+            Abi::Agent => "events of a proxy",
+            Abi::Hook => "before_hook or after_hook",
+        };
+        let phase = transaction
+            .steps
+            .first()
+            .map_or("nothing", |step| step.input.phase().name());
+        Some(Unusable {
+            place: transaction.place.clone(),
+            why: format!(
+                "expected {expected}, since the module is {} (the {} ABI), found {phase} (the {} ABI)",
+                module.describe(),
+                module.name(),
+                found.name()
+            ),
+        })
+    }
+
     fn transaction(&mut self, seq: u64, transaction: &Transaction, pair: &Pair) -> Option<Row> {
         let shared = self.shared;
         let new = play(&pair.module, transaction);
-        let old = pair.baseline.as_ref().map(|agent| play(agent, transaction));
+        let old = pair
+            .baseline
+            .as_ref()
+            .map(|baseline| play(baseline, transaction));
         self.tally.records.transactions += 1;
-        shared.watch.transactions.fetch_add(1, Ordering::Relaxed);
         for remark in &transaction.remarks {
             self.tally.remark(*remark);
         }
@@ -210,9 +247,12 @@ impl<'a> Worker<'a> {
         if let Some(expect) = &view.transaction.expect {
             let responses: Vec<_> = view
                 .new
-                .handled
+                .answered
                 .iter()
-                .map(|handled| &handled.response)
+                .filter_map(|answered| match &answered.answer {
+                    Answer::Response(response) => Some(response),
+                    Answer::Result(_) => None,
+                })
                 .collect();
             self.tally.test(TestResult {
                 seq: view.seq,
@@ -231,13 +271,16 @@ impl<'a> Worker<'a> {
         if let Some(old) = view.old {
             change = compare(old, view.new, &settings.ignore);
             let groups = self.tally.comparison.get_or_insert_with(Groups::default);
-            fuel_change(groups, view, old);
+            fuel_change(groups, view, (old.fuel(), view.new.fuel()));
             note(groups, view, change.as_mut(), &self.fresh);
         }
         let judged = view.old.unwrap_or(view.new);
         if let Some(drifted) = drift(view.transaction, judged, &settings.ignore) {
             let mut drifted = drifted;
             let groups = self.tally.drift.get_or_insert_with(Groups::default);
+            if let Some(then) = recorded_fuel(view.transaction, judged) {
+                fuel_change(groups, view, (then, judged.fuel()));
+            }
             note(groups, view, drifted.as_mut(), &self.fresh);
             if view.old.is_none() {
                 change = drifted;
@@ -301,8 +344,13 @@ fn keep_example(group: &mut Group, view: &View<'_>, change: Option<&Change>, fre
     }
 }
 
-fn fuel_change(groups: &mut Groups, view: &View<'_>, old: &Played) {
-    let (before, now) = (old.fuel(), view.new.fuel());
+/// What the calls cost at the time, where that is known of all of them.
+fn recorded_fuel(transaction: &Transaction, now: &Played) -> Option<u64> {
+    let calls = transaction.steps.iter().zip(&now.answered);
+    calls.map(|(step, _)| step.recorded.as_ref()?.fuel).sum()
+}
+
+fn fuel_change(groups: &mut Groups, view: &View<'_>, (before, now): (u64, u64)) {
     let fuel = groups.fuel.get_or_insert_with(FuelChange::default);
     fuel.old += before;
     fuel.new += now;
@@ -332,8 +380,7 @@ impl View<'_> {
         self.found.get_or_init(|| {
             let mut found = Found::default();
             for step in &self.transaction.steps {
-                let json = input_of(&step.input);
-                self.shared.redactor.input(&json, &mut found);
+                self.shared.redactor.input(&step.input.json(), &mut found);
             }
             found
         })
@@ -347,7 +394,8 @@ impl View<'_> {
     fn hidden_summary(&self, summary: Summary) -> Summary {
         let list = |texts: Vec<String>| texts.iter().map(|text| self.hidden(text)).collect();
         Summary {
-            decision: summary.decision,
+            // A hook's says why it refused.
+            decision: self.hidden(&summary.decision),
             tags: list(summary.tags),
             rule_ids: list(summary.rule_ids),
             fault: summary.fault,
@@ -355,6 +403,15 @@ impl View<'_> {
     }
 
     fn request(&self) -> String {
+        if let Some(step) = self.transaction.steps.first()
+            && let Phase::Hook(hook) = step.input.phase()
+        {
+            let mut found = Found::default();
+            let context = self.shared.redactor.input(&step.input.json(), &mut found);
+            let context: Value = serde_json::from_str(&context).unwrap_or_default();
+            let text = format!("{} {}", hook.name(), context["input"]);
+            return printable(&self.hidden(&text), SHOWN_CONTEXT);
+        }
         let line = self.transaction.request_line().map_or_else(
             || {
                 self.transaction.response_status().map_or_else(
@@ -373,7 +430,7 @@ impl View<'_> {
             place: self.transaction.place.clone(),
             id: self.hidden(&self.transaction.id),
             request: self.request(),
-            decision: self.new.summary().decision,
+            decision: self.hidden_summary(self.new.summary()).decision,
             cost,
         }
     }
@@ -401,8 +458,8 @@ impl View<'_> {
             old: self.answers(change.map_or(&[], |change| &change.old)),
             new: self.answers(&self.new.values()),
         };
-        match self.transaction.events() {
-            Ok(events) => self.fill(&mut example, &events, (change, fresh)),
+        match self.transaction.inputs() {
+            Ok(inputs) => self.fill(&mut example, &inputs, (change, fresh)),
             Err(why) => example.notes.push(format!("no fixture: {why}")),
         }
         example
@@ -411,7 +468,7 @@ impl View<'_> {
     fn fill(
         &self,
         example: &mut Example,
-        events: &[Event],
+        inputs: &[Input<'_>],
         (change, fresh): (Option<&Change>, &Pair),
     ) {
         let settings = self.shared.settings;
@@ -434,15 +491,15 @@ impl View<'_> {
             place.file.rsplit('/').next().unwrap_or_default(),
             place.record
         );
-        let make = |events: &[Event]| {
+        let make = |inputs: &[Input<'_>]| {
             save::fixture(
                 self.transaction,
-                events,
+                inputs,
                 (expected, &self.shared.redactor),
                 &described,
             )
         };
-        match make(events) {
+        match make(inputs) {
             Ok((fixture, notes)) => {
                 example.fixture = fixture;
                 example.notes.extend(notes);
@@ -452,37 +509,52 @@ impl View<'_> {
         if !settings.minimize {
             return;
         }
-        match self.smallest(events, change, fresh) {
-            Minimized::To(events) => example.minimized = make(&events).ok().map(|made| made.0),
+        match self.smallest(inputs, change, fresh) {
+            Minimized::To(inputs) => example.minimized = make(&inputs).ok().map(|made| made.0),
             Minimized::Already => {}
+            Minimized::Unknown => example.notes.push(
+                "not minimised: nothing is refused now, and what was then decided about less is not known; with the version of then as --baseline it is".to_owned(),
+            ),
             Minimized::NotReproduced => example.notes.push(
                 "not minimised: fresh instances do not show it, so it depends on earlier requests or on the record".to_owned(),
             ),
         }
     }
 
-    /// The same change on fresh instances, with as little as possible.
-    fn smallest(&self, events: &[Event], change: Option<&Change>, fresh: &Pair) -> Minimized {
+    /// The same change, drift or fault on fresh instances, with as little as
+    /// possible.
+    fn smallest(&self, inputs: &[Input<'_>], change: Option<&Change>, fresh: &Pair) -> Minimized {
         let ignore = &self.shared.settings.ignore;
-        match (&fresh.baseline, change) {
-            (Some(baseline), Some(_)) => {
-                let outcome = |events: &[Event]| {
+        let kind = |change: Change| (change.category, change.from, change.to);
+        match (change, &fresh.baseline) {
+            (Some(change), judged) if change.is_drift => {
+                let judged = judged.as_ref().unwrap_or(&fresh.module);
+                let played = self.old.unwrap_or(self.new);
+                if !played.answered.last().is_some_and(Answered::ends) {
+                    return Minimized::Unknown;
+                }
+                let wanted = played.summary();
+                minimize(inputs, |inputs| {
+                    play_inputs(judged, inputs).summary() == wanted
+                })
+            }
+            (Some(_), Some(baseline)) => {
+                let outcome = |inputs: &[Input<'_>]| {
                     let (old, new) = (
-                        play_events(baseline, events),
-                        play_events(&fresh.module, events),
+                        play_inputs(baseline, inputs),
+                        play_inputs(&fresh.module, inputs),
                     );
-                    compare(&old, &new, ignore)
-                        .map(|change| (change.category, change.from, change.to))
+                    compare(&old, &new, ignore).map(kind)
                 };
-                let wanted = outcome(events);
-                minimize(events, |events| {
-                    wanted.is_some() && outcome(events) == wanted
+                let wanted = outcome(inputs);
+                minimize(inputs, |inputs| {
+                    wanted.is_some() && outcome(inputs) == wanted
                 })
             }
             _ => {
                 let fault = self.new.summary().fault;
-                minimize(events, |events| {
-                    fault.is_some() && play_events(&fresh.module, events).summary().fault == fault
+                minimize(inputs, |inputs| {
+                    fault.is_some() && play_inputs(&fresh.module, inputs).summary().fault == fault
                 })
             }
         }
@@ -531,17 +603,16 @@ impl View<'_> {
     fn records(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let module = self.shared.subjects.module.pool().module();
-        for (step, handled) in self.transaction.steps.iter().zip(&self.new.handled) {
-            let cost = handled.cost.as_ref();
-            let input = input_of(&step.input);
+        for (step, answered) in self.transaction.steps.iter().zip(&self.new.answered) {
+            let cost = answered.cost.as_ref();
             let line = RecordLine {
                 id: &self.transaction.id,
-                phase: step.input.kind().name(),
+                phase: step.input.phase().name(),
                 at_ns: self.transaction.at_ns,
                 module: &module.hash,
-                input: &input,
-                output: &handled.response,
-                fault: handled.fault.as_ref(),
+                input: &step.input.json(),
+                output: &answered.answer,
+                fault: answered.fault.as_ref(),
                 fuel: cost.and_then(|cost| cost.fuel),
                 wall_ns: cost
                     .filter(|_| self.shared.settings.timings)
@@ -550,17 +621,5 @@ impl View<'_> {
             write_record(&line, &self.shared.redactor, &mut out);
         }
         out
-    }
-}
-
-/// The input JSON of a step.
-fn input_of(input: &StepInput) -> String {
-    match input {
-        StepInput::Exact { json, .. } => json.to_string(),
-        StepInput::Event(event) => {
-            let mut json = Vec::new();
-            write_input(event, HeaderNames::Lower, &mut json);
-            String::from_utf8_lossy(&json).into_owned()
-        }
     }
 }

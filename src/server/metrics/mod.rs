@@ -17,6 +17,7 @@ use crate::agent::Agent;
 use crate::event::EventKind;
 use crate::fault::{Fault, FaultCode};
 use crate::response::Decision;
+use crate::server::record::RecordCounts;
 
 /// Upper bounds of all latency histograms, in nanoseconds: from a trivial
 /// guest's call to far beyond every default limit.
@@ -190,6 +191,8 @@ pub(crate) struct Now {
     pub(crate) queued: usize,
     /// Log lines left out so far.
     pub(crate) lines_cut: u64,
+    /// Calls recorded so far, where any are to be.
+    pub(crate) recorded: Option<RecordCounts>,
 }
 
 /// Events answered so far, and those of them that faulted by no peer's doing.
@@ -313,6 +316,7 @@ impl Metrics {
         let mut families = self.events();
         families.extend(pool(agent, now.queued));
         families.extend(self.changes(agent, now.lines_cut));
+        families.extend(now.recorded.map(recorded));
         families
     }
 
@@ -416,6 +420,18 @@ impl Metrics {
             ),
         ]
     }
+}
+
+fn recorded(counts: RecordCounts) -> Family {
+    let count = |result, count| Sample::new(Value::Count(count)).with("result", result);
+    Family::new(
+        "wasm_agent_records_total",
+        "Calls of the sample that --record takes: in the file, or left out for want of room.",
+        [
+            count("written", counts.written),
+            count("dropped", counts.dropped),
+        ],
+    )
 }
 
 fn pool(agent: &Agent, queued: usize) -> Vec<Family> {

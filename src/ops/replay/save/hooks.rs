@@ -1,0 +1,98 @@
+//! Hooks as a fixture: one of them, or both where the second goes on with what
+//! the first left.
+
+use std::borrow::Cow;
+
+use serde_json::{Value, json};
+
+use super::Made;
+use crate::abi::Input;
+use crate::abi::hook::{Hook, HookContext};
+use crate::capture::{Found, Redactor};
+use crate::fixture::hook::{ActualHook, whole};
+use crate::ops::replay::compare::Played;
+use crate::plugin::{HandledHook, Plugin};
+
+/// One hook and what it is called with.
+type Call = (Hook, HookContext);
+
+pub(super) fn of_contexts(
+    inputs: &[Input<'_>],
+    (plugin, redactor): (&Plugin, &Redactor),
+) -> Result<Made, String> {
+    let mut found = Found::default();
+    let mut notes = Vec::new();
+    let mut original: Vec<Call> = Vec::new();
+    let mut calls: Vec<Call> = Vec::new();
+    for input in inputs {
+        let Input::Hook(hook, context) = input else {
+            continue;
+        };
+        let json = redactor.input(&input.json(), &mut found);
+        let redacted = serde_json::from_str(&json).map_err(|error| error.to_string())?;
+        original.push((*hook, context.as_ref().clone()));
+        calls.push((*hook, redacted));
+    }
+    let Some((hook, context)) = calls.first().cloned() else {
+        return Err("no hook".to_owned());
+    };
+    let first = plugin.handle(hook, context.clone());
+    // As `run` plays a pair: the second hook gets what the first left.
+    let second = match calls.get(1) {
+        Some((Hook::After, given)) if hook == Hook::Before && first.result.ok => {
+            let pair = HookContext {
+                data: given.data.clone(),
+                ..first.context.clone()
+            };
+            if pair == *given && pair.data.is_some() {
+                Some(plugin.handle(Hook::After, pair))
+            } else {
+                notes.push(
+                    "the after_hook went on with another context than the before_hook leaves, so the fixture is of the before_hook alone".to_owned(),
+                );
+                None
+            }
+        }
+        _ => None,
+    };
+    let context = serde_json::to_value(&context).unwrap_or_default();
+    let value = match &second {
+        None => json!({"hook": hook.name(), "context": context, "expect": expected(&first)}),
+        Some(second) => json!({
+            "context": context,
+            "before": {"expect": expected(&first)},
+            "after": {"data": calls.get(1).map(|call| &call.1.data), "expect": expected(second)},
+        }),
+    };
+    super::read(&value)?;
+    let mut made = Made {
+        value,
+        found,
+        notes,
+    };
+    if !made.found.fields.is_empty() {
+        let played = Played {
+            answered: std::iter::once(first)
+                .chain(second)
+                .map(Into::into)
+                .collect(),
+        };
+        let again = original
+            .into_iter()
+            .take(played.answered.len())
+            .map(|(hook, context)| plugin.ask(&Input::Hook(hook, Cow::Owned(context))).into())
+            .collect();
+        made.compare(&Played { answered: again }, &played);
+    }
+    Ok(made)
+}
+
+fn expected(handled: &HandledHook) -> Value {
+    whole(ActualHook {
+        result: &handled.result,
+        context: &handled.context,
+        ignored: &handled.ignored,
+        fault: handled.fault.as_ref(),
+        cost: handled.cost.as_ref(),
+    })
+}
