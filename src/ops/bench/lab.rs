@@ -14,7 +14,7 @@ use crate::agent::{Agent, AgentSettings};
 use crate::client::AskError;
 use crate::engine::{Engine, EngineSettings};
 use crate::error::Error;
-use crate::fault::{Fault, FaultCode};
+use crate::fault::Fault;
 use crate::latency::Latency;
 use crate::limits::{Isolation, Limits};
 use crate::module::{Candidate, LoadSettings, Module, Source};
