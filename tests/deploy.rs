@@ -154,12 +154,15 @@ fn in_pod(arg: &str, (index, folder): (u64, &Path)) -> String {
         .replace("/modules/", &format!("{}/", folder.display()))
 }
 
+fn replay_job() -> Value {
+    serde_saphyr::from_str(&read("kubernetes/replay-job.yaml")).unwrap()
+}
+
 /// By the rules of batch/v1 for an Indexed Job, as far as they can be checked
-/// without a cluster; and its pods' command lines, run one after the other.
+/// without a cluster.
 #[test]
-fn the_replay_job_is_an_indexed_job_whose_shards_add_up_to_one_run() {
-    let manifest = read("kubernetes/replay-job.yaml");
-    let job: Value = serde_saphyr::from_str(&manifest).unwrap();
+fn the_replay_job_is_an_indexed_job() {
+    let job = replay_job();
     assert_eq!(job["apiVersion"], "batch/v1");
     assert_eq!(job["kind"], "Job");
     // A DNS label, since pods are named after it.
@@ -197,7 +200,17 @@ fn the_replay_job_is_an_indexed_job_whose_shards_add_up_to_one_run() {
         index["valueFrom"]["fieldRef"]["fieldPath"],
         "metadata.annotations['batch.kubernetes.io/job-completion-index']"
     );
-    let args: Vec<String> = list(&container["args"])
+}
+
+/// Its pods' command lines, run one after the other here.
+#[test]
+fn the_shards_of_the_replay_job_add_up_to_one_run() {
+    let manifest = read("kubernetes/replay-job.yaml");
+    let job = replay_job();
+    let pods = job["spec"]["completions"].as_u64().unwrap();
+    let args: Vec<String> = job["spec"]["template"]["spec"]["containers"][0]["args"]
+        .as_array()
+        .unwrap()
         .iter()
         .map(|arg| arg.as_str().unwrap().to_owned())
         .collect();

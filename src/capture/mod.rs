@@ -185,6 +185,14 @@ impl Frame {
         self.pieces.iter().map(|piece| piece.bytes.len()).sum()
     }
 
+    /// Gives its records memory of their own, where it is to be kept while
+    /// others of the same block of the file are not.
+    pub fn detach(&mut self) {
+        for piece in &mut self.pieces {
+            piece.bytes = Bytes::copy_from_slice(&piece.bytes);
+        }
+    }
+
     /// Where its first record stands.
     #[must_use]
     pub fn place(&self) -> Place {

@@ -60,27 +60,10 @@ fn flag(path: &Path) -> &str {
 }
 
 #[test]
-fn hooks_are_counted_saved_compared_with_what_was_and_become_fixtures_that_pass() {
+fn hooks_are_counted_and_saved() {
     let desk = Desk::new();
-    let input = recorded(&desk);
     let saved = desk.path("saved.jsonl");
-    let pairs = desk.path("pairs");
-    let flags = [
-        "--save",
-        flag(&saved),
-        "--save-fixture",
-        flag(&pairs),
-        "--fixtures",
-        "all",
-    ];
-    let first = report(&plugin(), &[&input], &flags);
-    let passed = run(&plugin(), &[&pairs], &["--timeout", "20s"]).json();
-    assert_eq!(passed["verdict"], "passed", "{passed}");
-    let pair = std::fs::read_to_string(pairs.join("000004-hooks-both.json")).unwrap();
-    assert!(
-        pair.contains("\"after\"") && !pair.contains("s3cr3t"),
-        "{pair}"
-    );
+    let first = report(&plugin(), &[&recorded(&desk)], &["--save", flag(&saved)]);
     assert_eq!(first["verdict"], "passed", "{first}");
     assert_eq!(first["records"]["transactions"], 5);
     assert_eq!(first["outcomes"]["calls"], 6);
@@ -101,14 +84,8 @@ fn hooks_are_counted_saved_compared_with_what_was_and_become_fixtures_that_pass(
         .iter()
         .map(|line| line["phase"].as_str().unwrap())
         .collect();
-    assert_eq!(
-        phases
-            .iter()
-            .filter(|phase| **phase == "before_hook")
-            .count(),
-        5
-    );
-    assert_eq!(phases[5], "after_hook");
+    assert_eq!(phases[..5], ["before_hook"; 5]);
+    assert_eq!(phases[5..], ["after_hook"]);
     assert_eq!(
         lines[0]["output"],
         json!({"ok": true, "ctx": null, "error": null, "details": null})
@@ -120,32 +97,56 @@ fn hooks_are_counted_saved_compared_with_what_was_and_become_fixtures_that_pass(
     assert_eq!(lines[2]["output"]["details"][0]["code"], "required");
     assert_eq!(lines[0]["redacted"], json!(["headers.authorization"]));
     assert_schema(&lines);
+}
 
-    let fixtures = desk.path("fixtures");
-    let flags = ["--save-fixture", flag(&fixtures), "--fixtures", "all"];
-    let again = report(&plugin(), &[&saved], &flags);
-    assert_eq!(again["verdict"], "passed", "{again}");
-    assert_eq!(
-        again["drift"]["categories"],
-        json!({"unchanged": 5}),
-        "{again}"
-    );
-    assert_eq!(again["fixtures_written"], 5);
-    let passed = run(&plugin(), &[&fixtures], &["--timeout", "20s"]).json();
-    assert_eq!(passed["verdict"], "passed", "{passed}");
-    assert_eq!(passed["fixtures"].as_array().unwrap().len(), 5);
-    // The pair is one fixture of two steps, from records as from the host.
-    let steps: usize = passed["fixtures"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|fixture| fixture["steps"].as_array().unwrap().len())
-        .sum();
-    assert_eq!(steps, 6, "{passed}");
-    for file in std::fs::read_dir(&fixtures).unwrap() {
-        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
-        assert!(!text.contains("s3cr3t"), "{text}");
+/// From what a host wrote, and from what a replay of it wrote.
+#[test]
+fn hooks_repeat_and_become_fixtures_that_pass() {
+    let desk = Desk::new();
+    let input = recorded(&desk);
+    let saved = desk.path("saved.jsonl");
+    report(&plugin(), &[&input], &["--save", flag(&saved)]);
+    for (name, capture) in [("first", &input), ("again", &saved)] {
+        let fixtures = desk.path(name);
+        let flags = ["--save-fixture", flag(&fixtures), "--fixtures", "all"];
+        let again = report(&plugin(), &[capture], &flags);
+        assert_eq!(again["verdict"], "passed", "{again}");
+        if name == "again" {
+            let drift = &again["drift"];
+            assert_eq!(drift["categories"], json!({"unchanged": 5}), "{drift}");
+            // What was recorded cost what it cost with its secrets.
+            assert_eq!(drift["fuel"], Value::Null, "{drift}");
+        }
+        assert_eq!(again["fixtures_written"], 5);
+        let passed = run(&plugin(), &[&fixtures], &["--timeout", "20s"]).json();
+        assert_eq!(passed["verdict"], "passed", "{passed}");
+        let steps: Vec<usize> = passed["fixtures"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|fixture| fixture["steps"].as_array().unwrap().len())
+            .collect();
+        // Two hooks of one context are one fixture.
+        assert_eq!(steps, [1, 1, 1, 1, 2], "{passed}");
+        for file in std::fs::read_dir(&fixtures).unwrap() {
+            let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            assert!(!text.contains("s3cr3t"), "{text}");
+        }
     }
+}
+
+#[test]
+fn a_call_that_repeats_costs_what_it_cost() {
+    let desk = Desk::new();
+    let saved = desk.path("saved.jsonl");
+    let flags = ["--save", flag(&saved), "--keep-secrets"];
+    report(&plugin(), &[&recorded(&desk)], &flags);
+    let again = report(&plugin(), &[&saved], &[]);
+    let fuel = &again["drift"]["fuel"];
+    assert_eq!(fuel["equal"], 5, "{fuel}");
+    assert_eq!(fuel["old"], again["outcomes"]["fuel"]["sum"], "{fuel}");
+    let other = report(&shipped("hooks/pass-through.wat"), &[&saved], &[]);
+    assert_eq!(other["drift"]["fuel"]["less"], 5, "{other}");
 }
 
 fn assert_schema(lines: &[Value]) {

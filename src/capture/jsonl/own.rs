@@ -45,7 +45,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<Line<'_>> {
     let begin = reader.at;
     let mut chunk_index = None;
     let mut twice = false;
-    reader.object(0, &mut |key, value| {
+    reader.object(0, |key, value| {
         if key == b"chunk_index" {
             twice |= chunk_index.replace(value).is_some();
         }
@@ -132,7 +132,7 @@ impl<'a> Reader<'a> {
     fn value(&mut self, depth: usize) -> Option<()> {
         match self.peek()? {
             b'"' => self.string().map(drop),
-            b'{' => self.object(depth, &mut |_, _| {}),
+            b'{' => self.object(depth, |_, _| {}),
             b'[' => self.array(depth),
             b't' => self.key(b"true"),
             b'f' => self.key(b"false"),
@@ -141,7 +141,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn object(&mut self, depth: usize, seen: &mut dyn FnMut(&'a [u8], &'a [u8])) -> Option<()> {
+    fn object(&mut self, depth: usize, mut seen: impl FnMut(&'a [u8], &'a [u8])) -> Option<()> {
         if depth > MAX_DEPTH || !self.take(b'{') {
             return None;
         }
@@ -191,7 +191,7 @@ impl<'a> Reader<'a> {
         let begin = self.at;
         loop {
             let rest = self.rest();
-            let found = memchr2(b'"', b'\\', rest)?;
+            let found = quote_or_escape(rest)?;
             self.at += found + 1;
             if rest[found] == b'"' {
                 return self.bytes.get(begin..self.at - 1);
@@ -236,6 +236,26 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Where the first quote or backslash is. Most strings are short, and a search
+/// that is fast on long ones takes its time to begin.
+fn quote_or_escape(text: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const QUOTES: u64 = u64::from_ne_bytes([b'"'; 8]);
+    const ESCAPES: u64 = u64::from_ne_bytes([b'\\'; 8]);
+    // Marks the lowest byte that is zero, and maybe some above it.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7);
+    let mut at = 0;
+    for word in text.chunks_exact(8).take(4) {
+        let word = u64::from_le_bytes(word.try_into().ok()?);
+        let found = zeros(word ^ QUOTES) | zeros(word ^ ESCAPES);
+        if found != 0 {
+            return Some(at + found.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+    }
+    memchr2(b'"', b'\\', &text[at..]).map(|found| at + found)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -275,6 +295,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_first_quote_or_backslash_is_found(text in r#"[a-z"\\]{0,80}"#) {
+            let expected = text.bytes().position(|byte| matches!(byte, b'"' | b'\\'));
+            prop_assert_eq!(quote_or_escape(text.as_bytes()), expected);
+            let plain = text.replace(['"', '\\'], "!");
+            prop_assert_eq!(quote_or_escape(plain.as_bytes()), None);
+        }
+
         /// Whatever is read here, the general reader reads the same.
         #[test]
         fn nothing_is_taken_that_is_no_json(changes in prop::collection::vec((0..LINE.len(), any::<u8>(), 0..3_u8), 0..4)) {

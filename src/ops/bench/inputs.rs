@@ -279,13 +279,20 @@ impl<'a> Sample<'a> {
         Ok(())
     }
 
-    fn draw(&mut self, file: u64, frame: Frame) {
+    fn draw(&mut self, file: u64, mut frame: Frame) {
         let position = self.sampled.transactions;
         self.sampled.transactions += 1;
         let drawn = [frame.key, file, self.settings.seed].map(u64::to_le_bytes);
+        let draw = (stable_hash(&drawn.concat()), position);
+        let is_full = self.kept.len() >= self.settings.sample;
+        let last = self.kept.last_key_value();
+        if is_full && last.is_some_and(|(last, _)| draw > *last) {
+            return;
+        }
+        // What is kept must not hold on to the block it was read in.
+        frame.detach();
         self.kept_bytes += frame.size_bytes();
-        self.kept
-            .insert((stable_hash(&drawn.concat()), position), frame);
+        self.kept.insert(draw, frame);
         while self.kept.len() > self.settings.sample
             || self.kept_bytes > MAX_KEPT_BYTES && self.kept.len() > 1
         {

@@ -307,7 +307,7 @@ impl<'a> Dealer<'a> {
                     group: self.group,
                     epoch: self.epoch,
                     lane,
-                    items: std::mem::take(items),
+                    items: std::mem::replace(items, Vec::with_capacity(items.len())),
                 };
                 self.deserted |= self.deal.send(batch).is_err();
             }

@@ -17,7 +17,9 @@ use super::save::{self, Expect, Which};
 use super::tally::{Groups, Tally, costly};
 use super::{ReplaySettings, Subjects, Watch};
 use crate::abi::{Abi, Input, Phase};
-use crate::capture::{Found, RecordLine, Redactor, Transaction, Unusable, decode, write_record};
+use crate::capture::{
+    Found, RecordLine, Redactor, Remark, Transaction, Unusable, decode, write_record,
+};
 use crate::error::Error;
 use crate::fault::printable;
 use crate::limits::Isolation;
@@ -344,8 +346,12 @@ fn keep_example(group: &mut Group, view: &View<'_>, change: Option<&Change>, fre
     }
 }
 
-/// What the calls cost at the time, where that is known of all of them.
+/// What the calls cost at the time, where that is known of all of them, and
+/// they were of the inputs that are here.
 fn recorded_fuel(transaction: &Transaction, now: &Played) -> Option<u64> {
+    if transaction.remarks.contains(&Remark::Redacted) {
+        return None;
+    }
     let calls = transaction.steps.iter().zip(&now.answered);
     calls.map(|(step, _)| step.recorded.as_ref()?.fuel).sum()
 }
