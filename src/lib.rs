@@ -39,7 +39,8 @@
 //! | [`server`] | connections and their protocols; asks the agent | guests, the failure policy |
 //! | [`client`] | the proxy's side of the protocols: asks a running agent | guests, our own agent |
 //!
-//! There are two ABIs and one way to call a guest. [`runner`] allocates, writes,
+//! There are two ABIs and one way to call a guest. An [`abi::Input`] is an event, a
+//! hook's context or the bytes of before. [`runner`] allocates, writes,
 //! calls, reads and gives back for both; [`abi::Abi`] knows which exports are
 //! handlers, whether an answer may lie at address 0, and which limits hold where
 //! nobody says otherwise; [`abi::agent`] with [`abi::answer`], and [`abi::hook`],
