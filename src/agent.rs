@@ -16,7 +16,7 @@ use crate::fault::{Fault, FaultCode};
 use crate::module::Module;
 use crate::pool::{Lease, Pool, PoolSettings, caught};
 use crate::response::AgentResponse;
-use crate::runner::{Cost, Instance, RawAnswer, drive};
+use crate::runner::{Cost, Instance, RawAnswer, Turns, drive};
 
 /// How an agent answers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -146,7 +146,8 @@ impl Agent {
         if !self.handles(kind) {
             return self.pass();
         }
-        drive(self.handle_on(async { self.pool.lease() }, (kind, input.borrowed())))
+        let lease = async { self.pool.lease() };
+        drive(self.handle_on(lease, (kind, input.borrowed()), Turns::for_this_thread()))
     }
 
     /// Answers one event that the module has a handler for, if an instance is
@@ -157,13 +158,14 @@ impl Agent {
         event: &'a Event,
     ) -> Option<impl Future<Output = Handled> + Send + use<'a>> {
         let lease = self.pool.try_lease()?;
-        Some(self.handle_on(lease, (event.kind(), event.into())))
+        Some(self.handle_on(lease, (event.kind(), event.into()), Turns::Many))
     }
 
     async fn handle_on<'a>(
         &'a self,
         lease: impl Future<Output = Result<Lease<'a>, Box<Fault>>> + Send,
         asked: (EventKind, Input<'_>),
+        turns: Turns,
     ) -> Handled {
         let called = caught(async {
             match lease.await {
@@ -171,7 +173,8 @@ impl Agent {
                 Ok(mut lease) => {
                     let names = self.settings.header_names;
                     let policy = &self.settings.answer_policy;
-                    let (result, mut cost) = call_asked(&mut lease, asked, names, policy).await;
+                    let (result, mut cost) =
+                        call_asked(&mut lease, asked, turns, (names, policy)).await;
                     cost.waited = lease.waited();
                     (result, Some(cost))
                 }
@@ -217,17 +220,18 @@ pub fn call_event(
     policy: &AnswerPolicy,
 ) -> (Result<Option<CheckedAnswer>, Fault>, Cost) {
     let asked = (event.kind(), event.into());
-    drive(call_asked(instance, asked, names, policy))
+    let turns = Turns::for_this_thread();
+    drive(call_asked(instance, asked, turns, (names, policy)))
 }
 
 async fn call_asked(
     instance: &mut Instance,
     (kind, input): (EventKind, Input<'_>),
-    names: HeaderNames,
-    policy: &AnswerPolicy,
+    turns: Turns,
+    (names, policy): (HeaderNames, &AnswerPolicy),
 ) -> (Result<Option<CheckedAnswer>, Fault>, Cost) {
     let write = |out: &mut Vec<u8>| input.write(names, out);
-    let called = instance.call_async(kind as usize, write).await;
+    let called = instance.call_in(turns, kind as usize, write).await;
     let result = called.result.and_then(|answer| match answer {
         RawAnswer::Empty => Ok(None),
         RawAnswer::Bytes(bytes) => check_answer(bytes, kind, input.chunk_index(), policy).map(Some),

@@ -80,6 +80,7 @@ pub mod event;
 pub mod fault;
 pub mod fixture;
 pub mod inspect;
+mod json;
 pub mod latency;
 pub mod limits;
 pub mod module;

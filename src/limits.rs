@@ -40,6 +40,9 @@ pub const MAX_WASM_STACK_BYTES: usize = 512 << 10;
 /// The stack a guest runs on, one for each instance: the wasm stack and
 /// 1.5 MiB for the host's own frames below and above it.
 pub const GUEST_STACK_BYTES: usize = 2 << 20;
+/// What a thread must have left of its own stack for a guest to run on it: the
+/// wasm stack and as much again for the host's frames below and above it.
+pub const CALLERS_STACK_BYTES: usize = 2 * MAX_WASM_STACK_BYTES;
 /// Stack of compiling threads, which recurse with the nesting of the module.
 pub const COMPILE_THREAD_STACK_BYTES: usize = 16 << 20;
 

@@ -19,7 +19,7 @@ use crate::limits::{
     DEFAULT_POOL_SIZE, DEFAULT_QUEUE_WAIT, Isolation, Limits, RECYCLE_MEMORY_PERCENT,
 };
 use crate::module::Module;
-use crate::runner::{Cost, Instance, drive};
+use crate::runner::{Cost, Instance, Turns, drive};
 
 /// How instances are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,7 +180,7 @@ impl Pool {
             state = self.wait_for_turn(state)?;
             waited = asked.elapsed();
         }
-        drive(self.lend(state, waited))
+        drive(self.lend(state, waited, Turns::for_this_thread()))
     }
 
     /// Borrows an instance for one call if there is one to be had without
@@ -189,7 +189,8 @@ impl Pool {
         &self,
     ) -> Option<impl Future<Output = Result<Lease<'_>, Box<Fault>>> + Send + use<'_>> {
         let state = self.lock();
-        (state.leased < self.settings.size).then(|| self.lend(state, Duration::ZERO))
+        let is_free = state.leased < self.settings.size;
+        is_free.then(|| self.lend(state, Duration::ZERO, Turns::Many))
     }
 
     /// Whether a lease would be had without waiting, now.
@@ -203,6 +204,7 @@ impl Pool {
         &self,
         mut state: MutexGuard<'_, State>,
         waited: Duration,
+        turns: Turns,
     ) -> impl Future<Output = Result<Lease<'_>, Box<Fault>>> + Send + use<'_> {
         state.leased += 1;
         // From here on dropping the lease gives the place back, come what may.
@@ -214,7 +216,7 @@ impl Pool {
         drop(state);
         async move {
             if lease.instance.is_none() {
-                let made = Instance::new_async(&self.module, self.settings.limits).await?;
+                let made = Instance::new_in(turns, &self.module, self.settings.limits).await?;
                 lease.instance = Some(Box::new(made));
                 self.counters.created.fetch_add(1, Ordering::Relaxed);
             }

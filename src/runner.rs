@@ -6,11 +6,12 @@
 //! trapped, broke a limit or was given up in mid-call says so, and is never
 //! called again.
 //!
-//! Guests run on stacks of their own (fibers), so recursion in a guest meets
-//! its own limit and never the end of the caller's thread. A call is a future:
-//! [`Instance::call_async`] gives way after each [`SLICE`] of computing, and
-//! whoever polls it decides where it goes on. [`Instance::call`] is the same
-//! call driven to its end.
+//! A call is a future: [`Instance::call_async`] runs the guest on a stack of
+//! its own (a fiber) and gives way after each [`SLICE`] of computing; whoever
+//! polls it decides where it goes on. [`Instance::call`] is the same call to
+//! its end, on the caller's stack where that has the room, which saves making
+//! and changing stacks; else on a fiber too. Either way recursion in a guest
+//! meets its own limit, the same one, and never the end of a thread.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,10 +21,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use wasmtime::{Memory, Store, Trap, TypedFunc, UpdateDeadline, WasmBacktrace};
+use wasmtime::{
+    Memory, Store, Trap, TypedFunc, UpdateDeadline, WasmBacktrace, WasmParams, WasmResults,
+};
 
 use crate::fault::{Fault, FaultCode, Frame, printable};
-use crate::limits::{Limits, MAX_GROWS_PER_CALL, MAX_TABLE_ELEMENTS, MAX_TABLES};
+use crate::limits::{
+    CALLERS_STACK_BYTES, Limits, MAX_GROWS_PER_CALL, MAX_TABLE_ELEMENTS, MAX_TABLES,
+};
 use crate::module::Module;
 use crate::wasi::{self, Ended};
 
@@ -31,6 +36,37 @@ use crate::wasi::{self, Ended};
 /// the engine's clock: as a rule 0.2 to 1.2 ms, and longer only in one bulk
 /// operation on memory, which nothing interrupts.
 pub const SLICE: Duration = Duration::from_micros(200);
+
+/// How a guest's computing is spread over time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turns {
+    /// To its end at once, on the caller's stack.
+    One,
+    /// In slices, on a stack of its own.
+    Many,
+}
+
+impl Turns {
+    /// For a caller that has nothing else to do.
+    pub(crate) fn for_this_thread() -> Self {
+        match stacker::remaining_stack() {
+            Some(left) if left >= CALLERS_STACK_BYTES => Self::One,
+            _ => Self::Many,
+        }
+    }
+}
+
+/// The one way into a guest.
+async fn enter<P: WasmParams + Sync, R: WasmResults + Sync>(
+    function: &TypedFunc<P, R>,
+    store: &mut Store<HostState>,
+    arguments: P,
+) -> wasmtime::Result<R> {
+    match store.data().turns {
+        Turns::One => function.call(store, arguments),
+        Turns::Many => function.call_async(store, arguments).await,
+    }
+}
 
 /// Drives a call to its end on this thread. Nothing in a call waits for
 /// anything but the processor, so one that gave way is simply taken up again.
@@ -92,6 +128,7 @@ pub(crate) struct HostState {
     timeout: Duration,
     /// When the call has to be over; a guest's sleeps bring it nearer.
     pub(crate) deadline: Instant,
+    turns: Turns,
     /// When the call gives way.
     slice_ends: Instant,
     pub(crate) wasi: wasi::Context,
@@ -219,14 +256,18 @@ impl Instance {
     /// # Errors
     /// The fault that ended it.
     pub fn new(module: &Arc<Module>, limits: Limits) -> Result<Self, Box<Fault>> {
-        drive(Self::new_async(module, limits))
+        drive(Self::new_in(Turns::for_this_thread(), module, limits))
     }
 
-    /// The same as a future that gives way, see [`SLICE`].
+    /// The same as a future.
     ///
     /// # Errors
     /// The fault that ended it.
-    pub async fn new_async(module: &Arc<Module>, limits: Limits) -> Result<Self, Box<Fault>> {
+    pub(crate) async fn new_in(
+        turns: Turns,
+        module: &Arc<Module>,
+        limits: Limits,
+    ) -> Result<Self, Box<Fault>> {
         let counts_fuel = module.engine.counts_fuel();
         if limits.fuel.is_some() && !counts_fuel {
             return Err(Box::new(Fault::new(
@@ -245,6 +286,7 @@ impl Instance {
             fuel: counts_fuel.then(|| limits.fuel.unwrap_or(u64::MAX)),
             timeout: limits.timeout,
             deadline: Instant::now(),
+            turns,
             slice_ends: Instant::now(),
             wasi: wasi::Context::new(limits.wasi, Arc::clone(&module.notices)),
             grows: 0,
@@ -275,7 +317,7 @@ impl Instance {
             })
         });
         let _running = module.engine.running();
-        let made = match arm(&mut store, Instant::now()) {
+        let made = match arm(&mut store, turns, Instant::now()) {
             Ok(()) => Self::instantiate(module, &mut store).await,
             Err(error) => Err(error),
         };
@@ -308,13 +350,16 @@ impl Instance {
         TypedFunc<(i32, i32), ()>,
         Vec<Option<TypedFunc<(i32, i32), i64>>>,
     )> {
-        let instance = module.pre.instantiate_async(&mut *store).await?;
+        let instance = match store.data().turns {
+            Turns::One => module.pre.instantiate(&mut *store)?,
+            Turns::Many => module.pre.instantiate_async(&mut *store).await?,
+        };
         let message = instance.get_global(&mut *store, PANIC_MESSAGE);
         let message = message.and_then(|global| global.get(&mut *store).i32());
         store.data_mut().panic_message = message.map(i32::cast_unsigned);
         if module.facts.export("_initialize").is_some() {
             let initialize = instance.get_typed_func::<(), ()>(&mut *store, "_initialize")?;
-            initialize.call_async(&mut *store, ()).await?;
+            enter(&initialize, store, ()).await?;
         }
         let memory = instance
             .get_memory(&mut *store, "memory")
@@ -337,7 +382,7 @@ impl Instance {
     ///
     /// A handler the module lacks answers nothing; callers do not come that far.
     pub fn call(&mut self, handler: usize, write: impl FnOnce(&mut Vec<u8>)) -> Called<'_> {
-        drive(self.call_async(handler, write))
+        drive(self.call_in(Turns::for_this_thread(), handler, write))
     }
 
     /// The same as a future that gives way, see [`SLICE`]. The input is
@@ -347,20 +392,29 @@ impl Instance {
         handler: usize,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> impl Future<Output = Called<'_>> + Send {
+        self.call_in(Turns::Many, handler, write)
+    }
+
+    pub(crate) fn call_in(
+        &mut self,
+        turns: Turns,
+        handler: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> impl Future<Output = Called<'_>> + Send {
         self.in_call = true;
         self.input.clear();
         write(&mut self.input);
         self.calls += 1;
         self.answer.clear();
-        self.called(handler)
+        self.called(turns, handler)
     }
 
-    async fn called(&mut self, handler: usize) -> Called<'_> {
+    async fn called(&mut self, turns: Turns, handler: usize) -> Called<'_> {
         let module = Arc::clone(&self.module);
         let running = module.engine.running();
         let memory_before = self.memory.data_size(&self.store);
         let started = Instant::now();
-        let result = match arm(&mut self.store, started) {
+        let result = match arm(&mut self.store, turns, started) {
             Ok(()) => self.run(handler).await,
             Err(error) => Err(self.fault(&error, "before the call")),
         };
@@ -403,7 +457,7 @@ impl Instance {
         let Some(Some(handler)) = self.handlers.get(handler) else {
             return Ok(false);
         };
-        let packed = match handler.call_async(&mut self.store, input).await {
+        let packed = match enter(handler, &mut self.store, input).await {
             Ok(packed) => packed.cast_unsigned(),
             Err(error) => return Err(self.fault(&error, "in the handler")),
         };
@@ -430,7 +484,7 @@ impl Instance {
                 "the event's input JSON must be below 2 GiB",
             )
         })?;
-        let ptr = match self.alloc.call_async(&mut self.store, len).await {
+        let ptr = match enter(&self.alloc, &mut self.store, len).await {
             Ok(ptr) => ptr,
             Err(error) => return Err(self.fault(&error, "in alloc")),
         };
@@ -485,7 +539,7 @@ impl Instance {
     }
 
     async fn give_back(&mut self, range: (i32, i32)) -> Result<(), Fault> {
-        match self.dealloc.call_async(&mut self.store, range).await {
+        match enter(&self.dealloc, &mut self.store, range).await {
             Ok(()) => Ok(()),
             Err(error) => Err(self.fault(&error, "in dealloc")),
         }
@@ -547,12 +601,17 @@ impl Instance {
 }
 
 /// Winds up the limits of one call or one start that begins now.
-fn arm(store: &mut Store<HostState>, now: Instant) -> wasmtime::Result<()> {
+fn arm(store: &mut Store<HostState>, turns: Turns, now: Instant) -> wasmtime::Result<()> {
     let state = store.data_mut();
     state.grows = 0;
     state.refused_growth = false;
     state.deadline = now + state.timeout;
-    state.slice_ends = now + SLICE;
+    state.turns = turns;
+    state.slice_ends = match turns {
+        // Never before its deadline.
+        Turns::One => state.deadline,
+        Turns::Many => now + SLICE,
+    };
     state.wasi.begin_call();
     let fuel = state.fuel;
     store.set_epoch_deadline(1);

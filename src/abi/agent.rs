@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::event::{BodyChunk, Event, Headers, RequestHead};
+use crate::json::Object;
 
 /// Exports of this ABI, in the order of [`crate::event::EventKind::ALL`].
 pub const HANDLERS: [&str; 4] = [
@@ -44,13 +45,17 @@ impl HeaderNames {
     fn spell(self, name: &str) -> Cow<'_, str> {
         match self {
             Self::AsWritten => Cow::Borrowed(name),
-            Self::Lower if !name.bytes().any(|byte| byte.is_ascii_uppercase()) => {
-                Cow::Borrowed(name)
-            }
+            Self::Lower if !has_upper(name) => Cow::Borrowed(name),
             Self::Lower => Cow::Owned(name.to_ascii_lowercase()),
             Self::Canonical => Cow::Owned(canonical(name)),
         }
     }
+}
+
+/// No branch from byte to byte: nearly all names have none.
+fn has_upper(name: &str) -> bool {
+    let upper = |any: bool, byte: u8| any | byte.is_ascii_uppercase();
+    name.bytes().fold(false, upper)
 }
 
 /// `x-request-id` as `X-Request-Id`.
@@ -112,41 +117,14 @@ pub fn write_input(event: &Event, names: HeaderNames, out: &mut Vec<u8>) {
     object.end();
 }
 
-/// One JSON object, written field by field.
-struct Object<'a> {
-    out: &'a mut Vec<u8>,
+/// The input object, of which some parts stand in several events' input.
+trait InputObject {
+    fn request_line(&mut self, request: &RequestHead);
+    fn chunk(&mut self, chunk: &BodyChunk, transferred_key: &str);
+    fn headers(&mut self, headers: &Headers, names: HeaderNames);
 }
 
-impl<'a> Object<'a> {
-    fn new(out: &'a mut Vec<u8>) -> Self {
-        out.push(b'{');
-        Self { out }
-    }
-
-    fn key(&mut self, key: &str) {
-        if self.out.last() != Some(&b'{') {
-            self.out.push(b',');
-        }
-        self.out.push(b'"');
-        self.out.extend_from_slice(key.as_bytes());
-        self.out.extend_from_slice(b"\":");
-    }
-
-    fn text(&mut self, key: &str, value: &str) {
-        self.key(key);
-        write_string(value, self.out);
-    }
-
-    fn number(&mut self, key: &str, value: u64) {
-        self.key(key);
-        write_number(value, self.out);
-    }
-
-    fn raw(&mut self, key: &str, json: &str) {
-        self.key(key);
-        self.out.extend_from_slice(json.as_bytes());
-    }
-
+impl InputObject for Object<'_> {
     fn request_line(&mut self, request: &RequestHead) {
         self.text("method", &request.method);
         self.text("uri", &request.uri);
@@ -177,114 +155,18 @@ impl<'a> Object<'a> {
             .map(|(name, value)| (names.spell(name), value))
             .collect();
         sorted.sort_by(|a, b| a.0.cmp(&b.0));
-        self.key("headers");
-        self.out.push(b'{');
+        let mut object = self.object("headers");
         let mut previous: Option<&str> = None;
         for (name, value) in &sorted {
             if previous == Some(name) {
-                // Reopens the value just written to join this one to it.
-                self.out.pop();
-                self.out.extend_from_slice(b", ");
-                write_escaped(value, self.out);
-                self.out.push(b'"');
+                object.join(value);
             } else {
-                if previous.is_some() {
-                    self.out.push(b',');
-                }
-                write_string(name, self.out);
-                self.out.push(b':');
-                write_string(value, self.out);
+                object.pair(name, value);
             }
             previous = Some(name);
         }
-        self.out.push(b'}');
+        object.end();
     }
-
-    fn end(self) {
-        self.out.push(b'}');
-    }
-}
-
-fn write_string(text: &str, out: &mut Vec<u8>) {
-    out.push(b'"');
-    write_escaped(text, out);
-    out.push(b'"');
-}
-
-/// Two-character escapes where JSON has them, `\u00xx` for other controls,
-/// everything else as it is.
-fn write_escaped(text: &str, out: &mut Vec<u8>) {
-    let bytes = text.as_bytes();
-    let (blocks, _) = bytes.as_chunks::<BLOCK>();
-    let mut clean_from = 0;
-    let mut at = 0;
-    for block in blocks {
-        if !is_clean(block) {
-            clean_from = escape(bytes, at..at + BLOCK, clean_from, out);
-        }
-        at += BLOCK;
-    }
-    // The tail is looked at with what stands before it, to be a block as well.
-    if at < bytes.len() && !bytes.last_chunk().is_some_and(is_clean) {
-        clean_from = escape(bytes, at..bytes.len(), clean_from, out);
-    }
-    out.extend_from_slice(&bytes[clean_from..]);
-}
-
-const BLOCK: usize = 16;
-
-/// No branch from byte to byte, so that this becomes vector instructions.
-fn is_clean(block: &[u8; BLOCK]) -> bool {
-    !block
-        .iter()
-        .fold(false, |any, byte| any | must_escape(*byte))
-}
-
-/// Writes what stands before each byte of the range that must be escaped, and
-/// its escape. Hands back up to where all is written.
-fn escape(
-    bytes: &[u8],
-    range: std::ops::Range<usize>,
-    mut written: usize,
-    out: &mut Vec<u8>,
-) -> usize {
-    for at in range {
-        let byte = bytes[at];
-        if must_escape(byte) {
-            out.extend_from_slice(&bytes[written..at]);
-            written = at + 1;
-            write_escape(byte, out);
-        }
-    }
-    written
-}
-
-const fn must_escape(byte: u8) -> bool {
-    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
-}
-
-fn write_escape(byte: u8, out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let short = match byte {
-        b'"' | b'\\' => byte,
-        b'\n' => b'n',
-        b'\r' => b'r',
-        b'\t' => b't',
-        0x08 => b'b',
-        0x0c => b'f',
-        _ => {
-            out.extend_from_slice(b"\\u00");
-            out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
-            return;
-        }
-    };
-    out.extend_from_slice(&[b'\\', short]);
-}
-
-fn write_number(value: u64, out: &mut Vec<u8>) {
-    use std::io::Write as _;
-    // Writing to a Vec cannot fail.
-    let _ = write!(out, "{value}");
 }
 
 #[cfg(test)]

@@ -9,12 +9,13 @@
 //! guest thread, as do events that had to wait; so neither a runaway nor a
 //! crowd keeps a connection's thread from its other work.
 
-use std::future::Future;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
+
+use tokio_util::sync::ReusableBoxFuture;
 
 use super::Shared;
 use super::connection::{Connection, Ticket};
@@ -22,6 +23,15 @@ use super::queue::Work;
 use crate::agent::{Agent, Handled};
 use crate::event::Event;
 use crate::fault::{Fault, FaultCode};
+
+thread_local! {
+    /// The box of a call that ended here, for the next: it is large, and the
+    /// allocator slow with what is.
+    static SPARE: Cell<Option<Steps>> = const { Cell::new(None) };
+}
+
+/// A call's steps; its job comes back if it never began.
+type Steps = ReusableBoxFuture<'static, Option<Job>>;
 
 pub(crate) struct Job {
     /// None once it is answered.
@@ -60,6 +70,7 @@ impl Job {
         let mut call = Call::new(self, agent);
         match call.step() {
             Poll::Ready(None) => {
+                SPARE.set(Some(call.steps));
                 shared.queue.instance_freed();
                 None
             }
@@ -123,17 +134,26 @@ impl Drop for Job {
 /// A call that was begun. Its job comes back if it never really was, because
 /// no instance was free.
 pub(crate) struct Call {
-    future: Pin<Box<dyn Future<Output = Option<Job>> + Send>>,
+    steps: Steps,
     connection: Arc<Connection>,
     ticket: Ticket,
 }
 
 impl Call {
     fn new(job: Job, agent: Arc<Agent>) -> Self {
+        let (connection, ticket) = (Arc::clone(&job.connection), job.ticket);
+        let call = job.call(agent);
+        let steps = match SPARE.take() {
+            Some(mut spare) => {
+                spare.set(call);
+                spare
+            }
+            None => ReusableBoxFuture::new(call),
+        };
         Self {
-            connection: Arc::clone(&job.connection),
-            ticket: job.ticket,
-            future: Box::pin(job.call(agent)),
+            steps,
+            connection,
+            ticket,
         }
     }
 
@@ -142,7 +162,7 @@ impl Call {
     /// job then answers for itself.
     fn step(&mut self) -> Poll<Option<Job>> {
         let mut context = Context::from_waker(Waker::noop());
-        let polled = catch_unwind(AssertUnwindSafe(|| self.future.as_mut().poll(&mut context)));
+        let polled = catch_unwind(AssertUnwindSafe(|| self.steps.poll(&mut context)));
         polled.unwrap_or_else(|_panic| {
             tracing::error!("a defect of this program; please report it");
             Poll::Ready(None)

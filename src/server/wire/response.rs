@@ -11,7 +11,8 @@ use serde::{Serialize, Serializer};
 
 use super::Encoding;
 use super::frame::{Protocol, kind};
-use crate::response::{AgentResponse, Audit, BodyMutation, Decision};
+use crate::json::{Object, write_string};
+use crate::response::{AgentResponse, Audit, BodyMutation, Decision, HeaderOp};
 use crate::server::grpc::convert;
 
 /// How a replacement of a request body is written. Released proxies use the
@@ -52,7 +53,7 @@ impl Dialect {
                 _ if self.protocol == Protocol::Grpc => {
                     convert::write(convert::answer(response, correlation_id), out);
                 }
-                Encoding::Json => drop(serde_json::to_writer(out, &wire)),
+                Encoding::Json => wire.write_json(out),
                 Encoding::MessagePack => {
                     let mut writer = rmp_serde::Serializer::new(out).with_struct_map();
                     drop(wire.serialize(&mut writer));
@@ -66,6 +67,93 @@ struct WireResponse<'a> {
     response: &'a AgentResponse,
     correlation_id: &'a str,
     dialect: Dialect,
+}
+
+impl WireResponse<'_> {
+    /// The same as [`Serialize`] gives, at a third of its price.
+    fn write_json(&self, out: &mut Vec<u8>) {
+        let response = self.response;
+        let v2 = self.dialect.protocol == Protocol::V2;
+        let mut object = Object::new(out);
+        object.raw("version", if v2 { "2" } else { "1" });
+        match &response.decision {
+            Decision::Allow => object.raw("decision", "\"allow\""),
+            other => write_json(&WireDecision(other), object.key("decision")),
+        }
+        object.array("request_headers", &response.request_headers, write_op);
+        object.array("response_headers", &response.response_headers, write_op);
+        let mut metadata = object.object("routing_metadata");
+        for (key, value) in &response.routing_metadata {
+            metadata.pair(key, value);
+        }
+        metadata.end();
+        let text = |text: &String, out: &mut Vec<u8>| write_string(text, out);
+        let mut audit = object.object("audit");
+        audit.array("tags", &response.audit.tags, text);
+        audit.array("rule_ids", &response.audit.rule_ids, text);
+        write_json(&response.audit.confidence, audit.key("confidence"));
+        audit.array("reason_codes", &response.audit.reason_codes, text);
+        let mut custom = audit.object("custom");
+        if v2 {
+            custom.text("correlation_id", self.correlation_id);
+        }
+        custom.end();
+        audit.end();
+        object.raw(
+            "needs_more",
+            if response.needs_more { "true" } else { "false" },
+        );
+        for (key, mutation, verbatim) in self.mutations() {
+            match WireMutation::of(mutation, verbatim) {
+                None => object.raw(key, "null"),
+                mutation => write_json(&mutation, object.key(key)),
+            }
+        }
+        object.raw("websocket_decision", "null");
+        object.end();
+    }
+
+    /// The key of each body's change, the change, and whether its text is
+    /// written as it is.
+    fn mutations(&self) -> [(&'static str, Option<&BodyMutation>, bool); 2] {
+        let verbatim = self.dialect.request_body == RequestBodyText::Verbatim;
+        let response = self.response;
+        [
+            (
+                "request_body_mutation",
+                response.request_body_mutation.as_ref(),
+                verbatim,
+            ),
+            (
+                "response_body_mutation",
+                response.response_body_mutation.as_ref(),
+                false,
+            ),
+        ]
+    }
+}
+
+/// For the parts that are rare, or no strings.
+fn write_json(value: &impl Serialize, out: &mut Vec<u8>) {
+    // Neither these types nor a Vec can fail.
+    drop(serde_json::to_writer(out, value));
+}
+
+fn write_op(op: &HeaderOp, out: &mut Vec<u8>) {
+    let mut object = Object::new(out);
+    let mut named = |key, name: &str, value: Option<&String>| {
+        let mut inner = object.object(key);
+        inner.text("name", name);
+        if let Some(value) = value {
+            inner.text("value", value);
+        }
+        inner.end();
+    };
+    match op {
+        HeaderOp::Set { name, value } => named("set", name, Some(value)),
+        HeaderOp::Remove { name } => named("remove", name, None),
+    }
+    object.end();
 }
 
 impl Serialize for WireResponse<'_> {
@@ -84,15 +172,9 @@ impl Serialize for WireResponse<'_> {
         };
         out.serialize_field("audit", &audit)?;
         out.serialize_field("needs_more", &response.needs_more)?;
-        let verbatim = self.dialect.request_body == RequestBodyText::Verbatim;
-        out.serialize_field(
-            "request_body_mutation",
-            &WireMutation::of(response.request_body_mutation.as_ref(), verbatim),
-        )?;
-        out.serialize_field(
-            "response_body_mutation",
-            &WireMutation::of(response.response_body_mutation.as_ref(), false),
-        )?;
+        for (key, mutation, verbatim) in self.mutations() {
+            out.serialize_field(key, &WireMutation::of(mutation, verbatim))?;
+        }
         out.serialize_field("websocket_decision", &())?;
         out.end()
     }
@@ -181,8 +263,9 @@ impl Serialize for WireData<'_> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::response::HeaderOp;
 
     const JSON: Dialect = Dialect {
         protocol: Protocol::V2,
@@ -252,11 +335,52 @@ mod tests {
             ..JSON
         };
         for response in [full(), AgentResponse::allow()] {
-            let json: serde_json::Value =
-                serde_json::from_slice(&payload(JSON, &response)).unwrap();
-            let read: serde_json::Value =
-                rmp_serde::from_slice(&payload(packed, &response)).unwrap();
-            assert_eq!(read, json);
+            assert_eq!(value(packed, &response), value(JSON, &response));
+        }
+    }
+
+    fn value(dialect: Dialect, response: &AgentResponse) -> serde_json::Value {
+        let payload = payload(dialect, response);
+        match dialect.encoding {
+            Encoding::Json => serde_json::from_slice(&payload).unwrap(),
+            Encoding::MessagePack => rmp_serde::from_slice(&payload).unwrap(),
+        }
+    }
+
+    proptest! {
+        /// Two writers, one response: whatever text stands in it.
+        #[test]
+        fn any_response_is_the_same_in_both(
+            texts in prop::collection::vec(any::<String>(), 5),
+            confidence in prop::option::of(0.0..=1.0_f64),
+            needs_more in any::<bool>(),
+            pairs in prop::collection::btree_map(any::<String>(), any::<String>(), 0..3),
+            decision in 0..4_u8,
+            data in any::<Vec<u8>>(),
+        ) {
+            let text = |place: usize| texts[place].clone();
+            let mut response = AgentResponse::new(match decision {
+                0 => Decision::Allow,
+                1 => Decision::Block { status: 403, body: Some(text(0)) },
+                2 => Decision::Redirect { url: text(0), status: 302 },
+                _ => Decision::Challenge { challenge_type: text(0), params: pairs.clone() },
+            });
+            response.request_headers = vec![
+                HeaderOp::Set { name: text(1), value: text(2) },
+                HeaderOp::Remove { name: text(3) },
+            ];
+            response.routing_metadata = pairs;
+            response.audit.tags = texts.clone();
+            response.audit.rule_ids = vec![text(4)];
+            response.audit.confidence = confidence;
+            response.needs_more = needs_more;
+            response.request_body_mutation = Some(BodyMutation { chunk_index: 0, data: text(0).into_bytes() });
+            response.response_body_mutation = Some(BodyMutation { chunk_index: 9, data });
+            for protocol in [Protocol::V1, Protocol::V2] {
+                let json = Dialect { protocol, ..JSON };
+                let packed = Dialect { encoding: Encoding::MessagePack, ..json };
+                prop_assert_eq!(value(json, &response), value(packed, &response));
+            }
         }
     }
 
