@@ -185,9 +185,12 @@ impl Schedule {
         })
     }
 
-    /// How long ago the first measured event was due.
-    pub(crate) fn measured_time(&self) -> Duration {
-        self.due(self.unmeasured).elapsed()
+    /// How long the measured events took, the last of which was answered then:
+    /// no less than they were due in.
+    pub(crate) fn measured_time(&self, last: Option<Instant>) -> Duration {
+        let from = self.due(self.unmeasured);
+        let due = self.due(self.all).saturating_duration_since(from);
+        last.map_or(due, |last| last.saturating_duration_since(from).max(due))
     }
 
     fn due(&self, number: u64) -> Instant {
@@ -241,6 +244,11 @@ mod tests {
                 });
             }
         });
+        let due = Duration::from_millis(10);
+        assert_eq!(schedule.measured_time(None), due);
+        assert_eq!(schedule.measured_time(Some(began)), due);
+        let late = began + Duration::from_millis(2) + due * 3;
+        assert_eq!(schedule.measured_time(Some(late)), due * 3);
         let mut found = found.into_inner().unwrap();
         found.sort_unstable();
         let expected: Vec<(usize, bool)> = (0..24).map(|number| (number, number >= 4)).collect();

@@ -13,12 +13,18 @@ use crate::cli::render::human::{Paint, bytes, count, end_of, time};
 
 /// Rows of events in a table; the rest is in json and csv.
 const MAX_ROWS: usize = 60;
-const SHOWN: usize = 48;
+/// Letters of an event's name.
+const SHOWN: usize = 56;
 /// The title of the table that a plot follows.
 pub(super) const LOADS: &str = "Under load";
 pub(super) const PROFILE: &str = "Where the time goes";
 pub(super) const PHASES: &str = "Phases";
 pub(super) const CALLS: &str = "Calls, one at a time";
+
+/// The name of an event in a table.
+fn shown(name: &str) -> String {
+    end_of(&printable(name, 512), SHOWN)
+}
 
 /// How much room there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +147,7 @@ fn calls(report: &BenchReport, width: Width) -> Option<Sheet> {
         };
         let guest = case.guest.as_ref();
         let cells = [
-            printable(&case.name, SHOWN),
+            shown(&case.name),
             case.decision.to_owned(),
             fuel(&|fuel| fuel.first),
             fuel(&|fuel| fuel.warm),
@@ -478,7 +484,7 @@ fn judged(finding: &Finding, is_narrow: bool) -> Row {
     let interval = finding.interval;
     let cells = [
         finding.metric.name().to_owned(),
-        case.map_or_else(String::new, |case| printable(case, SHOWN)),
+        case.map_or_else(String::new, shown),
         figure(finding.metric, finding.before),
         figure(finding.metric, finding.after),
         percent(finding.ratio),
