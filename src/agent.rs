@@ -4,6 +4,7 @@
 //! desk and production cannot differ.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 
 use crate::abi::agent::HeaderNames;
@@ -150,15 +151,15 @@ impl Agent {
         drive(self.handle_on(lease, (kind, input.borrowed()), Turns::for_this_thread()))
     }
 
-    /// Answers one event that the module has a handler for, if an instance is
-    /// to be had without waiting. The future gives way while the guest
+    /// Answers one event that the module has a handler for, on an instance that
+    /// [`Pool::try_lease`] has found free. The future gives way while the guest
     /// computes, see [`SLICE`](crate::runner::SLICE), and never panics.
-    pub fn try_handle<'a>(
+    pub fn handle_leased<'a>(
         &'a self,
-        event: &'a Event,
-    ) -> Option<impl Future<Output = Handled> + Send + use<'a>> {
-        let lease = self.pool.try_lease()?;
-        Some(self.handle_on(lease, (event.kind(), event.into()), Turns::Many))
+        lease: impl Future<Output = Result<Lease<'a>, Box<Fault>>> + Send,
+        event: &Event,
+    ) -> impl Future<Output = Handled> + Send {
+        self.handle_on(lease, (event.kind(), event.into()), Turns::Many)
     }
 
     async fn handle_on<'a>(
@@ -167,7 +168,8 @@ impl Agent {
         asked: (EventKind, Input<'_>),
         turns: Turns,
     ) -> Handled {
-        let called = caught(async {
+        // Pinned where it stands: a future that is moved is copied, whole.
+        let called = pin!(async {
             match lease.await {
                 Err(fault) => (Err(*fault), None),
                 Ok(mut lease) => {
@@ -180,7 +182,7 @@ impl Agent {
                 }
             }
         });
-        let (result, cost) = called.await;
+        let (result, cost) = caught(called).await;
         match result {
             Ok(Some(answer)) => {
                 let response = Answer::Given(Box::new(answer.response));

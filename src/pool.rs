@@ -7,7 +7,7 @@
 use std::future::{Future, poll_fn};
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -216,7 +216,9 @@ impl Pool {
         drop(state);
         async move {
             if lease.instance.is_none() {
-                let made = Instance::new_in(turns, &self.module, self.settings.limits).await?;
+                // In a box: it is rare, and every call's future would have its size.
+                let made = Instance::new_in(turns, &self.module, self.settings.limits);
+                let made = Box::pin(made).await?;
                 lease.instance = Some(Box::new(made));
                 self.counters.created.fetch_add(1, Ordering::Relaxed);
             }
@@ -231,7 +233,7 @@ impl Pool {
         &self,
         call: impl FnOnce(&mut Instance) -> (Result<T, Fault>, Cost),
     ) -> (Result<T, Fault>, Option<Cost>) {
-        drive(caught(async {
+        let called = pin!(async {
             match self.lease() {
                 Ok(mut lease) => {
                     let (result, mut cost) = call(&mut lease);
@@ -240,7 +242,8 @@ impl Pool {
                 }
                 Err(fault) => (Err(*fault), None),
             }
-        }))
+        });
+        drive(caught(called))
     }
 
     /// Makes the first `instances` of those there may be, so that a module
@@ -358,17 +361,15 @@ impl Drop for Pool {
 
 /// A call in which a panic is a fault of ours and goes no further. It leaves
 /// the instance in mid-call, which ends it.
-pub(crate) async fn caught<T>(
-    call: impl Future<Output = (Result<T, Fault>, Option<Cost>)>,
-) -> (Result<T, Fault>, Option<Cost>) {
-    let mut call = pin!(call);
-    poll_fn(|context| {
+pub(crate) fn caught<T>(
+    mut call: Pin<&mut impl Future<Output = (Result<T, Fault>, Option<Cost>)>>,
+) -> impl Future<Output = (Result<T, Fault>, Option<Cost>)> {
+    poll_fn(move |context| {
         catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context))).unwrap_or_else(|_panic| {
             let what = "a defect of this program; please report it";
             Poll::Ready((Err(Fault::new(FaultCode::Internal, what)), None))
         })
     })
-    .await
 }
 
 enum Fate {

@@ -88,12 +88,12 @@ impl Job {
             return None;
         };
         self.connection.shared().context.complete(event);
-        let Some(handled) = agent.try_handle(event) else {
+        let Some(lease) = agent.pool().try_lease() else {
             return Some(self);
         };
         let metrics = self.connection.shared().live.metrics();
         metrics.waited(self.ticket.since().elapsed());
-        let handled = handled.await;
+        let handled = agent.handle_leased(lease, event).await;
         if let (Some(recorder), Some(event)) =
             (&self.connection.shared().settings.recorder, &self.event)
         {
@@ -208,5 +208,21 @@ pub(crate) fn work(shared: &Shared) {
             // Somebody was quicker; it is still the next in turn.
             shared.queue.push_front(job);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It is made, moved and dropped for every event: what is awaited by value
+    /// several layers deep is in it as often as there are layers.
+    #[test]
+    fn a_call_is_small() {
+        const fn size<R>(_: fn(Job, Arc<Agent>) -> R) -> usize {
+            size_of::<R>()
+        }
+        let size = size(|job, agent| job.call(agent));
+        assert!(size <= 3 << 10, "{size} bytes");
     }
 }
