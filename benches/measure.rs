@@ -21,7 +21,7 @@ use wasm_agent_kit::abi::agent::HeaderNames;
 use wasm_agent_kit::agent::{Agent, AgentSettings};
 use wasm_agent_kit::engine::EngineSettings;
 use wasm_agent_kit::event::Event;
-use wasm_agent_kit::ops::bench::{BenchCase, Samples, Work, of_works, sample};
+use wasm_agent_kit::ops::bench::{BenchCase, Samples, of_inputs, sample};
 use wasm_agent_kit::ops::run::Subject;
 
 const TARGET: f64 = 1.05;
@@ -36,8 +36,8 @@ fn main() {
         let agent = Agent::new(Arc::clone(&module), AgentSettings::default());
         let subject = Subject::Agent(Box::new(Agent::new(module, AgentSettings::default())));
         let event = Sample::small().event;
-        let work = Work::Event(event.clone());
-        let case = of_works([("small".to_owned(), work)], HeaderNames::Lower).remove(0);
+        let input = ("small".to_owned(), event.clone().into());
+        let case = of_inputs([input], HeaderNames::Lower).remove(0);
         let mut group = criterion.benchmark_group(format!("measure/{}", guest.name()));
         group.bench_function("raw", |bencher| {
             bencher.iter(|| agent.handle(&event));

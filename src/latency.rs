@@ -160,8 +160,8 @@ impl Schedule {
     }
 
     /// Waits for the next event that is due and is nobody's; none after the
-    /// last. One caller at a time watches the clock: as many as there are
-    /// would keep the processor from what is timed.
+    /// last. One caller at a time waits for its event: as many clocks watched
+    /// as there are callers would keep the processor from what is timed.
     pub(crate) fn next(&self) -> Option<Due> {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let number = *next;
@@ -171,7 +171,13 @@ impl Schedule {
         *next += 1;
         let due = self.due(number);
         sleep_until(due);
-        drop(next);
+        // Where there is time the next caller is woken before the event is
+        // due, and not when it is to be sent.
+        let held = (self.rate * WATCH.as_secs_f64() >= 1.0).then_some(next);
+        while Instant::now() < due {
+            std::thread::yield_now();
+        }
+        drop(held);
         Some(Due {
             number: usize::try_from(number).unwrap_or(0),
             is_measured: number >= self.unmeasured,
@@ -179,9 +185,12 @@ impl Schedule {
         })
     }
 
-    /// How long ago the first measured event was due.
-    pub(crate) fn measured_time(&self) -> Duration {
-        self.due(self.unmeasured).elapsed()
+    /// How long the measured events took, the last of which was answered then:
+    /// no less than they were due in.
+    pub(crate) fn measured_time(&self, last: Option<Instant>) -> Duration {
+        let from = self.due(self.unmeasured);
+        let due = self.due(self.all).saturating_duration_since(from);
+        last.map_or(due, |last| last.saturating_duration_since(from).max(due))
     }
 
     fn due(&self, number: u64) -> Instant {
@@ -189,14 +198,11 @@ impl Schedule {
     }
 }
 
-/// Sleeps until shortly before, and then watches the clock.
+/// Sleeps until shortly before; from then on the clock is to be watched.
 fn sleep_until(due: Instant) {
     let left = due.saturating_duration_since(Instant::now());
     if left > WATCH * 2 {
         std::thread::sleep(left - WATCH);
-    }
-    while Instant::now() < due {
-        std::thread::yield_now();
     }
 }
 
@@ -238,6 +244,11 @@ mod tests {
                 });
             }
         });
+        let due = Duration::from_millis(10);
+        assert_eq!(schedule.measured_time(None), due);
+        assert_eq!(schedule.measured_time(Some(began)), due);
+        let late = began + Duration::from_millis(2) + due * 3;
+        assert_eq!(schedule.measured_time(Some(late)), due * 3);
         let mut found = found.into_inner().unwrap();
         found.sort_unstable();
         let expected: Vec<(usize, bool)> = (0..24).map(|number| (number, number >= 4)).collect();

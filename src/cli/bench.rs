@@ -352,6 +352,7 @@ impl BenchArgs {
             max_record: self.captures.max_record(),
             decode: self.captures.decode(),
             strict: self.captures.strict,
+            max_errors: self.captures.max_errors,
             sample: self.sample.into(),
             seed: self.gate.seed,
             header_names: settings.agent.header_names,

@@ -76,11 +76,6 @@ pub(crate) struct ReplayArgs {
     #[command(flatten)]
     input: InputArgs,
 
-    /// With more than N records that cannot be used, end early and without a
-    /// result
-    #[arg(long, value_name = "N", help_heading = "Captures")]
-    max_errors: Option<u64>,
-
     #[command(flatten)]
     select: SelectArgs,
 
@@ -155,6 +150,11 @@ pub(super) struct InputArgs {
     /// A record that cannot be used is an error, at the end
     #[arg(long)]
     pub(super) strict: bool,
+
+    /// With more than N records that cannot be used, end early and without a
+    /// result
+    #[arg(long, value_name = "N")]
+    pub(super) max_errors: Option<u64>,
 }
 
 impl InputArgs {
@@ -458,7 +458,7 @@ impl ReplayArgs {
             minimize: self.compare.minimize,
             fail_on: self.compare.fail_on,
             strict: self.input.strict,
-            max_errors: self.max_errors,
+            max_errors: self.input.max_errors,
             fixtures,
             redaction: match (&self.save.redact_key, self.save.keep_secrets) {
                 (_, true) => Redaction::Keep,

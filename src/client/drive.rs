@@ -99,6 +99,8 @@ struct Share {
 struct Times {
     response: Latency,
     service: Latency,
+    /// When the last event was answered, by schedule.
+    last: Option<Instant>,
 }
 
 impl Drive<'_> {
@@ -157,6 +159,7 @@ impl Drive<'_> {
                     Ok(Ok(more)) => {
                         times.response.add(&more.response);
                         times.service.add(&more.service);
+                        times.last = times.last.max(more.last);
                     }
                     Ok(Err(error)) => first = first.or(Some(error)),
                     Err(panic) => std::panic::resume_unwind(panic),
@@ -165,7 +168,7 @@ impl Drive<'_> {
             let (mut time, spent) = clock?;
             if matches!(self.pace, Pace::Rate(_)) {
                 // What was late is answered after the schedule's end.
-                time = schedule.measured_time();
+                time = schedule.measured_time(times.last);
             }
             first.map_or(
                 Ok(Driven {
@@ -374,6 +377,7 @@ impl Drive<'_> {
                     let late = if step == 0 { due.late } else { Duration::ZERO };
                     times.response.record(asked.time + late);
                     times.service.record(asked.time);
+                    times.last = Some(Instant::now());
                 }
             })?;
         }

@@ -123,6 +123,11 @@ fn what_cannot_be_used_is_counted_or_refused() {
     let strict = bench(&[&module, &broken], &["--strict", "--sample", "200"]);
     strict.assert_code(3);
     assert!(strict.stderr.contains("record 15"), "{}", strict.stderr);
+    for (most, code) in [("0", 3), ("1", 0)] {
+        let done = bench(&[&module, &broken], &["--max-errors", most]);
+        done.assert_code(code);
+        assert_eq!(done.stderr.contains("more than 0 records"), code == 3);
+    }
     // Nothing but records that are none, and a format nobody reads.
     for (name, text) in [
         ("none.log", "hello\nworld\n"),
@@ -140,8 +145,20 @@ fn what_cannot_be_used_is_counted_or_refused() {
     ] {
         bench(&[&module, &broken], flags).assert_code(2);
     }
-    // A hook module has no handler for a proxy's events.
-    bench(&[&shipped("account/account.wasm"), &broken], &[]).assert_code(4);
+    // Hooks are captured too, and a hook module has no handler for a proxy's
+    // events.
+    let hooks = desk.file(
+        "hooks.jsonl",
+        concat!(
+            r#"{"v":1,"id":"a","phase":"before_hook","input":{"input":{"email":"a@b.example"}}}"#,
+            "\n"
+        ),
+    );
+    let account = shipped("account/account.wasm");
+    let done = bench(&[&account, &hooks], &[]);
+    done.assert_code(0);
+    assert_eq!(cases(&done.json())[0]["event"], "before_hook");
+    bench(&[&account, &broken], &[]).assert_code(4);
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn one(lab: &Lab<'_>, case: &BenchCase) -> Result<CaseReport, Stop> {
     };
     Ok(CaseReport {
         name: case.name.clone(),
-        event: case.work.name(),
+        event: case.input.phase().name(),
         input_hash: case.input_hash.clone(),
         input_bytes: case.input_bytes,
         answer_bytes: cost.answer_bytes,

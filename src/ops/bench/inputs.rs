@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicU64;
 
 use serde::Serialize;
 
-use super::cases::{self, BenchCase, Work};
+use super::cases::{self, BenchCase};
 use crate::abi::Input;
 use crate::abi::agent::HeaderNames;
 use crate::capture::{
@@ -44,6 +44,8 @@ pub struct InputSettings {
     pub decode: DecodeSettings,
     /// A record that cannot be used is an error.
     pub strict: bool,
+    /// With more of those nothing more is read, and nothing measured.
+    pub max_errors: Option<u64>,
     /// Transactions to take of captures.
     pub sample: usize,
     /// What picks them.
@@ -123,11 +125,11 @@ pub fn read_inputs(
     };
     for path in fixture::find(arguments, |path| is_json(path) || capture::is_capture(path))? {
         match sample.open(&path, is_json(&path))? {
-            Some(opened) => sample.read(opened),
+            Some(opened) => sample.read(opened)?,
             None => exchanges.extend(fixtures(&path)?),
         }
     }
-    exchanges.retain(|works: &Vec<(String, Work)>| !works.is_empty());
+    exchanges.retain(|inputs: &Named| !inputs.is_empty());
     let written: usize = exchanges.iter().map(Vec::len).sum();
     if written > MAX_CASES {
         return Err(Error::Usage(format!(
@@ -156,7 +158,7 @@ pub fn read_inputs(
 }
 
 /// The exchanges of a fixture file, or of standard input.
-fn fixtures(path: &Path) -> Result<Vec<Vec<(String, Work)>>, Error> {
+fn fixtures(path: &Path) -> Result<Vec<Named>, Error> {
     fixture::discover(&[path.to_owned()])?
         .iter()
         .map(|input| {
@@ -164,21 +166,24 @@ fn fixtures(path: &Path) -> Result<Vec<Vec<(String, Work)>>, Error> {
                 message: format!("{}:{}: {}", error.line, error.column, error.message),
                 path: error.path,
             })?;
-            Ok(numbered(&fixture.name, cases::works(&fixture)))
+            Ok(numbered(&fixture.name, cases::inputs(&fixture)))
         })
         .collect()
 }
 
-/// Works that share a name have a number each.
-fn numbered(name: &str, works: Vec<Work>) -> Vec<(String, Work)> {
-    let many = works.len() > 1;
-    let numbered = works.into_iter().enumerate().map(|(index, work)| {
+/// Inputs of an exchange, by name.
+type Named = Vec<(String, Input<'static>)>;
+
+/// Inputs that share a name have a number each.
+fn numbered(name: &str, inputs: Vec<Input<'static>>) -> Named {
+    let many = inputs.len() > 1;
+    let numbered = inputs.into_iter().enumerate().map(|(index, input)| {
         let name = if many {
             format!("{name} [{}]", index + 1)
         } else {
             name.to_owned()
         };
-        (name, work)
+        (name, input)
     });
     numbered.collect()
 }
@@ -196,7 +201,7 @@ struct Sample<'a> {
     sampled: Sampled,
 }
 
-type Captured = (Vec<Vec<(String, Work)>>, Redactor, Sampled);
+type Captured = (Vec<Named>, Redactor, Sampled);
 
 impl<'a> Sample<'a> {
     fn new(settings: &'a InputSettings) -> Self {
@@ -235,7 +240,7 @@ impl<'a> Sample<'a> {
         Ok((!is_fixture).then_some(opened))
     }
 
-    fn read(&mut self, opened: Opened) {
+    fn read(&mut self, opened: Opened) -> Result<(), Error> {
         if self.head.is_empty() {
             self.head.clone_from(&opened.head);
         }
@@ -250,28 +255,44 @@ impl<'a> Sample<'a> {
         for item in opened {
             match item {
                 Item::Frame(frame) => self.draw(file, frame),
-                Item::Unusable(unusable) => self.unusable(unusable),
+                Item::Unusable(unusable) => self.unusable(unusable)?,
                 Item::Skipped(_) => self.sampled.skipped += 1,
             }
         }
+        Ok(())
     }
 
-    fn unusable(&mut self, unusable: Unusable) {
+    fn unusable(&mut self, unusable: Unusable) -> Result<(), Error> {
         self.sampled.unusable += 1;
+        if let Some(most) = self.settings.max_errors
+            && self.sampled.unusable > most
+        {
+            let first = self.first_unusable.as_ref().unwrap_or(&unusable);
+            let why =
+                format!("more than {most} records cannot be used (--max-errors); the first is ");
+            return Err(refused(first, &why));
+        }
         self.first_unusable.get_or_insert_with(|| unusable.clone());
         if self.sampled.examples.len() < EXAMPLES {
             self.sampled.examples.push(unusable);
         }
+        Ok(())
     }
 
     fn draw(&mut self, file: u64, mut frame: Frame) {
         let position = self.sampled.transactions;
         self.sampled.transactions += 1;
         let drawn = [frame.key, file, self.settings.seed].map(u64::to_le_bytes);
+        let draw = (stable_hash(&drawn.concat()), position);
+        let is_full = self.kept.len() >= self.settings.sample;
+        let last = self.kept.last_key_value();
+        if is_full && last.is_some_and(|(last, _)| draw > *last) {
+            return;
+        }
+        // What is kept must not hold on to the block it was read in.
         frame.detach();
         self.kept_bytes += frame.size_bytes();
-        self.kept
-            .insert((stable_hash(&drawn.concat()), position), frame);
+        self.kept.insert(draw, frame);
         while self.kept.len() > self.settings.sample
             || self.kept_bytes > MAX_KEPT_BYTES && self.kept.len() > 1
         {
@@ -291,28 +312,28 @@ impl<'a> Sample<'a> {
             .map(|((_, position), frame)| (position, frame))
             .collect();
         frames.sort_unstable_by_key(|(position, _)| *position);
-        let mut exchanges: Vec<Vec<(String, Work)>> = Vec::new();
+        let mut exchanges: Vec<Named> = Vec::new();
         let mut events = 0;
         for (_, mut frame) in frames {
             let decoded = capture::decode(&mut frame, &self.settings.decode);
-            let works = decoded.and_then(|transaction| {
-                let works = works_of(&transaction).map_err(|why| Unusable {
+            let inputs = decoded.and_then(|transaction| {
+                let inputs = transaction.inputs().map_err(|why| Unusable {
                     place: transaction.place.clone(),
                     why,
                 })?;
-                Ok((transaction, works))
+                Ok((transaction, inputs))
             });
-            match works {
-                Ok((_, works)) if works.is_empty() => {}
-                Ok((transaction, works)) if events + works.len() <= room => {
-                    events += works.len();
+            match inputs {
+                Ok((_, inputs)) if inputs.is_empty() => {}
+                Ok((transaction, inputs)) if events + inputs.len() <= room => {
+                    events += inputs.len();
                     for remark in &transaction.remarks {
                         *self.sampled.remarks.entry(*remark).or_default() += 1;
                     }
-                    exchanges.push(numbered(&name(&transaction, &redactor), works));
+                    exchanges.push(numbered(&name(&transaction, &redactor), inputs));
                 }
                 Ok(_no_room) => {}
-                Err(unusable) => self.unusable(unusable),
+                Err(unusable) => self.unusable(unusable)?,
             }
         }
         self.sampled.taken = exchanges.len() as u64;
@@ -320,28 +341,21 @@ impl<'a> Sample<'a> {
         if let Some(unusable) = self.first_unusable
             && (self.settings.strict || exchanges.is_empty())
         {
-            return Err(Error::Malformed {
-                path: unusable.place.file.as_ref().into(),
-                message: format!(
-                    "record {} at byte {}: {}",
-                    unusable.place.record, unusable.place.offset, unusable.why
-                ),
-            });
+            return Err(refused(&unusable, ""));
         }
         Ok(Some((exchanges, redactor, self.sampled)))
     }
 }
 
-fn works_of(transaction: &Transaction) -> Result<Vec<Work>, String> {
-    let inputs = transaction.inputs()?.into_iter();
-    Ok(inputs
-        .filter_map(|input| match input {
-            Input::Event(event) => Some(Work::Event(event.into_owned())),
-            Input::Hook(hook, context) => Some(Work::Hook(hook, Box::new(context.into_owned()))),
-            // Read back, so there is none.
-            Input::Exact { .. } => None,
-        })
-        .collect())
+fn refused(unusable: &Unusable, before: &str) -> Error {
+    let Unusable { place, why } = unusable;
+    Error::Malformed {
+        path: place.file.as_ref().into(),
+        message: format!(
+            "{before}record {} at byte {}: {why}",
+            place.record, place.offset
+        ),
+    }
 }
 
 /// Where it stands and what was asked, without what is secret in it.

@@ -321,31 +321,32 @@ mod tests {
     /// be told at all.
     #[test]
     fn no_machine_makes_the_same_module_red() {
+        const SEEDS: u64 = 8;
         let mut inconclusive = 0;
-        for noise in [0.0, 0.05, 0.2, 0.6] {
-            for luck in [0.0, 0.01, 0.05, 0.15] {
-                for bursts in [0.0, 0.1, 0.5, 0.9] {
+        for noise in [0.0, 0.1, 0.6] {
+            for luck in [0.0, 0.02, 0.15] {
+                for bursts in [0.0, 0.1, 0.9] {
                     let machine = Machine {
                         noise,
                         luck,
                         bursts,
                     };
-                    let found = verdicts(&machine, 10_000.0, 20);
+                    let found = verdicts(&machine, 10_000.0, SEEDS);
                     assert_eq!(
                         count(&found, GateVerdict::Regressed),
                         0,
                         "{noise} {luck} {bursts}"
                     );
                     inconclusive += count(&found, GateVerdict::Inconclusive);
-                    if noise + luck < 0.1 && bursts < 0.2 {
-                        let found = verdicts(&machine, 15_000.0, 20);
-                        assert_eq!(count(&found, GateVerdict::Regressed), 20);
+                    if noise + luck < 0.15 && bursts < 0.2 {
+                        let found = verdicts(&machine, 15_000.0, SEEDS);
+                        assert_eq!(count(&found, GateVerdict::Regressed) as u64, SEEDS);
                     }
                 }
             }
         }
         // It is not for want of words that it is never red.
-        assert!(inconclusive > 300, "{inconclusive}");
+        assert!(inconclusive > 50, "{inconclusive}");
     }
 
     #[test]

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::BenchSettings;
-use super::cases::{BenchCase, Work};
+use super::cases::BenchCase;
 use super::report::BenchFailure;
-use crate::abi::Abi;
+use crate::abi::{Abi, Input};
 use crate::agent::{Agent, AgentSettings};
 use crate::client::AskError;
 use crate::engine::{Engine, EngineSettings};
 use crate::error::Error;
-use crate::fault::{Fault, FaultCode};
+use crate::fault::Fault;
 use crate::latency::Latency;
 use crate::limits::{Isolation, Limits};
 use crate::module::{Candidate, LoadSettings, Module, Source};
@@ -233,30 +233,31 @@ pub(super) struct Answered {
 /// Calls the module as every command does, and times that. A guest that faults
 /// is not measured.
 pub(super) fn answer(subject: &Subject, case: &BenchCase) -> Result<Answered, Box<Fault>> {
-    let (time, cost, decision, fault) = match (subject, &case.work) {
-        (Subject::Agent(agent), Work::Event(event)) => {
+    let (time, cost, decision, fault) = match (subject, &case.input) {
+        (Subject::Agent(agent), input) => {
             let started = Instant::now();
-            let mut handled = black_box(agent.handle(event));
+            let mut handled = black_box(agent.ask(input));
             let fault = handled.fault.take();
             let (cost, decision) = (handled.cost, handled.response.decision.name());
             // The response is the caller's to drop, so that is part of a call.
             drop(handled);
             (started.elapsed(), cost, decision, fault)
         }
-        (Subject::Plugin(plugin), Work::Hook(hook, context)) => {
-            let context = (**context).clone();
+        (Subject::Plugin(plugin), input) => {
+            let context = match input {
+                Input::Hook(hook, context) => Some((*hook, context.as_ref().clone())),
+                Input::Event(_) | Input::Exact { .. } => None,
+            };
             let started = Instant::now();
-            let mut handled = black_box(plugin.handle(*hook, context));
+            let mut handled = black_box(match context {
+                Some((hook, context)) => plugin.handle(hook, context),
+                None => plugin.ask(input),
+            });
             let fault = handled.fault.take();
             let decision = if handled.result.ok { "ok" } else { "refused" };
             let cost = handled.cost;
             drop(handled);
             (started.elapsed(), cost, decision, fault)
-        }
-        (Subject::Agent(_), Work::Hook(..)) | (Subject::Plugin(_), Work::Event(_)) => {
-            let what = "a case for modules of the other ABI";
-            let fault = Fault::new(FaultCode::Internal, what);
-            (Duration::ZERO, None, "none", Some(fault))
         }
     };
     match fault {

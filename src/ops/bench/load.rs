@@ -34,6 +34,8 @@ struct Caller {
     samples: Samples,
     /// From when an event was sent, where that is not when it was due.
     service: Latency,
+    /// When its last event was answered, by schedule.
+    last: Option<Instant>,
 }
 
 impl Load<'_> {
@@ -106,6 +108,7 @@ impl Load<'_> {
                     timed.response += due.late;
                     timed.queue += due.late;
                     caller.samples.record(timed);
+                    caller.last = Some(Instant::now());
                 }
             }
             Ok(caller)
@@ -115,7 +118,8 @@ impl Load<'_> {
             None
         })?;
         // What was late is answered after the schedule's end.
-        let time = schedule.measured_time();
+        let last = callers.iter().filter_map(|caller| caller.last).max();
+        let time = schedule.measured_time(last);
         Ok(self.point(Some(rate), time, callers))
     }
 

@@ -37,7 +37,7 @@ use crate::pool::PoolSettings;
 
 pub use advise::{Advice, Wish, advise};
 pub use baseline::{Baseline, BaselineCase, BaselineModule};
-pub use cases::{BenchCase, Work, of_works};
+pub use cases::{BenchCase, of_inputs};
 pub use compare::{Comparison, Finding, Metric};
 pub use inputs::{InputSettings, Inputs, MAX_CASES, Sampled, read_inputs};
 pub use judge::{BUSY, Estimate, GateVerdict, Pair, Rounds, Thresholds};
@@ -191,7 +191,8 @@ impl Bench<'_> {
         };
         let given = cases.len();
         cases.retain(|case| {
-            case.work.abi() == lab.module.abi && lab.module.has_handler(case.work.handler())
+            let phase = case.input.phase();
+            phase.abi() == lab.module.abi && lab.module.has_handler(phase.handler())
         });
         let mut report = BenchReport::new(self.flags(&lab), sampled.as_ref());
         report.module = Some(ModuleInfo::of(&lab.module));

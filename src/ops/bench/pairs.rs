@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cases::{BenchCase, Work, of_works};
+use super::cases::{BenchCase, of_inputs};
 use super::judge::{Pair, Rounds};
 use super::lab::{Stop, built_in, timed};
 use super::machine::Turns;
@@ -118,8 +118,8 @@ impl Reference {
             })
         })?;
         let event = Event::RequestHeaders(RequestHead::default());
-        let work = ("the reference".to_owned(), Work::Event(event));
-        let mut cases = of_works([work], HeaderNames::Lower);
+        let input = ("the reference".to_owned(), event.into());
+        let mut cases = of_inputs([input], HeaderNames::Lower);
         Ok(Self {
             module: built_in(wasm, "the reference")?,
             case: cases.remove(0),

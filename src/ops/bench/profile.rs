@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::cases::{BenchCase, Work};
+use super::cases::BenchCase;
 use super::lab::{Lab, Stop};
 use super::progress::Meter;
+use crate::abi::Input;
 use crate::agent::call_event;
 use crate::limits::Isolation;
 use crate::ops::run::Subject;
@@ -67,16 +68,17 @@ pub(super) fn take(lab: &Lab<'_>, cases: &[BenchCase], meter: &Meter<'_>) -> Res
     let mut all = cases.iter().cycle();
     while Instant::now() < until {
         for case in all.by_ref().take(CALLS) {
-            let fault = match (&subject, &case.work) {
-                (Subject::Agent(agent), Work::Event(event)) => {
+            let fault = match (&subject, &case.input) {
+                (Subject::Agent(agent), Input::Event(event)) => {
                     let settings = agent.settings();
                     let (names, policy) = (settings.header_names, &settings.answer_policy);
                     call_event(&mut lease, event, names, policy).0.err()
                 }
-                (Subject::Plugin(_), Work::Hook(hook, context)) => {
+                (Subject::Plugin(_), Input::Hook(hook, context)) => {
                     call_hook(&mut lease, *hook, context).0.err()
                 }
-                (Subject::Agent(_), Work::Hook(..)) | (Subject::Plugin(_), Work::Event(_)) => None,
+                // There is no case of the other ABI, and none of bare bytes.
+                _ => None,
             };
             if let Some(fault) = fault {
                 return Err(Stop::fault(DURING, Some(case), fault));

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::cases::{BenchCase, Work};
+use super::cases::BenchCase;
 use super::inputs::Inputs;
 use super::judge::Rounds;
 use super::lab::Stop;
@@ -144,12 +144,12 @@ impl Outside<'_> {
         let exchange = |cases: &Vec<BenchCase>| {
             let asks = cases
                 .iter()
-                .map(|case| match &case.work {
-                    Work::Event(event) => Ok(Ask {
+                .map(|case| match case.input.event() {
+                    Some(event) => Ok(Ask {
                         name: case.name.clone(),
                         event: event.clone(),
                     }),
-                    Work::Hook(..) => Err(Error::Usage(format!(
+                    None => Err(Error::Usage(format!(
                         "{}: expected events of a proxy, found a hook, which no agent is asked about",
                         case.name
                     ))),
@@ -315,7 +315,7 @@ struct AskErrorAt {
 fn unmeasured(case: &BenchCase) -> CaseReport {
     CaseReport {
         name: case.name.clone(),
-        event: case.work.name(),
+        event: case.input.phase().name(),
         input_hash: case.input_hash.clone(),
         input_bytes: case.input_bytes,
         answer_bytes: 0,

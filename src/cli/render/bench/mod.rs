@@ -39,7 +39,11 @@ pub(crate) fn write(
 
 fn human(report: &BenchReport, style: Style, out: &mut dyn Write) -> io::Result<()> {
     let (title, about) = heading(report);
-    writeln!(out, "{}", style.paint(Paint::Strong, &title))?;
+    writeln!(
+        out,
+        "{}",
+        style.paint(Paint::Strong, &style.wrapped(&title))
+    )?;
     for line in about {
         writeln!(out, "{}", style.paint(Paint::Faint, &style.wrapped(&line)))?;
     }

@@ -13,12 +13,18 @@ use crate::cli::render::human::{Paint, bytes, count, end_of, time};
 
 /// Rows of events in a table; the rest is in json and csv.
 const MAX_ROWS: usize = 60;
-const SHOWN: usize = 48;
+/// Letters of an event's name.
+const SHOWN: usize = 56;
 /// The title of the table that a plot follows.
 pub(super) const LOADS: &str = "Under load";
 pub(super) const PROFILE: &str = "Where the time goes";
 pub(super) const PHASES: &str = "Phases";
 pub(super) const CALLS: &str = "Calls, one at a time";
+
+/// The name of an event in a table.
+fn shown(name: &str) -> String {
+    end_of(&printable(name, 512), SHOWN)
+}
 
 /// How much room there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +147,7 @@ fn calls(report: &BenchReport, width: Width) -> Option<Sheet> {
         };
         let guest = case.guest.as_ref();
         let cells = [
-            printable(&case.name, SHOWN),
+            shown(&case.name),
             case.decision.to_owned(),
             fuel(&|fuel| fuel.first),
             fuel(&|fuel| fuel.warm),
@@ -226,6 +232,11 @@ struct Columns {
 }
 
 impl Columns {
+    /// Where there is little room, its time is what one looks at.
+    const fn has_memory(self) -> bool {
+        self.has_process && !(self.is_narrow && self.is_open)
+    }
+
     fn headings(self) -> Vec<&'static str> {
         [
             (self.has_pool, "Pool"),
@@ -237,11 +248,11 @@ impl Columns {
             (true, "p99"),
             (!self.is_narrow, "p99.9"),
             (!self.is_narrow, "Max"),
-            (self.is_open, "Service p99"),
+            (self.is_open && !self.is_narrow, "Service p99"),
             (self.has_pool, "Queue p99"),
             (self.has_pool && !self.is_narrow, "Guest p99"),
             (self.has_process, "CPU"),
-            (self.has_process, "Resident"),
+            (self.has_memory(), "Resident"),
         ]
         .into_iter()
         .filter_map(|(is_shown, heading)| is_shown.then_some(heading))
@@ -267,7 +278,7 @@ impl Columns {
             (true, time(response.at(0.99))),
             (!self.is_narrow, time(response.at(0.999))),
             (!self.is_narrow, time(response.max())),
-            (self.is_open, p99(&point.service)),
+            (self.is_open && !self.is_narrow, p99(&point.service)),
             (self.has_pool, p99(&point.queue)),
             (self.has_pool && !self.is_narrow, p99(&point.guest)),
             (
@@ -275,7 +286,7 @@ impl Columns {
                 process(&|used| time(Duration::from_secs_f64(used.cpu_us_per_event / 1e6))),
             ),
             (
-                self.has_process,
+                self.has_memory(),
                 process(&|used| bytes(used.resident_bytes)),
             ),
         ]
@@ -473,7 +484,7 @@ fn judged(finding: &Finding, is_narrow: bool) -> Row {
     let interval = finding.interval;
     let cells = [
         finding.metric.name().to_owned(),
-        case.map_or_else(String::new, |case| printable(case, SHOWN)),
+        case.map_or_else(String::new, shown),
         figure(finding.metric, finding.before),
         figure(finding.metric, finding.after),
         percent(finding.ratio),
