@@ -197,7 +197,7 @@ pub fn capture(bytes: &[u8]) {
                 Item::Frame(mut frame) => match decode(&mut frame, &DecodeSettings::default()) {
                     Ok(transaction) => {
                         assert!(!transaction.steps.is_empty());
-                        let _ = transaction.events();
+                        let _ = transaction.inputs();
                         let _ = transaction.request_line();
                         let _ = transaction.response_status();
                     }

@@ -125,7 +125,7 @@ fn calls(report: &BenchReport, width: Width) -> Option<Sheet> {
     let is_timed = report.cases.iter().any(|case| case.response.is_some());
     let has_fuel = report.cases.iter().any(|case| case.fuel.is_some());
     let (is_wide, is_narrow) = (width == Width::Wide, width == Width::Narrow);
-    let shown = [
+    let columns = [
         (true, "Event"),
         (is_wide || !is_timed, "Decision"),
         (has_fuel && !is_narrow, "Fuel, first"),
@@ -158,7 +158,7 @@ fn calls(report: &BenchReport, width: Width) -> Option<Sheet> {
             at(&Latency::max),
             guest.map_or_else(String::new, |guest| time(guest.at(0.5))),
         ];
-        let cells = cells.into_iter().zip(shown);
+        let cells = cells.into_iter().zip(columns);
         let cells: Vec<String> = cells
             .filter_map(|(cell, (is_shown, _))| is_shown.then_some(cell))
             .collect();
@@ -181,7 +181,7 @@ fn calls(report: &BenchReport, width: Width) -> Option<Sheet> {
             plural(report.unhandled, "event")
         ));
     }
-    let headings: Vec<&str> = shown
+    let headings: Vec<&str> = columns
         .into_iter()
         .filter_map(|(is_shown, heading)| is_shown.then_some(heading))
         .collect();
