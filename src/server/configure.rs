@@ -149,10 +149,11 @@ fn apply(settings: &mut AgentSettings, key: &str, value: &Value) -> Result<(), S
         "max-memory-bytes" => limits.max_memory_bytes = within(64 << 10..=4 << 30)?,
         "max-answer-bytes" => limits.max_answer_bytes = within(0..=u64::from(u32::MAX))?,
         "isolation" => {
-            let isolation = value.as_str().ok_or("expected a text".to_owned());
-            let isolation = isolation.and_then(str::parse::<Isolation>);
-            let cut = |why: String| printable(&format!("isolation: {why}"), 128);
-            pool.isolation = isolation.map_err(cut)?;
+            let isolation = value
+                .as_str()
+                .and_then(|text| text.parse::<Isolation>().ok());
+            pool.isolation =
+                isolation.ok_or_else(|| expected(key, "pooled, fresh or recycle=N", value))?;
         }
         _ => return Err(unknown(key)),
     }
@@ -217,8 +218,11 @@ mod tests {
             (json!({"timeout-ms": 0}), "timeout-ms"),
             (json!({"fuel": 0}), "fuel"),
             (json!({"max-memory-bytes": 1}), "max-memory-bytes"),
-            (json!({"isolation": "shared"}), "isolation: expected pooled"),
-            (json!({"isolation": 1}), "isolation: expected a text"),
+            (
+                json!({"isolation": "shared"}),
+                "isolation: expected pooled, fresh or recycle=N, found \"shared\"",
+            ),
+            (json!({"isolation": 1}), "found 1"),
             (json!({"isolation": "x".repeat(1_000_000)}), "…"),
             (json!({"pool_size": 4}), "did you mean pool-size?"),
             (
