@@ -1,8 +1,12 @@
-//! JSON as it is written for each event: into one buffer, field by field.
+//! JSON as it is written for each event: into one buffer, field by field; and
+//! as it is read for each event ([`read`]).
 //!
-//! The guest's input and the proxy's answer are written this way; both are
-//! most of what the host does for an event. Everything else goes through
-//! `serde_json`. Equal values give equal bytes.
+//! The guest's input and the proxy's answer are written this way; frames and
+//! records are read that way. Both are most of what the host does for an event.
+//! Everything else goes through `serde_json`. Equal values give equal bytes.
+
+pub(crate) mod read;
+pub(crate) mod response;
 
 /// One JSON object, written field by field. A key must need no escape, but for
 /// [`Object::pair`]'s.
@@ -61,6 +65,10 @@ impl<'a> Object<'a> {
         self.key(key).extend_from_slice(json.as_bytes());
     }
 
+    pub(crate) fn flag(&mut self, key: &str, is: bool) {
+        self.raw(key, if is { "true" } else { "false" });
+    }
+
     /// An object within this one.
     pub(crate) fn object(&mut self, key: &str) -> Object<'_> {
         Object::new(self.key(key))
@@ -88,6 +96,12 @@ impl<'a> Object<'a> {
     pub(crate) fn end(self) {
         self.out.push(b'}');
     }
+}
+
+/// Writes what is rare, or no string, as `serde_json` does.
+pub(crate) fn write_serialized(value: &impl serde::Serialize, out: &mut Vec<u8>) {
+    // Neither our types nor a Vec can fail.
+    drop(serde_json::to_writer(out, value));
 }
 
 /// Writes a string in its quotes.

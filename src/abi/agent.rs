@@ -133,7 +133,7 @@ impl InputObject for Object<'_> {
 
     fn chunk(&mut self, chunk: &BodyChunk, transferred_key: &str) {
         self.number("chunk_index", u64::from(chunk.chunk_index));
-        self.raw("is_last", if chunk.is_last { "true" } else { "false" });
+        self.flag("is_last", chunk.is_last);
         match chunk.total_size {
             Some(size) => self.number("total_size", size),
             None => self.raw("total_size", "null"),

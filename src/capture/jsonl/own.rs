@@ -12,11 +12,10 @@ use memchr::{memchr, memchr2};
 
 use super::{Line, has_chunk};
 use crate::abi::Phase;
+use crate::json::read::{NotPlain, Plain};
 
 const START: &[u8] = br#"{"v":1,"id":""#;
 const PHASE: &[u8] = br#"","phase":""#;
-/// Values within values, as in the general reader.
-const MAX_DEPTH: usize = 120;
 
 /// Id and phase of a line of ours, which is all that sorting needs.
 pub(super) fn keys(line: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -31,41 +30,50 @@ pub(super) fn keys(line: &[u8]) -> Option<(&[u8], &[u8])> {
 /// A line of ours; nothing where it is another's or broken.
 pub(super) fn read(bytes: &[u8]) -> Option<Line<'_>> {
     let (id, phase) = keys(bytes)?;
-    // Control characters are not for texts, and blanks are not ours.
-    if bytes.iter().fold(false, |any, byte| any | (*byte < 0x20)) {
-        return None;
+    let (id, phase) = (text_of(id)?, text_of(phase)?);
+    Plain::read(bytes, |reader| parts(reader, (id, phase))).ok()
+}
+
+fn parts<'a>(reader: &mut Plain<'a>, (id, name): (&'a str, &str)) -> Result<Line<'a>, NotPlain> {
+    for known in [START, id.as_bytes(), PHASE, name.as_bytes(), b"\""] {
+        reader.expect(known)?;
     }
-    std::str::from_utf8(bytes).ok()?;
-    let at = START.len() + id.len() + PHASE.len() + phase.len() + 1;
-    let phase = Phase::from_name(std::str::from_utf8(phase).ok()?)?;
-    let mut reader = Reader { bytes, at };
-    let ts = reader.member(b",\"ts\":")?;
-    reader.member(b",\"module\":")?;
-    reader.key(b",\"input\":")?;
-    let begin = reader.at;
+    let phase = Phase::from_name(name).ok_or(NotPlain)?;
+    let mut member = |key: &[u8]| {
+        reader.expect(key)?;
+        reader.skip()
+    };
+    let ts = member(b",\"ts\":")?;
+    member(b",\"module\":")?;
+    reader.expect(b",\"input\":")?;
+    let begin = reader.at();
     let mut chunk_index = None;
     let mut twice = false;
-    reader.object(0, |key, value| {
-        if key == b"chunk_index" {
+    reader.skip_object(|key, value| {
+        if key == "chunk_index" {
             twice |= chunk_index.replace(value).is_some();
         }
     })?;
-    let input = &bytes[begin..reader.at];
-    let output = reader.member(b",\"output\":")?;
-    reader.member(b",\"error\":")?;
-    let fuel = reader.member(b",\"fuel\":")?;
-    reader.member(b",\"wall_ns\":")?;
-    let redacted = reader.member(b",\"redacted\":")?;
-    if twice || !redacted.starts_with(b"[") || reader.rest() != b"}" {
-        return None;
+    let input = reader.since(begin)?;
+    let mut member = |key: &[u8]| {
+        reader.expect(key)?;
+        reader.skip()
+    };
+    let output = member(b",\"output\":")?;
+    member(b",\"error\":")?;
+    let fuel = member(b",\"fuel\":")?;
+    member(b",\"wall_ns\":")?;
+    let redacted = member(b",\"redacted\":")?;
+    reader.expect(b"}")?;
+    if twice || !redacted.starts_with('[') {
+        return Err(NotPlain);
     }
+    let text = |json: &'a str| json.strip_prefix('"')?.strip_suffix('"');
     let ts = match ts {
-        b"null" => None,
+        "null" => None,
         // An escape in it is not ours.
-        [b'"', text @ .., b'"'] if memchr(b'\\', text).is_none() => {
-            Some(Cow::Borrowed(text_of(text)?))
-        }
-        _ => return None,
+        ts if !ts.contains('\\') => Some(Cow::Borrowed(text(ts).ok_or(NotPlain)?)),
+        _ => return Err(NotPlain),
     };
     let chunk_index = match (has_chunk(phase), chunk_index) {
         (false, _) => None,
@@ -73,18 +81,18 @@ pub(super) fn read(bytes: &[u8]) -> Option<Line<'_>> {
         (true, None) => Some(0),
     };
     let fuel = match fuel {
-        b"null" => None,
+        "null" => None,
         number => Some(number_of(number)?),
     };
-    Some(Line {
-        id: Cow::Borrowed(text_of(id)?),
+    Ok(Line {
+        id: Cow::Borrowed(id),
         phase,
         ts,
-        input,
-        output: (output != b"null").then_some(output),
+        input: input.as_bytes(),
+        output: (output != "null").then_some(output.as_bytes()),
         chunk_index,
         fuel,
-        redacted: redacted != b"[]",
+        redacted: redacted != "[]",
     })
 }
 
@@ -92,168 +100,8 @@ fn text_of(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok()
 }
 
-fn number_of<N: std::str::FromStr>(bytes: &[u8]) -> Option<N> {
-    text_of(bytes)?.parse().ok()
-}
-
-/// Checks JSON without blanks, and builds nothing of it.
-struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn rest(&self) -> &'a [u8] {
-        self.bytes.get(self.at..).unwrap_or_default()
-    }
-
-    fn key(&mut self, key: &[u8]) -> Option<()> {
-        self.rest().starts_with(key).then(|| self.at += key.len())
-    }
-
-    /// The value behind this key.
-    fn member(&mut self, key: &[u8]) -> Option<&'a [u8]> {
-        self.key(key)?;
-        let begin = self.at;
-        self.value(0)?;
-        self.bytes.get(begin..self.at)
-    }
-
-    fn peek(&self) -> Option<u8> {
-        self.bytes.get(self.at).copied()
-    }
-
-    fn take(&mut self, byte: u8) -> bool {
-        let is = self.peek() == Some(byte);
-        self.at += usize::from(is);
-        is
-    }
-
-    fn value(&mut self, depth: usize) -> Option<()> {
-        match self.peek()? {
-            b'"' => self.string().map(drop),
-            b'{' => self.object(depth, |_, _| {}),
-            b'[' => self.array(depth),
-            b't' => self.key(b"true"),
-            b'f' => self.key(b"false"),
-            b'n' => self.key(b"null"),
-            _ => self.number(),
-        }
-    }
-
-    fn object(&mut self, depth: usize, mut seen: impl FnMut(&'a [u8], &'a [u8])) -> Option<()> {
-        if depth > MAX_DEPTH || !self.take(b'{') {
-            return None;
-        }
-        if self.take(b'}') {
-            return Some(());
-        }
-        loop {
-            let key = self.string()?;
-            if !self.take(b':') {
-                return None;
-            }
-            let begin = self.at;
-            self.value(depth + 1)?;
-            seen(key, self.bytes.get(begin..self.at)?);
-            if self.take(b'}') {
-                return Some(());
-            }
-            if !self.take(b',') {
-                return None;
-            }
-        }
-    }
-
-    fn array(&mut self, depth: usize) -> Option<()> {
-        if depth > MAX_DEPTH || !self.take(b'[') {
-            return None;
-        }
-        if self.take(b']') {
-            return Some(());
-        }
-        loop {
-            self.value(depth + 1)?;
-            if self.take(b']') {
-                return Some(());
-            }
-            if !self.take(b',') {
-                return None;
-            }
-        }
-    }
-
-    /// What stands between the quotes.
-    fn string(&mut self) -> Option<&'a [u8]> {
-        if !self.take(b'"') {
-            return None;
-        }
-        let begin = self.at;
-        loop {
-            let rest = self.rest();
-            let found = quote_or_escape(rest)?;
-            self.at += found + 1;
-            if rest[found] == b'"' {
-                return self.bytes.get(begin..self.at - 1);
-            }
-            match self.peek()? {
-                b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => self.at += 1,
-                b'u' => {
-                    let digits = self.bytes.get(self.at + 1..self.at + 5)?;
-                    if !digits.iter().all(u8::is_ascii_hexdigit) {
-                        return None;
-                    }
-                    self.at += 5;
-                }
-                _ => return None,
-            }
-        }
-    }
-
-    fn number(&mut self) -> Option<()> {
-        self.take(b'-');
-        if !self.take(b'0') {
-            self.digits()?;
-        }
-        if self.take(b'.') {
-            self.digits()?;
-        }
-        if self.take(b'e') || self.take(b'E') {
-            let _sign = self.take(b'+') || self.take(b'-');
-            self.digits()?;
-        }
-        Some(())
-    }
-
-    fn digits(&mut self) -> Option<()> {
-        let count = self
-            .rest()
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit())
-            .count();
-        self.at += count;
-        (count > 0).then_some(())
-    }
-}
-
-/// Where the first quote or backslash is. Most strings are short, and a search
-/// that is fast on long ones takes its time to begin.
-fn quote_or_escape(text: &[u8]) -> Option<usize> {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const QUOTES: u64 = u64::from_ne_bytes([b'"'; 8]);
-    const ESCAPES: u64 = u64::from_ne_bytes([b'\\'; 8]);
-    // Marks the lowest byte that is zero, and maybe some above it.
-    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7);
-    let mut at = 0;
-    for word in text.chunks_exact(8).take(4) {
-        let word = u64::from_le_bytes(word.try_into().ok()?);
-        let found = zeros(word ^ QUOTES) | zeros(word ^ ESCAPES);
-        if found != 0 {
-            return Some(at + found.trailing_zeros() as usize / 8);
-        }
-        at += 8;
-    }
-    memchr2(b'"', b'\\', &text[at..]).map(|found| at + found)
+fn number_of<N: std::str::FromStr>(json: &str) -> Result<N, NotPlain> {
+    json.parse().map_err(|_no_number| NotPlain)
 }
 
 #[cfg(test)]
@@ -295,14 +143,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn the_first_quote_or_backslash_is_found(text in r#"[a-z"\\]{0,80}"#) {
-            let expected = text.bytes().position(|byte| matches!(byte, b'"' | b'\\'));
-            prop_assert_eq!(quote_or_escape(text.as_bytes()), expected);
-            let plain = text.replace(['"', '\\'], "!");
-            prop_assert_eq!(quote_or_escape(plain.as_bytes()), None);
-        }
-
         /// Whatever is read here, the general reader reads the same.
         #[test]
         fn nothing_is_taken_that_is_no_json(changes in prop::collection::vec((0..LINE.len(), any::<u8>(), 0..3_u8), 0..4)) {

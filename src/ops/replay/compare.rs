@@ -5,7 +5,8 @@ use serde_json::Value;
 use super::report::{Category, Summary};
 use crate::abi::hook::TRAPPED;
 use crate::capture::Transaction;
-use crate::ops::exchange::{Answered, hook_decision};
+use crate::json;
+use crate::ops::exchange::{Answer, Answered, hook_decision};
 
 /// What one module made of a transaction.
 #[derive(Debug)]
@@ -167,15 +168,17 @@ pub(super) fn drift(
 ) -> Option<Option<Change>> {
     let mut any = false;
     let mut equal = true;
+    let mut room = Vec::new();
     for (index, step) in transaction.steps.iter().enumerate() {
         let Some(recorded) = &step.recorded else {
             continue;
         };
         any = true;
-        equal &= now
-            .answered
-            .get(index)
-            .is_some_and(|answered| reads_as(&answered.answer, &recorded.response));
+        equal = equal
+            && now
+                .answered
+                .get(index)
+                .is_some_and(|answered| reads_as(&answered.answer, &recorded.response, &mut room));
     }
     if !any {
         return None;
@@ -209,27 +212,14 @@ pub(super) fn drift(
     }))
 }
 
-/// Whether a value's JSON is this text. Written nowhere: it is held against
-/// the text as it comes, and most that differ do so early.
-fn reads_as(value: &impl serde::Serialize, text: &[u8]) -> bool {
-    struct Against<'a>(&'a [u8]);
-    impl std::io::Write for Against<'_> {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            match self.0.strip_prefix(bytes) {
-                Some(rest) => {
-                    self.0 = rest;
-                    Ok(bytes.len())
-                }
-                None => Err(std::io::ErrorKind::InvalidData.into()),
-            }
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
+/// Whether an answer's JSON is this text; `room` is for writing it.
+fn reads_as(answer: &Answer, text: &[u8], room: &mut Vec<u8>) -> bool {
+    room.clear();
+    match answer {
+        Answer::Response(response) => json::response::write(response, room),
+        Answer::Result(result) => json::write_serialized(result, room),
     }
-    let mut against = Against(text);
-    serde_json::to_writer(&mut against, value).is_ok() && against.0.is_empty()
+    room == text
 }
 
 /// Compares answers as JSON, less what is ignored.

@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use super::{BadMessage, Encoding, Message, RequestType};
 use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead, bare_ip};
+use crate::json::read::Plain;
 
 /// MessagePack nests by one byte a level; nothing real nests deeper than this.
 const MAX_MESSAGE_PACK_DEPTH: usize = 128;
@@ -32,7 +33,7 @@ pub fn read_v2(
 ) -> Result<Message, BadMessage> {
     let mut fields = Fields::default();
     let read = match encoding {
-        Encoding::Json => read_json(payload, FieldsSeed(&mut fields)),
+        Encoding::Json => read_json(payload, &mut fields),
         Encoding::MessagePack => {
             let mut reader = rmp_serde::Deserializer::from_read_ref(payload);
             reader.set_max_depth(MAX_MESSAGE_PACK_DEPTH);
@@ -50,7 +51,7 @@ pub fn read_v2(
 /// A [`BadMessage`]; v1 answers in order and needs no correlation id.
 pub fn read_v1(payload: &[u8]) -> Result<Message, BadMessage> {
     let mut envelope = Envelope::default();
-    let read = read_json(payload, EnvelopeSeed(&mut envelope));
+    let read = read_json(payload, &mut envelope);
     let read = read.and(match (&envelope.kind, envelope.has_payload) {
         (None, _) => Err(("missing", "event_type")),
         (Some(None), _) => Err(("unknown-type", "event_type")),
@@ -70,18 +71,37 @@ pub fn read_v1(payload: &[u8]) -> Result<Message, BadMessage> {
         .into_message(envelope.kind.flatten(), read, payload)
 }
 
-fn read_json<'de, S>(payload: &'de [u8], seed: S) -> Result<(), Problem>
-where
-    S: DeserializeSeed<'de, Value = ()>,
-{
+/// What a payload is read into, by any reader.
+trait Filled: Default {
+    fn fill<'de, D: Deserializer<'de>>(&mut self, reader: D) -> Result<(), D::Error>;
+}
+
+impl Filled for Fields {
+    fn fill<'de, D: Deserializer<'de>>(&mut self, reader: D) -> Result<(), D::Error> {
+        FieldsSeed(self).deserialize(reader)
+    }
+}
+
+impl Filled for Envelope {
+    fn fill<'de, D: Deserializer<'de>>(&mut self, reader: D) -> Result<(), D::Error> {
+        reader.deserialize_map(EnvelopeSeed(self))
+    }
+}
+
+fn read_json<F: Filled>(payload: &[u8], into: &mut F) -> Result<(), Problem> {
+    if Plain::read(payload, |reader: &mut Plain<'_>| into.fill(reader)).is_ok() {
+        return Ok(());
+    }
+    // People's JSON, rare JSON, or none: another reader knows.
+    *into = F::default();
     // Looked at once as a whole, text need not be looked at string by string.
     let read = if let Ok(text) = std::str::from_utf8(payload) {
         let mut reader = serde_json::Deserializer::from_str(text);
-        seed.deserialize(&mut reader).and_then(|()| reader.end())
+        into.fill(&mut reader).and_then(|()| reader.end())
     } else {
         // What matters may still be text.
         let mut reader = serde_json::Deserializer::from_slice(payload);
-        seed.deserialize(&mut reader).and_then(|()| reader.end())
+        into.fill(&mut reader).and_then(|()| reader.end())
     };
     read.map_err(|error| json_problem(&error))
 }
@@ -562,14 +582,6 @@ enum EnvelopeKey {
 }
 
 struct EnvelopeSeed<'a>(&'a mut Envelope);
-
-impl<'de> DeserializeSeed<'de> for EnvelopeSeed<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
-        reader.deserialize_map(self)
-    }
-}
 
 impl<'de> Visitor<'de> for EnvelopeSeed<'_> {
     type Value = ();

@@ -11,8 +11,8 @@ use serde::{Serialize, Serializer};
 
 use super::Encoding;
 use super::frame::{Protocol, kind};
-use crate::json::{Object, write_string};
-use crate::response::{AgentResponse, Audit, BodyMutation, Decision, HeaderOp};
+use crate::json::{Object, response as json, write_serialized};
+use crate::response::{AgentResponse, Audit, BodyMutation, Decision};
 use crate::server::grpc::convert;
 
 /// How a replacement of a request body is written. Released proxies use the
@@ -78,35 +78,24 @@ impl WireResponse<'_> {
         object.raw("version", if v2 { "2" } else { "1" });
         match &response.decision {
             Decision::Allow => object.raw("decision", "\"allow\""),
-            other => write_json(&WireDecision(other), object.key("decision")),
+            other => write_serialized(&WireDecision(other), object.key("decision")),
         }
-        object.array("request_headers", &response.request_headers, write_op);
-        object.array("response_headers", &response.response_headers, write_op);
-        let mut metadata = object.object("routing_metadata");
-        for (key, value) in &response.routing_metadata {
-            metadata.pair(key, value);
-        }
-        metadata.end();
-        let text = |text: &String, out: &mut Vec<u8>| write_string(text, out);
+        json::changes(response, &mut object);
         let mut audit = object.object("audit");
-        audit.array("tags", &response.audit.tags, text);
-        audit.array("rule_ids", &response.audit.rule_ids, text);
-        write_json(&response.audit.confidence, audit.key("confidence"));
-        audit.array("reason_codes", &response.audit.reason_codes, text);
+        json::labels(&response.audit, &mut audit);
+        write_serialized(&response.audit.confidence, audit.key("confidence"));
+        json::reasons(&response.audit, &mut audit);
         let mut custom = audit.object("custom");
         if v2 {
             custom.text("correlation_id", self.correlation_id);
         }
         custom.end();
         audit.end();
-        object.raw(
-            "needs_more",
-            if response.needs_more { "true" } else { "false" },
-        );
+        object.flag("needs_more", response.needs_more);
         for (key, mutation, verbatim) in self.mutations() {
             match WireMutation::of(mutation, verbatim) {
                 None => object.raw(key, "null"),
-                mutation => write_json(&mutation, object.key(key)),
+                mutation => write_serialized(&mutation, object.key(key)),
             }
         }
         object.raw("websocket_decision", "null");
@@ -131,29 +120,6 @@ impl WireResponse<'_> {
             ),
         ]
     }
-}
-
-/// For the parts that are rare, or no strings.
-fn write_json(value: &impl Serialize, out: &mut Vec<u8>) {
-    // Neither these types nor a Vec can fail.
-    drop(serde_json::to_writer(out, value));
-}
-
-fn write_op(op: &HeaderOp, out: &mut Vec<u8>) {
-    let mut object = Object::new(out);
-    let mut named = |key, name: &str, value: Option<&String>| {
-        let mut inner = object.object(key);
-        inner.text("name", name);
-        if let Some(value) = value {
-            inner.text("value", value);
-        }
-        inner.end();
-    };
-    match op {
-        HeaderOp::Set { name, value } => named("set", name, Some(value)),
-        HeaderOp::Remove { name } => named("remove", name, None),
-    }
-    object.end();
 }
 
 impl Serialize for WireResponse<'_> {
@@ -266,6 +232,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::response::HeaderOp;
 
     const JSON: Dialect = Dialect {
         protocol: Protocol::V2,
@@ -376,6 +343,9 @@ mod tests {
             response.needs_more = needs_more;
             response.request_body_mutation = Some(BodyMutation { chunk_index: 0, data: text(0).into_bytes() });
             response.response_body_mutation = Some(BodyMutation { chunk_index: 9, data });
+            let mut own = Vec::new();
+            json::write(&response, &mut own);
+            prop_assert_eq!(String::from_utf8(own).unwrap(), serde_json::to_string(&response).unwrap());
             for protocol in [Protocol::V1, Protocol::V2] {
                 let json = Dialect { protocol, ..JSON };
                 let packed = Dialect { encoding: Encoding::MessagePack, ..json };

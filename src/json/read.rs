@@ -1,0 +1,569 @@
+//! JSON as programs write it, read faster than any JSON can be.
+//!
+//! Proxies' frames and our own records are small, many, and written by
+//! programs: no blanks, few escapes. [`Plain`] reads that much of JSON and
+//! gives up on everything else, right or wrong; whoever asks then asks
+//! `serde_json`, which reads it or says what is wrong with it. Invariant: what
+//! is read here, `serde_json` reads the same.
+
+use std::fmt;
+
+use memchr::memchr2;
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+
+/// Values within values; `serde_json` stops at 128.
+const MAX_DEPTH: usize = 120;
+
+/// Not JSON of this kind.
+#[derive(Debug)]
+pub(crate) struct NotPlain;
+
+impl fmt::Display for NotPlain {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("not JSON as programs write it")
+    }
+}
+
+impl std::error::Error for NotPlain {}
+
+impl de::Error for NotPlain {
+    fn custom<T: fmt::Display>(_: T) -> Self {
+        Self
+    }
+}
+
+type Result<T, E = NotPlain> = std::result::Result<T, E>;
+
+/// What is escaped in a string.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Escapes {
+    None,
+    /// By one letter each.
+    Short,
+    /// Some by number.
+    Unicode,
+}
+
+/// Reads a text from its beginning on.
+pub(crate) struct Plain<'a> {
+    text: &'a str,
+    at: usize,
+    depth: usize,
+    /// Kept for strings that have escapes.
+    unescaped: String,
+}
+
+impl<'a> Plain<'a> {
+    /// A reader, if this is text without control characters: they stand in no
+    /// string, and between tokens only for people.
+    pub(crate) fn new(bytes: &'a [u8]) -> Option<Self> {
+        // No branch from byte to byte, so that this becomes vector instructions.
+        let controls = |any: bool, byte: &u8| any | (*byte < 0x20);
+        if bytes.iter().fold(false, controls) {
+            return None;
+        }
+        Some(Self {
+            text: std::str::from_utf8(bytes).ok()?,
+            at: 0,
+            depth: 0,
+            unescaped: String::new(),
+        })
+    }
+
+    /// Reads the whole text.
+    pub(crate) fn read<T>(bytes: &'a [u8], read: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let mut reader = Self::new(bytes).ok_or(NotPlain)?;
+        let value = read(&mut reader)?;
+        reader.rest().is_empty().then_some(value).ok_or(NotPlain)
+    }
+
+    /// Where it has come to.
+    pub(crate) const fn at(&self) -> usize {
+        self.at
+    }
+
+    /// What it has read since then.
+    pub(crate) fn since(&self, begin: usize) -> Result<&'a str> {
+        self.text.get(begin..self.at).ok_or(NotPlain)
+    }
+
+    /// What is still to be read.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.text.as_bytes().get(self.at..).unwrap_or_default()
+    }
+
+    /// Steps over exactly this.
+    pub(crate) fn expect(&mut self, what: &[u8]) -> Result<()> {
+        if !self.rest().starts_with(what) {
+            return Err(NotPlain);
+        }
+        self.at += what.len();
+        Ok(())
+    }
+
+    /// Steps over a value, and hands back its text.
+    pub(crate) fn skip(&mut self) -> Result<&'a str> {
+        let begin = self.at;
+        self.skip_value()?;
+        self.since(begin)
+    }
+
+    /// Steps over an object; `seen` is told each key and value as they stand
+    /// there, keys without their quotes.
+    pub(crate) fn skip_object(&mut self, mut seen: impl FnMut(&'a str, &'a str)) -> Result<()> {
+        self.members(|reader| {
+            let key = reader.raw_string()?.0;
+            reader.expect(b":")?;
+            seen(key, reader.skip()?);
+            Ok(())
+        })
+    }
+
+    fn skip_value(&mut self) -> Result<()> {
+        match self.peek()? {
+            b'"' => self.raw_string().map(drop),
+            b'{' => self.members(|reader| {
+                reader.raw_string()?;
+                reader.expect(b":")?;
+                reader.skip_value()
+            }),
+            b'[' => {
+                self.begin(b'[')?;
+                let mut is_first = true;
+                while self.goes_on(&mut is_first, b']')? {
+                    self.skip_value()?;
+                }
+                Ok(())
+            }
+            b't' => self.expect(b"true"),
+            b'f' => self.expect(b"false"),
+            b'n' => self.expect(b"null"),
+            _ => self.number().map(drop),
+        }
+    }
+
+    /// An object whose members are read one by one.
+    fn members(&mut self, mut member: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
+        self.begin(b'{')?;
+        let mut is_first = true;
+        while self.goes_on(&mut is_first, b'}')? {
+            member(self)?;
+        }
+        Ok(())
+    }
+
+    fn peek(&self) -> Result<u8> {
+        let byte = self.text.as_bytes().get(self.at);
+        byte.copied().ok_or(NotPlain)
+    }
+
+    fn take(&mut self, byte: u8) -> bool {
+        let is = self.peek().is_ok_and(|next| next == byte);
+        self.at += usize::from(is);
+        is
+    }
+
+    /// Opens an object or an array.
+    fn begin(&mut self, open: u8) -> Result<()> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH || !self.take(open) {
+            return Err(NotPlain);
+        }
+        Ok(())
+    }
+
+    /// Whether another member or item follows, past its comma; if not, past
+    /// the end of the object or array.
+    fn goes_on(&mut self, is_first: &mut bool, close: u8) -> Result<bool> {
+        if self.take(close) {
+            self.depth -= 1;
+            return Ok(false);
+        }
+        if !std::mem::take(is_first) && !self.take(b',') {
+            return Err(NotPlain);
+        }
+        Ok(true)
+    }
+
+    /// What stands between the quotes, and which escapes are in it.
+    fn raw_string(&mut self) -> Result<(&'a str, Escapes)> {
+        if !self.take(b'"') {
+            return Err(NotPlain);
+        }
+        let begin = self.at;
+        let mut escapes = Escapes::None;
+        loop {
+            let rest = self.rest();
+            let found = quote_or_escape(rest).ok_or(NotPlain)?;
+            self.at += found;
+            if rest[found] == b'"' {
+                let text = self.since(begin)?;
+                self.at += 1;
+                return Ok((text, escapes));
+            }
+            match rest.get(found + 1) {
+                Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
+                    escapes = escapes.max(Escapes::Short);
+                    self.at += 2;
+                }
+                Some(b'u') => {
+                    let digits = rest.get(found + 2..found + 6).ok_or(NotPlain)?;
+                    if !digits.iter().all(u8::is_ascii_hexdigit) {
+                        return Err(NotPlain);
+                    }
+                    escapes = Escapes::Unicode;
+                    self.at += 6;
+                }
+                _ => return Err(NotPlain),
+            }
+        }
+    }
+
+    /// The text of a number, as JSON has them.
+    fn number(&mut self) -> Result<&'a str> {
+        let begin = self.at;
+        self.take(b'-');
+        if !self.take(b'0') {
+            self.digits()?;
+        }
+        if self.take(b'.') {
+            self.digits()?;
+        }
+        if self.take(b'e') || self.take(b'E') {
+            let _sign = self.take(b'+') || self.take(b'-');
+            self.digits()?;
+        }
+        self.since(begin)
+    }
+
+    fn digits(&mut self) -> Result<()> {
+        let is_digit = |byte: &&u8| byte.is_ascii_digit();
+        let count = self.rest().iter().take_while(is_digit).count();
+        self.at += count;
+        if count == 0 {
+            return Err(NotPlain);
+        }
+        Ok(())
+    }
+}
+
+/// Puts in `out` what a string with short escapes says.
+fn unescape(raw: &str, out: &mut String) {
+    out.clear();
+    let mut parts = raw.split('\\');
+    out.push_str(parts.next().unwrap_or_default());
+    while let Some(part) = parts.next() {
+        // Two backslashes are one, and what follows them is no escape.
+        let Some(escaped) = part.as_bytes().first() else {
+            out.push('\\');
+            out.push_str(parts.next().unwrap_or_default());
+            continue;
+        };
+        out.push(match escaped {
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            same => char::from(*same),
+        });
+        out.push_str(&part[1..]);
+    }
+}
+
+/// Where the first quote or backslash is. Most strings are short, and a search
+/// that is fast on long ones takes its time to begin.
+fn quote_or_escape(text: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const QUOTES: u64 = u64::from_ne_bytes([b'"'; 8]);
+    const ESCAPES: u64 = u64::from_ne_bytes([b'\\'; 8]);
+    // Marks the lowest byte that is zero, and maybe some above it.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7);
+    let (words, _) = text.as_chunks::<8>();
+    let mut at = 0;
+    for word in words.iter().take(4) {
+        let word = u64::from_le_bytes(*word);
+        let found = zeros(word ^ QUOTES) | zeros(word ^ ESCAPES);
+        if found != 0 {
+            return Some(at + found.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+    }
+    memchr2(b'"', b'\\', &text[at..]).map(|found| at + found)
+}
+
+impl<'de> Deserializer<'de> for &mut Plain<'de> {
+    type Error = NotPlain;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        match self.peek()? {
+            b'"' => self.deserialize_str(visitor),
+            b'{' => self.deserialize_map(visitor),
+            b'[' => self.deserialize_seq(visitor),
+            b't' => {
+                self.expect(b"true")?;
+                visitor.visit_bool(true)
+            }
+            b'f' => {
+                self.expect(b"false")?;
+                visitor.visit_bool(false)
+            }
+            b'n' => {
+                self.expect(b"null")?;
+                visitor.visit_unit()
+            }
+            // Fractions and what is below zero are rare enough.
+            _ => visitor.visit_u64(self.number()?.parse().map_err(de::Error::custom)?),
+        }
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        match self.raw_string()? {
+            (raw, Escapes::None) => visitor.visit_borrowed_str(raw),
+            (raw, Escapes::Short) => {
+                unescape(raw, &mut self.unescaped);
+                visitor.visit_str(&self.unescaped)
+            }
+            // Maybe half a character: not to be decided here.
+            (_, Escapes::Unicode) => Err(NotPlain),
+        }
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        if self.peek()? == b'n' {
+            self.expect(b"null")?;
+            return visitor.visit_none();
+        }
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.skip_value()?;
+        visitor.visit_unit()
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.begin(b'{')?;
+        let mut members = Items::of(self, b'}');
+        let value = visitor.visit_map(&mut members)?;
+        members.end()?;
+        Ok(value)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        // An array may stand for a struct too, but no program writes one.
+        self.deserialize_map(visitor)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.begin(b'[')?;
+        let mut items = Items::of(self, b']');
+        let value = visitor.visit_seq(&mut items)?;
+        items.end()?;
+        Ok(value)
+    }
+
+    /// For whoever needs to know how another reader hands out such a value.
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _visitor: V,
+    ) -> Result<V::Value> {
+        Err(NotPlain)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _variants: &'static [&'static str],
+        _visitor: V,
+    ) -> Result<V::Value> {
+        Err(NotPlain)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf
+        unit unit_struct tuple tuple_struct
+    }
+}
+
+/// The rest of an object or array.
+struct Items<'r, 'a> {
+    reader: &'r mut Plain<'a>,
+    close: u8,
+    is_first: bool,
+    is_over: bool,
+}
+
+impl<'r, 'a> Items<'r, 'a> {
+    const fn of(reader: &'r mut Plain<'a>, close: u8) -> Self {
+        Self {
+            reader,
+            close,
+            is_first: true,
+            is_over: false,
+        }
+    }
+
+    fn goes_on(&mut self) -> Result<bool> {
+        self.is_over = !self.reader.goes_on(&mut self.is_first, self.close)?;
+        Ok(!self.is_over)
+    }
+
+    /// All has been read, or there is nothing more to read.
+    fn end(mut self) -> Result<()> {
+        if self.is_over || !self.goes_on()? {
+            return Ok(());
+        }
+        Err(NotPlain)
+    }
+}
+
+impl<'a> MapAccess<'a> for &mut Items<'_, 'a> {
+    type Error = NotPlain;
+
+    fn next_key_seed<K: DeserializeSeed<'a>>(&mut self, seed: K) -> Result<Option<K::Value>> {
+        if !self.goes_on()? {
+            return Ok(None);
+        }
+        if self.reader.peek()? != b'"' {
+            return Err(NotPlain);
+        }
+        let key = seed.deserialize(&mut *self.reader)?;
+        self.reader.expect(b":")?;
+        Ok(Some(key))
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'a>>(&mut self, seed: V) -> Result<V::Value> {
+        seed.deserialize(&mut *self.reader)
+    }
+}
+
+impl<'a> SeqAccess<'a> for &mut Items<'_, 'a> {
+    type Error = NotPlain;
+
+    fn next_element_seed<T: DeserializeSeed<'a>>(&mut self, seed: T) -> Result<Option<T::Value>> {
+        if !self.goes_on()? {
+            return Ok(None);
+        }
+        seed.deserialize(&mut *self.reader).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde::Deserialize;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn plain<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
+        Plain::read(text.as_bytes(), |reader| T::deserialize(reader)).ok()
+    }
+
+    #[test]
+    fn what_programs_write_is_read() {
+        for text in [
+            r#"{"a":[1,true,false,null,"x"],"b":{},"c":[]}"#,
+            r#""quote \" slash \/ backslash \\n tab \t \\""#,
+            r#""grüße, 世界""#,
+            "18446744073709551615",
+        ] {
+            let expected: Value = serde_json::from_str(text).unwrap();
+            assert_eq!(plain::<Value>(text), Some(expected), "{text}");
+        }
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Read<'a> {
+            text: &'a str,
+            small: u8,
+            none: Option<u8>,
+        }
+        let read: Option<Read<'_>> = plain(r#"{"text":"t","more":[-1.5e3],"small":7,"none":null}"#);
+        assert!(read.is_some_and(|read| read.text == "t" && read.small == 7));
+    }
+
+    #[test]
+    fn everything_else_is_left_to_another_reader() {
+        for text in [
+            "",
+            " 1",
+            "1 ",
+            "[1, 2]",
+            "[1,]",
+            "[,1]",
+            "{\"a\":1,}",
+            "{\"a\"}",
+            "{1:2}",
+            "-1",
+            "1.5",
+            "01",
+            "\"\\u00e9\"",
+            "\"\\u00g9\"",
+            "\"\\u00",
+            "\"\\x\"",
+            "\"",
+            "\"\\",
+            "\"\n\"",
+            "[1]]",
+            "tru",
+        ] {
+            assert_eq!(plain::<Value>(text), None, "{text}");
+        }
+        let deep = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(plain::<Value>(&deep(MAX_DEPTH)).is_some());
+        assert!(plain::<Value>(&deep(MAX_DEPTH + 1)).is_none());
+        assert!(plain::<de::IgnoredAny>(&deep(MAX_DEPTH + 1)).is_none());
+        // What nobody wants to know of need only be well formed.
+        assert!(plain::<de::IgnoredAny>(r#"["\u00e9",-1.5e+3]"#).is_some());
+    }
+
+    /// A value of a list that its visitor does not read to its end.
+    #[test]
+    fn what_is_not_read_to_its_end_is_not_read() {
+        assert_eq!(plain::<(u8, u8)>("[1,2]"), Some((1, 2)));
+        assert_eq!(plain::<(u8, u8)>("[1,2,3]"), None);
+        assert_eq!(plain::<(u8, u8)>("[1]"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn the_first_quote_or_backslash_is_found(text in r#"[a-z"\\]{0,80}"#) {
+            let expected = text.bytes().position(|byte| matches!(byte, b'"' | b'\\'));
+            prop_assert_eq!(quote_or_escape(text.as_bytes()), expected);
+            let plain = text.replace(['"', '\\'], "!");
+            prop_assert_eq!(quote_or_escape(plain.as_bytes()), None);
+        }
+
+        /// Whatever is read here, `serde_json` reads the same.
+        #[test]
+        fn what_is_read_is_what_anybody_reads(text in r#"([\[\]{}",:\\0-9a1.\-/nt]|true|null|"a"|"a":|\\n|\\u0061| ){0,24}"#) {
+            if let Some(value) = plain::<Value>(&text) {
+                prop_assert_eq!(serde_json::from_str::<Value>(&text).ok(), Some(value));
+            }
+            if plain::<de::IgnoredAny>(&text).is_some() {
+                prop_assert!(serde_json::from_str::<de::IgnoredAny>(&text).is_ok(), "{}", text);
+            }
+        }
+
+        /// What a program writes is read, but for rare numbers and escapes.
+        #[test]
+        fn strings_are_what_was_written(texts in prop::collection::vec(r#"[ -~é世\n\t]{0,40}"#, 0..5)) {
+            let written = serde_json::to_string(&texts).unwrap();
+            prop_assert_eq!(plain::<Vec<String>>(&written), Some(texts));
+        }
+    }
+}
