@@ -66,6 +66,11 @@ impl Headers {
         self.fields.is_empty()
     }
 
+    /// All names and values, one behind the other.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The name and the value of each field.
     #[must_use]
     pub fn iter(&self) -> Iter<'_> {

@@ -7,6 +7,7 @@
 //! what is too old goes when something new comes, so no timer is needed.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -38,16 +39,37 @@ impl Default for ContextLimits {
 /// See the module's own description.
 pub struct ContextCache {
     limits: ContextLimits,
+    hasher: RandomState,
     inner: Mutex<Inner>,
 }
 
+/// A keyed hash of a correlation id: nobody can make two ids meet.
+type Key = u64;
+
 #[derive(Default)]
 struct Inner {
-    entries: HashMap<Arc<str>, Entry>,
+    entries: HashMap<Key, Entry, BuildHasherDefault<AsItIs>>,
     /// Oldest first; an item whose number is not its entry's is out of date.
-    order: VecDeque<(Instant, Arc<str>, u64)>,
+    order: VecDeque<(Instant, Key, u64)>,
     bytes: usize,
     next_number: u64,
+}
+
+/// A key is a hash already.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
+
+    /// Keys are nothing but numbers.
+    fn write(&mut self, _bytes: &[u8]) {}
 }
 
 #[derive(Default)]
@@ -65,6 +87,7 @@ impl ContextCache {
     pub fn new(limits: ContextLimits) -> Self {
         Self {
             limits,
+            hasher: RandomState::new(),
             inner: Mutex::default(),
         }
     }
@@ -80,9 +103,10 @@ impl ContextCache {
                 response,
             } => (chunk, request, Some(response)),
         };
-        let mut inner = self.lock();
         let id = chunk.correlation_id.as_str();
-        let Some(entry) = inner.entries.get_mut(id) else {
+        let key = self.key(id);
+        let mut inner = self.lock();
+        let Some(entry) = inner.entries.get_mut(&key) else {
             return;
         };
         *request = entry.request.as_mut().map(|kept| kept.head(id));
@@ -100,9 +124,8 @@ impl ContextCache {
     fn keep_head_at(&self, event: Event, now: Instant) {
         match event {
             Event::RequestHeaders(head) => {
-                let id = Arc::from(head.correlation_id.as_str());
                 let packed = head.pack();
-                self.change(id, now, |entry| {
+                self.change(&head.correlation_id, now, |entry| {
                     let bytes = packed.whole_bytes();
                     *entry = Entry {
                         number: entry.number,
@@ -114,9 +137,8 @@ impl ContextCache {
                 });
             }
             Event::ResponseHeaders(head) => {
-                let id = Arc::from(head.correlation_id.as_str());
                 let packed = head.pack();
-                self.change(id, now, |entry| {
+                self.change(&head.correlation_id, now, |entry| {
                     let bytes = packed.whole_bytes();
                     entry.response = Some(Kept::Packed(packed));
                     bytes
@@ -129,7 +151,7 @@ impl ContextCache {
     /// Keeps operations to repeat in the answer to the response headers.
     pub fn keep_operations(&self, correlation_id: &str, operations: Vec<HeaderOp>) {
         let bytes = operations.iter().map(HeaderOp::size_bytes).sum();
-        self.change(Arc::from(correlation_id), Instant::now(), |entry| {
+        self.change(correlation_id, Instant::now(), |entry| {
             entry.operations.extend(operations);
             bytes
         });
@@ -138,44 +160,52 @@ impl ContextCache {
     /// Takes the operations to repeat now.
     #[must_use]
     pub fn take_operations(&self, correlation_id: &str) -> Vec<HeaderOp> {
+        let key = self.key(correlation_id);
         self.lock()
             .entries
-            .get_mut(correlation_id)
+            .get_mut(&key)
             .map(|entry| std::mem::take(&mut entry.operations))
             .unwrap_or_default()
     }
 
     /// Forgets an exchange that is over.
     pub fn forget(&self, correlation_id: &str) {
+        let key = self.key(correlation_id);
         let mut inner = self.lock();
-        if let Some(entry) = inner.entries.remove(correlation_id) {
-            inner.bytes -= entry.bytes;
-        }
+        let forgotten = inner.entries.remove(&key);
+        inner.bytes -= forgotten.as_ref().map_or(0, |entry| entry.bytes);
+        // Its memory is given back while others go on.
+        drop(inner);
+        drop(forgotten);
+    }
+
+    fn key(&self, correlation_id: &str) -> Key {
+        self.hasher.hash_one(correlation_id)
     }
 
     /// Changes an entry; `change` says how many bytes that adds to it.
-    fn change(&self, id: Arc<str>, now: Instant, change: impl FnOnce(&mut Entry) -> usize) {
+    fn change(&self, id: &str, now: Instant, change: impl FnOnce(&mut Entry) -> usize) {
         // The entry itself, its place in the map and in the order.
         const OVERHEAD_BYTES: usize = 256;
-        let mut inner = self.lock();
-        let inner = &mut *inner;
-        if !inner.entries.contains_key(&id) {
+        let key = self.key(id);
+        let mut locked = self.lock();
+        let inner = &mut *locked;
+        let entry = inner.entries.entry(key).or_insert_with(|| {
             inner.next_number += 1;
-            let entry = Entry {
-                number: inner.next_number,
+            let number = inner.next_number;
+            inner.order.push_back((now, key, number));
+            Entry {
+                number,
                 ..Entry::default()
-            };
-            inner
-                .order
-                .push_back((now, Arc::clone(&id), inner.next_number));
-            inner.entries.insert(Arc::clone(&id), entry);
-        }
-        if let Some(entry) = inner.entries.get_mut(&id) {
-            let before = entry.bytes;
-            entry.bytes = change(entry) + entry.bytes + OVERHEAD_BYTES + id.len();
-            inner.bytes = inner.bytes - before + entry.bytes;
-        }
-        inner.evict(&self.limits, now);
+            }
+        });
+        let before = entry.bytes;
+        entry.bytes = change(entry) + entry.bytes + OVERHEAD_BYTES;
+        inner.bytes = inner.bytes - before + entry.bytes;
+        let evicted = inner.evict(&self.limits, now);
+        // Its memory is given back while others go on.
+        drop(locked);
+        drop(evicted);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -184,24 +214,27 @@ impl ContextCache {
 }
 
 impl Inner {
-    fn evict(&mut self, limits: &ContextLimits, now: Instant) {
-        while let Some((since, id, number)) = self.order.front() {
+    /// Takes away what is too old or too much; hands back the last of it, which
+    /// as a rule is all.
+    fn evict(&mut self, limits: &ContextLimits, now: Instant) -> Option<Entry> {
+        let mut evicted = None;
+        while let Some((since, key, number)) = self.order.front() {
             let expired = now.saturating_duration_since(*since) > limits.time_to_live;
             // The order counts too: ids used over and over must not make it grow.
             let full = self.order.len() > limits.max_entries || self.bytes > limits.max_bytes;
             if !expired && !full {
                 break;
             }
-            if self
-                .entries
-                .get(id)
-                .is_some_and(|entry| entry.number == *number)
-                && let Some(entry) = self.entries.remove(id)
+            if let std::collections::hash_map::Entry::Occupied(entry) = self.entries.entry(*key)
+                && entry.get().number == *number
             {
+                let entry = entry.remove();
                 self.bytes -= entry.bytes;
+                evicted = Some(entry);
             }
             self.order.pop_front();
         }
+        evicted
     }
 }
 
@@ -217,7 +250,7 @@ impl<T: Head> Kept<T> {
         match self {
             Self::Whole(head) => Arc::clone(head),
             Self::Packed(packed) => {
-                let head = Arc::new(T::unpack(correlation_id, &mut packed.strings()));
+                let head = Arc::new(T::unpack(correlation_id, &mut packed.texts()));
                 *self = Self::Whole(Arc::clone(&head));
                 head
             }
@@ -225,40 +258,45 @@ impl<T: Head> Kept<T> {
     }
 }
 
-/// Strings one after the other, each behind its length.
-struct Packed(Box<[u8]>);
+/// Texts one after the other, behind the lengths of all of them.
+struct Packed {
+    bytes: Box<[u8]>,
+    texts: usize,
+}
 
 const LENGTH_BYTES: usize = size_of::<usize>();
 
 impl Packed {
-    fn new<'a>(strings: impl Iterator<Item = &'a str> + Clone) -> Self {
-        let size = strings.clone().map(|text| LENGTH_BYTES + text.len()).sum();
+    fn new(line: &[&str], headers: &Headers) -> Self {
+        let texts = line.len() + 2 * headers.len();
+        let line_bytes: usize = line.iter().map(|text| text.len()).sum();
+        let size = LENGTH_BYTES * texts + line_bytes + headers.text().len();
         let mut bytes = Vec::with_capacity(size);
-        for text in strings {
+        let fields = headers.iter().flat_map(|(name, value)| [name, value]);
+        for text in line.iter().copied().chain(fields) {
             bytes.extend_from_slice(&text.len().to_ne_bytes());
+        }
+        for text in line.iter().copied().chain([headers.text()]) {
             bytes.extend_from_slice(text.as_bytes());
         }
-        Self(bytes.into())
+        Self {
+            bytes: bytes.into(),
+            texts,
+        }
     }
 
-    /// What the head takes once it is whole again.
-    fn whole_bytes(&self) -> usize {
-        let each = size_of::<String>();
-        self.texts().map(|text| text.len() + each).sum()
+    /// About what the head takes once it is whole again.
+    const fn whole_bytes(&self) -> usize {
+        self.bytes.len() + self.texts * size_of::<String>()
     }
 
-    fn strings(&self) -> impl Iterator<Item = String> {
-        self.texts()
-            .map(|text| String::from_utf8_lossy(text).into_owned())
-    }
-
-    fn texts(&self) -> impl Iterator<Item = &[u8]> {
-        let mut rest = &*self.0;
-        std::iter::from_fn(move || {
-            let (length, after) = rest.split_first_chunk()?;
-            let (text, after) = after.split_at_checked(usize::from_ne_bytes(*length))?;
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        let (lengths, mut rest) = self.bytes.split_at(LENGTH_BYTES * self.texts);
+        let (lengths, _) = lengths.as_chunks();
+        lengths.iter().map_while(move |length| {
+            let (text, after) = rest.split_at_checked(usize::from_ne_bytes(*length))?;
             rest = after;
-            Some(text)
+            std::str::from_utf8(text).ok()
         })
     }
 }
@@ -266,51 +304,47 @@ impl Packed {
 /// What can be packed. The correlation id is the entry's own.
 trait Head {
     fn pack(&self) -> Packed;
-    fn unpack(correlation_id: &str, strings: &mut dyn Iterator<Item = String>) -> Self;
+    fn unpack(correlation_id: &str, texts: &mut dyn Iterator<Item = &str>) -> Self;
 }
 
 impl Head for RequestHead {
     fn pack(&self) -> Packed {
-        let line = [&self.method, &self.uri, &self.client_ip];
-        let line = line.into_iter().map(String::as_str);
-        Packed::new(line.chain(fields(&self.headers)))
+        Packed::new(&[&self.method, &self.uri, &self.client_ip], &self.headers)
     }
 
-    fn unpack(correlation_id: &str, strings: &mut dyn Iterator<Item = String>) -> Self {
-        let mut next = || strings.next().unwrap_or_default();
+    fn unpack(correlation_id: &str, texts: &mut dyn Iterator<Item = &str>) -> Self {
+        let mut next = || texts.next().unwrap_or_default().to_owned();
         Self {
             correlation_id: correlation_id.to_owned(),
             method: next(),
             uri: next(),
             client_ip: next(),
-            headers: headers(strings),
+            headers: headers(texts),
         }
     }
 }
 
 impl Head for ResponseHead {
     fn pack(&self) -> Packed {
-        let status = self.status.to_string();
-        let status = std::iter::once(status.as_str());
-        Packed::new(status.chain(fields(&self.headers)))
+        Packed::new(&[&self.status.to_string()], &self.headers)
     }
 
-    fn unpack(correlation_id: &str, strings: &mut dyn Iterator<Item = String>) -> Self {
-        let status = strings.next().and_then(|status| status.parse().ok());
+    fn unpack(correlation_id: &str, texts: &mut dyn Iterator<Item = &str>) -> Self {
+        let status = texts.next().and_then(|status| status.parse().ok());
         Self {
             correlation_id: correlation_id.to_owned(),
             status: status.unwrap_or_default(),
-            headers: headers(strings),
+            headers: headers(texts),
         }
     }
 }
 
-fn fields(headers: &Headers) -> impl Iterator<Item = &str> + Clone {
-    headers.iter().flat_map(|(name, value)| [name, value])
-}
-
-fn headers(strings: &mut dyn Iterator<Item = String>) -> Headers {
-    std::iter::from_fn(|| Some((strings.next()?, strings.next()?))).collect()
+fn headers(texts: &mut dyn Iterator<Item = &str>) -> Headers {
+    let mut headers = Headers::new();
+    while let (Some(name), Some(value)) = (texts.next(), texts.next()) {
+        headers.push(name, value);
+    }
+    headers
 }
 
 #[cfg(test)]
