@@ -55,7 +55,7 @@ impl Guest {
         }
     }
 
-    fn path(self) -> PathBuf {
+    pub(crate) fn path(self) -> PathBuf {
         fixture(match self {
             Self::Allow => "modules/right/allow.wat",
             Self::Rules => "modules/rules/rules.wasm",

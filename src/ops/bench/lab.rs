@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::BenchSettings;
 use super::cases::BenchCase;
+use super::pairs::ROUNDS;
 use super::report::BenchFailure;
 use crate::abi::{Abi, Input};
 use crate::agent::{Agent, AgentSettings};
@@ -22,6 +23,10 @@ use crate::ops::run::{Subject, called, pooled};
 use crate::plugin::Plugin;
 use crate::pool::PoolSettings;
 use crate::runner::Cost;
+
+/// What compiling a module over and over may take; it is compiled twice
+/// whatever that takes.
+const COPIES_TIME: Duration = Duration::from_secs(2);
 
 /// How long a caller waits for an instance: long enough that a load shows as
 /// queueing and not as refusals.
@@ -97,6 +102,7 @@ pub(super) struct Lab<'a> {
     pub(super) module: Arc<Module>,
     /// On an engine that counts instructions.
     pub(super) counting: Arc<Module>,
+    copies: OnceLock<Vec<Arc<Module>>>,
 }
 
 impl<'a> Lab<'a> {
@@ -132,6 +138,7 @@ impl<'a> Lab<'a> {
             pool,
             module,
             counting,
+            copies: OnceLock::new(),
         })
     }
 
@@ -165,6 +172,38 @@ impl<'a> Lab<'a> {
     /// As production would have it, with so many instances.
     pub(super) fn subject(&self, size: usize) -> Subject {
         self.subject_of(&self.module, (size, self.isolation()), self.limits())
+    }
+
+    /// The same for a round of a comparison, if it can, on code of its own:
+    /// where in memory code comes to lie makes it some per cent faster or
+    /// slower, which must not pass for the module's doing.
+    pub(super) fn subject_of_round(&self, round: usize) -> Result<Subject, Error> {
+        let copies = match self.copies.get() {
+            Some(copies) => copies,
+            None => {
+                let copies = self.compile_copies()?;
+                self.copies.get_or_init(|| copies)
+            }
+        };
+        let module = &copies[round % copies.len()];
+        Ok(self.subject_of(module, (1, self.isolation()), self.limits()))
+    }
+
+    fn compile_copies(&self) -> Result<Vec<Arc<Module>>, Error> {
+        let mut copies = vec![Arc::clone(&self.module)];
+        let started = Instant::now();
+        while copies.len() < ROUNDS && (copies.len() < 2 || started.elapsed() < COPIES_TIME) {
+            let module = Module::load(&self.module.engine, self.path, self.load())?;
+            if module.hash != self.module.hash {
+                return Err(Error::Malformed {
+                    path: self.path.to_owned(),
+                    message: "the file was replaced while it was measured; measure again"
+                        .to_owned(),
+                });
+            }
+            copies.push(Arc::new(module));
+        }
+        Ok(copies)
     }
 
     /// On an engine that counts instructions, with one instance.

@@ -435,8 +435,8 @@ impl Bench<'_> {
         let reference = Reference::new()?;
         let all: Vec<&BenchCase> = cases.iter().collect();
         self.by_turns(&all, |index, time| {
-            let sides: [&Side<'_>; 2] = [&|| Ok(reference.batch()), &|| {
-                Ok(pairs::calls(lab.subject(1), &cases[index]))
+            let sides: [&Side<'_>; 2] = [&|round| Ok(reference.batch(round)), &|round| {
+                Ok(pairs::calls(lab.subject_of_round(round)?, &cases[index]))
             }];
             pairs::by_turns(sides, time, &self.meter)
         })
@@ -476,9 +476,11 @@ impl Bench<'_> {
         let all: Vec<&BenchCase> = cases.iter().collect();
         let (rounds, busy) = self.by_turns(&all, |index, time| {
             let case = &cases[index];
-            let sides: [&Side<'_>; 2] = [&|| Ok(pairs::calls(other.subject(1), case)), &|| {
-                Ok(pairs::calls(lab.subject(1), case))
-            }];
+            let side = |lab: &Lab<'_>, round| {
+                let subject = lab.subject_of_round(round)?;
+                Ok(pairs::calls(subject, case))
+            };
+            let sides: [&Side<'_>; 2] = [&|round| side(&other, round), &|round| side(lab, round)];
             pairs::by_turns(sides, time, &self.meter)
         })?;
         let info = ModuleInfo::of(&other.module);

@@ -26,8 +26,8 @@ pub(super) const DURING: &str = "comparing times";
 /// long they took together.
 pub(super) type Batch<'a> = Box<dyn FnMut(u32) -> Result<Duration, Stop> + 'a>;
 
-/// Makes a side's batch anew for each round.
-pub(super) type Side<'a> = dyn Fn() -> Result<Batch<'a>, Stop> + 'a;
+/// Makes a side's batch anew for each round, by its number.
+pub(super) type Side<'a> = dyn Fn(usize) -> Result<Batch<'a>, Stop> + 'a;
 
 /// Calls of a case on an agent.
 pub(super) fn calls(subject: Subject, case: &BenchCase) -> Batch<'_> {
@@ -56,8 +56,8 @@ pub(super) fn by_turns(
 ) -> Result<Taken, Stop> {
     let turns = Turns::of_this_thread();
     let mut rounds = Rounds::new();
-    for _ in 0..ROUNDS {
-        let mut sides = [before()?, after()?];
+    for round in 0..ROUNDS {
+        let mut sides = [before(round)?, after(round)?];
         let mut calls = [1, 1];
         for (batch, calls) in sides.iter_mut().zip(&mut calls) {
             // Warms up as well.
@@ -66,7 +66,7 @@ pub(super) fn by_turns(
             }
         }
         let until = Instant::now() + time / u32::try_from(ROUNDS).unwrap_or(1);
-        let mut round = Vec::new();
+        let mut pairs = Vec::new();
         let mut turn = 0;
         while turn < LEAST_PAIRS || Instant::now() < until {
             // Neither is always the one that goes first.
@@ -76,13 +76,13 @@ pub(super) fn by_turns(
                 let time = sides[side](calls[side])?;
                 each[side] = time.as_secs_f64() * 1e9 / f64::from(calls[side]);
             }
-            round.push(Pair {
+            pairs.push(Pair {
                 before: each[0],
                 after: each[1],
             });
             turn += 1;
         }
-        rounds.push(round);
+        rounds.push(pairs);
         meter.tick();
     }
     let busy = turns.and_then(|before| Some(Turns::of_this_thread()?.waited_since(before)));
@@ -91,7 +91,8 @@ pub(super) fn by_turns(
 
 /// A guest that never changes, as a measure of the machine's speed today.
 pub(super) struct Reference {
-    module: Arc<Module>,
+    /// One for each round, as a module under test has them.
+    copies: Vec<Arc<Module>>,
     case: BenchCase,
 }
 
@@ -120,14 +121,16 @@ impl Reference {
         let event = Event::RequestHeaders(RequestHead::default());
         let input = ("the reference".to_owned(), event.into());
         let mut cases = of_inputs([input], HeaderNames::Lower);
+        let copies = (0..ROUNDS).map(|_| built_in(wasm.clone(), "the reference"));
         Ok(Self {
-            module: built_in(wasm, "the reference")?,
+            copies: copies.collect::<Result<_, _>>()?,
             case: cases.remove(0),
         })
     }
 
-    pub(super) fn batch(&self) -> Batch<'_> {
-        let agent = Agent::new(Arc::clone(&self.module), AgentSettings::default());
+    pub(super) fn batch(&self, round: usize) -> Batch<'_> {
+        let module = Arc::clone(&self.copies[round % self.copies.len()]);
+        let agent = Agent::new(module, AgentSettings::default());
         calls(Subject::Agent(Box::new(agent)), &self.case)
     }
 }

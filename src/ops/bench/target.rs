@@ -282,7 +282,7 @@ impl Outside<'_> {
         self.bench.by_turns(&all, |index, time| {
             let (exchange, judged) = places[index];
             let exchange = &exchanges[exchange];
-            let after = || -> Result<Batch<'_>, Stop> {
+            let after = |_: usize| -> Result<Batch<'_>, Stop> {
                 let mut asker = self.connect()?;
                 Ok(Box::new(move |calls| {
                     let mut time = Duration::ZERO;
@@ -298,7 +298,7 @@ impl Outside<'_> {
                     Ok(time)
                 }))
             };
-            let sides: [&Side<'_>; 2] = [&|| Ok(reference.batch()), &after];
+            let sides: [&Side<'_>; 2] = [&|round| Ok(reference.batch(round)), &after];
             pairs::by_turns(sides, time, &self.bench.meter)
         })
     }
