@@ -43,8 +43,8 @@ use wasm_agent_kit::ops::replay::{
 };
 use wasm_agent_kit::ops::run::Subject;
 
-/// Transactions of the captures.
-const TRANSACTIONS: usize = 40_000;
+/// Transactions of the captures: so many that beginning is a small part.
+const TRANSACTIONS: usize = 100_000;
 /// Rounds of core and replay by turns; the median counts.
 const ROUNDS: usize = 5;
 const MEMORY_BYTES: u64 = 2 << 30;

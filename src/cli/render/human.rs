@@ -219,6 +219,12 @@ pub(crate) fn end_of(name: &str, most: usize) -> String {
     std::iter::once('…').chain(end).collect()
 }
 
+/// A number of things, by their word for one.
+pub(crate) fn plural(number: u64, word: &str) -> String {
+    let s = if number == 1 { "" } else { "s" };
+    format!("{} {word}{s}", count(number))
+}
+
 /// A count with thousands set apart.
 pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();

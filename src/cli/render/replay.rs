@@ -12,7 +12,7 @@ use wasm_agent_kit::ops::replay::histogram::{Histogram, PERCENTILES};
 use wasm_agent_kit::ops::replay::report::{Category, Comparison, Costly, Group, Outcomes, percent};
 use wasm_agent_kit::report::{Report as _, Verdict};
 
-use super::human::{Paint, Style, bytes, count, time};
+use super::human::{Paint, Style, bytes, count, plural, time};
 use super::{github, json, junit, replay_html, replay_markdown};
 use crate::cli::replay::ReplayFormat;
 
@@ -105,7 +105,7 @@ fn input(report: &ReplayReport, style: Style, out: &mut dyn Write) -> io::Result
     }
     let records = &report.records;
     if records.unusable > 0 {
-        let text = format!("{} unusable records", count(records.unusable));
+        let text = plural(records.unusable, "unusable record");
         writeln!(out, "{}", style.paint(Paint::Warning, &text))?;
         for unusable in report.unusable.iter().take(SHOWN) {
             writeln!(
@@ -300,7 +300,10 @@ fn compared(
         "\n{}",
         style.paint(
             Paint::Strong,
-            &format!("beside {with}: {} transactions", count(comparison.compared))
+            &format!(
+                "beside {with}: {}",
+                plural(comparison.compared, "transaction")
+            )
         )
     )?;
     for category in Category::ALL {
@@ -452,9 +455,11 @@ fn conclusion(report: &ReplayReport, style: Style) -> String {
         Verdict::Inconclusive => (Paint::Warning, "interrupted"),
     };
     let records = &report.records;
-    let mut parts = vec![format!("{} transactions", count(records.transactions))];
+    let mut parts = vec![plural(records.transactions, "transaction")];
+    if records.unusable > 0 {
+        parts.push(plural(records.unusable, "unusable record"));
+    }
     for (number, word) in [
-        (records.unusable, "unusable records"),
         (records.not_selected, "not selected"),
         (records.skipped, "left out"),
     ] {
@@ -467,6 +472,6 @@ fn conclusion(report: &ReplayReport, style: Style) -> String {
         parts.push(format!("{} changed", count(changed)));
     }
     let faults: u64 = report.outcomes.faults.values().sum();
-    parts.push(format!("{} faults", count(faults)));
+    parts.push(plural(faults, "fault"));
     style.paint(paint, &format!("{word}: {}", parts.join(", ")))
 }

@@ -14,7 +14,7 @@ use wasm_agent_kit::ops::replay::report::{
 use wasm_agent_kit::report::{Report as _, Verdict};
 
 use super::chart::{Counts, distribution};
-use super::human::{bytes, count, time};
+use super::human::{bytes, count, plural, time};
 use super::page::{Page, escaped};
 use super::replay::{beside, lossy, relative};
 
@@ -445,8 +445,8 @@ fn input(report: &ReplayReport, out: &mut String) {
     if !report.unusable.is_empty() {
         add!(
             out,
-            "<h3>{} unusable records</h3><table>",
-            count(report.records.unusable)
+            "<h3>{}</h3><table>",
+            plural(report.records.unusable, "unusable record")
         );
         for unusable in &report.unusable {
             add!(

@@ -7,7 +7,7 @@ use wasm_agent_kit::ops::replay::ReplayReport;
 use wasm_agent_kit::ops::replay::report::{Category, Comparison, Group, percent};
 use wasm_agent_kit::report::{Report as _, Verdict};
 
-use super::human::{count, time};
+use super::human::{count, plural, time};
 use super::replay::{beside, lossy, relative};
 
 /// Groups that are shown.
@@ -22,9 +22,9 @@ pub(super) fn write(report: &ReplayReport, out: &mut dyn Write) -> io::Result<()
     let records = &report.records;
     writeln!(
         out,
-        "### {mark} replay: {} transactions, {} unusable records\n",
-        count(records.transactions),
-        count(records.unusable)
+        "### {mark} replay: {}, {}\n",
+        plural(records.transactions, "transaction"),
+        plural(records.unusable, "unusable record")
     )?;
     if let Some(baseline) = &report.baseline {
         writeln!(

@@ -14,7 +14,7 @@ use wasm_agent_kit::fault::printable;
 use wasm_agent_kit::ops::bench::{BenchReport, GateVerdict, LoadPoint};
 use wasm_agent_kit::report::{Report as _, Verdict};
 
-use super::human::{Paint, Style, bytes, time};
+use super::human::{Paint, Style, bytes, plural, time};
 use super::{github, json, junit};
 use crate::cli::bench::BenchFormat;
 use sheets::{Sheet, Width, grouped};
@@ -98,7 +98,7 @@ fn heading(report: &BenchReport) -> (String, Vec<String>) {
     let about = format!(
         "{}, {}, {}, {}, {} build",
         printable(&machine.processor, 120),
-        sheets::plural(machine.cores, "core"),
+        plural(machine.cores as u64, "core"),
         printable(&machine.kernel, 80),
         engine::VERSION,
         machine.build,
@@ -215,7 +215,7 @@ fn verdict(report: &BenchReport, style: Style) -> String {
         return style.paint(paint, &style.wrapped(&format!("{word}: {text}")));
     }
     let Some(comparison) = &report.comparison else {
-        let text = format!("measured {}", sheets::plural(report.cases.len(), "event"));
+        let text = format!("measured {}", plural(report.cases.len() as u64, "event"));
         return style.paint(Paint::Good, &text);
     };
     let (paint, word) = match report.verdict() {

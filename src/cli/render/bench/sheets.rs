@@ -9,7 +9,7 @@ use wasm_agent_kit::ops::bench::{
     Metric, ProcessUse, Profile, Spread,
 };
 
-use crate::cli::render::human::{Paint, bytes, count, end_of, time};
+use crate::cli::render::human::{Paint, bytes, count, end_of, plural, time};
 
 /// Rows of events in a table; the rest is in json and csv.
 const MAX_ROWS: usize = 60;
@@ -178,7 +178,7 @@ fn calls(report: &BenchReport, width: Width) -> Option<Sheet> {
     if report.unhandled > 0 {
         notes.push(format!(
             "{} left out: the module has no handler for it.",
-            plural(report.unhandled, "event")
+            plural(report.unhandled as u64, "event")
         ));
     }
     let headings: Vec<&str> = columns
@@ -206,7 +206,7 @@ fn memory(memory: &MemoryReport) -> Sheet {
             growth.bytes_per_call,
             count(until)
         ),
-        None => format!("nothing kept over {}", plural_u64(growth.calls, "call")),
+        None => format!("nothing kept over {}", plural(growth.calls, "call")),
     };
     Sheet {
         title: "Memory of one instance",
@@ -384,7 +384,7 @@ fn profile(profile: &Profile, is_narrow: bool) -> Sheet {
         });
     let mut notes = vec![format!(
         "{} at the guest, one each {} µs while it ran, at entries of functions and heads of loops.",
-        plural_u64(profile.samples, "look"),
+        plural(profile.samples, "look"),
         profile.interval_us
     )];
     if !profile.has_names {
@@ -434,7 +434,7 @@ fn gate(comparison: &Comparison, is_narrow: bool) -> Sheet {
     if quiet > 0 {
         notes.push(format!(
             "{} unchanged to the last unit.",
-            plural(quiet, "figure")
+            plural(quiet as u64, "figure")
         ));
     }
     let mut whys: Vec<&str> = shown
@@ -526,15 +526,6 @@ fn figure(metric: Metric, value: f64) -> String {
 
 fn percent(ratio: f64) -> String {
     format!("{:+.1} %", (ratio - 1.0) * 100.0)
-}
-
-pub(super) fn plural(number: usize, word: &str) -> String {
-    plural_u64(number as u64, word)
-}
-
-fn plural_u64(number: u64, word: &str) -> String {
-    let s = if number == 1 { "" } else { "s" };
-    format!("{} {word}{s}", count(number))
 }
 
 /// Events for each second, without figures nobody can trust.
