@@ -46,7 +46,10 @@ async fn an_exchange_goes_through_all_its_phases() {
     assert!(operations.contains(&json!({"remove": {"name": "server"}})));
     let event = events::body(id, b"4111111111111111");
     let answer = read(pool.send_response_body_chunk(NAME, id, &event).await);
-    assert_eq!(answer["audit"]["tags"], json!(["masked", "body-mutation-unsupported"]));
+    assert_eq!(
+        answer["audit"]["tags"],
+        json!(["masked", "body-mutation-unsupported"])
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

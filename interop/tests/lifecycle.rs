@@ -10,7 +10,7 @@ use zentinel_agent_protocol::v2::AgentPool;
 
 use super::events;
 use super::relay::Relay;
-use super::support::{Agent, NAME, PATIENCE, binary, parent, pool};
+use super::support::{Agent, NAME, PATIENCE, binary, client_version, parent, pool, try_pool};
 use super::v1;
 
 /// How long calls wait on connections whose agent is gone: this generation of
@@ -18,6 +18,10 @@ use super::v1;
 const BURNT: Duration = Duration::from_millis(400);
 /// The same where an answer that is late on a busy machine would look lost.
 const SURELY_GONE: Duration = Duration::from_secs(4);
+
+/// Pools before this one never look for an agent again that was not there or
+/// has crashed: their proxy has to be restarted.
+const LOOKS_AGAIN: [u32; 3] = [0, 6, 0];
 
 /// Waits, looking again and again, for what must come.
 async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
@@ -135,15 +139,28 @@ async fn v2_a_pool_finds_its_agent_again_after_a_stop_and_a_crash() {
     until("after a stop", async || is_served(&pool).await).await;
     let folder = agent.crash();
     assert!(!is_served(&pool).await);
-    let _agent = Agent::start_in(folder, "rules/rules.wasm", &[]);
-    until("after a crash", async || is_served(&pool).await).await;
+    let agent = Agent::start_in(folder, "rules/rules.wasm", &[]);
+    if client_version() < LOOKS_AGAIN {
+        let restarted = self::pool(&agent.socket(), PATIENCE).await;
+        assert!(is_served(&restarted).await);
+    } else {
+        until("after a crash", async || is_served(&pool).await).await;
+    }
     maintenance.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn v2_an_agent_may_start_after_its_proxy() {
     let folder = tempfile::tempdir().unwrap();
-    let pool = pool(&folder.path().join("a.sock"), BURNT).await;
+    let pool = try_pool(&folder.path().join("a.sock"), BURNT).await;
+    if client_version() < LOOKS_AGAIN {
+        assert!(pool.is_err());
+        let agent = Agent::start_in(folder, "rules/rules.wasm", &[]);
+        let restarted = self::pool(&agent.socket(), PATIENCE).await;
+        assert!(is_served(&restarted).await);
+        return;
+    }
+    let pool = pool.unwrap();
     assert!(!pool.is_agent_healthy(NAME));
     assert!(!is_served(&pool).await);
     let maintenance = tokio::spawn({
@@ -185,7 +202,11 @@ async fn v1_a_new_connection_is_all_a_restart_takes() {
 #[test]
 fn o_11_memory_that_may_not_be_executed_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    let prctl = if cfg!(target_arch = "x86_64") { 157 } else { 167 };
+    let prctl = if cfg!(target_arch = "x86_64") {
+        157
+    } else {
+        167
+    };
     let script = format!("syscall({prctl}, 65, 1, 0, 0, 0) == 0 or die $!; exec @ARGV");
     let output = std::process::Command::new("perl")
         .args(["-e", &script])

@@ -19,6 +19,21 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// The name the pool has for the agent.
 pub const NAME: &str = "wasm";
 
+/// The version of the v2 client, as major, minor and patch: `versions` runs the
+/// suite with others.
+pub fn client_version() -> [u32; 3] {
+    const KEY: &str = "\nzentinel-agent-protocol = \"=";
+    let manifest = include_str!("../Cargo.toml");
+    let (_, rest) = manifest.split_once(KEY).unwrap();
+    let (version, _) = rest.split_once('"').unwrap();
+    let mut parts = version.split('.').map(|part| part.parse().unwrap());
+    std::array::from_fn(|_| parts.next().unwrap())
+}
+
+/// From here on proxies challenge and redirect, and keep what the request phase
+/// says of the response.
+pub const REPAIRED: [u32; 3] = [0, 6, 54];
+
 pub fn parent() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
@@ -173,6 +188,14 @@ impl Drop for Agent {
 
 /// A pool whose maintenance runs as a proxy's does, only more often.
 pub async fn pool(socket: &Path, request_timeout: Duration) -> Arc<AgentPool> {
+    try_pool(socket, request_timeout).await.unwrap()
+}
+
+/// The same, where the agent may not be there.
+pub async fn try_pool(
+    socket: &Path,
+    request_timeout: Duration,
+) -> Result<Arc<AgentPool>, impl std::fmt::Debug + use<>> {
     let pool = AgentPool::with_config(AgentPoolConfig {
         request_timeout,
         reconnect_interval: Duration::from_millis(10),
@@ -181,8 +204,9 @@ pub async fn pool(socket: &Path, request_timeout: Duration) -> Arc<AgentPool> {
         ..AgentPoolConfig::default()
     });
     let endpoint = format!("unix:{}", socket.display());
-    pool.add_agent(NAME, endpoint).await.unwrap();
-    Arc::new(pool)
+    pool.add_agent(NAME, endpoint)
+        .await
+        .map(|()| Arc::new(pool))
 }
 
 /// An answer as the client read it.
