@@ -287,6 +287,8 @@ pub fn frame(bytes: &[u8]) {
 /// The payload of an event as JSON, of every type and in both protocols. What
 /// reads is read the same from MessagePack.
 pub fn event_json(bytes: &[u8]) {
+    let blank = [b" ", bytes].concat();
+    assert_eq!(read_v1(bytes), read_v1(&blank));
     checked(read_v1(bytes));
     let value = serde_json::from_slice::<Value>(bytes).ok();
     // Both readers limit nesting, and count it a little differently.
@@ -303,7 +305,10 @@ pub fn event_json(bytes: &[u8]) {
             let packed = read_v2(kind, Encoding::MessagePack, packed);
             assert_eq!(packed, Ok(message));
         }
-        checked(read_v2(kind, Encoding::Json, bytes));
+        let read = read_v2(kind, Encoding::Json, bytes);
+        // No program writes a blank there: that is the other reader's.
+        assert_eq!(read, read_v2(kind, Encoding::Json, &blank));
+        checked(read);
     }
 }
 

@@ -178,6 +178,7 @@ details { border: 1px solid var(--line); border-radius: .4rem; margin: .5rem 0; 
 summary { cursor: pointer; padding: .4rem .8rem; overflow-wrap: anywhere; }
 details > div { padding: 0 .8rem .6rem; } details pre { max-height: 32rem; overflow: auto; font-size: 12.5px; }
 td { overflow-wrap: anywhere; }
+@media (max-width: 48rem) { .wide td:not(.n) { min-width: 7rem; } }
 @media print { body { font-size: 12px; } figure, tr { break-inside: avoid; } }
 ";
 
