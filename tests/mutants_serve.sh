@@ -52,7 +52,7 @@ switch o04-strangers-let-in src/server/accept.rs 's/if allowed\.is_empty\(\) \{/
 switch o04-mode-by-umask src/server/bind.rs 's/(std::fs::set_permissions\(temporary, .*?\))\n\s+\.map_err\(system\(path, "give the socket its mode"\)\)\?;/if !'"$(off o04-mode-by-umask)"' { $1.map_err(system(path, "give the socket its mode"))?; }/s' serve o_04
 switch o03-whatever-is-there src/server/bind.rs 's/(fn probe\(path: &Path\) -> Result<\(\), BindError> \{)/$1 if '"$(off o03-whatever-is-there)"' { return Ok(()); }/' serve o_03_what_is
 switch p12-connections-unlimited src/server/accept.rs 's/Permits::new\(shared\.settings\.max_connections\)/Permits::new(if '"$(off p12-connections-unlimited)"' { 100_000 } else { shared.settings.max_connections })/' serve p_12
-switch p12-no-rest src/server/accept.rs 's/tokio::time::sleep\(REST\)/tokio::time::sleep(if '"$(off p12-no-rest)"' { Duration::ZERO } else { REST })/' serve p_12_no
+switch p12-no-rest src/server/accept.rs 's/tokio::time::sleep\(REST\)/async { if !'"$(off p12-no-rest)"' { tokio::time::sleep(REST).await } }/' serve p_12_no
 switch p01-silent-for-ever src/server/peer.rs 's/sleep\(settings\.handshake_timeout\)\.await;/sleep(settings.handshake_timeout * if '"$(off p01-silent-for-ever)"' { 10_000 } else { 1 }).await;/' serve p_01
 switch p01-half-a-greeting src/server/peer.rs 's/let limit = settings\.handshake_timeout;/let limit = settings.handshake_timeout * if '"$(off p01-half-a-greeting)"' { 10_000 } else { 1 };/' serve p_01
 switch p02-slow-for-ever src/server/peer.rs 's/let limit = connection\.shared\(\)\.settings\.frame_timeout;/let limit = connection.shared().settings.frame_timeout * if '"$(off p02-slow-for-ever)"' { 10_000 } else { 1 };/' serve p_02

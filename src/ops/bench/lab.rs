@@ -358,3 +358,57 @@ impl Samples {
         self.queue.add(&other.queue);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::bench::{Amount, Thresholds};
+
+    fn settings() -> BenchSettings {
+        BenchSettings {
+            load: LoadSettings::default(),
+            agent: AgentSettings::default(),
+            hook_pool: PoolSettings::default(),
+            amount: Amount::Calls(1),
+            warm_up: Duration::ZERO,
+            pool_sizes: Vec::new(),
+            concurrency: Vec::new(),
+            rates: Vec::new(),
+            p99: Duration::ZERO,
+            thresholds: Thresholds::default(),
+            seed: 1,
+            keep: false,
+            profile: false,
+        }
+    }
+
+    /// What one place in memory does to code, the next round does not have.
+    #[test]
+    fn rounds_have_code_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.wat");
+        std::fs::copy("fixtures/modules/right/allow.wat", &path).unwrap();
+        let settings = settings();
+        let lab = Lab::new(&path, &settings).unwrap();
+        let module = |round| Arc::clone(lab.subject_of_round(round).unwrap().pool().module());
+        let mut copies: Vec<_> = (0..ROUNDS)
+            .map(|round| Arc::as_ptr(&module(round)))
+            .collect();
+        copies.sort_unstable();
+        copies.dedup();
+        assert_eq!(copies.len(), ROUNDS);
+        assert!(Arc::ptr_eq(&module(0), &module(ROUNDS)));
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_meanwhile_is_not_taken_for_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.wat");
+        std::fs::copy("fixtures/modules/right/allow.wat", &path).unwrap();
+        let settings = settings();
+        let lab = Lab::new(&path, &settings).unwrap();
+        std::fs::copy("fixtures/modules/right/deny.wat", &path).unwrap();
+        let error = lab.subject_of_round(0).err().unwrap().to_string();
+        assert!(error.contains("replaced while it was measured"), "{error}");
+    }
+}
