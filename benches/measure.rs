@@ -40,8 +40,8 @@ fn main() {
         let module = guest.load(EngineSettings::default());
         let agent = Agent::new(Arc::clone(&module), AgentSettings::default());
         let subject = Subject::Agent(Box::new(Agent::new(module, AgentSettings::default())));
-        let sample = Sample::small();
-        let event = sample.event.clone();
+        let small = Sample::small();
+        let event = small.event.clone();
         let input = ("small".to_owned(), event.clone().into());
         let case = of_inputs([input], HeaderNames::Lower).remove(0);
         let mut group = criterion.benchmark_group(format!("measure/{}", guest.name()));
@@ -56,7 +56,7 @@ fn main() {
         let flag = |flag: &str| std::env::args().any(|arg| arg == flag);
         if flag("--bench") && !flag("--test") && !flag("--list") && !flag("--profile-time") {
             ratio(guest.name(), (&agent, &event), (&subject, &case));
-            closed_loop(guest, &agent, &sample);
+            closed_loop(guest, &agent, &small);
         }
     }
     criterion.final_summary();
