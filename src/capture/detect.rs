@@ -36,6 +36,9 @@ pub(super) fn detect(head: &[u8]) -> Result<Format, String> {
     if YAML_TESTS.as_ref().is_some_and(|form| form.is_match(text)) {
         return Ok(Format::Ftw);
     }
+    if has_our_line(text) {
+        return Ok(Format::Jsonl);
+    }
     Err(format!(
         "expected one of {}; found none of them. Name it with --input-format if it is one",
         Format::ALL.map(Format::name).join(", ")
@@ -76,10 +79,23 @@ fn json(text: &[u8]) -> Format {
     {
         return Format::EnvoyTap;
     }
-    if has("phase") && has("input") {
+    if is_ours(&keys) || has_our_line(text) {
         return Format::Jsonl;
     }
     Format::JsonLog
+}
+
+fn is_ours(keys: &[String]) -> bool {
+    ["phase", "input"]
+        .iter()
+        .all(|key| keys.iter().any(|have| have == key))
+}
+
+/// Whether it is a recording all the same: its first line may be broken, or of
+/// a version to come.
+fn has_our_line(text: &[u8]) -> bool {
+    let mut lines = text.split(|byte| *byte == b'\n').take(20);
+    lines.any(|line| line.starts_with(b"{") && is_ours(&first_keys(line)))
 }
 
 /// The keys of the first object, as far as the text goes.
@@ -135,6 +151,8 @@ mod tests {
             (b"{\"http_buffered_trace\":{}}", Format::EnvoyTap),
             (b"{\n \"httpStreamedTraceSegment\": {", Format::EnvoyTap),
             (b"{\"v\":1,\"id\":\"a\",\"phase\":\"request_headers\",\"input\":{}}", Format::Jsonl),
+            (b"{\"v\":2}\n{\"v\":1,\"id\":\"a\",\"phase\":\"request_headers\",\"input\":{}}", Format::Jsonl),
+            (b"alf of a line\"}\n{\"v\":1,\"id\":\"a\",\"phase\":\"request_headers\",\"input\":{}}", Format::Jsonl),
             (b"{\"method\":\"GET\",\"path\":\"/\"}\n", Format::JsonLog),
             (b"1 abcdef0123456789abcdef01 1700000000000000000\nGET / HTTP/1.1\r\n", Format::Gor),
             (b"---\nmeta:\n  author: x\ntests:\n", Format::Ftw),

@@ -48,6 +48,21 @@ fn a_truncated_capture_is_replayed_up_to_its_end() {
     assert_eq!(read["records"]["unusable"], 1, "{read}");
 }
 
+/// The end of a long recording, as `tail -c` gives it.
+#[test]
+fn a_recording_without_its_beginning_is_still_one() {
+    let desk = Desk::new();
+    let allow = shipped("right/allow.wat");
+    let line = r#"{"v":1,"id":"a","phase":"request_headers","input":{"method":"GET","uri":"/","headers":{}}}"#;
+    for first in [&line[40..], &line[..40], "{\"v\":2}"] {
+        let path = desk.file("cut.jsonl", format!("{first}\n{line}\n"));
+        let report = report(&allow, &[&path], &[]);
+        assert_eq!(report["records"]["transactions"], 1, "{report}");
+        assert_eq!(report["records"]["unusable"], 1, "{report}");
+        assert_eq!(report["unusable"][0]["record"], 1, "{report}");
+    }
+}
+
 #[test]
 fn every_broken_record_is_named_and_its_neighbours_are_replayed() {
     let desk = Desk::new();
