@@ -629,7 +629,7 @@ fn p_10_bodies_that_wait_are_bounded_in_bytes() {
     ]);
     command.args([
         "--timeout",
-        "3s",
+        "60s",
         "--queue-wait",
         "10m",
         "--frame-timeout",
@@ -642,7 +642,7 @@ fn p_10_bodies_that_wait_are_bounded_in_bytes() {
         v2_frame(0x11, event.as_bytes())
     };
     let mut client = agent.connect_v2();
-    // One runs, and 22 of 12 MB each fit below the limit.
+    // One runs until its peer is gone, and 22 of 12 MB each fit below the limit.
     client.stream.write_all(&body("runs", "AA==")).unwrap();
     for number in 0..24 {
         let frame = body(&format!("large-{number}"), &data);
