@@ -101,8 +101,15 @@ impl<'a> Plain<'a> {
         Ok(())
     }
 
+    /// Steps over a key with its punctuation, and its value, which it hands
+    /// back as it stands there.
+    pub(crate) fn member(&mut self, key: &[u8]) -> Result<&'a str> {
+        self.expect(key)?;
+        self.skip()
+    }
+
     /// Steps over a value, and hands back its text.
-    pub(crate) fn skip(&mut self) -> Result<&'a str> {
+    fn skip(&mut self) -> Result<&'a str> {
         let begin = self.at;
         self.skip_value()?;
         self.since(begin)

@@ -39,12 +39,8 @@ fn parts<'a>(reader: &mut Plain<'a>, (id, name): (&'a str, &str)) -> Result<Line
         reader.expect(known)?;
     }
     let phase = Phase::from_name(name).ok_or(NotPlain)?;
-    let mut member = |key: &[u8]| {
-        reader.expect(key)?;
-        reader.skip()
-    };
-    let ts = member(b",\"ts\":")?;
-    member(b",\"module\":")?;
+    let ts = reader.member(b",\"ts\":")?;
+    reader.member(b",\"module\":")?;
     reader.expect(b",\"input\":")?;
     let begin = reader.at();
     let mut chunk_index = None;
@@ -55,15 +51,11 @@ fn parts<'a>(reader: &mut Plain<'a>, (id, name): (&'a str, &str)) -> Result<Line
         }
     })?;
     let input = reader.since(begin)?;
-    let mut member = |key: &[u8]| {
-        reader.expect(key)?;
-        reader.skip()
-    };
-    let output = member(b",\"output\":")?;
-    member(b",\"error\":")?;
-    let fuel = member(b",\"fuel\":")?;
-    member(b",\"wall_ns\":")?;
-    let redacted = member(b",\"redacted\":")?;
+    let output = reader.member(b",\"output\":")?;
+    reader.member(b",\"error\":")?;
+    let fuel = reader.member(b",\"fuel\":")?;
+    reader.member(b",\"wall_ns\":")?;
+    let redacted = reader.member(b",\"redacted\":")?;
     reader.expect(b"}")?;
     if twice || !redacted.starts_with('[') {
         return Err(NotPlain);
