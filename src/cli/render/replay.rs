@@ -96,11 +96,11 @@ fn input(report: &ReplayReport, style: Style, out: &mut dyn Write) -> io::Result
         writeln!(out, "{:<9} {} of {}", "shard", shard.index, shard.of)?;
     }
     for (format, loses) in lossy(report) {
-        let text = format!("{format} is lossy: {loses}");
+        let text = style.wrapped(&format!("{format} is lossy: {loses}"));
         writeln!(out, "{}", style.paint(Paint::Faint, &text))?;
     }
     for (remark, number) in &report.remarks {
-        let text = format!("{} × {}", count(*number), remark.explain());
+        let text = style.wrapped(&format!("{} × {}", count(*number), remark.explain()));
         writeln!(out, "{}", style.paint(Paint::Faint, &text))?;
     }
     let records = &report.records;

@@ -47,10 +47,14 @@ fn human(report: &BenchReport, style: Style, out: &mut dyn Write) -> io::Result<
     for line in about {
         writeln!(out, "{}", style.paint(Paint::Faint, &style.wrapped(&line)))?;
     }
-    let width = match (style.is_narrow(), style.is_wide()) {
-        (true, _) => Width::Narrow,
-        (false, true) => Width::Wide,
-        (false, false) => Width::Usual,
+    let width = if style.is_slim() {
+        Width::Slim
+    } else if style.is_narrow() {
+        Width::Narrow
+    } else if style.is_wide() {
+        Width::Wide
+    } else {
+        Width::Usual
     };
     for sheet in sheets::of(report, width) {
         writeln!(out, "\n{}", style.paint(Paint::Strong, sheet.title))?;

@@ -27,8 +27,9 @@ fn shown(name: &str) -> String {
 }
 
 /// How much room there is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Width {
+    Slim,
     Narrow,
     Usual,
     Wide,
@@ -67,16 +68,16 @@ pub(super) fn of(report: &BenchReport, width: Width) -> Vec<Sheet> {
         report
             .comparison
             .as_ref()
-            .map(|comparison| gate(comparison, width == Width::Narrow)),
+            .map(|comparison| gate(comparison, width)),
         phases(report),
         calls(report, width).filter(|_| !is_gate),
         report.memory.as_ref().filter(|_| !is_gate).map(memory),
-        loads(report, width == Width::Narrow),
+        loads(report, width <= Width::Narrow),
         safety(report),
         report
             .profile
             .as_ref()
-            .map(|taken| profile(taken, width == Width::Narrow)),
+            .map(|taken| profile(taken, width <= Width::Narrow)),
     ]
     .into_iter()
     .flatten()
@@ -124,7 +125,7 @@ fn calls(report: &BenchReport, width: Width) -> Option<Sheet> {
     }
     let is_timed = report.cases.iter().any(|case| case.response.is_some());
     let has_fuel = report.cases.iter().any(|case| case.fuel.is_some());
-    let (is_wide, is_narrow) = (width == Width::Wide, width == Width::Narrow);
+    let (is_wide, is_narrow) = (width == Width::Wide, width <= Width::Narrow);
     let columns = [
         (true, "Event"),
         (is_wide || !is_timed, "Decision"),
@@ -402,7 +403,7 @@ fn profile(profile: &Profile, is_narrow: bool) -> Sheet {
     }
 }
 
-fn gate(comparison: &Comparison, is_narrow: bool) -> Sheet {
+fn gate(comparison: &Comparison, width: Width) -> Sheet {
     let is_quiet = |finding: &&Finding| {
         finding.interval.is_none()
             && finding.verdict == GateVerdict::BetterOrEqual
@@ -422,7 +423,7 @@ fn gate(comparison: &Comparison, is_narrow: bool) -> Sheet {
     let rows = shown
         .iter()
         .take(MAX_ROWS)
-        .map(|finding| judged(finding, is_narrow));
+        .map(|finding| judged(finding, width));
     let mut notes = vec![format!(
         "Before: {}, {}",
         printable(&comparison.before, 512),
@@ -448,38 +449,43 @@ fn gate(comparison: &Comparison, is_narrow: bool) -> Sheet {
     for skipped in comparison.not_compared.iter().take(MAX_ROWS) {
         notes.push(format!("Not compared: {}.", printable(skipped, 300)));
     }
+    let headings = gate_columns(
+        [
+            "",
+            "Event",
+            "Before",
+            "Now",
+            "Change",
+            "99 % interval",
+            "Verdict",
+        ],
+        width,
+    );
     Sheet {
         title: "Compared",
-        headings: if is_narrow {
-            vec!["", "Event", "Change", "Verdict"]
-        } else {
-            vec![
-                "",
-                "Event",
-                "Before",
-                "Now",
-                "Change",
-                "99 % interval",
-                "Verdict",
-            ]
-        },
-        figures: if is_narrow { vec![2] } else { vec![2, 3, 4, 5] },
-        unbroken: Some(if is_narrow { 3 } else { 6 }),
+        figures: (2..headings.len() - 1).collect(),
+        unbroken: Some(headings.len() - 1),
+        headings,
         rows: rows.collect(),
         notes,
     }
 }
 
 /// Where there is little room: what, by how much, and whether it matters.
-fn gate_columns<T>(all: [T; 7], is_narrow: bool) -> Vec<T> {
+fn gate_columns<T>(all: [T; 7], width: Width) -> Vec<T> {
+    let spared: &[usize] = match width {
+        Width::Slim => &[2, 3, 5],
+        Width::Narrow => &[5],
+        Width::Usual | Width::Wide => &[],
+    };
     let kept = all
         .into_iter()
         .enumerate()
-        .filter(|(column, _)| !is_narrow || ![2, 3, 5].contains(column));
+        .filter(|(column, _)| !spared.contains(column));
     kept.map(|(_, cell)| cell).collect()
 }
 
-fn judged(finding: &Finding, is_narrow: bool) -> Row {
+fn judged(finding: &Finding, width: Width) -> Row {
     let case = finding.case.as_deref();
     let interval = finding.interval;
     let cells = [
@@ -494,7 +500,7 @@ fn judged(finding: &Finding, is_narrow: bool) -> Row {
         word(finding.verdict).to_owned(),
     ];
     Row {
-        cells: gate_columns(cells, is_narrow),
+        cells: gate_columns(cells, width),
         paint: match finding.verdict {
             GateVerdict::Regressed => Some(Paint::Bad),
             GateVerdict::Inconclusive => Some(Paint::Warning),
