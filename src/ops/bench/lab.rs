@@ -382,12 +382,17 @@ mod tests {
         }
     }
 
-    /// What one place in memory does to code, the next round does not have.
-    #[test]
-    fn rounds_have_code_of_their_own() {
+    fn copied() -> (tempfile::TempDir, std::path::PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.wat");
         std::fs::copy("fixtures/modules/right/allow.wat", &path).unwrap();
+        (folder, path)
+    }
+
+    /// What one place in memory does to code, the next round does not have.
+    #[test]
+    fn rounds_have_code_of_their_own() {
+        let (_folder, path) = copied();
         let settings = settings();
         let lab = Lab::new(&path, &settings).unwrap();
         let module = |round| Arc::clone(lab.subject_of_round(round).unwrap().pool().module());
@@ -402,9 +407,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_replaced_meanwhile_is_not_taken_for_the_same() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.wat");
-        std::fs::copy("fixtures/modules/right/allow.wat", &path).unwrap();
+        let (_folder, path) = copied();
         let settings = settings();
         let lab = Lab::new(&path, &settings).unwrap();
         std::fs::copy("fixtures/modules/right/deny.wat", &path).unwrap();
