@@ -159,11 +159,13 @@ impl Engine {
         self.has_deadlines
     }
 
-    /// Keeps the clock awake while a guest runs.
-    pub(crate) fn running(&self) -> Running<'_> {
-        self.clock.shared.guest_starts();
-        Running {
-            shared: &self.clock.shared,
+    /// A seat for one instance.
+    pub(crate) fn seat(&self) -> Seat {
+        let shared = Arc::clone(&self.clock.shared);
+        let next = shared.next_row.fetch_add(1, Ordering::Relaxed);
+        Seat {
+            row: next % shared.rows.len(),
+            shared,
         }
     }
 
@@ -205,16 +207,52 @@ impl Engine {
     }
 }
 
-/// See [`Engine::running`].
-pub(crate) struct Running<'a> {
-    shared: &'a Shared,
+/// Where one instance is counted while it runs, so that the clock stays awake.
+pub(crate) struct Seat {
+    shared: Arc<Shared>,
+    row: usize,
 }
 
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.shared.guests.fetch_sub(1, Ordering::SeqCst);
+impl Seat {
+    /// Keeps the clock awake from now on.
+    pub(crate) fn begin(self) -> Running {
+        self.shared.guest_starts(self.row);
+        Running { seat: Some(self) }
     }
 }
+
+/// A guest that runs, until this is dropped.
+pub(crate) struct Running {
+    seat: Option<Seat>,
+}
+
+impl Running {
+    /// The guest does not run any more; its seat, for the next call.
+    pub(crate) fn end(mut self) -> Option<Seat> {
+        self.stop()
+    }
+
+    fn stop(&mut self) -> Option<Seat> {
+        let seat = self.seat.take()?;
+        if let Some(Row(guests)) = seat.shared.rows.get(seat.row) {
+            guests.fetch_sub(1, Ordering::SeqCst);
+        }
+        Some(seat)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.stop());
+    }
+}
+
+/// Guests that run, of some instances. A cache line (or two that are fetched
+/// together) of its own: all cores writing to one at each call costs more than
+/// counting does.
+#[repr(align(128))]
+#[derive(Default)]
+struct Row(AtomicUsize);
 
 /// Advances the engine's epoch once a tick from a thread of its own, so that
 /// guests that take every core cannot stop it. Sleeps while none runs.
@@ -224,7 +262,8 @@ struct Clock {
 }
 
 struct Shared {
-    guests: AtomicUsize,
+    rows: [Row; 16],
+    next_row: AtomicUsize,
     asleep: AtomicBool,
     stop: AtomicBool,
     waker: std::sync::OnceLock<std::thread::Thread>,
@@ -233,20 +272,28 @@ struct Shared {
 impl Shared {
     /// Order matters: counted first, then looked whether the clock sleeps; the
     /// clock says it sleeps first, then looks at the count.
-    fn guest_starts(&self) {
-        self.guests.fetch_add(1, Ordering::SeqCst);
+    fn guest_starts(&self, row: usize) {
+        if let Some(Row(guests)) = self.rows.get(row) {
+            guests.fetch_add(1, Ordering::SeqCst);
+        }
         if self.asleep.load(Ordering::SeqCst)
             && let Some(thread) = self.waker.get()
         {
             thread.unpark();
         }
     }
+
+    fn is_idle(&self) -> bool {
+        let none = |Row(guests): &Row| guests.load(Ordering::SeqCst) == 0;
+        self.rows.iter().all(none)
+    }
 }
 
 impl Clock {
     fn start(engine: wasmtime::Engine) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
-            guests: AtomicUsize::new(0),
+            rows: <[Row; 16]>::default(),
+            next_row: AtomicUsize::new(0),
             asleep: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             waker: std::sync::OnceLock::new(),
@@ -266,14 +313,14 @@ impl Clock {
 fn tick(engine: &wasmtime::Engine, shared: &Shared) {
     let mut idle = 0;
     while !shared.stop.load(Ordering::SeqCst) {
-        if shared.guests.load(Ordering::SeqCst) == 0 {
+        if shared.is_idle() {
             idle += 1;
         } else {
             idle = 0;
         }
         if idle > IDLE_TICKS {
             shared.asleep.store(true, Ordering::SeqCst);
-            while shared.guests.load(Ordering::SeqCst) == 0 && !shared.stop.load(Ordering::SeqCst) {
+            while shared.is_idle() && !shared.stop.load(Ordering::SeqCst) {
                 std::thread::park_timeout(Duration::from_secs(1));
             }
             shared.asleep.store(false, Ordering::SeqCst);

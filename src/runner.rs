@@ -25,6 +25,7 @@ use wasmtime::{
     Memory, Store, Trap, TypedFunc, UpdateDeadline, WasmBacktrace, WasmParams, WasmResults,
 };
 
+use crate::engine::Seat;
 use crate::fault::{Fault, FaultCode, Frame, printable};
 use crate::limits::{
     CALLERS_STACK_BYTES, Limits, MAX_GROWS_PER_CALL, MAX_TABLE_ELEMENTS, MAX_TABLES,
@@ -239,6 +240,8 @@ pub struct Instance {
     /// In the order of the ABI's handlers.
     handlers: Vec<Option<TypedFunc<(i32, i32), i64>>>,
     module: Arc<Module>,
+    /// Where it is counted while it runs; away in mid-call.
+    seat: Option<Seat>,
     limits: Limits,
     calls: u64,
     poison: Option<FaultCode>,
@@ -316,7 +319,7 @@ impl Instance {
                 UpdateDeadline::Continue(1)
             })
         });
-        let _running = module.engine.running();
+        let running = module.engine.seat().begin();
         let made = match arm(&mut store, turns, Instant::now()) {
             Ok(()) => Self::instantiate(module, &mut store).await,
             Err(error) => Err(error),
@@ -330,6 +333,7 @@ impl Instance {
                 dealloc,
                 handlers,
                 module: Arc::clone(module),
+                seat: running.end(),
                 limits,
                 calls: 0,
                 poison: None,
@@ -410,8 +414,8 @@ impl Instance {
     }
 
     async fn called(&mut self, turns: Turns, handler: usize) -> Called<'_> {
-        let module = Arc::clone(&self.module);
-        let running = module.engine.running();
+        let seat = self.seat.take();
+        let running = seat.unwrap_or_else(|| self.module.engine.seat()).begin();
         let memory_before = self.memory.data_size(&self.store);
         let started = Instant::now();
         let result = match arm(&mut self.store, turns, started) {
@@ -420,7 +424,7 @@ impl Instance {
         };
         self.store.data_mut().wasi.output.end_call();
         let time = started.elapsed();
-        drop(running);
+        self.seat = running.end();
         let memory_after = self.memory.data_size(&self.store);
         let cost = Cost {
             fuel: self.fuel_used(),
