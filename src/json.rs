@@ -5,6 +5,7 @@
 //! records are read that way. Both are most of what the host does for an event.
 //! Everything else goes through `serde_json`. Equal values give equal bytes.
 
+mod marks;
 pub(crate) mod read;
 pub(crate) mod response;
 

@@ -8,8 +8,9 @@
 
 use std::fmt;
 
-use memchr::memchr2;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use super::marks::Marks;
 
 /// Values within values; `serde_json` stops at 128.
 const MAX_DEPTH: usize = 120;
@@ -47,6 +48,7 @@ enum Escapes {
 /// Reads a text from its beginning on.
 pub(crate) struct Plain<'a> {
     text: &'a str,
+    marks: Marks,
     at: usize,
     depth: usize,
     /// Kept for strings that have escapes.
@@ -57,12 +59,8 @@ impl<'a> Plain<'a> {
     /// A reader, if this is text without control characters: they stand in no
     /// string, and between tokens only for people.
     pub(crate) fn new(bytes: &'a [u8]) -> Option<Self> {
-        // No branch from byte to byte, so that this becomes vector instructions.
-        let controls = |any: bool, byte: &u8| any | (*byte < 0x20);
-        if bytes.iter().fold(false, controls) {
-            return None;
-        }
         Some(Self {
+            marks: Marks::of(bytes)?,
             text: std::str::from_utf8(bytes).ok()?,
             at: 0,
             depth: 0,
@@ -109,10 +107,15 @@ impl<'a> Plain<'a> {
     }
 
     /// Steps over a value, and hands back its text.
-    fn skip(&mut self) -> Result<&'a str> {
+    pub(crate) fn skip(&mut self) -> Result<&'a str> {
         let begin = self.at;
         self.skip_value()?;
         self.since(begin)
+    }
+
+    fn skip_value(&mut self) -> Result<()> {
+        self.at = self.value_end(self.at).ok_or(NotPlain)?;
+        Ok(())
     }
 
     /// Steps over an object; `seen` is told each key and value as they stand
@@ -126,26 +129,80 @@ impl<'a> Plain<'a> {
         })
     }
 
-    fn skip_value(&mut self) -> Result<()> {
-        match self.peek()? {
-            b'"' => self.raw_string().map(drop),
-            b'{' => self.members(|reader| {
-                reader.raw_string()?;
-                reader.expect(b":")?;
-                reader.skip_value()
-            }),
-            b'[' => {
-                self.begin(b'[')?;
-                let mut is_first = true;
-                while self.goes_on(&mut is_first, b']')? {
-                    self.skip_value()?;
+    /// Where the value that begins there ends. In one loop and with one bit for
+    /// each container around it, since most of what is skipped is long.
+    fn value_end(&self, mut at: usize) -> Option<usize> {
+        let bytes = self.text.as_bytes();
+        let mut depth = 0;
+        let mut is_object = 0_u128;
+        loop {
+            match *bytes.get(at)? {
+                b'"' => at = self.string_end(at + 1)?,
+                open @ (b'{' | b'[') => {
+                    at += 1;
+                    if self.depth + depth >= MAX_DEPTH {
+                        return None;
+                    }
+                    let close = open + 2;
+                    if *bytes.get(at)? == close {
+                        at += 1;
+                    } else {
+                        depth += 1;
+                        is_object = is_object << 1 | u128::from(open == b'{');
+                        if open == b'{' {
+                            at = self.key_end(at)?;
+                        }
+                        continue;
+                    }
                 }
-                Ok(())
+                b't' => at = word_end(bytes, at, b"true")?,
+                b'f' => at = word_end(bytes, at, b"false")?,
+                b'n' => at = word_end(bytes, at, b"null")?,
+                _ => at = number_end(bytes, at)?,
             }
-            b't' => self.expect(b"true"),
-            b'f' => self.expect(b"false"),
-            b'n' => self.expect(b"null"),
-            _ => self.number().map(drop),
+            loop {
+                if depth == 0 {
+                    return Some(at);
+                }
+                let in_object = is_object & 1 == 1;
+                match *bytes.get(at)? {
+                    b',' => {
+                        at += 1;
+                        if in_object {
+                            at = self.key_end(at)?;
+                        }
+                        break;
+                    }
+                    b'}' if in_object => {}
+                    b']' if !in_object => {}
+                    _ => return None,
+                }
+                at += 1;
+                depth -= 1;
+                is_object >>= 1;
+            }
+        }
+    }
+
+    /// Behind a key that begins there, and its colon.
+    fn key_end(&self, at: usize) -> Option<usize> {
+        let bytes = self.text.as_bytes();
+        if *bytes.get(at)? != b'"' {
+            return None;
+        }
+        let colon = self.string_end(at + 1)?;
+        (*bytes.get(colon)? == b':').then_some(colon + 1)
+    }
+
+    /// Behind the quote that ends the string whose text begins there.
+    fn string_end(&self, mut at: usize) -> Option<usize> {
+        let bytes = self.text.as_bytes();
+        loop {
+            let mark = self.marks.next(at)?;
+            if *bytes.get(mark)? == b'"' {
+                return Some(mark + 1);
+            }
+            at = escape_end(bytes, mark)?.0;
         }
     }
 
@@ -199,59 +256,69 @@ impl<'a> Plain<'a> {
         }
         let begin = self.at;
         let mut escapes = Escapes::None;
+        let bytes = self.text.as_bytes();
         loop {
-            let rest = self.rest();
-            let found = quote_or_escape(rest).ok_or(NotPlain)?;
-            self.at += found;
-            if rest[found] == b'"' {
+            let mark = self.marks.next(self.at).ok_or(NotPlain)?;
+            self.at = mark;
+            if bytes.get(mark) == Some(&b'"') {
                 let text = self.since(begin)?;
                 self.at += 1;
                 return Ok((text, escapes));
             }
-            match rest.get(found + 1) {
-                Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
-                    escapes = escapes.max(Escapes::Short);
-                    self.at += 2;
-                }
-                Some(b'u') => {
-                    let digits = rest.get(found + 2..found + 6).ok_or(NotPlain)?;
-                    if !digits.iter().all(u8::is_ascii_hexdigit) {
-                        return Err(NotPlain);
-                    }
-                    escapes = Escapes::Unicode;
-                    self.at += 6;
-                }
-                _ => return Err(NotPlain),
-            }
+            let (end, escape) = escape_end(bytes, mark).ok_or(NotPlain)?;
+            escapes = escapes.max(escape);
+            self.at = end;
         }
     }
 
     /// The text of a number, as JSON has them.
     fn number(&mut self) -> Result<&'a str> {
         let begin = self.at;
-        self.take(b'-');
-        if !self.take(b'0') {
-            self.digits()?;
-        }
-        if self.take(b'.') {
-            self.digits()?;
-        }
-        if self.take(b'e') || self.take(b'E') {
-            let _sign = self.take(b'+') || self.take(b'-');
-            self.digits()?;
-        }
+        self.at = number_end(self.text.as_bytes(), begin).ok_or(NotPlain)?;
         self.since(begin)
     }
+}
 
-    fn digits(&mut self) -> Result<()> {
-        let is_digit = |byte: &&u8| byte.is_ascii_digit();
-        let count = self.rest().iter().take_while(is_digit).count();
-        self.at += count;
-        if count == 0 {
-            return Err(NotPlain);
+/// Behind the escape that begins there, and its kind.
+fn escape_end(bytes: &[u8], at: usize) -> Option<(usize, Escapes)> {
+    match bytes.get(at + 1)? {
+        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some((at + 2, Escapes::Short)),
+        b'u' => {
+            let digits = bytes.get(at + 2..at + 6)?;
+            let is_number = digits.iter().all(u8::is_ascii_hexdigit);
+            is_number.then_some((at + 6, Escapes::Unicode))
         }
-        Ok(())
+        _ => None,
     }
+}
+
+/// Behind this word, if it stands there.
+fn word_end(bytes: &[u8], at: usize, word: &[u8]) -> Option<usize> {
+    bytes
+        .get(at..)?
+        .starts_with(word)
+        .then_some(at + word.len())
+}
+
+/// Behind the number that begins there, as JSON has them.
+fn number_end(bytes: &[u8], mut at: usize) -> Option<usize> {
+    let is = |at: usize, byte: u8| bytes.get(at) == Some(&byte);
+    let digits = |at: usize| {
+        let is_digit = |byte: &&u8| byte.is_ascii_digit();
+        let count = bytes.get(at..)?.iter().take_while(is_digit).count();
+        (count > 0).then_some(at + count)
+    };
+    at += usize::from(is(at, b'-'));
+    at = if is(at, b'0') { at + 1 } else { digits(at)? };
+    if is(at, b'.') {
+        at = digits(at + 1)?;
+    }
+    if is(at, b'e') || is(at, b'E') {
+        at += 1;
+        at += usize::from(is(at, b'+') || is(at, b'-'));
+        at = digits(at)?;
+    }
+    Some(at)
 }
 
 /// Puts in `out` what a string with short escapes says.
@@ -276,27 +343,6 @@ fn unescape(raw: &str, out: &mut String) {
         });
         out.push_str(&part[1..]);
     }
-}
-
-/// Where the first quote or backslash is. Most strings are short, and a search
-/// that is fast on long ones takes its time to begin.
-fn quote_or_escape(text: &[u8]) -> Option<usize> {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const QUOTES: u64 = u64::from_ne_bytes([b'"'; 8]);
-    const ESCAPES: u64 = u64::from_ne_bytes([b'\\'; 8]);
-    // Marks the lowest byte that is zero, and maybe some above it.
-    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7);
-    let (words, _) = text.as_chunks::<8>();
-    let mut at = 0;
-    for word in words.iter().take(4) {
-        let word = u64::from_le_bytes(*word);
-        let found = zeros(word ^ QUOTES) | zeros(word ^ ESCAPES);
-        if found != 0 {
-            return Some(at + found.trailing_zeros() as usize / 8);
-        }
-        at += 8;
-    }
-    memchr2(b'"', b'\\', &text[at..]).map(|found| at + found)
 }
 
 impl<'de> Deserializer<'de> for &mut Plain<'de> {
@@ -547,14 +593,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn the_first_quote_or_backslash_is_found(text in r#"[a-z"\\]{0,80}"#) {
-            let expected = text.bytes().position(|byte| matches!(byte, b'"' | b'\\'));
-            prop_assert_eq!(quote_or_escape(text.as_bytes()), expected);
-            let plain = text.replace(['"', '\\'], "!");
-            prop_assert_eq!(quote_or_escape(plain.as_bytes()), None);
-        }
-
         /// Whatever is read here, `serde_json` reads the same.
         #[test]
         fn what_is_read_is_what_anybody_reads(text in r#"([\[\]{}",:\\0-9a1.\-/nt]|true|null|"a"|"a":|\\n|\\u0061| ){0,24}"#) {

@@ -45,12 +45,19 @@ fn parts<'a>(reader: &mut Plain<'a>, (id, name): (&'a str, &str)) -> Result<Line
     let begin = reader.at();
     let mut chunk_index = None;
     let mut twice = false;
-    reader.skip_object(|key, value| {
-        if key == "chunk_index" {
-            twice |= chunk_index.replace(value).is_some();
-        }
-    })?;
+    if has_chunk(phase) {
+        reader.skip_object(|key, value| {
+            if key == "chunk_index" {
+                twice |= chunk_index.replace(value).is_some();
+            }
+        })?;
+    } else {
+        reader.skip()?;
+    }
     let input = reader.since(begin)?;
+    if !input.starts_with('{') {
+        return Err(NotPlain);
+    }
     let output = reader.member(b",\"output\":")?;
     reader.member(b",\"error\":")?;
     let fuel = reader.member(b",\"fuel\":")?;
