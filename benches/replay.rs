@@ -125,7 +125,7 @@ fn measure(
 }
 
 /// Calls a second of the core alone.
-fn core(module: &Arc<Module>, transactions: &[Transaction], threads: usize) -> f64 {
+fn core(module: &Arc<Module>, transactions: &[Transaction<'_>], threads: usize) -> f64 {
     let calls = AtomicU64::new(0);
     let began = Instant::now();
     std::thread::scope(|scope| {
@@ -153,7 +153,7 @@ fn captures(path: &Path) -> Vec<Capture> {
     capture::discover(&[path.to_owned()]).unwrap().0
 }
 
-fn decoded(path: &Path) -> Vec<Transaction> {
+fn decoded(path: &Path) -> Vec<Transaction<'static>> {
     let read = Arc::new(AtomicU64::new(0));
     let opened = captures(path)[0]
         .open(None, DEFAULT_MAX_RECORD_BYTES, &read)
@@ -161,7 +161,8 @@ fn decoded(path: &Path) -> Vec<Transaction> {
     opened
         .filter_map(|item| match item {
             Item::Frame(mut frame) => {
-                Some(capture::decode(&mut frame, &DecodeSettings::default()).unwrap())
+                let decoded = capture::decode(&mut frame, &DecodeSettings::default());
+                Some(decoded.unwrap().into_owned())
             }
             Item::Unusable(_) | Item::Skipped(_) => None,
         })

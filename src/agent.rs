@@ -35,8 +35,8 @@ pub struct AgentSettings {
 /// What came of one event.
 #[derive(Debug, Clone)]
 pub struct Handled {
-    /// What the proxy is told.
-    pub response: AgentResponse,
+    /// What the proxy is told; in a box, since it is handed on often.
+    pub response: Box<AgentResponse>,
     /// What the guest did wrong, if it did.
     pub fault: Option<Fault>,
     /// What the call cost; none where no guest was called.
@@ -148,24 +148,26 @@ impl Agent {
             return self.pass();
         }
         let lease = async { self.pool.lease() };
-        drive(self.handle_on(lease, (kind, input.borrowed()), Turns::for_this_thread()))
+        drive(self.handle_on(lease, (kind, input), Turns::for_this_thread()))
     }
 
     /// Answers one event that the module has a handler for, on an instance that
     /// [`Pool::try_lease`] has found free. The future gives way while the guest
     /// computes, see [`SLICE`](crate::runner::SLICE), and never panics.
-    pub fn handle_leased<'a>(
+    pub async fn handle_leased<'a>(
         &'a self,
         lease: impl Future<Output = Result<Lease<'a>, Box<Fault>>> + Send,
         event: &Event,
-    ) -> impl Future<Output = Handled> + Send {
-        self.handle_on(lease, (event.kind(), event.into()), Turns::Many)
+    ) -> Handled {
+        let input = Input::from(event);
+        self.handle_on(lease, (event.kind(), &input), Turns::Many)
+            .await
     }
 
     async fn handle_on<'a>(
         &'a self,
         lease: impl Future<Output = Result<Lease<'a>, Box<Fault>>> + Send,
-        asked: (EventKind, Input<'_>),
+        asked: (EventKind, &Input<'_>),
         turns: Turns,
     ) -> Handled {
         // Pinned where it stands: a future that is moved is copied, whole.
@@ -184,10 +186,11 @@ impl Agent {
         });
         let (result, cost) = caught(called).await;
         match result {
-            Ok(Some(answer)) => {
-                let response = Answer::Given(Box::new(answer.response));
-                self.decided(Ok(response), cost, answer.unknown_keys)
-            }
+            Ok(Some(answer)) => self.decided(
+                Ok(Answer::Given(answer.response)),
+                cost,
+                answer.unknown_keys,
+            ),
             Ok(None) => self.decided(Ok(Answer::Empty), cost, Vec::new()),
             Err(fault) => self.decided(Err(fault), cost, Vec::new()),
         }
@@ -221,14 +224,18 @@ pub fn call_event(
     names: HeaderNames,
     policy: &AnswerPolicy,
 ) -> (Result<Option<CheckedAnswer>, Fault>, Cost) {
-    let asked = (event.kind(), event.into());
-    let turns = Turns::for_this_thread();
-    drive(call_asked(instance, asked, turns, (names, policy)))
+    let (input, turns) = (Input::from(event), Turns::for_this_thread());
+    drive(call_asked(
+        instance,
+        (event.kind(), &input),
+        turns,
+        (names, policy),
+    ))
 }
 
 async fn call_asked(
     instance: &mut Instance,
-    (kind, input): (EventKind, Input<'_>),
+    (kind, input): (EventKind, &Input<'_>),
     turns: Turns,
     (names, policy): (HeaderNames, &AnswerPolicy),
 ) -> (Result<Option<CheckedAnswer>, Fault>, Cost) {

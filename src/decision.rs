@@ -44,16 +44,16 @@ pub enum Answer {
 
 /// Turns what came of a call into what the proxy is told.
 #[must_use]
-pub fn decide(result: Result<Answer, &Fault>, policy: FailurePolicy) -> AgentResponse {
+pub fn decide(result: Result<Answer, &Fault>, policy: FailurePolicy) -> Box<AgentResponse> {
     match result {
-        Ok(Answer::NotCalled) => AgentResponse::allow(),
+        Ok(Answer::NotCalled) => Box::new(AgentResponse::allow()),
         Ok(Answer::Empty) => {
             let mut response = AgentResponse::allow();
             response.tag("empty-answer");
-            response
+            Box::new(response)
         }
-        Ok(Answer::Given(response)) => *response,
-        Err(fault) => on_fault(fault, policy),
+        Ok(Answer::Given(response)) => response,
+        Err(fault) => Box::new(on_fault(fault, policy)),
     }
 }
 

@@ -71,7 +71,7 @@ pub fn answer(bytes: &[u8]) {
         let checked = check_answer(bytes, kind, chunk, &AnswerPolicy::default());
         for policy in [FailurePolicy::Closed, FailurePolicy::Open] {
             let response = match &checked {
-                Ok(answer) => decide(Ok(Answer::Given(Box::new(answer.response.clone()))), policy),
+                Ok(answer) => decide(Ok(Answer::Given(answer.response.clone())), policy),
                 Err(fault) => decide(Err(fault), policy),
             };
             let allows = response.decision == Decision::Allow;

@@ -91,7 +91,7 @@ pub struct AnswerPolicy {
 #[derive(Debug, Clone, PartialEq)]
 pub struct CheckedAnswer {
     /// The response it asks for.
-    pub response: AgentResponse,
+    pub response: Box<AgentResponse>,
     /// Keys the contract does not know; reported on the desk, ignored in
     /// production.
     pub unknown_keys: Vec<String>,
@@ -323,7 +323,7 @@ impl<'a> Slots<'a> {
         policy: &AnswerPolicy,
     ) -> Result<CheckedAnswer, Fault> {
         let word = self.word()?;
-        let mut response = AgentResponse::allow();
+        let mut response = Box::new(AgentResponse::allow());
         response.audit = Audit {
             tags: self.strings(Key::Tags)?,
             rule_ids: self.strings(Key::RuleIds)?,

@@ -12,7 +12,7 @@ fn check(json: &str) -> Result<AgentResponse, Fault> {
         None,
         &AnswerPolicy::default(),
     )
-    .map(|answer| answer.response)
+    .map(|answer| *answer.response)
 }
 
 fn decided(bytes: &[u8], policy: FailurePolicy) -> AgentResponse {
@@ -22,8 +22,8 @@ fn decided(bytes: &[u8], policy: FailurePolicy) -> AgentResponse {
         None,
         &AnswerPolicy::default(),
     );
-    match answer {
-        Ok(answer) => decide(Ok(Answer::Given(Box::new(answer.response))), policy),
+    *match answer {
+        Ok(answer) => decide(Ok(Answer::Given(answer.response)), policy),
         Err(fault) => decide(Err(&fault), policy),
     }
 }

@@ -5,8 +5,6 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
-
 use super::agent::HeaderNames;
 use super::hook::{Hook, HookContext};
 use super::{Abi, agent, handler_name, hook};
@@ -89,7 +87,7 @@ pub enum Input<'a> {
         /// The chunk's index, for a body event.
         chunk_index: Option<u32>,
         /// The input JSON.
-        json: Bytes,
+        json: Cow<'a, [u8]>,
     },
 }
 
@@ -143,20 +141,20 @@ impl<'a> Input<'a> {
         String::from_utf8_lossy(&out).into_owned().into()
     }
 
-    /// The same, borrowed.
+    /// The same, on its own.
     #[must_use]
-    pub fn borrowed(&self) -> Input<'_> {
+    pub fn into_owned(self) -> Input<'static> {
         match self {
-            Self::Event(event) => Input::Event(Cow::Borrowed(event)),
-            Self::Hook(hook, context) => Input::Hook(*hook, Cow::Borrowed(context)),
+            Self::Event(event) => Input::Event(Cow::Owned(event.into_owned())),
+            Self::Hook(hook, context) => Input::Hook(hook, Cow::Owned(context.into_owned())),
             Self::Exact {
                 phase,
                 chunk_index,
                 json,
             } => Input::Exact {
-                phase: *phase,
-                chunk_index: *chunk_index,
-                json: json.clone(),
+                phase,
+                chunk_index,
+                json: Cow::Owned(json.into_owned()),
             },
         }
     }

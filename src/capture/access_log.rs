@@ -32,7 +32,10 @@ pub(super) fn frames(stream: Stream, format: Format) -> impl Iterator<Item = Ite
 /// How one line becomes an exchange.
 type Read = fn(&[u8], &DecodeSettings, &mut Exchange) -> Result<(), String>;
 
-pub(super) fn decode(frame: &Frame, settings: &DecodeSettings) -> Result<Transaction, Unusable> {
+pub(super) fn decode(
+    frame: &Frame,
+    settings: &DecodeSettings,
+) -> Result<Transaction<'static>, Unusable> {
     let read: Read = if frame.format == Format::JsonLog {
         read_json
     } else {

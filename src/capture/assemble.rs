@@ -9,9 +9,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use smallvec::smallvec;
 
 use super::frames::Cut;
-use super::{Format, Frame, Item, Piece, Remark, Unusable, stable_hash};
+use super::{Format, Frame, Item, Piece, Pieces, Remark, Unusable, stable_hash};
 
 /// Records that may lie between the first and the last of a transaction.
 const WINDOW_RECORDS: u64 = 4096;
@@ -42,7 +43,7 @@ pub(super) enum Sorted {
 struct Open {
     serial: u64,
     id: Bytes,
-    pieces: Vec<Piece>,
+    pieces: Pieces,
     size: usize,
     complete: bool,
     /// The record count when it began.
@@ -93,7 +94,7 @@ impl<I: Iterator<Item = Cut>, S: FnMut(&Piece) -> Sorted> Assembler<I, S> {
         self.open.push_back(Open {
             serial,
             id,
-            pieces: vec![piece],
+            pieces: smallvec![piece],
             size,
             complete,
             began: self.records,
@@ -204,7 +205,7 @@ pub(super) fn each(
             file: Arc::clone(&file),
             format,
             key: stable_hash(&[piece.record.to_le_bytes(), piece.offset.to_le_bytes()].concat()),
-            pieces: vec![piece],
+            pieces: smallvec![piece],
             ready: None,
         }),
         Err(unusable) => Item::Unusable(unusable),

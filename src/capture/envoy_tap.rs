@@ -166,7 +166,10 @@ struct SocketAddress {
     address: Option<String>,
 }
 
-pub(super) fn decode(frame: &Frame, settings: &DecodeSettings) -> Result<Transaction, Unusable> {
+pub(super) fn decode(
+    frame: &Frame,
+    settings: &DecodeSettings,
+) -> Result<Transaction<'static>, Unusable> {
     let mut exchange = Exchange::new(frame.place());
     let mut trace_id = String::new();
     for piece in &frame.pieces {

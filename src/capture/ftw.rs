@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::source::Stream;
-use super::{Exchange, Format, Frame, Half, Item, Remark, Unusable, http1, stable_hash};
+use super::{Exchange, Format, Frame, Half, Item, Pieces, Remark, Unusable, http1, stable_hash};
 use crate::event::{Headers, RequestHead, ResponseHead};
 
 use expect::expectation;
@@ -411,7 +411,7 @@ fn frame(
         file: Arc::clone(&place.file),
         format: Format::Ftw,
         key: stable_hash(&nth.to_le_bytes()),
-        pieces: Vec::new(),
+        pieces: Pieces::new(),
         ready: Some(Box::new(transaction)),
     })
 }

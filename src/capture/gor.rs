@@ -70,7 +70,10 @@ fn sort(piece: &Piece) -> Sorted {
     }
 }
 
-pub(super) fn decode(frame: &Frame, settings: &DecodeSettings) -> Result<Transaction, Unusable> {
+pub(super) fn decode(
+    frame: &Frame,
+    settings: &DecodeSettings,
+) -> Result<Transaction<'static>, Unusable> {
     let mut exchange = Exchange::new(frame.place());
     for piece in &frame.pieces {
         read(piece, settings, &mut exchange).map_err(|why| Unusable {

@@ -102,7 +102,10 @@ fn or_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(
     Ok(Option::<T>::deserialize(reader)?.unwrap_or_default())
 }
 
-pub(super) fn decode(frame: &Frame, settings: &DecodeSettings) -> Result<Transaction, Unusable> {
+pub(super) fn decode(
+    frame: &Frame,
+    settings: &DecodeSettings,
+) -> Result<Transaction<'static>, Unusable> {
     let mut exchange = Exchange::new(frame.place());
     for piece in &frame.pieces {
         read(&piece.bytes, settings, &mut exchange).map_err(|why| frame.unusable(why))?;

@@ -65,8 +65,8 @@ fn part(phase: &[u8]) -> Part {
     }
 }
 
-pub(super) fn decode(frame: &Frame) -> Result<Transaction, Unusable> {
-    let mut transaction: Option<Transaction> = None;
+pub(super) fn decode(frame: &Frame) -> Result<Transaction<'_>, Unusable> {
+    let mut transaction: Option<Transaction<'_>> = None;
     for piece in &frame.pieces {
         let place = || Place {
             file: Arc::clone(&frame.file),
@@ -84,7 +84,7 @@ pub(super) fn decode(frame: &Frame) -> Result<Transaction, Unusable> {
         let phase = line.phase;
         let begun = transaction.get_or_insert_with(|| Transaction {
             place: place(),
-            id: line.id.clone().into_owned(),
+            id: line.id.clone(),
             at_ns: line.ts.as_deref().and_then(nanoseconds),
             steps: Vec::with_capacity(frame.pieces.len()),
             expect: None,
@@ -103,7 +103,7 @@ pub(super) fn decode(frame: &Frame) -> Result<Transaction, Unusable> {
                 phase.name()
             )));
         }
-        begun.steps.push(line.step(&piece.bytes).map_err(&refuse)?);
+        begun.steps.push(line.step().map_err(&refuse)?);
     }
     transaction.ok_or_else(|| frame.unusable("no record".to_owned()))
 }
@@ -183,8 +183,8 @@ impl<'a> Line<'a> {
         })
     }
 
-    /// The call it records; its parts are parts of `bytes`.
-    fn step(&self, bytes: &Bytes) -> Result<CapturedStep, String> {
+    /// The call it records.
+    fn step(&self) -> Result<CapturedStep<'a>, String> {
         if matches!(self.phase, Phase::Hook(_)) {
             // What comes back is applied to it, so it has to be one.
             serde_json::from_slice::<HookContext>(self.input).map_err(|error| input_is(&error))?;
@@ -193,10 +193,10 @@ impl<'a> Line<'a> {
             input: Input::Exact {
                 phase: self.phase,
                 chunk_index: self.chunk_index,
-                json: bytes.slice_ref(self.input),
+                json: Cow::Borrowed(self.input),
             },
             recorded: self.output.map(|output| Recorded {
-                response: bytes.slice_ref(output),
+                response: Cow::Borrowed(output),
                 fuel: self.fuel,
             }),
         })

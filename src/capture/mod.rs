@@ -31,6 +31,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::abi::{Abi, Input, Phase};
 use crate::event::{BodyChunk, Event, EventKind, RequestHead, ResponseHead};
@@ -162,6 +163,10 @@ pub struct Piece {
     pub bytes: Bytes,
 }
 
+/// Records of one transaction; most have no more than an exchange has heads
+/// and bodies.
+pub type Pieces = SmallVec<[Piece; 4]>;
+
 /// The records of one transaction, not yet decoded.
 #[derive(Debug)]
 pub struct Frame {
@@ -173,9 +178,9 @@ pub struct Frame {
     /// id, or of its record number where ids are not known before decoding.
     pub key: u64,
     /// Its records in order; empty where it came decoded.
-    pub pieces: Vec<Piece>,
+    pub pieces: Pieces,
     /// The transaction, where the format is read as a whole.
-    pub ready: Option<Box<Transaction>>,
+    pub ready: Option<Box<Transaction<'static>>>,
 }
 
 impl Frame {
@@ -285,40 +290,66 @@ impl Remark {
 
 /// What was answered at the time.
 #[derive(Debug, Clone)]
-pub struct Recorded {
+pub struct Recorded<'a> {
     /// The agent response or the hook's result, as JSON.
-    pub response: Bytes,
+    pub response: Cow<'a, [u8]>,
     /// Instructions of the call.
     pub fuel: Option<u64>,
 }
 
 /// One call of a transaction.
 #[derive(Debug, Clone)]
-pub struct CapturedStep {
+pub struct CapturedStep<'a> {
     /// What the guest gets.
-    pub input: Input<'static>,
+    pub input: Input<'a>,
     /// What was answered at the time, where the capture knows.
-    pub recorded: Option<Recorded>,
+    pub recorded: Option<Recorded<'a>>,
 }
 
-/// One exchange, as captured.
+impl CapturedStep<'_> {
+    fn into_owned(self) -> CapturedStep<'static> {
+        CapturedStep {
+            input: self.input.into_owned(),
+            recorded: self.recorded.map(|recorded| Recorded {
+                response: Cow::Owned(recorded.response.into_owned()),
+                fuel: recorded.fuel,
+            }),
+        }
+    }
+}
+
+/// One exchange, as captured; parts of it are parts of its records.
 #[derive(Debug, Clone)]
-pub struct Transaction {
+pub struct Transaction<'a> {
     /// Where its first record stands.
     pub place: Place,
     /// The id all its events share.
-    pub id: String,
+    pub id: Cow<'a, str>,
     /// When it began, in nanoseconds since 1970.
     pub at_ns: Option<i64>,
     /// Its events in order.
-    pub steps: Vec<CapturedStep>,
+    pub steps: Vec<CapturedStep<'a>>,
     /// What a test file expects of it.
     pub expect: Option<Box<Expectation>>,
     /// What a reader should know.
     pub remarks: Vec<Remark>,
 }
 
-impl Transaction {
+impl Transaction<'_> {
+    /// The same without its records.
+    #[must_use]
+    pub fn into_owned(self) -> Transaction<'static> {
+        let steps = self.steps.into_iter().map(CapturedStep::into_owned);
+        Transaction {
+            place: self.place,
+            id: Cow::Owned(self.id.into_owned()),
+            at_ns: self.at_ns,
+            steps: steps.collect(),
+            expect: self.expect,
+            remarks: self.remarks,
+        }
+    }
+
     /// The ABI of the modules that it can be replayed to.
     #[must_use]
     pub fn abi(&self) -> Abi {
@@ -339,7 +370,8 @@ impl Transaction {
             }
         }
         if exact.is_empty() {
-            return Ok(self.steps.iter().map(|step| step.input.clone()).collect());
+            let inputs = self.steps.iter().map(|step| step.input.clone());
+            return Ok(inputs.map(Input::into_owned).collect());
         }
         if self.abi() == Abi::Hook {
             return exact
@@ -443,7 +475,10 @@ impl Default for DecodeSettings {
 ///
 /// # Errors
 /// Which record cannot be used, and why.
-pub fn decode(frame: &mut Frame, settings: &DecodeSettings) -> Result<Transaction, Unusable> {
+pub fn decode<'f>(
+    frame: &'f mut Frame,
+    settings: &DecodeSettings,
+) -> Result<Transaction<'f>, Unusable> {
     if let Some(ready) = frame.ready.take() {
         return Ok(*ready);
     }
@@ -495,7 +530,7 @@ impl Exchange {
     }
 
     /// Events in production order: what a proxy would have asked about.
-    fn into_transaction(mut self) -> Transaction {
+    fn into_transaction(mut self) -> Transaction<'static> {
         if let Some(request) = &mut self.request
             && headers::as_production(&mut request.head.headers)
         {
@@ -544,7 +579,7 @@ impl Exchange {
         }
         Transaction {
             place: self.place,
-            id,
+            id: Cow::Owned(id),
             at_ns: self.at_ns,
             steps,
             expect: None,

@@ -14,8 +14,9 @@ use crate::error::Error;
 /// Bytes looked at to tell a format.
 const HEAD_BYTES: usize = 64 << 10;
 const BUFFER_BYTES: usize = 256 << 10;
-/// Blocks that are kept to be read into again, 32 MiB.
-const MAX_FREE_BLOCKS: usize = 128;
+/// Blocks that are kept to be read into again, 128 MiB: as many as a replay
+/// has records of at a time, so that none is made anew.
+const MAX_FREE_BLOCKS: usize = 512;
 
 /// What a folder is searched for; `.gz` may follow each.
 const EXTENSIONS: [&str; 8] = [

@@ -61,10 +61,10 @@ pub struct Answered {
 #[serde(untagged)]
 pub enum Answer {
     /// About an event.
-    Response(AgentResponse),
+    Response(Box<AgentResponse>),
     /// About a hook's context: the effective result, see
     /// [`HandledHook::effective`].
-    Result(HookResult),
+    Result(Box<HookResult>),
 }
 
 impl From<Handled> for Answered {
@@ -80,7 +80,7 @@ impl From<Handled> for Answered {
 impl From<HandledHook> for Answered {
     fn from(handled: HandledHook) -> Self {
         Self {
-            answer: Answer::Result(handled.effective()),
+            answer: Answer::Result(Box::new(handled.effective())),
             fault: handled.fault,
             cost: handled.cost,
         }

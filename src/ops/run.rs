@@ -121,7 +121,7 @@ pub struct StepResult {
     /// How it came out.
     pub status: CaseStatus,
     /// What the proxy would be told; nothing for a step not reached.
-    pub response: Option<AgentResponse>,
+    pub response: Option<Box<AgentResponse>>,
     /// What a hook made of its context; nothing for an event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hook: Option<HookOutcome>,
@@ -608,7 +608,7 @@ impl StepResult {
     /// What came of it in a few words, where it was reached.
     #[must_use]
     pub fn summary(&self) -> Option<String> {
-        let event = self.response.as_ref().map(summary);
+        let event = self.response.as_deref().map(summary);
         event.or_else(|| self.hook.as_ref().map(HookOutcome::summary))
     }
 
@@ -638,7 +638,7 @@ impl StepResult {
             let unstable = self.differs(round, repeats);
             unstable
                 .response
-                .get_or_insert_with(|| Box::new(again.response.clone()));
+                .get_or_insert_with(|| again.response.clone());
         }
     }
 

@@ -301,7 +301,7 @@ impl Connection {
         let mut smaller = if allows {
             self.shared.agent().refuse(fault).response
         } else {
-            response.clone()
+            Box::new(response.clone())
         };
         smaller.request_body_mutation = None;
         smaller.response_body_mutation = None;

@@ -74,7 +74,7 @@ struct Counts {
 
 struct Record {
     event: Event,
-    response: AgentResponse,
+    response: Box<AgentResponse>,
     fault: Option<Fault>,
     fuel: Option<u64>,
     time: Option<Duration>,

@@ -359,7 +359,7 @@ fn refused(unusable: &Unusable, before: &str) -> Error {
 }
 
 /// Where it stands and what was asked, without what is secret in it.
-fn name(transaction: &Transaction, redactor: &Redactor) -> String {
+fn name(transaction: &Transaction<'_>, redactor: &Redactor) -> String {
     let place = &transaction.place;
     let file = Path::new(place.file.as_ref()).file_name();
     let file = file.unwrap_or_default().to_string_lossy();

@@ -160,15 +160,14 @@ pub(super) fn compare(old: &Played, new: &Played, ignored: &[String]) -> Option<
 }
 
 /// Holds what was recorded against what a module answers now. Nothing where
-/// nothing was recorded.
+/// nothing was recorded. `room` is for writing answers.
 pub(super) fn drift(
-    transaction: &Transaction,
-    now: &Played,
+    (transaction, now): (&Transaction<'_>, &Played),
     ignored: &[String],
+    room: &mut Vec<u8>,
 ) -> Option<Option<Change>> {
     let mut any = false;
     let mut equal = true;
-    let mut room = Vec::new();
     for (index, step) in transaction.steps.iter().enumerate() {
         let Some(recorded) = &step.recorded else {
             continue;
@@ -178,7 +177,7 @@ pub(super) fn drift(
             && now
                 .answered
                 .get(index)
-                .is_some_and(|answered| reads_as(&answered.answer, &recorded.response, &mut room));
+                .is_some_and(|answered| reads_as(&answered.answer, &recorded.response, room));
     }
     if !any {
         return None;

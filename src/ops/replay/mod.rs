@@ -57,12 +57,15 @@ use work::{Shared, Worker};
 /// Lanes of an epoch, and so the most shards there can be. It has many
 /// divisors, so that shards are even; each lane has an instance made for each
 /// epoch, so more of them cost more.
-pub const LANES: u32 = 48;
+pub const LANES: u32 = 24;
+/// Batches that wait for each job: what keeps it busy while the next epoch is
+/// read. Those that do not fit wait in the reader, which then reads no further.
+const BATCHES_AHEAD: usize = 4;
 /// Transactions of one epoch.
-const EPOCH_TRANSACTIONS: usize = 8192;
+const EPOCH_TRANSACTIONS: usize = 16384;
 /// Bytes of one epoch's records: with the epoch being run and the one being
 /// decoded this bounds memory.
-const EPOCH_BYTES: usize = 32 << 20;
+const EPOCH_BYTES: usize = 48 << 20;
 
 /// Which transactions are replayed. What is not given selects all.
 #[derive(Debug, Clone, Default)]
@@ -194,11 +197,10 @@ pub fn replay(
     };
     let ordered = Ordered::new(sinks, &watch.stop);
     let shared = Shared::new(subjects, settings, redactor, (&ordered, watch));
-    // As many batches ahead as keep all jobs busy and memory bounded.
-    let (deal, dealt) = std::sync::mpsc::sync_channel(LANES as usize);
-    let dealt = Mutex::new(dealt);
     let paced = settings.speed.is_some();
     let jobs = if paced { 1 } else { settings.jobs.max(1) };
+    let (deal, dealt) = std::sync::mpsc::sync_channel(jobs * BATCHES_AHEAD);
+    let dealt = Mutex::new(dealt);
     let (tallies, read) = std::thread::scope(|scope| {
         let mut threads = Vec::new();
         for job in 0..jobs {

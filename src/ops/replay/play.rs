@@ -5,12 +5,18 @@ use super::compare::Played;
 use crate::abi::Input;
 use crate::abi::agent::HeaderNames;
 use crate::capture::Transaction;
-use crate::ops::exchange::Exchange;
+use crate::ops::exchange::{Answered, Exchange};
 use crate::ops::run::Subject;
 
 /// Plays a captured transaction. Exact inputs go in byte for byte, unless
 /// header names are to be spelled otherwise than they were.
-pub(super) fn play(subject: &Subject, transaction: &Transaction) -> Played {
+///
+/// `answered` is room for its answers, from a transaction before.
+pub(super) fn play(
+    subject: &Subject,
+    transaction: &Transaction<'_>,
+    mut answered: Vec<Answered>,
+) -> Played {
     let respelled = matches!(subject, Subject::Agent(agent) if agent.settings().header_names != HeaderNames::Lower);
     let is_exact = |input: &Input<'_>| matches!(input, Input::Exact { .. });
     if respelled
@@ -20,7 +26,7 @@ pub(super) fn play(subject: &Subject, transaction: &Transaction) -> Played {
         return play_inputs(subject, &inputs);
     }
     let mut exchange = Exchange::default();
-    let mut answered = Vec::with_capacity(transaction.steps.len());
+    answered.clear();
     for step in &transaction.steps {
         match exchange.ask(|| subject.ask(&step.input)) {
             Some(answer) => answered.push(answer),

@@ -9,7 +9,9 @@ use super::ordered::Ordered;
 use super::report::CaptureInfo;
 use super::tally::Tally;
 use super::{EPOCH_BYTES, EPOCH_TRANSACTIONS, LANES, Match, ReplaySettings, Selection, Watch};
-use crate::capture::{Capture, Frame, Item, Opened, Transaction, Unusable, decode, stable_hash};
+use crate::capture::{
+    Capture, Frame, Item, Opened, Pieces, Transaction, Unusable, decode, stable_hash,
+};
 use crate::error::Error;
 
 /// How long a paced replay sleeps before it looks whether it is to stop.
@@ -242,8 +244,9 @@ impl<'a> Dealer<'a> {
                 Ok(transaction) => {
                     wanted = matches(selection, &transaction);
                     at_ns = transaction.at_ns;
-                    frame.pieces = Vec::new();
-                    frame.ready = Some(Box::new(transaction));
+                    let transaction = Box::new(transaction.into_owned());
+                    frame.pieces = Pieces::new();
+                    frame.ready = Some(transaction);
                 }
                 Err(unusable) => {
                     if self.is_ours(lane) {
@@ -333,7 +336,7 @@ fn is_sampled(key: u64, rate: f64, seed: u64) -> bool {
     (drawn as f64) < rate * (1_u64 << 53) as f64
 }
 
-fn matches(selection: &Selection, transaction: &Transaction) -> bool {
+fn matches(selection: &Selection, transaction: &Transaction<'_>) -> bool {
     let (method, uri) = transaction.request_line().unwrap_or_default();
     let status = transaction.response_status();
     // Several of one kind are alternatives, the kinds go together.

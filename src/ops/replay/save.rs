@@ -147,7 +147,7 @@ fn expect(fixture: &mut Value, played: &Played) {
 /// A fixture with its expectations, proven: what the redacted transaction
 /// really gives is what is expected, and a note says so where it differs.
 pub(super) fn fixture(
-    transaction: &Transaction,
+    transaction: &Transaction<'_>,
     inputs: &[Input<'_>],
     (expected, redactor): (&Subject, &Redactor),
     described: &str,
@@ -204,7 +204,7 @@ impl Made {
 }
 
 fn of_events(
-    transaction: &Transaction,
+    transaction: &Transaction<'_>,
     inputs: &[Input<'_>],
     (expected, redactor): (&Subject, &Redactor),
 ) -> Result<Made, String> {

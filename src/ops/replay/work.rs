@@ -101,6 +101,15 @@ pub(super) struct Worker<'a> {
     /// A paced replay gives transactions one by one; those of a lane share
     /// their instances all the same.
     paced: Vec<(u64, u32, Pair)>,
+    room: Room,
+}
+
+/// Room that every transaction needs, kept from one to the next.
+#[derive(Default)]
+struct Room {
+    new: Vec<Answered>,
+    old: Vec<Answered>,
+    json: Vec<u8>,
 }
 
 impl<'a> Worker<'a> {
@@ -110,6 +119,7 @@ impl<'a> Worker<'a> {
             tally: Tally::default(),
             fresh: Pair::of(shared.subjects, Some(Isolation::Fresh)),
             paced: Vec::new(),
+            room: Room::default(),
         }
     }
 
@@ -163,7 +173,7 @@ impl<'a> Worker<'a> {
     }
 
     /// What is wrong with a transaction for modules of the other ABI.
-    fn foreign(&self, transaction: &Transaction) -> Option<Unusable> {
+    fn foreign(&self, transaction: &Transaction<'_>) -> Option<Unusable> {
         let module = self.shared.subjects.module.abi();
         let found = transaction.abi();
         if module == found {
@@ -188,13 +198,15 @@ impl<'a> Worker<'a> {
         })
     }
 
-    fn transaction(&mut self, seq: u64, transaction: &Transaction, pair: &Pair) -> Option<Row> {
+    fn transaction(&mut self, seq: u64, transaction: &Transaction<'_>, pair: &Pair) -> Option<Row> {
         let shared = self.shared;
-        let new = play(&pair.module, transaction);
+        let Room { new, old, .. } = &mut self.room;
+        let (new, old) = (std::mem::take(new), std::mem::take(old));
+        let new = play(&pair.module, transaction, new);
         let old = pair
             .baseline
             .as_ref()
-            .map(|baseline| play(baseline, transaction));
+            .map(|baseline| play(baseline, transaction, old));
         self.tally.records.transactions += 1;
         for remark in &transaction.remarks {
             self.tally.remark(*remark);
@@ -211,7 +223,7 @@ impl<'a> Worker<'a> {
         let change = self.judge(&view);
         self.fixture(&view, change.as_ref());
         let (wants_rows, wants_records) = shared.ordered.wants;
-        (wants_rows || wants_records).then(|| Row {
+        let row = (wants_rows || wants_records).then(|| Row {
             seq,
             row: if wants_rows {
                 view.row(change.as_ref())
@@ -223,7 +235,10 @@ impl<'a> Worker<'a> {
             } else {
                 Vec::new()
             },
-        })
+        });
+        self.room.new = new.answered;
+        self.room.old = old.map(|old| old.answered).unwrap_or_default();
+        row
     }
 
     fn count(&mut self, view: &View<'_>) {
@@ -252,7 +267,7 @@ impl<'a> Worker<'a> {
                 .answered
                 .iter()
                 .filter_map(|answered| match &answered.answer {
-                    Answer::Response(response) => Some(response),
+                    Answer::Response(response) => Some(&**response),
                     Answer::Result(_) => None,
                 })
                 .collect();
@@ -277,7 +292,11 @@ impl<'a> Worker<'a> {
             note(groups, view, change.as_mut(), &self.fresh);
         }
         let judged = view.old.unwrap_or(view.new);
-        if let Some(drifted) = drift(view.transaction, judged, &settings.ignore) {
+        if let Some(drifted) = drift(
+            (view.transaction, judged),
+            &settings.ignore,
+            &mut self.room.json,
+        ) {
             let mut drifted = drifted;
             let groups = self.tally.drift.get_or_insert_with(Groups::default);
             if let Some(then) = recorded_fuel(view.transaction, judged) {
@@ -348,7 +367,7 @@ fn keep_example(group: &mut Group, view: &View<'_>, change: Option<&Change>, fre
 
 /// What the calls cost at the time, where that is known of all of them, and
 /// they were of the inputs that are here.
-fn recorded_fuel(transaction: &Transaction, now: &Played) -> Option<u64> {
+fn recorded_fuel(transaction: &Transaction<'_>, now: &Played) -> Option<u64> {
     if transaction.remarks.contains(&Remark::Redacted) {
         return None;
     }
@@ -375,7 +394,7 @@ fn fuel_change(groups: &mut Groups, view: &View<'_>, (before, now): (u64, u64)) 
 struct View<'a> {
     shared: &'a Shared<'a>,
     seq: u64,
-    transaction: &'a Transaction,
+    transaction: &'a Transaction<'a>,
     new: &'a Played,
     old: Option<&'a Played>,
     found: OnceCell<Found>,

@@ -50,7 +50,7 @@ pub(super) enum Answered {
     /// To an event.
     Event(CheckedAnswer),
     /// To a hook's context.
-    Hook(CheckedResult),
+    Hook(Box<CheckedResult>),
 }
 
 impl Answered {
@@ -277,7 +277,10 @@ impl<'a> Prober<'a> {
             }
             Input::Hook(hook, context) => {
                 let (result, cost) = call_hook(instance, *hook, context);
-                (result.map(|answer| answer.map(Answered::Hook)), cost)
+                (
+                    result.map(|answer| answer.map(Box::new).map(Answered::Hook)),
+                    cost,
+                )
             }
             Input::Raw(handler, bytes) => self.call_raw(instance, handler, bytes),
         };
@@ -310,7 +313,7 @@ impl<'a> Prober<'a> {
                     let policy = &self.settings.answer_policy;
                     check_answer(answer, *kind, Some(0), policy).map(Answered::Event)
                 }
-                _ => check_result(answer).map(Answered::Hook),
+                _ => check_result(answer).map(Box::new).map(Answered::Hook),
             }
             .map(Some),
         });
