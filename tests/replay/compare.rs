@@ -124,6 +124,81 @@ fn a_guest_with_a_memory_is_the_same_on_any_number_of_jobs_and_shards() {
 
 /// Runs the shards, joins them, and holds the whole against one run.
 #[track_caller]
+/// Tags each request with its path, where `{"method":"GET","uri":"` stands
+/// before it.
+fn tags_paths() -> String {
+    let (before, after) = (r#"{"decision":"allow","tags":[""#, r#""]}"#);
+    let (start, before_size, after_size) = (23, before.len(), after.len());
+    let data = |text: &str| text.replace('"', "\\22");
+    let (before, after) = (data(before), data(after));
+    format!(
+        r#"(module
+  (memory (export "memory") 8)
+  (data (i32.const 131072) "{before}")
+  (data (i32.const 256) "{after}")
+  (func (export "alloc") (param i32) (result i32) (i32.const 65536))
+  (func (export "dealloc") (param i32 i32))
+  (func (export "on_request_headers") (param $at i32) (param $len i32) (result i64)
+    (local $size i32)
+    (local.set $at (i32.add (local.get $at) (i32.const {start})))
+    (loop $next
+      (local.set $size (i32.add (local.get $size) (i32.const 1)))
+      (br_if $next (i32.ne
+        (i32.load8_u (i32.add (local.get $at) (local.get $size)))
+        (i32.const 34))))
+    (memory.copy (i32.const {answer}) (local.get $at) (local.get $size))
+    (memory.copy (i32.add (i32.const {answer}) (local.get $size)) (i32.const 256) (i32.const {after_size}))
+    (i64.or (i64.shl (i64.const 131072) (i64.const 32))
+      (i64.extend_i32_u (i32.add (local.get $size) (i32.const {around}))))))"#,
+        answer = 131_072 + before_size,
+        around = before_size + after_size,
+    )
+}
+
+/// More words than are kept apart, some of them a secret of the request that
+/// they are given to, and none of any other's.
+#[test]
+fn made_up_words_are_counted_alike_on_any_number_of_jobs_and_shards() {
+    let desk = Desk::new();
+    let module = desk.file("tags.wat", tags_paths());
+    let mut traffic: Value = serde_json::from_str(&har(5_000, |_| false)).unwrap();
+    let entries = traffic["log"]["entries"].as_array_mut().unwrap();
+    for (index, entry) in entries.iter_mut().enumerate() {
+        let path = format!("/items/{}", index % 1_900);
+        let request = &mut entry["request"];
+        request["url"] = format!("https://shop.example{path}").into();
+        if index % 3 == 0 {
+            let cookie = serde_json::json!({"name": "Cookie", "value": format!("last={path}")});
+            request["headers"].as_array_mut().unwrap().push(cookie);
+        }
+    }
+    let har = desk.file("traffic.har", traffic.to_string());
+    let with = |jobs: &str| report(&module, &[&har], &["--jobs", jobs]);
+    let one = with("1");
+    let tags = one["outcomes"]["tags"].as_object().unwrap();
+    assert_eq!(
+        tags.len(),
+        2_001,
+        "as many as are kept apart, and the others"
+    );
+    let counted: u64 = tags.values().filter_map(Value::as_u64).sum();
+    assert_eq!(counted, 5_000);
+    let hidden = |tag: &&String| tag.starts_with("redacted:");
+    assert!(
+        tags.keys().any(|tag| hidden(&tag)),
+        "{:?}",
+        tags.keys().next_back()
+    );
+    for jobs in ["2", "8"] {
+        assert_eq!(
+            one["outcomes"]["tags"],
+            with(jobs)["outcomes"]["tags"],
+            "{jobs} jobs"
+        );
+    }
+    assert_merged(&desk, &module, &har, &[]);
+}
+
 fn assert_merged(desk: &Desk, module: &Path, capture: &Path, flags: &[&str]) {
     let whole = replay(module, &[capture], &[flags, &["--format", "json"]].concat());
     whole.assert_calm();

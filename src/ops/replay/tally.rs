@@ -1,7 +1,9 @@
 //! Counting, in each worker on its own, so that sums do not depend on who
-//! counted what: all lists are cut by position in the capture or by cost.
+//! counted what: all lists are cut by position in the capture, by cost or by
+//! what they list, never by what came first.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
 
 use super::compare::{Change, Played};
 use super::histogram::Histogram;
@@ -182,12 +184,8 @@ pub(super) fn costly(
 impl Outcomes {
     /// Counts what a module made of a transaction.
     ///
-    /// Words of the guest's are kept without secrets (`hide`).
-    pub(super) fn count(
-        &mut self,
-        (played, hide): (&Played, &dyn Fn(&str) -> String),
-        timings: bool,
-    ) {
+    /// Words of the guest's are kept without secrets.
+    pub(super) fn count(&mut self, (played, words): (&Played, &mut Words<'_>), timings: bool) {
         for answered in &played.answered {
             if let Some(cost) = &answered.cost {
                 self.calls += 1;
@@ -208,8 +206,8 @@ impl Outcomes {
             }
         }
         match played.answered.last() {
-            Some(last) => count(&mut self.decisions, &last.answer.decision(), hide),
-            None => count(&mut self.decisions, "allow", hide),
+            Some(last) => count(&mut self.decisions, &words.shown(&last.answer.decision())),
+            None => count(&mut self.decisions, "allow"),
         }
         let texts = |of: fn(&Answer) -> &[String]| {
             let mut seen: Vec<&str> = Vec::new();
@@ -225,10 +223,10 @@ impl Outcomes {
             seen
         };
         for rule in texts(Answer::rule_ids) {
-            count(&mut self.rules, rule, hide);
+            count(&mut self.rules, &words.shown(rule));
         }
         for tag in texts(Answer::tags) {
-            count(&mut self.tags, tag, hide);
+            count(&mut self.tags, &words.shown(tag));
         }
     }
 
@@ -243,6 +241,7 @@ impl Outcomes {
             for (word, number) in from {
                 *into.entry(word.clone()).or_default() += number;
             }
+            cut_words(into, MAX_KINDS);
         }
         self.fuel.absorb(&other.fuel);
         if let Some(time) = &other.time_ns {
@@ -256,24 +255,59 @@ impl Outcomes {
     }
 }
 
-/// Counts a word; no new ones once there are too many. What is known already
-/// was kept without secrets, so only new words are looked into.
-fn count(counts: &mut BTreeMap<String, u64>, word: &str, hide: &dyn Fn(&str) -> String) {
+/// A transaction's words, as reports may show them.
+pub(super) struct Words<'a> {
+    /// Words that held no secret, so that most are looked into once. Of one
+    /// batch: what else a worker has seen depends on how many there are.
+    pub(super) clean: &'a mut HashSet<String>,
+    /// Takes this transaction's secrets out.
+    pub(super) hide: &'a dyn Fn(&str) -> String,
+}
+
+impl Words<'_> {
+    fn shown<'w>(&mut self, word: &'w str) -> Cow<'w, str> {
+        if self.clean.contains(word) {
+            return Cow::Borrowed(word);
+        }
+        let shown = (self.hide)(word);
+        if shown != word {
+            return Cow::Owned(shown);
+        }
+        self.clean.insert(shown);
+        Cow::Borrowed(word)
+    }
+}
+
+fn count(counts: &mut BTreeMap<String, u64>, word: &str) {
     if let Some(number) = counts.get_mut(word) {
         *number += 1;
         return;
     }
-    let hidden = hide(word);
-    if let Some(number) = counts.get_mut(&hidden) {
-        *number += 1;
-    } else {
-        let word = if counts.len() < MAX_KINDS {
-            hidden
-        } else {
-            OTHER.to_owned()
+    counts.insert(word.to_owned(), 1);
+    cut_words(counts, MAX_KINDS);
+}
+
+/// Keeps so many words apart and counts the others together. The alphabet
+/// decides, since whoever counts a part of them then keeps every word that all
+/// together keep; words with digits go first, which a module makes up for each
+/// request if it makes up any.
+fn cut_words(counts: &mut BTreeMap<String, u64>, most: usize) {
+    while counts.len() > most + usize::from(counts.contains_key(OTHER)) {
+        let words = || counts.keys().rev();
+        let Some(word) = words()
+            .find(|word| has_digit(word))
+            .or_else(|| words().find(|word| *word != OTHER))
+            .cloned()
+        else {
+            return;
         };
-        *counts.entry(word).or_default() += 1;
+        let number = counts.remove(&word).unwrap_or_default();
+        *counts.entry(OTHER.to_owned()).or_default() += number;
     }
+}
+
+fn has_digit(text: &str) -> bool {
+    text.bytes().any(|byte| byte.is_ascii_digit())
 }
 
 /// Changes by cause.
@@ -292,7 +326,7 @@ impl Groups {
     }
 
     /// Counts a change in its group.
-    pub(super) fn changed(&mut self, change: &Change) -> &mut Group {
+    pub(super) fn changed(&mut self, change: &Change, examples: usize) -> &mut Group {
         self.compared += 1;
         *self.categories.entry(change.category).or_default() += 1;
         // What differs besides the decision is no cause of its own.
@@ -301,36 +335,58 @@ impl Groups {
         } else {
             Vec::new()
         };
-        self.group((
-            change.category,
-            Some(change.from.clone()),
-            change.to.clone(),
-            fields,
-        ))
+        let from = Some(change.from.clone());
+        let group = new_group(change.category, from, change.to.clone(), fields);
+        self.count(group, (MAX_KINDS, examples))
     }
 
     /// Counts a fault that is compared with nothing.
-    pub(super) fn fault(&mut self, to: Summary) -> &mut Group {
-        self.group((Category::Faulted, None, to, Vec::new()))
+    pub(super) fn fault(&mut self, to: Summary, examples: usize) -> &mut Group {
+        let group = new_group(Category::Faulted, None, to, Vec::new());
+        self.count(group, (MAX_KINDS, examples))
     }
 
-    fn group(&mut self, key: GroupKey) -> &mut Group {
-        let group = if self.groups.len() >= MAX_KINDS && !self.groups.contains_key(&key) {
-            other(key.0)
+    /// Counts one more in a group. Where that makes too many of them it is in
+    /// the one for all others.
+    fn count(&mut self, group: Group, limits: (usize, usize)) -> &mut Group {
+        let (key, category) = (group.key(), group.category);
+        if !self.groups.contains_key(&key) {
+            self.groups.insert(key.clone(), group);
+            self.cut(limits);
+        }
+        let home = if self.groups.contains_key(&key) {
+            key
         } else {
-            let (category, from, to, fields) = key;
-            Group {
-                category,
-                from,
-                to,
-                fields,
-                count: 0,
-                examples: Vec::new(),
-            }
+            other(category).key()
         };
-        let group = self.groups.entry(group.key()).or_insert(group);
+        let group = self.groups.entry(home);
+        let group = group.or_insert_with(|| other(category));
         group.count += 1;
         group
+    }
+
+    /// Keeps so many groups apart, as [`cut_words`] does words, with so many
+    /// examples of each.
+    fn cut(&mut self, (most, examples): (usize, usize)) {
+        if self.groups.len() <= most {
+            return;
+        }
+        let others = self.groups.values().filter(|group| group.is_other());
+        let mut apart = self.groups.len() - others.count();
+        while apart > most {
+            let groups = || self.groups.iter().rev().filter(|(_, it)| !it.is_other());
+            let mentions_digits = |group: &Group| group.to.tags.iter().any(|tag| has_digit(tag));
+            let last = groups().find(|(_, group)| mentions_digits(group));
+            let Some(key) = last.or_else(|| groups().next()).map(|(key, _)| key.clone()) else {
+                return;
+            };
+            if let Some(group) = self.groups.remove(&key) {
+                let other = other(group.category);
+                let into = self.groups.entry(other.key()).or_insert(other);
+                into.absorb(group, examples);
+            }
+            apart -= 1;
+        }
     }
 
     fn absorb(&mut self, other: Self, examples: usize) {
@@ -343,13 +399,9 @@ impl Groups {
                 None => {
                     self.groups.insert(key, group);
                 }
-                Some(into) => {
-                    into.count += group.count;
-                    into.examples.extend(group.examples);
-                    into.examples.sort_by_key(|example| example.seq);
-                    into.examples.truncate(examples);
-                }
+                Some(into) => into.absorb(group, examples),
             }
+            self.cut((MAX_KINDS, examples));
         }
         absorb_option(&mut self.fuel, other.fuel, |into, from| {
             into.old += from.old;
@@ -398,23 +450,40 @@ impl Groups {
     }
 }
 
+/// The group of all that are not kept apart.
 fn other(category: Category) -> Group {
+    let to = Summary {
+        decision: OTHER.to_owned(),
+        tags: Vec::new(),
+        rule_ids: Vec::new(),
+        fault: None,
+    };
+    new_group(category, None, to, Vec::new())
+}
+
+fn new_group(category: Category, from: Option<Summary>, to: Summary, fields: Vec<String>) -> Group {
     Group {
         category,
-        from: None,
-        to: Summary {
-            decision: OTHER.to_owned(),
-            tags: Vec::new(),
-            rule_ids: Vec::new(),
-            fault: None,
-        },
-        fields: Vec::new(),
+        from,
+        to,
+        fields,
         count: 0,
         examples: Vec::new(),
     }
 }
 
 impl Group {
+    fn is_other(&self) -> bool {
+        self.from.is_none() && self.to.decision == OTHER
+    }
+
+    fn absorb(&mut self, other: Self, examples: usize) {
+        self.count += other.count;
+        self.examples.extend(other.examples);
+        self.examples.sort_by_key(|example| example.seq);
+        self.examples.truncate(examples);
+    }
+
     /// Whether an example at this position is wanted.
     pub(super) fn wants(&self, seq: u64, most: usize) -> bool {
         self.examples.len() < most || self.examples.last().is_some_and(|last| seq < last.seq)
@@ -425,5 +494,123 @@ impl Group {
         self.examples.push(example);
         self.examples.sort_by_key(|example| example.seq);
         self.examples.truncate(most);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MOST: usize = 3;
+
+    fn summary(tag: &str) -> Summary {
+        Summary {
+            decision: "allow".to_owned(),
+            tags: vec![tag.to_owned()],
+            rule_ids: Vec::new(),
+            fault: None,
+        }
+    }
+
+    fn example(seq: u64) -> Example {
+        let text = format!(
+            r#"{{"seq":{seq},"file":"f","record":1,"offset":0,"id":"","request":"","fixture":null,"old":[],"new":[]}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Counts some of the words, with their positions, as one worker does.
+    fn counted(words: &[(u64, &String)]) -> (BTreeMap<String, u64>, Groups) {
+        let (mut counts, mut groups) = (BTreeMap::new(), Groups::default());
+        for (seq, word) in words {
+            *counts.entry((*word).clone()).or_default() += 1;
+            cut_words(&mut counts, MOST);
+            let group = new_group(Category::Details, None, summary(word), Vec::new());
+            let group = groups.count(group, (MOST, 2));
+            if group.wants(*seq, 2) {
+                group.keep(example(*seq), 2);
+            }
+        }
+        (counts, groups)
+    }
+
+    proptest! {
+        /// More words than are kept apart, counted by three and added up, are
+        /// what one would have counted.
+        #[test]
+        fn who_counts_makes_no_difference(words in prop::collection::vec(("[a-f]|r[0-9]", 0..3_usize), 0..60)) {
+            let place = |(seq, (word, who)): (usize, &(String, usize))| (seq as u64, word.clone(), *who);
+            let all: Vec<(u64, String, usize)> = words.iter().enumerate().map(place).collect();
+            let of = |who: Option<usize>| {
+                let is_his = |it: &&(u64, String, usize)| who.is_none_or(|who| it.2 == who);
+                counted(&all.iter().filter(is_his).map(|it| (it.0, &it.1)).collect::<Vec<_>>())
+            };
+            let (counts, groups) = of(None);
+            let (mut added, mut joined) = (BTreeMap::new(), Groups::default());
+            for who in [2, 0, 1] {
+                let (counts, groups) = of(Some(who));
+                for (word, number) in counts {
+                    *added.entry(word).or_default() += number;
+                }
+                cut_words(&mut added, MOST);
+                for (key, group) in groups.groups {
+                    match joined.groups.get_mut(&key) {
+                        None => { joined.groups.insert(key, group); }
+                        Some(into) => into.absorb(group, 2),
+                    }
+                    joined.cut((MOST, 2));
+                }
+            }
+            prop_assert_eq!(&added, &counts);
+            let seen = |groups: Groups| -> Vec<_> {
+                let row = |(key, group): (GroupKey, Group)| {
+                    (key.2.text(), group.count, group.examples.iter().map(|it| it.seq).collect::<Vec<_>>())
+                };
+                groups.groups.into_iter().map(row).collect()
+            };
+            prop_assert_eq!(seen(joined), seen(groups));
+            prop_assert_eq!(counts.values().sum::<u64>(), words.len() as u64);
+            prop_assert!(counts.len() <= MOST + 1);
+        }
+    }
+
+    #[test]
+    fn words_a_module_makes_up_go_first() {
+        let words = [
+            "zebra",
+            "client 192.0.2.1",
+            "client 192.0.2.2",
+            "admin",
+            "sqli",
+        ];
+        let mut counts = words.map(|word| (word.to_owned(), 1)).into_iter().collect();
+        cut_words(&mut counts, MOST);
+        let kept: Vec<&String> = counts.keys().collect();
+        assert_eq!(kept, [OTHER, "admin", "sqli", "zebra"]);
+        assert_eq!(counts[OTHER], 2);
+    }
+
+    /// A word that is one transaction's secret is not shown because another
+    /// batch's transaction had it as a plain word.
+    #[test]
+    fn words_are_known_by_their_own_batch() {
+        let mut clean = HashSet::new();
+        let mut words = Words {
+            clean: &mut clean,
+            hide: &|_| "redacted".to_owned(),
+        };
+        assert_eq!(words.shown("plain-word"), "redacted");
+        words.hide = &|word| word.to_owned();
+        assert_eq!(words.shown("plain-word"), "plain-word");
+        words.hide = &|_| "redacted".to_owned();
+        assert_eq!(words.shown("plain-word"), "plain-word");
+        clean.clear();
+        let mut words = Words {
+            clean: &mut clean,
+            hide: &|_| "redacted".to_owned(),
+        };
+        assert_eq!(words.shown("plain-word"), "redacted");
     }
 }

@@ -1,6 +1,7 @@
 //! One job: decodes, plays, compares, counts.
 
 use std::cell::OnceCell;
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::sync::{Mutex, PoisonError};
@@ -14,7 +15,7 @@ use super::play::{play, play_inputs};
 use super::read::Batch;
 use super::report::{Category, Costly, Example, FuelChange, Group, Outcomes, Summary, TestResult};
 use super::save::{self, Expect, Which};
-use super::tally::{Groups, Tally, costly};
+use super::tally::{Groups, Tally, Words, costly};
 use super::{ReplaySettings, Subjects, Watch};
 use crate::abi::{Abi, Input, Phase};
 use crate::capture::{
@@ -101,6 +102,8 @@ pub(super) struct Worker<'a> {
     /// A paced replay gives transactions one by one; those of a lane share
     /// their instances all the same.
     paced: Vec<(u64, u32, Pair)>,
+    /// Words of this batch that hold no secret.
+    clean: HashSet<String>,
     room: Room,
 }
 
@@ -119,6 +122,7 @@ impl<'a> Worker<'a> {
             tally: Tally::default(),
             fresh: Pair::of(shared.subjects, Some(Isolation::Fresh)),
             paced: Vec::new(),
+            clean: HashSet::new(),
             room: Room::default(),
         }
     }
@@ -142,6 +146,7 @@ impl<'a> Worker<'a> {
             || Pair::of(self.shared.subjects, None),
             |at| self.paced.swap_remove(at).2,
         );
+        self.clean.clear();
         let mut rows = Vec::new();
         let before = self.tally.records.transactions;
         for (seq, mut frame) in batch.items {
@@ -243,8 +248,12 @@ impl<'a> Worker<'a> {
 
     fn count(&mut self, view: &View<'_>) {
         let timings = view.shared.settings.timings;
-        let hide = |text: &str| view.hidden(text);
-        self.tally.outcomes.count((view.new, &hide), timings);
+        let mut words = Words {
+            clean: &mut self.clean,
+            hide: &|text| view.hidden(text),
+        };
+        let outcomes = &mut self.tally.outcomes;
+        outcomes.count((view.new, &mut words), timings);
         costly(&mut self.tally.dearest, (view.seq, view.new.fuel()), || {
             view.costly(view.new.fuel())
         });
@@ -259,7 +268,7 @@ impl<'a> Worker<'a> {
             self.tally
                 .baseline
                 .get_or_insert_with(Outcomes::default)
-                .count((old, &hide), timings);
+                .count((old, &mut words), timings);
         }
         if let Some(expect) = &view.transaction.expect {
             let responses: Vec<_> = view
@@ -309,7 +318,7 @@ impl<'a> Worker<'a> {
         }
         if view.old.is_none() && view.new.has_fault() {
             let summary = view.hidden_summary(view.new.summary());
-            let group = self.tally.faulted.fault(summary);
+            let group = self.tally.faulted.fault(summary, settings.examples);
             keep_example(group, view, None, &self.fresh);
         }
         change
@@ -354,7 +363,7 @@ fn note(groups: &mut Groups, view: &View<'_>, change: Option<&mut Change>, fresh
     };
     change.from = view.hidden_summary(change.from.clone());
     change.to = view.hidden_summary(change.to.clone());
-    let group = groups.changed(change);
+    let group = groups.changed(change, view.shared.settings.examples);
     keep_example(group, view, Some(change), fresh);
 }
 
