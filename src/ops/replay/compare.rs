@@ -223,31 +223,29 @@ fn reads_as(answer: &Answer, text: &[u8], room: &mut Vec<u8>) -> bool {
 
 /// Compares answers as JSON, less what is ignored.
 fn differ(old: Vec<Value>, new: &[Value], ignored: &[String]) -> Option<Change> {
-    let strip = |values: &[Value]| -> Vec<Value> {
-        values
-            .iter()
-            .map(|value| {
-                let mut value = value.clone();
-                ignored
-                    .iter()
-                    .for_each(|pointer| remove(&mut value, pointer));
-                value
-            })
-            .collect()
+    let strip = |value: &Value| {
+        let mut value = value.clone();
+        let pointers = ignored.iter();
+        pointers.for_each(|pointer| remove(&mut value, pointer));
+        value
     };
-    let (mut left, mut right) = (strip(&old), strip(new));
+    let stripped: [Vec<Value>; 2];
+    let (mut left, mut right) = (old.as_slice(), new);
+    if !ignored.is_empty() {
+        stripped = [left, right].map(|values| values.iter().map(strip).collect());
+        [left, right] = stripped.each_ref().map(Vec::as_slice);
+    }
     let ignores_ends = |pointer: &String| pointer == "/decision" || pointer == "/ok";
     if ignored.iter().any(ignores_ends) {
         // How many answers there were follows from the decisions.
         let both = left.len().min(right.len());
-        left.truncate(both);
-        right.truncate(both);
+        (left, right) = (&left[..both], &right[..both]);
     }
     if left == right {
         return None;
     }
     let mut fields = Vec::new();
-    for (index, (left, right)) in left.iter().zip(&right).enumerate() {
+    for (index, (left, right)) in left.iter().zip(right).enumerate() {
         let mut paths = Vec::new();
         differing("", left, right, &mut paths);
         for path in paths {
@@ -264,7 +262,7 @@ fn differ(old: Vec<Value>, new: &[Value], ignored: &[String]) -> Option<Change> 
     if left.len() != right.len() {
         fields.push("steps".to_owned());
     }
-    let (from, to) = (summary_of(&left), summary_of(&right));
+    let (from, to) = (summary_of(left), summary_of(right));
     let word = |summary: &Summary| {
         summary
             .decision
