@@ -154,9 +154,7 @@ impl Pair {
         };
         let targets = match guest {
             Guest::Allow => (None, None),
-            Guest::Rules | Guest::Account | Guest::PassThrough => {
-                (Some(CALL_TARGET), Some(PATH_TARGET))
-            }
+            _ => (Some(CALL_TARGET), Some(PATH_TARGET)),
         };
         ratio(&format!("call/{name}"), targets.0, &mut raw, ours);
         let ours = || {

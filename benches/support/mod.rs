@@ -39,6 +39,8 @@ pub(crate) enum Guest {
     Allow,
     /// Parses its input and serialises an answer, as real ones do.
     Rules,
+    /// The shipped policy in AssemblyScript, which takes its time.
+    AssemblyScript,
     /// The same for the hook ABI.
     Account,
     /// A hook that does nothing.
@@ -50,6 +52,7 @@ impl Guest {
         match self {
             Self::Allow => "allow",
             Self::Rules => "rules",
+            Self::AssemblyScript => "assemblyscript",
             Self::Account => "account",
             Self::PassThrough => "pass-through",
         }
@@ -59,6 +62,7 @@ impl Guest {
         fixture(match self {
             Self::Allow => "modules/right/allow.wat",
             Self::Rules => "modules/rules/rules.wasm",
+            Self::AssemblyScript => "modules/assemblyscript/policy.wasm",
             Self::Account => "modules/account/account.wasm",
             Self::PassThrough => "modules/hooks/pass-through.wat",
         })
