@@ -62,13 +62,13 @@ if ! nice -n 5 cargo test --quiet --test faults >"$log" 2>&1; then
 fi
 
 mutant m01-pool-keeps-poisoned src/pool.rs 's/if instance\.poison\(\)\.is_some\(\)/if false/' m_01
-mutant m01-default-is-open src/cli/run.rs 's/FailurePolicy::Closed/FailurePolicy::Open/' m_01
-mutant m02-deadline-too-late src/runner.rs 's/Instant::now\(\) \+ limits\.timeout/Instant::now() + limits.timeout * 100/' m_02
-mutant m02-no-deadline src/runner.rs 's/Instant::now\(\) >= context\.data\(\)\.deadline/false \&\& Instant::now() >= context.data().deadline/' m_03_an_endless_alloc
+mutant m01-default-is-open src/cli/mod.rs 's/FailurePolicy::Closed/FailurePolicy::Open/' m_01
+mutant m02-deadline-too-late src/runner.rs 's/now \+ state\.timeout/now + state.timeout * 100/' m_02
+mutant m02-no-deadline src/runner.rs 's/if now >= state\.deadline/if false \&\& now >= state.deadline/' m_03_an_endless_alloc
 mutant m02-interrupted-is-reused src/fault.rs 's/\| Self::Deadline\n//; s/Self::BadEvent\(_\) \| Self::Overload => false/Self::BadEvent(_) | Self::Overload | Self::Deadline => false/; s/!FaultCode::BadAnswer\("not-json"\)\.poisons/!FaultCode::BadAnswer("not-json").poisons/' m_0
-mutant m03-start-not-tried src/cli/run.rs 's/agent\.start\(\)\?;//' m_03_a_start
+mutant m03-start-not-tried src/cli/run.rs 's/subject\.start\(\)\?;//' m_03_a_start
 mutant m04-m06-no-memory-cap src/runner.rs 's/desired <= self\.max_memory_bytes && //' m_0
-mutant m05-stack-of-threads src/runner.rs 's/\.stack_size\(GUEST_THREAD_STACK_BYTES\)/.stack_size(std::env::var("RUST_MIN_STACK").ok().and_then(|s| s.parse().ok()).unwrap_or(GUEST_THREAD_STACK_BYTES))/' m_05
+mutant m05-any-callers-stack src/runner.rs 's/left >= CALLERS_STACK_BYTES/left > 0/' m_05
 mutant m06-no-limiter src/runner.rs 's/store\.limiter\(\|state\| state\);//' m_06
 mutant m06-grows-not-counted src/runner.rs 's/self\.max_memory_bytes && self\.grows <= MAX_GROWS_PER_CALL/self.max_memory_bytes/' m_06
 mutant m06-grows-never-forgotten src/runner.rs 's/state\.grows = 0;//' m_06
@@ -97,7 +97,7 @@ mutant m16-other-hosts src/abi/answer.rs 's/return !url\.starts_with\("\/\/"\);/
 mutant m16-any-scheme src/abi/answer.rs 's/\(scheme\.eq_ignore_ascii_case\("http"\) \|\| scheme\.eq_ignore_ascii_case\("https"\)\)/true/' m_16
 mutant m17-values-unchecked src/abi/answer.rs 's/byte < b\x27 \x27 && byte != b\x27\\t\x27 \|\| byte == 0x7f/byte == b\x27\\t\x27 \&\& false/' m_17
 mutant m17-names-unchecked src/abi/answer.rs 's/if !is_token\(op\.name\(\)\)/if false/' m_17
-mutant m17-framing src/abi/answer.rs 's/\(FRAMING_HEADERS\.contains\(&lower\.as_str\(\)\) &&/(false \&\&/' m_17
+mutant m17-framing src/abi/answer.rs 's/framing\.eq_ignore/framing.is_empty() \&\& framing.eq_ignore/' m_17
 mutant m17-count src/abi/answer.rs 's/if self\.ops > MAX_HEADER_OPS /if false /' m_17
 mutant m17-bytes src/abi/answer.rs 's/\(self\.bytes > MAX_HEADER_OPS_BYTES\)/(false)/' m_17
 mutant m17-dropped-in-silence src/abi/answer.rs 's/response\.tag\("bad-header"\);//' m_17
@@ -110,7 +110,7 @@ mutant m21-any-type src/contract.rs 's/if export\.ty == ItemType::Func\(ty\.into
 mutant m22-imported-memory src/contract.rs 's/if memory\.is_imported/if false/' m_22
 mutant m22-memory64 src/contract.rs 's/if memory\.is_64/if false/' m_22
 mutant m22-shared-memory src/contract.rs 's/if memory\.is_shared/if false/' m_22
-mutant m23-abort-of-any-type src/contract.rs 's/\n\s+&& import\.ty == ItemType::Func\(ABORT_TYPE\.into\(\)\)\)/)/' m_23
+mutant m23-abort-of-any-type src/contract.rs 's/\(\*\*ty == \*ABORT_TYPE\)\.then_some\(Linked::Abort\)/Some(Linked::Abort)/' m_23
 mutant m23-abort-unread src/runner.rs 's/let header = range\(address\.checked_sub\(4\)\?, 4\)\?;/let header = range(address.checked_sub(4)?, 0)?;/' m_23
 mutant m24-nothing-escaped src/fault.rs 's/if is_unprintable\(character\)/if false \&\& is_unprintable(character)/' m_24
 mutant m24-only-c0-escaped src/fault.rs 's/character\.is_control\(\)/character < \x27 \x27/' m_24
