@@ -18,7 +18,7 @@ all=$([ -n "$wanted" ] || echo yes)
 root=$(cd "$(dirname "$0")/.." && pwd)
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
-(cd "$root" && git ls-files -co --exclude-standard -z | tar c --null -T - 2>/dev/null) | tar x -C "$copy"
+(cd "$root" && git ls-files -co --exclude-standard -z | tar c --null -T - 2>/dev/null) | tar xm -C "$copy"
 cd "$copy"
 log=$copy/mutant.log
 ran=0
