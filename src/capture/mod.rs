@@ -1,4 +1,4 @@
-//! Recorded input: capture files of six formats become transactions.
+//! Recorded input: capture files of seven formats become transactions.
 //!
 //! In: files, folders or standard input, plain or gzip. Out, in two stages:
 //!
@@ -40,7 +40,7 @@ use crate::fixture;
 pub use access_log::FieldMap;
 pub use ftw::Expectation;
 pub use jsonl::{RecordLine, write_record};
-pub use redact::{Found, Redacted, Redactor, key_of};
+pub use redact::{Found, Redacted, Redactor, key_of, may_hold_secret};
 pub use source::{Capture, Opened, discover, is_capture};
 
 /// A documentation address (RFC 5737), for formats that know no client.

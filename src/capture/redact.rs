@@ -117,6 +117,12 @@ impl Found {
     }
 }
 
+/// Whether a text is long enough for [`Found::text`] to replace any of it.
+#[must_use]
+pub const fn may_hold_secret(text: &str) -> bool {
+    text.len() >= LEAST_ECHOED
+}
+
 fn replace_all<'a>(text: &'a str, secrets: &[(String, String)]) -> Cow<'a, str> {
     let mut text = Cow::Borrowed(text);
     for (secret, token) in secrets {

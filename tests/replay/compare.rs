@@ -199,6 +199,34 @@ fn made_up_words_are_counted_alike_on_any_number_of_jobs_and_shards() {
     assert_merged(&desk, &module, &har, &[]);
 }
 
+/// A group stands beside its examples, so its words are each transaction's own.
+#[test]
+fn a_word_is_hidden_in_the_changes_of_those_whose_secret_it_is() {
+    let desk = Desk::new();
+    let module = desk.file("tags.wat", tags_paths());
+    let old = desk.file("old.wat", blocks_on("\"x-nobody\":\"on\""));
+    let mut traffic: Value = serde_json::from_str(&har(400, |_| false)).unwrap();
+    let entries = traffic["log"]["entries"].as_array_mut().unwrap();
+    for (index, entry) in entries.iter_mut().enumerate() {
+        let request = &mut entry["request"];
+        request["url"] = "https://shop.example/plain-word".into();
+        if index % 2 == 1 {
+            let cookie = serde_json::json!({"name": "Cookie", "value": "last=/plain-word"});
+            request["headers"].as_array_mut().unwrap().push(cookie);
+        }
+    }
+    let har = desk.file("traffic.har", traffic.to_string());
+    let report = report(&module, &[&har], &["--baseline", old.to_str().unwrap()]);
+    let groups = report["comparison"]["groups"].as_array().unwrap();
+    let count = |is_hidden: bool| -> u64 {
+        let tag = |group: &Value| group["to"]["tags"][0].as_str().unwrap().to_owned();
+        let of_kind = |group: &&Value| tag(group).starts_with("redacted:") == is_hidden;
+        let groups = groups.iter().filter(of_kind);
+        groups.map(|group| group["count"].as_u64().unwrap()).sum()
+    };
+    assert_eq!((count(true), count(false)), (200, 200), "{groups:#?}");
+}
+
 fn assert_merged(desk: &Desk, module: &Path, capture: &Path, flags: &[&str]) {
     let whole = replay(module, &[capture], &[flags, &["--format", "json"]].concat());
     whole.assert_calm();

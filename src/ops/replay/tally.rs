@@ -276,18 +276,6 @@ impl Words<'_> {
         self.clean.insert(shown);
         Cow::Borrowed(word)
     }
-
-    /// A summary of the transaction's answers, of such words.
-    pub(super) fn summary(&mut self, summary: &Summary) -> Summary {
-        let mut shown = |word: &String| self.shown(word).into_owned();
-        Summary {
-            // A hook's says why it refused.
-            decision: shown(&summary.decision),
-            tags: summary.tags.iter().map(&mut shown).collect(),
-            rule_ids: summary.rule_ids.iter().map(&mut shown).collect(),
-            fault: summary.fault.clone(),
-        }
-    }
 }
 
 fn count(counts: &mut BTreeMap<String, u64>, word: &str) {

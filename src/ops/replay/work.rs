@@ -19,7 +19,8 @@ use super::tally::{Groups, Tally, Words, costly};
 use super::{ReplaySettings, Subjects, Watch};
 use crate::abi::{Abi, Input, Phase};
 use crate::capture::{
-    Found, RecordLine, Redactor, Remark, Transaction, Unusable, decode, write_record,
+    Found, RecordLine, Redactor, Remark, Transaction, Unusable, decode, may_hold_secret,
+    write_record,
 };
 use crate::error::Error;
 use crate::fault::printable;
@@ -293,35 +294,27 @@ impl<'a> Worker<'a> {
     /// if it has one.
     fn judge(&mut self, view: &View<'_>) -> Option<Change> {
         let settings = view.shared.settings;
-        let mut words = Words {
-            clean: &mut self.clean,
-            hide: &|text| view.hidden(text),
-        };
         let mut change = None;
         if let Some(old) = view.old {
             change = compare(old, view.new, &settings.ignore);
             let groups = self.tally.comparison.get_or_insert_with(Groups::default);
             fuel_change(groups, view, (old.fuel(), view.new.fuel()));
-            note(groups, view, change.as_mut(), (&self.fresh, &mut words));
+            note(groups, view, change.as_mut(), &self.fresh);
         }
         let judged = view.old.unwrap_or(view.new);
-        if let Some(drifted) = drift(
-            (view.transaction, judged),
-            &settings.ignore,
-            &mut self.room.json,
-        ) {
-            let mut drifted = drifted;
+        let judging = (view.transaction, judged);
+        if let Some(mut drifted) = drift(judging, &settings.ignore, &mut self.room.json) {
             let groups = self.tally.drift.get_or_insert_with(Groups::default);
             if let Some(then) = recorded_fuel(view.transaction, judged) {
                 fuel_change(groups, view, (then, judged.fuel()));
             }
-            note(groups, view, drifted.as_mut(), (&self.fresh, &mut words));
+            note(groups, view, drifted.as_mut(), &self.fresh);
             if view.old.is_none() {
                 change = drifted;
             }
         }
         if view.old.is_none() && view.new.has_fault() {
-            let summary = words.summary(&view.new.summary());
+            let summary = view.hidden_summary(&view.new.summary());
             let group = self.tally.faulted.fault(summary, settings.examples);
             keep_example(group, view, None, &self.fresh);
         }
@@ -360,18 +353,13 @@ impl<'a> Worker<'a> {
 }
 
 /// Counts a transaction in a comparison, with an example if it is a change.
-fn note(
-    groups: &mut Groups,
-    view: &View<'_>,
-    change: Option<&mut Change>,
-    (fresh, words): (&Pair, &mut Words<'_>),
-) {
+fn note(groups: &mut Groups, view: &View<'_>, change: Option<&mut Change>, fresh: &Pair) {
     let Some(change) = change else {
         groups.unchanged();
         return;
     };
-    change.from = words.summary(&change.from);
-    change.to = words.summary(&change.to);
+    change.from = view.hidden_summary(&change.from);
+    change.to = view.hidden_summary(&change.to);
     let group = groups.changed(change, view.shared.settings.examples);
     keep_example(group, view, Some(change), fresh);
 }
@@ -431,15 +419,21 @@ impl View<'_> {
 
     /// A text of the guest's, or of the request's, without secrets.
     fn hidden(&self, text: &str) -> String {
+        if !may_hold_secret(text) {
+            return text.to_owned();
+        }
         self.found().text(text).into_owned()
     }
 
-    fn hidden_summary(&self, played: &Played) -> Summary {
-        let mut words = Words {
-            clean: &mut HashSet::new(),
-            hide: &|text| self.hidden(text),
-        };
-        words.summary(&played.summary())
+    fn hidden_summary(&self, summary: &Summary) -> Summary {
+        let list = |texts: &[String]| texts.iter().map(|text| self.hidden(text)).collect();
+        Summary {
+            // A hook's says why it refused.
+            decision: self.hidden(&summary.decision),
+            tags: list(&summary.tags),
+            rule_ids: list(&summary.rule_ids),
+            fault: summary.fault.clone(),
+        }
     }
 
     fn request(&self) -> String {
@@ -470,7 +464,7 @@ impl View<'_> {
             place: self.transaction.place.clone(),
             id: self.hidden(&self.transaction.id),
             request: self.request(),
-            decision: self.hidden_summary(self.new).decision,
+            decision: self.hidden_summary(&self.new.summary()).decision,
             cost,
         }
     }
@@ -604,7 +598,8 @@ impl View<'_> {
     fn row(&self, change: Option<&Change>) -> Vec<u8> {
         let timings = self.shared.settings.timings;
         let side = |played: &Played| {
-            let mut value = serde_json::to_value(self.hidden_summary(played)).unwrap_or_default();
+            let summary = self.hidden_summary(&played.summary());
+            let mut value = serde_json::to_value(summary).unwrap_or_default();
             value["fuel"] = Value::from(played.fuel());
             if timings {
                 value["time_ns"] = Value::from(played.time_ns());
