@@ -24,7 +24,7 @@ use wasm_agent_kit::agent::{Agent, AgentSettings};
 use wasm_agent_kit::engine::EngineSettings;
 use wasm_agent_kit::event::Event;
 use wasm_agent_kit::ops::bench::{BenchCase, Samples, of_inputs, sample};
-use wasm_agent_kit::ops::run::Subject;
+use wasm_agent_kit::ops::subject::Subject;
 
 const TARGET: f64 = 1.05;
 /// Pairs of batches behind each ratio.

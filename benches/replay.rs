@@ -43,7 +43,7 @@ use wasm_agent_kit::module::Module;
 use wasm_agent_kit::ops::replay::{
     FailOn, Redaction, ReplayReport, ReplaySettings, Selection, Sinks, Subjects, Watch, replay,
 };
-use wasm_agent_kit::ops::run::Subject;
+use wasm_agent_kit::ops::subject::Subject;
 
 /// Transactions of the captures: so many that beginning is a small part.
 const TRANSACTIONS: usize = 100_000;

@@ -4,90 +4,20 @@
 //! result, so that all problems are found in one pass. `validate` prints them;
 //! `load` refuses a module on any failed one. There is no second list.
 
-use serde::Serialize;
+mod check;
+mod exports;
+mod imports;
 
+use self::exports::{declare, function, near_handlers, near_miss};
 use crate::abi::{Abi, AbiChoice};
-use crate::fault::printable;
-use crate::inspect::{Export, Facts, Import, ItemType, Language};
-use crate::limits::{self, LimitChoice, Limits, LoadLimits, Wasi};
-use crate::wasi::catalog;
+use crate::inspect::{Facts, ItemType, Language};
+use crate::limits::{self, LimitChoice, Limits, LoadLimits};
+
+pub use check::{Check, CheckStatus};
+pub use imports::{Linked, linked};
 
 /// Bytes of one wasm page.
 pub const PAGE_BYTES: u64 = 64 << 10;
-
-/// How a check came out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CheckStatus {
-    /// As it should be.
-    Pass,
-    /// Not looked at, because of what was found before.
-    Skip,
-    /// Allowed, and likely to hurt one day.
-    Warn,
-    /// The contract is broken.
-    Fail,
-}
-
-/// One thing that was checked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Check {
-    /// Stable name, such as `export:alloc`.
-    pub id: String,
-    /// How it came out.
-    pub status: CheckStatus,
-    /// What the contract asks for.
-    pub expected: String,
-    /// What the module has.
-    pub found: String,
-    /// How to mend it, empty where nothing is to be mended.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub fix: String,
-}
-
-impl Check {
-    /// A check that came out well.
-    pub fn pass(
-        id: impl Into<String>,
-        expected: impl Into<String>,
-        found: impl Into<String>,
-    ) -> Self {
-        Self {
-            id: id.into(),
-            status: CheckStatus::Pass,
-            expected: expected.into(),
-            found: found.into(),
-            fix: String::new(),
-        }
-    }
-
-    /// The same with another status and a fix.
-    #[must_use]
-    pub fn with(mut self, status: CheckStatus, fix: impl Into<String>) -> Self {
-        self.status = status;
-        self.fix = fix.into();
-        self
-    }
-
-    /// A check that failed.
-    pub fn fail(
-        id: impl Into<String>,
-        expected: impl Into<String>,
-        found: impl Into<String>,
-        fix: impl Into<String>,
-    ) -> Self {
-        Self::pass(id, expected, found).with(CheckStatus::Fail, fix)
-    }
-
-    /// Fails with this fix where the condition does not hold.
-    fn requires(self, holds: bool, fix: impl FnOnce() -> String) -> Self {
-        if holds {
-            self
-        } else {
-            self.with(CheckStatus::Fail, fix())
-        }
-    }
-}
 
 /// What the static checks found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,7 +72,7 @@ pub fn check(facts: &Facts, choice: AbiChoice, limits: LimitChoice, load: &LoadL
             .enumerate()
             .filter(|(index, import)| !facts.imports[..*index].contains(import))
             .map(|(_, import)| import)
-            .map(|import| self::import(import, facts.language, limits.wasi)),
+            .map(|import| imports::import(import, facts.language, limits.wasi)),
     );
     if facts.imports.len() > limits::MAX_LISTED {
         checks.push(Check::fail(
@@ -474,80 +404,6 @@ const fn reactor(language: Language) -> &'static str {
     }
 }
 
-/// A function export of a given type. Absent and mistyped are different things.
-fn function(facts: &Facts, name: &str, ty: &str) -> Check {
-    let id = format!("export:{name}");
-    let expected = format!("func {ty}");
-    let found = match facts.export(name) {
-        Some(export) if export.ty == ItemType::Func(ty.into()) => {
-            return Check::pass(id, expected, export.ty.to_string());
-        }
-        Some(export) => format!("mistyped: {}", export.ty),
-        None => near_miss(facts, name).map_or_else(
-            || "absent".to_owned(),
-            |near| format!("absent, but there is {:?}: {}", near.name, near.ty),
-        ),
-    };
-    Check::fail(id, expected, found, declare(facts.language, name, ty))
-}
-
-/// Exports that look like a handler and are none: they would never be called.
-fn near_handlers(facts: &Facts, abi: Abi) -> Vec<Check> {
-    abi.handlers()
-        .iter()
-        .filter(|name| facts.export(name).is_none() && abi.required_handler() != Some(**name))
-        .filter_map(|name| near_miss(facts, name).map(|near| (*name, near)))
-        .map(|(name, near)| {
-            Check::pass(
-                format!("export:{name}"),
-                format!("func {HANDLER_TYPE}, or no such export"),
-                format!("{:?}, which is never called", near.name),
-            )
-            .with(
-                CheckStatus::Warn,
-                format!("rename it to {name:?}, or take it away"),
-            )
-        })
-        .collect()
-}
-
-/// The export somebody may have meant by `name`.
-fn near_miss<'a>(facts: &'a Facts, name: &str) -> Option<&'a Export> {
-    let plain = |text: &str| text.replace(['_', '-'], "").to_ascii_lowercase();
-    let wanted = plain(name);
-    let synonyms: &[&str] = match name {
-        "alloc" => &["malloc", "allocate", "wbindgenmalloc", "new"],
-        "dealloc" => &["free", "deallocate", "wbindgenfree"],
-        _ => &[],
-    };
-    facts
-        .exports
-        .iter()
-        .filter(|export| matches!(export.ty, ItemType::Func(_)))
-        // Comparing takes time that grows with the length, and no name of the
-        // contract is near a long one.
-        .filter(|export| export.name.len() <= 64)
-        .filter(|export| !contract_names().any(|known| known == export.name))
-        .filter_map(|export| {
-            let have = plain(&export.name);
-            let distance = if synonyms.contains(&have.as_str()) {
-                1
-            } else {
-                strsim::damerau_levenshtein(&have, &wanted)
-            };
-            (distance <= 2.min(wanted.len() / 4)).then_some((distance, export))
-        })
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, export)| export)
-}
-
-fn contract_names() -> impl Iterator<Item = &'static str> {
-    Abi::ALL
-        .iter()
-        .flat_map(|abi| abi.handlers().iter().copied())
-        .chain(["alloc", "dealloc", "memory"])
-}
-
 fn tables(facts: &Facts) -> Check {
     let largest = facts.tables.iter().copied().max().unwrap_or(0);
     let found = match facts.tables.len() {
@@ -564,144 +420,6 @@ fn tables(facts: &Facts) -> Check {
         facts.tables.len() <= limits::MAX_TABLES && largest <= limits::MAX_TABLE_ELEMENTS,
         || "make the table smaller".to_owned(),
     )
-}
-
-/// What becomes of an import.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Linked {
-    /// `env.abort` of AssemblyScript: a trap that carries the message.
-    Abort,
-    /// A function of WASI preview 1, whose world holds nothing.
-    Wasi(&'static catalog::Function),
-}
-
-/// How we answer an import, if we do.
-#[must_use]
-pub fn linked(import: &Import) -> Option<Linked> {
-    let ItemType::Func(ty) = &import.ty else {
-        return None;
-    };
-    match (import.module.as_str(), import.name.as_str()) {
-        ("env", "abort") => (**ty == *ABORT_TYPE).then_some(Linked::Abort),
-        (catalog::MODULE, name) => catalog::find(name)
-            .filter(|function| **ty == *function.ty)
-            .map(Linked::Wasi),
-        _ => None,
-    }
-}
-
-fn import(import: &Import, language: Language, wasi: Wasi) -> Check {
-    // Names of imports are any text, of any length.
-    let name = |text| printable(text, 100);
-    let id = format!("import:{}.{}", name(&import.module), name(&import.name));
-    let expected = match (wasi, import.module.as_str()) {
-        (Wasi::None, _) => "none, or env.abort of AssemblyScript".to_owned(),
-        (_, catalog::MODULE) => catalog::find(&import.name).map_or_else(
-            || "a function of WASI preview 1".to_owned(),
-            |function| format!("func {}", function.ty),
-        ),
-        _ => "none, env.abort of AssemblyScript, or WASI preview 1".to_owned(),
-    };
-    let stubbed = |answer| format!("{}, stubbed: {answer}", import.ty);
-    match linked(import) {
-        Some(Linked::Abort) => {
-            Check::pass(id, expected, stubbed("a trap that carries the message"))
-        }
-        Some(Linked::Wasi(function)) if wasi != Wasi::None => {
-            Check::pass(id, expected, stubbed(function.answer(wasi)))
-        }
-        Some(Linked::Wasi(_)) | None => Check::fail(
-            id,
-            expected,
-            match wasi {
-                Wasi::None if import.module == catalog::MODULE => {
-                    format!("{}, refused: there is no WASI (--wasi none)", import.ty)
-                }
-                _ => format!("{}, refused", import.ty),
-            },
-            import_fix(import, language, wasi),
-        ),
-    }
-}
-
-fn import_fix(import: &Import, language: Language, wasi: Wasi) -> String {
-    if import.module == "wasi_unstable" {
-        return format!("build with a newer toolchain, one for {}", catalog::MODULE);
-    }
-    if import.module.starts_with("wasi:") {
-        return "build for WASI preview 1, a core module, instead of preview 2".to_owned();
-    }
-    if import.module == catalog::MODULE && wasi != Wasi::None {
-        return "take the import away; this is no function of WASI preview 1".to_owned();
-    }
-    if import.module == catalog::MODULE {
-        let without = match language {
-            Language::Rust => "build for wasm32-unknown-unknown instead of wasm32-wasip1",
-            Language::C => "build without a libc that needs WASI (-nostdlib)",
-            Language::Go => "build with TinyGo's -target wasm-unknown",
-            Language::Zig => "build for wasm32-freestanding",
-            Language::AssemblyScript | Language::Unknown => "build without WASI",
-        };
-        return format!("{without}, or allow it with --wasi fixed");
-    }
-    if import.module.contains("wbindgen") || import.name.contains("wbindgen") {
-        return "build without wasm-bindgen, it needs a JavaScript host".to_owned();
-    }
-    "a module gets nothing from its host but its input; take the import away".to_owned()
-}
-
-/// How a function of this type is exported in the module's own language.
-fn declare(language: Language, name: &str, ty: &str) -> String {
-    let (params, result): (&[&str], Option<&str>) = match ty {
-        ALLOC_TYPE => (&["size"], Some("32")),
-        DEALLOC_TYPE => (&["ptr", "size"], None),
-        _ => (&["ptr", "len"], Some("64")),
-    };
-    let list = |one: &dyn Fn(&str) -> String| {
-        params
-            .iter()
-            .map(|param| one(param))
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    let result = |one: &dyn Fn(&str) -> String| result.map(one).unwrap_or_default();
-    match language {
-        Language::Rust => format!(
-            "#[unsafe(no_mangle)] pub extern \"C\" fn {name}({}){}",
-            list(&|param| format!("{param}: i32")),
-            result(&|bits| format!(" -> i{bits}"))
-        ),
-        Language::C => format!(
-            "__attribute__((export_name(\"{name}\"))) {} {name}({})",
-            match result(&|bits| format!("int{bits}_t")).as_str() {
-                "" => "void",
-                ty => ty,
-            },
-            list(&|param| format!("int32_t {param}"))
-        ),
-        Language::AssemblyScript => format!(
-            "export function {name}({}): {}",
-            list(&|param| format!("{param}: i32")),
-            match result(&|bits| format!("i{bits}")).as_str() {
-                "" => "void",
-                ty => ty,
-            }
-        ),
-        Language::Go => format!(
-            "//go:wasmexport {name}, then func({}){}",
-            list(&|param| format!("{param} int32")),
-            result(&|bits| format!(" int{bits}"))
-        ),
-        Language::Zig => format!(
-            "export fn {name}({}) {}",
-            list(&|param| format!("{param}: i32")),
-            match result(&|bits| format!("i{bits}")).as_str() {
-                "" => "void",
-                ty => ty,
-            }
-        ),
-        Language::Unknown => format!("export {name:?} as func {ty}"),
-    }
 }
 
 #[cfg(test)]

@@ -13,25 +13,27 @@
 //! and changing stacks; else on a fiber too. Either way recursion in a guest
 //! meets its own limit, the same one, and never the end of a thread.
 
-use std::collections::BTreeMap;
-use std::fmt;
+mod faults;
+mod state;
+
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use wasmtime::{
-    Memory, Store, Trap, TypedFunc, UpdateDeadline, WasmBacktrace, WasmParams, WasmResults,
-};
+use wasmtime::{Memory, Store, TypedFunc, UpdateDeadline, WasmBacktrace, WasmParams, WasmResults};
 
+use self::faults::fault_of;
 use crate::engine::Seat;
-use crate::fault::{Fault, FaultCode, Frame, printable};
-use crate::limits::{
-    CALLERS_STACK_BYTES, Limits, MAX_GROWS_PER_CALL, MAX_TABLE_ELEMENTS, MAX_TABLES,
-};
+use crate::fault::{Fault, FaultCode};
+use crate::limits::{CALLERS_STACK_BYTES, Limits};
 use crate::module::Module;
-use crate::wasi::{self, Ended};
+use crate::wasi;
+
+pub(crate) use faults::GuestAbort;
+pub(crate) use state::HostState;
+pub use state::StackSamples;
 
 /// How long a guest computes before its call gives way, at the next tick of
 /// the engine's clock: as a rule 0.2 to 1.2 ms, and longer only in one bulk
@@ -120,116 +122,6 @@ pub struct Called<'a> {
     /// What it cost.
     pub cost: Cost,
 }
-
-/// What the host knows of one store.
-pub(crate) struct HostState {
-    max_memory_bytes: usize,
-    /// Fuel for each call; none where the engine counts none.
-    fuel: Option<u64>,
-    timeout: Duration,
-    /// When the call has to be over; a guest's sleeps bring it nearer.
-    pub(crate) deadline: Instant,
-    turns: Turns,
-    /// When the call gives way.
-    slice_ends: Instant,
-    pub(crate) wasi: wasi::Context,
-    grows: u32,
-    /// A growth was refused since the call began.
-    refused_growth: bool,
-    /// Where the guest was, if that is to be known.
-    samples: Option<Box<StackSamples>>,
-    /// Where the guest keeps what it says as it panics.
-    panic_message: Option<u32>,
-}
-
-/// Where a guest was each time its deadline was looked at.
-#[derive(Debug, Clone, Default)]
-pub struct StackSamples {
-    /// When it was, from the first look on, and the functions by number, the
-    /// outermost first.
-    pub stacks: Vec<(Duration, Vec<u32>)>,
-    /// Names of functions, demangled, where the module has them.
-    pub names: BTreeMap<u32, String>,
-    pub(crate) began: Option<Instant>,
-}
-
-impl StackSamples {
-    fn add(&mut self, stack: &WasmBacktrace) {
-        let now = Instant::now();
-        let began = *self.began.get_or_insert(now);
-        let mut functions = Vec::new();
-        for found in stack.frames().iter().rev() {
-            let function = found.func_index();
-            functions.push(function);
-            if found.func_name().is_some() {
-                let name = || frame(found).function;
-                self.names.entry(function).or_insert_with(name);
-            }
-        }
-        self.stacks.push((now - began, functions));
-    }
-}
-
-impl wasmtime::ResourceLimiter for HostState {
-    fn memory_growing(
-        &mut self,
-        _current: usize,
-        desired: usize,
-        _maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        self.grows += 1;
-        let granted = desired <= self.max_memory_bytes && self.grows <= MAX_GROWS_PER_CALL;
-        self.refused_growth |= !granted;
-        Ok(granted)
-    }
-
-    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
-        // Beyond the module's own maximum, or no memory left on this machine.
-        self.refused_growth = true;
-        Ok(())
-    }
-
-    fn table_growing(
-        &mut self,
-        _current: usize,
-        desired: usize,
-        _maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        self.grows += 1;
-        let granted = desired as u64 <= MAX_TABLE_ELEMENTS && self.grows <= MAX_GROWS_PER_CALL;
-        self.refused_growth |= !granted;
-        Ok(granted)
-    }
-
-    fn instances(&self) -> usize {
-        1
-    }
-
-    fn tables(&self) -> usize {
-        MAX_TABLES
-    }
-
-    fn memories(&self) -> usize {
-        1
-    }
-}
-
-/// `env.abort` was called; the arguments are addresses in the guest.
-#[derive(Debug)]
-pub(crate) struct GuestAbort {
-    pub(crate) message: u32,
-    pub(crate) file: u32,
-    pub(crate) line: u32,
-    pub(crate) column: u32,
-}
-
-impl fmt::Display for GuestAbort {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("the guest called env.abort")
-    }
-}
-
-impl std::error::Error for GuestAbort {}
 
 /// One live copy of a module, alone in its store.
 pub struct Instance {
@@ -637,146 +529,6 @@ fn range(ptr: u32, len: u32) -> Option<std::ops::Range<usize>> {
     Some(start..end)
 }
 
-/// Sorts an engine error by its type, never by its text.
-fn fault_of(
-    error: &wasmtime::Error,
-    store: &Store<HostState>,
-    memory: Option<Memory>,
-    stage: &str,
-) -> Fault {
-    let state = store.data();
-    let mut fault = if let Some(abort) = error.downcast_ref::<GuestAbort>() {
-        let text = |address| {
-            memory
-                .and_then(|memory| utf16_at(memory.data(store), address))
-                .unwrap_or_else(|| "no message".to_owned())
-        };
-        Fault::new(
-            FaultCode::Trap("abort"),
-            format!(
-                "abort {stage}: {} at {}:{}:{}",
-                text(abort.message),
-                text(abort.file),
-                abort.line,
-                abort.column
-            ),
-        )
-    } else if let Some(ended) = error.downcast_ref::<Ended>() {
-        ended.fault(stage)
-    } else if let Some(trap) = error.downcast_ref::<Trap>() {
-        trap_fault(*trap, state, stage)
-    } else if state.refused_growth {
-        Fault::new(
-            FaultCode::MemoryLimit,
-            format!(
-                "more than {} bytes of memory {stage}",
-                state.max_memory_bytes
-            ),
-        )
-    } else if finds_no_room(error) {
-        Fault::new(
-            FaultCode::MemoryLimit,
-            format!(
-                "{error:#} {stage}; an instance reserves 4 GiB of address space, of which it uses little: raise ulimit -v (LimitAS=) and vm.max_map_count, or lower --pool-size"
-            ),
-        )
-    } else {
-        Fault::new(FaultCode::Internal, format!("{stage}: {error:#}"))
-    };
-    if matches!(fault.code, FaultCode::Trap(_)) {
-        let mut words = state.wasi.output.last_words();
-        if words.is_empty() {
-            words = panic_words(memory.map(|memory| memory.data(store)), state);
-        }
-        fault.say(words);
-    }
-    if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
-        fault.backtrace = backtrace.frames().iter().map(frame).collect();
-    }
-    fault
-}
-
-/// What the guest left in its [`PANIC_MESSAGE`].
-fn panic_words(memory: Option<&[u8]>, state: &HostState) -> Vec<String> {
-    const MAX_BYTES: usize = 1024;
-    let start = state.panic_message.and_then(|at| usize::try_from(at).ok());
-    let text = memory
-        .zip(start)
-        .and_then(|(memory, start)| memory.get(start..))
-        .unwrap_or_default();
-    let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
-    wasi::words(&text[..text.len().min(MAX_BYTES)])
-}
-
-/// Whether the system had no memory, or no address space, for what was made.
-fn finds_no_room(error: &wasmtime::Error) -> bool {
-    let mut causes = error.chain();
-    causes.any(|cause| cause.downcast_ref() == Some(&rustix::io::Errno::NOMEM))
-}
-
-fn trap_fault(trap: Trap, state: &HostState, stage: &str) -> Fault {
-    let code = match trap {
-        Trap::OutOfFuel => FaultCode::Fuel,
-        Trap::Interrupt => FaultCode::Deadline,
-        _ if state.refused_growth => FaultCode::MemoryLimit,
-        Trap::StackOverflow => FaultCode::Trap("stack-overflow"),
-        Trap::MemoryOutOfBounds => FaultCode::Trap("out-of-bounds"),
-        Trap::TableOutOfBounds => FaultCode::Trap("table-out-of-bounds"),
-        Trap::IndirectCallToNull => FaultCode::Trap("null-call"),
-        Trap::BadSignature => FaultCode::Trap("bad-signature"),
-        Trap::IntegerOverflow => FaultCode::Trap("integer-overflow"),
-        Trap::IntegerDivisionByZero => FaultCode::Trap("divide-by-zero"),
-        Trap::BadConversionToInteger => FaultCode::Trap("bad-conversion"),
-        Trap::UnreachableCodeReached => FaultCode::Trap("unreachable"),
-        _ => FaultCode::Trap("other"),
-    };
-    let detail = match code {
-        FaultCode::Deadline => format!("still running after its deadline {stage}"),
-        FaultCode::Fuel => format!("used up its fuel {stage}"),
-        FaultCode::MemoryLimit => format!(
-            "a growth beyond {} bytes, or of too many, was refused; then {trap} {stage}",
-            state.max_memory_bytes
-        ),
-        _ => format!("{trap} {stage}"),
-    };
-    Fault::new(code, detail)
-}
-
-fn frame(frame: &wasmtime::FrameInfo) -> Frame {
-    let symbol = frame.symbols().first();
-    let name = symbol
-        .and_then(wasmtime::FrameSymbol::name)
-        .or_else(|| frame.func_name());
-    Frame {
-        function: name.map_or_else(
-            || format!("func[{}]", frame.func_index()),
-            |name| printable(&format!("{:#}", rustc_demangle::demangle(name)), 200),
-        ),
-        location: symbol.and_then(|symbol| {
-            let file = printable(symbol.file()?, 200);
-            Some(match (symbol.line(), symbol.column()) {
-                (Some(line), Some(column)) => format!("{file}:{line}:{column}"),
-                (Some(line), None) => format!("{file}:{line}"),
-                _ => file,
-            })
-        }),
-        wasm_offset: frame.module_offset().map(|offset| offset as u64),
-    }
-}
-
-/// An AssemblyScript string: UTF-16, its length in bytes before it.
-fn utf16_at(memory: &[u8], address: u32) -> Option<String> {
-    const MAX_BYTES: u32 = 1024;
-    let header = range(address.checked_sub(4)?, 4)?;
-    let bytes = u32::from_le_bytes(memory.get(header)?.try_into().ok()?).min(MAX_BYTES);
-    let units: Vec<u16> = memory
-        .get(range(address, bytes)?)?
-        .chunks_exact(2)
-        .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
-        .collect();
-    (address != 0).then(|| printable(&String::from_utf16_lossy(&units), 256))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -792,13 +544,6 @@ mod tests {
             let memory = vec![0_u8; usize::try_from(size).unwrap()];
             let found = range(ptr, len).and_then(|range| memory.get(range));
             prop_assert_eq!(found.is_some(), u64::from(ptr) + u64::from(len) <= size);
-        }
-
-        /// A broken abort message is no message, never a panic.
-        #[test]
-        fn any_abort_address_is_safe(address in any::<u32>(), memory in prop::collection::vec(any::<u8>(), 0..64)) {
-            let _ = utf16_at(&memory, address);
-            let _ = utf16_at(&memory, address % 70);
         }
     }
 }

@@ -39,13 +39,21 @@ const CLOSED: [(&[&str], &[&str]); 10] = [
             "abi",
             "inspect.rs",
             "contract.rs",
+            "contract",
             "proxy.rs",
             "wasi/catalog.rs",
         ],
         &["wasmtime", "clap", "crate::ops", "std::fs"],
     ),
     (
-        &["engine.rs", "module.rs", "runner.rs", "pool.rs", "wasi"],
+        &[
+            "engine.rs",
+            "module.rs",
+            "runner.rs",
+            "runner",
+            "pool.rs",
+            "wasi",
+        ],
         &[
             "clap",
             "crate::ops",

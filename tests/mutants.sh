@@ -87,16 +87,16 @@ mutant m02-deadline-too-late src/runner.rs 's/now \+ state\.timeout/now + state.
 mutant m02-no-deadline src/runner.rs 's/if now >= state\.deadline/if false \&\& now >= state.deadline/' m_03_an_endless_alloc
 mutant m02-interrupted-is-reused src/fault.rs 's/\| Self::Deadline\n//; s/Self::BadEvent\(_\) \| Self::Overload => false/Self::BadEvent(_) | Self::Overload | Self::Deadline => false/; s/!FaultCode::BadAnswer\("not-json"\)\.poisons/!FaultCode::BadAnswer("not-json").poisons/' m_0
 mutant m03-start-not-tried src/cli/run.rs 's/subject\.start\(\)\?;//' m_03_a_start
-mutant m04-m06-no-memory-cap src/runner.rs 's/desired <= self\.max_memory_bytes && //' m_0
+mutant m04-m06-no-memory-cap src/runner/state.rs 's/desired <= self\.max_memory_bytes && //' m_0
 mutant m05-any-callers-stack src/runner.rs 's/left >= CALLERS_STACK_BYTES/left > 0/' m_05
 mutant m06-no-limiter src/runner.rs 's/store\.limiter\(\|state\| state\);//' m_06
-mutant m06-grows-not-counted src/runner.rs 's/self\.max_memory_bytes && self\.grows <= MAX_GROWS_PER_CALL/self.max_memory_bytes/' m_06
+mutant m06-grows-not-counted src/runner/state.rs 's/self\.max_memory_bytes && self\.grows <= MAX_GROWS_PER_CALL/self.max_memory_bytes/' m_06
 mutant m06-grows-never-forgotten src/runner.rs 's/state\.grows = 0;//' m_06
 mutant m07-initial-memory src/contract.rs 's/if initial > limits\.max_memory_bytes/if false/' m_07
 mutant m07-many-memories src/contract.rs 's/if facts\.memories\.len\(\) > 1/if false/' m_07
 mutant m07-table-size src/contract.rs 's/ && largest <= limits::MAX_TABLE_ELEMENTS//' m_07
 mutant m07-table-count src/contract.rs 's/facts\.tables\.len\(\) <= limits::MAX_TABLES && //' m_07
-mutant m07-table-grows src/runner.rs 's/desired as u64 <= MAX_TABLE_ELEMENTS && //' m_07
+mutant m07-table-grows src/runner/state.rs 's/desired as u64 <= MAX_TABLE_ELEMENTS && //' m_07
 mutant m08-alloc-null src/runner.rs 's/if ptr == 0 && len != 0/if false/' m_08
 mutant m09-pointers-signed src/runner.rs 's/let start = usize::try_from\(ptr\)\.ok\(\)\?;/let start = usize::try_from(ptr.cast_signed().max(0)).ok()?;/' m_09
 mutant m10-pointers-signed src/runner.rs 's/let start = usize::try_from\(ptr\)\.ok\(\)\?;/let start = usize::try_from(ptr.cast_signed().max(0)).ok()?;/' m_10
@@ -109,34 +109,34 @@ mutant m13-trailing-bytes src/abi/answer.rs 's/\.and_then\(\|\(\)\| reader\.end\
 mutant m13-open-fault-untagged src/decision.rs 's/response\.tag\("wasm-error"\);//' m_13
 mutant m14-unknown-allows src/abi/answer.rs 's/Word::read\(raw\)\.ok_or_else/Word::read(raw).or(Some(Word::Allow)).ok_or_else/' m_14
 mutant m14-trimmed src/abi/answer.rs 's/text\.eq_ignore_ascii_case\(word\)/text.trim().eq_ignore_ascii_case(word)/' m_14
-mutant m15-block-status src/abi/answer.rs 's/200 <= status && status <= 599/status > 0/' m_15
-mutant m15-redirect-status src/abi/answer.rs 's/matches!\(status, 301 \| 302 \| 303 \| 307 \| 308\)/300 <= status \&\& status < 400/' m_15
+mutant m15-block-status src/abi/answer/rules.rs 's/200 <= status && status <= 599/status > 0/' m_15
+mutant m15-redirect-status src/abi/answer/rules.rs 's/matches!\(status, 301 \| 302 \| 303 \| 307 \| 308\)/300 <= status \&\& status < 400/' m_15
 mutant m15-bad-status-in-silence src/abi/answer.rs 's/response\.tag\("bad-status"\);//' m_15
-mutant m16-any-character src/abi/answer.rs 's/if !visible \|\| url/if url/' m_16
-mutant m16-other-hosts src/abi/answer.rs 's/return !url\.starts_with\("\/\/"\);/return true;/' m_16
-mutant m16-any-scheme src/abi/answer.rs 's/\(scheme\.eq_ignore_ascii_case\("http"\) \|\| scheme\.eq_ignore_ascii_case\("https"\)\)/true/' m_16
-mutant m17-values-unchecked src/abi/answer.rs 's/byte < b\x27 \x27 && byte != b\x27\\t\x27 \|\| byte == 0x7f/byte == b\x27\\t\x27 \&\& false/' m_17
-mutant m17-names-unchecked src/abi/answer.rs 's/if !is_token\(op\.name\(\)\)/if false/' m_17
-mutant m17-framing src/abi/answer.rs 's/framing\.eq_ignore/framing.is_empty() \&\& framing.eq_ignore/' m_17
-mutant m17-count src/abi/answer.rs 's/if self\.ops > MAX_HEADER_OPS /if false /' m_17
-mutant m17-bytes src/abi/answer.rs 's/\(self\.bytes > MAX_HEADER_OPS_BYTES\)/(false)/' m_17
+mutant m16-any-character src/abi/answer/rules.rs 's/if !visible \|\| url/if url/' m_16
+mutant m16-other-hosts src/abi/answer/rules.rs 's/return !url\.starts_with\("\/\/"\);/return true;/' m_16
+mutant m16-any-scheme src/abi/answer/rules.rs 's/\(scheme\.eq_ignore_ascii_case\("http"\) \|\| scheme\.eq_ignore_ascii_case\("https"\)\)/true/' m_16
+mutant m17-values-unchecked src/abi/answer/rules.rs 's/byte < b\x27 \x27 && byte != b\x27\\t\x27 \|\| byte == 0x7f/byte == b\x27\\t\x27 \&\& false/' m_17
+mutant m17-names-unchecked src/abi/answer/rules.rs 's/if !is_token\(op\.name\(\)\)/if false/' m_17
+mutant m17-framing src/abi/answer/rules.rs 's/framing\.eq_ignore/framing.is_empty() \&\& framing.eq_ignore/' m_17
+mutant m17-count src/abi/answer/rules.rs 's/if self\.ops > MAX_HEADER_OPS /if false /' m_17
+mutant m17-bytes src/abi/answer/rules.rs 's/\(self\.bytes > MAX_HEADER_OPS_BYTES\)/(false)/' m_17
 mutant m17-dropped-in-silence src/abi/answer.rs 's/response\.tag\("bad-header"\);//' m_17
 mutant m18-fresh-is-pooled src/pool.rs 's/Isolation::Fresh => true/Isolation::Fresh => false/' m_18
 mutant m18-recycled-one-late src/pool.rs 's/instance\.calls\(\) >= calls/instance.calls() > calls/' m_18
 mutant m19-no-high-water-mark src/pool.rs 's/instance\.memory_bytes\(\) > limit \/ 100 \* RECYCLE_MEMORY_PERCENT/false/; s/let limit = self/let _limit = self/' m_19
 mutant m20-instance-kept src/runner.rs 's/if let Err\(fault\) = given_back \{\n\s+self\.poison\.get_or_insert\(fault\.code\);\n\s+\}/let _ = given_back;/' m_20
 mutant m20-answer-lost src/runner.rs 's/if let Err\(fault\) = given_back \{\n\s+self\.poison\.get_or_insert\(fault\.code\);\n\s+\}/given_back?;/' m_20
-mutant m21-any-type src/contract.rs 's/if export\.ty == ItemType::Func\(ty\.into\(\)\) =>/if matches!(export.ty, ItemType::Func(_)) =>/' m_21
+mutant m21-any-type src/contract/exports.rs 's/if export\.ty == ItemType::Func\(ty\.into\(\)\) =>/if matches!(export.ty, ItemType::Func(_)) =>/' m_21
 mutant m22-imported-memory src/contract.rs 's/if memory\.is_imported/if false/' m_22
 mutant m22-memory64 src/contract.rs 's/if memory\.is_64/if false/' m_22
 mutant m22-shared-memory src/contract.rs 's/if memory\.is_shared/if false/' m_22
-mutant m23-abort-of-any-type src/contract.rs 's/\(\*\*ty == \*ABORT_TYPE\)\.then_some\(Linked::Abort\)/Some(Linked::Abort)/' m_23
-mutant m23-abort-unread src/runner.rs 's/let header = range\(address\.checked_sub\(4\)\?, 4\)\?;/let header = range(address.checked_sub(4)?, 0)?;/' m_23
+mutant m23-abort-of-any-type src/contract/imports.rs 's/\(\*\*ty == \*ABORT_TYPE\)\.then_some\(Linked::Abort\)/Some(Linked::Abort)/' m_23
+mutant m23-abort-unread src/runner/faults.rs 's/let header = range\(address\.checked_sub\(4\)\?, 4\)\?;/let header = range(address.checked_sub(4)?, 0)?;/' m_23
 mutant m24-nothing-escaped src/fault.rs 's/if is_unprintable\(character\)/if false \&\& is_unprintable(character)/' m_24
 mutant m24-only-c0-escaped src/fault.rs 's/character\.is_control\(\)/character < \x27 \x27/' m_24
 mutant m24-nothing-cut src/fault.rs 's/if out\.len\(\) >= max_bytes/if false \&\& out.len() >= max_bytes/' m_24
-mutant m24-summary-raw src/ops/run.rs 's/printable\(&response\.audit\.tags\.join\(", "\), 160\)/response.audit.tags.join(", ")/; s/use crate::fault::\{Fault, printable\}/use crate::fault::Fault/' m_24
-mutant m24-import-names-raw src/contract.rs 's/let name = \|text\| printable\(text, 100\);/let name = |text: \&str| text.to_owned();/; s/use crate::fault::printable;\n//' m_24
+mutant m24-summary-raw src/ops/run/report.rs 's/printable\(&response\.audit\.tags\.join\(", "\), 160\)/response.audit.tags.join(", ")/; s/use crate::fault::\{Fault, printable\}/use crate::fault::Fault/' m_24
+mutant m24-import-names-raw src/contract/imports.rs 's/let name = \|text\| printable\(text, 100\);/let name = |text: \&str| text.to_owned();/; s/use crate::fault::printable;\n//' m_24
 mutant m23-files-open src/wasi/link.rs 's/(Role::NoFile \| Role::NoDirectory \| Role::NoSocket => \{\n\s+)return Err\(Errno::BadDescriptor\.into\(\)\)/$1return Ok(())/' m_23_nothing
 mutant m23-clocks-of-the-host src/limits.rs 's/#\[default\]\n    Fixed,/Fixed,/; s/Real,\n\}/#[default]\n    Real,\n}/' m_23_clocks
 mutant m23-sleeps-as-long-as-it-likes src/wasi/link.rs 's/if time >= left \{/if false {/; s/self\.deadline -= time;//' m_23_a_sleep
@@ -163,10 +163,10 @@ mutant i02-type-values src/limits.rs 's/MAX_TYPE_VALUES: u64 = 1_000_000/MAX_TYP
 mutant i02-types-shown-whole src/inspect.rs 's/const SHOWN: usize = 16;/const SHOWN: usize = usize::MAX;/' i_02_long
 mutant i02-text-size src/limits.rs 's/MAX_TEXT_BYTES: usize = 8 << 20/MAX_TEXT_BYTES: usize = 64 << 20/' i_02_text
 mutant i02-imports-listed src/contract.rs 's/\.take\(limits::MAX_LISTED\)//' i_02_names
-mutant i02-long-names-compared src/contract.rs 's/\.filter\(\|export\| export\.name\.len\(\) <= 64\)//' i_02_names
+mutant i02-long-names-compared src/contract/exports.rs 's/\.filter\(\|export\| export\.name\.len\(\) <= 64\)//' i_02_names
 mutant i02-compile-time src/engine.rs 's/result\.recv_timeout\(limit\)/result.recv_timeout(limit * 100_000)/' i_02_compiling
 mutant i03-producers-unbounded src/inspect.rs 's/facts\.producers\.len\(\) < crate::limits::MAX_LISTED/true/' i_03_a_million
-mutant i03-names-uncut src/runner.rs 's/printable\(&format!\("\{:#\}", rustc_demangle::demangle\(name\)\), 200\)/format!("{:#}", rustc_demangle::demangle(name))/' i_03
+mutant i03-names-uncut src/runner/faults.rs 's/printable\(&format!\("\{:#\}", rustc_demangle::demangle\(name\)\), 200\)/format!("{:#}", rustc_demangle::demangle(name))/' i_03
 mutant i04-depth src/fixture/text.rs 's/MAX_DEPTH: usize = 32/MAX_DEPTH: usize = 100/' i_04
 mutant i04-size src/fixture/files.rs 's/MAX_FIXTURE_BYTES: u64 = 64 << 20/MAX_FIXTURE_BYTES: u64 = 1 << 30/' i_04_a_huge
 mutant i04-headers-twice src/fixture/parse.rs 's/if !seen\.insert\(name\.clone\(\)\)/if false \&\& seen.insert(name.clone())/' i_04

@@ -5,6 +5,8 @@
 //! answer that named a refusing decision carries that refusal, so that no
 //! failure mode can turn it into an allow.
 
+mod rules;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -14,9 +16,12 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use self::rules::{
+    OpBudget, block_status_is_valid, nearest, op_problem, redirect_status_is_valid,
+    redirect_url_is_usable,
+};
 use crate::event::EventKind;
 use crate::fault::{Fault, FaultCode, Refusal, printable};
-use crate::limits::{MAX_HEADER_OPS, MAX_HEADER_OPS_BYTES, MAX_REDIRECT_URL_BYTES};
 use crate::response::{AgentResponse, Audit, BodyMutation, Decision, HeaderOp};
 
 /// Every key of the result object. Their order is the order of `Key`.
@@ -64,20 +69,6 @@ enum Key {
 const STATUS_OF_BLOCK: u16 = 403;
 const STATUS_OF_REDIRECT: u16 = 302;
 const STATUS_OF_BAD_REDIRECT: u16 = 500;
-
-/// Headers that frame a message or route it; a proxy owns them.
-const FRAMING_HEADERS: [&str; 10] = [
-    "connection",
-    "content-length",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// What an answer is checked against.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -587,101 +578,6 @@ enum Encoding {
     #[default]
     Utf8,
     Base64,
-}
-
-/// Counts operations and their bytes over both directions.
-#[derive(Default)]
-struct OpBudget {
-    ops: usize,
-    bytes: usize,
-}
-
-impl OpBudget {
-    fn take(&mut self, op: &HeaderOp) -> Option<String> {
-        self.ops += 1;
-        self.bytes += op.size_bytes();
-        if self.ops > MAX_HEADER_OPS {
-            return Some(format!("more than {MAX_HEADER_OPS} header operations"));
-        }
-        (self.bytes > MAX_HEADER_OPS_BYTES)
-            .then(|| format!("more than {MAX_HEADER_OPS_BYTES} bytes of header operations"))
-    }
-}
-
-fn op_problem(op: &HeaderOp, policy: &AnswerPolicy) -> Option<String> {
-    if !is_token(op.name()) {
-        return Some("a header name must be a token (RFC 9110 5.1)".to_owned());
-    }
-    let HeaderOp::Set { name, value } = op else {
-        return None;
-    };
-    if let Some(at) = value
-        .bytes()
-        .position(|byte| byte < b' ' && byte != b'\t' || byte == 0x7f)
-    {
-        return Some(format!(
-            "a header value must be free of control characters (RFC 9110 5.5), found {:#04x} at byte {at}",
-            value.as_bytes()[at]
-        ));
-    }
-    let lower = FRAMING_HEADERS
-        .into_iter()
-        .find(|framing| framing.eq_ignore_ascii_case(name))?;
-    (!policy.allowed_headers.iter().any(|allowed| allowed == lower))
-        .then(|| {
-            format!("{lower} frames or routes the message and is the proxy's to set (--allow-header {lower} lets it through)")
-        })
-}
-
-fn is_token(name: &str) -> bool {
-    !name.is_empty()
-        && name
-            .bytes()
-            .all(|byte| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'.' | b'^' | b'`' | b'|' | b'~'))
-}
-
-const fn block_status_is_valid(status: u16) -> bool {
-    200 <= status && status <= 599
-}
-
-const fn redirect_status_is_valid(status: u16) -> bool {
-    matches!(status, 301 | 302 | 303 | 307 | 308)
-}
-
-/// http, https or an absolute path. Not `//host`, nor `/\host`, which browsers
-/// read as one; not anything that must be percent-encoded first.
-fn redirect_url_is_usable(url: &str) -> bool {
-    let visible = url.bytes().all(|byte| {
-        byte.is_ascii_graphic() && byte != b'\\' && byte != b'"' && byte != b'<' && byte != b'>'
-    });
-    if !visible || url.len() > MAX_REDIRECT_URL_BYTES {
-        return false;
-    }
-    if url.starts_with('/') {
-        return !url.starts_with("//");
-    }
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return false;
-    };
-    (scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https"))
-        && rest
-            .bytes()
-            .next()
-            .is_some_and(|first| first.is_ascii_alphanumeric() || first == b'[')
-}
-
-fn nearest(found: &str) -> Option<&'static str> {
-    ["allow", "block", "deny", "redirect", "challenge"]
-        .into_iter()
-        .map(|word| {
-            (
-                strsim::damerau_levenshtein(&found.trim().to_lowercase(), word),
-                word,
-            )
-        })
-        .filter(|(distance, _)| *distance <= 2)
-        .min()
-        .map(|(_, word)| word)
 }
 
 #[cfg(test)]

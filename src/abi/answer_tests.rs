@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::decision::{Answer, FailurePolicy, decide};
+use crate::limits::MAX_HEADER_OPS;
 
 fn check(json: &str) -> Result<AgentResponse, Fault> {
     check_answer(

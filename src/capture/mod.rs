@@ -95,6 +95,20 @@ impl Format {
         }
     }
 
+    /// What it is, for people.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Jsonl => "Our own JSON Lines",
+            Self::Har => "HTTP Archive 1.2",
+            Self::EnvoyTap => "Envoy HTTP tap as JSON",
+            Self::Gor => "GoReplay",
+            Self::Ftw => "go-ftw tests",
+            Self::AccessLog => "Combined access log",
+            Self::JsonLog => "JSON access log",
+        }
+    }
+
     /// What the format does not hold, so that a decision about it may differ
     /// from production's; nothing for a format that holds all.
     #[must_use]

@@ -1,31 +1,29 @@
 //! `replay`: arguments to settings, the operation, its report to a renderer.
 
+mod progress;
+mod values;
+
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::sync::Arc;
 
 use anyhow::Result;
 use bytesize::ByteSize;
 use clap::{Args, Subcommand, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
-use regex::Regex;
 use wasm_agent_kit::abi::Abi;
 use wasm_agent_kit::agent::Agent;
 use wasm_agent_kit::capture::{
-    self, Capture, DEFAULT_CLIENT_IP, DEFAULT_MAX_RECORD_BYTES, DecodeSettings, FieldMap, Format,
+    self, DEFAULT_CLIENT_IP, DEFAULT_MAX_RECORD_BYTES, DecodeSettings, FieldMap, Format,
 };
 use wasm_agent_kit::engine::{Engine, EngineSettings};
 use wasm_agent_kit::error::Error;
 use wasm_agent_kit::limits::{DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
 use wasm_agent_kit::module::Module;
 use wasm_agent_kit::ops::replay::{
-    self, Expect, FailOn, LANES, Match, Redaction, ReplayReport, ReplaySettings, SaveFixtures,
-    Selection, Shard, Sinks, Subjects, Watch, Which,
+    self, Expect, FailOn, Match, Redaction, ReplayReport, ReplaySettings, SaveFixtures, Selection,
+    Shard, Sinks, Subjects, Watch, Which,
 };
-use wasm_agent_kit::ops::run::Subject;
+use wasm_agent_kit::ops::subject::Subject;
 use wasm_agent_kit::plugin::Plugin;
 use wasm_agent_kit::report::Report as _;
 
@@ -33,8 +31,7 @@ use super::render::human::Style;
 use super::render::{self, ReportFiles};
 use super::{GuestArgs, OutputArgs, exit};
 
-/// How often the progress bar looks.
-const TICK: Duration = Duration::from_millis(100);
+pub(super) use values::share;
 
 const EXAMPLES: &str = "Examples:
   wasm-agent replay rules.wasm traffic.har
@@ -88,7 +85,7 @@ pub(crate) struct ReplayArgs {
 
     /// Keep the original timing, N times as fast: 1x, 10x; in the order of the
     /// capture [default: no waiting]
-    #[arg(long, value_name = "FACTOR", value_parser = speed)]
+    #[arg(long, value_name = "FACTOR", value_parser = values::speed)]
     speed: Option<f64>,
 
     /// Leave clock readings out, so that equal runs give equal bytes
@@ -118,7 +115,7 @@ enum ReplayCommand {
         shards: Vec<PathBuf>,
 
         /// What is a failure [default: what the shards say]
-        #[arg(long, value_name = "any|decision|fault|N%|never", value_parser = fail_on)]
+        #[arg(long, value_name = "any|decision|fault|N%|never", value_parser = values::fail_on)]
         fail_on: Option<FailOn>,
 
         #[command(flatten)]
@@ -131,8 +128,8 @@ enum ReplayCommand {
 #[command(next_help_heading = "Captures")]
 pub(super) struct InputArgs {
     /// The captures' format, where their content does not tell it
-    #[arg(long, value_enum, value_name = "FORMAT")]
-    input_format: Option<FormatArg>,
+    #[arg(long, value_name = "FORMAT", value_parser = values::input_format())]
+    input_format: Option<Format>,
 
     /// The client's address where a format has none
     #[arg(long, value_name = "ADDRESS", default_value = DEFAULT_CLIENT_IP)]
@@ -140,7 +137,7 @@ pub(super) struct InputArgs {
 
     /// Which key of a JSON access log holds what, such as uri=req.path or
     /// header.cookie=cookie; repeatable
-    #[arg(long = "field", value_name = "WHAT=KEY", value_parser = field)]
+    #[arg(long = "field", value_name = "WHAT=KEY", value_parser = values::field)]
     fields: Vec<(String, String)>,
 
     /// Size of one record; longer ones are skipped and named
@@ -158,8 +155,8 @@ pub(super) struct InputArgs {
 }
 
 impl InputArgs {
-    pub(super) fn format(&self) -> Option<Format> {
-        self.input_format.map(Format::from)
+    pub(super) const fn format(&self) -> Option<Format> {
+        self.input_format
     }
 
     pub(super) fn max_record(&self) -> usize {
@@ -184,7 +181,7 @@ struct SelectArgs {
     limit: Option<u64>,
 
     /// A share of the transactions, such as 0.1
-    #[arg(long, value_name = "SHARE", value_parser = share)]
+    #[arg(long, value_name = "SHARE", value_parser = values::share)]
     sample_rate: Option<f64>,
 
     /// What picks the sample; the same seed picks the same transactions
@@ -193,12 +190,12 @@ struct SelectArgs {
 
     /// Only transactions with path=REGEX, method=NAME or status=404|4xx|400-499;
     /// repeatable, one kind's are alternatives
-    #[arg(long = "match", value_name = "WHAT=VALUE", value_parser = matching)]
+    #[arg(long = "match", value_name = "WHAT=VALUE", value_parser = values::matching)]
     matching: Vec<Match>,
 
     /// Part I of N, by correlation id; join the JSON reports with replay merge.
     /// auto/N: the part that the index of a Kubernetes Indexed Job names
-    #[arg(long, value_name = "I/N", value_parser = shard)]
+    #[arg(long, value_name = "I/N", value_parser = values::shard)]
     shard: Option<Shard>,
 }
 
@@ -207,12 +204,12 @@ struct SelectArgs {
 struct CompareArgs {
     /// Do not compare this part of answers, a JSON pointer such as /audit/tags;
     /// repeatable
-    #[arg(long, value_name = "POINTER", value_parser = pointer)]
+    #[arg(long, value_name = "POINTER", value_parser = values::pointer)]
     ignore: Vec<String>,
 
     /// What is a failure: any difference, another decision (or fault), a fault,
     /// another decision in more than N%, or never
-    #[arg(long, value_name = "any|decision|fault|N%|never", value_parser = fail_on, default_value = "decision")]
+    #[arg(long, value_name = "any|decision|fault|N%|never", value_parser = values::fail_on, default_value = "decision")]
     fail_on: FailOn,
 
     /// Examples of each group of changes
@@ -272,38 +269,6 @@ enum ExpectArg {
     New,
     /// The baseline's
     Old,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum FormatArg {
-    /// Our own JSON Lines
-    Jsonl,
-    /// HTTP Archive 1.2
-    Har,
-    /// Envoy HTTP tap as JSON
-    EnvoyTap,
-    /// GoReplay
-    Gor,
-    /// go-ftw tests
-    Ftw,
-    /// Combined access log
-    AccessLog,
-    /// JSON access log
-    JsonLog,
-}
-
-impl From<FormatArg> for Format {
-    fn from(format: FormatArg) -> Self {
-        match format {
-            FormatArg::Jsonl => Self::Jsonl,
-            FormatArg::Har => Self::Har,
-            FormatArg::EnvoyTap => Self::EnvoyTap,
-            FormatArg::Gor => Self::Gor,
-            FormatArg::Ftw => Self::Ftw,
-            FormatArg::AccessLog => Self::AccessLog,
-            FormatArg::JsonLog => Self::JsonLog,
-        }
-    }
 }
 
 /// What a replay can be rendered as.
@@ -375,8 +340,8 @@ pub(crate) fn exec(args: &ReplayArgs, style: Style) -> Result<u8> {
         baseline: baseline.as_ref(),
     };
     let watch = Arc::new(Watch::default());
-    on_signal(&watch);
-    let report = with_progress(&captures, &watch, || {
+    progress::on_signal(&watch);
+    let report = progress::shown(&captures, &watch, || {
         replay::replay(&subjects, &captures, &settings, (sinks, &watch))
     })?;
     remarks(&report);
@@ -535,214 +500,5 @@ fn remarks(report: &ReplayReport) {
     }
     if report.records.transactions == 0 {
         render::to_stderr("warning: nothing was checked: no transaction was replayed");
-    }
-}
-
-/// The first signal ends the replay cleanly, a second one at once.
-fn on_signal(watch: &Arc<Watch>) {
-    let watch = Arc::clone(watch);
-    let wait = move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build();
-        let Ok(runtime) = runtime else { return };
-        runtime.block_on(async {
-            if tokio::signal::ctrl_c().await.is_ok() {
-                watch.stop.store(true, Ordering::Relaxed);
-                render::to_stderr("interrupted; finishing what was begun, again to end at once");
-            }
-            if tokio::signal::ctrl_c().await.is_ok() {
-                end_at_once();
-            }
-        });
-    };
-    // Without the thread a signal ends the process, as it would anyway.
-    let _ = std::thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(wait);
-}
-
-#[expect(
-    clippy::exit,
-    reason = "the user asked twice; 130 is what a shell shows for it"
-)]
-fn end_at_once() {
-    std::process::exit(130);
-}
-
-/// Shows how far the replay is while `work` goes on.
-fn with_progress<T>(captures: &[Capture], watch: &Watch, work: impl FnOnce() -> T) -> T {
-    let total: Option<u64> = captures.iter().map(|capture| capture.size_bytes).sum();
-    // It hides itself where standard error is no terminal.
-    let bar = match total {
-        Some(total) => ProgressBar::new(total).with_style(style(
-            "{bar:30} {percent:>3} %  {bytes}/{total_bytes}  {msg}  {eta} left",
-        )),
-        None => ProgressBar::new_spinner().with_style(style("{spinner} {bytes}  {msg}  {elapsed}")),
-    };
-    let done = AtomicBool::new(false);
-    let (end, ended) = mpsc::channel::<()>();
-    std::thread::scope(|scope| {
-        let (bar, done) = (&bar, &done);
-        scope.spawn(move || {
-            while !done.load(Ordering::Relaxed) {
-                if ended.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
-                    show(bar, watch);
-                }
-            }
-        });
-        let result = work();
-        done.store(true, Ordering::Relaxed);
-        drop(end);
-        bar.finish_and_clear();
-        result
-    })
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a rate for people, of counts far below 2^52"
-)]
-fn show(bar: &ProgressBar, watch: &Watch) {
-    bar.set_position(watch.read_bytes.load(Ordering::Relaxed));
-    let transactions = watch.transactions.load(Ordering::Relaxed);
-    let seconds = bar.elapsed().as_secs_f64().max(0.001);
-    bar.set_message(format!(
-        "{} transactions, {:.0}/s",
-        render::human::count(transactions),
-        transactions as f64 / seconds
-    ));
-}
-
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
-}
-
-fn speed(text: &str) -> Result<f64, String> {
-    text.strip_suffix('x')
-        .unwrap_or(text)
-        .parse::<f64>()
-        .ok()
-        .filter(|factor| (0.001..=100_000.0).contains(factor))
-        .ok_or_else(|| "expected a factor such as 1x or 10x".to_owned())
-}
-
-pub(super) fn share(text: &str) -> Result<f64, String> {
-    text.parse::<f64>()
-        .ok()
-        .filter(|share| *share > 0.0 && *share <= 1.0)
-        .ok_or_else(|| "expected a share above 0 and up to 1, such as 0.1".to_owned())
-}
-
-fn field(text: &str) -> Result<(String, String), String> {
-    let (what, key) = text
-        .split_once('=')
-        .filter(|(_, key)| !key.is_empty())
-        .ok_or("expected WHAT=KEY, such as uri=request.path")?;
-    if FieldMap::is_known(what) {
-        Ok((what.to_owned(), key.to_owned()))
-    } else {
-        Err("expected method, uri, query, request, client_ip, status, time, id or header.NAME before the =".to_owned())
-    }
-}
-
-fn matching(text: &str) -> Result<Match, String> {
-    let (what, value) = text
-        .split_once('=')
-        .ok_or("expected path=REGEX, method=NAME or status=CODE")?;
-    match what {
-        "path" => Regex::new(value)
-            .map(Match::Path)
-            .map_err(|error| format!("not a regular expression: {error}")),
-        "method" => Ok(Match::Method(value.to_owned())),
-        "status" => statuses(value)
-            .map(|(from, to)| Match::Status(from, to))
-            .ok_or_else(|| "expected a status such as 404, 4xx or 400-499".to_owned()),
-        _ => Err("expected path, method or status before the =".to_owned()),
-    }
-}
-
-fn statuses(text: &str) -> Option<(u16, u16)> {
-    if let Some(class) = text.strip_suffix("xx") {
-        let class: u16 = class.parse().ok().filter(|class| (1..=9).contains(class))?;
-        return Some((class * 100, class * 100 + 99));
-    }
-    let (from, to) = text.split_once('-').unwrap_or((text, text));
-    let (from, to) = (u16::from_str(from).ok()?, u16::from_str(to).ok()?);
-    (100 <= from && from <= to && to <= 999).then_some((from, to))
-}
-
-fn shard(text: &str) -> Result<Shard, String> {
-    let refuse = || format!("expected I/N with I from 1 to N and N up to {LANES}, such as 1/4");
-    let (index, of) = text.split_once('/').ok_or_else(refuse)?;
-    let from_job = (index == "auto").then(job_index).transpose()?;
-    let index = from_job.as_deref().unwrap_or(index);
-    let (index, of): (u32, u32) = (
-        index.parse().map_err(|_no_number| refuse())?,
-        of.parse().map_err(|_no_number| refuse())?,
-    );
-    if (1..=LANES).contains(&of) && (1..=of).contains(&index) {
-        Ok(Shard { index, of })
-    } else {
-        Err(refuse())
-    }
-}
-
-/// The part's number, from 1, where Kubernetes counts from 0.
-fn job_index() -> Result<String, String> {
-    let index = std::env::var("JOB_COMPLETION_INDEX").map_err(|_unset| {
-        "auto needs JOB_COMPLETION_INDEX, which an Indexed Job sets".to_owned()
-    })?;
-    let index: u32 = index.parse().map_err(|_no_number| {
-        format!("expected JOB_COMPLETION_INDEX to be a number, found {index:?}")
-    })?;
-    Ok((u64::from(index) + 1).to_string())
-}
-
-fn pointer(text: &str) -> Result<String, String> {
-    if text.starts_with('/') && text.len() > 1 {
-        Ok(text.to_owned())
-    } else {
-        Err("expected a JSON pointer such as /audit/tags or /decision/block/body".to_owned())
-    }
-}
-
-fn fail_on(text: &str) -> Result<FailOn, String> {
-    if let Some(percent) = text.strip_suffix('%') {
-        return percent
-            .trim()
-            .parse::<f64>()
-            .ok()
-            .filter(|percent| (0.0..=100.0).contains(percent))
-            .map(FailOn::Percent)
-            .ok_or_else(|| "expected a share from 0% to 100%".to_owned());
-    }
-    match text {
-        "any" => Ok(FailOn::Any),
-        "decision" => Ok(FailOn::Decision),
-        "fault" => Ok(FailOn::Fault),
-        "never" => Ok(FailOn::Never),
-        _ => Err("expected any, decision, fault, never or a share such as 0.5%".to_owned()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn conditions_and_shards_read_their_forms() {
-        assert_eq!(statuses("4xx"), Some((400, 499)));
-        assert_eq!(statuses("404"), Some((404, 404)));
-        assert_eq!(statuses("200-299"), Some((200, 299)));
-        for bad in ["", "xx", "0xx", "40", "500-400", "1000"] {
-            assert_eq!(statuses(bad), None, "{bad}");
-        }
-        assert_eq!(shard("2/4"), Ok(Shard { index: 2, of: 4 }));
-        for bad in ["0/4", "5/4", "1/0", "1", "1/241", "a/b"] {
-            assert!(shard(bad).is_err(), "{bad}");
-        }
-        assert_eq!(fail_on("0.5%"), Ok(FailOn::Percent(0.5)));
-        assert!(fail_on("101%").is_err() && fail_on("sometimes").is_err());
     }
 }

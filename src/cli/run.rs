@@ -17,8 +17,9 @@ use wasm_agent_kit::fixture::{self, Input};
 use wasm_agent_kit::limits::{DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
 use wasm_agent_kit::module::Module;
 use wasm_agent_kit::ops::run::{
-    self, FixtureResult, ParsedFixture, RunReport, RunSettings, StepResult, Subject,
+    self, FixtureResult, ParsedFixture, RunReport, RunSettings, StepResult,
 };
+use wasm_agent_kit::ops::subject::Subject;
 use wasm_agent_kit::plugin::Plugin;
 use wasm_agent_kit::report::Report as _;
 

@@ -5,4 +5,5 @@ pub mod exchange;
 pub mod new;
 pub mod replay;
 pub mod run;
+pub mod subject;
 pub mod validate;

@@ -4,7 +4,7 @@ use super::cases::BenchCase;
 use super::lab::{Answered, Lab, Stop, answer};
 use super::report::{CaseFuel, CaseReport, MemoryReport};
 use crate::limits::{Isolation, RECYCLE_MEMORY_PERCENT};
-use crate::ops::run::Subject;
+use crate::ops::subject::Subject;
 use crate::ops::validate::growth::fit;
 
 /// How often a case is tried that misses its deadline.

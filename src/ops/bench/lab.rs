@@ -19,7 +19,7 @@ use crate::fault::Fault;
 use crate::latency::Latency;
 use crate::limits::{Isolation, Limits};
 use crate::module::{Candidate, LoadSettings, Module, Source};
-use crate::ops::run::{Subject, called, pooled};
+use crate::ops::subject::{Subject, called, pooled};
 use crate::plugin::Plugin;
 use crate::pool::PoolSettings;
 use crate::runner::Cost;

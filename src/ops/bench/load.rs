@@ -14,7 +14,7 @@ use super::lab::{Samples, Stop, timed};
 use super::progress::Meter;
 use super::report::LoadPoint;
 use crate::latency::{Latency, Schedule};
-use crate::ops::run::Subject;
+use crate::ops::subject::Subject;
 
 /// Turns each load gets.
 pub(super) const TURNS: u32 = 3;

@@ -32,7 +32,7 @@ use std::time::Duration;
 use crate::agent::AgentSettings;
 use crate::error::Error;
 use crate::module::LoadSettings;
-use crate::ops::run::ModuleInfo;
+use crate::ops::subject::ModuleInfo;
 use crate::pool::PoolSettings;
 
 pub use advise::{Advice, Wish, advise};

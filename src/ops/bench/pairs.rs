@@ -12,7 +12,7 @@ use crate::abi::agent::HeaderNames;
 use crate::agent::{Agent, AgentSettings};
 use crate::event::{Event, RequestHead};
 use crate::module::Module;
-use crate::ops::run::Subject;
+use crate::ops::subject::Subject;
 
 /// Rounds, each with instances of its own.
 pub(super) const ROUNDS: usize = 8;

@@ -9,7 +9,7 @@ use super::progress::Meter;
 use super::report::{Phases, Spread};
 use crate::engine::{Allocation, Engine, EngineSettings};
 use crate::module::{Candidate, Module};
-use crate::ops::run::Subject;
+use crate::ops::subject::Subject;
 use crate::runner::Instance;
 
 /// Loads, unless they take longer than [`LOAD_TIME`].

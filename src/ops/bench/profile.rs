@@ -15,7 +15,7 @@ use super::progress::Meter;
 use crate::abi::Input;
 use crate::agent::call_event;
 use crate::limits::Isolation;
-use crate::ops::run::Subject;
+use crate::ops::subject::Subject;
 use crate::plugin::call_hook;
 use crate::runner::StackSamples;
 

@@ -12,7 +12,7 @@ use super::{Amount, phases};
 use crate::engine::EngineSettings;
 use crate::limits::{Isolation, Limits};
 use crate::module::Module;
-use crate::ops::run::Subject;
+use crate::ops::subject::Subject;
 
 /// Turns each mode gets.
 const TURNS: u32 = 20;

@@ -30,6 +30,7 @@ mod read;
 pub mod report;
 mod save;
 mod tally;
+mod view;
 mod work;
 
 use std::collections::BTreeMap;
@@ -42,7 +43,7 @@ use regex::Regex;
 
 use crate::capture::{Capture, DecodeSettings, Format, Redactor, key_of};
 use crate::error::Error;
-use crate::ops::run::{ModuleInfo, Subject};
+use crate::ops::subject::{ModuleInfo, Subject};
 
 pub use merge::merge;
 pub use report::{FailOn, ReplayReport, Shard};

@@ -6,7 +6,7 @@ use crate::abi::Input;
 use crate::abi::agent::HeaderNames;
 use crate::capture::Transaction;
 use crate::ops::exchange::{Answered, Exchange};
-use crate::ops::run::Subject;
+use crate::ops::subject::Subject;
 
 /// Plays a captured transaction. Exact inputs go in byte for byte, unless
 /// header names are to be spelled otherwise than they were.

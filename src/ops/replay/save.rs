@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::fixture;
 use crate::ops::exchange::Answer;
-use crate::ops::run::Subject;
+use crate::ops::subject::Subject;
 
 /// Which transactions become fixtures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

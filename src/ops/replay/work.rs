@@ -6,38 +6,27 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::sync::{Mutex, PoisonError};
 
-use serde_json::{Value, json};
-
 use super::compare::{Change, Played, compare, drift};
-use super::minimize::{Minimized, minimize};
 use super::ordered::{Ordered, Row};
-use super::play::{play, play_inputs};
+use super::play::play;
 use super::read::Batch;
-use super::report::{Category, Costly, Example, FuelChange, Group, Outcomes, Summary, TestResult};
-use super::save::{self, Expect, Which};
+use super::report::{FuelChange, Group, Outcomes, TestResult};
+use super::save::{self, Which};
 use super::tally::{Groups, Tally, Words, costly};
+use super::view::View;
 use super::{ReplaySettings, Subjects, Watch};
-use crate::abi::{Abi, Input, Phase};
-use crate::capture::{
-    Found, RecordLine, Redactor, Remark, Transaction, Unusable, decode, may_hold_secret,
-    write_record,
-};
+use crate::abi::Abi;
+use crate::capture::{Redactor, Remark, Transaction, Unusable, decode};
 use crate::error::Error;
-use crate::fault::printable;
 use crate::limits::Isolation;
-use crate::ops::exchange::{Answer, Answered, Ends as _};
-use crate::ops::run::Subject;
-
-/// Characters of a request line in reports.
-const SHOWN: usize = 200;
-/// Characters of a hook's input in their place.
-const SHOWN_CONTEXT: usize = 80;
+use crate::ops::exchange::{Answer, Answered};
+use crate::ops::subject::Subject;
 
 /// What all jobs share.
 pub(super) struct Shared<'a> {
-    subjects: &'a Subjects<'a>,
-    settings: &'a ReplaySettings,
-    redactor: Redactor,
+    pub(super) subjects: &'a Subjects<'a>,
+    pub(super) settings: &'a ReplaySettings,
+    pub(super) redactor: Redactor,
     ordered: &'a Ordered<'a>,
     watch: &'a Watch,
     /// The first thing that could not be written.
@@ -79,9 +68,9 @@ impl<'a> Shared<'a> {
 }
 
 /// The modules with instances of their own.
-struct Pair {
-    module: Subject,
-    baseline: Option<Subject>,
+pub(super) struct Pair {
+    pub(super) module: Subject,
+    pub(super) baseline: Option<Subject>,
 }
 
 impl Pair {
@@ -393,267 +382,5 @@ fn fuel_change(groups: &mut Groups, view: &View<'_>, (before, now): (u64, u64)) 
             let more = now - before;
             costly(&mut fuel.increases, (view.seq, more), || view.costly(more));
         }
-    }
-}
-
-/// One transaction with what came of it, and its secrets once they are needed.
-struct View<'a> {
-    shared: &'a Shared<'a>,
-    seq: u64,
-    transaction: &'a Transaction<'a>,
-    new: &'a Played,
-    old: Option<&'a Played>,
-    found: OnceCell<Found>,
-}
-
-impl View<'_> {
-    fn found(&self) -> &Found {
-        self.found.get_or_init(|| {
-            let mut found = Found::default();
-            for step in &self.transaction.steps {
-                self.shared.redactor.input(&step.input.json(), &mut found);
-            }
-            found
-        })
-    }
-
-    /// A text of the guest's, or of the request's, without secrets.
-    fn hidden(&self, text: &str) -> String {
-        if !may_hold_secret(text) {
-            return text.to_owned();
-        }
-        self.found().text(text).into_owned()
-    }
-
-    fn hidden_summary(&self, summary: &Summary) -> Summary {
-        let list = |texts: &[String]| texts.iter().map(|text| self.hidden(text)).collect();
-        Summary {
-            // A hook's says why it refused.
-            decision: self.hidden(&summary.decision),
-            tags: list(&summary.tags),
-            rule_ids: list(&summary.rule_ids),
-            fault: summary.fault.clone(),
-        }
-    }
-
-    fn request(&self) -> String {
-        if let Some(step) = self.transaction.steps.first()
-            && let Phase::Hook(hook) = step.input.phase()
-        {
-            let mut found = Found::default();
-            let context = self.shared.redactor.input(&step.input.json(), &mut found);
-            let context: Value = serde_json::from_str(&context).unwrap_or_default();
-            let text = format!("{} {}", hook.name(), context["input"]);
-            return printable(&self.hidden(&text), SHOWN_CONTEXT);
-        }
-        let line = self.transaction.request_line().map_or_else(
-            || {
-                self.transaction.response_status().map_or_else(
-                    || "(no request)".to_owned(),
-                    |status| format!("response {status}"),
-                )
-            },
-            |(method, uri)| format!("{method} {}", self.shared.redactor.uri(&uri)),
-        );
-        printable(&self.hidden(&line), SHOWN)
-    }
-
-    fn costly(&self, cost: u64) -> Costly {
-        Costly {
-            seq: self.seq,
-            place: self.transaction.place.clone(),
-            id: self.hidden(&self.transaction.id),
-            request: self.request(),
-            decision: self.hidden_summary(&self.new.summary()).decision,
-            cost,
-        }
-    }
-
-    fn answers(&self, values: &[Value]) -> Vec<Value> {
-        let mut found = self.found().clone();
-        values
-            .iter()
-            .map(|value| {
-                let text = self.shared.redactor.output(&value.to_string(), &mut found);
-                serde_json::from_str(&text).unwrap_or_default()
-            })
-            .collect()
-    }
-
-    fn example(&self, change: Option<&Change>, fresh: &Pair) -> Example {
-        let mut example = Example {
-            seq: self.seq,
-            place: self.transaction.place.clone(),
-            id: self.hidden(&self.transaction.id),
-            request: self.request(),
-            fixture: Value::Null,
-            minimized: None,
-            notes: Vec::new(),
-            old: self.answers(change.map_or(&[], |change| &change.old)),
-            new: self.answers(&self.new.values()),
-        };
-        match self.transaction.inputs() {
-            Ok(inputs) => self.fill(&mut example, &inputs, (change, fresh)),
-            Err(why) => example.notes.push(format!("no fixture: {why}")),
-        }
-        example
-    }
-
-    fn fill(
-        &self,
-        example: &mut Example,
-        inputs: &[Input<'_>],
-        (change, fresh): (Option<&Change>, &Pair),
-    ) {
-        let settings = self.shared.settings;
-        let wants_old = settings
-            .fixtures
-            .as_ref()
-            .is_some_and(|save| save.expect == Expect::Old);
-        let expected = match (&fresh.baseline, wants_old) {
-            (Some(baseline), true) => baseline,
-            _ => &fresh.module,
-        };
-        let place = &self.transaction.place;
-        let described = format!(
-            "{}From {}, record {}.",
-            change.map_or_else(String::new, |change| format!(
-                "{} → {}. ",
-                change.from.text(),
-                change.to.text()
-            )),
-            place.file.rsplit('/').next().unwrap_or_default(),
-            place.record
-        );
-        let make = |inputs: &[Input<'_>]| {
-            save::fixture(
-                self.transaction,
-                inputs,
-                (expected, &self.shared.redactor),
-                &described,
-            )
-        };
-        match make(inputs) {
-            Ok((fixture, notes)) => {
-                example.fixture = fixture;
-                example.notes.extend(notes);
-            }
-            Err(why) => example.notes.push(format!("no fixture: {why}")),
-        }
-        if !settings.minimize {
-            return;
-        }
-        match self.smallest(inputs, change, fresh) {
-            Minimized::To(inputs) => example.minimized = make(&inputs).ok().map(|made| made.0),
-            Minimized::Already => {}
-            Minimized::Unknown => example.notes.push(
-                "not minimised: nothing is refused now, and what was then decided about less is not known; with the version of then as --baseline it is".to_owned(),
-            ),
-            Minimized::NotReproduced => example.notes.push(
-                "not minimised: fresh instances do not show it, so it depends on earlier requests or on the record".to_owned(),
-            ),
-        }
-    }
-
-    /// The same change, drift or fault on fresh instances, with as little as
-    /// possible.
-    fn smallest(&self, inputs: &[Input<'_>], change: Option<&Change>, fresh: &Pair) -> Minimized {
-        let ignore = &self.shared.settings.ignore;
-        let kind = |change: Change| (change.category, change.from, change.to);
-        match (change, &fresh.baseline) {
-            (Some(change), judged) if change.is_drift => {
-                let judged = judged.as_ref().unwrap_or(&fresh.module);
-                let played = self.old.unwrap_or(self.new);
-                if !played.answered.last().is_some_and(Answered::ends) {
-                    return Minimized::Unknown;
-                }
-                let wanted = played.summary();
-                minimize(inputs, |inputs| {
-                    play_inputs(judged, inputs).summary() == wanted
-                })
-            }
-            (Some(_), Some(baseline)) => {
-                let outcome = |inputs: &[Input<'_>]| {
-                    let (old, new) = (
-                        play_inputs(baseline, inputs),
-                        play_inputs(&fresh.module, inputs),
-                    );
-                    compare(&old, &new, ignore).map(kind)
-                };
-                let wanted = outcome(inputs);
-                minimize(inputs, |inputs| {
-                    wanted.is_some() && outcome(inputs) == wanted
-                })
-            }
-            _ => {
-                let fault = self.new.summary().fault;
-                minimize(inputs, |inputs| {
-                    fault.is_some() && play_inputs(&fresh.module, inputs).summary().fault == fault
-                })
-            }
-        }
-    }
-
-    /// One line of the `jsonl` format.
-    fn row(&self, change: Option<&Change>) -> Vec<u8> {
-        let timings = self.shared.settings.timings;
-        let side = |played: &Played| {
-            let summary = self.hidden_summary(&played.summary());
-            let mut value = serde_json::to_value(summary).unwrap_or_default();
-            value["fuel"] = Value::from(played.fuel());
-            if timings {
-                value["time_ns"] = Value::from(played.time_ns());
-            }
-            value
-        };
-        let place = &self.transaction.place;
-        let mut row = json!({
-            "seq": self.seq,
-            "file": &*place.file,
-            "record": place.record,
-            "offset": place.offset,
-            "id": self.hidden(&self.transaction.id),
-            "request": self.request(),
-            "module": side(self.new),
-        });
-        if let Some(old) = self.old {
-            row["baseline"] = side(old);
-        }
-        if self.old.is_some() || change.is_some() {
-            row["category"] = json!(change.map_or(Category::Unchanged, |change| change.category));
-        }
-        if let Some(change) = change {
-            row["fields"] = json!(change.fields);
-            if self.old.is_none() {
-                row["recorded"] = json!(change.from);
-            }
-        }
-        let mut line = row.to_string().into_bytes();
-        line.push(b'\n');
-        line
-    }
-
-    /// The module's calls, as a capture of our own format.
-    fn records(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        let module = self.shared.subjects.module.pool().module();
-        for (step, answered) in self.transaction.steps.iter().zip(&self.new.answered) {
-            let cost = answered.cost.as_ref();
-            let line = RecordLine {
-                id: &self.transaction.id,
-                phase: step.input.phase().name(),
-                at_ns: self.transaction.at_ns,
-                module: &module.hash,
-                input: &step.input.json(),
-                output: &answered.answer,
-                fault: answered.fault.as_ref(),
-                fuel: cost.and_then(|cost| cost.fuel),
-                wall_ns: cost
-                    .filter(|_| self.shared.settings.timings)
-                    .and_then(|cost| u64::try_from(cost.time.as_nanos()).ok()),
-            };
-            write_record(&line, &self.shared.redactor, &mut out);
-        }
-        out
     }
 }

@@ -3,7 +3,8 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Hint, RunSettings, StepResult, not_reached};
+use super::report::{Hint, StepResult};
+use super::{RunSettings, not_reached};
 use crate::abi::hook::{Change, HookContext, HookResult, changes};
 use crate::fault::{Fault, printable};
 use crate::fixture::hook::{ActualHook, check};

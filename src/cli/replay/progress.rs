@@ -1,0 +1,94 @@
+//! How far a replay is, and how it ends early.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use wasm_agent_kit::capture::Capture;
+use wasm_agent_kit::ops::replay::Watch;
+
+use crate::cli::render;
+
+/// How often the progress bar looks.
+const TICK: Duration = Duration::from_millis(100);
+
+/// The first signal ends the replay cleanly, a second one at once.
+pub(super) fn on_signal(watch: &Arc<Watch>) {
+    let watch = Arc::clone(watch);
+    let wait = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build();
+        let Ok(runtime) = runtime else { return };
+        runtime.block_on(async {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                watch.stop.store(true, Ordering::Relaxed);
+                render::to_stderr("interrupted; finishing what was begun, again to end at once");
+            }
+            if tokio::signal::ctrl_c().await.is_ok() {
+                end_at_once();
+            }
+        });
+    };
+    // Without the thread a signal ends the process, as it would anyway.
+    let _ = std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(wait);
+}
+
+#[expect(
+    clippy::exit,
+    reason = "the user asked twice; 130 is what a shell shows for it"
+)]
+fn end_at_once() {
+    std::process::exit(130);
+}
+
+/// Shows how far the replay is while `work` goes on.
+pub(super) fn shown<T>(captures: &[Capture], watch: &Watch, work: impl FnOnce() -> T) -> T {
+    let total: Option<u64> = captures.iter().map(|capture| capture.size_bytes).sum();
+    // It hides itself where standard error is no terminal.
+    let bar = match total {
+        Some(total) => ProgressBar::new(total).with_style(style(
+            "{bar:30} {percent:>3} %  {bytes}/{total_bytes}  {msg}  {eta} left",
+        )),
+        None => ProgressBar::new_spinner().with_style(style("{spinner} {bytes}  {msg}  {elapsed}")),
+    };
+    let done = AtomicBool::new(false);
+    let (end, ended) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        let (bar, done) = (&bar, &done);
+        scope.spawn(move || {
+            while !done.load(Ordering::Relaxed) {
+                if ended.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    show(bar, watch);
+                }
+            }
+        });
+        let result = work();
+        done.store(true, Ordering::Relaxed);
+        drop(end);
+        bar.finish_and_clear();
+        result
+    })
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a rate for people, of counts far below 2^52"
+)]
+fn show(bar: &ProgressBar, watch: &Watch) {
+    bar.set_position(watch.read_bytes.load(Ordering::Relaxed));
+    let transactions = watch.transactions.load(Ordering::Relaxed);
+    let seconds = bar.elapsed().as_secs_f64().max(0.001);
+    bar.set_message(format!(
+        "{} transactions, {:.0}/s",
+        render::human::count(transactions),
+        transactions as f64 / seconds
+    ));
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}

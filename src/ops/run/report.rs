@@ -1,0 +1,380 @@
+//! What came of fixtures: of each step, of each fixture, and of all.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::hooks::HookOutcome;
+use crate::agent::Handled;
+use crate::fault::{Fault, printable};
+use crate::fixture::{Actual, Mismatch, Seen, expect, hook};
+use crate::ops::subject::ModuleInfo;
+use crate::proxy::Quirk;
+use crate::report::{Case, CaseStatus, Report, Verdict};
+use crate::response::AgentResponse;
+use crate::runner::Cost;
+
+/// Something a user should know that is no failure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Hint {
+    /// The fixture spells header names otherwise than production does, and
+    /// that would have changed the decision.
+    Spelling {
+        /// The decision with the names as production sends them.
+        decision: String,
+        /// The decision with the fixture's own spelling.
+        as_written: String,
+    },
+    /// The module answered nothing, which allows.
+    EmptyAnswer,
+    /// Keys of the answer that the contract does not know.
+    UnknownKeys {
+        /// The keys.
+        keys: Vec<String>,
+    },
+    /// A hook would have changed what it may only read.
+    Ignored {
+        /// Where, as JSON pointers.
+        paths: Vec<String>,
+    },
+    /// What a released proxy makes of this event or answer.
+    Proxy {
+        /// What it does.
+        quirk: Quirk,
+    },
+}
+
+/// What came of one step.
+#[derive(Debug, Clone, Serialize)]
+pub struct StepResult {
+    /// The name of the event or hook.
+    pub event: &'static str,
+    /// The line it begins on.
+    pub line: usize,
+    /// How it came out.
+    pub status: CaseStatus,
+    /// What the proxy would be told; nothing for a step not reached.
+    pub response: Option<Box<AgentResponse>>,
+    /// What a hook made of its context; nothing for an event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hook: Option<HookOutcome>,
+    /// What the guest did wrong.
+    pub fault: Option<Fault>,
+    /// Instructions of alloc, handler and dealloc.
+    pub fuel: Option<u64>,
+    /// Wall clock of the call, in nanoseconds.
+    pub time_ns: Option<u64>,
+    /// Linear memory after the call, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Size of the answer, in bytes.
+    pub answer_bytes: Option<u64>,
+    /// Where the answer differs from what was expected.
+    pub mismatches: Vec<Mismatch>,
+    /// How many of the repeats answered otherwise than the first.
+    pub unstable: Option<Unstable>,
+    /// What a user should know besides.
+    pub hints: Vec<Hint>,
+    /// Whether anything was expected of this step.
+    pub has_expectations: bool,
+}
+
+/// The same event was answered in more than one way.
+#[derive(Debug, Clone, Serialize)]
+pub struct Unstable {
+    /// Repeats that answered otherwise than the first.
+    pub differing: u32,
+    /// All repeats.
+    pub repeats: u32,
+    /// The first of them, from 2.
+    pub first_differing: u32,
+    /// What it answered to an event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response: Option<Box<AgentResponse>>,
+    /// What it answered to a hook's context.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hook: Option<Box<HookOutcome>>,
+}
+
+/// What came of one fixture.
+#[derive(Debug, Clone, Serialize)]
+pub struct FixtureResult {
+    /// The file.
+    pub path: String,
+    /// The fixture's name.
+    pub name: String,
+    /// The worst of its steps.
+    pub status: CaseStatus,
+    /// Why the file could not be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<UnreadFixture>,
+    /// Its steps in order.
+    pub steps: Vec<StepResult>,
+}
+
+/// A fixture file that could not be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UnreadFixture {
+    /// From 1.
+    pub line: usize,
+    /// From 1.
+    pub column: usize,
+    /// What was expected and found.
+    pub message: String,
+}
+
+/// How many of each.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Totals {
+    /// Fixtures by how they came out.
+    pub fixtures: BTreeMap<&'static str, usize>,
+    /// Steps that were answered, by decision; hooks by `ok` and `refused`.
+    pub decisions: BTreeMap<&'static str, usize>,
+    /// Steps that faulted, by reason code.
+    pub faults: BTreeMap<String, usize>,
+    /// Instructions of all calls.
+    pub fuel: u64,
+}
+
+/// What came of all of them.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunReport {
+    /// The module that was run.
+    pub module: ModuleInfo,
+    /// How the module was called, as flags.
+    pub settings: BTreeMap<&'static str, String>,
+    /// Each fixture, in the order they were given.
+    pub fixtures: Vec<FixtureResult>,
+    /// How many of each.
+    pub totals: Totals,
+}
+
+impl Report for RunReport {
+    const SCHEMA: &'static str = "wasm-agent/run/1";
+
+    fn verdict(&self) -> Verdict {
+        if self.fixtures.is_empty() {
+            Verdict::NothingChecked
+        } else if self.fixtures.iter().any(|fixture| fixture.error.is_some()) {
+            Verdict::Unreadable
+        } else if self.fixtures.iter().any(|fixture| is_bad(fixture.status)) {
+            Verdict::Failed
+        } else {
+            Verdict::Passed
+        }
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        self.fixtures
+            .iter()
+            .flat_map(FixtureResult::cases)
+            .collect()
+    }
+}
+
+pub(super) const fn is_bad(status: CaseStatus) -> bool {
+    matches!(status, CaseStatus::Failed | CaseStatus::Errored)
+}
+
+impl FixtureResult {
+    fn cases(&self) -> Vec<Case> {
+        let case = |name: String, status, line| Case {
+            suite: self.path.clone(),
+            name,
+            status,
+            message: String::new(),
+            detail: String::new(),
+            file: self.path.clone(),
+            line: Some(line),
+            time: Duration::ZERO,
+        };
+        if let Some(error) = &self.error {
+            let mut unread = case(self.name.clone(), CaseStatus::Errored, error.line);
+            unread.message.clone_from(&error.message);
+            return vec![unread];
+        }
+        self.steps
+            .iter()
+            .enumerate()
+            .map(|(index, step)| {
+                let name = if self.steps.len() == 1 {
+                    self.name.clone()
+                } else {
+                    format!("{} [{}] {}", self.name, index + 1, step.event)
+                };
+                let mut case = case(name, step.status, step.line);
+                case.time = Duration::from_nanos(step.time_ns.unwrap_or_default());
+                case.message = step.message();
+                case.detail = step.detail();
+                case
+            })
+            .collect()
+    }
+}
+
+impl StepResult {
+    /// One line: what was expected and what was found.
+    #[must_use]
+    pub fn message(&self) -> String {
+        let first = self.mismatches.first().map(|mismatch| {
+            format!(
+                "{}: expected {}, found {}",
+                mismatch.path, mismatch.expected, mismatch.found
+            )
+        });
+        let unstable = self.unstable.as_ref().map(|unstable| {
+            format!(
+                "the answer changed between equal runs: {} of {} repeats differ from the first",
+                unstable.differing, unstable.repeats
+            )
+        });
+        let skipped = (self.status == CaseStatus::Skipped)
+            .then(|| "not reached: an earlier step refused the request".to_owned());
+        first.or(unstable).or(skipped).unwrap_or_default()
+    }
+
+    fn detail(&self) -> String {
+        let mut lines: Vec<String> = self
+            .mismatches
+            .iter()
+            .skip(1)
+            .map(|mismatch| {
+                format!(
+                    "{}: expected {}, found {}",
+                    mismatch.path, mismatch.expected, mismatch.found
+                )
+            })
+            .collect();
+        if let Some(fault) = self.fault.as_ref().filter(|_| is_bad(self.status)) {
+            lines.extend(fault.story().lines().map(str::to_owned));
+        }
+        lines.join("\n")
+    }
+}
+
+impl StepResult {
+    pub(super) fn costing(mut self, cost: Option<Cost>) -> Self {
+        self.fuel = cost.and_then(|cost| cost.fuel);
+        self.time_ns = cost.map(|cost| u64::try_from(cost.time.as_nanos()).unwrap_or(u64::MAX));
+        self.memory_bytes = cost.map(|cost| cost.memory_bytes);
+        self.answer_bytes = cost.map(|cost| cost.answer_bytes);
+        self
+    }
+
+    /// Whether the module was asked, or would have been.
+    const fn is_reached(&self) -> bool {
+        self.response.is_some() || self.hook.is_some()
+    }
+
+    /// What came of it in a few words, where it was reached.
+    #[must_use]
+    pub fn summary(&self) -> Option<String> {
+        let event = self.response.as_deref().map(summary);
+        event.or_else(|| self.hook.as_ref().map(HookOutcome::summary))
+    }
+
+    /// What an update of the fixture needs, where the step was reached.
+    #[must_use]
+    pub fn seen(&self) -> Option<Seen<'_>> {
+        let fault = self.fault.as_ref();
+        let whole = match (&self.response, &self.hook) {
+            (Some(response), _) => expect::whole(Actual {
+                response,
+                fault,
+                // Budgets are not updated.
+                cost: None,
+            }),
+            (None, Some(outcome)) => hook::whole(outcome.actual(fault)),
+            (None, None) => return None,
+        };
+        Some(Seen {
+            whole,
+            mismatches: &self.mismatches,
+        })
+    }
+
+    /// Holds a repeat against the first round.
+    pub(super) fn compare(&mut self, again: &Handled, round: u32, repeats: u32) {
+        if self.response.as_ref() != Some(&again.response) {
+            let unstable = self.differs(round, repeats);
+            unstable
+                .response
+                .get_or_insert_with(|| again.response.clone());
+        }
+    }
+
+    /// Counts a repeat that came out otherwise than the first.
+    pub(super) fn differs(&mut self, round: u32, repeats: u32) -> &mut Unstable {
+        let unstable = self.unstable.get_or_insert(Unstable {
+            differing: 0,
+            repeats,
+            first_differing: round,
+            response: None,
+            hook: None,
+        });
+        unstable.differing += 1;
+        unstable
+    }
+
+    pub(super) fn judged(&self) -> CaseStatus {
+        let unexpected_fault = self
+            .mismatches
+            .iter()
+            .any(|mismatch| mismatch.path == "fault");
+        if unexpected_fault && self.fault.is_some() {
+            CaseStatus::Errored
+        } else if !self.mismatches.is_empty() || self.unstable.is_some() {
+            CaseStatus::Failed
+        } else if !self.is_reached() {
+            CaseStatus::Skipped
+        } else if self.hints.iter().any(Hint::is_warning) {
+            CaseStatus::Warned
+        } else {
+            CaseStatus::Passed
+        }
+    }
+}
+
+impl Hint {
+    /// Whether it is about the module, rather than about what proxies do.
+    const fn is_warning(&self) -> bool {
+        !matches!(self, Self::Proxy { .. })
+    }
+}
+
+pub(super) const fn badness(status: CaseStatus) -> u8 {
+    match status {
+        CaseStatus::Skipped => 0,
+        CaseStatus::Passed => 1,
+        CaseStatus::Warned => 2,
+        CaseStatus::Failed => 3,
+        CaseStatus::Errored => 4,
+    }
+}
+
+/// The word for a status in reports.
+#[must_use]
+pub const fn status_name(status: CaseStatus) -> &'static str {
+    match status {
+        CaseStatus::Passed => "passed",
+        CaseStatus::Warned => "warned",
+        CaseStatus::Failed => "failed",
+        CaseStatus::Errored => "errored",
+        CaseStatus::Skipped => "skipped",
+    }
+}
+
+/// A decision with its status and tags, in a few words.
+#[must_use]
+pub fn summary(response: &AgentResponse) -> String {
+    let mut text = response.decision.name().to_owned();
+    if let Some(status) = response.decision.status() {
+        text.push_str(&format!(" {status}"));
+    }
+    if !response.audit.tags.is_empty() {
+        let tags = printable(&response.audit.tags.join(", "), 160);
+        text.push_str(&format!(" [{tags}]"));
+    }
+    text
+}
