@@ -326,6 +326,10 @@ pub(crate) fn distribution(series: &[Counts<'_>], show: impl Fn(u64) -> String) 
             );
         }
         svg.push_str("</g>");
+        // One needs no name beside the heading.
+        if series.len() == 1 {
+            break;
+        }
         let x = LEFT + 110.0 * side as f64;
         let _ = write!(
             svg,

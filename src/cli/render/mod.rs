@@ -8,8 +8,6 @@ pub(crate) mod json;
 pub(crate) mod junit;
 pub(crate) mod page;
 pub(crate) mod replay;
-mod replay_html;
-mod replay_markdown;
 pub(crate) mod run;
 pub(crate) mod sarif;
 pub(crate) mod validate;

@@ -1,19 +1,20 @@
 //! A replay for people: what was read, what was decided, what changed, what
 //! it cost.
 
-use std::collections::BTreeMap;
+mod figures;
+mod html;
+mod markdown;
+
 use std::io::{self, Write};
-use std::time::Duration;
 
 use comfy_table::{Cell, CellAlignment};
 use wasm_agent_kit::fault::printable;
 use wasm_agent_kit::ops::replay::ReplayReport;
-use wasm_agent_kit::ops::replay::histogram::{Histogram, PERCENTILES};
-use wasm_agent_kit::ops::replay::report::{Category, Comparison, Costly, Group, Outcomes, percent};
+use wasm_agent_kit::ops::replay::report::{Category, Comparison, Costly, Group};
 use wasm_agent_kit::report::{Report as _, Verdict};
 
-use super::human::{Paint, Style, bytes, count, plural, time};
-use super::{github, json, junit, replay_html, replay_markdown};
+use super::human::{Paint, Style, bytes, count, plural};
+use super::{github, json, junit};
 use crate::cli::replay::ReplayFormat;
 
 /// Rules, tags and groups that are shown; the JSON has all.
@@ -32,8 +33,8 @@ pub(crate) fn write(
         // Written while the replay went on.
         ReplayFormat::Jsonl => Ok(()),
         ReplayFormat::Junit => junit::write(report, out),
-        ReplayFormat::Markdown => replay_markdown::write(report, out),
-        ReplayFormat::Html => replay_html::write(report, out),
+        ReplayFormat::Markdown => markdown::write(report, out),
+        ReplayFormat::Html => html::write(report, out),
         ReplayFormat::Github => github::write(report, out),
     }
 }
@@ -95,7 +96,7 @@ fn input(report: &ReplayReport, style: Style, out: &mut dyn Write) -> io::Result
     if let Some(shard) = report.shard {
         writeln!(out, "{:<9} {} of {}", "shard", shard.index, shard.of)?;
     }
-    for (format, loses) in lossy(report) {
+    for (format, loses) in figures::lossy(report) {
         let text = style.wrapped(&format!("{format} is lossy: {loses}"));
         writeln!(out, "{}", style.paint(Paint::Faint, &text))?;
     }
@@ -125,60 +126,20 @@ fn input(report: &ReplayReport, style: Style, out: &mut dyn Write) -> io::Result
     Ok(())
 }
 
-/// What each lossy format does not hold, once.
-pub(super) fn lossy(report: &ReplayReport) -> BTreeMap<&'static str, &str> {
-    report
-        .captures
-        .iter()
-        .filter_map(|capture| Some((capture.format?.name(), capture.loses.as_deref()?)))
-        .collect()
-}
-
 fn decisions(report: &ReplayReport, style: Style, out: &mut dyn Write) -> io::Result<()> {
-    let now = &report.outcomes;
-    let before = report.baseline_outcomes.as_ref();
-    type Kind = fn(&Outcomes) -> &BTreeMap<String, u64>;
-    let kinds: [(&str, Kind); 4] = [
-        ("Decision", |outcomes| &outcomes.decisions),
-        ("Rule", |outcomes| &outcomes.rules),
-        ("Tag", |outcomes| &outcomes.tags),
-        ("Fault", |outcomes| &outcomes.faults),
-    ];
-    for (heading, kind) in kinds {
-        let rows = beside(kind(now), before.map(kind));
-        if rows.is_empty() {
-            continue;
-        }
-        let mut headings = vec![heading];
-        headings.extend(if before.is_some() {
-            vec!["Before", "Now", ""]
-        } else {
-            vec!["Transactions", "Share"]
-        });
+    for words in figures::words(report) {
+        let headings = [&[words.heading], words.columns].concat();
         let mut table = style.table(&headings);
-        let all = report.records.transactions;
-        for (word, old, new) in rows.iter().take(SHOWN) {
-            let figure = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
-            let mut row = vec![decision_cell(heading, word)];
-            if before.is_some() {
-                let delta = i128::from(*new) - i128::from(*old);
-                row.push(figure(count(*old)));
-                row.push(figure(count(*new)));
-                row.push(figure(if delta == 0 {
-                    String::new()
-                } else {
-                    format!("{delta:+}")
-                }));
-            } else {
-                row.push(figure(count(*new)));
-                row.push(figure(format!("{:.2} %", percent(*new, all))));
-            }
+        for (word, figures) in words.rows.iter().take(SHOWN) {
+            let figure = |text| Cell::new(text).set_alignment(CellAlignment::Right);
+            let mut row = vec![decision_cell(words.heading, word)];
+            row.extend(figures.iter().map(figure));
             table.add_row(row);
         }
         Style::tighten(&mut table, &[1, 2, 3]);
         writeln!(out, "\n{}", table.trim_fmt())?;
-        if rows.len() > SHOWN {
-            writeln!(out, "and {} more", rows.len() - SHOWN)?;
+        if words.rows.len() > SHOWN {
+            writeln!(out, "and {} more", words.rows.len() - SHOWN)?;
         }
     }
     Ok(())
@@ -197,78 +158,23 @@ fn decision_cell(heading: &str, word: &str) -> Cell {
     }
 }
 
-/// Words with their counts before and now, the most frequent first.
-pub(super) fn beside<'a>(
-    now: &'a BTreeMap<String, u64>,
-    before: Option<&'a BTreeMap<String, u64>>,
-) -> Vec<(&'a str, u64, u64)> {
-    let mut rows: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-    for (word, number) in before.into_iter().flatten() {
-        rows.entry(word).or_default().0 = *number;
-    }
-    for (word, number) in now {
-        rows.entry(word).or_default().1 = *number;
-    }
-    let mut rows: Vec<_> = rows
-        .into_iter()
-        .map(|(word, (old, new))| (word, old, new))
-        .collect();
-    rows.sort_by_key(|(_, old, new)| std::cmp::Reverse(*old.max(new)));
-    rows
-}
-
-/// `p50 39 472, p90 …`.
-fn percentiles(histogram: &Histogram, show: impl Fn(u64) -> String) -> String {
-    let mut parts: Vec<String> = PERCENTILES
-        .iter()
-        .map(|(percent, name)| format!("{name} {}", show(histogram.percentile(*percent))))
-        .collect();
-    parts.push(format!("max {}", show(histogram.max())));
-    parts.join(", ")
-}
-
 fn costs(report: &ReplayReport, style: Style, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out)?;
-    let sides = [
-        ("before", report.baseline_outcomes.as_ref()),
-        ("now", Some(&report.outcomes)),
-    ];
-    for (word, outcomes) in sides {
-        let Some(outcomes) = outcomes else { continue };
-        let word = if report.baseline.is_some() {
-            format!(" {word}")
-        } else {
-            String::new()
-        };
-        if outcomes.calls == 0 {
-            continue;
+    let costs = figures::costs(report);
+    for (side, outcomes) in figures::sides(report) {
+        for cost in costs.iter().filter(|cost| cost.side == side) {
+            let named = figures::cost_columns().zip(&cost.figures);
+            let figures: Vec<String> = named.map(|(name, text)| format!("{name} {text}")).collect();
+            writeln!(out, "{} a call{side}: {}", cost.of, figures.join(", "))?;
         }
-        writeln!(
-            out,
-            "fuel a call{word}: {}",
-            percentiles(&outcomes.fuel, count)
-        )?;
-        if let Some(times) = &outcomes.time_ns {
-            let show = |nanos| time(Duration::from_nanos(nanos));
-            writeln!(out, "time a call{word}: {}", percentiles(times, show))?;
-        }
-        writeln!(
-            out,
-            "memory{word}: {} at most, grew in {} of {} calls, {} in all",
-            bytes(outcomes.memory.max_bytes),
-            count(outcomes.memory.growing_calls),
-            count(outcomes.calls),
-            bytes(outcomes.memory.grown_bytes)
-        )?;
+        writeln!(out, "memory{side}: {}", figures::memory(outcomes))?;
     }
     type Show = fn(u64) -> String;
     let lists: [(&str, &[Costly], Show); 2] = [
         ("Dearest", &report.dearest, |fuel| {
             format!("{} instructions", count(fuel))
         }),
-        ("Slowest", &report.slowest, |nanos| {
-            time(Duration::from_nanos(nanos))
-        }),
+        ("Slowest", &report.slowest, figures::nanos),
     ];
     for (heading, list, show) in lists {
         if list.is_empty() || list.iter().all(|costly| costly.cost == 0) {
@@ -306,14 +212,8 @@ fn compared(
             )
         )
     )?;
-    for category in Category::ALL {
-        let number = comparison.count(category);
-        let text = format!(
-            "{:>12}  {}  {:.2} %",
-            count(number),
-            category.name(),
-            percent(number, comparison.compared)
-        );
+    for (category, number, share) in figures::categories(comparison) {
+        let text = format!("{:>12}  {}  {share}", count(number), category.name());
         let paint = match category {
             _ if number == 0 => Paint::Faint,
             Category::Faulted | Category::Decision => Paint::Bad,
@@ -323,29 +223,9 @@ fn compared(
         writeln!(out, "{}", style.paint(paint, &text))?;
     }
     if let Some(fuel) = &comparison.fuel {
-        let sign = if fuel.new < fuel.old { '-' } else { '+' };
-        writeln!(
-            out,
-            "fuel {} → {} ({sign}{}, {:+.2} %); {} transactions cost more, {} less, {} the same",
-            count(fuel.old),
-            count(fuel.new),
-            count(fuel.new.abs_diff(fuel.old)),
-            relative(fuel.old, fuel.new),
-            count(fuel.more),
-            count(fuel.less),
-            count(fuel.equal)
-        )?;
+        writeln!(out, "fuel {}", figures::fuel(fuel))?;
     }
     groups(&comparison.groups, style, out)
-}
-
-/// The change from one figure to the other, in percent.
-#[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
-pub(super) fn relative(old: u64, new: u64) -> f64 {
-    if old == 0 {
-        return 0.0;
-    }
-    (new as f64 - old as f64) * 100.0 / old as f64
 }
 
 fn groups(groups: &[Group], style: Style, out: &mut dyn Write) -> io::Result<()> {
@@ -414,20 +294,11 @@ pub(super) fn smallest(fixture: &serde_json::Value) -> String {
 }
 
 fn tests(report: &ReplayReport, style: Style, out: &mut dyn Write) -> io::Result<()> {
-    if report.tests_passed + report.tests_failed == 0 {
+    let Some(tests) = figures::tests(report) else {
         return Ok(());
-    }
-    writeln!(
-        out,
-        "\ntests: {} passed, {} failed",
-        count(report.tests_passed),
-        count(report.tests_failed)
-    )?;
-    let failed: Vec<_> = report
-        .tests
-        .iter()
-        .filter(|test| !test.missed.is_empty())
-        .collect();
+    };
+    writeln!(out, "\ntests: {tests}")?;
+    let failed = figures::failed_tests(report);
     for test in failed.iter().take(SHOWN) {
         writeln!(
             out,
@@ -447,13 +318,12 @@ fn tests(report: &ReplayReport, style: Style, out: &mut dyn Write) -> io::Result
 }
 
 fn conclusion(report: &ReplayReport, style: Style) -> String {
-    let (paint, word) = match report.verdict() {
-        Verdict::Passed => (Paint::Good, "passed"),
-        Verdict::Failed => (Paint::Bad, "failed"),
-        Verdict::Unreadable => (Paint::Bad, "unreadable"),
-        Verdict::NothingChecked => (Paint::Warning, "nothing was checked"),
-        Verdict::Inconclusive => (Paint::Warning, "interrupted"),
+    let paint = match report.verdict() {
+        Verdict::Passed => Paint::Good,
+        Verdict::Failed | Verdict::Unreadable => Paint::Bad,
+        Verdict::NothingChecked | Verdict::Inconclusive => Paint::Warning,
     };
+    let word = figures::verdict_word(report);
     let records = &report.records;
     let mut parts = vec![plural(records.transactions, "transaction")];
     if records.unusable > 0 {

@@ -3,20 +3,17 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::time::Duration;
 
 use serde_json::Value;
 use wasm_agent_kit::ops::replay::ReplayReport;
-use wasm_agent_kit::ops::replay::histogram::{Histogram, PERCENTILES};
-use wasm_agent_kit::ops::replay::report::{
-    Category, Comparison, Costly, Example, Group, Outcomes, percent,
-};
+use wasm_agent_kit::ops::replay::histogram::Histogram;
+use wasm_agent_kit::ops::replay::report::{Category, Comparison, Costly, Example, Group, percent};
 use wasm_agent_kit::report::{Report as _, Verdict};
 
-use super::chart::{Counts, distribution};
-use super::human::{bytes, count, plural, time};
-use super::page::{Page, escaped};
-use super::replay::{beside, lossy, relative};
+use super::figures::{self, nanos};
+use crate::cli::render::chart::{Counts, distribution};
+use crate::cli::render::human::{bytes, count, plural};
+use crate::cli::render::page::{Page, escaped};
 
 /// Groups on the page; a person reads no more.
 const SHOWN: usize = 200;
@@ -47,13 +44,12 @@ macro_rules! add {
 }
 
 fn head(report: &ReplayReport, out: &mut String) {
-    let (class, word) = match report.verdict() {
-        Verdict::Passed => ("good", "passed"),
-        Verdict::Failed => ("bad", "failed"),
-        Verdict::Unreadable => ("bad", "unreadable"),
-        Verdict::NothingChecked => ("warning", "nothing was checked"),
-        Verdict::Inconclusive => ("warning", "interrupted"),
+    let class = match report.verdict() {
+        Verdict::Passed => "good",
+        Verdict::Failed | Verdict::Unreadable => "bad",
+        Verdict::NothingChecked | Verdict::Inconclusive => "warning",
     };
+    let word = figures::verdict_word(report);
     add!(out, "<p class=\"banner {class}\">{word}</p><p>");
     if let Some(baseline) = &report.baseline {
         add!(
@@ -127,16 +123,7 @@ fn share_bar(comparison: &Comparison, out: &mut String) {
 fn compared(comparison: &Comparison, title: &str, out: &mut String) {
     add!(out, "<h2>{title}</h2>");
     if let Some(fuel) = &comparison.fuel {
-        add!(
-            out,
-            "<p>Fuel {} → {} ({:+.2} %): {} transactions cost more, {} less, {} the same.</p>",
-            count(fuel.old),
-            count(fuel.new),
-            relative(fuel.old, fuel.new),
-            count(fuel.more),
-            count(fuel.less),
-            count(fuel.equal)
-        );
+        add!(out, "<p>Fuel {}.</p>", figures::fuel(fuel));
     }
     if comparison.groups.is_empty() {
         add!(
@@ -233,87 +220,53 @@ fn answers(values: &[Value]) -> String {
 }
 
 fn decisions(report: &ReplayReport, out: &mut String) {
-    type Kind = fn(&Outcomes) -> &std::collections::BTreeMap<String, u64>;
-    let kinds: [(&str, Kind); 4] = [
-        ("Decision", |outcomes| &outcomes.decisions),
-        ("Rule", |outcomes| &outcomes.rules),
-        ("Tag", |outcomes| &outcomes.tags),
-        ("Fault", |outcomes| &outcomes.faults),
-    ];
-    let before = report.baseline_outcomes.as_ref();
     out.push_str("<h2>Decisions</h2><div class=\"columns\">");
-    for (heading, kind) in kinds {
-        let rows = beside(kind(&report.outcomes), before.map(kind));
-        if rows.is_empty() {
-            continue;
+    for words in figures::words(report) {
+        add!(out, "<table><tr><th>{}</th>", words.heading);
+        for column in words.columns {
+            add!(out, "<th class=\"n\">{column}</th>");
         }
-        add!(
-            out,
-            "<table><tr><th>{heading}</th>{}</tr>",
-            if before.is_some() {
-                "<th class=\"n\">Before</th><th class=\"n\">Now</th><th class=\"n\"></th>"
-            } else {
-                "<th class=\"n\">Transactions</th><th class=\"n\">Share</th>"
-            }
-        );
-        for (word, old, new) in rows {
+        out.push_str("</tr>");
+        for (word, figures) in words.rows {
             add!(out, "<tr><td>{}</td>", escaped(word));
-            if before.is_some() {
-                let delta = i128::from(new) - i128::from(old);
-                let shown = if delta == 0 {
-                    String::new()
-                } else {
-                    format!("{delta:+}")
-                };
-                add!(
-                    out,
-                    "<td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{shown}</td></tr>",
-                    count(old),
-                    count(new)
-                );
-            } else {
-                add!(
-                    out,
-                    "<td class=\"n\">{}</td><td class=\"n\">{:.2} %</td></tr>",
-                    count(new),
-                    percent(new, report.records.transactions)
-                );
-            }
+            cells(&figures, out);
         }
         out.push_str("</table>");
     }
     out.push_str("</div>");
 }
 
+/// The figures of a row, and its end.
+fn cells(figures: &[String], out: &mut String) {
+    for figure in figures {
+        add!(out, "<td class=\"n\">{figure}</td>");
+    }
+    out.push_str("</tr>");
+}
+
 fn costs(report: &ReplayReport, out: &mut String) {
-    let sides: Vec<(&str, &Outcomes)> = report
-        .baseline_outcomes
-        .iter()
-        .map(|outcomes| ("before", outcomes))
-        .chain([("now", &report.outcomes)])
-        .collect();
-    if report.outcomes.calls == 0 {
+    let sides = figures::sides(report);
+    if sides.is_empty() {
         return;
     }
     let buckets = |histogram: &Histogram| histogram.buckets().collect();
     let fuel: Vec<Counts<'_>> = sides
         .iter()
-        .map(|(name, outcomes)| Counts {
-            name,
+        .map(|(side, outcomes)| Counts {
+            name: side.trim_start(),
             counts: buckets(&outcomes.fuel),
         })
         .collect();
     add!(out, "<h2>Fuel of a call</h2>{}", distribution(&fuel, count));
     let times: Vec<Counts<'_>> = sides
         .iter()
-        .filter_map(|(name, outcomes)| {
+        .filter_map(|(side, outcomes)| {
             Some(Counts {
-                name,
+                name: side.trim_start(),
                 counts: buckets(outcomes.time_ns.as_ref()?),
             })
         })
         .collect();
-    let nanos = |nanos| time(Duration::from_nanos(nanos));
     if !times.is_empty() {
         add!(
             out,
@@ -322,26 +275,17 @@ fn costs(report: &ReplayReport, out: &mut String) {
         );
     }
     out.push_str("<h2>Percentiles</h2><table><tr><th>A call</th>");
-    for (_, name) in PERCENTILES {
+    for name in figures::cost_columns() {
         add!(out, "<th class=\"n\">{name}</th>");
     }
-    out.push_str("<th class=\"n\">max</th></tr>");
-    for (name, outcomes) in &sides {
-        percentile_row(&format!("fuel {name}"), &outcomes.fuel, count, out);
-        if let Some(times) = &outcomes.time_ns {
-            percentile_row(&format!("time {name}"), times, nanos, out);
-        }
+    out.push_str("</tr>");
+    for cost in figures::costs(report) {
+        add!(out, "<tr><td>{}{}</td>", cost.of, cost.side);
+        cells(&cost.figures, out);
     }
     out.push_str("</table>");
-    for (name, outcomes) in &sides {
-        add!(
-            out,
-            "<p>Memory {name}: {} at most; grew in {} of {} calls, {} in all.</p>",
-            bytes(outcomes.memory.max_bytes),
-            count(outcomes.memory.growing_calls),
-            count(outcomes.calls),
-            bytes(outcomes.memory.grown_bytes)
-        );
+    for (side, outcomes) in &sides {
+        add!(out, "<p>Memory{side}: {}.</p>", figures::memory(outcomes));
     }
     out.push_str("<div class=\"columns\"><div><h3>Dearest requests</h3>");
     costly(&report.dearest, count, out);
@@ -352,23 +296,6 @@ fn costs(report: &ReplayReport, out: &mut String) {
         out.push_str("</div>");
     }
     out.push_str("</div>");
-}
-
-fn percentile_row(
-    name: &str,
-    histogram: &Histogram,
-    show: impl Fn(u64) -> String,
-    out: &mut String,
-) {
-    add!(out, "<tr><td>{name}</td>");
-    for (percent, _) in PERCENTILES {
-        add!(
-            out,
-            "<td class=\"n\">{}</td>",
-            show(histogram.percentile(percent))
-        );
-    }
-    add!(out, "<td class=\"n\">{}</td></tr>", show(histogram.max()));
 }
 
 fn costly(list: &[Costly], show: impl Fn(u64) -> String, out: &mut String) {
@@ -387,20 +314,11 @@ fn costly(list: &[Costly], show: impl Fn(u64) -> String, out: &mut String) {
 }
 
 fn tests(report: &ReplayReport, out: &mut String) {
-    if report.tests_passed + report.tests_failed == 0 {
+    let Some(tests) = figures::tests(report) else {
         return;
-    }
-    add!(
-        out,
-        "<h2>Tests</h2><p>{} passed, {} failed</p>",
-        count(report.tests_passed),
-        count(report.tests_failed)
-    );
-    let failed: Vec<_> = report
-        .tests
-        .iter()
-        .filter(|test| !test.missed.is_empty())
-        .collect();
+    };
+    add!(out, "<h2>Tests</h2><p>{tests}</p>");
+    let failed = figures::failed_tests(report);
     if !failed.is_empty() {
         out.push_str("<table>");
         for test in failed.iter().take(1000) {
@@ -427,7 +345,7 @@ fn input(report: &ReplayReport, out: &mut String) {
         );
     }
     out.push_str("</table>");
-    for (format, loses) in lossy(report) {
+    for (format, loses) in figures::lossy(report) {
         add!(
             out,
             "<p class=\"faint\">{format} is lossy: {}</p>",

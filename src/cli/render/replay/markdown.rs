@@ -1,14 +1,14 @@
 //! A replay as a comment on a pull request.
 
 use std::io::{self, Write};
-use std::time::Duration;
 
 use wasm_agent_kit::ops::replay::ReplayReport;
-use wasm_agent_kit::ops::replay::report::{Category, Comparison, Group, percent};
+use wasm_agent_kit::ops::replay::report::{Comparison, Group};
 use wasm_agent_kit::report::{Report as _, Verdict};
 
-use super::human::{count, plural, time};
-use super::replay::{beside, lossy, relative};
+use super::figures;
+use crate::cli::render::human::{count, plural};
+use crate::cli::render::page::escaped;
 
 /// Groups that are shown.
 const SHOWN: usize = 20;
@@ -48,19 +48,9 @@ pub(super) fn write(report: &ReplayReport, out: &mut dyn Write) -> io::Result<()
         groups(&report.faulted, out)?;
     }
     costs(report, out)?;
-    if report.tests_passed + report.tests_failed > 0 {
-        writeln!(
-            out,
-            "Tests: {} passed, {} failed\n",
-            count(report.tests_passed),
-            count(report.tests_failed)
-        )?;
-        for test in report
-            .tests
-            .iter()
-            .filter(|test| !test.missed.is_empty())
-            .take(SHOWN)
-        {
+    if let Some(tests) = figures::tests(report) {
+        writeln!(out, "Tests: {tests}\n")?;
+        for test in figures::failed_tests(report).into_iter().take(SHOWN) {
             writeln!(
                 out,
                 "- {}: {}",
@@ -70,7 +60,7 @@ pub(super) fn write(report: &ReplayReport, out: &mut dyn Write) -> io::Result<()
         }
         writeln!(out)?;
     }
-    for (format, loses) in lossy(report) {
+    for (format, loses) in figures::lossy(report) {
         writeln!(out, "> {format} is lossy: {}", shown(loses))?;
     }
     for (remark, number) in &report.remarks {
@@ -79,35 +69,16 @@ pub(super) fn write(report: &ReplayReport, out: &mut dyn Write) -> io::Result<()
     Ok(())
 }
 
+/// Decisions alone: the rest is in the report that a reader opens.
 fn decisions(report: &ReplayReport, out: &mut dyn Write) -> io::Result<()> {
-    let before = report
-        .baseline_outcomes
-        .as_ref()
-        .map(|outcomes| &outcomes.decisions);
-    if before.is_some() {
-        writeln!(out, "| Decision | Before | Now | |\n|---|--:|--:|--:|")?;
-    } else {
-        writeln!(out, "| Decision | Transactions | Share |\n|---|--:|--:|")?;
-    }
-    for (word, old, new) in beside(&report.outcomes.decisions, before) {
-        if before.is_some() {
-            let delta = i128::from(new) - i128::from(old);
-            writeln!(
-                out,
-                "| {} | {} | {} | {delta:+} |",
-                shown(word),
-                count(old),
-                count(new)
-            )?;
-        } else {
-            writeln!(
-                out,
-                "| {} | {} | {:.2} % |",
-                shown(word),
-                count(new),
-                percent(new, report.records.transactions)
-            )?;
-        }
+    let decision = |words: &figures::Words<'_>| words.heading == "Decision";
+    let Some(words) = figures::words(report).into_iter().find(decision) else {
+        return Ok(());
+    };
+    writeln!(out, "| {} | {} |", words.heading, words.columns.join(" | "))?;
+    writeln!(out, "|---|{}", "--:|".repeat(words.columns.len()))?;
+    for (word, figures) in &words.rows {
+        writeln!(out, "| {} | {} |", shown(word), figures.join(" | "))?;
     }
     writeln!(out)
 }
@@ -117,28 +88,12 @@ fn compared(comparison: &Comparison, with: &str, out: &mut dyn Write) -> io::Res
         out,
         "#### Beside {with}\n\n| | Transactions | Share |\n|---|--:|--:|"
     )?;
-    for category in Category::ALL {
-        let number = comparison.count(category);
-        writeln!(
-            out,
-            "| {} | {} | {:.2} % |",
-            category.name(),
-            count(number),
-            percent(number, comparison.compared)
-        )?;
+    for (category, number, share) in figures::categories(comparison) {
+        writeln!(out, "| {} | {} | {share} |", category.name(), count(number))?;
     }
     writeln!(out)?;
     if let Some(fuel) = &comparison.fuel {
-        writeln!(
-            out,
-            "Fuel {} → {} ({:+.2} %): {} transactions cost more, {} less, {} the same.\n",
-            count(fuel.old),
-            count(fuel.new),
-            relative(fuel.old, fuel.new),
-            count(fuel.more),
-            count(fuel.less),
-            count(fuel.equal)
-        )?;
+        writeln!(out, "Fuel {}.\n", figures::fuel(fuel))?;
     }
     groups(&comparison.groups, out)
 }
@@ -149,7 +104,7 @@ fn groups(groups: &[Group], out: &mut dyn Write) -> io::Result<()> {
             out,
             "<details><summary><b>{} ×</b> {}</summary>\n",
             count(group.count),
-            super::page::escaped(&group.title())
+            escaped(&group.title())
         )?;
         for example in &group.examples {
             writeln!(
@@ -178,34 +133,12 @@ fn groups(groups: &[Group], out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn costs(report: &ReplayReport, out: &mut dyn Write) -> io::Result<()> {
-    let sides = [
-        ("before", report.baseline_outcomes.as_ref()),
-        ("now", Some(&report.outcomes)),
-    ];
-    writeln!(
-        out,
-        "| A call | p50 | p90 | p99 | p99.9 | max |\n|---|--:|--:|--:|--:|--:|"
-    )?;
-    for (word, outcomes) in sides {
-        let Some(outcomes) = outcomes else { continue };
-        let word = if report.baseline.is_some() {
-            format!(" {word}")
-        } else {
-            String::new()
-        };
-        let mut row = |name: &str, histogram: &_, show: &dyn Fn(u64) -> String| {
-            let histogram: &wasm_agent_kit::ops::replay::histogram::Histogram = histogram;
-            let cells: Vec<String> = [50.0, 90.0, 99.0, 99.9]
-                .iter()
-                .map(|percent| show(histogram.percentile(*percent)))
-                .chain([show(histogram.max())])
-                .collect();
-            writeln!(out, "| {name}{word} | {} |", cells.join(" | "))
-        };
-        row("fuel", &outcomes.fuel, &count)?;
-        if let Some(times) = &outcomes.time_ns {
-            row("time", times, &|nanos| time(Duration::from_nanos(nanos)))?;
-        }
+    let columns: Vec<&str> = figures::cost_columns().collect();
+    writeln!(out, "| A call | {} |", columns.join(" | "))?;
+    writeln!(out, "|---|{}", "--:|".repeat(columns.len()))?;
+    for cost in figures::costs(report) {
+        let figures = cost.figures.join(" | ");
+        writeln!(out, "| {}{} | {figures} |", cost.of, cost.side)?;
     }
     writeln!(out)
 }
