@@ -113,6 +113,7 @@ struct Line<'a> {
     id: Cow<'a, str>,
     phase: Phase,
     ts: Option<Cow<'a, str>>,
+    module: Option<Cow<'a, str>>,
     /// Parts of the line.
     input: &'a [u8],
     output: Option<&'a [u8]>,
@@ -130,6 +131,8 @@ struct LineText<'a> {
     phase: Cow<'a, str>,
     #[serde(borrow, default)]
     ts: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    module: Option<Cow<'a, str>>,
     #[serde(borrow)]
     input: &'a RawValue,
     #[serde(borrow, default)]
@@ -175,6 +178,7 @@ impl<'a> Line<'a> {
             id: line.id,
             phase,
             ts: line.ts,
+            module: line.module,
             input: json.as_bytes(),
             output: output.filter(|output| *output != b"null"),
             chunk_index,
@@ -184,7 +188,7 @@ impl<'a> Line<'a> {
     }
 
     /// The call it records.
-    fn step(&self) -> Result<CapturedStep<'a>, String> {
+    fn step(self) -> Result<CapturedStep<'a>, String> {
         if matches!(self.phase, Phase::Hook(_)) {
             // What comes back is applied to it, so it has to be one.
             serde_json::from_slice::<HookContext>(self.input).map_err(|error| input_is(&error))?;
@@ -198,6 +202,7 @@ impl<'a> Line<'a> {
             recorded: self.output.map(|output| Recorded {
                 response: Cow::Borrowed(output),
                 fuel: self.fuel,
+                module: self.module,
             }),
         })
     }

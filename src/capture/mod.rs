@@ -268,6 +268,8 @@ pub enum Remark {
     NoCredentials,
     /// The record was written with secrets redacted.
     Redacted,
+    /// The decisions of the time are another module's.
+    OtherModule,
     /// An expectation of a test that no module's answer can be held against.
     NotChecked,
 }
@@ -295,6 +297,9 @@ impl Remark {
             Self::Redacted => {
                 "recorded with secrets redacted; a rule about their values may differ"
             }
+            Self::OtherModule => {
+                "recorded with another module than the one it is held against; decisions and fuel of the time are that one's"
+            }
             Self::NotChecked => {
                 "expectations that cannot be held against a module (response or log text)"
             }
@@ -309,6 +314,8 @@ pub struct Recorded<'a> {
     pub response: Cow<'a, [u8]>,
     /// Instructions of the call.
     pub fuel: Option<u64>,
+    /// The hash of the module that answered.
+    pub module: Option<Cow<'a, str>>,
 }
 
 /// One call of a transaction.
@@ -327,6 +334,7 @@ impl CapturedStep<'_> {
             recorded: self.recorded.map(|recorded| Recorded {
                 response: Cow::Owned(recorded.response.into_owned()),
                 fuel: recorded.fuel,
+                module: recorded.module.map(|hash| Cow::Owned(hash.into_owned())),
             }),
         }
     }

@@ -415,6 +415,12 @@ fn the_circle_closes() {
     let drifted = report(&allow, &[&saved], &[]);
     assert_eq!(drifted["verdict"], "failed");
     assert_eq!(drifted["drift"]["categories"]["decision"], 5, "{drifted}");
+    // Whose decisions they were is said where they are not this module's.
+    assert_eq!(drift["remarks"]["other_module"], Value::Null, "{drift}");
+    assert_eq!(drifted["remarks"]["other_module"], 14, "{drifted}");
+    let baseline = ["--baseline", rules.to_str().unwrap()];
+    let beside = report(&allow, &[&saved], &baseline);
+    assert_eq!(beside["remarks"]["other_module"], Value::Null, "{beside}");
 }
 
 #[test]

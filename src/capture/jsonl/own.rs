@@ -40,7 +40,7 @@ fn parts<'a>(reader: &mut Plain<'a>, (id, name): (&'a str, &str)) -> Result<Line
     }
     let phase = Phase::from_name(name).ok_or(NotPlain)?;
     let ts = reader.member(b",\"ts\":")?;
-    reader.member(b",\"module\":")?;
+    let module = reader.member(b",\"module\":")?;
     reader.expect(b",\"input\":")?;
     let begin = reader.at();
     let mut chunk_index = None;
@@ -68,12 +68,15 @@ fn parts<'a>(reader: &mut Plain<'a>, (id, name): (&'a str, &str)) -> Result<Line
         return Err(NotPlain);
     }
     let text = |json: &'a str| json.strip_prefix('"')?.strip_suffix('"');
-    let ts = match ts {
-        "null" => None,
+    let text_or_null = |json: &'a str| match json {
+        "null" => Ok(None),
         // An escape in it is not ours.
-        ts if !ts.contains('\\') => Some(Cow::Borrowed(text(ts).ok_or(NotPlain)?)),
-        _ => return Err(NotPlain),
+        json if !json.contains('\\') => text(json)
+            .map(|text| Some(Cow::Borrowed(text)))
+            .ok_or(NotPlain),
+        _ => Err(NotPlain),
     };
+    let (ts, module) = (text_or_null(ts)?, text_or_null(module)?);
     let chunk_index = match (has_chunk(phase), chunk_index) {
         (false, _) => None,
         (true, Some(value)) => Some(number_of(value)?),
@@ -87,6 +90,7 @@ fn parts<'a>(reader: &mut Plain<'a>, (id, name): (&'a str, &str)) -> Result<Line
         id: Cow::Borrowed(id),
         phase,
         ts,
+        module,
         input: input.as_bytes(),
         output: (output != "null").then_some(output.as_bytes()),
         chunk_index,
@@ -116,7 +120,7 @@ mod tests {
         (
             line.id.clone(),
             line.phase,
-            line.ts.clone(),
+            (line.ts.clone(), line.module.clone()),
             line.input,
             line.output,
             (line.chunk_index, line.fuel, line.redacted),
@@ -134,6 +138,7 @@ mod tests {
             LINE.replace(",\"wall_ns\":null", ""),
             LINE.replace("-1.5e+3", "-01"),
             LINE.replace("\\u00e9", "\\u00g9"),
+            LINE.replace("\"sha256:00\"", "7"),
             LINE.replace("GET", "\u{1}"),
             format!("{LINE} "),
         ] {

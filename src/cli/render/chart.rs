@@ -416,11 +416,12 @@ mod tests {
             vec![(5, 3)],
             vec![(1, 1), (u64::MAX, 1)],
         ] {
-            let side = Counts {
-                name: "<now>",
-                counts,
+            let side = |name| Counts {
+                name,
+                counts: counts.clone(),
             };
-            let svg = distribution(&[side], |value| value.to_string());
+            let sides = [side("<before>"), side("<now>")];
+            let svg = distribution(&sides, |value| value.to_string());
             assert!(svg.starts_with("<svg") && svg.ends_with("</svg>"));
             assert!(!svg.contains("NaN") && !svg.contains("<now>"), "{svg}");
         }

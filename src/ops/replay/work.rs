@@ -292,6 +292,10 @@ impl<'a> Worker<'a> {
         }
         let judged = view.old.unwrap_or(view.new);
         let judging = (view.transaction, judged);
+        let subject = self.fresh.baseline.as_ref().unwrap_or(&self.fresh.module);
+        if is_by_another(view.transaction, &subject.pool().module().hash) {
+            self.tally.remark(Remark::OtherModule);
+        }
         if let Some(mut drifted) = drift(judging, &settings.ignore, &mut self.room.json) {
             let groups = self.tally.drift.get_or_insert_with(Groups::default);
             if let Some(then) = recorded_fuel(view.transaction, judged) {
@@ -358,6 +362,17 @@ fn keep_example(group: &mut Group, view: &View<'_>, change: Option<&Change>, fre
     if group.wants(view.seq, most) {
         group.keep(view.example(change, fresh), most);
     }
+}
+
+/// Whether a module with another hash took the decisions of the time.
+fn is_by_another(transaction: &Transaction<'_>, hash: &str) -> bool {
+    let recorded = transaction
+        .steps
+        .iter()
+        .filter_map(|step| step.recorded.as_ref());
+    recorded
+        .filter_map(|recorded| recorded.module.as_deref())
+        .any(|module| module != hash)
 }
 
 /// What the calls cost at the time, where that is known of all of them, and
