@@ -1,6 +1,8 @@
 //! `serve`: arguments to settings, the agent started, its socket bound, the
 //! signals obeyed.
 
+mod values;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use wasm_agent_kit::server::settings::{
 use wasm_agent_kit::server::wire::response::RequestBodyText;
 use wasm_agent_kit::server::{Drain, Listeners, Live, ServeSettings, serve};
 
+use self::values::{Interval, Mode};
 use super::systemd::{self, Passed};
 use super::{GuestArgs, TimeArg, exit};
 
@@ -71,7 +74,7 @@ pub(crate) struct ServeArgs {
     pool_size: u16,
 
     /// Allow on a fault instead of blocking
-    #[arg(long, env = "FAIL_OPEN", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set, value_parser = boolean)]
+    #[arg(long, env = "FAIL_OPEN", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = clap::ArgAction::Set, value_parser = values::boolean)]
     fail_open: bool,
 
     /// Serve a module even where a handler faults at a small, valid event
@@ -87,7 +90,7 @@ pub(crate) struct ServeArgs {
     pub(crate) log_format: LogFormat,
 
     /// The published agents' way to say --verbose
-    #[arg(long, env = "WASM_VERBOSE", hide = true, value_name = "BOOL", default_value = "false", action = clap::ArgAction::Set, value_parser = boolean)]
+    #[arg(long, env = "WASM_VERBOSE", hide = true, value_name = "BOOL", default_value = "false", action = clap::ArgAction::Set, value_parser = values::boolean)]
     pub(crate) verbose_env: bool,
 
     /// Whose quirks to work around: auto (the handshake's version), off, or a version such as 0.6.45
@@ -163,11 +166,11 @@ impl RecordArgs {
 #[command(next_help_heading = "Connections")]
 struct PeerArgs {
     /// Permission bits of the socket, in octal
-    #[arg(long, value_name = "MODE", value_parser = octal, default_value_t = Mode(DEFAULT_MODE))]
+    #[arg(long, value_name = "MODE", value_parser = values::octal, default_value_t = Mode(DEFAULT_MODE))]
     socket_mode: Mode,
 
     /// Group of the socket, by number or name
-    #[arg(long, value_name = "GROUP", value_parser = group)]
+    #[arg(long, value_name = "GROUP", value_parser = values::group)]
     socket_group: Option<u32>,
 
     /// User id that may connect [default: whoever the mode lets]; repeatable
@@ -207,7 +210,7 @@ struct PeerArgs {
     proxy_timeout: Option<TimeArg>,
 
     /// How often v2 proxies are sent metrics; 0s for never
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = interval)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = values::interval)]
     metrics_interval: Interval,
 
     /// For answering what was received, once told to stop
@@ -535,94 +538,4 @@ fn count(default: usize) -> u32 {
 
 fn size(count: u32) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
-}
-
-/// The words that the published agents' environments use.
-fn boolean(text: &str) -> Result<bool, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "1" | "true" | "yes" => Ok(true),
-        "0" | "false" | "no" | "" => Ok(false),
-        _ => Err("expected 1, true, yes, 0, false or no".to_owned()),
-    }
-}
-
-/// None where it is zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Interval(Option<Duration>);
-
-fn interval(text: &str) -> Result<Interval, String> {
-    match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Ok(Interval(None)),
-        _ => text.parse::<TimeArg>().map(|time| Interval(Some(time.0))),
-    }
-}
-
-/// Permission bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Mode(u32);
-
-impl std::fmt::Display for Mode {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "{:04o}", self.0)
-    }
-}
-
-fn octal(text: &str) -> Result<Mode, String> {
-    u32::from_str_radix(text, 8)
-        .ok()
-        .filter(|mode| *mode <= 0o777 && mode & 0o600 == 0o600)
-        .map(Mode)
-        .ok_or_else(|| {
-            "expected octal permission bits such as 0660, with read and write for the owner"
-                .to_owned()
-        })
-}
-
-/// A group's number, looked up in the system's list where a name was given.
-fn group(text: &str) -> Result<u32, String> {
-    if let Ok(number) = text.parse() {
-        return Ok(number);
-    }
-    let groups = std::fs::read_to_string("/etc/group")
-        .map_err(|error| format!("cannot look the name up in /etc/group: {error}"))?;
-    groups
-        .lines()
-        .filter_map(|line| {
-            let mut fields = line.split(':');
-            Some((fields.next()?, fields.nth(1)?))
-        })
-        .find_map(|(name, number)| (name == text).then(|| number.parse().ok())?)
-        .ok_or_else(|| "no such group in /etc/group".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn booleans_of_the_published_agents_are_read() {
-        for (text, value) in [
-            ("1", true),
-            ("TRUE", true),
-            ("Yes", true),
-            ("0", false),
-            ("false", false),
-            ("no", false),
-            ("", false),
-        ] {
-            assert_eq!(boolean(text), Ok(value), "{text}");
-        }
-        assert!(boolean("on please").is_err());
-    }
-
-    #[test]
-    fn modes_and_groups_are_read() {
-        assert_eq!(octal("0660"), Ok(Mode(0o660)));
-        for bad in ["", "9", "01777", "0060", "660x"] {
-            assert!(octal(bad).is_err(), "{bad}");
-        }
-        assert_eq!(group("17"), Ok(17));
-        assert_eq!(group("root"), Ok(0));
-        assert!(group("no such group").is_err());
-    }
 }

@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::frames::{Exchange, Said};
+use super::answers::Said;
+use super::frames::Exchange;
 use super::link::{Asker, Link};
 use super::process::Spent;
 use super::{AskError, Process, Speech, Target};

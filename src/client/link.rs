@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::frames::{self, Exchange, Said};
+use super::answers::{self, Said};
+use super::frames::{self, Exchange};
 use super::grpc::Stream;
 use super::{Address, AskError, PATIENCE, Peer, Speech, Target};
 
@@ -128,8 +129,8 @@ impl Link {
         };
         self.done += frame.size;
         match self.peer {
-            Peer::Agent => frames::read(self.speech, frame),
-            Peer::Echo => frames::read_echo(self.speech, frame),
+            Peer::Agent => answers::read(self.speech, frame),
+            Peer::Echo => answers::read_echo(self.speech, frame),
         }
         .map(Some)
     }

@@ -5,6 +5,7 @@
 //! Connections are blocking and each has a thread; only HTTP/2 has a runtime,
 //! which that thread drives.
 
+mod answers;
 mod drive;
 mod frames;
 mod grpc;
@@ -158,7 +159,7 @@ pub struct Ask {
 /// What is wrong with it.
 #[doc(hidden)]
 pub fn try_read(speech: Speech, frame: Frame<'_>) -> Result<(), AskError> {
-    frames::read(speech, frame).map(drop)
+    answers::read(speech, frame).map(drop)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@
 //! shard is a set of whole lanes.
 
 mod compare;
+mod groups;
 pub mod histogram;
 mod merge;
 mod minimize;

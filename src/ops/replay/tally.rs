@@ -5,11 +5,12 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 
-use super::compare::{Change, Played};
+use super::compare::Played;
+use super::groups::Groups;
 use super::histogram::Histogram;
 use super::report::{
-    Category, Comparison, Costly, Example, FuelChange, Group, GroupKey, MAX_COSTLY, MAX_KINDS,
-    MAX_LISTED, OTHER, Outcomes, RecordCounts, ReplayReport, Summary, TestResult,
+    Comparison, Costly, MAX_COSTLY, MAX_KINDS, MAX_LISTED, OTHER, Outcomes, RecordCounts,
+    ReplayReport, TestResult,
 };
 use crate::capture::{Remark, Unusable};
 use crate::ops::exchange::Answer;
@@ -138,7 +139,11 @@ impl Tally {
     }
 }
 
-fn absorb_option<T>(into: &mut Option<T>, from: Option<T>, absorb: impl FnOnce(&mut T, T)) {
+pub(super) fn absorb_option<T>(
+    into: &mut Option<T>,
+    from: Option<T>,
+    absorb: impl FnOnce(&mut T, T),
+) {
     match (into.as_mut(), from) {
         (Some(into), Some(from)) => absorb(into, from),
         (None, Some(from)) => *into = Some(from),
@@ -160,7 +165,7 @@ fn cut_tests(tests: &mut Vec<TestResult>) {
     tests.sort_by_key(|test| test.seq);
 }
 
-fn cut_costly(list: &mut Vec<Costly>) {
+pub(super) fn cut_costly(list: &mut Vec<Costly>) {
     list.sort_by(|a, b| b.cost.cmp(&a.cost).then(a.seq.cmp(&b.seq)));
     list.truncate(MAX_COSTLY);
 }
@@ -306,201 +311,16 @@ fn cut_words(counts: &mut BTreeMap<String, u64>, most: usize) {
     }
 }
 
-fn has_digit(text: &str) -> bool {
+pub(super) fn has_digit(text: &str) -> bool {
     text.bytes().any(|byte| byte.is_ascii_digit())
-}
-
-/// Changes by cause.
-#[derive(Debug, Default)]
-pub(super) struct Groups {
-    compared: u64,
-    categories: BTreeMap<Category, u64>,
-    groups: BTreeMap<GroupKey, Group>,
-    pub(super) fuel: Option<FuelChange>,
-}
-
-impl Groups {
-    pub(super) fn unchanged(&mut self) {
-        self.compared += 1;
-        *self.categories.entry(Category::Unchanged).or_default() += 1;
-    }
-
-    /// Counts a change in its group.
-    pub(super) fn changed(&mut self, change: &Change, examples: usize) -> &mut Group {
-        self.compared += 1;
-        *self.categories.entry(change.category).or_default() += 1;
-        // What differs besides the decision is no cause of its own.
-        let fields = if change.from == change.to {
-            change.fields.clone()
-        } else {
-            Vec::new()
-        };
-        let from = Some(change.from.clone());
-        let group = new_group(change.category, from, change.to.clone(), fields);
-        self.count(group, (MAX_KINDS, examples))
-    }
-
-    /// Counts a fault that is compared with nothing.
-    pub(super) fn fault(&mut self, to: Summary, examples: usize) -> &mut Group {
-        let group = new_group(Category::Faulted, None, to, Vec::new());
-        self.count(group, (MAX_KINDS, examples))
-    }
-
-    /// Counts one more in a group. Where that makes too many of them it is in
-    /// the one for all others.
-    fn count(&mut self, group: Group, limits: (usize, usize)) -> &mut Group {
-        let (key, category) = (group.key(), group.category);
-        if !self.groups.contains_key(&key) {
-            self.groups.insert(key.clone(), group);
-            self.cut(limits);
-        }
-        let home = if self.groups.contains_key(&key) {
-            key
-        } else {
-            other(category).key()
-        };
-        let group = self.groups.entry(home);
-        let group = group.or_insert_with(|| other(category));
-        group.count += 1;
-        group
-    }
-
-    /// Keeps so many groups apart, as [`cut_words`] does words, with so many
-    /// examples of each.
-    fn cut(&mut self, (most, examples): (usize, usize)) {
-        if self.groups.len() <= most {
-            return;
-        }
-        let others = self.groups.values().filter(|group| group.is_other());
-        let mut apart = self.groups.len() - others.count();
-        while apart > most {
-            let groups = || self.groups.iter().rev().filter(|(_, it)| !it.is_other());
-            let mentions_digits = |group: &Group| group.to.tags.iter().any(|tag| has_digit(tag));
-            let last = groups().find(|(_, group)| mentions_digits(group));
-            let Some(key) = last.or_else(|| groups().next()).map(|(key, _)| key.clone()) else {
-                return;
-            };
-            if let Some(group) = self.groups.remove(&key) {
-                let other = other(group.category);
-                let into = self.groups.entry(other.key()).or_insert(other);
-                into.absorb(group, examples);
-            }
-            apart -= 1;
-        }
-    }
-
-    fn absorb(&mut self, other: Self, examples: usize) {
-        self.compared += other.compared;
-        for (category, count) in other.categories {
-            *self.categories.entry(category).or_default() += count;
-        }
-        for (key, group) in other.groups {
-            match self.groups.get_mut(&key) {
-                None => {
-                    self.groups.insert(key, group);
-                }
-                Some(into) => into.absorb(group, examples),
-            }
-            self.cut((MAX_KINDS, examples));
-        }
-        absorb_option(&mut self.fuel, other.fuel, |into, from| {
-            into.old += from.old;
-            into.new += from.new;
-            into.equal += from.equal;
-            into.more += from.more;
-            into.less += from.less;
-            into.increases.extend(from.increases);
-            cut_costly(&mut into.increases);
-        });
-    }
-
-    fn of(comparison: Comparison) -> Self {
-        Self {
-            compared: comparison.compared,
-            categories: comparison.categories,
-            groups: comparison
-                .groups
-                .into_iter()
-                .map(|group| (group.key(), group))
-                .collect(),
-            fuel: comparison.fuel,
-        }
-    }
-
-    fn comparison(self) -> Comparison {
-        let mut groups: Vec<Group> = self.groups.into_values().collect();
-        groups.sort_by(|a, b| {
-            let grave = |group: &Group| {
-                let allowed = group.from.as_ref().is_none_or(|from| {
-                    from.decision != "allow" && !from.decision.starts_with("ok")
-                });
-                (group.category, allowed)
-            };
-            grave(a)
-                .cmp(&grave(b))
-                .then(b.count.cmp(&a.count))
-                .then_with(|| a.key().cmp(&b.key()))
-        });
-        Comparison {
-            compared: self.compared,
-            categories: self.categories,
-            groups,
-            fuel: self.fuel,
-        }
-    }
-}
-
-/// The group of all that are not kept apart.
-fn other(category: Category) -> Group {
-    let to = Summary {
-        decision: OTHER.to_owned(),
-        tags: Vec::new(),
-        rule_ids: Vec::new(),
-        fault: None,
-    };
-    new_group(category, None, to, Vec::new())
-}
-
-fn new_group(category: Category, from: Option<Summary>, to: Summary, fields: Vec<String>) -> Group {
-    Group {
-        category,
-        from,
-        to,
-        fields,
-        count: 0,
-        examples: Vec::new(),
-    }
-}
-
-impl Group {
-    fn is_other(&self) -> bool {
-        self.from.is_none() && self.to.decision == OTHER
-    }
-
-    fn absorb(&mut self, other: Self, examples: usize) {
-        self.count += other.count;
-        self.examples.extend(other.examples);
-        self.examples.sort_by_key(|example| example.seq);
-        self.examples.truncate(examples);
-    }
-
-    /// Whether an example at this position is wanted.
-    pub(super) fn wants(&self, seq: u64, most: usize) -> bool {
-        self.examples.len() < most || self.examples.last().is_some_and(|last| seq < last.seq)
-    }
-
-    /// Keeps an example that is wanted.
-    pub(super) fn keep(&mut self, example: Example, most: usize) {
-        self.examples.push(example);
-        self.examples.sort_by_key(|example| example.seq);
-        self.examples.truncate(most);
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::groups::new_group;
+    use super::super::report::{Category, Example, Group, GroupKey, Summary};
     use super::*;
 
     const MOST: usize = 3;

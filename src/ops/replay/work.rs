@@ -7,12 +7,13 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Mutex, PoisonError};
 
 use super::compare::{Change, Played, compare, drift};
+use super::groups::Groups;
 use super::ordered::{Ordered, Row};
 use super::play::play;
 use super::read::Batch;
 use super::report::{FuelChange, Group, Outcomes, TestResult};
 use super::save::{self, Which};
-use super::tally::{Groups, Tally, Words, costly};
+use super::tally::{Tally, Words, costly};
 use super::view::View;
 use super::{ReplaySettings, Subjects, Watch};
 use crate::abi::Abi;

@@ -7,16 +7,15 @@
 
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::de::{
     DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
 };
 use serde_json::Value;
 
+use super::values::{BareIp, Data, HeaderMap};
 use super::{BadMessage, Encoding, Message, RequestType};
-use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead, bare_ip};
+use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead};
 use crate::json::read::Plain;
 
 /// MessagePack nests by one byte a level; nothing real nests deeper than this.
@@ -400,165 +399,6 @@ impl<'de> Visitor<'de> for MetadataSeed<'_> {
         list.next_element::<IgnoredAny>()?;
         self.0.client_ip = list.next_element::<BareIp>()?.map(|ip| ip.0);
         while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(())
-    }
-}
-
-/// A client address, its port cut off.
-struct BareIp(String);
-
-impl<'de> Deserialize<'de> for BareIp {
-    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
-        struct BareIpVisitor;
-        impl Visitor<'_> for BareIpVisitor {
-            type Value = BareIp;
-
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("an address")
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<BareIp, E> {
-                Ok(BareIp(bare_ip(text)))
-            }
-        }
-        reader.deserialize_str(BareIpVisitor)
-    }
-}
-
-/// Body bytes: base64 in a string, or as they are where the encoding can.
-struct Data(Vec<u8>);
-
-impl<'de> Deserialize<'de> for Data {
-    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
-        struct DataVisitor;
-        impl Visitor<'_> for DataVisitor {
-            type Value = Data;
-
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("base64 or bytes")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Data, E> {
-                STANDARD.decode(text).map(Data).map_err(E::custom)
-            }
-
-            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Data, E> {
-                Ok(Data(bytes.to_vec()))
-            }
-        }
-        reader.deserialize_any(DataVisitor)
-    }
-}
-
-/// An object of name and values, as a list of fields.
-struct HeaderMap(Headers);
-
-impl<'de> Deserialize<'de> for HeaderMap {
-    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
-        struct HeadersVisitor;
-        impl<'de> Visitor<'de> for HeadersVisitor {
-            type Value = HeaderMap;
-
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("an object of lists of values")
-            }
-
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<HeaderMap, M::Error> {
-                // A usual request; more grows as it comes.
-                let mut headers = Headers::with_capacity(16, 1024);
-                let mut name = String::with_capacity(32);
-                while map.next_key_seed(TextSeed(&mut name))?.is_some() {
-                    map.next_value_seed(ValuesSeed {
-                        name: &name,
-                        headers: &mut headers,
-                    })?;
-                }
-                Ok(HeaderMap(headers))
-            }
-        }
-        reader.deserialize_map(HeadersVisitor)
-    }
-}
-
-/// A text in the place of another.
-struct TextSeed<'a>(&'a mut String);
-
-impl<'de> DeserializeSeed<'de> for TextSeed<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
-        reader.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for TextSeed<'_> {
-    type Value = ();
-
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("a string")
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        self.0.clear();
-        self.0.push_str(text);
-        Ok(())
-    }
-}
-
-/// One value of a name.
-struct ValueSeed<'a> {
-    name: &'a str,
-    headers: &'a mut Headers,
-}
-
-impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
-        reader.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for ValueSeed<'_> {
-    type Value = ();
-
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("a string")
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<(), E> {
-        self.headers.push(self.name, value);
-        Ok(())
-    }
-}
-
-/// The values of one name.
-struct ValuesSeed<'a> {
-    name: &'a str,
-    headers: &'a mut Headers,
-}
-
-impl<'de> DeserializeSeed<'de> for ValuesSeed<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
-        reader.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for ValuesSeed<'_> {
-    type Value = ();
-
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("a list of values")
-    }
-
-    fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<(), S::Error> {
-        let Self { name, headers } = self;
-        while list
-            .next_element_seed(ValueSeed { name, headers })?
-            .is_some()
-        {}
         Ok(())
     }
 }

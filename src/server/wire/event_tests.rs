@@ -1,5 +1,7 @@
 //! Events of released proxies, of custom builds, and of nobody.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use serde_json::json;
 

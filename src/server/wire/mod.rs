@@ -12,6 +12,7 @@ pub mod response;
 
 #[cfg(test)]
 mod recorded;
+mod values;
 
 use serde_json::Value;
 

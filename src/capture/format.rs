@@ -1,0 +1,142 @@
+//! The formats, and what a reader of a report should know of a capture.
+
+use serde::{Deserialize, Serialize};
+
+/// What a capture file is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    /// Our own JSON Lines: exact inputs and answers.
+    Jsonl,
+    /// HTTP Archive 1.2.
+    Har,
+    /// Envoy's HTTP tap as JSON, buffered or streamed.
+    EnvoyTap,
+    /// `GoReplay`'s file format.
+    Gor,
+    /// go-ftw test files.
+    Ftw,
+    /// Access logs in the combined format.
+    AccessLog,
+    /// Access logs as JSON, one object a line.
+    JsonLog,
+}
+
+impl Format {
+    /// Every format.
+    pub const ALL: [Self; 7] = [
+        Self::Jsonl,
+        Self::Har,
+        Self::EnvoyTap,
+        Self::Gor,
+        Self::Ftw,
+        Self::AccessLog,
+        Self::JsonLog,
+    ];
+
+    /// The name on the command line and in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Jsonl => "jsonl",
+            Self::Har => "har",
+            Self::EnvoyTap => "envoy-tap",
+            Self::Gor => "gor",
+            Self::Ftw => "ftw",
+            Self::AccessLog => "access-log",
+            Self::JsonLog => "json-log",
+        }
+    }
+
+    /// What it is, for people.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Jsonl => "Our own JSON Lines",
+            Self::Har => "HTTP Archive 1.2",
+            Self::EnvoyTap => "Envoy HTTP tap as JSON",
+            Self::Gor => "GoReplay",
+            Self::Ftw => "go-ftw tests",
+            Self::AccessLog => "Combined access log",
+            Self::JsonLog => "JSON access log",
+        }
+    }
+
+    /// What the format does not hold, so that a decision about it may differ
+    /// from production's; nothing for a format that holds all.
+    #[must_use]
+    pub const fn loses(self) -> Option<&'static str> {
+        match self {
+            Self::Jsonl => None,
+            Self::Har => Some(
+                "no client address; bodies as decoded, not as sent; browsers leave credentials out unless told otherwise",
+            ),
+            Self::EnvoyTap => Some("bodies are cut at the tap's own limit (1 KiB by default)"),
+            Self::Gor => Some("no client address"),
+            Self::Ftw => Some("no client address, and no response but what the test gives"),
+            Self::AccessLog => Some(
+                "of the headers only host, referer and user-agent at most; no bodies; no response headers",
+            ),
+            Self::JsonLog => Some("only the fields the log has; no bodies"),
+        }
+    }
+}
+
+/// Something a reader of the report should know about the capture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Remark {
+    /// Header values that are not visible ASCII became empty.
+    HeaderNotAscii,
+    /// The capture says that a body was cut.
+    BodyTruncated,
+    /// A body was there, and the capture does not hold it.
+    BodyMissing,
+    /// There was no response: aborted, blocked or not captured.
+    NoResponse,
+    /// The records begin in the middle of an exchange.
+    StartMissing,
+    /// A response that a replay tool saw, not production.
+    ReplayedResponse,
+    /// A HAR entry without credentials; browsers leave them out.
+    NoCredentials,
+    /// The record was written with secrets redacted.
+    Redacted,
+    /// The decisions of the time are another module's.
+    OtherModule,
+    /// An expectation of a test that no module's answer can be held against.
+    NotChecked,
+}
+
+impl Remark {
+    /// A sentence for people.
+    #[must_use]
+    pub const fn explain(self) -> &'static str {
+        match self {
+            Self::HeaderNotAscii => {
+                "header values beyond visible ASCII reach the module empty, as released proxies send them"
+            }
+            Self::BodyTruncated => "the capture cut a body; the module sees what is there",
+            Self::BodyMissing => "a body was not captured, so no body event is replayed",
+            Self::NoResponse => "no response was captured, so only the request is replayed",
+            Self::StartMissing => {
+                "the first records of an exchange are missing; the rest is replayed"
+            }
+            Self::ReplayedResponse => {
+                "responses to an earlier replay are not production's and were left out"
+            }
+            Self::NoCredentials => {
+                "no authorization and no cookie; browsers leave them out of a HAR unless told otherwise"
+            }
+            Self::Redacted => {
+                "recorded with secrets redacted; a rule about their values may differ"
+            }
+            Self::OtherModule => {
+                "recorded with another module than the one it is held against; decisions and fuel of the time are that one's"
+            }
+            Self::NotChecked => {
+                "expectations that cannot be held against a module (response or log text)"
+            }
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Heads and bodies, put together to a transaction's events.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::{CapturedStep, Place, Remark, Transaction, headers, stem};
+use crate::abi::Input;
+use crate::event::{BodyChunk, Event, RequestHead, ResponseHead};
+
+/// One half of an exchange as most formats have it: a head and a whole body.
+#[derive(Debug, Default)]
+pub(super) struct Half<H> {
+    pub(super) head: H,
+    pub(super) body: Vec<u8>,
+}
+
+/// An exchange in parts, to be made a transaction.
+pub(super) struct Exchange {
+    pub(super) place: Place,
+    pub(super) at_ns: Option<i64>,
+    pub(super) request: Option<Half<RequestHead>>,
+    pub(super) response: Option<Half<ResponseHead>>,
+    pub(super) remarks: Vec<Remark>,
+    /// The capture's own id, for a request that carried none.
+    pub(super) own_id: Option<String>,
+}
+
+impl Exchange {
+    pub(super) fn new(place: Place) -> Self {
+        Self {
+            own_id: None,
+            place,
+            at_ns: None,
+            request: None,
+            response: None,
+            remarks: Vec::new(),
+        }
+    }
+
+    pub(super) fn remark(&mut self, remark: Remark) {
+        if !self.remarks.contains(&remark) {
+            self.remarks.push(remark);
+        }
+    }
+
+    /// Events in production order: what a proxy would have asked about.
+    pub(super) fn into_transaction(mut self) -> Transaction<'static> {
+        if let Some(request) = &mut self.request
+            && headers::as_production(&mut request.head.headers)
+        {
+            self.remark(Remark::HeaderNotAscii);
+        }
+        if let Some(response) = &mut self.response
+            && headers::as_production(&mut response.head.headers)
+        {
+            self.remark(Remark::HeaderNotAscii);
+        }
+        if self.response.is_none() {
+            self.remark(Remark::NoResponse);
+        }
+        let id = self.id();
+        let mut steps = Vec::new();
+        let mut push = |event: Event| {
+            steps.push(CapturedStep {
+                input: Input::from(event),
+                recorded: None,
+            });
+        };
+        let mut request_head = None;
+        if let Some(mut request) = self.request {
+            request.head.correlation_id.clone_from(&id);
+            let head = Arc::new(request.head.clone());
+            request_head = Some(Arc::clone(&head));
+            push(Event::RequestHeaders(request.head));
+            if !request.body.is_empty() {
+                push(Event::RequestBody {
+                    chunk: whole_body(&id, request.body),
+                    request: Some(head),
+                });
+            }
+        }
+        if let Some(mut response) = self.response {
+            response.head.correlation_id.clone_from(&id);
+            let head = Arc::new(response.head.clone());
+            push(Event::ResponseHeaders(response.head));
+            if !response.body.is_empty() {
+                push(Event::ResponseBody {
+                    chunk: whole_body(&id, response.body),
+                    request: request_head,
+                    response: Some(head),
+                });
+            }
+        }
+        Transaction {
+            place: self.place,
+            id: Cow::Owned(id),
+            at_ns: self.at_ns,
+            steps,
+            expect: None,
+            remarks: self.remarks,
+        }
+    }
+
+    /// The id the request carried, or one from the record's place.
+    pub(super) fn id(&self) -> String {
+        let carried = self.request.as_ref().and_then(|request| {
+            if !request.head.correlation_id.is_empty() {
+                return Some(request.head.correlation_id.clone());
+            }
+            ["x-correlation-id", "x-request-id"]
+                .into_iter()
+                .find_map(|name| request.head.headers.value(name))
+                .filter(|id| !id.is_empty() && id.len() <= 256)
+                .map(str::to_owned)
+        });
+        carried
+            .or_else(|| self.own_id.clone())
+            .unwrap_or_else(|| format!("{}-{}", stem(&self.place.file), self.place.record))
+    }
+}
+
+fn whole_body(id: &str, data: Vec<u8>) -> BodyChunk {
+    let size = data.len() as u64;
+    BodyChunk {
+        correlation_id: id.to_owned(),
+        chunk_index: 0,
+        is_last: true,
+        total_size: Some(size),
+        transferred_bytes: size,
+        data,
+    }
+}

@@ -1,0 +1,178 @@
+//! One exchange as it was captured.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
+use super::{Expectation, Place, Remark, har};
+use crate::abi::{Abi, Input, Phase};
+use crate::event::{Event, EventKind};
+use crate::fixture;
+
+/// What was answered at the time.
+#[derive(Debug, Clone)]
+pub struct Recorded<'a> {
+    /// The agent response or the hook's result, as JSON.
+    pub response: Cow<'a, [u8]>,
+    /// Instructions of the call.
+    pub fuel: Option<u64>,
+    /// The hash of the module that answered.
+    pub module: Option<Cow<'a, str>>,
+}
+
+/// One call of a transaction.
+#[derive(Debug, Clone)]
+pub struct CapturedStep<'a> {
+    /// What the guest gets.
+    pub input: Input<'a>,
+    /// What was answered at the time, where the capture knows.
+    pub recorded: Option<Recorded<'a>>,
+}
+
+impl CapturedStep<'_> {
+    pub(super) fn into_owned(self) -> CapturedStep<'static> {
+        CapturedStep {
+            input: self.input.into_owned(),
+            recorded: self.recorded.map(|recorded| Recorded {
+                response: Cow::Owned(recorded.response.into_owned()),
+                fuel: recorded.fuel,
+                module: recorded.module.map(|hash| Cow::Owned(hash.into_owned())),
+            }),
+        }
+    }
+}
+
+/// One exchange, as captured; parts of it are parts of its records.
+#[derive(Debug, Clone)]
+pub struct Transaction<'a> {
+    /// Where its first record stands.
+    pub place: Place,
+    /// The id all its events share.
+    pub id: Cow<'a, str>,
+    /// When it began, in nanoseconds since 1970.
+    pub at_ns: Option<i64>,
+    /// Its events in order.
+    pub steps: Vec<CapturedStep<'a>>,
+    /// What a test file expects of it.
+    pub expect: Option<Box<Expectation>>,
+    /// What a reader should know.
+    pub remarks: Vec<Remark>,
+}
+
+impl Transaction<'_> {
+    /// The same without its records.
+    #[must_use]
+    pub fn into_owned(self) -> Transaction<'static> {
+        let steps = self.steps.into_iter().map(CapturedStep::into_owned);
+        Transaction {
+            place: self.place,
+            id: Cow::Owned(self.id.into_owned()),
+            at_ns: self.at_ns,
+            steps: steps.collect(),
+            expect: self.expect,
+            remarks: self.remarks,
+        }
+    }
+
+    /// The ABI of the modules that it can be replayed to.
+    #[must_use]
+    pub fn abi(&self) -> Abi {
+        self.steps
+            .first()
+            .map_or(Abi::Agent, |step| step.input.phase().abi())
+    }
+
+    /// The inputs, exact ones read back.
+    ///
+    /// # Errors
+    /// What is wrong with an input that is none.
+    pub fn inputs(&self) -> Result<Vec<Input<'static>>, String> {
+        let mut exact: Vec<(Phase, &str)> = Vec::new();
+        for step in &self.steps {
+            if let Input::Exact { phase, json, .. } = &step.input {
+                exact.push((*phase, har::utf8(json)?));
+            }
+        }
+        if exact.is_empty() {
+            let inputs = self.steps.iter().map(|step| step.input.clone());
+            return Ok(inputs.map(Input::into_owned).collect());
+        }
+        if self.abi() == Abi::Hook {
+            return exact
+                .into_iter()
+                .filter_map(|(phase, json)| match phase {
+                    Phase::Hook(hook) => Some((hook, json)),
+                    Phase::Event(_) => None,
+                })
+                .map(|(hook, json)| {
+                    let context = serde_json::from_str(json)
+                        .map_err(|error| format!("input: {}", har::explain(&error)))?;
+                    Ok(Input::Hook(hook, Cow::Owned(context)))
+                })
+                .collect();
+        }
+        let steps: Vec<(EventKind, &str)> = exact
+            .into_iter()
+            .filter_map(|(phase, json)| match phase {
+                Phase::Event(kind) => Some((kind, json)),
+                Phase::Hook(_) => None,
+            })
+            .collect();
+        let events = fixture::events_of(&steps)?;
+        Ok(events.into_iter().map(Input::from).collect())
+    }
+
+    /// Method and path with query of the request, where one is known.
+    #[must_use]
+    pub fn request_line(&self) -> Option<(String, String)> {
+        #[derive(Deserialize)]
+        struct Line {
+            method: Option<String>,
+            uri: Option<String>,
+        }
+        match &self.steps.first()?.input {
+            Input::Event(event) => match event.as_ref() {
+                Event::RequestHeaders(head) => Some((head.method.clone(), head.uri.clone())),
+                Event::RequestBody {
+                    request: Some(head),
+                    ..
+                }
+                | Event::ResponseBody {
+                    request: Some(head),
+                    ..
+                } => Some((head.method.clone(), head.uri.clone())),
+                _ => None,
+            },
+            Input::Exact {
+                phase: Phase::Event(_),
+                json,
+                ..
+            } => {
+                let line: Line = serde_json::from_slice(json).ok()?;
+                Some((line.method?, line.uri?))
+            }
+            Input::Hook(..) | Input::Exact { .. } => None,
+        }
+    }
+
+    /// The status of the captured response, where there is one.
+    #[must_use]
+    pub fn response_status(&self) -> Option<u16> {
+        #[derive(Deserialize)]
+        struct Status {
+            status: Option<u16>,
+        }
+        self.steps.iter().find_map(|step| match &step.input {
+            Input::Event(event) => match event.as_ref() {
+                Event::ResponseHeaders(head) => Some(head.status),
+                _ => None,
+            },
+            Input::Exact {
+                phase: Phase::Event(EventKind::ResponseHeaders),
+                json,
+                ..
+            } => serde_json::from_slice::<Status>(json).ok()?.status,
+            Input::Hook(..) | Input::Exact { .. } => None,
+        })
+    }
+}
