@@ -3,6 +3,7 @@
 //! Lossy by nature: of a request's headers only those that were logged, no
 //! bodies. The report says so.
 
+use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use regex::bytes::{Captures, Regex};
@@ -12,14 +13,16 @@ use super::assemble::each;
 use super::frames::Lines;
 use super::jsonl::nanoseconds;
 use super::source::Stream;
-use super::{DecodeSettings, Exchange, Format, Frame, Half, Item, Transaction, Unusable, headers};
+use super::{
+    DecodeSettings, Exchange, Format, Frame, Half, Item, Transaction, Unusable, headers, http1,
+};
 use crate::event::{Headers, RequestHead, ResponseHead, bare_ip};
 
 /// The combined format, and the common one; with or without Apache's virtual
 /// host before it, with anything behind it.
 pub(super) static COMBINED: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(
-        r#"(?-u)^(?:(?P<vhost>[^ "\[\]]+) (?P<vip>[0-9a-fA-F]*[:.][0-9a-fA-F:.]+)|(?P<ip>[^ "\[\]]+)) [^ \[]+ (?P<user>[^\[]*?) ?\[(?P<time>[^\]]+)\] "(?P<request>(?:[^"\\]|\\.)*)" (?P<status>\d{3}|-) (?P<size>\d+|-)(?: "(?P<referer>(?:[^"\\]|\\.)*)" "(?P<agent>(?:[^"\\]|\\.)*)")?"#,
+        r#"(?-u)^(?:(?P<vhost>[^ ,"\[\]]+) (?P<vip>[0-9a-fA-F]*[:.][0-9a-fA-F:.]+)|(?P<ip>[^ ,"\[\]]+)(?:, ?[^ ,"\[\]]+)*) [^ \[]+ (?P<user>[^\[]*?) ?\[(?P<time>[^\]]+)\] "(?P<request>(?:[^"\\]|\\.)*)" (?P<status>\d{3}|-) (?P<size>\d+|-)(?: "(?P<referer>(?:[^"\\]|\\.)*)" "(?P<agent>(?:[^"\\]|\\.)*)")?"#,
     )
     .ok()
 });
@@ -91,16 +94,18 @@ fn read_combined(
             fields.push(name, &headers::text(&value));
         }
     }
+    // A host's name, or a socket's, is no address.
     let address = field("ip")
         .or_else(|| field("vip"))
-        .map(|address| headers::text(&address));
+        .map(|address| bare_ip(&headers::text(&address)))
+        .filter(|address| address.parse::<IpAddr>().is_ok());
     exchange.at_ns = field("time").and_then(|time| common_time(&headers::text(&time)));
     exchange.request = Some(Half {
         head: RequestHead {
             correlation_id: String::new(),
             method: headers::text(method),
             uri,
-            client_ip: bare_ip(address.as_deref().unwrap_or(&settings.client_ip)),
+            client_ip: address.unwrap_or_else(|| settings.client_ip.clone()),
             headers: fields,
         },
         body: Vec::new(),
@@ -222,8 +227,9 @@ const KNOWN: [(&str, &[&str]); 11] = [
     (
         "uri",
         &[
-            "uri",
+            // What was asked for, before what it was rewritten to.
             "request_uri",
+            "uri",
             "request.uri",
             "RequestPath",
             "path",
@@ -239,8 +245,8 @@ const KNOWN: [(&str, &[&str]); 11] = [
         &[
             "client_ip",
             "remote_addr",
-            "request.remote_ip",
             "request.client_ip",
+            "request.remote_ip",
             "ClientHost",
             "remote_ip",
             "clientip",
@@ -329,8 +335,8 @@ impl FieldMap {
             .flat_map(|(_, keys)| keys.iter().copied());
         given
             .chain(known)
-            .find_map(|key| lookup(log, key))
-            .filter(|text| !text.is_empty() && text != "-")
+            .filter_map(|key| lookup(log, key))
+            .find(|text| !text.is_empty() && text != "-")
     }
 
     /// Names that the map itself gives headers.
@@ -363,10 +369,7 @@ fn read_json(
         return Err("expected a JSON object, found another value".to_owned());
     }
     let find = |what| settings.fields.find(what, &log);
-    let line = find("request").and_then(|line| {
-        let mut words = line.splitn(3, ' ');
-        Some((words.next()?.to_owned(), words.next()?.to_owned()))
-    });
+    let line = find("request").and_then(|line| http1::request_line(line.as_bytes()).ok());
     let missing = |what| {
         format!("expected the {what}, found no key for it; name one with --field {what}=KEY")
     };
@@ -468,6 +471,50 @@ mod tests {
             combined(r#"192.0.2.7 - - [10/Oct/2000:13:55:36 -0700] "HEAD /x HTTP/1.1" 304 0"#)
                 .unwrap();
         assert_eq!(head.method, "HEAD");
+    }
+
+    #[test]
+    fn the_client_is_an_address_or_the_one_that_was_given() {
+        let line = |client: &str| {
+            format!(r#"{client} - - [10/Oct/2000:13:55:36 -0700] "GET /a b HTTP/1.0" 200 1"#)
+        };
+        for (client, ip) in [
+            ("10.0.0.1, 10.0.0.2", "10.0.0.1"),
+            ("www.example:443 host.isp.example", "192.0.2.1"),
+            ("unix:", "192.0.2.1"),
+        ] {
+            let (head, _) = combined(&line(client)).unwrap();
+            assert_eq!((head.client_ip.as_str(), head.uri.as_str()), (ip, "/a b"));
+            assert_eq!(head.headers.len(), 0, "{client}");
+        }
+    }
+
+    #[test]
+    fn what_was_asked_for_comes_before_what_became_of_it() {
+        for (line, uri) in [
+            (
+                r#"{"method":"GET","uri":"/login?next=https://app/home"}"#,
+                "/login?next=https://app/home",
+            ),
+            (r#"{"method":"GET","uri":"https://app/home?a"}"#, "/home?a"),
+            (
+                r#"{"request":"GET /search?q=1' UNION SELECT x HTTP/1.1"}"#,
+                "/search?q=1' UNION SELECT x",
+            ),
+            (
+                r#"{"method":"","request_method":"GET","uri":"/index.php","request_uri":"/s?q=1"}"#,
+                "/s?q=1",
+            ),
+        ] {
+            let mut exchange = Exchange::new(super::super::Place {
+                file: "access.json".into(),
+                record: 1,
+                offset: 0,
+            });
+            read_json(line.as_bytes(), &DecodeSettings::default(), &mut exchange).unwrap();
+            let head = exchange.request.unwrap().head;
+            assert_eq!((head.method.as_str(), head.uri.as_str()), ("GET", uri));
+        }
     }
 
     #[test]

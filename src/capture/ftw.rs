@@ -406,7 +406,7 @@ fn frame(
     transaction
         .remarks
         .retain(|remark| *remark != Remark::NoResponse);
-    transaction.expect = Some(Box::new(expect));
+    transaction.expect = expect.checks_any().then(|| Box::new(expect));
     Item::Frame(Frame {
         file: Arc::clone(&place.file),
         format: Format::Ftw,

@@ -4,7 +4,7 @@
 //! specification requires. Entries are cut out of the stream one by one.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde::{Deserialize, Deserializer};
 
 use super::assemble::each;
@@ -266,7 +266,10 @@ fn form_encoded(text: &str) -> String {
 fn body(text: String, encoding: Option<&str>, place: &str) -> Result<Vec<u8>, String> {
     match encoding {
         Some(encoding) if encoding.eq_ignore_ascii_case("base64") => {
-            STANDARD.decode(text.trim_end()).map_err(|error| {
+            // Some break it into lines, and some leave its padding out.
+            let kept = |c: &char| !c.is_ascii_whitespace() && *c != '=';
+            let text: String = text.chars().filter(kept).collect();
+            STANDARD_NO_PAD.decode(text).map_err(|error| {
                 format!("expected base64 in \"{place}\", as its encoding says: {error}")
             })
         }

@@ -63,12 +63,18 @@ pub(super) fn target(bytes: &[u8]) -> String {
     out
 }
 
-/// Path and query of an absolute URL, and its scheme and authority.
+/// Path and query of an absolute URL, its scheme, and its authority without
+/// credentials.
 pub(super) fn split_url(url: &str) -> Option<(&str, &str, String)> {
     let (scheme, rest) = url.split_once(':')?;
-    let rest = rest.strip_prefix("//")?;
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
+    let rest = rest.strip_prefix("//").filter(|_| is_scheme)?;
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
+    let authority = authority.rsplit('@').next().unwrap_or(authority);
     let path = path.split('#').next().unwrap_or_default();
     let path = if path.starts_with('/') {
         path.to_owned()
@@ -91,7 +97,17 @@ mod tests {
         ] {
             assert_eq!(split_url(url).unwrap().2, path, "{url}");
         }
-        assert!(split_url("data:text/plain,hi").is_none());
+        for path in [
+            "data:text/plain,hi",
+            "/login?next=https://a.example/x",
+            "//a/b",
+        ] {
+            assert!(split_url(path).is_none(), "{path}");
+        }
+        assert_eq!(
+            split_url("https://ann:pw@a.example/").unwrap().1,
+            "a.example"
+        );
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub(super) fn request(bytes: &[u8]) -> Result<RawRequest, String> {
 }
 
 /// Method and target: what stands before the first and the last space.
-fn request_line(line: &[u8]) -> Result<(String, String), String> {
+pub(super) fn request_line(line: &[u8]) -> Result<(String, String), String> {
     let refuse = || {
         format!(
             "expected a request line, found {:?}",
@@ -74,7 +74,20 @@ fn request_line(line: &[u8]) -> Result<(String, String), String> {
     Ok((headers::text(method), target))
 }
 
-pub(super) fn response(bytes: &[u8]) -> Result<RawResponse, String> {
+pub(super) fn response(mut bytes: &[u8]) -> Result<RawResponse, String> {
+    // Interim ones come before the one that counts.
+    while bytes.starts_with(b"HTTP/1.1 1") && !bytes.starts_with(b"HTTP/1.1 101") {
+        let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else {
+            break;
+        };
+        let Some(next) = bytes
+            .get(end + 4..)
+            .filter(|rest| rest.starts_with(b"HTTP/"))
+        else {
+            break;
+        };
+        bytes = next;
+    }
     let mut fields = vec![httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut fields);
     let body_at = complete(parsed.parse(bytes), "response")?;

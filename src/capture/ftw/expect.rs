@@ -23,6 +23,12 @@ pub struct Expectation {
 }
 
 impl Expectation {
+    /// Whether there is anything to hold answers against.
+    pub(super) const fn checks_any(&self) -> bool {
+        let ids = !self.expect_ids.is_empty() || !self.no_expect_ids.is_empty();
+        ids || !self.status.is_empty() || self.isolated
+    }
+
     /// Holds answers against it: one line for each miss.
     #[must_use]
     pub fn check(&self, responses: &[&AgentResponse]) -> Vec<String> {
