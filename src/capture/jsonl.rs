@@ -278,7 +278,7 @@ pub fn write_record<Output: Serialize>(
     out.extend_from_slice(
         format!(
             r#"{{"v":1,"id":{},"phase":{},"ts":{at},"module":{},"input":{},"output":{},"error":{error},"fuel":{},"wall_ns":{},"redacted":[{}]}}"#,
-            text(line.id),
+            text(&redacted.text(line.id)),
             text(line.phase),
             text(line.module),
             redacted.input,

@@ -7,44 +7,54 @@
 //! or `password`. A secret that was found is replaced wherever else it occurs,
 //! as in an answer that echoes it.
 
+mod places;
+
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::LazyLock;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use hmac::{Hmac, Mac as _};
-use regex::{Captures, Regex};
+use regex::Regex;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+
+use self::places::{Places, decoded, in_text, in_url, is_secret, whole};
 
 /// Shorter values are too common to be replaced wherever they occur.
 const LEAST_ECHOED: usize = 6;
 
-static NAMES: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(
-        r"(?i)^(?:.*[-_.\[])?(?:(?:access|id|refresh|auth|bearer|csrf|xsrf|session)?[-_]?token|api[-_]?key|x-goog-api-key|(?:client[-_]?)?secret|password|passwd|passphrase|pwd|signature|sig|session(?:[-_]?id)?|sessid|phpsessid|jsessionid|jwt|credentials?)\]?$",
-    )
-    .ok()
-});
-
-/// A `"name": "value"` pair of JSON, wherever it stands.
-static JSON_PAIR: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r#""([A-Za-z0-9_.-]{1,64})"(\s*:\s*)"((?:[^"\\]|\\.)*)""#).ok());
-
-/// A parameter of a form, of a URL in a text, or of a program's text.
-static PARAMETER: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r#"([A-Za-z0-9_.\[\]-]{1,64})=([^&;\s'"<>\\]+)"#).ok());
-
-/// A credential that says so itself.
-static BEARER: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"(?i)(\b(?:bearer|basic)\s+)([A-Za-z0-9._~+/-]{8,}=*)").ok());
-
 /// The beginning of each cookie in a `set-cookie` value, joined ones too.
 static SET_COOKIE: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"(^|, ?)([^=;,\s]+)=([^;,]*)").ok());
+    LazyLock::new(|| Regex::new(r"(?:^|, ?)[^=;,\s]+=").ok());
+
+/// Words before a credential that are none themselves.
+const SCHEMES: [&str; 14] = [
+    "apikey",
+    "aws4-hmac-sha256",
+    "basic",
+    "bearer",
+    "digest",
+    "dpop",
+    "hawk",
+    "hoba",
+    "mutual",
+    "negotiate",
+    "ntlm",
+    "oauth",
+    "scram-sha-256",
+    "token",
+];
 
 /// Takes secrets out, or leaves them where it was told so.
 #[derive(Clone)]
 pub struct Redactor {
     key: Option<[u8; 32]>,
+    known: Found,
+    /// Whether inputs may hold no more than a part of a known secret.
+    cuts: bool,
 }
 
 impl std::fmt::Debug for Redactor {
@@ -115,6 +125,45 @@ impl Found {
     pub fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
         replace_all(text, &self.secrets)
     }
+
+    /// Every text of a value whose parts may be cut: without the secrets that
+    /// were found, and without what was left of one at either end.
+    fn cut_texts(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => {
+                if let Cow::Owned(other) = self.text(text) {
+                    *text = other;
+                }
+                for (secret, token) in &self.secrets {
+                    if let Some(other) = without_rest(text, secret, token) {
+                        *text = other;
+                    }
+                }
+            }
+            Value::Array(values) => values.iter_mut().for_each(|value| self.cut_texts(value)),
+            Value::Object(map) => map.values_mut().for_each(|value| self.cut_texts(value)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+}
+
+/// The text without the beginning of the secret at its end, the end of it at
+/// its beginning, and without anything if it is a part of it.
+fn without_rest(text: &str, secret: &str, token: &str) -> Option<String> {
+    let long_enough = |length: usize| length >= LEAST_ECHOED && length < secret.len();
+    if long_enough(text.len()) && secret.contains(text) {
+        return Some(token.to_owned());
+    }
+    let mut lengths = secret.char_indices().map(|(at, _)| at).rev();
+    if let Some(at) = lengths.find(|at| long_enough(*at) && text.ends_with(&secret[..*at])) {
+        return Some(format!("{}{token}", &text[..text.len() - at]));
+    }
+    let mut begins = secret.char_indices().map(|(at, _)| at);
+    let rest = begins.find_map(|at| {
+        let rest = &secret[at..];
+        (long_enough(rest.len())).then(|| text.strip_prefix(rest))?
+    });
+    rest.map(|rest| format!("{token}{rest}"))
 }
 
 /// Whether a text is long enough for [`Found::text`] to replace any of it.
@@ -136,20 +185,60 @@ fn replace_all<'a>(text: &'a str, secrets: &[(String, String)]) -> Cow<'a, str> 
 impl Redactor {
     /// Takes secrets out, hashing with this key.
     #[must_use]
-    pub const fn with_key(key: [u8; 32]) -> Self {
-        Self { key: Some(key) }
+    pub fn with_key(key: [u8; 32]) -> Self {
+        Self {
+            key: Some(key),
+            ..Self::keep_secrets()
+        }
     }
 
     /// Leaves everything as it is.
     #[must_use]
     pub const fn keep_secrets() -> Self {
-        Self { key: None }
+        Self {
+            key: None,
+            known: Found {
+                secrets: Vec::new(),
+                fields: Vec::new(),
+                count: 0,
+            },
+            cuts: false,
+        }
+    }
+
+    /// The same for inputs of an exchange of which secrets are known, wherever
+    /// in it they stood.
+    #[must_use]
+    pub fn knowing(&self, found: &Found) -> Self {
+        Self {
+            key: self.key,
+            known: Found {
+                secrets: found.secrets.clone(),
+                ..Found::default()
+            },
+            cuts: false,
+        }
+    }
+
+    /// The same for parts of such inputs.
+    #[must_use]
+    pub fn knowing_cut(&self, found: &Found) -> Self {
+        Self {
+            cuts: true,
+            ..self.knowing(found)
+        }
+    }
+
+    /// What is known of an exchange before its inputs are looked at.
+    #[must_use]
+    pub fn known(&self) -> Found {
+        self.known.clone()
     }
 
     /// One input and its answer, as JSON texts.
     #[must_use]
     pub fn record(&self, input: &str, output: &str) -> Redacted {
-        let mut found = Found::default();
+        let mut found = self.known.clone();
         let input = self.input(input, &mut found);
         let output = self.output(output, &mut found);
         Redacted {
@@ -173,7 +262,10 @@ impl Redactor {
         let before = found.count;
         self.walk("", &mut value, found);
         let text = self.echoes(&mut value, found);
-        if found.count == before && !text {
+        if self.cuts {
+            self.known.cut_texts(&mut value);
+        }
+        if found.count == before && !text && !self.cuts {
             return json.to_owned();
         }
         value.to_string()
@@ -207,8 +299,13 @@ impl Redactor {
     /// Path and query, as reports show them.
     #[must_use]
     pub fn uri(&self, uri: &str) -> String {
-        let mut found = Found::default();
-        self.query("uri", uri, &mut found)
+        self.url("uri", uri, &mut Found::default())
+    }
+
+    /// Any other text, as reports show it.
+    #[must_use]
+    pub fn text(&self, text: &str) -> String {
+        self.free("text", text, &mut Found::default())
     }
 
     /// Replaces what was found in every text of a value.
@@ -248,14 +345,18 @@ impl Redactor {
                             }
                         }
                         Value::String(text) if key == "uri" => {
-                            *text = self.query(&at, text, found);
+                            *text = self.url(&at, text, found);
                         }
                         Value::String(text) if key == "data" && decoded => {
-                            *text = self.body(&at, text, found);
+                            *text = self.free(&at, text, found);
+                        }
+                        Value::String(text) if key == "data" => {
+                            *text = self.bytes(&at, text, found);
                         }
                         Value::String(text) if is_secret(key) => {
                             *text = self.hide(&at, text, found);
                         }
+                        value if is_secret(key) => self.hide_all(&at, value, found),
                         other => self.walk(&at, other, found),
                     }
                 }
@@ -266,6 +367,25 @@ impl Redactor {
                 }
             }
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+
+    /// Whatever stands under a secret's name.
+    fn hide_all(&self, at: &str, value: &mut Value, found: &mut Found) {
+        match value {
+            Value::String(text) => *text = self.hide(at, text, found),
+            Value::Number(number) => *value = self.hide(at, &number.to_string(), found).into(),
+            Value::Array(values) => {
+                for value in values {
+                    self.hide_all(at, value, found);
+                }
+            }
+            Value::Object(map) => {
+                for value in map.values_mut() {
+                    self.hide_all(at, value, found);
+                }
+            }
+            Value::Null | Value::Bool(_) => {}
         }
     }
 
@@ -285,95 +405,100 @@ impl Redactor {
         let lower = name.to_ascii_lowercase();
         let field = format!("headers.{lower}");
         match lower.as_str() {
-            "authorization" | "proxy-authorization" => match value.split_once(' ') {
-                Some((scheme, secret)) if !scheme.is_empty() => {
+            "cookie" => {
+                let cookies = value
+                    .split(';')
+                    .map(|pair| self.cookie(&field, pair, found));
+                cookies.collect::<Vec<_>>().join(";")
+            }
+            "set-cookie" => self.replaced(&field, (value, cookies_set(value)), found),
+            "sec-websocket-protocol" => {
+                let protocols = value.split(',').map(|protocol| {
+                    let name = protocol.trim().to_ascii_lowercase();
+                    if name.len() >= 24 || name.contains("bearer") || name.contains("token") {
+                        self.hide(&field, protocol.trim(), found)
+                    } else {
+                        protocol.to_owned()
+                    }
+                });
+                protocols.collect::<Vec<_>>().join(",")
+            }
+            // Under more names than one: proxies hand it on.
+            _ if lower.ends_with("authorization") => match value.split_once(' ') {
+                Some((scheme, secret)) if SCHEMES.contains(&&*scheme.to_ascii_lowercase()) => {
                     format!("{scheme} {}", self.hide(&field, secret, found))
                 }
                 _ => self.hide(&field, value, found),
             },
-            "cookie" => value
-                .split(';')
-                .map(|pair| match pair.split_once('=') {
-                    Some((name, secret)) => {
-                        format!("{name}={}", self.hide(&field, secret, found))
-                    }
-                    None if pair.trim().is_empty() => pair.to_owned(),
-                    None => self.hide(&field, pair, found),
-                })
-                .collect::<Vec<_>>()
-                .join(";"),
-            "set-cookie" => SET_COOKIE.as_ref().map_or_else(String::new, |form| {
-                form.replace_all(value, |cookie: &Captures<'_>| {
-                    format!(
-                        "{}{}={}",
-                        &cookie[1],
-                        &cookie[2],
-                        self.hide(&field, &cookie[3], found)
-                    )
-                })
-                .into_owned()
-            }),
-            "referer" | "location" | "x-original-url" | "x-rewrite-url" => {
-                self.query(&field, value, found)
-            }
             _ if is_secret(&lower) => self.hide(&field, value, found),
+            _ if value.contains(['=', ':', ' ']) => {
+                let places = [in_url(value), in_text(value)].concat();
+                self.replaced(&field, (value, places), found)
+            }
             _ => value.to_owned(),
         }
     }
 
+    fn cookie(&self, field: &str, pair: &str, found: &mut Found) -> String {
+        let (name, secret) = match pair.split_once('=') {
+            Some((name, _)) => pair.split_at(name.len() + 1),
+            None => pair.split_at(pair.len() - pair.trim_start().len()),
+        };
+        format!("{name}{}", self.hide(field, secret, found))
+    }
+
     /// Values of secret parameters of a path with a query, or of a URL.
-    fn query(&self, field: &str, uri: &str, found: &mut Found) -> String {
-        let Some((path, query)) = uri.split_once('?') else {
-            return uri.to_owned();
-        };
-        format!("{path}?{}", self.parameters(field, query, found))
+    fn url(&self, field: &str, url: &str, found: &mut Found) -> String {
+        self.replaced(field, (url, in_url(url)), found)
     }
 
-    fn parameters(&self, field: &str, query: &str, found: &mut Found) -> String {
-        query
-            .split('&')
-            .map(|pair| match pair.split_once('=') {
-                Some((name, secret)) if is_secret(name) => {
-                    format!("{name}={}", self.hide(field, secret, found))
-                }
-                _ => pair.to_owned(),
-            })
-            .collect::<Vec<_>>()
-            .join("&")
+    /// A body, or a text of another kind, whatever it is.
+    fn free(&self, field: &str, text: &str, found: &mut Found) -> String {
+        self.replaced(field, (text, in_text(text)), found)
     }
 
-    /// A body, whatever it is: pairs of JSON, parameters, and credentials that
-    /// say so themselves.
-    fn body(&self, field: &str, text: &str, found: &mut Found) -> String {
-        let (Some(json), Some(parameter), Some(bearer)) =
-            (JSON_PAIR.as_ref(), PARAMETER.as_ref(), BEARER.as_ref())
-        else {
-            return String::new();
+    /// A body of bytes: each as one character, so that none is lost.
+    fn bytes(&self, field: &str, base64: &str, found: &mut Found) -> String {
+        let Ok(bytes) = STANDARD.decode(base64) else {
+            return base64.to_owned();
         };
-        let text = json.replace_all(text, |pair: &Captures<'_>| {
-            if is_secret(&pair[1]) {
-                let hidden = self.hide(field, &pair[3], found);
-                format!("\"{}\"{}\"{hidden}\"", &pair[1], &pair[2])
-            } else {
-                pair[0].to_owned()
+        let text: String = bytes.iter().copied().map(char::from).collect();
+        let places = in_text(&text);
+        if places.is_empty() {
+            return base64.to_owned();
+        }
+        let text = self.replaced(field, (&text, places), found);
+        let bytes: Vec<u8> = text
+            .chars()
+            .filter_map(|it| u8::try_from(it).ok())
+            .collect();
+        STANDARD.encode(bytes)
+    }
+
+    /// A text with a stand-in at each of these places.
+    fn replaced(
+        &self,
+        field: &str,
+        (text, mut places): (&str, Places),
+        found: &mut Found,
+    ) -> String {
+        // Of those that overlap the one that begins first, and of these the
+        // longest.
+        places.sort_by_key(|place| (place.start, std::cmp::Reverse(place.end)));
+        let mut out = String::with_capacity(text.len());
+        let mut at = 0;
+        for place in places {
+            // What of it is covered already needs no other stand-in.
+            let begin = place.start.max(at);
+            if begin >= place.end {
+                continue;
             }
-        });
-        let text = parameter.replace_all(&text, |pair: &Captures<'_>| {
-            if is_secret(&pair[1]) {
-                format!("{}={}", &pair[1], self.hide(field, &pair[2], found))
-            } else {
-                pair[0].to_owned()
-            }
-        });
-        bearer
-            .replace_all(&text, |credential: &Captures<'_>| {
-                format!(
-                    "{}{}",
-                    &credential[1],
-                    self.hide(field, &credential[2], found)
-                )
-            })
-            .into_owned()
+            out.push_str(&text[at..begin]);
+            out.push_str(&self.hide(field, &text[begin..place.end], found));
+            at = place.end;
+        }
+        out.push_str(&text[at..]);
+        out
     }
 
     /// A secret's stand-in. What is empty or a stand-in already stays.
@@ -384,8 +509,11 @@ impl Redactor {
         if secret.is_empty() || is_stand_in(secret) {
             return secret.to_owned();
         }
+        // However it is spelled, so that equal ones stay equal.
+        let spelled = secret.trim_matches([' ', '"']);
+        let plain = decoded(spelled);
         let digest = Hmac::<Sha256>::new_from_slice(key).map(|mut mac| {
-            mac.update(secret.as_bytes());
+            mac.update(plain.as_bytes());
             mac.finalize().into_bytes()
         });
         let digits: String = digest
@@ -394,7 +522,9 @@ impl Redactor {
             .map(|byte| format!("{byte:02x}"))
             .collect();
         let token = format!("redacted:{digits}");
-        found.note(field, secret, &token);
+        for spelling in [secret, spelled, &*plain] {
+            found.note(field, spelling, &token);
+        }
         token
     }
 }
@@ -404,9 +534,21 @@ fn is_stand_in(text: &str) -> bool {
         .is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
-fn is_secret(name: &str) -> bool {
-    // Without the rule nothing would be safe to show.
-    name.len() > 256 || NAMES.as_ref().is_none_or(|form| form.is_match(name))
+/// The values in a `set-cookie` field, and in several that were joined.
+fn cookies_set(value: &str) -> Places {
+    let Some(form) = SET_COOKIE.as_ref() else {
+        return whole(value);
+    };
+    let begins: Vec<Range<usize>> = form.find_iter(value).map(|it| it.range()).collect();
+    let ends = begins.iter().skip(1).map(|next| next.start);
+    begins
+        .iter()
+        .zip(ends.chain([value.len()]))
+        .map(|(begin, end)| {
+            let rest = &value[begin.end..end];
+            begin.end..begin.end + rest.find(';').unwrap_or(rest.len())
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -523,5 +665,163 @@ mod tests {
             out.input
                 .contains("Expires=Wed, 21 Oct 2026 07:28:00 GMT; Path=/")
         );
+    }
+
+    /// Everything that an input with this body, path or header shows.
+    fn shown(input: &Value) -> String {
+        redactor().record(&input.to_string(), "null").input
+    }
+
+    #[test]
+    fn secrets_of_urls_go_wherever_they_stand() {
+        for url in [
+            "/p;jsessionid=HUNTER22/next?page=2",
+            "/a?user%5Bpassword%5D=HUNTER22&page=2",
+            "/a?pass%77ord=HUNTER22",
+            "https://app.example/cb#access_token=HUNTER22",
+            "https://ann:HUNTER22@app.example/",
+            "/cb?code=HUNTER22&state=HUNTER22&page=2",
+            "/go?next=https%3A%2F%2Fx%2F%3Ftoken%3DHUNTER22",
+            "/go?x=1?token=HUNTER22",
+            "/a?b=1;sid=HUNTER22",
+        ] {
+            for input in [
+                serde_json::json!({"uri": url}),
+                serde_json::json!({"headers": {"referer": url}}),
+                serde_json::json!({"headers": {"link": format!("<{url}>; rel=next")}}),
+            ] {
+                let out = shown(&input);
+                assert!(!out.contains("HUNTER22"), "{out}");
+            }
+        }
+        for url in [
+            "/a?code=7&page=2",
+            "/a?state=open",
+            "/go?next=%2Fx%3Fa%3D1",
+            "/a=b",
+        ] {
+            let input = serde_json::json!({"uri": url});
+            assert_eq!(shown(&input), input.to_string());
+        }
+    }
+
+    #[test]
+    fn secrets_of_bodies_go_however_they_are_written() {
+        let part =
+            "--x\r\nContent-Disposition: form-data; name=\"password\"\r\n\r\nHUNTER22\r\n--x--\r\n";
+        for body in [
+            part,
+            "<login><password>HUNTER22</password></login>",
+            "mutation { login(password: \"HUNTER22\") { id } }",
+            "{'password': 'HUNTER22'}",
+            r#"{"log":"{\"password\":\"HUNTER22\"}"}"#,
+            r#"{"token":["HUNTER22",{"a":"HUNTER22"}],"b":1}"#,
+            r#"{"password":{"value":"HUNTER22"},"user":"ann"}"#,
+            r#"{"newPassword":"HUNTER22"}"#,
+            r#"{"password":"HUNTER22 and it was cut her"#,
+            "user=ann&password=first'HUNTER22",
+            "user%5Bpassword%5D=HUNTER22&user%5Bname%5D=ann",
+            "__RequestVerificationToken=HUNTER22",
+            "aws_secret_access_key = HUNTER22",
+            "private_key: HUNTER22",
+            "<input name='csrf_token' value='x'><a href='?token=HUNTER22'>",
+        ] {
+            let out = shown(&serde_json::json!({"data": body, "encoding": "utf8"}));
+            assert!(!out.contains("HUNTER22"), "{out}");
+            let data = STANDARD.encode(body.as_bytes());
+            let out = shown(&serde_json::json!({"data": data, "encoding": "base64"}));
+            let out: Value = serde_json::from_str(&out).unwrap();
+            let bytes = STANDARD.decode(out["data"].as_str().unwrap()).unwrap();
+            assert!(
+                !String::from_utf8(bytes).unwrap().contains("HUNTER22"),
+                "{body}"
+            );
+        }
+        assert!(
+            !shown(&serde_json::json!({"data": r#"{"password":12345678}"#})).contains("12345678")
+        );
+        let file = STANDARD.encode([0_u8, 0xff, 0x80, b'a', b'=', b'1']);
+        let input = serde_json::json!({"data": file, "encoding": "base64"});
+        assert_eq!(shown(&input), input.to_string());
+    }
+
+    #[test]
+    fn secrets_of_headers_go_under_every_name_they_have() {
+        for (name, value) in [
+            ("x-forwarded-authorization", "Bearer HUNTER22"),
+            ("x-original-authorization", "Basic HUNTER22"),
+            ("authorization", "HUNTER22 rest"),
+            ("x-auth-key", "HUNTER22"),
+            ("ocp-apim-subscription-key", "HUNTER22"),
+            ("x-functions-key", "HUNTER22"),
+            ("sec-websocket-protocol", "chat, bearer.HUNTER22"),
+            ("refresh", "5; url=/a?token=HUNTER22"),
+            ("x-forwarded-uri", "/a?token=HUNTER22"),
+            ("x-note", "Authorization: Bearer HUNTER22"),
+            ("set-cookie", "sid=abc,HUNTER22; Path=/, b=\"HUNTER22\""),
+        ] {
+            let mut headers = serde_json::Map::new();
+            headers.insert(name.to_owned(), value.into());
+            let out = shown(&serde_json::json!({"headers": headers}));
+            assert!(!out.contains("HUNTER22"), "{out}");
+        }
+        for (name, value) in [
+            (
+                "user-agent",
+                "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36",
+            ),
+            ("accept", "text/html;q=0.9, */*;q=0.8"),
+            ("sec-websocket-protocol", "graphql-ws"),
+            ("host", "localhost:8080"),
+        ] {
+            let mut headers = serde_json::Map::new();
+            headers.insert(name.to_owned(), value.into());
+            let input = serde_json::json!({"headers": headers});
+            assert_eq!(shown(&input), input.to_string());
+        }
+    }
+
+    #[test]
+    fn equal_secrets_are_equal_however_they_are_spelled() {
+        let mut found = Found::default();
+        let input = r#"{"uri":"/a?token=secret%31","headers":{"cookie":"a=secret1; b=\"secret1\"; secret1"}}"#;
+        redactor().input(input, &mut found);
+        let tokens: std::collections::BTreeSet<&String> =
+            found.secrets.iter().map(|(_, token)| token).collect();
+        assert_eq!(tokens.len(), 1, "{:?}", found.secrets);
+    }
+
+    #[test]
+    fn what_is_left_of_a_secret_goes_too() {
+        let mut found = Found::default();
+        let whole = r#"{"data":"{\"user\":\"ann\",\"password\":\"correct horse battery\"}"}"#;
+        redactor().input(whole, &mut found);
+        let cut = redactor().knowing_cut(&found);
+        for data in [
+            "rd\": \"correct horse bat",
+            "orse battery\"}",
+            "t horse b",
+            "correct horse battery",
+        ] {
+            let out = cut.input(
+                &serde_json::json!({"data": data}).to_string(),
+                &mut Found::default(),
+            );
+            assert!(!out.contains("horse"), "{out}");
+        }
+    }
+
+    proptest::proptest! {
+        /// No text breaks the search, and a secret with a name never stays.
+        #[test]
+        fn any_text_is_looked_through(before in r#"[a-z0-9 =:&;?#%"'\\<>{}\[\]/\n\u{e9}]{0,30}"#, after in r#"[a-z =:&;"'\\<>{}\[\]/\n\u{e9}]{0,30}"#) {
+            let places = [in_text(&before), in_url(&before)].concat();
+            for place in places {
+                proptest::prop_assert!(before.get(place).is_some());
+            }
+            let data = format!("{before}&password=HUNTER22&{after}");
+            let out = shown(&serde_json::json!({"data": data}));
+            proptest::prop_assert!(!out.contains("HUNTER22"), "{}", out);
+        }
     }
 }

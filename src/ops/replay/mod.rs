@@ -198,7 +198,7 @@ pub fn replay(
         Redaction::Key(key) => Redactor::with_key(key_of(&[b"given", key])),
     };
     let ordered = Ordered::new(sinks, &watch.stop);
-    let shared = Shared::new(subjects, settings, redactor, (&ordered, watch));
+    let shared = Shared::new(subjects, settings, redactor.clone(), (&ordered, watch));
     let paced = settings.speed.is_some();
     let jobs = if paced { 1 } else { settings.jobs.max(1) };
     let (deal, dealt) = std::sync::mpsc::sync_channel(jobs * BATCHES_AHEAD);
@@ -231,6 +231,9 @@ pub fn replay(
         tally.absorb(part, settings.examples);
     }
     ordered.finish()?;
+    for unusable in &mut tally.unusable {
+        unusable.why = redactor.text(&unusable.why);
+    }
     shared.failure()?;
     too_many(&tally, captures, settings)?;
     let mut report = empty_report(subjects, settings);

@@ -57,7 +57,7 @@ struct Written {
 
 /// Writes events as a fixture that `run` takes.
 fn write(events: &[&Event], id: &str, redactor: &Redactor) -> Written {
-    let mut found = Found::default();
+    let mut found = redactor.known();
     let mut steps = Vec::new();
     let has = |request: bool| {
         events.iter().any(|event| match event {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Made;
 use crate::abi::Input;
 use crate::abi::hook::{Hook, HookContext};
-use crate::capture::{Found, Redactor};
+use crate::capture::Redactor;
 use crate::fixture::hook::{ActualHook, whole};
 use crate::ops::replay::compare::Played;
 use crate::plugin::{HandledHook, Plugin};
@@ -20,7 +20,7 @@ pub(super) fn of_contexts(
     inputs: &[Input<'_>],
     (plugin, redactor): (&Plugin, &Redactor),
 ) -> Result<Made, String> {
-    let mut found = Found::default();
+    let mut found = redactor.known();
     let mut notes = Vec::new();
     let mut original: Vec<Call> = Vec::new();
     let mut calls: Vec<Call> = Vec::new();
