@@ -526,4 +526,22 @@ mod tests {
             "__attribute__((export_name(\"alloc\"))) int32_t alloc(int32_t size)"
         );
     }
+
+    #[test]
+    fn a_mistyped_import_is_told_its_type() {
+        for (import, expected) in [
+            (
+                r#"(import "wasi_snapshot_preview1" "fd_write" (func (param i32)))"#,
+                "declare it as WASI preview 1 has it, func (i32, i32, i32, i32) -> i32",
+            ),
+            (
+                r#"(import "env" "abort" (func (param i32)))"#,
+                "declare it as AssemblyScript has it, func (i32, i32, i32, i32)",
+            ),
+        ] {
+            let verdict = verdict(&format!("(module {import} {ALLOCS})"), AbiChoice::Auto);
+            let fixes: Vec<&str> = verdict.failures().map(|check| check.fix.as_str()).collect();
+            assert!(fixes.contains(&expected), "{fixes:?}");
+        }
+    }
 }

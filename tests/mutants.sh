@@ -175,7 +175,7 @@ mutant i07-stdout-must-work src/cli/render/mod.rs 's/let \(_, _\) = out\.into_pa
 mutant i07-full-in-silence src/cli/render/mod.rs 's/&& error\.kind\(\) != io::ErrorKind::BrokenPipe/\&\& error.kind() == io::ErrorKind::Other/' i_07
 mutant i07-stderr-must-work src/cli/render/mod.rs 's/let _ = writeln!\(io::stderr\(\)\.lock\(\), "\{line\}"\);/writeln!(io::stderr().lock(), "{line}").unwrap();/' i_07
 mutant i07-help-must-work src/main.rs 's/let _ = error\.print\(\);/error.print().unwrap();/' i_07
-mutant i07-report-errors-ignored src/cli/render/mod.rs 's/render\(format, &mut out\)\n\s+\.and_then\(\|\(\)\| out\.flush\(\)\)\n\s+\.map_err\(\|source\| Error::Write \{ path, source \}\)\?;/let _ = render(format, \&mut out).and_then(|()| out.flush()).map_err(|source| Error::Write { path, source });/' i_07
+mutant i07-report-errors-ignored src/cli/render/mod.rs 's/emptied\n(\s+\.and_then\(\|\(\)\| render\(format, &mut out\)\)\n\s+\.and_then\(\|\(\)\| out\.flush\(\)\))\n\s+\.map_err\(\|source\| Error::Write \{ path, source \}\)\?;/let _ = emptied$1.map_err(|source| Error::Write { path, source });/' i_07
 
 echo "$ran mutants, $bad of them $([ "$only_stale" ] && echo stale || echo not caught)"
 [ "$ran" -gt 0 ] && [ "$bad" -eq 0 ]

@@ -539,3 +539,93 @@ fn shipped_files_are_where_the_readme_says() {
         assert!(Path::new(&root).join(path).exists(), "{path}");
     }
 }
+
+#[test]
+fn a_report_never_replaces_what_is_read_nor_an_earlier_one_without_a_result() {
+    let (folder, path) = fixture(r#"{"method":"GET","uri":"/"}"#);
+    let module = folder.path().join("rules.wasm");
+    std::fs::copy(RULES, &module).unwrap();
+    let module = module.to_str().unwrap();
+    let before = std::fs::read(module).unwrap();
+    for target in [module, &path] {
+        let to = format!("json={target}");
+        let output = wasm_agent(&["run", module, &path, "--report", &to]);
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains("is one of the inputs"));
+    }
+    let to = format!("json={module}");
+    let output = wasm_agent(&["validate", module, "--report", &to]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert_eq!(std::fs::read(module).unwrap(), before);
+    let report = folder.path().join("report.txt");
+    std::fs::write(&report, "an earlier one, which is longer than nothing").unwrap();
+    let to = format!("json={}", report.display());
+    let output = wasm_agent(&["run", "no-such.wasm", &path, "--report", &to]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(
+        std::fs::read_to_string(&report)
+            .unwrap()
+            .starts_with("an earlier")
+    );
+    let output = wasm_agent(&["run", module, &path, "--report", &to, "--report", &to]);
+    assert_eq!(output.status.code(), Some(2), "the same file twice");
+    let output = wasm_agent(&["run", module, &path, "--report", &to]);
+    assert_eq!(output.status.code(), Some(0));
+    let text = std::fs::read_to_string(&report).unwrap();
+    assert!(serde_json::from_str::<Value>(&text).is_ok(), "{text}");
+}
+
+#[test]
+fn a_filter_keeps_what_it_cannot_read() {
+    let (folder, _path) = fixture(r#"{"method":"GET","uri":"/"}"#);
+    std::fs::write(folder.path().join("broken.json"), r#"{"name":"login",}"#).unwrap();
+    let dir = folder.path().to_str().unwrap();
+    let output = wasm_agent(&["run", RULES, dir, "--run", "login"]);
+    assert_eq!(output.status.code(), Some(3), "{}", stdout(&output));
+}
+
+#[test]
+fn budgets_hold_for_every_repeat() {
+    let (_folder, path) = fixture(
+        r#"{"event":"request_headers","input":{"method":"GET","uri":"/"},"expect":{"budget":{"memory":"1MiB"}}}"#,
+    );
+    let leak = "fixtures/modules/hostile/leak.wat";
+    assert_eq!(run_json(&[leak, &path]).0, 0);
+    let (code, report) = run_json(&[leak, &path, "--repeat", "300"]);
+    assert_eq!(code, 1, "{report}");
+    let mismatches = &report["fixtures"][0]["steps"][0]["mismatches"];
+    assert_eq!(mismatches.as_array().unwrap().len(), 1, "{mismatches}");
+    assert_eq!(mismatches[0]["path"], "budget.memory");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_update_follows_links_and_keeps_permissions() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (folder, path) = fixture(
+        r#"{"event":"request_headers","input":{"method":"GET","uri":"/"},"expect":{"decision":"block"}}"#,
+    );
+    let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let link = folder.path().join("link.json");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    wasm_agent(&["run", RULES, link.to_str().unwrap(), "--update"]);
+    assert!(link.is_symlink());
+    assert!(std::fs::read_to_string(&path).unwrap().contains("allow"));
+    assert_eq!(mode(), 0o600);
+}
+
+#[test]
+fn only_framing_headers_need_leave() {
+    for name in ["content-lenght", "Bad:Name", ""] {
+        let output = wasm_agent(&["run", RULES, EVENTS, "--allow-header", name]);
+        assert_eq!(output.status.code(), Some(2), "{name}");
+        assert!(
+            stderr(&output).contains("content-length"),
+            "{}",
+            stderr(&output)
+        );
+    }
+    let output = wasm_agent(&["run", RULES, EVENTS, "--allow-header", "Host"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}

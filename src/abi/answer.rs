@@ -24,6 +24,8 @@ use crate::event::EventKind;
 use crate::fault::{Fault, FaultCode, Refusal, printable};
 use crate::response::{AgentResponse, Audit, BodyMutation, Decision, HeaderOp};
 
+pub use rules::FRAMING_HEADERS;
+
 /// Every key of the result object. Their order is the order of `Key`.
 pub const KEYS: [&str; 17] = [
     "decision",

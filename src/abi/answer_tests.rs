@@ -153,6 +153,8 @@ fn only_usable_urls_redirect_and_the_rest_refuse() {
         "ftp://x",
         "http://",
         "http:///x",
+        "http://[::1",
+        "http://[x]/",
         "/a\r\nset-cookie: x=1",
         "/ä",
         "/a b",

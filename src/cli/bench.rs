@@ -190,13 +190,34 @@ pub(crate) enum BenchFormat {
     Github,
 }
 
+/// Refuses, before anything is measured, a place where no baseline can be.
+fn savable(path: &Path) -> Result<(), Error> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let why = if path.exists() && !path.is_file() {
+        "it is no regular file"
+    } else if folder.is_some_and(|folder| !folder.is_dir()) {
+        "there is no such folder"
+    } else {
+        return Ok(());
+    };
+    let path = path.display();
+    Err(Error::Usage(format!("--save: cannot write {path}: {why}")))
+}
+
 /// Runs the command and says how the process is to exit.
 pub(crate) fn exec(args: &BenchArgs, style: Style) -> Result<u8> {
     let settings = args.settings()?;
     let (modules, inputs) = args.split()?;
     let against = args.against(&modules)?;
+    let read: Vec<&Path> = modules.iter().chain(&inputs).map(AsRef::as_ref).collect();
+    if let Some(path) = &args.gate.save {
+        render::keep_inputs("--save", path, &read)?;
+        savable(path)?;
+    }
+    let files = ReportFiles::open(&args.output.reports, &read)?;
     let inputs = bench::read_inputs(&inputs, &args.input(&settings))?;
-    let files = ReportFiles::open(&args.output.reports)?;
     let bar = bar();
     let watcher = |progress: &Progress<'_>| show(&bar, progress);
     let how = (&settings, against.as_ref());

@@ -45,7 +45,15 @@ pub(crate) fn start(cli: &Cli) -> Flush {
         (false, 1) | (true, 0) => "info",
         _ => "debug",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new(level));
+    let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(wanted) if !wanted.trim().is_empty() => {
+            EnvFilter::try_new(&wanted).unwrap_or_else(|error| {
+                super::render::to_stderr(&format!("warning: RUST_LOG is left out: {error}"));
+                EnvFilter::new(level)
+            })
+        }
+        _ => EnvFilter::new(level),
+    };
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(colours(cli.color))

@@ -28,7 +28,7 @@ use bytesize::ByteSize;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use wasm_agent_kit::abi::agent::HeaderNames;
-use wasm_agent_kit::abi::answer::AnswerPolicy;
+use wasm_agent_kit::abi::answer::{AnswerPolicy, FRAMING_HEADERS};
 use wasm_agent_kit::abi::{Abi, AbiChoice};
 use wasm_agent_kit::agent::AgentSettings;
 use wasm_agent_kit::decision::FailurePolicy;
@@ -153,7 +153,7 @@ pub(crate) struct GuestArgs {
     header_names: HeaderNamesArg,
 
     /// A framing header (host, content-length, …) that the module may set; repeatable
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = framing_header)]
     allow_header: Vec<String>,
 
     /// The ABI to hold the module to; auto goes by what it exports
@@ -239,11 +239,7 @@ impl GuestArgs {
 
     pub(crate) fn answer_policy(&self) -> AnswerPolicy {
         AnswerPolicy {
-            allowed_headers: self
-                .allow_header
-                .iter()
-                .map(|name| name.to_ascii_lowercase())
-                .collect(),
+            allowed_headers: self.allow_header.clone(),
         }
     }
 }
@@ -366,6 +362,18 @@ fn size_of_a_page_or_more(text: &str) -> Result<ByteSize, String> {
     } else {
         Err("expected 64KiB to 4GiB".to_owned())
     }
+}
+
+/// Others need no leave.
+fn framing_header(name: &str) -> Result<String, String> {
+    let lower = name.to_ascii_lowercase();
+    if FRAMING_HEADERS.contains(&&*lower) {
+        return Ok(lower);
+    }
+    let known = FRAMING_HEADERS.join(", ");
+    Err(format!(
+        "modules may set any header but these, which it can let through: {known}"
+    ))
 }
 
 #[cfg(test)]

@@ -329,8 +329,21 @@ pub(crate) fn exec(args: &ReplayArgs, style: Style) -> Result<u8> {
         .as_ref()
         .map(|path| args.subject(&engine, path))
         .transpose()?;
+    let read: Vec<&Path> = captures
+        .iter()
+        .map(|capture| capture.path.as_path())
+        .chain([module.as_path()])
+        .chain(args.baseline.as_deref())
+        .collect();
     let (rows, others) = split(&args.output.reports);
-    let files = ReportFiles::open(&others)?;
+    for (flag, path) in rows
+        .iter()
+        .map(|(_, path)| ("--report", path))
+        .chain(args.save.save.iter().map(|path| ("--save", path)))
+    {
+        render::keep_inputs(flag, path, &read)?;
+    }
+    let files = ReportFiles::open(&others, &read)?;
     let sinks = Sinks {
         rows: args.rows(&rows)?,
         records: args.save.save.as_ref().map(private).transpose()?,
@@ -364,7 +377,8 @@ fn merge(
         )
         .into());
     }
-    let files = ReportFiles::open(&others)?;
+    let read: Vec<&Path> = shards.iter().map(PathBuf::as_path).collect();
+    let files = ReportFiles::open(&others, &read)?;
     let mut report = replay::merge(shards)?;
     report.fail_on = fail_on.unwrap_or(report.fail_on);
     render::to_stdout(|out| render::replay::write(&report, output.format, style, out));

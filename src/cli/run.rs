@@ -119,11 +119,17 @@ pub(crate) fn exec(args: &RunArgs, style: Style) -> Result<u8> {
     if args.watch {
         return watch(args, &engine, style);
     }
-    let files = ReportFiles::open(&args.output.reports)?;
+    let files = ReportFiles::open(&args.output.reports, &read(args))?;
     let report = once(args, &engine)?;
     render::to_stdout(|out| render::run::write(&report, args.output.format, style, out));
     files.write(|format, out| render::run::write(&report, format, Style::plain(), out))?;
     Ok(exit::of_verdict(report.verdict()))
+}
+
+/// The files that are named on the command line.
+fn read(args: &RunArgs) -> Vec<&Path> {
+    let fixtures = args.fixtures.iter().map(PathBuf::as_path);
+    fixtures.chain([args.module.as_path()]).collect()
 }
 
 /// Loads everything anew and runs it once.
@@ -187,7 +193,7 @@ fn selected(inputs: Vec<Input>, filter: Option<&Regex>) -> (Vec<Input>, Vec<Pars
                 filter.is_match(&input.path.to_string_lossy())
                     || fixture
                         .as_ref()
-                        .is_ok_and(|fixture| filter.is_match(&fixture.name))
+                        .map_or(true, |fixture| filter.is_match(&fixture.name))
             })
         })
         .unzip()
@@ -214,13 +220,18 @@ fn update(
 /// Writes beside the file and moves it into place, so that no crash leaves
 /// half a fixture.
 fn replace(path: &Path, text: &str) -> Result<(), Error> {
-    let beside = path.with_extension("json.new");
-    std::fs::write(&beside, text)
-        .and_then(|()| std::fs::rename(&beside, path))
-        .map_err(|source| Error::Write {
-            path: path.to_owned(),
-            source,
-        })
+    let write = || {
+        // What a link leads to, as readable as it was.
+        let path = path.canonicalize()?;
+        let beside = path.with_extension("json.new");
+        std::fs::write(&beside, text)?;
+        std::fs::set_permissions(&beside, path.metadata()?.permissions())?;
+        std::fs::rename(&beside, path)
+    };
+    write().map_err(|source| Error::Write {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Runs, waits for a change, runs again, until interrupted.
@@ -251,7 +262,7 @@ fn watch(args: &RunArgs, engine: &Arc<Engine>, style: Style) -> Result<u8> {
                     }
                 }
                 // Each run renews the files, as a run of its own would.
-                ReportFiles::open(&args.output.reports)?.write(|format, out| {
+                ReportFiles::open(&args.output.reports, &read(args))?.write(|format, out| {
                     render::run::write(&report, format, Style::plain(), out)
                 })?;
                 before = Some(report);

@@ -1,6 +1,6 @@
 //! `validate`: arguments to settings, the operation, its report to a renderer.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use bytesize::ByteSize;
@@ -80,7 +80,8 @@ pub(crate) enum ValidateFormat {
 
 /// Runs the command and says how the process is to exit.
 pub(crate) fn exec(args: &ValidateArgs, style: Style) -> Result<u8> {
-    let files = ReportFiles::open(&args.output.reports)?;
+    let read: Vec<&Path> = args.modules.iter().map(PathBuf::as_path).collect();
+    let files = ReportFiles::open(&args.output.reports, &read)?;
     let engine = Engine::new(EngineSettings {
         fuel: true,
         debug_lines: true,

@@ -72,6 +72,15 @@ fn import_fix(import: &Import, language: Language, wasi: Wasi) -> String {
     if import.module.starts_with("wasi:") {
         return "build for WASI preview 1, a core module, instead of preview 2".to_owned();
     }
+    if let Some(function) = catalog::find(&import.name)
+        && import.module == catalog::MODULE
+        && wasi != Wasi::None
+    {
+        return format!("declare it as WASI preview 1 has it, func {}", function.ty);
+    }
+    if (import.module.as_str(), import.name.as_str()) == ("env", "abort") {
+        return format!("declare it as AssemblyScript has it, func {ABORT_TYPE}");
+    }
     if import.module == catalog::MODULE && wasi != Wasi::None {
         return "take the import away; this is no function of WASI preview 1".to_owned();
     }

@@ -28,7 +28,7 @@ use super::wire::control::HealthState;
 /// Connections at once; a scraper and a probe or two need no more.
 const MAX_CONNECTIONS: usize = 32;
 /// For the next request of a connection, from the end of the last one.
-const SILENCE: Duration = Duration::from_secs(30);
+const SILENCE: Duration = Duration::from_secs(5);
 /// Rest after an error of accepting.
 const REST: Duration = Duration::from_millis(50);
 

@@ -6,7 +6,7 @@
 //! here and the disk is dropped and counted.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read as _, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -216,13 +216,28 @@ impl Drop for Recorder {
 /// Appends to a file of the owner's alone.
 fn open(path: &Path) -> std::io::Result<File> {
     let mut options = OpenOptions::new();
-    options.append(true).create(true);
+    options.read(true).append(true).create(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(path)?;
+    let mut file = options.open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(std::io::Error::other("it is no regular file"));
+    }
+    if metadata.len() > 0 {
+        let mut first = [0];
+        file.read_exact(&mut first)?;
+        if &first != b"{" {
+            return Err(std::io::Error::other(
+                "it is no recording, and what is in it would be lost; name another file",
+            ));
+        }
+        // A line that a crash left unfinished ends here.
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut first)?;
+        if &first != b"\n" {
+            file.write_all(b"\n")?;
+        }
     }
     #[cfg(unix)]
     {

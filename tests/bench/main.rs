@@ -719,3 +719,36 @@ fn without_names(wasm: &[u8]) -> Vec<u8> {
     }
     wasm[..end].to_vec()
 }
+
+#[test]
+fn a_baseline_goes_where_it_can_be_and_replaces_nothing_else() {
+    let desk = Desk::new();
+    let module = guest(&desk, "allow.wat", "", ALLOW);
+    let folder = desk.path("folder");
+    std::fs::create_dir(&folder).unwrap();
+    let nowhere = desk.path("nowhere/base.json");
+    for path in [&folder, &nowhere, &module] {
+        bench(&[&module], &["--save", path.to_str().unwrap()]).assert_code(2);
+    }
+    assert!(module.is_file() && folder.is_dir());
+}
+
+/// More callers than there is room for: all are there before any is late.
+#[test]
+fn many_callers_keep_to_a_schedule_that_ends() {
+    let desk = Desk::new();
+    let module = guest(&desk, "allow.wat", "", ALLOW);
+    let mut command = binary(["bench"]);
+    command.arg(&module).args(["-n", "40", "--rate", "200"]);
+    command.args([
+        "--concurrency",
+        "600",
+        "--warm-up",
+        "1ms",
+        "--pool-size",
+        "1",
+    ]);
+    command.args(["--format", "json"]).args(PATIENT);
+    let report = finish(command).json();
+    assert_eq!(report["verdict"], "passed", "{report}");
+}

@@ -103,3 +103,59 @@ fn a_saved_capture_is_for_its_owner_only() {
     let mode = std::fs::metadata(saved).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }
+
+#[test]
+fn a_capture_is_never_written_over() {
+    let desk = Desk::new();
+    let rules = shipped("rules/rules.wasm");
+    let before = std::fs::read(capture("recorded.jsonl")).unwrap();
+    let own = desk.file("own.jsonl", before.clone());
+    let report = format!("json={}", own.display());
+    for flags in [["--save", own.to_str().unwrap()], ["--report", &report]] {
+        replay(&rules, &[&own], &flags).assert_code(2);
+        assert_eq!(std::fs::read(&own).unwrap(), before);
+    }
+}
+
+/// What names a secret may be gone from the smallest request that shows a
+/// change, with half of the secret; its own id may be one, and what is wrong
+/// with a record may quote it.
+#[test]
+fn no_part_of_a_secret_is_left_by_itself() {
+    let desk = Desk::new();
+    let long = "(if (result i64) (i32.gt_u (local.get $len) (i32.const 420)) (then (i64.const 0x0000_0480_0000_0014)) (else (i64.const 0x0000_0400_0000_0014)))";
+    let guest = |name: &str, body: &str| {
+        desk.file(name, format!(
+            "(module (memory (export \"memory\") 17)\n(data (i32.const 1024) \"{{\\22decision\\22:\\22allow\\22}}\")\n(data (i32.const 1152) \"{{\\22decision\\22:\\22block\\22}}\")\n(func (export \"alloc\") (param i32) (result i32) (i32.const 65536))\n(func (export \"dealloc\") (param i32 i32))\n(func (export \"on_request_headers\") (param i32 i32) (result i64) (i64.const 0x0000_0400_0000_0014))\n(func (export \"on_request_body\") (param $ptr i32) (param $len i32) (result i64) {body}))"
+        ))
+    };
+    let old = guest("old.wat", "(i64.const 0x0000_0400_0000_0014)");
+    let new = guest("new.wat", long);
+    let secret = "correct horse battery staple and so many more words that it is cut somewhere in between, whatever else is left of what was sent with it on that day of all days";
+    let body = serde_json::json!({"user": "ann", "password": secret}).to_string();
+    let har = serde_json::json!({"log": {"version": "1.2", "creator": {}, "entries": [
+        {"startedDateTime": "2026-01-01T00:00:00Z", "request": {"method": "POST", "url": "https://a.example/login?token=LEAK-of-the-id", "headers": [{"name": "x-request-id", "value": "LEAK-of-the-id"}, {"name": "content-type", "value": "application/json"}], "postData": {"mimeType": "application/json", "text": body}}, "response": {"status": 200, "headers": []}},
+        {"request": {"method": "GET", "url": "ws2:a?token=LEAK-of-a-record"}},
+    ]}});
+    let har = desk.file("login.har", har.to_string());
+    let saved = desk.path("saved.jsonl");
+    let flags = [
+        "--baseline",
+        old.to_str().unwrap(),
+        "--minimize",
+        "--save",
+        saved.to_str().unwrap(),
+    ];
+    for format in ["json", "human", "markdown", "html"] {
+        let done = replay(&new, &[&har], &[&flags[..], &["--format", format]].concat());
+        let text = format!(
+            "{}{}",
+            done.text(),
+            std::fs::read_to_string(&saved).unwrap()
+        );
+        assert!(text.contains("redacted:"), "{text}");
+        for part in ["horse", "day of all", "words", "LEAK"] {
+            assert!(!text.contains(part), "{part} in {format}: {text}");
+        }
+    }
+}

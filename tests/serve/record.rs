@@ -130,3 +130,43 @@ fn a_recording_that_cannot_be_written_is_an_error_before_anything_is_bound() {
         assert!(!folder.path().join("a.sock").exists());
     }
 }
+
+#[test]
+fn only_a_recording_is_continued_and_a_torn_line_costs_no_other() {
+    let (_agent, file) = recorded(3, &[]);
+    let whole = std::fs::read_to_string(&file).unwrap();
+    let lines = whole.lines().count();
+    let torn = tempfile::tempdir().unwrap();
+    let path = torn.path().join("torn.jsonl");
+    std::fs::write(&path, &whole[..whole.len() - 20]).unwrap();
+    let mut command = command(MODULE, &torn);
+    command.args(["--timeout", "5s", "--record"]).arg(&path);
+    let mut agent = Agent::spawn(command, torn);
+    let mut client = agent.connect_v2();
+    client.send(0x10, &request("later", "/admin/users"));
+    assert_eq!(decision_of(&client.answer()), "block");
+    drop(client);
+    agent.signal("TERM");
+    assert_eq!(agent.wait().code(), Some(0));
+    let text = std::fs::read_to_string(&path).unwrap();
+    let read = text
+        .lines()
+        .filter(|line| serde_json::from_str::<Value>(line).is_ok());
+    assert_eq!(read.count(), lines, "all but the torn one, and the new one");
+
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("module.wasm");
+    std::fs::copy(module(MODULE), &copy).unwrap();
+    let output = super::support::command(MODULE, &folder)
+        .arg("--record")
+        .arg(&copy)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("no recording"), "{text}");
+    assert_eq!(
+        std::fs::read(&copy).unwrap(),
+        std::fs::read(module(MODULE)).unwrap()
+    );
+}

@@ -1,11 +1,13 @@
 //! What an answer may ask a proxy for: statuses, headers and where to go.
 
+use std::net::Ipv6Addr;
+
 use super::AnswerPolicy;
 use crate::limits::{MAX_HEADER_OPS, MAX_HEADER_OPS_BYTES, MAX_REDIRECT_URL_BYTES};
 use crate::response::HeaderOp;
 
 /// Headers that frame a message or route it; a proxy owns them.
-const FRAMING_HEADERS: [&str; 10] = [
+pub const FRAMING_HEADERS: [&str; 10] = [
     "connection",
     "content-length",
     "host",
@@ -93,10 +95,12 @@ pub(super) fn redirect_url_is_usable(url: &str) -> bool {
         return false;
     };
     (scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https"))
-        && rest
-            .bytes()
-            .next()
-            .is_some_and(|first| first.is_ascii_alphanumeric() || first == b'[')
+        && match rest.strip_prefix('[') {
+            Some(rest) => rest
+                .split_once(']')
+                .is_some_and(|(address, _)| address.parse::<Ipv6Addr>().is_ok()),
+            None => rest.starts_with(|first: char| first.is_ascii_alphanumeric()),
+        }
 }
 
 pub(super) fn nearest(found: &str) -> Option<&'static str> {

@@ -25,20 +25,25 @@ pub(crate) struct ReportFiles<F> {
 }
 
 impl<F: Copy> ReportFiles<F> {
-    /// Opens all of them.
-    pub(crate) fn open(targets: &[(F, PathBuf)]) -> Result<Self, Error> {
-        let open = |(format, path): &(F, PathBuf)| {
-            let file = File::create(path).map_err(|error| {
-                Error::Usage(format!(
-                    "--report: cannot write {}: {error}",
-                    path.display()
-                ))
+    /// Opens all of them, none of which may be what is read. What stands in
+    /// them stays until there is a report.
+    pub(crate) fn open(targets: &[(F, PathBuf)], inputs: &[&Path]) -> Result<Self, Error> {
+        let mut files: Vec<(F, PathBuf, File)> = Vec::new();
+        for (format, path) in targets {
+            keep_inputs("--report", path, inputs)?;
+            if files.iter().any(|(_, other, _)| other == path) {
+                let path = path.display();
+                return Err(Error::Usage(format!("--report: {path} is given twice")));
+            }
+            let mut options = File::options();
+            let file = options.write(true).create(true).truncate(false).open(path);
+            let file = file.map_err(|error| {
+                let path = path.display();
+                Error::Usage(format!("--report: cannot write {path}: {error}"))
             })?;
-            Ok((*format, path.clone(), file))
-        };
-        Ok(Self {
-            files: targets.iter().map(open).collect::<Result<_, Error>>()?,
-        })
+            files.push((*format, path.clone(), file));
+        }
+        Ok(Self { files })
     }
 
     /// Writes each with `render`.
@@ -47,13 +52,33 @@ impl<F: Copy> ReportFiles<F> {
         mut render: impl FnMut(F, &mut dyn Write) -> io::Result<()>,
     ) -> Result<(), Error> {
         for (format, path, file) in self.files {
+            let emptied = match file.metadata() {
+                Ok(metadata) if metadata.is_file() => file.set_len(0),
+                other => other.map(drop),
+            };
             let mut out = BufWriter::new(file);
-            render(format, &mut out)
+            emptied
+                .and_then(|()| render(format, &mut out))
                 .and_then(|()| out.flush())
                 .map_err(|source| Error::Write { path, source })?;
         }
         Ok(())
     }
+}
+
+/// Refuses to write over what is read.
+pub(crate) fn keep_inputs(flag: &str, path: &Path, inputs: &[&Path]) -> Result<(), Error> {
+    let Ok(real) = path.canonicalize() else {
+        return Ok(());
+    };
+    let is_same = |input: &&Path| input.canonicalize().is_ok_and(|input| input == real);
+    if inputs.iter().any(is_same) {
+        return Err(Error::Usage(format!(
+            "{flag}: {} is one of the inputs, which it would write over; name another file",
+            path.display()
+        )));
+    }
+    Ok(())
 }
 
 /// Writes to standard output. A reader that has seen enough (`| head`) is no

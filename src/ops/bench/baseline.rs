@@ -169,9 +169,11 @@ impl Baseline {
     /// # Errors
     /// [`Error::Write`].
     pub fn write(&self, path: &Path) -> Result<(), Error> {
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(".new");
         let write = || -> std::io::Result<()> {
+            // What a link leads to, if it leads anywhere.
+            let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+            let mut beside = path.as_os_str().to_owned();
+            beside.push(".new");
             let mut text = serde_json::to_vec(self)?;
             text.push(b'\n');
             std::fs::write(&beside, text)?;

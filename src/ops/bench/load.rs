@@ -6,6 +6,7 @@
 //! and its response time counts from when it was due.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
 use super::Amount;
@@ -93,9 +94,12 @@ impl Load<'_> {
             Amount::Calls(calls) => Duration::from_secs_f64(calls as f64 / rate),
         };
         let over = AtomicBool::new(false);
-        let schedule = Schedule::new(rate, self.warm_up, measured);
+        // It begins when all callers are there.
+        let schedule = OnceLock::new();
+        let schedule = || schedule.get_or_init(|| Schedule::new(rate, self.warm_up, measured));
         let caller = |_: usize| -> Result<Caller, Stop> {
             let mut caller = Caller::default();
+            let schedule = schedule();
             while !over.load(Ordering::Relaxed) {
                 let Some(due) = schedule.next() else { break };
                 let case = &self.cases[due.number % self.cases.len()];
@@ -119,7 +123,7 @@ impl Load<'_> {
         })?;
         // What was late is answered after the schedule's end.
         let last = callers.iter().filter_map(|caller| caller.last).max();
-        let time = schedule.measured_time(last);
+        let time = schedule().measured_time(last);
         Ok(self.point(Some(rate), time, callers))
     }
 
@@ -130,15 +134,14 @@ impl Load<'_> {
         (caller, over): (impl Fn(usize) -> Result<Caller, Stop> + Sync, &AtomicBool),
         clock: impl FnOnce() -> Option<Duration>,
     ) -> Result<(Duration, Vec<Caller>), Stop> {
-        let all_there = AtomicBool::new(false);
+        let gate = RwLock::new(());
         let caller = |number| {
-            while !all_there.load(Ordering::Acquire) {
-                std::thread::sleep(Duration::from_micros(100));
-            }
+            drop(gate.read());
             caller(number)
         };
         let caller = &caller;
         std::thread::scope(|scope| {
+            let closed = gate.write();
             let threads: Result<Vec<_>, _> = (0..self.concurrency)
                 .map(|number| {
                     std::thread::Builder::new()
@@ -148,7 +151,7 @@ impl Load<'_> {
                 .collect();
             // Those that are there must not wait for one that is not to come.
             over.store(threads.is_err(), Ordering::Relaxed);
-            all_there.store(true, Ordering::Release);
+            drop(closed);
             let threads = threads.map_err(Stop::no_thread)?;
             let began = Instant::now();
             let time = clock();

@@ -30,7 +30,11 @@ pub(super) fn run(
                     let name = step.event.kind().name();
                     steps.push(not_reached(name, step.line, step.expect.is_some()));
                 }
-                (Some(first), Some(handled)) => first.compare(&handled, round, settings.repeat),
+                (Some(first), Some(handled)) => {
+                    first.compare(&handled, round, settings.repeat);
+                    let cost = handled.cost.as_ref();
+                    first.over(expect::over_budget(step.expect.as_ref(), cost));
+                }
                 (Some(_), None) => {}
             }
         }

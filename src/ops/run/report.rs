@@ -304,6 +304,19 @@ impl StepResult {
         }
     }
 
+    /// Budgets that a repeat was over; the first time counts.
+    pub(super) fn over(&mut self, budgets: Vec<Mismatch>) {
+        for budget in budgets {
+            if !self
+                .mismatches
+                .iter()
+                .any(|known| known.path == budget.path)
+            {
+                self.mismatches.push(budget);
+            }
+        }
+    }
+
     /// Counts a repeat that came out otherwise than the first.
     pub(super) fn differs(&mut self, round: u32, repeats: u32) -> &mut Unstable {
         let unstable = self.unstable.get_or_insert(Unstable {
