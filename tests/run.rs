@@ -576,6 +576,16 @@ fn a_report_never_replaces_what_is_read_nor_an_earlier_one_without_a_result() {
 }
 
 #[test]
+fn what_editors_leave_in_a_folder_is_no_fixture() {
+    let (folder, _path) = fixture(r#"{"method":"GET","uri":"/"}"#);
+    std::fs::write(folder.path().join(".#one.json"), "locked").unwrap();
+    std::fs::create_dir(folder.path().join(".git")).unwrap();
+    std::fs::write(folder.path().join(".git/two.json"), "{").unwrap();
+    let (code, report) = run_json(&[RULES, folder.path().to_str().unwrap()]);
+    assert_eq!((code, report["fixtures"].as_array().unwrap().len()), (0, 1));
+}
+
+#[test]
 fn a_filter_keeps_what_it_cannot_read() {
     let (folder, _path) = fixture(r#"{"method":"GET","uri":"/"}"#);
     std::fs::write(folder.path().join("broken.json"), r#"{"name":"login",}"#).unwrap();

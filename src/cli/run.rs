@@ -249,6 +249,18 @@ fn watch(args: &RunArgs, engine: &Arc<Engine>, style: Style) -> Result<u8> {
         };
         watcher.watch(fixture::root(argument), mode)?;
     }
+    // A link to a module says nothing when the module is built anew.
+    let built = args.module.canonicalize().ok();
+    if let Some(built) = &built {
+        watcher.watch(fixture::root(built), RecursiveMode::NonRecursive)?;
+    }
+    let watched: Vec<&Path> = read(args).into_iter().chain(built.as_deref()).collect();
+    let reports: Vec<&Path> = args
+        .output
+        .reports
+        .iter()
+        .map(|(_, path)| path.as_path())
+        .collect();
     let mut before: Option<RunReport> = None;
     loop {
         match once(args, engine) {
@@ -275,9 +287,14 @@ fn watch(args: &RunArgs, engine: &Arc<Engine>, style: Style) -> Result<u8> {
             let Ok(events) = changes.recv() else {
                 return Ok(exit::OK);
             };
+            let named = |path: &Path, names: &[&Path]| {
+                let same = |name: &&Path| name.file_name() == path.file_name();
+                names.iter().any(same)
+            };
             let relevant = |path: &PathBuf| {
-                path.extension().is_some_and(|ext| ext == "json")
-                    || path.file_name() == args.module.file_name()
+                // Its own reports say nothing new.
+                !named(path, &reports)
+                    && (path.extension().is_some_and(|ext| ext == "json") || named(path, &watched))
             };
             let touched = events.is_ok_and(|events| {
                 events

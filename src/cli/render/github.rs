@@ -38,6 +38,12 @@ pub(crate) fn write<R: Report>(report: &R, out: &mut dyn Write) -> io::Result<()
 }
 
 fn data(text: &str) -> String {
+    let shown = |c: char| match c {
+        '\r' | '\n' | '\t' => c,
+        c if c.is_control() => char::REPLACEMENT_CHARACTER,
+        c => c,
+    };
+    let text: String = text.chars().map(shown).collect();
     text.replace('%', "%25")
         .replace('\r', "%0D")
         .replace('\n', "%0A")
@@ -55,5 +61,6 @@ mod tests {
     fn text_cannot_end_or_fake_a_command() {
         assert_eq!(data("50%\n::error::x"), "50%25%0A::error::x");
         assert_eq!(property("a:b,c"), "a%3Ab%2Cc");
+        assert_eq!(data("\u{1b}[31m\0"), "\u{fffd}[31m\u{fffd}");
     }
 }

@@ -493,7 +493,11 @@ fn judged(finding: &Finding, width: Width) -> Row {
         case.map_or_else(String::new, shown),
         figure(finding.metric, finding.before),
         figure(finding.metric, finding.after),
-        percent(finding.ratio),
+        if finding.before > 0.0 || finding.after == 0.0 {
+            percent(finding.ratio)
+        } else {
+            "from nothing".to_owned()
+        },
         interval.map_or_else(String::new, |[low, high]| {
             format!("{} to {}", percent(low), percent(high))
         }),
