@@ -23,6 +23,13 @@ use sha2::{Digest as _, Sha256};
 
 use self::places::{Places, decoded, in_text, in_url, is_secret, whole};
 
+/// Secrets of one text; of one with more nothing is shown.
+const MAX_PLACES: usize = 256;
+/// Secrets of one exchange that are looked for elsewhere, too.
+const MAX_ECHOED: usize = 1024;
+/// Bytes at either end of a secret that are looked for by themselves.
+const MAX_REST: usize = 1024;
+
 /// Shorter values are too common to be replaced wherever they occur.
 const LEAST_ECHOED: usize = 6;
 
@@ -112,7 +119,10 @@ impl Found {
         if !self.fields.iter().any(|have| have == field) {
             self.fields.push(field.to_owned());
         }
-        if secret.len() >= LEAST_ECHOED && !self.secrets.iter().any(|(have, _)| have == secret) {
+        if secret.len() >= LEAST_ECHOED
+            && self.secrets.len() < MAX_ECHOED
+            && !self.secrets.iter().any(|(have, _)| have == secret)
+        {
             self.secrets.push((secret.to_owned(), token.to_owned()));
             // The longest first, so that none is hidden by a part of it.
             self.secrets
@@ -150,11 +160,23 @@ impl Found {
 /// The text without the beginning of the secret at its end, the end of it at
 /// its beginning, and without anything if it is a part of it.
 fn without_rest(text: &str, secret: &str, token: &str) -> Option<String> {
-    let long_enough = |length: usize| length >= LEAST_ECHOED && length < secret.len();
-    if long_enough(text.len()) && secret.contains(text) {
+    let long_enough =
+        |length: usize| length >= LEAST_ECHOED && length < secret.len() && length <= MAX_REST;
+    if text.len() >= LEAST_ECHOED && secret.contains(text) {
         return Some(token.to_owned());
     }
-    let mut lengths = secret.char_indices().map(|(at, _)| at).rev();
+    // A longer rest than is looked for shows itself by its end.
+    let ends = (0..4)
+        .filter_map(|less| secret.get(..MAX_REST - less))
+        .take(1);
+    let begins = (0..4).filter_map(|less| secret.get(secret.len().checked_sub(MAX_REST - less)?..));
+    let mut ends = ends.chain(begins.take(1));
+    if ends.any(|end| end.len() < secret.len() && text.contains(end)) {
+        return Some(token.to_owned());
+    }
+    let places = secret.char_indices().map(|(at, _)| at);
+    let lengths: Vec<usize> = places.take_while(|at| *at <= MAX_REST).collect();
+    let mut lengths = lengths.into_iter().rev();
     if let Some(at) = lengths.find(|at| long_enough(*at) && text.ends_with(&secret[..*at])) {
         return Some(format!("{}{token}", &text[..text.len() - at]));
     }
@@ -482,6 +504,9 @@ impl Redactor {
         (text, mut places): (&str, Places),
         found: &mut Found,
     ) -> String {
+        if places.len() > MAX_PLACES {
+            places = whole(text);
+        }
         // Of those that overlap the one that begins first, and of these the
         // longest.
         places.sort_by_key(|place| (place.start, std::cmp::Reverse(place.end)));
@@ -808,6 +833,42 @@ mod tests {
                 &mut Found::default(),
             );
             assert!(!out.contains("horse"), "{out}");
+        }
+    }
+
+    /// What anybody may send costs no more than its size: a minute would be
+    /// seen here, where it takes the square of it.
+    #[test]
+    fn no_text_takes_longer_than_it_is_long() {
+        for part in [
+            "token:[",
+            "\"token\":{",
+            "token='",
+            "token:\\\"",
+            "password=",
+            "a;sid=x&",
+            "<password>",
+            "name=\"password\"\n\n",
+        ] {
+            let text = part.repeat(200_000 / part.len());
+            let input = serde_json::json!({"data": text, "uri": text, "headers": {"x-a": text, "cookie": text}});
+            let out = redactor().record(&input.to_string(), "null");
+            assert!(out.input.len() < 4 * 200_000 * 20, "{part}");
+        }
+        let mut found = Found::default();
+        let secret = "ab".repeat(100_000);
+        let whole = serde_json::json!({"data": format!("password={secret}&x=1")}).to_string();
+        redactor().input(&whole, &mut found);
+        let cut = redactor().knowing_cut(&found);
+        for data in [
+            &secret[..150_000],
+            &secret[7..],
+            &format!("x {}", &secret[..2_000]),
+            &format!("x {}", &secret[..500]),
+        ] {
+            let input = serde_json::json!({"data": data}).to_string();
+            let out = cut.input(&input, &mut Found::default());
+            assert!(!out.contains("abababab"), "{}", out.len());
         }
     }
 

@@ -151,9 +151,14 @@ pub(super) fn in_text(text: &str) -> Places {
     };
     let mut places = Vec::new();
     if text.contains(':') {
+        // Up to where all is hidden already, so that lists within lists are
+        // looked through once.
+        let mut covered = 0;
         for found in pair.captures_iter(text) {
-            if let Some(value) = found.get(2).filter(|_| is_secret(&found[1])) {
-                value_of_pair(text, value.range(), &mut places);
+            if let Some(value) = found.get(2).filter(|_| is_secret(&found[1]))
+                && value.start() >= covered
+            {
+                covered = value_of_pair(text, value.range(), &mut places);
             }
         }
         places.extend(captured(user_info, 2, text));
@@ -211,17 +216,19 @@ const WORDS: [&str; 10] = [
     "hidden",
 ];
 
-/// The value whose opening stands there: a string, all strings of a list or
-/// object, or a bare word.
-fn value_of_pair(text: &str, opening: Range<usize>, places: &mut Places) {
+/// Hides the value whose opening stands there: a string, all strings of a list
+/// or object, or a bare word. Hands back where it ends.
+fn value_of_pair(text: &str, opening: Range<usize>, places: &mut Places) -> usize {
     let open = &text[opening.clone()];
     if open.ends_with(['"', '\'']) {
-        places.push(opening.end..string_end(text, opening.end, open));
-        return;
+        let end = string_end(text, opening.end, open);
+        places.push(opening.end..end);
+        return end;
     }
     if !matches!(open, "[" | "{") {
+        let end = opening.end;
         places.push(opening);
-        return;
+        return end;
     }
     let mut depth = 0_usize;
     let mut at = opening.start;
@@ -238,9 +245,10 @@ fn value_of_pair(text: &str, opening: Range<usize>, places: &mut Places) {
         }
         at = (at + 1).min(text.len());
         if depth == 0 {
-            break;
+            return at;
         }
     }
+    text.len()
 }
 
 /// Where a string ends that began with this quote; a text that was cut ends it
