@@ -313,3 +313,17 @@ impl Response {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_may_be_broken_into_lines_or_lack_its_padding() {
+        for text in ["aGVsbG8=", "aGVs\r\nbG8=\r\n", "aGVsbG8"] {
+            let bytes = body(text.to_owned(), Some("base64"), "text").unwrap();
+            assert_eq!(bytes, b"hello", "{text}");
+        }
+        assert!(body("a*b".to_owned(), Some("base64"), "text").is_err());
+    }
+}

@@ -192,4 +192,16 @@ mod tests {
         }
         assert!(response(b"HTTP/1.1 abc\r\n\r\n").is_err());
     }
+
+    #[test]
+    fn interim_responses_are_not_the_response() {
+        let raw = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\nok";
+        let found = response(raw).unwrap();
+        assert_eq!(
+            (found.status, found.body.as_slice()),
+            (201, b"ok".as_slice())
+        );
+        let alone = response(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
+        assert_eq!(alone.status, 100);
+    }
 }

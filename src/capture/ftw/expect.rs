@@ -151,4 +151,14 @@ mod tests {
         assert!(expect(&[200], &[], &[]).check(&[&allow]).is_empty());
         assert_eq!(expect(&[403], &[], &[]).check(&[&allow]).len(), 1);
     }
+
+    #[test]
+    fn a_test_without_anything_to_check_is_none() {
+        assert!(!Expectation::default().checks_any());
+        let expect = Expectation {
+            status: vec![403],
+            ..Expectation::default()
+        };
+        assert!(expect.checks_any());
+    }
 }
