@@ -62,28 +62,12 @@ fn read_combined(
         .ok_or("expected a line of the combined log format: address - user [time] \"request\" status size \"referer\" \"agent\"")?;
     let field = |name| field(&found, name);
     let request = field("request").ok_or("expected a request line, found \"-\"")?;
-    let (method, rest) = split_once(&request, b' ')
-        .filter(|(method, _)| {
-            !method.is_empty()
-                && method
-                    .iter()
-                    .all(|byte| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_'))
-        })
-        .ok_or_else(|| {
-            format!(
-                "expected a request line, found {:?}",
-                crate::fault::printable(&headers::text(&request), 60)
-            )
-        })?;
-    let target = match memchr::memrchr(b' ', rest) {
-        Some(space) if rest[space + 1..].starts_with(b"HTTP/") => &rest[..space],
-        _ => rest,
-    };
-    let uri = headers::target(target);
-    let uri = match headers::split_url(&uri) {
-        Some((scheme, _, path)) if scheme.eq_ignore_ascii_case("http") => path,
-        _ => uri,
-    };
+    let (method, uri) = http1::request_line(&request)?;
+    // What else may stand there, of a handshake say, is no method.
+    let is_method = |byte: u8| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_');
+    if !method.bytes().all(is_method) {
+        return Err(http1::no_request_line(&request));
+    }
     let mut fields = Headers::new();
     for (name, group) in [
         ("host", "vhost"),
@@ -103,7 +87,7 @@ fn read_combined(
     exchange.request = Some(Half {
         head: RequestHead {
             correlation_id: String::new(),
-            method: headers::text(method),
+            method,
             uri,
             client_ip: address.unwrap_or_else(|| settings.client_ip.clone()),
             headers: fields,
@@ -132,11 +116,6 @@ fn response(status: u16) -> Half<ResponseHead> {
 fn field(found: &Captures<'_>, name: &str) -> Option<Vec<u8>> {
     let text = unescape(found.name(name)?.as_bytes());
     (text != b"-" && !text.is_empty()).then_some(text)
-}
-
-fn split_once(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
-    let found = memchr::memchr(at, bytes)?;
-    Some((&bytes[..found], &bytes[found + 1..]))
 }
 
 /// What nginx (`\x22`) and Apache (`\"`, `\n`, `\xhh`) write for bytes that

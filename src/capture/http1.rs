@@ -44,12 +44,7 @@ pub(super) fn request(bytes: &[u8]) -> Result<RawRequest, String> {
 
 /// Method and target: what stands before the first and the last space.
 pub(super) fn request_line(line: &[u8]) -> Result<(String, String), String> {
-    let refuse = || {
-        format!(
-            "expected a request line, found {:?}",
-            crate::fault::printable(&headers::text(line), 60)
-        )
-    };
+    let refuse = || no_request_line(line);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let first = memchr::memchr(b' ', line).ok_or_else(refuse)?;
     let last = memchr::memrchr(b' ', line).ok_or_else(refuse)?;
@@ -72,6 +67,12 @@ pub(super) fn request_line(line: &[u8]) -> Result<(String, String), String> {
         _ => target,
     };
     Ok((headers::text(method), target))
+}
+
+/// What is wrong with a line that is none of a request.
+pub(super) fn no_request_line(line: &[u8]) -> String {
+    let shown = crate::fault::printable(&headers::text(line), 60);
+    format!("expected a request line, found {shown:?}")
 }
 
 pub(super) fn response(mut bytes: &[u8]) -> Result<RawResponse, String> {

@@ -255,12 +255,11 @@ fn watch(args: &RunArgs, engine: &Arc<Engine>, style: Style) -> Result<u8> {
         watcher.watch(fixture::root(built), RecursiveMode::NonRecursive)?;
     }
     let watched: Vec<&Path> = read(args).into_iter().chain(built.as_deref()).collect();
-    let reports: Vec<&Path> = args
-        .output
-        .reports
-        .iter()
-        .map(|(_, path)| path.as_path())
-        .collect();
+    let is_report = |path: &Path| {
+        let real = path.canonicalize().ok();
+        let mut reports = args.output.reports.iter();
+        real.is_some() && reports.any(|(_, report)| report.canonicalize().ok() == real)
+    };
     let mut before: Option<RunReport> = None;
     loop {
         match once(args, engine) {
@@ -287,14 +286,14 @@ fn watch(args: &RunArgs, engine: &Arc<Engine>, style: Style) -> Result<u8> {
             let Ok(events) = changes.recv() else {
                 return Ok(exit::OK);
             };
-            let named = |path: &Path, names: &[&Path]| {
-                let same = |name: &&Path| name.file_name() == path.file_name();
-                names.iter().any(same)
+            let is_named = |path: &Path| {
+                let mut names = watched.iter().map(|name| name.file_name());
+                names.any(|name| name == path.file_name())
             };
+            // Its own reports say nothing new.
             let relevant = |path: &PathBuf| {
-                // Its own reports say nothing new.
-                !named(path, &reports)
-                    && (path.extension().is_some_and(|ext| ext == "json") || named(path, &watched))
+                let is_read = path.extension().is_some_and(|ext| ext == "json") || is_named(path);
+                is_read && !is_report(path)
             };
             let touched = events.is_ok_and(|events| {
                 events

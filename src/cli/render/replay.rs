@@ -160,12 +160,11 @@ fn decision_cell(heading: &str, word: &str) -> Cell {
 
 fn costs(report: &ReplayReport, style: Style, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out)?;
-    let costs = figures::costs(report);
     for (side, outcomes) in figures::sides(report) {
-        for cost in costs.iter().filter(|cost| cost.side == side) {
-            let named = figures::cost_columns().zip(&cost.figures);
+        for (of, figures) in figures::costs(outcomes) {
+            let named = figures::cost_columns().zip(figures);
             let figures: Vec<String> = named.map(|(name, text)| format!("{name} {text}")).collect();
-            writeln!(out, "{} a call{side}: {}", cost.of, figures.join(", "))?;
+            writeln!(out, "{of} a call{side}: {}", figures.join(", "))?;
         }
         writeln!(out, "memory{side}: {}", figures::memory(outcomes))?;
     }

@@ -116,17 +116,8 @@ pub(super) fn cost_columns() -> impl Iterator<Item = &'static str> {
     PERCENTILES.map(|(_, name)| name).into_iter().chain(["max"])
 }
 
-/// One line of figures about calls.
-pub(super) struct Cost {
-    /// `fuel` or `time`.
-    pub(super) of: &'static str,
-    /// The side, as [`sides`] has it.
-    pub(super) side: &'static str,
-    pub(super) figures: Vec<String>,
-}
-
-/// What a call cost, by [`cost_columns`].
-pub(super) fn costs(report: &ReplayReport) -> Vec<Cost> {
+/// What a call cost, `fuel` and `time`, by [`cost_columns`].
+pub(super) fn costs(outcomes: &Outcomes) -> Vec<(&'static str, Vec<String>)> {
     let figures = |histogram: &Histogram, show: &dyn Fn(u64) -> String| {
         let percentiles = PERCENTILES.map(|(percent, _)| histogram.percentile(percent));
         percentiles
@@ -135,20 +126,9 @@ pub(super) fn costs(report: &ReplayReport) -> Vec<Cost> {
             .map(show)
             .collect()
     };
-    let mut costs = Vec::new();
-    for (side, outcomes) in sides(report) {
-        costs.push(Cost {
-            of: "fuel",
-            side,
-            figures: figures(&outcomes.fuel, &count),
-        });
-        if let Some(times) = &outcomes.time_ns {
-            costs.push(Cost {
-                of: "time",
-                side,
-                figures: figures(times, &nanos),
-            });
-        }
+    let mut costs = vec![("fuel", figures(&outcomes.fuel, &count))];
+    if let Some(times) = &outcomes.time_ns {
+        costs.push(("time", figures(times, &nanos)));
     }
     costs
 }

@@ -279,9 +279,11 @@ fn costs(report: &ReplayReport, out: &mut String) {
         add!(out, "<th class=\"n\">{name}</th>");
     }
     out.push_str("</tr>");
-    for cost in figures::costs(report) {
-        add!(out, "<tr><td>{}{}</td>", cost.of, cost.side);
-        cells(&cost.figures, out);
+    for (side, outcomes) in &sides {
+        for (of, figures) in figures::costs(outcomes) {
+            add!(out, "<tr><td>{of}{side}</td>");
+            cells(&figures, out);
+        }
     }
     out.push_str("</table>");
     for (side, outcomes) in &sides {

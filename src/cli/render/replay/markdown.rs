@@ -136,9 +136,10 @@ fn costs(report: &ReplayReport, out: &mut dyn Write) -> io::Result<()> {
     let columns: Vec<&str> = figures::cost_columns().collect();
     writeln!(out, "| A call | {} |", columns.join(" | "))?;
     writeln!(out, "|---|{}", "--:|".repeat(columns.len()))?;
-    for cost in figures::costs(report) {
-        let figures = cost.figures.join(" | ");
-        writeln!(out, "| {}{} | {figures} |", cost.of, cost.side)?;
+    for (side, outcomes) in figures::sides(report) {
+        for (of, figures) in figures::costs(outcomes) {
+            writeln!(out, "| {of}{side} | {} |", figures.join(" | "))?;
+        }
     }
     writeln!(out)
 }
