@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use wasm_agent_kit::abi::answer::{AnswerPolicy, check_answer};
 use wasm_agent_kit::abi::hook::{HookContext, HookUser, apply, check_result};
-use wasm_agent_kit::capture::{DecodeSettings, Format, Item, Opened, Redactor, decode, key_of};
+use wasm_agent_kit::capture::{
+    DecodeSettings, Format, Found, Item, Opened, Redactor, decode, key_of,
+};
 use wasm_agent_kit::client::{self, Speech};
 use wasm_agent_kit::decision::{Answer, FailurePolicy, decide};
 use wasm_agent_kit::event::EventKind;
@@ -217,7 +219,7 @@ pub fn redact(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let redactor = Redactor::with_key(key_of(&[b"fuzz"]));
     let _ = redactor.uri(&text);
-    let any = redactor.record(&text, &text);
+    let any = redactor.record(&text, &text, Found::default());
     for (written, or) in [(&any.input, "{}"), (&any.output, "null")] {
         let is_json = serde_json::from_str::<Value>(written).is_ok();
         assert!(is_json, "{written}");
@@ -228,7 +230,7 @@ pub fn redact(bytes: &[u8]) {
         "authorization": format!("Bearer {SECRET}"), "x": format!("{text}{SECRET}"), "y": text,
     }});
     let output = json!({"decision": {"block": {"status": 403, "body": format!("{SECRET}{text}")}}});
-    let redacted = redactor.record(&input.to_string(), &output.to_string());
+    let redacted = redactor.record(&input.to_string(), &output.to_string(), Found::default());
     assert!(!redacted.input.contains(SECRET), "{}", redacted.input);
     assert!(!redacted.output.contains(SECRET), "{}", redacted.output);
     assert!(serde_json::from_str::<Value>(&redacted.input).is_ok());

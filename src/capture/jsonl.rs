@@ -250,14 +250,15 @@ pub struct RecordLine<'a, Output> {
     pub wall_ns: Option<u64>,
 }
 
-/// Writes one line, its secrets redacted.
+/// Writes one line, its secrets redacted, and those that are known of others
+/// of its transaction.
 pub fn write_record<Output: Serialize>(
     line: &RecordLine<'_, Output>,
-    redactor: &super::Redactor,
+    (redactor, known): (&super::Redactor, super::Found),
     out: &mut Vec<u8>,
 ) {
     let output = serde_json::to_string(line.output).unwrap_or_else(|_| "null".to_owned());
-    let redacted = redactor.record(line.input, &output);
+    let redacted = redactor.record(line.input, &output, known);
     let text = |value: &str| serde_json::Value::from(value).to_string();
     let number = |value: Option<u64>| value.map_or_else(|| "null".to_owned(), |n| n.to_string());
     let error = line.fault.map_or_else(

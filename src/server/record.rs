@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::abi::agent::{HeaderNames, write_input};
 use crate::agent::Handled;
-use crate::capture::{RecordLine, Redactor, key_of, stable_hash, write_record};
+use crate::capture::{Found, RecordLine, Redactor, key_of, stable_hash, write_record};
 use crate::error::Error;
 use crate::event::Event;
 use crate::fault::Fault;
@@ -349,7 +349,7 @@ impl Writer {
                 fuel: record.fuel,
                 wall_ns: record.time.and_then(nanoseconds),
             },
-            &self.redactor,
+            (&self.redactor, Found::default()),
             &mut line,
         );
         line

@@ -89,7 +89,7 @@ pub(super) fn in_url(url: &str) -> Places {
             continue;
         };
         let rest = &url[all.end()..];
-        let ends: &[char] = if all.start() < query && !url[..all.end()].contains('#') && query > 0 {
+        let ends: &[char] = if all.start() < query && !url[..all.end()].contains('#') {
             &['/', '?', '#', ';']
         } else {
             &['&', '#']

@@ -56,8 +56,7 @@ struct Written {
 }
 
 /// Writes events as a fixture that `run` takes.
-fn write(events: &[&Event], id: &str, redactor: &Redactor) -> Written {
-    let mut found = redactor.known();
+fn write(events: &[&Event], id: &str, (redactor, mut found): (&Redactor, Found)) -> Written {
     let mut steps = Vec::new();
     let has = |request: bool| {
         events.iter().any(|event| match event {
@@ -149,12 +148,12 @@ fn expect(fixture: &mut Value, played: &Played) {
 pub(super) fn fixture(
     transaction: &Transaction<'_>,
     inputs: &[Input<'_>],
-    (expected, redactor): (&Subject, &Redactor),
+    (expected, redactor, known): (&Subject, &Redactor, Found),
     described: &str,
 ) -> Result<(Value, Vec<String>), String> {
     let made = match expected {
-        Subject::Agent(_) => of_events(transaction, inputs, (expected, redactor))?,
-        Subject::Plugin(plugin) => hooks::of_contexts(inputs, (plugin, redactor))?,
+        Subject::Agent(_) => of_events(transaction, inputs, (expected, redactor, known))?,
+        Subject::Plugin(plugin) => hooks::of_contexts(inputs, (plugin, redactor, known))?,
     };
     let mut value = Map::new();
     value.insert(
@@ -206,10 +205,10 @@ impl Made {
 fn of_events(
     transaction: &Transaction<'_>,
     inputs: &[Input<'_>],
-    (expected, redactor): (&Subject, &Redactor),
+    (expected, redactor, known): (&Subject, &Redactor, Found),
 ) -> Result<Made, String> {
     let events: Vec<&Event> = inputs.iter().filter_map(Input::event).collect();
-    let Written { value, found } = write(&events, &transaction.id, redactor);
+    let Written { value, found } = write(&events, &transaction.id, (redactor, known));
     let played = play_inputs(expected, &inputs_of(&value)?);
     let mut made = Made {
         value,

@@ -11,7 +11,7 @@ use super::report::{Category, Costly, Example, Summary};
 use super::save::{self, Expect};
 use super::work::{Pair, Shared};
 use crate::abi::{Input, Phase};
-use crate::capture::{Found, RecordLine, Redactor, Transaction, may_hold_secret, write_record};
+use crate::capture::{Found, RecordLine, Transaction, may_hold_secret, write_record};
 use crate::fault::printable;
 use crate::ops::exchange::{Answered, Ends as _};
 
@@ -149,10 +149,15 @@ impl View<'_> {
             place.file.rsplit('/').next().unwrap_or_default(),
             place.record
         );
-        let make = |inputs: &[Input<'_>], redactor: &Redactor| {
-            save::fixture(self.transaction, inputs, (expected, redactor), &described)
+        let make = |inputs: &[Input<'_>], known: Found| {
+            save::fixture(
+                self.transaction,
+                inputs,
+                (expected, &self.shared.redactor, known),
+                &described,
+            )
         };
-        match make(inputs, &self.shared.redactor) {
+        match make(inputs, Found::default()) {
             Ok((fixture, notes)) => {
                 example.fixture = fixture;
                 example.notes.extend(notes);
@@ -165,8 +170,8 @@ impl View<'_> {
         match self.smallest(inputs, change, fresh) {
             Minimized::To(inputs) => {
                 // The name that told a secret may be gone, with half of it.
-                let redactor = self.shared.redactor.knowing_cut(self.found());
-                example.minimized = make(&inputs, &redactor).ok().map(|made| made.0);
+                let known = self.found().known_in_parts();
+                example.minimized = make(&inputs, known).ok().map(|made| made.0);
             }
             Minimized::Already => {}
             Minimized::Unknown => example.notes.push(
@@ -260,7 +265,6 @@ impl View<'_> {
     pub(super) fn records(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let module = self.shared.subjects.module.pool().module();
-        let redactor = self.shared.redactor.knowing(self.found());
         for (step, answered) in self.transaction.steps.iter().zip(&self.new.answered) {
             let cost = answered.cost.as_ref();
             let line = RecordLine {
@@ -276,7 +280,11 @@ impl View<'_> {
                     .filter(|_| self.shared.settings.timings)
                     .and_then(|cost| u64::try_from(cost.time.as_nanos()).ok()),
             };
-            write_record(&line, &redactor, &mut out);
+            write_record(
+                &line,
+                (&self.shared.redactor, self.found().known()),
+                &mut out,
+            );
         }
         out
     }

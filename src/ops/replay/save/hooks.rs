@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Made;
 use crate::abi::Input;
 use crate::abi::hook::{Hook, HookContext};
-use crate::capture::Redactor;
+use crate::capture::{Found, Redactor};
 use crate::fixture::hook::{ActualHook, whole};
 use crate::ops::replay::compare::Played;
 use crate::plugin::{HandledHook, Plugin};
@@ -18,9 +18,8 @@ type Call = (Hook, HookContext);
 
 pub(super) fn of_contexts(
     inputs: &[Input<'_>],
-    (plugin, redactor): (&Plugin, &Redactor),
+    (plugin, redactor, mut found): (&Plugin, &Redactor, Found),
 ) -> Result<Made, String> {
-    let mut found = redactor.known();
     let mut notes = Vec::new();
     let mut original: Vec<Call> = Vec::new();
     let mut calls: Vec<Call> = Vec::new();

@@ -1,0 +1,318 @@
+//! What is a secret, wherever it stands, and what is none.
+
+use super::*;
+
+fn redactor() -> Redactor {
+    Redactor::with_key(key_of(&[b"test"]))
+}
+
+#[test]
+fn secrets_go_and_their_shape_stays() {
+    let input = r#"{"method":"GET","uri":"/a?token=abcdef&page=2","headers":{"authorization":"Bearer abcdef","cookie":"sid=one; theme=dark","x-api-key":"k-123456","accept":"*/*"}}"#;
+    let out = redactor().record(
+        input,
+        r#"{"decision":"allow","audit":{"tags":["saw abcdef"]}}"#,
+        Found::default(),
+    );
+    for secret in ["abcdef", "k-123456", "=one", "dark"] {
+        assert!(!out.input.contains(secret), "{secret} in {}", out.input);
+    }
+    assert!(!out.output.contains("abcdef"), "{}", out.output);
+    assert!(out.input.contains("Bearer redacted:"));
+    assert!(out.input.contains("page=2"));
+    let value: Value = serde_json::from_str(&out.input).unwrap();
+    let token = value["uri"]
+        .as_str()
+        .unwrap()
+        .split(['=', '&'])
+        .nth(1)
+        .unwrap();
+    assert!(
+        value["headers"]["authorization"]
+            .as_str()
+            .unwrap()
+            .ends_with(token)
+    );
+    assert_eq!(
+        out.fields,
+        [
+            "uri",
+            "headers.authorization",
+            "headers.cookie",
+            "headers.x-api-key"
+        ]
+    );
+}
+
+#[test]
+fn the_second_input_of_an_exchange_loses_its_secrets_too() {
+    let mut found = Found::default();
+    for secret in ["hunter22", "hunter22", "other-one"] {
+        let input =
+            format!(r#"{{"data":"password={secret}","headers":{{"cookie":"s={secret}"}}}}"#);
+        let out = redactor().input(&input, &mut found);
+        assert!(!out.contains(secret), "{out}");
+    }
+    assert_eq!(found.fields, ["data", "headers.cookie"]);
+}
+
+#[test]
+fn what_has_no_secret_stays_byte_for_byte() {
+    let input = "{\"uri\":\"/caf\u{e9}?a=\\u0001\",\"headers\":{}}";
+    let out = redactor().record(input, "null", Found::default());
+    assert_eq!(out.input, input);
+    assert!(out.fields.is_empty());
+    assert_eq!(
+        Redactor::keep_secrets()
+            .record("{\"password\":\"x\"}", "null", Found::default())
+            .input,
+        "{\"password\":\"x\"}"
+    );
+}
+
+#[test]
+fn redacting_twice_changes_nothing() {
+    let once = redactor().record(
+        r#"{"headers":{"cookie":"a=bcdefgh"}}"#,
+        "null",
+        Found::default(),
+    );
+    let other = Redactor::with_key(key_of(&[b"other"]));
+    assert_eq!(
+        other.record(&once.input, "null", Found::default()).input,
+        once.input
+    );
+}
+
+#[test]
+fn bodies_lose_their_passwords() {
+    let form = redactor().record(
+        r#"{"data":"user=a&password=hunter22","encoding":"utf8"}"#,
+        "null",
+        Found::default(),
+    );
+    assert!(!form.input.contains("hunter22") && form.input.contains("user=a"));
+    let json = redactor().record(
+        r#"{"data":"{\"password\": \"hunter22\", \"n\": 1}","encoding":"utf8"}"#,
+        "null",
+        Found::default(),
+    );
+    assert!(!json.input.contains("hunter22") && json.input.contains("\\\"n\\\": 1"));
+}
+
+#[test]
+fn any_text_loses_what_says_that_it_is_a_credential() {
+    let page = "<a href='/x?token=abcdefgh&p=1'>fetch(u, {headers: {Authorization: 'Bearer abc.def-ghi'}})";
+    let input = serde_json::json!({"data": page, "encoding": "utf8"}).to_string();
+    let out = redactor().record(&input, "null", Found::default());
+    assert!(!out.input.contains("abcdefgh") && !out.input.contains("abc.def-ghi"));
+    assert!(
+        out.input.contains("&p=1'>fetch(u, {headers"),
+        "{}",
+        out.input
+    );
+}
+
+#[test]
+fn every_cookie_that_is_set_is_covered() {
+    let input = r#"{"status":200,"headers":{"set-cookie":"a=secret1; Expires=Wed, 21 Oct 2026 07:28:00 GMT; Path=/, b=secret2"}}"#;
+    let out = redactor().record(input, "null", Found::default());
+    assert!(!out.input.contains("secret"), "{}", out.input);
+    assert!(
+        out.input
+            .contains("Expires=Wed, 21 Oct 2026 07:28:00 GMT; Path=/")
+    );
+}
+
+/// Everything that an input with this body, path or header shows.
+fn shown(input: &Value) -> String {
+    redactor()
+        .record(&input.to_string(), "null", Found::default())
+        .input
+}
+
+#[test]
+fn secrets_of_urls_go_wherever_they_stand() {
+    for url in [
+        "/p;jsessionid=HUNTER22/next?page=2",
+        "/a?user%5Bpassword%5D=HUNTER22&page=2",
+        "/a?pass%77ord=HUNTER22",
+        "https://app.example/cb#access_token=HUNTER22",
+        "https://ann:HUNTER22@app.example/",
+        "/cb?code=HUNTER22&state=HUNTER22&page=2",
+        "/go?next=https%3A%2F%2Fx%2F%3Ftoken%3DHUNTER22",
+        "/go?x=1?token=HUNTER22",
+        "/a?b=1;sid=HUNTER22",
+    ] {
+        for input in [
+            serde_json::json!({"uri": url}),
+            serde_json::json!({"headers": {"referer": url}}),
+            serde_json::json!({"headers": {"link": format!("<{url}>; rel=next")}}),
+        ] {
+            let out = shown(&input);
+            assert!(!out.contains("HUNTER22"), "{out}");
+        }
+    }
+    for url in [
+        "/a?code=7&page=2",
+        "/a?state=open",
+        "/go?next=%2Fx%3Fa%3D1",
+        "/a=b",
+    ] {
+        let input = serde_json::json!({"uri": url});
+        assert_eq!(shown(&input), input.to_string());
+    }
+}
+
+#[test]
+fn secrets_of_bodies_go_however_they_are_written() {
+    let part =
+        "--x\r\nContent-Disposition: form-data; name=\"password\"\r\n\r\nHUNTER22\r\n--x--\r\n";
+    for body in [
+        part,
+        "<login><password>HUNTER22</password></login>",
+        "mutation { login(password: \"HUNTER22\") { id } }",
+        "{'password': 'HUNTER22'}",
+        r#"{"log":"{\"password\":\"HUNTER22\"}"}"#,
+        r#"{"token":["HUNTER22",{"a":"HUNTER22"}],"b":1}"#,
+        r#"{"password":{"value":"HUNTER22"},"user":"ann"}"#,
+        r#"{"newPassword":"HUNTER22"}"#,
+        r#"{"password":"HUNTER22 and it was cut her"#,
+        "user=ann&password=first'HUNTER22",
+        "user%5Bpassword%5D=HUNTER22&user%5Bname%5D=ann",
+        "__RequestVerificationToken=HUNTER22",
+        "aws_secret_access_key = HUNTER22",
+        "private_key: HUNTER22",
+        "<input name='csrf_token' value='x'><a href='?token=HUNTER22'>",
+    ] {
+        let out = shown(&serde_json::json!({"data": body, "encoding": "utf8"}));
+        assert!(!out.contains("HUNTER22"), "{out}");
+        let data = STANDARD.encode(body.as_bytes());
+        let out = shown(&serde_json::json!({"data": data, "encoding": "base64"}));
+        let out: Value = serde_json::from_str(&out).unwrap();
+        let bytes = STANDARD.decode(out["data"].as_str().unwrap()).unwrap();
+        assert!(
+            !String::from_utf8(bytes).unwrap().contains("HUNTER22"),
+            "{body}"
+        );
+    }
+    assert!(!shown(&serde_json::json!({"data": r#"{"password":12345678}"#})).contains("12345678"));
+    let file = STANDARD.encode([0_u8, 0xff, 0x80, b'a', b'=', b'1']);
+    let input = serde_json::json!({"data": file, "encoding": "base64"});
+    assert_eq!(shown(&input), input.to_string());
+}
+
+#[test]
+fn secrets_of_headers_go_under_every_name_they_have() {
+    for (name, value) in [
+        ("x-forwarded-authorization", "Bearer HUNTER22"),
+        ("x-original-authorization", "Basic HUNTER22"),
+        ("authorization", "HUNTER22 rest"),
+        ("x-auth-key", "HUNTER22"),
+        ("ocp-apim-subscription-key", "HUNTER22"),
+        ("x-functions-key", "HUNTER22"),
+        ("sec-websocket-protocol", "chat, bearer.HUNTER22"),
+        ("refresh", "5; url=/a?token=HUNTER22"),
+        ("x-forwarded-uri", "/a?token=HUNTER22"),
+        ("x-note", "Authorization: Bearer HUNTER22"),
+        ("set-cookie", "sid=abc,HUNTER22; Path=/, b=\"HUNTER22\""),
+    ] {
+        let mut headers = serde_json::Map::new();
+        headers.insert(name.to_owned(), value.into());
+        let out = shown(&serde_json::json!({"headers": headers}));
+        assert!(!out.contains("HUNTER22"), "{out}");
+    }
+    for (name, value) in [
+        (
+            "user-agent",
+            "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36",
+        ),
+        ("accept", "text/html;q=0.9, */*;q=0.8"),
+        ("sec-websocket-protocol", "graphql-ws"),
+        ("host", "localhost:8080"),
+    ] {
+        let mut headers = serde_json::Map::new();
+        headers.insert(name.to_owned(), value.into());
+        let input = serde_json::json!({"headers": headers});
+        assert_eq!(shown(&input), input.to_string());
+    }
+}
+
+#[test]
+fn equal_secrets_are_equal_however_they_are_spelled() {
+    let mut found = Found::default();
+    let input =
+        r#"{"uri":"/a?token=secret%31","headers":{"cookie":"a=secret1; b=\"secret1\"; secret1"}}"#;
+    redactor().input(input, &mut found);
+    let tokens: std::collections::BTreeSet<&String> =
+        found.secrets.iter().map(|(_, token)| token).collect();
+    assert_eq!(tokens.len(), 1, "{:?}", found.secrets);
+}
+
+#[test]
+fn what_is_left_of_a_secret_goes_too() {
+    let mut found = Found::default();
+    let whole = r#"{"data":"{\"user\":\"ann\",\"password\":\"correct horse battery\"}"}"#;
+    redactor().input(whole, &mut found);
+    for data in [
+        "rd\": \"correct horse bat",
+        "orse battery\"}",
+        "t horse b",
+        "correct horse battery",
+    ] {
+        let out = redactor().input(
+            &serde_json::json!({"data": data}).to_string(),
+            &mut found.known_in_parts(),
+        );
+        assert!(!out.contains("horse"), "{out}");
+    }
+}
+
+/// What anybody may send costs no more than its size: a minute would be
+/// seen here, where it takes the square of it.
+#[test]
+fn no_text_takes_longer_than_it_is_long() {
+    for part in [
+        "token:[",
+        "\"token\":{",
+        "token='",
+        "token:\\\"",
+        "password=",
+        "a;sid=x&",
+        "<password>",
+        "name=\"password\"\n\n",
+    ] {
+        let text = part.repeat(200_000 / part.len());
+        let input = serde_json::json!({"data": text, "uri": text, "headers": {"x-a": text, "cookie": text}});
+        let out = redactor().record(&input.to_string(), "null", Found::default());
+        assert!(out.input.len() < 4 * 200_000 * 20, "{part}");
+    }
+    let mut found = Found::default();
+    let secret = "ab".repeat(100_000);
+    let whole = serde_json::json!({"data": format!("password={secret}&x=1")}).to_string();
+    redactor().input(&whole, &mut found);
+    for data in [
+        &secret[..150_000],
+        &secret[7..],
+        &format!("x {}", &secret[..2_000]),
+        &format!("x {}", &secret[..500]),
+    ] {
+        let input = serde_json::json!({"data": data}).to_string();
+        let out = redactor().input(&input, &mut found.known_in_parts());
+        assert!(!out.contains("abababab"), "{}", out.len());
+    }
+}
+
+proptest::proptest! {
+    /// No text breaks the search, and a secret with a name never stays.
+    #[test]
+    fn any_text_is_looked_through(before in r#"[a-z0-9 =:&;?#%"'\\<>{}\[\]/\n\u{e9}]{0,30}"#, after in r#"[a-z =:&;"'\\<>{}\[\]/\n\u{e9}]{0,30}"#) {
+        let places = [in_text(&before), in_url(&before)].concat();
+        for place in places {
+            proptest::prop_assert!(before.get(place).is_some());
+        }
+        let data = format!("{before}&password=HUNTER22&{after}");
+        let out = shown(&serde_json::json!({"data": data}));
+        proptest::prop_assert!(!out.contains("HUNTER22"), "{}", out);
+    }
+}
