@@ -3,21 +3,29 @@
 //! Every command and every transport answers through [`Agent::handle`], so the
 //! desk and production cannot differ.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use crate::abi::agent::HeaderNames;
-use crate::abi::answer::{AnswerPolicy, CheckedAnswer, check_answer};
+use crate::abi::answer::{
+    AnswerPolicy, CheckedAnswer, STATUS_OF_BLOCK, check_answer, find_refusal,
+};
 use crate::abi::{Abi, Input, Phase, handler_name};
 use crate::decision::{Answer, FailurePolicy, decide};
 use crate::error::Error;
 use crate::event::{Event, EventKind};
-use crate::fault::{Fault, FaultCode};
+use crate::fault::{Fault, FaultCode, Refusal};
 use crate::module::Module;
 use crate::pool::{Lease, Pool, PoolSettings, caught};
-use crate::response::AgentResponse;
+use crate::response::{AgentResponse, Decision};
 use crate::runner::{Cost, Instance, RawAnswer, Turns, drive};
+
+/// Longer answers are not checked on a thread that reads.
+const LONG_ANSWER_BYTES: u64 = 16 << 10;
+/// How much of an answer that was given up is searched for a refusal, in bytes.
+const MAX_UNREAD_BYTES: usize = 16 << 20;
 
 /// How an agent answers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -241,9 +249,63 @@ async fn call_asked(
 ) -> (Result<Option<CheckedAnswer>, Fault>, Cost) {
     let write = |out: &mut Vec<u8>| input.write(names, out);
     let called = instance.call_in(turns, kind as usize, write).await;
-    let result = called.result.and_then(|answer| match answer {
-        RawAnswer::Empty => Ok(None),
-        RawAnswer::Bytes(bytes) => check_answer(bytes, kind, input.chunk_index(), policy).map(Some),
-    });
-    (result, called.cost)
+    let cost = called.cost;
+    let is_long = cost.answer_bytes > LONG_ANSWER_BYTES || called.result.is_err();
+    if is_long && turns == Turns::Many {
+        give_way().await;
+    }
+    let result = match called.result {
+        Ok(RawAnswer::Empty) => Ok(None),
+        Ok(RawAnswer::Bytes(bytes)) => {
+            check_answer(bytes, kind, input.chunk_index(), policy).map(Some)
+        }
+        Err(mut fault) => {
+            fault.refusal = refusal_in_unread(instance.unread_answer());
+            Err(fault)
+        }
+    };
+    (
+        within_deadline(result, is_long && instance.is_overdue()),
+        cost,
+    )
+}
+
+/// Checking belongs to the call. An answer that takes too long is a fault,
+/// and if it refuses it does so all the same.
+fn within_deadline(
+    checked: Result<Option<CheckedAnswer>, Fault>,
+    is_overdue: bool,
+) -> Result<Option<CheckedAnswer>, Fault> {
+    match checked {
+        Ok(Some(answer)) if is_overdue && answer.response.decision == Decision::Allow => {
+            let what = "the deadline passed while the answer was checked";
+            Err(Fault::new(FaultCode::Deadline, what))
+        }
+        checked => checked,
+    }
+}
+
+/// The refusal in an answer of which only a part can be read. Where that is
+/// more than is looked at, nobody can tell, and it refuses.
+fn refusal_in_unread(bytes: &[u8]) -> Option<Refusal> {
+    let looked_at = &bytes[..bytes.len().min(MAX_UNREAD_BYTES)];
+    find_refusal(looked_at).or_else(|| {
+        (bytes.len() > MAX_UNREAD_BYTES).then_some(Refusal {
+            status: STATUS_OF_BLOCK,
+        })
+    })
+}
+
+/// Lets others have their turn once: what follows is long, and is not done on
+/// a thread that reads.
+async fn give_way() {
+    let mut has_given_way = false;
+    poll_fn(|_| {
+        if std::mem::replace(&mut has_given_way, true) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
 }

@@ -94,4 +94,5 @@ pub mod response;
 pub mod runner;
 pub mod server;
 pub mod smoke;
+mod suggest;
 pub mod wasi;

@@ -139,6 +139,9 @@ pub struct Instance {
     poison: Option<FaultCode>,
     /// A call began and did not end: it runs, was given up or panicked.
     in_call: bool,
+    /// Where an answer lies that was not copied out: it is too large, or not
+    /// all of it is in memory.
+    unread: Option<(u32, u32)>,
     // Kept from call to call, so that a call allocates nothing.
     input: Vec<u8>,
     answer: Vec<u8>,
@@ -230,6 +233,7 @@ impl Instance {
                 calls: 0,
                 poison: None,
                 in_call: false,
+                unread: None,
                 input: Vec::new(),
                 answer: Vec::new(),
             }),
@@ -302,6 +306,7 @@ impl Instance {
         write(&mut self.input);
         self.calls += 1;
         self.answer.clear();
+        self.unread = None;
         self.called(turns, handler)
     }
 
@@ -411,6 +416,7 @@ impl Instance {
 
     /// Copies the answer out, after both its place and its size were checked.
     fn read_answer(&mut self, ptr: u32, len: u32) -> Result<(), Fault> {
+        self.unread = Some((ptr, len));
         let memory = self.memory.data(&self.store);
         let Some(bytes) = range(ptr, len).and_then(|range| memory.get(range)) else {
             return Err(Fault::new(
@@ -431,6 +437,7 @@ impl Instance {
             ));
         }
         self.answer.extend_from_slice(bytes);
+        self.unread = None;
         Ok(())
     }
 
@@ -466,6 +473,23 @@ impl Instance {
     #[must_use]
     pub fn last_answer(&self) -> &[u8] {
         &self.answer
+    }
+
+    /// What is in memory of an answer that was too large to be copied out or
+    /// not all inside memory; empty where the last call gave none such.
+    #[must_use]
+    pub fn unread_answer(&self) -> &[u8] {
+        let memory = self.memory.data(&self.store);
+        self.unread
+            .and_then(|(ptr, len)| range(ptr, len))
+            .and_then(|range| memory.get(range.start..range.end.min(memory.len())))
+            .unwrap_or_default()
+    }
+
+    /// Whether the last call's time is over.
+    #[must_use]
+    pub fn is_overdue(&self) -> bool {
+        Instant::now() > self.store.data().deadline
     }
 
     /// The fault after which this instance must not be called again.

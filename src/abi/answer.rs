@@ -5,6 +5,7 @@
 //! answer that named a refusing decision carries that refusal, so that no
 //! failure mode can turn it into an allow.
 
+mod refusal;
 mod rules;
 
 use std::collections::BTreeMap;
@@ -21,10 +22,11 @@ use self::rules::{
     redirect_url_is_usable,
 };
 use crate::event::EventKind;
-use crate::fault::{Fault, FaultCode, Refusal, printable};
+use crate::fault::{Fault, FaultCode, printable};
 use crate::response::{AgentResponse, Audit, BodyMutation, Decision, HeaderOp};
 
-pub use rules::FRAMING_HEADERS;
+pub(crate) use refusal::find_refusal;
+pub use rules::{FRAMING_HEADERS, framing_header};
 
 /// Every key of the result object. Their order is the order of `Key`.
 pub const KEYS: [&str; 17] = [
@@ -68,7 +70,8 @@ enum Key {
     ResponseBodyMutation,
 }
 
-const STATUS_OF_BLOCK: u16 = 403;
+/// The status of a block that names none that can be used.
+pub(crate) const STATUS_OF_BLOCK: u16 = 403;
 const STATUS_OF_REDIRECT: u16 = 302;
 const STATUS_OF_BAD_REDIRECT: u16 = 500;
 
@@ -102,16 +105,15 @@ pub fn check_answer(
     chunk_index: Option<u32>,
     policy: &AnswerPolicy,
 ) -> Result<CheckedAnswer, Fault> {
-    let text = utf8(bytes)?;
-    let mut slots = Slots::default();
-    let parsed = read_slots(text, &mut slots);
-    let refusal = slots.refusal();
-    parsed
-        .and_then(|()| slots.into_response(kind, chunk_index, policy))
-        .map_err(|mut fault| {
-            fault.refusal = refusal;
-            fault
-        })
+    let checked = utf8(bytes).and_then(|text| {
+        let mut slots = Slots::default();
+        read_slots(text, &mut slots)?;
+        slots.into_response(kind, chunk_index, policy)
+    });
+    checked.map_err(|mut fault| {
+        fault.refusal = find_refusal(bytes);
+        fault
+    })
 }
 
 pub(super) fn bad(what: &'static str, detail: impl Into<String>) -> Fault {
@@ -175,8 +177,6 @@ fn read_slots<'a>(text: &'a str, slots: &mut Slots<'a>) -> Result<(), Fault> {
 #[derive(Default)]
 struct Slots<'a> {
     known: [Option<&'a RawValue>; KEYS.len()],
-    /// Every `decision` seen, so that a duplicate cannot hide a refusal.
-    refused: Option<Word>,
     duplicate: Option<&'static str>,
     unknown: Vec<String>,
 }
@@ -208,11 +208,6 @@ impl<'a> Visitor<'a> for SlotReader<'_, 'a> {
                 self.slots.unknown.push(key.to_owned());
                 continue;
             };
-            if slot == Key::Decision as usize
-                && let Some(word) = Word::read(value).filter(|word| word.refuses())
-            {
-                self.slots.refused.get_or_insert(word);
-            }
             if self.slots.known[slot].replace(value).is_some() {
                 self.slots.duplicate = Some(KEYS[slot]);
             }
@@ -264,17 +259,6 @@ impl<'a> Slots<'a> {
 
     fn path(key: Key) -> String {
         format!("$.{}", KEYS[key as usize])
-    }
-
-    fn refusal(&self) -> Option<Refusal> {
-        let word = self.refused?;
-        Some(Refusal {
-            status: (word == Word::Block)
-                .then(|| self.status().ok().flatten())
-                .flatten()
-                .filter(|status| block_status_is_valid(*status))
-                .unwrap_or(STATUS_OF_BLOCK),
-        })
     }
 
     /// The status, or `Err` where there is one that is no small integer.

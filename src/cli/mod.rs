@@ -28,7 +28,7 @@ use bytesize::ByteSize;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use wasm_agent_kit::abi::agent::HeaderNames;
-use wasm_agent_kit::abi::answer::{AnswerPolicy, FRAMING_HEADERS};
+use wasm_agent_kit::abi::answer::{self, AnswerPolicy, FRAMING_HEADERS};
 use wasm_agent_kit::abi::{Abi, AbiChoice};
 use wasm_agent_kit::agent::AgentSettings;
 use wasm_agent_kit::decision::FailurePolicy;
@@ -366,14 +366,12 @@ fn size_of_a_page_or_more(text: &str) -> Result<ByteSize, String> {
 
 /// Others need no leave.
 fn framing_header(name: &str) -> Result<String, String> {
-    let lower = name.to_ascii_lowercase();
-    if FRAMING_HEADERS.contains(&&*lower) {
-        return Ok(lower);
-    }
-    let known = FRAMING_HEADERS.join(", ");
-    Err(format!(
-        "modules may set any header but these, which it can let through: {known}"
-    ))
+    answer::framing_header(name).ok_or_else(|| {
+        let known = FRAMING_HEADERS.join(", ");
+        format!(
+            "modules may set and remove any header but these, which the flag lets through: {known} and each name that begins with proxy-"
+        )
+    })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::check::{Check, CheckStatus};
 use super::{ALLOC_TYPE, DEALLOC_TYPE, HANDLER_TYPE};
 use crate::abi::Abi;
 use crate::inspect::{Export, Facts, ItemType, Language};
+use crate::suggest;
 
 /// A function export of a given type. Absent and mistyped are different things.
 pub(super) fn function(facts: &Facts, name: &str, ty: &str) -> Check {
@@ -55,16 +56,13 @@ pub(super) fn near_miss<'a>(facts: &'a Facts, name: &str) -> Option<&'a Export> 
         .exports
         .iter()
         .filter(|export| matches!(export.ty, ItemType::Func(_)))
-        // Comparing takes time that grows with the length, and no name of the
-        // contract is near a long one.
-        .filter(|export| export.name.len() <= 64)
         .filter(|export| !contract_names().any(|known| known == export.name))
         .filter_map(|export| {
             let have = plain(&export.name);
             let distance = if synonyms.contains(&have.as_str()) {
                 1
             } else {
-                strsim::damerau_levenshtein(&have, &wanted)
+                suggest::edits(&have, &wanted)?
             };
             (distance <= 2.min(wanted.len() / 4)).then_some((distance, export))
         })

@@ -3,22 +3,40 @@
 use std::net::Ipv6Addr;
 
 use super::AnswerPolicy;
+use crate::fault::printable;
 use crate::limits::{MAX_HEADER_OPS, MAX_HEADER_OPS_BYTES, MAX_REDIRECT_URL_BYTES};
 use crate::response::HeaderOp;
+use crate::suggest;
 
-/// Headers that frame a message or route it; a proxy owns them.
-pub const FRAMING_HEADERS: [&str; 10] = [
+/// Headers that frame a message or route it; a proxy owns them, and each that
+/// begins with [`PROXY_HEADERS`].
+pub const FRAMING_HEADERS: [&str; 9] = [
     "connection",
     "content-length",
     "host",
     "http2-settings",
     "keep-alive",
-    "proxy-connection",
     "te",
     "trailer",
     "transfer-encoding",
     "upgrade",
 ];
+
+/// How the names of headers for the next proxy begin.
+const PROXY_HEADERS: &str = "proxy-";
+
+/// The name in lower case, if a module may neither set nor remove that header.
+#[must_use]
+pub fn framing_header(name: &str) -> Option<String> {
+    let listed = FRAMING_HEADERS
+        .iter()
+        .any(|framing| framing.eq_ignore_ascii_case(name));
+    let is_framing = listed
+        || name
+            .get(..PROXY_HEADERS.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(PROXY_HEADERS));
+    is_framing.then(|| name.to_ascii_lowercase())
+}
 
 /// Counts operations and their bytes over both directions.
 #[derive(Default)]
@@ -43,25 +61,21 @@ pub(super) fn op_problem(op: &HeaderOp, policy: &AnswerPolicy) -> Option<String>
     if !is_token(op.name()) {
         return Some("a header name must be a token (RFC 9110 5.1)".to_owned());
     }
-    let HeaderOp::Set { name, value } = op else {
-        return None;
-    };
-    if let Some(at) = value
-        .bytes()
-        .position(|byte| byte < b' ' && byte != b'\t' || byte == 0x7f)
+    if let HeaderOp::Set { value, .. } = op
+        && let Some(at) = value
+            .bytes()
+            .position(|byte| byte < b' ' && byte != b'\t' || byte == 0x7f)
     {
         return Some(format!(
             "a header value must be free of control characters (RFC 9110 5.5), found {:#04x} at byte {at}",
             value.as_bytes()[at]
         ));
     }
-    let lower = FRAMING_HEADERS
-        .into_iter()
-        .find(|framing| framing.eq_ignore_ascii_case(name))?;
-    (!policy.allowed_headers.iter().any(|allowed| allowed == lower))
-        .then(|| {
-            format!("{lower} frames or routes the message and is the proxy's to set (--allow-header {lower} lets it through)")
-        })
+    let framing = framing_header(op.name())?;
+    (!policy.allowed_headers.contains(&framing)).then(|| {
+        let shown = printable(&framing, 60);
+        format!("{shown} frames or routes the message and is the proxy's to set or remove (--allow-header {shown} lets it through)")
+    })
 }
 
 fn is_token(name: &str) -> bool {
@@ -103,15 +117,12 @@ pub(super) fn redirect_url_is_usable(url: &str) -> bool {
         }
 }
 
+/// The word that was meant, where it is a misspelling.
 pub(super) fn nearest(found: &str) -> Option<&'static str> {
+    let found = found.trim().to_lowercase();
     ["allow", "block", "deny", "redirect", "challenge"]
         .into_iter()
-        .map(|word| {
-            (
-                strsim::damerau_levenshtein(&found.trim().to_lowercase(), word),
-                word,
-            )
-        })
+        .filter_map(|word| Some((suggest::edits(&found, word)?, word)))
         .filter(|(distance, _)| *distance <= 2)
         .min()
         .map(|(_, word)| word)

@@ -8,6 +8,7 @@ use crate::abi::hook::RESULT_KEYS;
 use crate::contract::{Check, CheckStatus};
 use crate::fault::printable;
 use crate::response::AgentResponse;
+use crate::suggest;
 
 use super::Row;
 use super::calls::{Prober, Sample, Seen, Trial, word};
@@ -197,12 +198,7 @@ fn nearest(key: &str) -> Option<&'static str> {
     let key = key.rsplit('.').next().unwrap_or(key);
     KEYS.into_iter()
         .chain(RESULT_KEYS)
-        .map(|known| {
-            (
-                strsim::damerau_levenshtein(&plain(key), &plain(known)),
-                known,
-            )
-        })
+        .filter_map(|known| Some((suggest::edits(&plain(key), &plain(known))?, known)))
         .min()
         .filter(|(distance, known)| *distance <= known.len() / 3)
         .map(|(_, known)| known)
