@@ -58,10 +58,12 @@ pub fn decide(result: Result<Answer, &Fault>, policy: FailurePolicy) -> Box<Agen
 }
 
 fn on_fault(fault: &Fault, policy: FailurePolicy) -> AgentResponse {
-    let overload = matches!(fault.code, FaultCode::Overload);
     let mut response = match (policy, fault.refusal) {
         (FailurePolicy::Closed, _) => AgentResponse::new(Decision::Block {
-            status: if overload { 503 } else { 500 },
+            status: match fault.code {
+                FaultCode::Overload => 503,
+                _ => 500,
+            },
             body: Some("Wasm Error".to_owned()),
         }),
         (FailurePolicy::Open, Some(refusal)) => AgentResponse::new(Decision::Block {
@@ -71,8 +73,8 @@ fn on_fault(fault: &Fault, policy: FailurePolicy) -> AgentResponse {
         (FailurePolicy::Open, None) => AgentResponse::allow(),
     };
     response.tag("wasm-error");
-    if overload {
-        response.tag("overload");
+    if let FaultCode::Overload | FaultCode::HeadLost | FaultCode::AmbiguousExchange = fault.code {
+        response.tag(&fault.code.to_string());
     }
     if policy == FailurePolicy::Open {
         response.tag(if fault.refusal.is_some() {

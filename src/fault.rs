@@ -34,6 +34,10 @@ pub enum FaultCode {
     BadEvent(&'static str),
     /// No instance came free in time.
     Overload,
+    /// A body whose request was forgotten before it came.
+    HeadLost,
+    /// A body that may belong to any of several requests with one id.
+    AmbiguousExchange,
     /// A defect of this program.
     Internal,
 }
@@ -47,7 +51,7 @@ impl FaultCode {
     pub const fn poisons(self) -> bool {
         match self {
             Self::BadAnswer(what) => matches!(what.as_bytes(), b"out-of-bounds"),
-            Self::BadEvent(_) | Self::Overload => false,
+            Self::BadEvent(_) | Self::Overload | Self::HeadLost | Self::AmbiguousExchange => false,
             Self::Trap(_)
             | Self::Deadline
             | Self::Fuel
@@ -73,6 +77,8 @@ impl fmt::Display for FaultCode {
             Self::BadAnswer(what) => write!(out, "bad-answer:{what}"),
             Self::BadEvent(what) => write!(out, "bad-event:{what}"),
             Self::Overload => out.write_str("overload"),
+            Self::HeadLost => out.write_str("head-lost"),
+            Self::AmbiguousExchange => out.write_str("ambiguous-exchange"),
             Self::Internal => out.write_str("internal"),
         }
     }

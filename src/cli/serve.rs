@@ -19,7 +19,7 @@ use wasm_agent_kit::limits::{DEFAULT_POOL_SIZE, DEFAULT_QUEUE_WAIT, MAX_POOL_SIZ
 use wasm_agent_kit::proxy::ProxyQuirks;
 use wasm_agent_kit::server::admin::serve_admin;
 use wasm_agent_kit::server::bind::{BindError, BoundSocket, DEFAULT_MODE, SocketMode, listen_at};
-use wasm_agent_kit::server::context::ContextLimits;
+use wasm_agent_kit::server::exchanges::ExchangeLimits;
 use wasm_agent_kit::server::loader::Loader;
 use wasm_agent_kit::server::record::{DEFAULT_MAX_RECORDING_BYTES, RecordSettings, Recorder};
 use wasm_agent_kit::server::settings::{
@@ -517,7 +517,7 @@ impl ServeArgs {
             grace: peers.grace_period.0,
             allowed_uids: peers.allow_uid.clone(),
             metrics_interval: peers.metrics_interval.0,
-            context: ContextLimits::default(),
+            exchanges: ExchangeLimits::default(),
             recorder: None,
         })
     }

@@ -371,18 +371,30 @@ mod tests {
                         frame.payload,
                     ),
                 };
-                assert_eq!(read, Ok(wire::Message::Event(event.clone())), "{speech:?}");
+                assert_eq!(
+                    read,
+                    Ok(wire::Message::Event(event.clone(), version(&event))),
+                    "{speech:?}"
+                );
             }
             let step = Step::new(Speech::Grpc, &ask).unwrap();
             let mut out = Vec::new();
             step.write([7, 42, 3], &mut out);
             let frame = Protocol::Grpc.frame(&out).unwrap().unwrap();
             let read = crate::server::grpc::convert::read(frame.payload).unwrap();
-            let message = wire::Message::Event(event);
+            let message = wire::Message::Event(event.clone(), version(&event));
             assert_eq!(
                 read,
                 crate::server::grpc::convert::Inbound::Message(Ok(message))
             );
+        }
+    }
+
+    /// What the metadata of a request says of it.
+    fn version(event: &Event) -> wire::HttpVersion {
+        match event {
+            Event::RequestHeaders(_) => wire::HttpVersion::One,
+            _ => wire::HttpVersion::Other,
         }
     }
 

@@ -116,6 +116,14 @@ impl Proxy {
         Self { version }
     }
 
+    /// Whether it sends a request's body where it sent the last head with that
+    /// correlation id, rather than where it sent the body's own. All releases
+    /// up to 0.6.54 do.
+    #[must_use]
+    pub const fn sends_bodies_after_ids(self) -> bool {
+        self.version.is_some()
+    }
+
     /// Whether it has the quirks of releases before 0.6.54.
     #[must_use]
     pub fn is_unrepaired(self) -> bool {

@@ -19,12 +19,15 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use super::Shared;
+use super::exchanges::{Affinity, Joined, Origin, Peer, Wants};
 use super::grpc::convert::{BODY_MUTATION_LOST, express};
 use super::metrics::Seen;
 use super::settings::MAX_UNSENT_BYTES;
+use super::wire::HttpVersion;
 use super::wire::frame::Protocol;
 use super::wire::response::{Dialect, RequestBodyText};
-use crate::agent::Handled;
+use crate::agent::{Agent, Handled};
+use crate::decision::FailurePolicy;
 use crate::event::{Event, EventKind};
 use crate::fault::{Fault, FaultCode};
 use crate::proxy::{Proxy, adapt};
@@ -53,6 +56,8 @@ impl Ticket {
 pub(crate) struct Connection {
     shared: Arc<Shared>,
     dialect: Dialect,
+    peer: Peer,
+    number: u64,
     /// Set by the handshake, where that comes after the connection.
     proxy: OnceLock<Proxy>,
     state: Mutex<State>,
@@ -88,11 +93,19 @@ pub(crate) enum Next {
 }
 
 impl Connection {
-    pub(crate) fn new(shared: Arc<Shared>, dialect: Dialect, proxy: Option<Proxy>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        dialect: Dialect,
+        proxy: Option<Proxy>,
+        peer: Peer,
+    ) -> Self {
         let proxy = proxy.map_or_else(OnceLock::new, OnceLock::from);
+        let number = shared.next_connection.fetch_add(1, Ordering::Relaxed);
         Self {
             shared,
             dialect,
+            peer,
+            number,
             proxy,
             state: Mutex::default(),
             eased: Notify::new(),
@@ -123,6 +136,34 @@ impl Connection {
     fn proxy(&self) -> Proxy {
         let oldest = || Proxy::new(self.shared.settings.quirks, None);
         self.proxy.get().copied().unwrap_or_else(oldest)
+    }
+
+    /// What says which exchange an event of this connection belongs to.
+    pub(crate) fn origin(&self) -> Origin {
+        let affinity = match self.dialect.protocol {
+            Protocol::V1 => Affinity::None,
+            _ if self.proxy().sends_bodies_after_ids() => Affinity::LastHead,
+            _ => Affinity::Kept,
+        };
+        Origin {
+            peer: self.peer,
+            connection: self.number,
+            affinity,
+        }
+    }
+
+    /// Joins an event to its exchange.
+    pub(crate) fn join(&self, event: &mut Event, version: HttpVersion, agent: &Agent) -> Joined {
+        let wants = Wants {
+            request_bodies: agent.handles(EventKind::RequestBody),
+            response_bodies: agent.handles(EventKind::ResponseBody),
+            operations: self.proxy().is_unrepaired(),
+            numbers: self.shared.settings.recorder.is_some(),
+            ends_unclear: agent.settings().failure_policy == FailurePolicy::Closed,
+        };
+        let is_http1 = version == HttpVersion::One;
+        let exchanges = &self.shared.exchanges;
+        exchanges.arrive(self.origin(), event, is_http1, wants)
     }
 
     /// Begins an event; an earlier one of the same id is given up. Says
@@ -156,7 +197,13 @@ impl Connection {
     }
 
     /// Sends the answer to an event, and keeps what later events need of it.
-    pub(crate) fn answer(&self, ticket: Ticket, mut event: Event, handled: Handled) {
+    pub(crate) fn answer(
+        &self,
+        ticket: Ticket,
+        mut event: Event,
+        joined: Joined,
+        handled: Handled,
+    ) {
         if !self.is_awaited(ticket) {
             self.shared.live.metrics().abandoned();
             return;
@@ -165,14 +212,7 @@ impl Connection {
         let proxy = self.proxy();
         let handled = self.expressible(&event, handled);
         let (mut response, fault, cost) = (handled.response, handled.fault, handled.cost);
-        let context = &self.shared.context;
-        let remembered = match &event {
-            Event::ResponseHeaders(head) if proxy.is_unrepaired() => {
-                context.take_operations(&head.correlation_id)
-            }
-            _ => Vec::new(),
-        };
-        let adapted = adapt(&mut response, &mut event, proxy, remembered);
+        let adapted = adapt(&mut response, &mut event, proxy, joined.operations);
         if adapted.redirect_fails && !self.redirect_told.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 correlation_id = crate::fault::printable(event.correlation_id(), 128),
@@ -188,13 +228,16 @@ impl Connection {
         let mut frame = FRAME.take();
         frame.clear();
         self.encode(&response, event.correlation_id(), &mut frame);
-        // Kept before the answer goes out: the next event may follow it at once.
-        if adapted.remembered.is_empty() {
-            self.shared.keep_head(event);
-        } else {
-            let id = event.correlation_id().to_owned();
-            self.shared.keep_head(event);
-            context.keep_operations(&id, adapted.remembered);
+        // Before the answer goes out: the next event may follow it at once.
+        let exchanges = &self.shared.exchanges;
+        let is_late = ticket.since.elapsed() > self.shared.late_after();
+        if response.decision != Decision::Allow {
+            if !is_late {
+                exchanges.refused(joined.place, &event);
+            }
+        } else if proxy.is_unrepaired() && event.kind().is_request() {
+            let place = joined.place.filter(|_| !joined.is_shared);
+            exchanges.answered(place, adapted.remembered);
         }
         self.send_answer(ticket, &frame);
         // One large answer is no reason to keep its size for ever.

@@ -1,63 +1,254 @@
-//! What earlier events of an exchange said, for the later ones.
+//! Which exchange an event belongs to, and what earlier events of it said.
 //!
-//! In: heads and header operations of events that were answered. Out: the
-//! heads a body event belongs to, and the operations to repeat. One cache for
-//! all connections, since a proxy sends the events of one exchange on several.
-//! Invariant: memory stays within the limits whatever proxies send or forget;
-//! what is too old goes when something new comes, so no timer is needed.
+//! In: events as they arrive, and who sent them. Out: for a body event the
+//! heads it belongs to, for a response's head the operations to repeat.
+//!
+//! The client chooses the correlation id, so it is never trusted alone: many
+//! exchanges may have one at the same time. Events are joined within one peer,
+//! by what each head announced of its body, and by the connection where the
+//! proxy keeps an exchange on one. Where live exchanges cannot be told apart,
+//! [`Joined::problem`] says so. Nothing is guessed.
+//!
+//! Invariants: no event gets the head of another exchange; what was forgotten
+//! for want of room or time is known to be forgotten; memory and the cost of
+//! each event stay within limits whatever proxies and clients send.
+
+mod forgotten;
+mod group;
+mod kept;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher, RandomState};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::event::{Event, Headers, RequestHead, ResponseHead};
+use self::forgotten::Forgotten;
+use self::group::{Exchange, Group, Responded};
+use self::kept::Head as _;
+use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead};
 use crate::response::HeaderOp;
+
+/// Peers whose ways are remembered; beyond that all new ones are one.
+const MAX_PEERS: usize = 1024;
 
 /// How much is remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ContextLimits {
+pub struct ExchangeLimits {
     /// Exchanges at once.
-    pub max_entries: usize,
+    pub max_exchanges: usize,
     /// Bytes of all heads and operations, estimated.
     pub max_bytes: usize,
     /// An exchange is forgotten this long after its first event.
     pub time_to_live: Duration,
 }
 
-impl Default for ContextLimits {
-    /// 16 384 exchanges, 64 MiB, 5 minutes: the first of them to be reached.
+impl Default for ExchangeLimits {
+    /// 65 536 exchanges, 64 MiB, 5 minutes: the first of them to be reached.
     fn default() -> Self {
         Self {
-            max_entries: 16_384,
+            max_exchanges: 65_536,
             max_bytes: 64 << 20,
             time_to_live: Duration::from_secs(300),
         }
     }
 }
 
-/// See the module's own description.
-pub struct ContextCache {
-    limits: ContextLimits,
-    hasher: RandomState,
-    inner: Mutex<Inner>,
+/// Who connected. All connections of one proxy process are one peer, since a
+/// proxy sends the events of one exchange on several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Peer {
+    /// A process of this machine.
+    Process(i32),
+    /// Whoever connects from there.
+    Address(IpAddr),
+    /// Nobody knows.
+    Unknown,
 }
 
-/// A keyed hash of a correlation id: nobody can make two ids meet.
+/// What the connection of an event says about its exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Affinity {
+    /// Nothing: v1 takes any free connection for each event.
+    None,
+    /// The proxy sends a request's body where it sent the last head *with that
+    /// id*. All released v2 proxies do, over both transports, so a shared id
+    /// brings a body to the connection of another exchange.
+    LastHead,
+    /// The proxy keeps a request on one connection.
+    Kept,
+}
+
+/// Where an event came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) peer: Peer,
+    pub(crate) connection: u64,
+    pub(crate) affinity: Affinity,
+}
+
+/// What later events will need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Wants {
+    /// A handler of request bodies.
+    pub(crate) request_bodies: bool,
+    /// A handler of response bodies.
+    pub(crate) response_bodies: bool,
+    /// Operations to repeat in the answer to the response's head.
+    pub(crate) operations: bool,
+    /// A number that all events of an exchange share.
+    pub(crate) numbers: bool,
+    /// An event that cannot be joined is refused, which ends its exchange.
+    pub(crate) ends_unclear: bool,
+}
+
+impl Wants {
+    const fn anything(self) -> bool {
+        self.request_bodies || self.response_bodies || self.operations || self.numbers
+    }
+
+    /// Whether the exchange goes on after the request.
+    const fn response(self) -> bool {
+        self.response_bodies || self.operations || self.numbers
+    }
+}
+
+/// What a request's head says about a body to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Announced {
+    /// There is none.
+    Nothing,
+    /// One of so many bytes.
+    Bytes(u64),
+    /// One of any length, or none.
+    Any,
+}
+
+impl Announced {
+    /// Reads a head. Only HTTP/1 must say that a body follows.
+    pub(crate) fn of(head: &RequestHead, is_http1: bool) -> Self {
+        let headers = &head.headers;
+        // Proxies may unpack a body before they hand it over.
+        let any_length = ["transfer-encoding", "content-encoding", "upgrade"];
+        if any_length.iter().any(|name| headers.value(name).is_some()) {
+            return Self::Any;
+        }
+        let mut lengths = values(headers, "content-length");
+        match (lengths.next(), lengths.next()) {
+            (None, _) if is_http1 => Self::Nothing,
+            (None, _) | (_, Some(_)) => Self::Any,
+            (Some(length), None) => match length.trim().parse() {
+                Ok(0) if is_http1 => Self::Nothing,
+                Ok(length) => Self::Bytes(length),
+                Err(_) => Self::Any,
+            },
+        }
+    }
+
+    /// Whether this may be one of the body's pieces.
+    fn fits(self, chunk: &BodyChunk) -> bool {
+        let Self::Bytes(length) = self else {
+            return true;
+        };
+        let seen = chunk.transferred_bytes.max(chunk.data.len() as u64);
+        // A proxy that does not count says 0.
+        let counted = chunk.transferred_bytes > 0 || chunk.chunk_index == 0;
+        if chunk.is_last && counted {
+            seen == length
+        } else {
+            seen <= length
+        }
+    }
+}
+
+fn values<'a>(headers: &'a Headers, name: &'a str) -> impl Iterator<Item = &'a str> {
+    let fields = headers.iter();
+    fields
+        .filter(move |(have, _)| have.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value)
+}
+
+/// Why an event cannot be joined to its exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Problem {
+    /// The exchange's head was forgotten, or never came where heads do come.
+    HeadLost,
+    /// Several live exchanges have this id, and nothing tells them apart.
+    Ambiguous,
+}
+
+/// One exchange that is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    key: Key,
+    number: u64,
+}
+
+/// What is known of an event's exchange. The event itself was given its heads.
+#[derive(Debug, Default)]
+pub(crate) struct Joined {
+    /// The exchange, where it is one that is remembered.
+    pub(crate) place: Option<Place>,
+    /// The same for all events of an exchange, as far as they can be joined.
+    pub(crate) number: u64,
+    /// Why there is no head, if there should be one.
+    pub(crate) problem: Option<Problem>,
+    /// Heads of other exchanges that the body may belong to as well.
+    pub(crate) other_heads: Vec<Arc<RequestHead>>,
+    /// There are such heads, or there were before they were asked about.
+    pub(crate) is_shared: bool,
+    /// Operations that earlier answers of the exchange asked for.
+    pub(crate) operations: Vec<HeaderOp>,
+}
+
+/// What was counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct ExchangeCounts {
+    /// Remembered now.
+    pub(crate) live: u64,
+    /// Given up unfinished, for want of room or time.
+    pub(crate) forgotten: u64,
+    /// Operations that were left out, since their exchange was not clear.
+    pub(crate) operations_left_out: u64,
+}
+
+/// A keyed hash of peer and id: nobody can make two of them meet.
 type Key = u64;
+
+/// See the module's own description.
+pub(crate) struct Exchanges {
+    limits: ExchangeLimits,
+    hasher: RandomState,
+    inner: Mutex<Inner>,
+    forgotten: AtomicU64,
+    operations_left_out: AtomicU64,
+}
 
 #[derive(Default)]
 struct Inner {
-    entries: HashMap<Key, Entry, BuildHasherDefault<AsItIs>>,
-    /// Oldest first; an item whose number is not its entry's is out of date.
-    order: VecDeque<(Instant, Key, u64)>,
+    groups: HashMap<Key, Group, BuildHasherDefault<AsItIs>>,
+    /// Oldest first: exchanges whose head announces no body, which go first,
+    /// and the others. An item may be out of date.
+    queues: [VecDeque<(Instant, Place)>; 2],
+    live: usize,
     bytes: usize,
     next_number: u64,
+    bodies: Forgotten,
+    responses: Forgotten,
+    peers: HashMap<Peer, Ways>,
+}
+
+/// Which heads a peer has ever sent.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ways {
+    request_heads: bool,
+    response_heads: bool,
 }
 
 /// A key is a hash already.
 #[derive(Default)]
-struct AsItIs(u64);
+pub(crate) struct AsItIs(u64);
 
 impl Hasher for AsItIs {
     fn finish(&self) -> u64 {
@@ -72,443 +263,430 @@ impl Hasher for AsItIs {
     fn write(&mut self, _bytes: &[u8]) {}
 }
 
-#[derive(Default)]
-struct Entry {
-    number: u64,
-    bytes: usize,
-    request: Option<Kept<RequestHead>>,
-    response: Option<Kept<ResponseHead>>,
-    operations: Vec<HeaderOp>,
-}
-
-impl ContextCache {
-    /// An empty cache.
-    #[must_use]
-    pub fn new(limits: ContextLimits) -> Self {
+impl Exchanges {
+    pub(crate) fn new(limits: ExchangeLimits) -> Self {
         Self {
             limits,
             hasher: RandomState::new(),
             inner: Mutex::default(),
+            forgotten: AtomicU64::new(0),
+            operations_left_out: AtomicU64::new(0),
         }
     }
 
-    /// Gives a body event the heads that are known.
-    pub fn complete(&self, event: &mut Event) {
-        let (chunk, request, response) = match event {
-            Event::RequestHeaders(_) | Event::ResponseHeaders(_) => return,
-            Event::RequestBody { chunk, request } => (chunk, request, None),
+    /// Takes note of an event and gives it the heads of its exchange.
+    ///
+    /// To be called once for each event, in the order they arrive.
+    pub(crate) fn arrive(
+        &self,
+        origin: Origin,
+        event: &mut Event,
+        is_http1: bool,
+        wants: Wants,
+    ) -> Joined {
+        self.arrive_at(Instant::now(), origin, event, is_http1, wants)
+    }
+
+    fn arrive_at(
+        &self,
+        now: Instant,
+        origin: Origin,
+        event: &mut Event,
+        is_http1: bool,
+        wants: Wants,
+    ) -> Joined {
+        let key = self.key(origin.peer, event.correlation_id());
+        let mut joined = match event {
+            Event::RequestHeaders(head) => self.begin(
+                now,
+                (key, origin),
+                head,
+                Announced::of(head, is_http1),
+                wants,
+            ),
+            Event::RequestBody { .. } if !wants.request_bodies && !wants.numbers => {
+                Joined::default()
+            }
+            Event::RequestBody { chunk, request } => {
+                let mut inner = self.lock();
+                inner.request_body((key, origin), chunk, request, wants)
+            }
+            Event::ResponseHeaders(head) => self.respond(now, (key, origin), head, wants),
+            Event::ResponseBody { .. } if !wants.response_bodies && !wants.numbers => {
+                Joined::default()
+            }
             Event::ResponseBody {
                 chunk,
                 request,
                 response,
-            } => (chunk, request, Some(response)),
+            } => {
+                let mut inner = self.lock();
+                inner.response_body((key, origin.peer), chunk, (request, response), wants)
+            }
         };
-        let id = chunk.correlation_id.as_str();
-        let key = self.key(id);
-        let mut inner = self.lock();
-        let Some(entry) = inner.entries.get_mut(&key) else {
+        joined.number = joined.place.map_or(key, |place| place.number);
+        joined
+    }
+
+    /// Keeps operations to repeat in the answer to the response's head. The
+    /// event they belong to has been answered with an allow.
+    pub(crate) fn answered(&self, place: Option<Place>, operations: Vec<HeaderOp>) {
+        let Some(place) = place else {
+            self.left_out(operations.len());
             return;
         };
-        *request = entry.request.as_mut().map(|kept| kept.head(id));
-        if let Some(response) = response {
-            *response = entry.response.as_mut().map(|kept| kept.head(id));
-        }
-    }
-
-    /// Keeps the head of an event that is done with. A request's head begins
-    /// its exchange anew.
-    pub fn keep_head(&self, event: Event) {
-        self.keep_head_at(event, Instant::now());
-    }
-
-    fn keep_head_at(&self, event: Event, now: Instant) {
-        match event {
-            Event::RequestHeaders(head) => {
-                let packed = head.pack();
-                self.change(&head.correlation_id, now, |entry| {
-                    let bytes = packed.whole_bytes();
-                    *entry = Entry {
-                        number: entry.number,
-                        bytes: 0,
-                        request: Some(Kept::Packed(packed)),
-                        ..Entry::default()
-                    };
-                    bytes
-                });
-            }
-            Event::ResponseHeaders(head) => {
-                let packed = head.pack();
-                self.change(&head.correlation_id, now, |entry| {
-                    let bytes = packed.whole_bytes();
-                    entry.response = Some(Kept::Packed(packed));
-                    bytes
-                });
-            }
-            Event::RequestBody { .. } | Event::ResponseBody { .. } => {}
-        }
-    }
-
-    /// Keeps operations to repeat in the answer to the response headers.
-    pub fn keep_operations(&self, correlation_id: &str, operations: Vec<HeaderOp>) {
-        let bytes = operations.iter().map(HeaderOp::size_bytes).sum();
-        self.change(correlation_id, Instant::now(), |entry| {
-            entry.operations.extend(operations);
-            bytes
-        });
-    }
-
-    /// Takes the operations to repeat now.
-    #[must_use]
-    pub fn take_operations(&self, correlation_id: &str) -> Vec<HeaderOp> {
-        let key = self.key(correlation_id);
-        self.lock()
-            .entries
-            .get_mut(&key)
-            .map(|entry| std::mem::take(&mut entry.operations))
-            .unwrap_or_default()
-    }
-
-    /// Forgets an exchange that is over.
-    pub fn forget(&self, correlation_id: &str) {
-        let key = self.key(correlation_id);
-        let mut inner = self.lock();
-        let forgotten = inner.entries.remove(&key);
-        inner.bytes -= forgotten.as_ref().map_or(0, |entry| entry.bytes);
-        // Its memory is given back while others go on.
-        drop(inner);
-        drop(forgotten);
-    }
-
-    fn key(&self, correlation_id: &str) -> Key {
-        self.hasher.hash_one(correlation_id)
-    }
-
-    /// Changes an entry; `change` says how many bytes that adds to it.
-    fn change(&self, id: &str, now: Instant, change: impl FnOnce(&mut Entry) -> usize) {
-        // The entry itself, its place in the map and in the order.
-        const OVERHEAD_BYTES: usize = 256;
-        let key = self.key(id);
         let mut locked = self.lock();
         let inner = &mut *locked;
-        let entry = inner.entries.entry(key).or_insert_with(|| {
-            inner.next_number += 1;
-            let number = inner.next_number;
-            inner.order.push_back((now, key, number));
-            Entry {
-                number,
-                ..Entry::default()
-            }
-        });
-        let before = entry.bytes;
-        entry.bytes = change(entry) + entry.bytes + OVERHEAD_BYTES;
-        inner.bytes = inner.bytes - before + entry.bytes;
-        let evicted = inner.evict(&self.limits, now);
-        // Its memory is given back while others go on.
+        let group = inner.groups.get_mut(&place.key);
+        if let Some(exchange) = group.and_then(|group| group.by_number(place.number)) {
+            let bytes: usize = operations.iter().map(HeaderOp::size_bytes).sum();
+            exchange.is_answered = true;
+            exchange.operations.extend(operations);
+            exchange.bytes += bytes;
+            inner.bytes += bytes;
+        }
+        let gone = self.evict(inner, Instant::now());
         drop(locked);
-        drop(evicted);
+        drop(gone);
     }
 
+    /// An exchange is over, since the proxy was told to refuse this event of it.
+    pub(crate) fn refused(&self, place: Option<Place>, event: &Event) {
+        let Some(place) = place else { return };
+        let mut inner = self.lock();
+        let gone = match event {
+            Event::RequestBody { chunk, .. } => inner.end_of_body(place, chunk.is_last),
+            _ => inner.remove(place),
+        };
+        // Its memory is given back while others go on.
+        drop(inner);
+        drop(gone);
+    }
+
+    /// The proxy says that an exchange is over. Where several may be meant,
+    /// none is ended.
+    pub(crate) fn completed(&self, origin: Origin, correlation_id: &str) {
+        let key = self.key(origin.peer, correlation_id);
+        let mut inner = self.lock();
+        let only = inner.groups.get(&key).and_then(Group::only);
+        let gone = only.and_then(|number| inner.remove(Place { key, number }));
+        drop(inner);
+        drop(gone);
+    }
+
+    /// A head came that could not be read, and its exchange may go on.
+    pub(crate) fn lose(&self, origin: Origin, correlation_id: &str) {
+        let key = self.key(origin.peer, correlation_id);
+        let now = Instant::now();
+        let mut inner = self.lock();
+        inner.bodies.add(key, Announced::Any, now);
+        inner.responses.add(key, Announced::Any, now);
+        inner.ways(origin.peer).request_heads = true;
+    }
+
+    pub(crate) fn counts(&self) -> ExchangeCounts {
+        ExchangeCounts {
+            live: self.lock().live as u64,
+            forgotten: self.forgotten.load(Ordering::Relaxed),
+            operations_left_out: self.operations_left_out.load(Ordering::Relaxed),
+        }
+    }
+
+    fn key(&self, peer: Peer, correlation_id: &str) -> Key {
+        self.hasher.hash_one((peer, correlation_id))
+    }
+
+    fn begin(
+        &self,
+        now: Instant,
+        (key, origin): (Key, Origin),
+        head: &RequestHead,
+        announced: Announced,
+        wants: Wants,
+    ) -> Joined {
+        let is_kept = wants.request_bodies || wants.response_bodies;
+        let packed = is_kept.then(|| head.pack());
+        let mut locked = self.lock();
+        let inner = &mut *locked;
+        inner.ways(origin.peer).request_heads = true;
+        if !wants.anything() {
+            return Joined::default();
+        }
+        let place = inner.place(key);
+        let exchange = Exchange::of_request(place.number, origin.connection, announced, packed);
+        let crowded = inner.add(now, place, exchange);
+        let gone = crowded.map(|oldest| self.forget(inner, oldest, now));
+        let evicted = self.evict(inner, now);
+        drop(locked);
+        drop((gone, evicted));
+        Joined {
+            place: Some(place),
+            ..Joined::default()
+        }
+    }
+
+    fn respond(
+        &self,
+        now: Instant,
+        (key, origin): (Key, Origin),
+        head: &ResponseHead,
+        wants: Wants,
+    ) -> Joined {
+        let packed = wants.response_bodies.then(|| head.pack());
+        let mut locked = self.lock();
+        let inner = &mut *locked;
+        inner.ways(origin.peer).response_heads = true;
+        if !wants.anything() {
+            return Joined::default();
+        }
+        let is_forgotten = inner.responses.contains(key, now);
+        let responded = match inner.groups.get_mut(&key) {
+            Some(group) => {
+                let before = group.bytes();
+                let responded = group.respond(packed, is_forgotten, wants);
+                inner.bytes = inner.bytes + group.bytes() - before;
+                responded
+            }
+            None => Responded::Nobody(packed),
+        };
+        let mut joined = Joined::default();
+        match responded {
+            Responded::Placed(number, operations) => {
+                joined.place = Some(Place { key, number });
+                joined.operations = operations;
+            }
+            Responded::Unclear(left_out) => self.left_out(left_out),
+            Responded::Nobody(packed) if wants.response_bodies => {
+                let place = inner.place(key);
+                let exchange = Exchange::of_response(place.number, origin.connection, packed);
+                let crowded = inner.add(now, place, exchange);
+                drop(crowded.map(|oldest| self.forget(inner, oldest, now)));
+                joined.place = Some(place);
+            }
+            Responded::Nobody(_) => {}
+        }
+        let gone = (inner.sweep(key, wants), self.evict(inner, now));
+        drop(locked);
+        drop(gone);
+        joined
+    }
+
+    fn left_out(&self, operations: usize) {
+        self.operations_left_out
+            .fetch_add(operations as u64, Ordering::Relaxed);
+    }
+
+    /// Forgets what is too old or too much. Hands back the last of it, whose
+    /// memory is given back while others go on.
+    fn evict(&self, inner: &mut Inner, now: Instant) -> Option<Exchange> {
+        let mut gone = None;
+        for queue in 0..inner.queues.len() {
+            while let Some((since, place)) = inner.queues[queue].front().copied() {
+                let is_live = inner
+                    .groups
+                    .get(&place.key)
+                    .is_some_and(|group| group.has(place.number));
+                let expired = now.saturating_duration_since(since) > self.limits.time_to_live;
+                let full =
+                    inner.live > self.limits.max_exchanges || inner.bytes > self.limits.max_bytes;
+                if is_live && !expired && !full {
+                    break;
+                }
+                inner.queues[queue].pop_front();
+                if is_live {
+                    gone = self.forget(inner, place, now);
+                }
+            }
+            inner.tidy(queue, self.limits.max_exchanges);
+        }
+        gone
+    }
+
+    fn forget(&self, inner: &mut Inner, place: Place, now: Instant) -> Option<Exchange> {
+        let exchange = inner.take(place, Group::forget)?;
+        self.forgotten.fetch_add(1, Ordering::Relaxed);
+        if exchange.awaits_body() {
+            inner.bodies.add(place.key, exchange.announced, now);
+        }
+        if exchange.awaits_response() {
+            inner.responses.add(place.key, Announced::Any, now);
+        }
+        Some(exchange)
+    }
+
+    /// Nothing in it can be half-changed by a panic elsewhere.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Inner {
-    /// Takes away what is too old or too much; hands back the last of it, which
-    /// as a rule is all.
-    fn evict(&mut self, limits: &ContextLimits, now: Instant) -> Option<Entry> {
-        let mut evicted = None;
-        while let Some((since, key, number)) = self.order.front() {
-            let expired = now.saturating_duration_since(*since) > limits.time_to_live;
-            // The order counts too: ids used over and over must not make it grow.
-            let full = self.order.len() > limits.max_entries || self.bytes > limits.max_bytes;
-            if !expired && !full {
-                break;
-            }
-            if let std::collections::hash_map::Entry::Occupied(entry) = self.entries.entry(*key)
-                && entry.get().number == *number
-            {
-                let entry = entry.remove();
-                self.bytes -= entry.bytes;
-                evicted = Some(entry);
-            }
-            self.order.pop_front();
-        }
-        evicted
+    fn ways(&mut self, peer: Peer) -> &mut Ways {
+        let is_known = self.peers.contains_key(&peer);
+        let peer = if is_known || self.peers.len() < MAX_PEERS {
+            peer
+        } else {
+            Peer::Unknown
+        };
+        self.peers.entry(peer).or_default()
     }
-}
 
-/// A head that may be asked for. Most never are, and one block of memory is
-/// given back sooner than two dozen strings that nobody has looked at since.
-enum Kept<T> {
-    Packed(Packed),
-    Whole(Arc<T>),
-}
-
-impl<T: Head> Kept<T> {
-    fn head(&mut self, correlation_id: &str) -> Arc<T> {
-        match self {
-            Self::Whole(head) => Arc::clone(head),
-            Self::Packed(packed) => {
-                let head = Arc::new(T::unpack(correlation_id, &mut packed.texts()));
-                *self = Self::Whole(Arc::clone(&head));
-                head
-            }
-        }
-    }
-}
-
-/// Texts one after the other, behind the lengths of all of them.
-struct Packed {
-    bytes: Box<[u8]>,
-    texts: usize,
-}
-
-const LENGTH_BYTES: usize = size_of::<usize>();
-
-impl Packed {
-    fn new(line: &[&str], headers: &Headers) -> Self {
-        let texts = line.len() + 2 * headers.len();
-        let line_bytes: usize = line.iter().map(|text| text.len()).sum();
-        let size = LENGTH_BYTES * texts + line_bytes + headers.text().len();
-        let mut bytes = Vec::with_capacity(size);
-        let fields = headers.iter().flat_map(|(name, value)| [name, value]);
-        for text in line.iter().copied().chain(fields) {
-            bytes.extend_from_slice(&text.len().to_ne_bytes());
-        }
-        for text in line.iter().copied().chain([headers.text()]) {
-            bytes.extend_from_slice(text.as_bytes());
-        }
-        Self {
-            bytes: bytes.into(),
-            texts,
+    const fn place(&mut self, key: Key) -> Place {
+        self.next_number += 1;
+        Place {
+            key,
+            number: self.next_number,
         }
     }
 
-    /// About what the head takes once it is whole again.
-    const fn whole_bytes(&self) -> usize {
-        self.bytes.len() + self.texts * size_of::<String>()
-    }
-
-    fn texts(&self) -> impl Iterator<Item = &str> {
-        let (lengths, mut rest) = self.bytes.split_at(LENGTH_BYTES * self.texts);
-        let (lengths, _) = lengths.as_chunks();
-        lengths.iter().map_while(move |length| {
-            let (text, after) = rest.split_at_checked(usize::from_ne_bytes(*length))?;
-            rest = after;
-            std::str::from_utf8(text).ok()
+    /// Hands back the oldest of its group where there are too many.
+    fn add(&mut self, now: Instant, place: Place, exchange: Exchange) -> Option<Place> {
+        let announces = exchange.announced != Announced::Nothing;
+        self.queues[usize::from(announces)].push_back((now, place));
+        self.live += 1;
+        self.bytes += exchange.bytes;
+        let group = self.groups.entry(place.key).or_default();
+        group.push(exchange);
+        group.crowded().map(|number| Place {
+            key: place.key,
+            number,
         })
     }
-}
 
-/// What can be packed. The correlation id is the entry's own.
-trait Head {
-    fn pack(&self) -> Packed;
-    fn unpack(correlation_id: &str, texts: &mut dyn Iterator<Item = &str>) -> Self;
-}
-
-impl Head for RequestHead {
-    fn pack(&self) -> Packed {
-        Packed::new(&[&self.method, &self.uri, &self.client_ip], &self.headers)
+    fn remove(&mut self, place: Place) -> Option<Exchange> {
+        self.take(place, Group::remove)
     }
 
-    fn unpack(correlation_id: &str, texts: &mut dyn Iterator<Item = &str>) -> Self {
-        let mut next = || texts.next().unwrap_or_default().to_owned();
-        Self {
-            correlation_id: correlation_id.to_owned(),
-            method: next(),
-            uri: next(),
-            client_ip: next(),
-            headers: headers(texts),
+    fn take(
+        &mut self,
+        place: Place,
+        take: impl FnOnce(&mut Group, u64) -> Option<Exchange>,
+    ) -> Option<Exchange> {
+        let group = self.groups.get_mut(&place.key)?;
+        let exchange = take(group, place.number)?;
+        if group.is_empty() {
+            self.groups.remove(&place.key);
+        }
+        self.live -= 1;
+        self.bytes -= exchange.bytes;
+        Some(exchange)
+    }
+
+    /// Takes away what is complete.
+    fn sweep(&mut self, key: Key, wants: Wants) -> Vec<Exchange> {
+        let Some(group) = self.groups.get_mut(&key) else {
+            return Vec::new();
+        };
+        let gone = group.sweep(wants);
+        if group.is_empty() {
+            self.groups.remove(&key);
+        }
+        self.live -= gone.len();
+        self.bytes -= gone.iter().map(|exchange| exchange.bytes).sum::<usize>();
+        gone
+    }
+
+    fn end_of_body(&mut self, place: Place, is_counted: bool) -> Option<Exchange> {
+        let group = self.groups.get_mut(&place.key)?;
+        if group.ends_undecided(place.number, is_counted) {
+            return None;
+        }
+        self.remove(place)
+    }
+
+    fn request_body(
+        &mut self,
+        (key, origin): (Key, Origin),
+        chunk: &BodyChunk,
+        request: &mut Option<Arc<RequestHead>>,
+        wants: Wants,
+    ) -> Joined {
+        let heads_come = self.ways(origin.peer).request_heads;
+        let is_forgotten = self.bodies.fits(key, chunk, Instant::now());
+        let id = chunk.correlation_id.as_str();
+        let mut joined = Joined::default();
+        match self.groups.get_mut(&key) {
+            Some(group) => {
+                let found = group.request_body(origin, chunk, (is_forgotten, wants.ends_unclear));
+                joined.problem = found.problem;
+                if let Some((first, others)) = found.numbers.split_first() {
+                    *request = group.request_head(*first, id);
+                    let others = others.iter();
+                    joined.other_heads = others
+                        .filter_map(|number| group.request_head(*number, id))
+                        .collect();
+                    joined.is_shared = !joined.other_heads.is_empty();
+                    joined.place = Some(Place {
+                        key,
+                        number: *first,
+                    });
+                }
+                if found.problem.is_none() && request.is_none() {
+                    joined.problem = heads_come.then_some(Problem::HeadLost);
+                }
+                drop(self.sweep(key, wants));
+            }
+            None if heads_come || is_forgotten => joined.problem = Some(Problem::HeadLost),
+            None => {}
+        }
+        joined
+    }
+
+    fn response_body(
+        &mut self,
+        (key, peer): (Key, Peer),
+        chunk: &BodyChunk,
+        (request, response): (
+            &mut Option<Arc<RequestHead>>,
+            &mut Option<Arc<ResponseHead>>,
+        ),
+        wants: Wants,
+    ) -> Joined {
+        let ways = *self.ways(peer);
+        let is_forgotten = self.responses.contains(key, Instant::now());
+        let id = chunk.correlation_id.as_str();
+        let mut joined = Joined::default();
+        match self.groups.get_mut(&key) {
+            Some(group) => {
+                let found = group.response_body(
+                    chunk,
+                    ways.response_heads,
+                    (is_forgotten, wants.ends_unclear),
+                );
+                joined.problem = found.problem;
+                if let Some(&number) = found.numbers.first() {
+                    *request = group.request_head(number, id);
+                    *response = group.response_head(number, id);
+                    joined.place = Some(Place { key, number });
+                }
+                let is_lost = (ways.request_heads && request.is_none())
+                    || (ways.response_heads && response.is_none());
+                if is_lost {
+                    joined.problem.get_or_insert(Problem::HeadLost);
+                }
+                drop(self.sweep(key, wants));
+            }
+            None if ways.request_heads || ways.response_heads || is_forgotten => {
+                joined.problem = Some(Problem::HeadLost);
+            }
+            None => {}
+        }
+        joined
+    }
+
+    /// Drops items that are out of date, before they are too many.
+    fn tidy(&mut self, queue: usize, max_exchanges: usize) {
+        if self.queues[queue].len() > 2 * max_exchanges.max(64) {
+            let groups = &self.groups;
+            self.queues[queue].retain(|(_, place)| {
+                groups
+                    .get(&place.key)
+                    .is_some_and(|group| group.has(place.number))
+            });
         }
     }
-}
-
-impl Head for ResponseHead {
-    fn pack(&self) -> Packed {
-        Packed::new(&[&self.status.to_string()], &self.headers)
-    }
-
-    fn unpack(correlation_id: &str, texts: &mut dyn Iterator<Item = &str>) -> Self {
-        let status = texts.next().and_then(|status| status.parse().ok());
-        Self {
-            correlation_id: correlation_id.to_owned(),
-            status: status.unwrap_or_default(),
-            headers: headers(texts),
-        }
-    }
-}
-
-fn headers(texts: &mut dyn Iterator<Item = &str>) -> Headers {
-    let mut headers = Headers::new();
-    while let (Some(name), Some(value)) = (texts.next(), texts.next()) {
-        headers.push(name, value);
-    }
-    headers
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::event::BodyChunk;
-
-    fn request(id: &str, uri: &str) -> Event {
-        Event::RequestHeaders(RequestHead {
-            correlation_id: id.into(),
-            uri: uri.into(),
-            ..RequestHead::default()
-        })
-    }
-
-    fn response(id: &str) -> Event {
-        Event::ResponseHeaders(ResponseHead {
-            correlation_id: id.into(),
-            status: 200,
-            ..ResponseHead::default()
-        })
-    }
-
-    /// The URI and the status that a response body event would be given.
-    fn known(cache: &ContextCache, id: &str) -> (Option<String>, Option<u16>) {
-        let mut event = Event::ResponseBody {
-            chunk: BodyChunk {
-                correlation_id: id.into(),
-                ..BodyChunk::default()
-            },
-            request: None,
-            response: None,
-        };
-        cache.complete(&mut event);
-        match event {
-            Event::ResponseBody {
-                request, response, ..
-            } => (
-                request.map(|head| head.uri.clone()),
-                response.map(|head| head.status),
-            ),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn set(name: &str) -> HeaderOp {
-        HeaderOp::Set {
-            name: name.into(),
-            value: String::new(),
-        }
-    }
-
-    #[test]
-    fn a_body_event_gets_the_heads_of_its_exchange() {
-        let cache = ContextCache::new(ContextLimits::default());
-        cache.keep_head(request("a", "/a"));
-        cache.keep_head(response("a"));
-        cache.keep_head(request("b", "/b"));
-        assert_eq!(known(&cache, "a"), (Some("/a".into()), Some(200)));
-        assert_eq!(known(&cache, "b"), (Some("/b".into()), None));
-        assert_eq!(known(&cache, "c"), (None, None));
-        cache.forget("a");
-        assert_eq!(known(&cache, "a"), (None, None));
-    }
-
-    #[test]
-    fn operations_are_taken_once_and_die_with_their_exchange() {
-        let cache = ContextCache::new(ContextLimits::default());
-        cache.keep_operations("a", vec![set("x")]);
-        cache.keep_operations("a", vec![set("y")]);
-        assert_eq!(cache.take_operations("a"), [set("x"), set("y")]);
-        assert!(cache.take_operations("a").is_empty());
-        cache.keep_operations("a", vec![set("x")]);
-        cache.keep_head(request("a", "/again"));
-        assert!(cache.take_operations("a").is_empty());
-    }
-
-    #[test]
-    fn the_oldest_exchange_goes_when_there_are_too_many() {
-        let cache = ContextCache::new(ContextLimits {
-            max_entries: 3,
-            ..ContextLimits::default()
-        });
-        for id in ["a", "b", "c", "d"] {
-            cache.keep_head(request(id, "/"));
-        }
-        assert_eq!(known(&cache, "a").0, None);
-        assert!(known(&cache, "b").0.is_some());
-    }
-
-    #[test]
-    fn memory_is_bounded_by_bytes_too() {
-        let cache = ContextCache::new(ContextLimits {
-            max_bytes: 100_000,
-            ..ContextLimits::default()
-        });
-        for number in 0..1_000 {
-            cache.keep_head(request(&number.to_string(), &"x".repeat(1_000)));
-            assert!(cache.lock().bytes <= 100_000);
-        }
-        assert!(known(&cache, "999").0.is_some());
-        // Too large for the whole cache: not kept, and no harm done.
-        cache.keep_head(request("large", &"x".repeat(200_000)));
-        assert_eq!(cache.lock().bytes, 0);
-    }
-
-    #[test]
-    fn the_same_id_for_ever_takes_no_more_memory() {
-        let cache = ContextCache::new(ContextLimits {
-            max_entries: 10,
-            ..ContextLimits::default()
-        });
-        for _ in 0..1_000 {
-            cache.keep_head(request("a", "/"));
-            cache.forget("a");
-            cache.keep_operations("a", vec![set("x")]);
-        }
-        let inner = cache.lock();
-        assert!(inner.order.len() <= 10 && inner.entries.len() <= 1);
-    }
-
-    #[test]
-    fn an_exchange_is_forgotten_after_its_time() {
-        let cache = ContextCache::new(ContextLimits::default());
-        let start = Instant::now();
-        cache.keep_head_at(request("a", "/"), start);
-        cache.keep_head_at(request("b", "/"), start + Duration::from_secs(200));
-        cache.keep_head_at(request("c", "/"), start + Duration::from_secs(301));
-        assert_eq!(known(&cache, "a").0, None);
-        assert!(known(&cache, "b").0.is_some());
-    }
-
-    proptest! {
-        /// Nobody can tell that a head was packed in between.
-        #[test]
-        fn a_head_comes_back_as_it_went(
-            line in any::<[String; 3]>(),
-            status in any::<u16>(),
-            headers in prop::collection::vec(any::<(String, String)>(), 0..5),
-        ) {
-            let [method, uri, client_ip] = line;
-            let correlation_id = "a".to_owned();
-            let request = RequestHead {
-                correlation_id: correlation_id.clone(), method, uri, client_ip, headers: headers.iter().cloned().collect(),
-            };
-            let response = ResponseHead { correlation_id, status, headers: headers.into_iter().collect() };
-            let cache = ContextCache::new(ContextLimits::default());
-            cache.keep_head(Event::RequestHeaders(request.clone()));
-            cache.keep_head(Event::ResponseHeaders(response.clone()));
-            for _ in 0..2 {
-                let mut event = Event::ResponseBody {
-                    chunk: BodyChunk { correlation_id: "a".into(), ..BodyChunk::default() },
-                    request: None,
-                    response: None,
-                };
-                cache.complete(&mut event);
-                let Event::ResponseBody { request: known, response: answered, .. } = event else {
-                    panic!("another event")
-                };
-                prop_assert_eq!(known.as_deref(), Some(&request));
-                prop_assert_eq!(answered.as_deref(), Some(&response));
-            }
-        }
-    }
-}
+#[path = "exchanges/tests.rs"]
+mod tests;

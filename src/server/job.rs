@@ -19,10 +19,12 @@ use tokio_util::sync::ReusableBoxFuture;
 
 use super::Shared;
 use super::connection::{Connection, Ticket};
+use super::exchanges::Joined;
 use super::queue::Work;
 use crate::agent::{Agent, Handled};
 use crate::event::Event;
 use crate::fault::{Fault, FaultCode};
+use crate::response::Decision;
 
 thread_local! {
     /// The box of a call that ended here, for the next: it is large, and the
@@ -36,14 +38,21 @@ type Steps = ReusableBoxFuture<'static, Option<Job>>;
 pub(crate) struct Job {
     /// None once it is answered.
     event: Option<Event>,
+    joined: Joined,
     connection: Arc<Connection>,
     ticket: Ticket,
 }
 
 impl Job {
-    pub(crate) const fn new(event: Event, connection: Arc<Connection>, ticket: Ticket) -> Self {
+    pub(crate) const fn new(
+        event: Event,
+        joined: Joined,
+        connection: Arc<Connection>,
+        ticket: Ticket,
+    ) -> Self {
         Self {
             event: Some(event),
+            joined,
             connection,
             ticket,
         }
@@ -87,13 +96,27 @@ impl Job {
         let Some(event) = &mut self.event else {
             return None;
         };
-        self.connection.shared().context.complete(event);
         let Some(lease) = agent.pool().try_lease() else {
             return Some(self);
         };
         let metrics = self.connection.shared().live.metrics();
         metrics.waited(self.ticket.since().elapsed());
-        let handled = agent.handle_leased(lease, event).await;
+        let mut handled = agent.handle_leased(lease, event).await;
+        // The body may be another exchange's; whoever refuses it is right.
+        while handled.response.decision == Decision::Allow
+            && let Some(head) = self.joined.other_heads.pop()
+        {
+            if let Event::RequestBody { request, .. } = event {
+                *request = Some(head);
+            }
+            let judged = match agent.pool().try_lease() {
+                Some(lease) => agent.handle_leased(lease, event).await,
+                None => agent.refuse(Fault::new(FaultCode::Overload, "no guest was free")),
+            };
+            if judged.response.decision != Decision::Allow {
+                handled = judged;
+            }
+        }
         if let (Some(recorder), Some(event)) =
             (&self.connection.shared().settings.recorder, &self.event)
         {
@@ -112,7 +135,8 @@ impl Job {
 
     fn answer(&mut self, handled: Handled) {
         if let Some(event) = self.event.take() {
-            self.connection.answer(self.ticket, event, handled);
+            let joined = std::mem::take(&mut self.joined);
+            self.connection.answer(self.ticket, event, joined, handled);
         }
     }
 }

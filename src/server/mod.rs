@@ -15,7 +15,7 @@ pub mod admin;
 pub mod bind;
 mod configure;
 mod connection;
-pub mod context;
+pub mod exchanges;
 pub(crate) mod grpc;
 mod job;
 pub mod live;
@@ -32,6 +32,7 @@ pub mod wire;
 
 use std::future::Future;
 use std::hash::RandomState;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -41,10 +42,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::agent::{Agent, AgentSettings, Handled};
-use crate::event::{Event, EventKind};
 use crate::fault::printable;
 use crate::notices::Notices;
-use context::ContextCache;
+use exchanges::Exchanges;
 pub use live::Live;
 use members::Members;
 use metrics::Now;
@@ -58,7 +58,8 @@ use wire::{BadMessage, Message};
 pub(crate) struct Shared {
     live: Live,
     settings: ServeSettings,
-    context: ContextCache,
+    exchanges: Exchanges,
+    next_connection: AtomicU64,
     queue: Queue,
     notices: Notices,
     members: Members,
@@ -73,7 +74,8 @@ impl Shared {
     fn new(live: Live, settings: ServeSettings) -> Self {
         Self {
             live,
-            context: ContextCache::new(settings.context),
+            exchanges: Exchanges::new(settings.exchanges),
+            next_connection: AtomicU64::new(0),
             queue: Queue::new(settings.max_queue, MAX_QUEUED_BYTES, settings.queue_wait),
             notices: Notices::new(),
             members: Members::default(),
@@ -94,21 +96,6 @@ impl Shared {
             let timeout = self.agent().settings().pool.limits.timeout;
             ServeSettings::late_after(self.settings.queue_wait, timeout)
         })
-    }
-
-    /// Keeps the head of an answered event, if a handler may ask for it.
-    pub(crate) fn keep_head(&self, event: Event) {
-        let agent = self.agent();
-        let wanted = match event.kind() {
-            EventKind::RequestHeaders => {
-                agent.handles(EventKind::RequestBody) || agent.handles(EventKind::ResponseBody)
-            }
-            EventKind::ResponseHeaders => agent.handles(EventKind::ResponseBody),
-            EventKind::RequestBody | EventKind::ResponseBody => false,
-        };
-        if wanted {
-            self.context.keep_head(event);
-        }
     }
 
     /// Writes down what came of an event. Never header values or bodies; the
@@ -178,6 +165,7 @@ impl Shared {
         Now {
             queued: self.queue.len(),
             lines_cut: self.notices.cut(),
+            exchanges: self.exchanges.counts(),
             recorded: self.settings.recorder.as_ref().map(|it| it.counts()),
         }
     }

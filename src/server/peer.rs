@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 
 use super::Shared;
 use super::connection::{Connection, Next};
+use super::exchanges::Peer;
 use super::members::Members;
 use super::receive::{Turn, Violation, receive};
 use super::wire::Encoding;
@@ -35,6 +36,11 @@ pub(crate) trait ReadHalf: AsyncRead + Unpin {
     /// Tells the peer that nothing more will be read. Says whether reading
     /// will then come to an end by itself, after what was sent before.
     fn stop(&self) -> bool;
+
+    /// Who is at the other end.
+    fn peer(&self) -> Peer {
+        Peer::Unknown
+    }
 }
 
 impl ReadHalf for tokio::net::unix::OwnedReadHalf {
@@ -43,6 +49,11 @@ impl ReadHalf for tokio::net::unix::OwnedReadHalf {
         socket2::SockRef::from(self.as_ref())
             .shutdown(std::net::Shutdown::Read)
             .is_ok()
+    }
+
+    fn peer(&self) -> Peer {
+        let process = self.as_ref().peer_cred().ok().and_then(|peer| peer.pid());
+        process.map_or(Peer::Unknown, Peer::Process)
     }
 }
 
@@ -177,7 +188,13 @@ async fn greet<R: ReadHalf, W: AsyncWrite + Unpin, S: Future<Output = ()>>(
     }
     let proxy = Proxy::new(settings.quirks, version.as_deref());
     tracing::debug!(?protocol, encoding = ?dialect.encoding, "connected");
-    Ok(Connection::new(Arc::clone(shared), dialect, Some(proxy)))
+    let peer = input.reader.peer();
+    Ok(Connection::new(
+        Arc::clone(shared),
+        dialect,
+        Some(proxy),
+        peer,
+    ))
 }
 
 /// Reads and begins events until nothing more can be read, and sends answers

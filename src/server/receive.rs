@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use super::configure::{at_once, configure, response};
 use super::connection::Connection;
+use super::exchanges::Problem;
 use super::job::Job;
 use super::metrics::Seen;
 use super::wire::control::Cancel;
 use super::wire::event::{read_v1, read_v2};
 use super::wire::frame::{Frame, Protocol, kind};
-use super::wire::{BadMessage, Message, RequestType};
+use super::wire::{BadMessage, HttpVersion, Message, RequestType};
+use crate::decision::FailurePolicy;
 use crate::event::Event;
 use crate::fault::{Fault, FaultCode};
 
@@ -97,8 +99,8 @@ pub(crate) fn dispatch(
     turn: &mut Turn,
 ) -> Result<(), Violation> {
     match message {
-        Ok(Message::Event(event)) => {
-            begin(connection, event, turn);
+        Ok(Message::Event(event, version)) => {
+            begin(connection, event, version, turn);
             Ok(())
         }
         Ok(Message::Unhandled {
@@ -107,7 +109,8 @@ pub(crate) fn dispatch(
         }) => {
             let (ticket, _) = connection.begin(&correlation_id);
             if ends_exchange {
-                connection.shared().context.forget(&correlation_id);
+                let exchanges = &connection.shared().exchanges;
+                exchanges.completed(connection.origin(), &correlation_id);
             }
             let response = connection.shared().agent().pass().response;
             let metrics = connection.shared().live.metrics();
@@ -138,14 +141,20 @@ pub(crate) fn dispatch(
 
 /// Calls a guest for an event, if there is a handler for it; where none is
 /// free, queues it, if there is room for it.
-fn begin(connection: &Arc<Connection>, event: Event, turn: &mut Turn) {
+fn begin(connection: &Arc<Connection>, mut event: Event, version: HttpVersion, turn: &mut Turn) {
     let (ticket, room) = connection.begin(event.correlation_id());
     let agent = connection.shared().agent();
+    let joined = connection.join(&mut event, version, &agent);
     if room && !agent.handles(event.kind()) {
-        connection.answer(ticket, event, agent.pass());
+        connection.answer(ticket, event, joined, agent.pass());
         return;
     }
-    let job = Job::new(event, Arc::clone(connection), ticket);
+    if let Some(problem) = joined.problem {
+        let handled = agent.refuse(unjoined(problem));
+        connection.answer(ticket, event, joined, handled);
+        return;
+    }
+    let job = Job::new(event, joined, Arc::clone(connection), ticket);
     let queue = &connection.shared().queue;
     // Not before those who have waited longer.
     let waits = if room && queue.is_empty() && !turn.is_slow() {
@@ -167,6 +176,20 @@ fn begin(connection: &Arc<Connection>, event: Event, turn: &mut Turn) {
     }
 }
 
+/// Why an event is not asked about, in the words of a log.
+fn unjoined(problem: Problem) -> Fault {
+    match problem {
+        Problem::HeadLost => Fault::new(
+            FaultCode::HeadLost,
+            "the head of this body's request was forgotten, or could not be read",
+        ),
+        Problem::Ambiguous => Fault::new(
+            FaultCode::AmbiguousExchange,
+            "several open requests have this correlation id, and nothing tells which of them the body belongs to",
+        ),
+    }
+}
+
 /// Answers what could not be read by the failure policy; v1 needs no id.
 fn refuse(connection: &Arc<Connection>, bad: BadMessage) -> Result<(), Violation> {
     let id = match (bad.correlation_id, connection.dialect().protocol) {
@@ -176,6 +199,10 @@ fn refuse(connection: &Arc<Connection>, bad: BadMessage) -> Result<(), Violation
     };
     let (ticket, _) = connection.begin(&id);
     let shared = connection.shared();
+    if shared.agent().settings().failure_policy == FailurePolicy::Open {
+        // It may have been a head, and its exchange goes on.
+        shared.exchanges.lose(connection.origin(), &id);
+    }
     let handled = shared
         .agent()
         .refuse(Fault::new(FaultCode::BadEvent(bad.what), bad.at));

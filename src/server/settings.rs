@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::context::ContextLimits;
+use super::exchanges::ExchangeLimits;
 use super::record::Recorder;
 use super::wire::response::RequestBodyText;
 use crate::limits::DEFAULT_QUEUE_WAIT;
@@ -70,7 +70,7 @@ pub struct ServeSettings {
     /// How often v2 peers are sent what was counted; none for never.
     pub metrics_interval: Option<Duration>,
     /// What is remembered of each exchange.
-    pub context: ContextLimits,
+    pub exchanges: ExchangeLimits,
     /// Takes a copy of each answer of a guest.
     pub recorder: Option<Arc<Recorder>>,
 }
@@ -103,7 +103,7 @@ impl Default for ServeSettings {
             grace: DEFAULT_GRACE,
             allowed_uids: Vec::new(),
             metrics_interval: Some(DEFAULT_METRICS_INTERVAL),
-            context: ContextLimits::default(),
+            exchanges: ExchangeLimits::default(),
             recorder: None,
         }
     }

@@ -21,7 +21,7 @@ use crate::server::wire::control::{Bucket, HealthState, HealthStatus, MetricsRep
 use crate::server::wire::handshake::{
     MAX_BODY_BYTES, PREFERRED_CHUNK_BYTES, PROTOCOL_VERSION, SUPPORTED_EVENTS,
 };
-use crate::server::wire::{BadMessage, Message};
+use crate::server::wire::{BadMessage, HttpVersion, Message};
 
 /// What a proxy sent.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,13 +58,13 @@ pub(crate) fn read(payload: &[u8]) -> Result<Inbound, prost::DecodeError> {
         Some(Sent::RequestHeaders(sent)) => Inbound::Message(request_head(sent)),
         Some(Sent::ResponseHeaders(sent)) => Inbound::Message(response_head(sent)),
         Some(Sent::RequestBodyChunk(sent)) => {
-            Inbound::Message(Ok(Message::Event(Event::RequestBody {
+            Inbound::Message(Ok(Message::of(Event::RequestBody {
                 chunk: chunk(sent),
                 request: None,
             })))
         }
         Some(Sent::ResponseBodyChunk(sent)) => {
-            Inbound::Message(Ok(Message::Event(Event::ResponseBody {
+            Inbound::Message(Ok(Message::of(Event::ResponseBody {
                 chunk: chunk(sent),
                 request: None,
                 response: None,
@@ -88,20 +88,22 @@ fn request_head(sent: RequestHeadersEvent) -> Result<Message, BadMessage> {
     if u16::try_from(metadata.client_port).is_err() {
         return Err(out_of_range("client_port", metadata.correlation_id));
     }
-    Ok(Message::Event(Event::RequestHeaders(RequestHead {
+    let version = HttpVersion::of(&metadata.protocol, metadata.server_name.as_deref());
+    let head = RequestHead {
         correlation_id: metadata.correlation_id,
         method: sent.method,
         uri: sent.uri,
         client_ip: bare_ip(&metadata.client_ip),
         headers: headers(sent.headers),
-    })))
+    };
+    Ok(Message::Event(Event::RequestHeaders(head), version))
 }
 
 fn response_head(sent: ResponseHeadersEvent) -> Result<Message, BadMessage> {
     let Ok(status) = u16::try_from(sent.status_code) else {
         return Err(out_of_range("status", sent.correlation_id));
     };
-    Ok(Message::Event(Event::ResponseHeaders(ResponseHead {
+    Ok(Message::of(Event::ResponseHeaders(ResponseHead {
         correlation_id: sent.correlation_id,
         status,
         headers: headers(sent.headers),

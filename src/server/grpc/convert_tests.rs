@@ -33,7 +33,7 @@ fn a_status_is_never_cut_to_fit() {
             panic!("{status}");
         };
         match (message, read) {
-            (Ok(Message::Event(Event::ResponseHeaders(head))), Some(status)) => {
+            (Ok(Message::Event(Event::ResponseHeaders(head), _)), Some(status)) => {
                 assert_eq!(head.status, status);
             }
             (Err(bad), None) => {
@@ -61,7 +61,7 @@ fn a_port_is_checked_and_cut_off_the_address() {
             },
         ))
     };
-    let Inbound::Message(Ok(Message::Event(Event::RequestHeaders(read)))) = head(65_535) else {
+    let Inbound::Message(Ok(Message::Event(Event::RequestHeaders(read), _))) = head(65_535) else {
         panic!("not read");
     };
     assert_eq!(read.client_ip, "192.0.2.7");
@@ -86,7 +86,7 @@ fn bodies_are_bytes_as_they_are() {
         bytes_transferred: 3,
         ..BodyChunkEvent::default()
     }));
-    let Inbound::Message(Ok(Message::Event(Event::RequestBody { chunk, .. }))) = inbound else {
+    let Inbound::Message(Ok(Message::Event(Event::RequestBody { chunk, .. }, _))) = inbound else {
         panic!("{inbound:?}");
     };
     assert_eq!((chunk.data, chunk.chunk_index), (data, u32::MAX));

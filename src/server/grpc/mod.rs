@@ -28,6 +28,7 @@ use tokio::sync::watch;
 use super::Shared;
 use super::accept::Transport;
 use super::connection::Connection;
+use super::exchanges::Peer;
 use super::wire::Encoding;
 use super::wire::frame::Protocol;
 use super::wire::response::Dialect;
@@ -85,12 +86,14 @@ async fn serve_connection(
 ) {
     // Answers are small and must not wait for each other; without it all works.
     let _ = stream.set_nodelay(true);
+    let peer = stream.peer_addr();
+    let peer = peer.map_or(Peer::Unknown, |address| Peer::Address(address.ip()));
     let called = Arc::new(AtomicBool::new(false));
     let service = {
         let (shared, stopped, called) = (Arc::clone(&shared), stopped.clone(), Arc::clone(&called));
         service_fn(move |request| {
             called.store(true, Ordering::Relaxed);
-            let response = respond(request, &shared, &stopped);
+            let response = respond(request, &shared, &stopped, peer);
             async { Ok::<_, Infallible>(response) }
         })
     };
@@ -142,6 +145,7 @@ fn respond(
     request: Request<Incoming>,
     shared: &Arc<Shared>,
     stopped: &watch::Receiver<bool>,
+    peer: Peer,
 ) -> Response<Reply> {
     let mode = match mode(&request) {
         Ok(mode) => mode,
@@ -152,7 +156,7 @@ fn respond(
         encoding: Encoding::Json,
         request_body: shared.settings.request_body,
     };
-    let connection = Arc::new(Connection::new(Arc::clone(shared), dialect, None));
+    let connection = Arc::new(Connection::new(Arc::clone(shared), dialect, None, peer));
     let (answers, ending) = Answers::new(Arc::clone(&connection));
     let reader = Reader::new(request.into_body(), connection, ending);
     tokio::spawn(reader.run(mode, stopped.clone()));

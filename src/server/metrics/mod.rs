@@ -17,6 +17,7 @@ use crate::agent::Agent;
 use crate::event::EventKind;
 use crate::fault::{Fault, FaultCode};
 use crate::response::Decision;
+use crate::server::exchanges::ExchangeCounts;
 use crate::server::record::RecordCounts;
 
 /// Upper bounds of all latency histograms, in nanoseconds: from a trivial
@@ -55,7 +56,7 @@ const EVENTS: [&str; 6] = [
 const DECISIONS: [&str; 4] = ["allow", "block", "redirect", "challenge"];
 
 /// Faults by kind. What kind of trap it was stands in the log.
-const FAULTS: [&str; 10] = [
+const FAULTS: [&str; 12] = [
     "trap",
     "deadline",
     "fuel",
@@ -66,6 +67,8 @@ const FAULTS: [&str; 10] = [
     "bad-event",
     "overload",
     "internal",
+    "head-lost",
+    "ambiguous-exchange",
 ];
 
 /// The ways a peer may speak.
@@ -120,15 +123,19 @@ const fn fault_index(code: FaultCode) -> usize {
         FaultCode::BadEvent(_) => BAD_EVENT,
         FaultCode::Overload => 8,
         FaultCode::Internal => 9,
+        FaultCode::HeadLost => HEAD_LOST,
+        FaultCode::AmbiguousExchange => AMBIGUOUS_EXCHANGE,
     }
 }
 
 /// Where events that cannot be read stand in [`FAULTS`].
 const BAD_EVENT: usize = 7;
+const HEAD_LOST: usize = 10;
+const AMBIGUOUS_EXCHANGE: usize = 11;
 
 /// Whether a fault says something about this agent, rather than about a peer.
 const fn is_ours(fault: usize) -> bool {
-    fault != BAD_EVENT
+    !matches!(fault, BAD_EVENT | HEAD_LOST | AMBIGUOUS_EXCHANGE)
 }
 
 #[derive(Debug, Default)]
@@ -192,6 +199,8 @@ pub(crate) struct Now {
     pub(crate) queued: usize,
     /// Log lines left out so far.
     pub(crate) lines_cut: u64,
+    /// What is remembered of exchanges, and what was forgotten.
+    pub(crate) exchanges: ExchangeCounts,
     /// Calls recorded so far, where any are to be.
     pub(crate) recorded: Option<RecordCounts>,
 }
@@ -317,6 +326,7 @@ impl Metrics {
         let mut families = self.events();
         families.extend(pool(agent, now.queued));
         families.extend(self.changes(agent, now.lines_cut));
+        families.extend(exchanges(now.exchanges));
         families.extend(now.recorded.map(recorded));
         families
     }
@@ -470,6 +480,27 @@ fn pool(agent: &Agent, queued: usize) -> Vec<Family> {
                 reason("isolation", counts.dropped_isolation),
                 reason("replaced", counts.dropped_replaced),
             ],
+        ),
+    ]
+}
+
+fn exchanges(counts: ExchangeCounts) -> [Family; 3] {
+    let count = |count| [Sample::new(Value::Count(count))];
+    [
+        Family::new(
+            "wasm_agent_exchanges",
+            "Exchanges that are remembered for their later events.",
+            [Sample::new(Value::gauge(counts.live))],
+        ),
+        Family::new(
+            "wasm_agent_exchanges_forgotten_total",
+            "Exchanges forgotten before they were over, for want of room or time.",
+            count(counts.forgotten),
+        ),
+        Family::new(
+            "wasm_agent_operations_left_out_total",
+            "Response header operations left out, since several exchanges with one id were open.",
+            count(counts.operations_left_out),
         ),
     ]
 }

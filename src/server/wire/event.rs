@@ -14,7 +14,7 @@ use serde::de::{
 use serde_json::Value;
 
 use super::values::{BareIp, Data, HeaderMap};
-use super::{BadMessage, Encoding, Message, RequestType};
+use super::{BadMessage, Encoding, HttpVersion, Message, RequestType};
 use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead};
 use crate::json::read::Plain;
 
@@ -252,23 +252,27 @@ impl Fields {
     /// The message; nothing is missing for it.
     fn into_kind(self, kind: RequestType, correlation_id: String) -> Message {
         match kind {
-            RequestType::RequestHeaders => Message::Event(Event::RequestHeaders(RequestHead {
-                correlation_id,
-                method: self.method.unwrap_or_default(),
-                uri: self.uri.unwrap_or_default(),
-                client_ip: self.metadata.client_ip.unwrap_or_default(),
-                headers: self.headers.unwrap_or_default(),
-            })),
-            RequestType::ResponseHeaders => Message::Event(Event::ResponseHeaders(ResponseHead {
+            RequestType::RequestHeaders => {
+                let version = self.metadata.version();
+                let head = RequestHead {
+                    correlation_id,
+                    method: self.method.unwrap_or_default(),
+                    uri: self.uri.unwrap_or_default(),
+                    client_ip: self.metadata.client_ip.unwrap_or_default(),
+                    headers: self.headers.unwrap_or_default(),
+                };
+                Message::Event(Event::RequestHeaders(head), version)
+            }
+            RequestType::ResponseHeaders => Message::of(Event::ResponseHeaders(ResponseHead {
                 correlation_id,
                 status: self.status.unwrap_or_default(),
                 headers: self.headers.unwrap_or_default(),
             })),
-            RequestType::RequestBodyChunk => Message::Event(Event::RequestBody {
+            RequestType::RequestBodyChunk => Message::of(Event::RequestBody {
                 chunk: self.into_chunk(correlation_id, |fields| fields.bytes_received),
                 request: None,
             }),
-            RequestType::ResponseBodyChunk => Message::Event(Event::ResponseBody {
+            RequestType::ResponseBodyChunk => Message::of(Event::ResponseBody {
                 chunk: self.into_chunk(correlation_id, |fields| fields.bytes_sent),
                 request: None,
                 response: None,
@@ -351,6 +355,15 @@ impl<'de> Visitor<'de> for FieldsSeed<'_> {
 struct Metadata {
     correlation_id: Option<String>,
     client_ip: Option<String>,
+    server_name: Option<String>,
+    protocol: Option<String>,
+}
+
+impl Metadata {
+    fn version(&self) -> HttpVersion {
+        let protocol = self.protocol.as_deref().unwrap_or_default();
+        HttpVersion::of(protocol, self.server_name.as_deref())
+    }
 }
 
 #[derive(Deserialize)]
@@ -358,6 +371,8 @@ struct Metadata {
 enum MetadataKey {
     CorrelationId,
     ClientIp,
+    ServerName,
+    Protocol,
     #[serde(other)]
     Other,
 }
@@ -384,6 +399,8 @@ impl<'de> Visitor<'de> for MetadataSeed<'_> {
             match key {
                 MetadataKey::CorrelationId => self.0.correlation_id = Some(map.next_value()?),
                 MetadataKey::ClientIp => self.0.client_ip = Some(map.next_value::<BareIp>()?.0),
+                MetadataKey::ServerName => self.0.server_name = map.next_value()?,
+                MetadataKey::Protocol => self.0.protocol = map.next_value()?,
                 MetadataKey::Other => {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -393,11 +410,15 @@ impl<'de> Visitor<'de> for MetadataSeed<'_> {
     }
 
     /// Older MessagePack proxies write the fields in order and without names:
-    /// correlation id, request id, client address, eight or nine more.
+    /// correlation id, request id, client address and port, server name,
+    /// protocol, five or six more.
     fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<(), S::Error> {
         self.0.correlation_id = list.next_element()?;
         list.next_element::<IgnoredAny>()?;
         self.0.client_ip = list.next_element::<BareIp>()?.map(|ip| ip.0);
+        list.next_element::<IgnoredAny>()?;
+        self.0.server_name = list.next_element()?.flatten();
+        self.0.protocol = list.next_element()?.flatten();
         while list.next_element::<IgnoredAny>()?.is_some() {}
         Ok(())
     }

@@ -33,7 +33,7 @@ fn every_recorded_v2_event_is_read() {
         };
         assert!(frame.from_proxy);
         let message = read_v2(kind, Encoding::Json, &frame.payload).unwrap();
-        let Message::Event(event) = &message else {
+        let Message::Event(event, _) = &message else {
             panic!("{message:?}")
         };
         assert!(message.correlation_id().starts_with("mu"));
@@ -75,7 +75,7 @@ fn every_recorded_v1_event_is_read() {
     let mut uris = Vec::new();
     for frame in recorded::v1().iter().filter(|frame| frame.from_proxy) {
         match read_v1(&frame.payload).unwrap() {
-            Message::Event(Event::RequestHeaders(head)) => uris.push(head.uri),
+            Message::Event(Event::RequestHeaders(head), _) => uris.push(head.uri),
             other => panic!("{other:?}"),
         }
     }
@@ -101,7 +101,7 @@ fn headers_bodies_and_addresses_are_what_was_sent() {
     );
     assert_eq!(
         message,
-        Ok(Message::Event(Event::RequestHeaders(RequestHead {
+        Ok(Message::of(Event::RequestHeaders(RequestHead {
             correlation_id: "c1".into(),
             method: "GET".into(),
             uri: "/".into(),
@@ -123,12 +123,45 @@ fn headers_bodies_and_addresses_are_what_was_sent() {
     };
     assert_eq!(
         message,
-        Ok(Message::Event(Event::ResponseBody {
+        Ok(Message::of(Event::ResponseBody {
             chunk,
             request: None,
             response: None
         }))
     );
+}
+
+/// Only a request of HTTP/1 without a length is known to have no body.
+#[test]
+fn the_http_version_is_what_the_metadata_tells() {
+    let version = |metadata: &str| {
+        let json = format!(
+            r#"{{"correlation_id":"c1","headers":{{}},"metadata":{{"client_ip":"::1"{metadata}}},"method":"GET","uri":"/"}}"#
+        );
+        match json_event(RequestType::RequestHeaders, &json) {
+            Ok(Message::Event(_, version)) => version,
+            other => panic!("{other:?}"),
+        }
+    };
+    for (metadata, expected) in [
+        ("", HttpVersion::Other),
+        (r#","protocol":"HTTP/1.1""#, HttpVersion::One),
+        (
+            r#","protocol":"HTTP/1.0","server_name":null"#,
+            HttpVersion::One,
+        ),
+        (
+            r#","protocol":"HTTP/1.1","server_name":"a.example""#,
+            HttpVersion::Other,
+        ),
+        (
+            r#","protocol":"HTTP/2","server_name":null"#,
+            HttpVersion::Other,
+        ),
+        (r#","protocol":null"#, HttpVersion::Other),
+    ] {
+        assert_eq!(version(metadata), expected, "{metadata}");
+    }
 }
 
 /// P-05, P-07 and P-08: each says what is wrong, where, and about whom.
@@ -318,7 +351,7 @@ mod message_pack {
     }
 
     fn head() -> Message {
-        Message::Event(Event::RequestHeaders(RequestHead {
+        Message::of(Event::RequestHeaders(RequestHead {
             correlation_id: "c1".into(),
             method: "GET".into(),
             uri: "/".into(),
@@ -377,7 +410,7 @@ mod message_pack {
                 out.push(0xc3);
             });
             match message {
-                Ok(Message::Event(Event::RequestBody { chunk, .. })) => {
+                Ok(Message::Event(Event::RequestBody { chunk, .. }, _)) => {
                     assert_eq!(chunk.data, [0xff]);
                 }
                 other => panic!("{other:?}"),
@@ -464,7 +497,7 @@ proptest! {
                 Encoding::MessagePack => rmp_serde::to_vec_named(event).unwrap(),
             };
             match read_v2(RequestType::RequestHeaders, encoding, &write(&head)).unwrap() {
-                Message::Event(Event::RequestHeaders(read)) => {
+                Message::Event(Event::RequestHeaders(read), _) => {
                     prop_assert_eq!(&read.correlation_id, &id);
                     prop_assert_eq!(&read.uri, &uri);
                     prop_assert_eq!(&read.headers, &Headers::from([("x", &value)]));
@@ -472,11 +505,11 @@ proptest! {
                 other => prop_assert!(false, "{:?}", other),
             }
             match read_v2(RequestType::RequestBodyChunk, encoding, &write(&chunk)).unwrap() {
-                Message::Event(Event::RequestBody { chunk, .. }) => prop_assert_eq!(&chunk.data, &data),
+                Message::Event(Event::RequestBody { chunk, .. }, _) => prop_assert_eq!(&chunk.data, &data),
                 other => prop_assert!(false, "{:?}", other),
             }
             match read_v2(RequestType::ResponseHeaders, encoding, &write(&response)).unwrap() {
-                Message::Event(Event::ResponseHeaders(read)) => prop_assert_eq!(read.status, status),
+                Message::Event(Event::ResponseHeaders(read), _) => prop_assert_eq!(read.status, status),
                 other => prop_assert!(false, "{:?}", other),
             }
         }

@@ -28,6 +28,30 @@ pub enum Encoding {
     MessagePack,
 }
 
+/// What a request came over, where its head says so.
+///
+/// Released proxies name HTTP/1.1 for every request; only one of HTTP/2 or 3
+/// has a server name, which is its authority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HttpVersion {
+    /// A request without a length has no body.
+    One,
+    /// A body may follow in any case.
+    #[default]
+    Other,
+}
+
+impl HttpVersion {
+    pub(crate) fn of(protocol: &str, server_name: Option<&str>) -> Self {
+        let has_name = server_name.is_some_and(|name| !name.is_empty());
+        if protocol.starts_with("HTTP/1") && !has_name {
+            Self::One
+        } else {
+            Self::Other
+        }
+    }
+}
+
 /// A message that must be answered with one agent response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestType {
@@ -82,8 +106,8 @@ impl RequestType {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Message {
     /// An event that a module may have a handler for. Body events have no
-    /// heads yet: those come from the context cache.
-    Event(Event),
+    /// heads yet: those come from the exchange they belong to.
+    Event(Event, HttpVersion),
     /// An event that no module has a handler for.
     Unhandled {
         /// Whom to answer.
@@ -101,11 +125,16 @@ pub enum Message {
 }
 
 impl Message {
+    /// An event that says nothing of its HTTP version.
+    pub(crate) fn of(event: Event) -> Self {
+        Self::Event(event, HttpVersion::default())
+    }
+
     /// Whom to answer.
     #[must_use]
     pub fn correlation_id(&self) -> &str {
         match self {
-            Self::Event(event) => event.correlation_id(),
+            Self::Event(event, _) => event.correlation_id(),
             Self::Unhandled { correlation_id, .. } | Self::Configure { correlation_id, .. } => {
                 correlation_id
             }

@@ -1,0 +1,528 @@
+//! The live exchanges of one peer that have one correlation id.
+//!
+//! As a rule there is one. Where there are more, an event goes to the only one
+//! it can belong to. Where several are left, they become *undecided*: the
+//! event is counted, and they are over once as many came as there are of them.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::kept::{Kept, Packed};
+use super::{Affinity, Announced, Origin, Problem, Wants};
+use crate::event::{BodyChunk, RequestHead, ResponseHead};
+use crate::response::HeaderOp;
+
+/// Live exchanges of one id; each event looks at all of them.
+const MAX_SHARING: usize = 64;
+/// Heads that one body is judged with.
+const MAX_HEADS: usize = 8;
+/// An exchange without its heads.
+const OVERHEAD_BYTES: usize = 384;
+
+pub(super) struct Exchange {
+    pub(super) number: u64,
+    connection: u64,
+    pub(super) announced: Announced,
+    /// None where no handler wants it, or none came.
+    request: Option<Kept<RequestHead>>,
+    response: Option<Kept<ResponseHead>>,
+    pub(super) operations: Vec<HeaderOp>,
+    pub(super) bytes: usize,
+    /// The answer to its head went out.
+    pub(super) is_answered: bool,
+    /// No more of the request will come.
+    request_done: bool,
+    /// A body came that may be this one's or another's.
+    body_undecided: bool,
+    response_seen: bool,
+    response_undecided: bool,
+    response_done: bool,
+}
+
+impl Exchange {
+    fn new(number: u64, connection: u64, announced: Announced) -> Self {
+        Self {
+            number,
+            connection,
+            announced,
+            request: None,
+            response: None,
+            operations: Vec::new(),
+            bytes: OVERHEAD_BYTES,
+            is_answered: false,
+            request_done: false,
+            body_undecided: false,
+            response_seen: false,
+            response_undecided: false,
+            response_done: false,
+        }
+    }
+
+    pub(super) fn of_request(
+        number: u64,
+        connection: u64,
+        announced: Announced,
+        head: Option<Packed>,
+    ) -> Self {
+        let mut exchange = Self::new(number, connection, announced);
+        exchange.bytes += head.as_ref().map_or(0, Packed::whole_bytes);
+        exchange.request = head.map(Kept::Packed);
+        exchange
+    }
+
+    /// One whose request never came, or was forgotten.
+    pub(super) fn of_response(number: u64, connection: u64, head: Option<Packed>) -> Self {
+        let mut exchange = Self::new(number, connection, Announced::Nothing);
+        exchange.is_answered = true;
+        exchange.take_response(head);
+        exchange
+    }
+
+    fn take_response(&mut self, head: Option<Packed>) {
+        self.bytes += head.as_ref().map_or(0, Packed::whole_bytes);
+        self.response = head.map(Kept::Packed);
+        self.response_seen = true;
+        self.request_done = true;
+    }
+
+    pub(super) fn awaits_body(&self) -> bool {
+        !self.request_done && self.announced != Announced::Nothing
+    }
+
+    pub(super) const fn awaits_response(&self) -> bool {
+        !self.response_done
+    }
+
+    const fn is_complete(&self, wants: Wants) -> bool {
+        self.response_done
+            || (self.response_seen && !wants.response_bodies)
+            || (self.request_done && !wants.response())
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Group {
+    exchanges: SmallVec<[Exchange; 1]>,
+    /// Bodies, responses and responses' bodies that came to their end and may
+    /// be any undecided exchange's.
+    unplaced_bodies: usize,
+    /// So many of the bodies were refused.
+    unplaced_refusals: usize,
+    unplaced_responses: usize,
+    unplaced_response_bodies: usize,
+    /// Heads of responses that may be any undecided exchange's.
+    loose: Vec<Kept<ResponseHead>>,
+    /// There were more of them than are kept.
+    loose_lost: bool,
+}
+
+/// What an event belongs to.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// The exchange; behind it others that it may belong to as well.
+    pub(super) numbers: SmallVec<[u64; 1]>,
+    pub(super) problem: Option<Problem>,
+}
+
+impl Found {
+    fn one(number: u64) -> Self {
+        Self {
+            numbers: SmallVec::from_slice(&[number]),
+            problem: None,
+        }
+    }
+
+    fn problem(problem: Problem) -> Self {
+        Self {
+            numbers: SmallVec::new(),
+            problem: Some(problem),
+        }
+    }
+}
+
+/// What became of a response's head.
+pub(super) enum Responded {
+    /// It is this exchange's, with the operations to repeat.
+    Placed(u64, Vec<HeaderOp>),
+    /// It may be any of several; so many operations are left out.
+    Unclear(usize),
+    /// No exchange waits for one.
+    Nobody(Option<Packed>),
+}
+
+impl Group {
+    pub(super) fn push(&mut self, exchange: Exchange) {
+        self.exchanges.push(exchange);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.exchanges.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.exchanges.len()
+    }
+
+    pub(super) fn has(&self, number: u64) -> bool {
+        self.exchanges
+            .iter()
+            .any(|exchange| exchange.number == number)
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.exchanges.iter().map(|exchange| exchange.bytes).sum()
+    }
+
+    /// The exchange, if there is but one.
+    pub(super) fn only(&self) -> Option<u64> {
+        match self.exchanges.as_slice() {
+            [only] => Some(only.number),
+            _ => None,
+        }
+    }
+
+    /// The oldest, where there are too many.
+    pub(super) fn crowded(&self) -> Option<u64> {
+        let oldest = self.exchanges.first()?;
+        (self.exchanges.len() > MAX_SHARING).then_some(oldest.number)
+    }
+
+    pub(super) fn by_number(&mut self, number: u64) -> Option<&mut Exchange> {
+        let mut exchanges = self.exchanges.iter_mut();
+        exchanges.find(|exchange| exchange.number == number)
+    }
+
+    /// Takes away one that is over.
+    pub(super) fn remove(&mut self, number: u64) -> Option<Exchange> {
+        let gone = self.take(number)?;
+        self.settle();
+        Some(gone)
+    }
+
+    /// Takes away one that goes on. What was counted may have been its own, so
+    /// it does not count for the others.
+    pub(super) fn forget(&mut self, number: u64) -> Option<Exchange> {
+        let gone = self.take(number)?;
+        let less = |count: &mut usize, is: bool| *count = count.saturating_sub(usize::from(is));
+        less(&mut self.unplaced_bodies, gone.body_undecided);
+        // Perhaps not all that are left were refused.
+        self.unplaced_refusals = 0;
+        less(&mut self.unplaced_responses, gone.response_undecided);
+        less(&mut self.unplaced_response_bodies, gone.response_undecided);
+        self.settle();
+        Some(gone)
+    }
+
+    fn take(&mut self, number: u64) -> Option<Exchange> {
+        let mut exchanges = self.exchanges.iter();
+        let at = exchanges.position(|exchange| exchange.number == number)?;
+        Some(self.exchanges.remove(at))
+    }
+
+    /// Takes away what is complete.
+    pub(super) fn sweep(&mut self, wants: Wants) -> Vec<Exchange> {
+        let mut gone = Vec::new();
+        let mut at = 0;
+        while at < self.exchanges.len() {
+            if self.exchanges[at].is_complete(wants) {
+                gone.push(self.exchanges.remove(at));
+            } else {
+                at += 1;
+            }
+        }
+        self.settle();
+        gone
+    }
+
+    pub(super) fn request_head(&mut self, number: u64, id: &str) -> Option<Arc<RequestHead>> {
+        let head = self.by_number(number)?.request.as_mut()?;
+        Some(head.head(id))
+    }
+
+    pub(super) fn response_head(&mut self, number: u64, id: &str) -> Option<Arc<ResponseHead>> {
+        let own = self.by_number(number)?.response.as_mut();
+        own.map(|head| head.head(id))
+            .or_else(|| Some(self.loose.first_mut()?.head(id)))
+    }
+
+    /// Which exchange a request's body is of.
+    pub(super) fn request_body(
+        &mut self,
+        origin: Origin,
+        chunk: &BodyChunk,
+        (is_forgotten, ends_unclear): (bool, bool),
+    ) -> Found {
+        let waiting =
+            |exchange: &&Exchange| !exchange.request_done && exchange.announced.fits(chunk);
+        let all: SmallVec<[u64; 4]> = self.numbers(waiting);
+        let announced: SmallVec<[u64; 4]> =
+            self.numbers(|exchange| waiting(exchange) && exchange.announced != Announced::Nothing);
+        let candidates = if announced.is_empty() {
+            &all
+        } else {
+            &announced
+        };
+        if is_forgotten {
+            return Found::problem(if announced.is_empty() {
+                Problem::HeadLost
+            } else {
+                Problem::Ambiguous
+            });
+        }
+        let own = self.numbers(|exchange| {
+            candidates.contains(&exchange.number) && exchange.connection == origin.connection
+        });
+        let one = match (candidates.as_slice(), own.as_slice(), origin.affinity) {
+            ([], ..) => return Found::default(),
+            ([only], ..) => Some(*only),
+            (_, [only], Affinity::Kept) => Some(*only),
+            ([first, ..], own, _) if self.have_equal_heads(candidates, chunk) => {
+                Some(*own.first().unwrap_or(first))
+            }
+            _ => None,
+        };
+        if let Some(number) = one {
+            if chunk.is_last
+                && let Some(exchange) = self.by_number(number)
+            {
+                exchange.request_done = true;
+            }
+            self.settle();
+            return Found::one(number);
+        }
+        let may_judge_each = origin.affinity == Affinity::LastHead && candidates.len() <= MAX_HEADS;
+        let found = match own.as_slice() {
+            [own] if may_judge_each => {
+                let others = candidates.iter().filter(|number| *number != own);
+                Found {
+                    numbers: std::iter::once(*own).chain(others.copied()).collect(),
+                    problem: None,
+                }
+            }
+            _ => Found::problem(Problem::Ambiguous),
+        };
+        for exchange in &mut self.exchanges {
+            exchange.body_undecided |= candidates.contains(&exchange.number);
+        }
+        let ends = chunk.is_last || (ends_unclear && found.problem.is_some());
+        self.unplaced_bodies += usize::from(ends);
+        self.unplaced_refusals += usize::from(ends_unclear && found.problem.is_some());
+        self.settle();
+        found
+    }
+
+    /// An undecided exchange was refused; which of them it was, nobody knows.
+    /// Says whether it was an undecided one.
+    pub(super) fn ends_undecided(&mut self, number: u64, is_counted: bool) -> bool {
+        let exchange = self.by_number(number);
+        if !exchange.is_some_and(|exchange| exchange.body_undecided) {
+            return false;
+        }
+        self.unplaced_bodies += usize::from(!is_counted);
+        self.unplaced_refusals += 1;
+        self.settle();
+        true
+    }
+
+    /// Which exchange a response's head is of.
+    pub(super) fn respond(
+        &mut self,
+        head: Option<Packed>,
+        is_forgotten: bool,
+        wants: Wants,
+    ) -> Responded {
+        let waiting = self.numbers(|exchange| !exchange.response_seen);
+        let Some(first) = waiting.first().copied() else {
+            return Responded::Nobody(head);
+        };
+        let is_clear = !is_forgotten && (waiting.len() == 1 || self.are_alike(&waiting, wants));
+        if is_clear && let Some(exchange) = self.by_number(first) {
+            let operations = std::mem::take(&mut exchange.operations);
+            exchange.take_response(head);
+            self.settle();
+            return Responded::Placed(first, operations);
+        }
+        let mut left_out = 0;
+        for exchange in &mut self.exchanges {
+            if !exchange.response_seen {
+                left_out = left_out.max(exchange.operations.len());
+                exchange.response_undecided = true;
+            }
+        }
+        self.keep_loose(first, head);
+        self.unplaced_responses += usize::from(!is_forgotten);
+        self.settle();
+        Responded::Unclear(left_out)
+    }
+
+    fn keep_loose(&mut self, first: u64, head: Option<Packed>) {
+        let Some(head) = head else { return };
+        if self.loose.len() >= MAX_SHARING {
+            self.loose_lost = true;
+            return;
+        }
+        let bytes = head.whole_bytes();
+        if let Some(exchange) = self.by_number(first) {
+            exchange.bytes += bytes;
+        }
+        self.loose.push(Kept::Packed(head));
+    }
+
+    /// Which exchange a response's body is of.
+    pub(super) fn response_body(
+        &mut self,
+        chunk: &BodyChunk,
+        heads_come: bool,
+        (is_forgotten, ends_unclear): (bool, bool),
+    ) -> Found {
+        let undecided =
+            self.numbers(|exchange| exchange.response_undecided && !exchange.response_done);
+        let placed = self.numbers(|exchange| {
+            !exchange.response_done
+                && !exchange.response_undecided
+                && (exchange.response.is_some() || !heads_come)
+        });
+        let all: SmallVec<[u64; 4]> = placed.iter().chain(&undecided).copied().collect();
+        let Some(first) = all.first().copied() else {
+            return Found::default();
+        };
+        let is_clear = !is_forgotten
+            && (all.len() == 1 && undecided.is_empty() || self.respond_alike(&all, chunk));
+        if !is_clear {
+            if chunk.is_last || ends_unclear {
+                self.muddle(&placed);
+                self.unplaced_response_bodies += usize::from(!is_forgotten);
+                self.settle();
+            }
+            return Found::problem(Problem::Ambiguous);
+        }
+        if chunk.is_last {
+            if placed.is_empty() {
+                self.unplaced_response_bodies += 1;
+            } else if let Some(exchange) = self.by_number(first) {
+                exchange.response_done = true;
+            }
+            self.settle();
+        }
+        Found::one(first)
+    }
+
+    /// A body ended that may be any of these exchanges'.
+    fn muddle(&mut self, placed: &[u64]) {
+        for exchange in &mut self.exchanges {
+            if placed.contains(&exchange.number) {
+                exchange.response_undecided = true;
+                self.loose.extend(exchange.response.take());
+            }
+        }
+    }
+
+    fn numbers(&self, which: impl Fn(&&Exchange) -> bool) -> SmallVec<[u64; 4]> {
+        let exchanges = self.exchanges.iter();
+        exchanges
+            .filter(which)
+            .map(|exchange| exchange.number)
+            .collect()
+    }
+
+    /// Whether a handler would be told the same, whichever of them it is.
+    fn have_equal_heads(&mut self, numbers: &[u64], chunk: &BodyChunk) -> bool {
+        let id = &chunk.correlation_id;
+        let mut heads = numbers.iter().map(|number| self.request_head(*number, id));
+        let Some(Some(first)) = heads.next() else {
+            return false;
+        };
+        heads.all(|head| head.is_some_and(|head| head == first))
+    }
+
+    /// Whether it makes no difference which of them is answered.
+    fn are_alike(&mut self, numbers: &[u64], wants: Wants) -> bool {
+        let Some(first) = self.by_number(numbers[0]) else {
+            return false;
+        };
+        let operations = first.operations.clone();
+        let same_operations = self
+            .exchanges
+            .iter()
+            .filter(|exchange| numbers.contains(&exchange.number))
+            .all(|exchange| exchange.is_answered && exchange.operations == operations);
+        same_operations && (!wants.response_bodies || self.have_equal_lines(numbers, ""))
+    }
+
+    /// Whether a response's body is told the same of each.
+    fn respond_alike(&mut self, numbers: &[u64], chunk: &BodyChunk) -> bool {
+        let id = &chunk.correlation_id;
+        if self.loose_lost || !self.have_equal_lines(numbers, id) {
+            return false;
+        }
+        let own = self
+            .exchanges
+            .iter_mut()
+            .filter(|exchange| numbers.contains(&exchange.number))
+            .filter_map(|exchange| exchange.response.as_mut());
+        let mut heads = own.chain(&mut self.loose).map(|head| head.head(id));
+        let first = heads.next();
+        heads.all(|head| Some(head) == first)
+    }
+
+    /// Method, URI and client are what a response's body is told of a request.
+    fn have_equal_lines(&mut self, numbers: &[u64], id: &str) -> bool {
+        let mut heads = numbers.iter().map(|number| self.request_head(*number, id));
+        let Some(first) = heads.next() else {
+            return false;
+        };
+        heads.all(|head| match (&head, &first) {
+            (Some(head), Some(first)) => {
+                (&head.method, &head.uri, &head.client_ip)
+                    == (&first.method, &first.uri, &first.client_ip)
+            }
+            (None, None) => true,
+            _ => false,
+        })
+    }
+
+    /// Undecided exchanges are over once as many events came as there are of
+    /// them.
+    fn settle(&mut self) {
+        let of = |which: fn(&Exchange) -> bool, exchanges: &[Exchange]| {
+            exchanges.iter().filter(|exchange| which(exchange)).count()
+        };
+        let bodies = of(|it| it.body_undecided && !it.request_done, &self.exchanges);
+        if self.unplaced_bodies >= bodies {
+            let all_refused = bodies > 0 && self.unplaced_refusals >= bodies;
+            (self.unplaced_bodies, self.unplaced_refusals) = (0, 0);
+            for exchange in &mut self.exchanges {
+                if exchange.body_undecided && !exchange.request_done {
+                    exchange.request_done = true;
+                    exchange.response_done |= all_refused;
+                }
+                exchange.body_undecided = false;
+            }
+        }
+        let responses = of(
+            |it| it.response_undecided && !it.response_seen,
+            &self.exchanges,
+        );
+        if self.unplaced_responses >= responses {
+            self.unplaced_responses = 0;
+            for exchange in &mut self.exchanges {
+                exchange.request_done |= exchange.response_undecided;
+                exchange.response_seen |= exchange.response_undecided;
+            }
+        }
+        let undecided = of(
+            |it| it.response_undecided && !it.response_done,
+            &self.exchanges,
+        );
+        if self.unplaced_response_bodies >= undecided {
+            self.unplaced_response_bodies = 0;
+            for exchange in &mut self.exchanges {
+                exchange.response_done |= exchange.response_undecided;
+            }
+            self.loose.clear();
+            self.loose_lost = false;
+        }
+    }
+}
