@@ -64,6 +64,8 @@ pub(crate) struct Connection {
     /// For a reader that is no part of the writer's task: something was sent,
     /// or nothing is in flight any more.
     pub(crate) eased: Notify,
+    request_heads_came: AtomicBool,
+    response_heads_came: AtomicBool,
     redirect_told: AtomicBool,
     body_loss_told: AtomicBool,
     cut_bodies_told: AtomicBool,
@@ -109,6 +111,8 @@ impl Connection {
             proxy,
             state: Mutex::default(),
             eased: Notify::new(),
+            request_heads_came: AtomicBool::new(false),
+            response_heads_came: AtomicBool::new(false),
             redirect_told: AtomicBool::new(false),
             body_loss_told: AtomicBool::new(false),
             cut_bodies_told: AtomicBool::new(false),
@@ -140,6 +144,7 @@ impl Connection {
 
     /// What says which exchange an event of this connection belongs to.
     pub(crate) fn origin(&self) -> Origin {
+        let came = |seen: &AtomicBool| seen.load(Ordering::Relaxed);
         let affinity = match self.dialect.protocol {
             Protocol::V1 => Affinity::None,
             _ if self.proxy().sends_bodies_after_ids() => Affinity::LastHead,
@@ -149,6 +154,10 @@ impl Connection {
             peer: self.peer,
             connection: self.number,
             affinity,
+            heads_come: [
+                came(&self.request_heads_came),
+                came(&self.response_heads_came),
+            ],
         }
     }
 
@@ -163,7 +172,13 @@ impl Connection {
         };
         let is_http1 = version == HttpVersion::One;
         let exchanges = &self.shared.exchanges;
-        exchanges.arrive(self.origin(), event, is_http1, wants)
+        let joined = exchanges.arrive(self.origin(), event, is_http1, wants);
+        match event.kind() {
+            EventKind::RequestHeaders => self.request_heads_came.store(true, Ordering::Relaxed),
+            EventKind::ResponseHeaders => self.response_heads_came.store(true, Ordering::Relaxed),
+            EventKind::RequestBody | EventKind::ResponseBody => {}
+        }
+        joined
     }
 
     /// Begins an event; an earlier one of the same id is given up. Says

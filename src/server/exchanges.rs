@@ -30,9 +30,6 @@ use self::kept::Head as _;
 use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead};
 use crate::response::HeaderOp;
 
-/// Peers whose ways are remembered; beyond that all new ones are one.
-const MAX_PEERS: usize = 1024;
-
 /// How much is remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExchangeLimits {
@@ -86,6 +83,9 @@ pub(crate) struct Origin {
     pub(crate) peer: Peer,
     pub(crate) connection: u64,
     pub(crate) affinity: Affinity,
+    /// Heads of requests, and of responses, came on this connection before.
+    /// Where none ever did, the proxy sends none.
+    pub(crate) heads_come: [bool; 2],
 }
 
 /// What later events will need.
@@ -236,14 +236,6 @@ struct Inner {
     next_number: u64,
     bodies: Forgotten,
     responses: Forgotten,
-    peers: HashMap<Peer, Ways>,
-}
-
-/// Which heads a peer has ever sent.
-#[derive(Debug, Clone, Copy, Default)]
-struct Ways {
-    request_heads: bool,
-    response_heads: bool,
 }
 
 /// A key is a hash already.
@@ -321,7 +313,7 @@ impl Exchanges {
                 response,
             } => {
                 let mut inner = self.lock();
-                inner.response_body((key, origin.peer), chunk, (request, response), wants)
+                inner.response_body((key, origin), chunk, (request, response), wants)
             }
         };
         joined.number = joined.place.map_or(key, |place| place.number);
@@ -356,7 +348,12 @@ impl Exchanges {
         let mut inner = self.lock();
         let gone = match event {
             Event::RequestBody { chunk, .. } => inner.end_of_body(place, chunk.is_last),
-            _ => inner.remove(place),
+            _ => {
+                if let Some(group) = inner.groups.get_mut(&place.key) {
+                    group.refused(place.number);
+                }
+                None
+            }
         };
         // Its memory is given back while others go on.
         drop(inner);
@@ -381,7 +378,6 @@ impl Exchanges {
         let mut inner = self.lock();
         inner.bodies.add(key, Announced::Any, now);
         inner.responses.add(key, Announced::Any, now);
-        inner.ways(origin.peer).request_heads = true;
     }
 
     pub(crate) fn counts(&self) -> ExchangeCounts {
@@ -408,7 +404,6 @@ impl Exchanges {
         let packed = is_kept.then(|| head.pack());
         let mut locked = self.lock();
         let inner = &mut *locked;
-        inner.ways(origin.peer).request_heads = true;
         if !wants.anything() {
             return Joined::default();
         }
@@ -435,7 +430,6 @@ impl Exchanges {
         let packed = wants.response_bodies.then(|| head.pack());
         let mut locked = self.lock();
         let inner = &mut *locked;
-        inner.ways(origin.peer).response_heads = true;
         if !wants.anything() {
             return Joined::default();
         }
@@ -521,16 +515,6 @@ impl Exchanges {
 }
 
 impl Inner {
-    fn ways(&mut self, peer: Peer) -> &mut Ways {
-        let is_known = self.peers.contains_key(&peer);
-        let peer = if is_known || self.peers.len() < MAX_PEERS {
-            peer
-        } else {
-            Peer::Unknown
-        };
-        self.peers.entry(peer).or_default()
-    }
-
     const fn place(&mut self, key: Key) -> Place {
         self.next_number += 1;
         Place {
@@ -601,7 +585,7 @@ impl Inner {
         request: &mut Option<Arc<RequestHead>>,
         wants: Wants,
     ) -> Joined {
-        let heads_come = self.ways(origin.peer).request_heads;
+        let [heads_come, _] = origin.heads_come;
         let is_forgotten = self.bodies.fits(key, chunk, Instant::now());
         let id = chunk.correlation_id.as_str();
         let mut joined = Joined::default();
@@ -634,7 +618,7 @@ impl Inner {
 
     fn response_body(
         &mut self,
-        (key, peer): (Key, Peer),
+        (key, origin): (Key, Origin),
         chunk: &BodyChunk,
         (request, response): (
             &mut Option<Arc<RequestHead>>,
@@ -642,31 +626,28 @@ impl Inner {
         ),
         wants: Wants,
     ) -> Joined {
-        let ways = *self.ways(peer);
+        let [request_heads, response_heads] = origin.heads_come;
         let is_forgotten = self.responses.contains(key, Instant::now());
         let id = chunk.correlation_id.as_str();
         let mut joined = Joined::default();
         match self.groups.get_mut(&key) {
             Some(group) => {
-                let found = group.response_body(
-                    chunk,
-                    ways.response_heads,
-                    (is_forgotten, wants.ends_unclear),
-                );
+                let found =
+                    group.response_body(chunk, response_heads, (is_forgotten, wants.ends_unclear));
                 joined.problem = found.problem;
                 if let Some(&number) = found.numbers.first() {
                     *request = group.request_head(number, id);
                     *response = group.response_head(number, id);
                     joined.place = Some(Place { key, number });
                 }
-                let is_lost = (ways.request_heads && request.is_none())
-                    || (ways.response_heads && response.is_none());
+                let is_lost =
+                    (request_heads && request.is_none()) || (response_heads && response.is_none());
                 if is_lost {
                     joined.problem.get_or_insert(Problem::HeadLost);
                 }
                 drop(self.sweep(key, wants));
             }
-            None if ways.request_heads || ways.response_heads || is_forgotten => {
+            None if request_heads || response_heads || is_forgotten => {
                 joined.problem = Some(Problem::HeadLost);
             }
             None => {}

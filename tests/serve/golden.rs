@@ -336,7 +336,12 @@ fn exchange(client: &mut Client, carrier: Carrier, event: &Event) -> Value {
         }
         Carrier::MessagePack | Carrier::Grpc => {
             client.send_bytes(kind, &rmp_serde::to_vec_named(&payload).unwrap());
-            rmp_serde::from_slice(&client.receive().unwrap().1).unwrap()
+            let (mut kind, mut answer) = client.receive().unwrap();
+            // How the agent is may be told at any time.
+            while kind == 0x30 {
+                (kind, answer) = client.receive().unwrap();
+            }
+            rmp_serde::from_slice(&answer).unwrap()
         }
     };
     let version = if carrier == Carrier::V1 { 1 } else { 2 };

@@ -260,10 +260,9 @@ fn number(text: &[u8]) -> Option<u16> {
     block_status_is_valid(status).then_some(status)
 }
 
-/// The text without escapes, spaces and quotes around it, in lower case; empty
+/// The text without escapes and single quotes around it, in lower case; empty
 /// where it is too long to be a word of interest.
 fn decoded(text: &[u8]) -> String {
-    let text = text.trim_ascii();
     if text.len() > MAX_WORD_BYTES {
         return String::new();
     }
@@ -274,8 +273,7 @@ fn decoded(text: &[u8]) -> String {
         word.push(letter);
         at = next;
     }
-    word.trim_matches(|letter: char| letter == '\'' || letter.is_ascii_whitespace())
-        .to_owned()
+    word.trim_matches('\'').to_owned()
 }
 
 /// The letter at a place, in lower case, and where the next begins. What is

@@ -24,7 +24,7 @@ fn a_refusal_is_found_wherever_the_damage_stands() {
     for text in [
         r#"{"decision":"block"}"#,
         r#"{"decision":"DENY"}"#,
-        r#"{"decision":" redirect "}"#,
+        r#"{"decision":"redirect"}"#,
         r#"{"decision":"challenge"}"#,
         r#"{ "decision" : "block" }"#,
         r#"{"confidence":nan,"decision":"block"}"#,
@@ -85,6 +85,7 @@ fn text_inside_other_strings_and_objects_does_not_count() {
         r#"{"decision":"allow"}"#,
         r#"{"decision":"allow","confidence":nan}"#,
         r#"{"decision":"pass"}"#,
+        r#"{"decision":" block"}"#,
         r#"{"decision":"blocked"}"#,
         r#"{"decision":1}"#,
         r#"{"decision":"allow","body":"decision: block","x":nan}"#,

@@ -31,6 +31,9 @@ pub(super) struct Exchange {
     pub(super) bytes: usize,
     /// The answer to its head went out.
     pub(super) is_answered: bool,
+    /// It was refused, so no event of it should follow. One that does, from a
+    /// proxy that did not wait, is its own where no other may be meant.
+    is_over: bool,
     /// No more of the request will come.
     request_done: bool,
     /// A body came that may be this one's or another's.
@@ -51,6 +54,7 @@ impl Exchange {
             operations: Vec::new(),
             bytes: OVERHEAD_BYTES,
             is_answered: false,
+            is_over: false,
             request_done: false,
             body_undecided: false,
             response_seen: false,
@@ -87,11 +91,11 @@ impl Exchange {
     }
 
     pub(super) fn awaits_body(&self) -> bool {
-        !self.request_done && self.announced != Announced::Nothing
+        !self.request_done && !self.is_over && self.announced != Announced::Nothing
     }
 
     pub(super) const fn awaits_response(&self) -> bool {
-        !self.response_done
+        !self.response_done && !self.is_over
     }
 
     const fn is_complete(&self, wants: Wants) -> bool {
@@ -183,6 +187,14 @@ impl Group {
         }
     }
 
+    /// One was refused, by the answer to one of its heads.
+    pub(super) fn refused(&mut self, number: u64) {
+        if let Some(exchange) = self.by_number(number) {
+            exchange.is_over = true;
+        }
+        self.settle();
+    }
+
     /// The oldest, where there are too many.
     pub(super) fn crowded(&self) -> Option<u64> {
         let oldest = self.exchanges.first()?;
@@ -254,11 +266,11 @@ impl Group {
         chunk: &BodyChunk,
         (is_forgotten, ends_unclear): (bool, bool),
     ) -> Found {
-        let waiting =
-            |exchange: &&Exchange| !exchange.request_done && exchange.announced.fits(chunk);
-        let all: SmallVec<[u64; 4]> = self.numbers(waiting);
-        let announced: SmallVec<[u64; 4]> =
-            self.numbers(|exchange| waiting(exchange) && exchange.announced != Announced::Nothing);
+        let all =
+            self.going_on(|exchange| !exchange.request_done && exchange.announced.fits(chunk));
+        let announced = self.numbers(|exchange| {
+            all.contains(&exchange.number) && exchange.announced != Announced::Nothing
+        });
         let candidates = if announced.is_empty() {
             &all
         } else {
@@ -333,7 +345,7 @@ impl Group {
         is_forgotten: bool,
         wants: Wants,
     ) -> Responded {
-        let waiting = self.numbers(|exchange| !exchange.response_seen);
+        let waiting = self.going_on(|exchange| !exchange.response_seen);
         let Some(first) = waiting.first().copied() else {
             return Responded::Nobody(head);
         };
@@ -346,7 +358,7 @@ impl Group {
         }
         let mut left_out = 0;
         for exchange in &mut self.exchanges {
-            if !exchange.response_seen {
+            if waiting.contains(&exchange.number) {
                 left_out = left_out.max(exchange.operations.len());
                 exchange.response_undecided = true;
             }
@@ -379,7 +391,10 @@ impl Group {
     ) -> Found {
         let undecided =
             self.numbers(|exchange| exchange.response_undecided && !exchange.response_done);
-        let placed = self.numbers(|exchange| {
+        let heads_come = heads_come
+            || !undecided.is_empty()
+            || self.exchanges.iter().any(|it| it.response.is_some());
+        let placed = self.going_on(|exchange| {
             !exchange.response_done
                 && !exchange.response_undecided
                 && (exchange.response.is_some() || !heads_come)
@@ -416,6 +431,16 @@ impl Group {
                 exchange.response_undecided = true;
                 self.loose.extend(exchange.response.take());
             }
+        }
+    }
+
+    /// Those that were not refused, and the others only where there are none.
+    fn going_on(&self, which: impl Fn(&Exchange) -> bool) -> SmallVec<[u64; 4]> {
+        let going_on = self.numbers(|exchange| which(exchange) && !exchange.is_over);
+        if going_on.is_empty() {
+            self.numbers(|exchange| which(exchange))
+        } else {
+            going_on
         }
     }
 
@@ -487,7 +512,8 @@ impl Group {
     /// them.
     fn settle(&mut self) {
         let of = |which: fn(&Exchange) -> bool, exchanges: &[Exchange]| {
-            exchanges.iter().filter(|exchange| which(exchange)).count()
+            let going_on = exchanges.iter().filter(|exchange| !exchange.is_over);
+            going_on.filter(|exchange| which(exchange)).count()
         };
         let bodies = of(|it| it.body_undecided && !it.request_done, &self.exchanges);
         if self.unplaced_bodies >= bodies {
