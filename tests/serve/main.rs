@@ -4,6 +4,8 @@
 //! with the row of the fault catalogue they prove.
 
 #[cfg(test)]
+mod exchanges;
+#[cfg(test)]
 mod golden;
 #[cfg(test)]
 #[path = "../grpc/support.rs"]
