@@ -212,7 +212,16 @@ impl Live {
     }
 
     fn replace(&self, agent: Arc<Agent>) {
+        let size = agent.settings().pool.size;
         let old = self.0.agent.swap(agent);
+        if let Some(server) = lock(&self.0.server).upgrade() {
+            // Threads that still call the old one are not there for the new one.
+            let busy = old.pool().usage().in_use;
+            if let Err(error) = server.start_guests(size + busy) {
+                tracing::warn!(%error, "cannot start threads; events may wait for calls of the old module");
+            }
+            server.queue.pool_changed();
+        }
         let limits = old.settings().pool.limits;
         let until = Instant::now() + limits.timeout * 2 + RETIRE_SLACK;
         // Dropped here rather than by the last call: unmapping takes its time.

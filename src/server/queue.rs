@@ -132,6 +132,14 @@ impl Queue {
         }
     }
 
+    /// Told whenever another pool takes the place of the one before: all of it
+    /// may be free.
+    pub(crate) fn pool_changed(&self) {
+        // Behind the lock, as above.
+        drop(self.lock());
+        self.filled.notify_all();
+    }
+
     /// What to do next: first what holds an instance already, then the oldest
     /// job, as soon as there `is_room` for its call. `None` once closed and
     /// empty.
