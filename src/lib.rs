@@ -95,4 +95,5 @@ pub mod runner;
 pub mod server;
 pub mod smoke;
 mod suggest;
+mod unix;
 pub mod wasi;

@@ -2,13 +2,20 @@
 //!
 //! Without a service manager nothing here does anything.
 
+use std::ffi::OsStr;
+use std::io::{self, ErrorKind};
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
+use socket2::{Domain, SockAddr, Socket, Type};
 use wasm_agent_kit::error::Error;
+
+/// For the manager to take what it had no room for at once.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Sockets that were opened for us.
 #[derive(Debug, Default)]
@@ -94,8 +101,35 @@ pub(super) async fn keep_alive() {
     }
 }
 
+/// Never waits: a manager that reads nothing must not stop the threads that
+/// move bytes. What it has no room for is sent later, but for signs of life.
 fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+    let Some(manager) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    let message: String = states.iter().map(|state| format!("{state}\n")).collect();
+    let mut sent = send(&manager, &message, false);
+    if matches!(&sent, Err(error) if error.kind() == ErrorKind::WouldBlock) {
+        if matches!(states, [NotifyState::Watchdog]) {
+            return;
+        }
+        let later = std::thread::Builder::new().spawn(move || send(&manager, &message, true));
+        sent = later.map(drop);
+    }
+    if let Err(error) = sent {
         tracing::warn!(%error, "cannot tell the service manager");
     }
+}
+
+fn send(manager: &OsStr, message: &str, may_wait: bool) -> io::Result<()> {
+    let address = match manager.as_bytes() {
+        // How a name that is in no folder is written, and how it is passed.
+        [b'@', name @ ..] => SockAddr::unix(OsStr::from_bytes(&[b"\0", name].concat())),
+        path => SockAddr::unix(OsStr::from_bytes(path)),
+    }?;
+    let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
+    socket.set_nonblocking(!may_wait)?;
+    socket.set_write_timeout(may_wait.then_some(PATIENCE))?;
+    socket.send_to(message.as_bytes(), &address)?;
+    Ok(())
 }

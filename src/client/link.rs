@@ -2,6 +2,7 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,10 @@ use super::answers::{self, Said};
 use super::frames::{self, Exchange};
 use super::grpc::Stream;
 use super::{Address, AskError, PATIENCE, Peer, Speech, Target};
+use crate::unix::connect_now;
+
+/// For an agent to accept one of the connections that wait.
+const PATIENCE_TO_CONNECT: Duration = Duration::from_secs(5);
 
 /// A connection that was let in.
 pub(super) struct Link {
@@ -43,7 +48,7 @@ impl Link {
         };
         let end = match &target.address {
             Address::Unix(path) => {
-                let stream = UnixStream::connect(path).map_err(refused)?;
+                let stream = connect(path).map_err(refused)?;
                 stream.set_read_timeout(Some(PATIENCE)).map_err(refused)?;
                 stream.set_write_timeout(Some(PATIENCE)).map_err(refused)?;
                 End::Unix(stream)
@@ -145,6 +150,25 @@ impl Sender {
                 .map_err(|_gone| io::ErrorKind::BrokenPipe.into()),
         };
         sent.map_err(broken("sending an event"))
+    }
+}
+
+/// Connects as soon as the agent has room for one more that waits.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    /// How often it is asked.
+    const PAUSE: Duration = Duration::from_millis(5);
+    let until = Instant::now() + PATIENCE_TO_CONNECT;
+    loop {
+        match connect_now(path) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if Instant::now() >= until {
+                    let why = "a process listens there and accepts no connections";
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+                }
+                std::thread::sleep(PAUSE);
+            }
+            other => return other,
+        }
     }
 }
 

@@ -13,8 +13,10 @@ use std::os::unix::fs::{
     DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _,
     PermissionsExt as _,
 };
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+
+use crate::unix::{connect_now, kind_of};
 
 /// Read and write for owner and group.
 pub const DEFAULT_MODE: u32 = 0o660;
@@ -33,6 +35,12 @@ pub enum BindError {
         /// Its length with the suffix.
         found: usize,
     },
+    /// Somebody listens there and accepts nobody: as many wait as may wait.
+    #[error("{}: another process listens here and accepts no connections; stop it first or use another path", path.display())]
+    Stuck {
+        /// The socket.
+        path: PathBuf,
+    },
     /// Another agent holds the path's lock or answers on the socket.
     #[error("{}: another process serves here; stop it first or use another path", path.display())]
     InUse {
@@ -43,6 +51,14 @@ pub enum BindError {
     #[error("{}: expected a socket or nothing, found {found}; it is left as it is", path.display())]
     NotASocket {
         /// The socket.
+        path: PathBuf,
+        /// What is there.
+        found: &'static str,
+    },
+    /// Something is in the place of the lock file that is no file.
+    #[error("{}: expected the lock file or nothing, found {found}; remove it or use another path", path.display())]
+    NotALock {
+        /// The lock file.
         path: PathBuf,
         /// What is there.
         found: &'static str,
@@ -162,12 +178,22 @@ impl Drop for BoundSocket {
 }
 
 fn lock(path: &Path) -> Result<File, BindError> {
+    let place = beside(path, ".lock");
+    // Opening a named pipe would wait for somebody at its other end.
+    if let Ok(metadata) = std::fs::symlink_metadata(&place)
+        && !metadata.is_file()
+    {
+        return Err(BindError::NotALock {
+            found: kind_of(metadata.file_type()),
+            path: place,
+        });
+    }
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
         .mode(0o600)
-        .open(beside(path, ".lock"))
+        .open(place)
         .map_err(system(path, "open the lock file beside it"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -189,27 +215,18 @@ fn probe(path: &Path) -> Result<(), BindError> {
     };
     let kind = metadata.file_type();
     if !kind.is_socket() {
-        let found = if kind.is_symlink() {
-            "a symbolic link"
-        } else if kind.is_dir() {
-            "a directory"
-        } else if kind.is_file() {
-            "a file"
-        } else {
-            "something else"
-        };
         return Err(BindError::NotASocket {
             path: path.to_owned(),
-            found,
+            found: kind_of(kind),
         });
     }
-    match UnixStream::connect(path) {
+    match connect_now(path) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
-        // Answered, or full of connections: somebody is there.
+        // Somebody is there.
         Ok(_) => Err(BindError::InUse {
             path: path.to_owned(),
         }),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(BindError::InUse {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(BindError::Stuck {
             path: path.to_owned(),
         }),
         Err(error) => Err(system(path, "ask whether somebody serves there")(error)),
@@ -249,6 +266,8 @@ fn system(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> BindErro
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     fn bind(path: &Path) -> Result<(UnixListener, BoundSocket), BindError> {
