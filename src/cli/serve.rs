@@ -24,7 +24,7 @@ use wasm_agent_kit::server::loader::Loader;
 use wasm_agent_kit::server::record::{DEFAULT_MAX_RECORDING_BYTES, RecordSettings, Recorder};
 use wasm_agent_kit::server::settings::{
     DEFAULT_FRAME_TIMEOUT, DEFAULT_GRACE, DEFAULT_HANDSHAKE_TIMEOUT, DEFAULT_MAX_CONNECTIONS,
-    DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_QUEUE, DEFAULT_WRITE_TIMEOUT,
+    DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_QUEUE, DEFAULT_MAX_UNFINISHED_BYTES, DEFAULT_WRITE_TIMEOUT,
 };
 use wasm_agent_kit::server::wire::response::RequestBodyText;
 use wasm_agent_kit::server::{Drain, Listeners, Live, ServeSettings, serve};
@@ -193,13 +193,17 @@ struct PeerArgs {
     #[arg(long, value_name = "TIME", default_value_t = TimeArg(DEFAULT_QUEUE_WAIT))]
     queue_wait: TimeArg,
 
-    /// For the first message of a connection, from its first byte; a silent one has as long while others wait for its place
+    /// For the first message of a connection, from its first byte; a silent one that is older than this gives way to one that waits for a place
     #[arg(long, value_name = "TIME", default_value_t = TimeArg(DEFAULT_HANDSHAKE_TIMEOUT))]
     handshake_timeout: TimeArg,
 
     /// For each further message, from its first byte
     #[arg(long, value_name = "TIME", default_value_t = TimeArg(DEFAULT_FRAME_TIMEOUT))]
     frame_timeout: TimeArg,
+
+    /// Messages that are not whole yet, over all connections; above it the one that was begun first is closed
+    #[arg(long, value_name = "SIZE", default_value_t = ByteSize(DEFAULT_MAX_UNFINISHED_BYTES as u64))]
+    max_unfinished: ByteSize,
 
     /// For a peer to take an answer
     #[arg(long, value_name = "TIME", default_value_t = TimeArg(DEFAULT_WRITE_TIMEOUT))]
@@ -513,6 +517,8 @@ impl ServeArgs {
             late_after: late_after.transpose()?,
             handshake_timeout: peers.handshake_timeout.0,
             frame_timeout: peers.frame_timeout.0,
+            max_unfinished_bytes: usize::try_from(peers.max_unfinished.as_u64())
+                .unwrap_or(usize::MAX),
             write_timeout: peers.write_timeout.0,
             grace: peers.grace_period.0,
             allowed_uids: peers.allow_uid.clone(),

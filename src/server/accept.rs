@@ -1,4 +1,8 @@
 //! New connections: as many as allowed, and none too fast.
+//!
+//! In: a listener. Out: a task for each connection there is a place for. One
+//! more is accepted and waits for a place, so that it is known to wait: silent
+//! peers give way to it, one place for each, and to nobody else.
 
 use std::future::Future;
 use std::io;
@@ -7,6 +11,7 @@ use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::sleep;
 
 use super::peer::serve_peer;
 use super::{Drain, Shared};
@@ -25,11 +30,11 @@ pub(crate) trait Transport {
     /// Whether it is served at all.
     fn is_allowed(stream: &Self::Stream, shared: &Shared) -> bool;
 
-    /// Serves it until it is over; after `stopped` only what was received.
+    /// Serves it until it is over; once told to stop only what was received.
     fn serve(
         stream: Self::Stream,
         shared: Arc<Shared>,
-        stopped: watch::Receiver<bool>,
+        doors: Doors,
     ) -> impl Future<Output = ()> + Send + 'static;
 }
 
@@ -44,13 +49,61 @@ impl Transport for UnixListener {
         is_allowed(stream, shared)
     }
 
-    async fn serve(stream: UnixStream, shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
-        let (reader, writer) = stream.into_split();
-        let stop = async move {
+    async fn serve(stream: UnixStream, shared: Arc<Shared>, doors: Doors) {
+        let stop = doors.told_to_stop();
+        serve_peer(stream.into_split(), shared, &doors.crowd, stop).await;
+    }
+}
+
+/// What a connection is told from outside.
+#[derive(Clone)]
+pub(crate) struct Doors {
+    pub(crate) stopped: watch::Receiver<bool>,
+    pub(crate) crowd: Arc<Crowd>,
+}
+
+impl Doors {
+    /// Ready once nothing more is to be read.
+    pub(crate) fn told_to_stop(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut stopped = self.stopped.clone();
+        async move {
             // Without a sender there is no server either.
             let _ = stopped.wait_for(|stopped| *stopped).await;
-        };
-        serve_peer(reader, writer, shared, stop).await;
+        }
+    }
+}
+
+/// Those who wait for a place, as those see it who may give theirs up.
+pub(crate) struct Crowd {
+    /// A permit for each that waits; whoever takes it gives way.
+    waiting: Semaphore,
+}
+
+impl Crowd {
+    pub(crate) fn new() -> Self {
+        Self {
+            waiting: Semaphore::new(0),
+        }
+    }
+
+    /// One more waits for a place.
+    pub(crate) fn wait(&self) {
+        self.waiting.add_permits(1);
+    }
+
+    /// It waits no more; somebody may have given way meanwhile.
+    fn waits_no_more(&self) {
+        self.waiting.forget_permits(1);
+    }
+
+    /// For a peer that has said nothing yet: ready once it has been so for
+    /// `limit` and its place is wanted. Who has waited here longest is first.
+    pub(crate) async fn wanted(&self, limit: Duration) {
+        sleep(limit).await;
+        // Never closed.
+        if let Ok(permit) = self.waiting.acquire().await {
+            permit.forget();
+        }
     }
 }
 
@@ -67,6 +120,18 @@ impl Permits {
             free: Arc::new(Semaphore::new(all)),
             all,
         }
+    }
+
+    /// The next place; waits for one where all are taken.
+    async fn next(&self, crowd: &Crowd) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
+            return Some(permit);
+        }
+        crowd.wait();
+        let permit = Arc::clone(&self.free).acquire_owned().await;
+        crowd.waits_no_more();
+        // Never closed.
+        permit.ok()
     }
 
     /// Waits until no connection is open.
@@ -90,56 +155,65 @@ pub(crate) async fn accept<T: Transport>(
     shutdown: impl Future<Output = ()>,
 ) -> Permits {
     let permits = Permits::new(shared.settings.max_connections);
+    let doors = Doors {
+        stopped: stopped.clone(),
+        crowd: Arc::new(Crowd::new()),
+    };
     let mut shutdown = std::pin::pin!(shutdown);
-    let next = async || {
-        // Taken first: a peer that is not served is not accepted either.
-        let permit = match Arc::clone(&permits.free).try_acquire_owned() {
-            Ok(permit) => Ok(permit),
-            Err(_) => {
-                shared.full.send_replace(true);
-                let permit = Arc::clone(&permits.free).acquire_owned().await;
-                shared.full.send_replace(false);
-                permit
-            }
-        };
-        (permit, listener.next().await)
+    let begin = |stream, permit: OwnedSemaphorePermit| {
+        let served = T::serve(stream, Arc::clone(shared), doors.clone());
+        tokio::spawn(async move {
+            served.await;
+            drop(permit);
+        });
     };
-    let begin = |(permit, accepted): (Result<OwnedSemaphorePermit, _>, io::Result<T::Stream>)| {
-        let (Ok(permit), Ok(stream)) = (permit, accepted) else {
-            return false;
-        };
-        if T::is_allowed(&stream, shared) {
-            let served = T::serve(stream, Arc::clone(shared), stopped.clone());
-            tokio::spawn(async move {
-                served.await;
-                drop(permit);
-            });
-        }
-        true
-    };
+    let mut left = None;
     loop {
         let accepted = tokio::select! {
             biased;
             () = &mut shutdown => break,
-            accepted = next() => accepted,
+            accepted = listener.next() => accepted,
         };
-        if let Err(error) = &accepted.1
-            && shared.notices.admit()
-        {
-            tracing::warn!(%error, "cannot accept connections; trying again");
+        let stream = match accepted {
+            Ok(stream) => stream,
+            Err(error) => {
+                if shared.notices.admit() {
+                    tracing::warn!(%error, "cannot accept connections; trying again");
+                }
+                tokio::select! {
+                    () = &mut shutdown => break,
+                    () = sleep(REST) => continue,
+                }
+            }
+        };
+        // First: nobody has to give way to who is not served.
+        if !T::is_allowed(&stream, shared) {
+            continue;
         }
-        if !begin(accepted) {
-            tokio::select! {
-                () = &mut shutdown => break,
-                () = tokio::time::sleep(REST) => {}
+        let permit = tokio::select! {
+            biased;
+            permit = permits.next(&doors.crowd) => permit,
+            () = &mut shutdown => None,
+        };
+        match permit {
+            Some(permit) => begin(stream, permit),
+            None => {
+                left = Some(stream);
+                break;
             }
         }
     }
     // Who has connected was promised an answer to what it sent.
-    while let Ok(accepted) = tokio::time::timeout(Duration::ZERO, next()).await {
-        if !begin(accepted) {
-            break;
-        }
+    while let Ok(permit) = Arc::clone(&permits.free).try_acquire_owned() {
+        let stream = match left.take() {
+            Some(stream) => stream,
+            None => match tokio::time::timeout(Duration::ZERO, listener.next()).await {
+                Ok(Ok(stream)) if T::is_allowed(&stream, shared) => stream,
+                Ok(Ok(_)) => continue,
+                Ok(Err(_)) | Err(_) => break,
+            },
+        };
+        begin(stream, permit);
     }
     permits
 }

@@ -3,10 +3,12 @@
 //! In: a TCP listener. Out: `/metrics` for Prometheus, `/healthz` (this
 //! process works), `/readyz` (send it events). Answers come from what is known
 //! anyway, so whoever asks often slows nobody down; nothing can be changed
-//! here.
+//! here. Invariant: who connects is served at once, whoever holds connections
+//! already: where there are too many, the oldest is closed.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,36 +21,46 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::live::Live;
 use super::metrics::{process, text};
+use super::patient::Patient;
 use super::wire::control::HealthState;
 
 /// Connections at once; a scraper and a probe or two need no more.
 const MAX_CONNECTIONS: usize = 32;
-/// For the next request of a connection, from the end of the last one.
+/// For the next request of a connection, from the end of the last one, and for
+/// its peer to take an answer.
 const SILENCE: Duration = Duration::from_secs(5);
+/// For all requests of a connection together.
+const LIFE: Duration = Duration::from_secs(60);
+/// A connection is not closed for others before so long: it had time for a
+/// request, however many connect at once.
+const LEAST_LIFE: Duration = Duration::from_millis(50);
 /// Rest after an error of accepting.
 const REST: Duration = Duration::from_millis(50);
 
 /// Answers until it is dropped.
 pub async fn serve_admin(listener: TcpListener, live: Live) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut served = JoinSet::new();
+    let mut open: VecDeque<(Instant, AbortHandle)> = VecDeque::new();
     loop {
-        // Never closed.
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
-            return;
-        };
         let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(REST).await;
+            sleep(REST).await;
             continue;
         };
-        let live = live.clone();
-        tokio::spawn(async move {
-            serve_connection(stream, live).await;
-            drop(permit);
-        });
+        while served.try_join_next().is_some() {}
+        open.retain(|(_, connection)| !connection.is_finished());
+        if open.len() >= MAX_CONNECTIONS
+            && let Some((since, oldest)) = open.pop_front()
+        {
+            sleep_until(since + LEAST_LIFE).await;
+            oldest.abort();
+        }
+        let connection = served.spawn(serve_connection(stream, live.clone()));
+        open.push_back((Instant::now(), connection));
     }
 }
 
@@ -57,11 +69,21 @@ async fn serve_connection(stream: TcpStream, live: Live) {
         let response = respond(&request, &live);
         async { Ok::<_, Infallible>(response) }
     });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(SILENCE)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+    let stream = Patient::new(stream, SILENCE);
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(SILENCE)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let served = match timeout(LIFE, connection.as_mut()).await {
+        Ok(served) => served,
+        Err(_) => {
+            // The answer that is under way is the last.
+            connection.as_mut().graceful_shutdown();
+            timeout(SILENCE, connection).await.unwrap_or(Ok(()))
+        }
+    };
     if let Err(error) = served {
         tracing::debug!(%error, "admin connection ended");
     }

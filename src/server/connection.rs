@@ -76,6 +76,8 @@ struct State {
     in_flight: Vec<Ticket>,
     next_number: u64,
     unsent: Vec<u8>,
+    /// Of each kind the newest that is not in `unsent` yet.
+    reports: [Vec<u8>; 2],
     /// Who is told that there is something to send, or that nothing more will
     /// come.
     writer: Option<Waker>,
@@ -85,6 +87,13 @@ struct State {
     finishing: bool,
     /// Nobody is there any more, or nothing may be sent any more.
     ended: bool,
+}
+
+/// What a peer is told unasked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Report {
+    Health,
+    Metrics,
 }
 
 /// What the writer is to do next.
@@ -401,6 +410,19 @@ impl Connection {
         wake_writer(state);
     }
 
+    /// Sends a report; it replaces one of its kind that was not sent yet, so
+    /// that they do not pile up before a peer that takes nothing.
+    pub(crate) fn report(&self, report: Report, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut state = self.lock();
+        if !state.ended {
+            let newest = &mut state.reports[report as usize];
+            newest.clear();
+            // A message of our own is far below the limit.
+            let _ = self.dialect.protocol.write(kind, newest, write);
+        }
+        wake_writer(state);
+    }
+
     /// Swaps what is unsent into the empty `batch`, for the writer; where
     /// there is nothing, the writer is woken later.
     pub(crate) fn take_unsent(&self, batch: &mut Vec<u8>, context: &Context<'_>) -> Next {
@@ -408,8 +430,14 @@ impl Connection {
         if state.ended {
             return Next::End;
         }
-        if !state.unsent.is_empty() {
-            std::mem::swap(&mut state.unsent, batch);
+        let State {
+            unsent, reports, ..
+        } = &mut *state;
+        for report in reports {
+            unsent.append(report);
+        }
+        if !unsent.is_empty() {
+            std::mem::swap(unsent, batch);
             return Next::Send;
         }
         if state.finishing && state.in_flight.is_empty() {
@@ -452,6 +480,7 @@ impl Connection {
         state.ended = true;
         state.in_flight.clear();
         state.unsent = Vec::new();
+        state.reports = Default::default();
         wake_writer(state);
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use super::Shared;
-use super::connection::Connection;
+use super::connection::{Connection, Report};
 use super::grpc::convert;
 use super::metrics::report::report;
 use super::metrics::{Family, Speaks};
@@ -100,9 +100,11 @@ impl Shared {
         match connection.dialect().protocol {
             Protocol::Grpc => {
                 let health = convert::health(&status);
-                connection.send(0, |out| convert::write(health, out));
+                connection.report(Report::Health, 0, |out| convert::write(health, out));
             }
-            Protocol::V1 | Protocol::V2 => say(connection, kind::HEALTH_STATUS, &status),
+            Protocol::V1 | Protocol::V2 => {
+                say(connection, Report::Health, kind::HEALTH_STATUS, &status);
+            }
         }
     }
 
@@ -111,20 +113,22 @@ impl Shared {
         match connection.dialect().protocol {
             Protocol::Grpc => {
                 let report = convert::metrics(&report);
-                connection.send(0, |out| convert::write(report, out));
+                connection.report(Report::Metrics, 0, |out| convert::write(report, out));
             }
-            Protocol::V1 | Protocol::V2 => say(connection, kind::METRICS_REPORT, &report),
+            Protocol::V1 | Protocol::V2 => {
+                say(connection, Report::Metrics, kind::METRICS_REPORT, &report);
+            }
         }
     }
 }
 
 /// Sends what v1 has no message for and v2 does.
-fn say(connection: &Connection, kind: u8, message: &impl Serialize) {
+fn say(connection: &Connection, report: Report, kind: u8, message: &impl Serialize) {
     let dialect = connection.dialect();
     if dialect.protocol == Protocol::V1 {
         return;
     }
-    connection.send(kind, |out| match dialect.encoding {
+    connection.report(report, kind, |out| match dialect.encoding {
         // Neither these types nor a Vec can fail.
         Encoding::Json => drop(serde_json::to_writer(out, message)),
         Encoding::MessagePack => {

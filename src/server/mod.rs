@@ -22,11 +22,13 @@ pub mod live;
 pub mod loader;
 mod members;
 pub mod metrics;
+mod patient;
 mod peer;
 mod queue;
 mod receive;
 pub mod record;
 pub mod settings;
+mod unfinished;
 mod vigil;
 pub mod wire;
 
@@ -51,6 +53,7 @@ use metrics::Now;
 use queue::Queue;
 use settings::MAX_QUEUED_BYTES;
 pub use settings::ServeSettings;
+use unfinished::Unfinished;
 use vigil::watch_faults;
 use wire::{BadMessage, Message};
 
@@ -63,8 +66,7 @@ pub(crate) struct Shared {
     queue: Queue,
     notices: Notices,
     members: Members,
-    /// No further connection is accepted until one ends.
-    full: watch::Sender<bool>,
+    unfinished: Arc<Unfinished>,
     /// The threads that call guests.
     guests: Mutex<Vec<JoinHandle<()>>>,
     hasher: RandomState,
@@ -79,7 +81,7 @@ impl Shared {
             queue: Queue::new(settings.max_queue, MAX_QUEUED_BYTES, settings.queue_wait),
             notices: Notices::new(),
             members: Members::default(),
-            full: watch::Sender::new(false),
+            unfinished: Unfinished::new(settings.max_unfinished_bytes),
             guests: Mutex::default(),
             hasher: RandomState::new(),
             settings,

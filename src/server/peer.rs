@@ -15,10 +15,13 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 
 use super::Shared;
+use super::accept::Crowd;
 use super::connection::{Connection, Next};
 use super::exchanges::Peer;
 use super::members::Members;
+use super::metrics::Closed;
 use super::receive::{Turn, Violation, receive};
+use super::unfinished::{LET_GO, SMALL_BYTES, Share};
 use super::wire::Encoding;
 use super::wire::frame::{FrameError, Protocol, kind};
 use super::wire::handshake::{HandshakeRequest, Identity, write_response};
@@ -66,6 +69,10 @@ pub(crate) enum End {
     Stopped,
     #[error("no whole frame within {0:?}")]
     Timeout(Duration),
+    #[error("it said nothing, and others wait for its place")]
+    GaveWay,
+    #[error("{LET_GO}")]
+    Unfinished,
     #[error("{0}")]
     Frame(#[from] FrameError),
     #[error("{0}")]
@@ -75,8 +82,12 @@ pub(crate) enum End {
 }
 
 /// Serves one connection until it is over.
-pub(crate) async fn serve_peer<R, W, S>(reader: R, mut writer: W, shared: Arc<Shared>, stop: S)
-where
+pub(crate) async fn serve_peer<R, W, S>(
+    (reader, mut writer): (R, W),
+    shared: Arc<Shared>,
+    crowd: &Crowd,
+    stop: S,
+) where
     R: ReadHalf,
     W: AsyncWrite + Unpin,
     S: Future<Output = ()>,
@@ -85,10 +96,11 @@ where
     let mut input = Input {
         reader,
         buffer: BytesMut::new(),
+        share: shared.unfinished.share(SMALL_BYTES),
         stop,
         stopped: None,
     };
-    let greeted = greet(&mut input, &mut writer, &shared).await;
+    let greeted = greet(&mut input, &mut writer, &shared, crowd).await;
     let connection = match greeted {
         Ok(connection) => Arc::new(connection),
         Err(end) => {
@@ -100,7 +112,10 @@ where
     };
     let _member = Members::join(&connection);
     let mut answers = Answers::new(&connection, writer);
-    if let Some(end) = read_events(&mut input, &mut answers).await {
+    let end = read_events(&mut input, &mut answers).await;
+    // What is left of it will never be whole, and the answers may take long.
+    drop(input);
+    if let Some(end) = end {
         tell(&shared, &end);
         connection.finish();
         poll_fn(|context| answers.poll_send(context)).await;
@@ -112,6 +127,15 @@ where
 
 /// A peer that leaves is no news; one that breaks the protocol is.
 fn tell(shared: &Shared, end: &End) {
+    let counted = match end {
+        End::Timeout(_) => Some(Closed::Slow),
+        End::GaveWay => Some(Closed::GaveWay),
+        End::Unfinished => Some(Closed::Unfinished),
+        _ => None,
+    };
+    if let Some(reason) = counted {
+        shared.live.metrics().closed(reason);
+    }
     match end {
         End::Peer | End::Stopped => tracing::debug!(%end, "connection closes"),
         _ if shared.notices.admit() => tracing::warn!(%end, "connection closed"),
@@ -124,34 +148,28 @@ async fn greet<R: ReadHalf, W: AsyncWrite + Unpin, S: Future<Output = ()>>(
     input: &mut Input<'_, R, S>,
     writer: &mut W,
     shared: &Arc<Shared>,
+    crowd: &Crowd,
 ) -> Result<Connection, End> {
     let settings = &shared.settings;
-    let mut deadline = None;
     // A v1 proxy connects long before it has anything to say. Only where
     // others wait for its place does it have to give way.
-    let mut full = shared.full.subscribe();
-    let mut unwelcome = std::pin::pin!(async {
-        sleep(settings.handshake_timeout).await;
-        // Without a sender there is no server either.
-        let _ = full.wait_for(|full| *full).await;
-    });
+    while input.buffer.is_empty() {
+        tokio::select! {
+            read = input.read(None) => read?,
+            () = crowd.wanted(settings.handshake_timeout) => return Err(End::GaveWay),
+        }
+    }
+    let deadline = Deadline::after(settings.handshake_timeout);
     let protocol = loop {
         if let Some(protocol) = Protocol::detect(&input.buffer)?
             && protocol.frame(&input.buffer)?.is_some()
         {
             break protocol;
         }
-        if input.buffer.is_empty() {
-            tokio::select! {
-                read = input.read(None) => read?,
-                () = &mut unwelcome => return Err(End::Timeout(settings.handshake_timeout)),
-            }
-        } else {
-            let limit = settings.handshake_timeout;
-            deadline.get_or_insert_with(|| Deadline::after(limit));
-            input.read(deadline).await?;
-        }
+        input.share.hold(input.buffer.len());
+        input.read(Some(deadline)).await?;
     };
+    input.share.whole();
     let mut dialect = Dialect {
         protocol,
         encoding: Encoding::Json,
@@ -229,8 +247,10 @@ async fn read_events<R: ReadHalf, W: AsyncWrite + Unpin, S: Future<Output = ()>>
                 return Some(violation.into());
             }
             input.buffer.advance(size);
+            input.share.whole();
             deadline = None;
         }
+        input.share.hold(input.buffer.len());
         if input.buffer.is_empty() {
             // A large event was here once; what is idle holds little.
             if input.buffer.capacity() > READ_LARGE_BYTES {
@@ -329,7 +349,9 @@ impl<'a, W: AsyncWrite + Unpin> Answers<'a, W> {
                     if patience.as_mut().poll(context).is_pending() {
                         return Poll::Pending;
                     }
-                    if self.connection.shared().notices.admit() {
+                    let shared = self.connection.shared();
+                    shared.live.metrics().closed(Closed::Untaken);
+                    if shared.notices.admit() {
                         tracing::warn!(?limit, "the peer took no answers; connection closed");
                     }
                     self.connection.end();
@@ -360,6 +382,7 @@ impl Deadline {
 struct Input<'a, R, S> {
     reader: R,
     buffer: BytesMut,
+    share: Share,
     stop: Pin<&'a mut S>,
     /// Once told to stop: whether reading will come to an end by itself.
     stopped: Option<bool>,
@@ -387,6 +410,7 @@ impl<R: ReadHalf, S: Future<Output = ()>> Input<'_, R, S> {
                         self.stopped = Some(self.reader.stop());
                         return Ok(());
                     }
+                    () = self.share.let_go() => return Err(End::Unfinished),
                     read = within(read, deadline) => read?,
                 }
             }

@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::accept::Crowd;
 use super::peer::{ReadHalf, serve_peer};
 use super::*;
 use crate::agent::AgentSettings;
@@ -26,6 +27,7 @@ impl ReadHalf for tokio::io::ReadHalf<DuplexStream> {
 
 struct Server {
     shared: Arc<Shared>,
+    crowd: Arc<Crowd>,
     stop: watch::Sender<bool>,
 }
 
@@ -63,6 +65,7 @@ impl Server {
         shared.start_guests(pool_size).unwrap();
         Self {
             shared,
+            crowd: Arc::new(Crowd::new()),
             stop: watch::channel(false).0,
         }
     }
@@ -73,14 +76,17 @@ impl Server {
 
     fn connect_with(&self, buffer: usize) -> Client {
         let (ours, theirs) = tokio::io::duplex(buffer);
-        let (reader, writer) = tokio::io::split(theirs);
+        let theirs = tokio::io::split(theirs);
         let mut stopped = self.stop.subscribe();
         let stop = async move {
             let _ = stopped.wait_for(|stopped| *stopped).await;
         };
+        let (shared, crowd) = (Arc::clone(&self.shared), Arc::clone(&self.crowd));
         Client {
             stream: ours,
-            over: tokio::spawn(serve_peer(reader, writer, Arc::clone(&self.shared), stop)),
+            over: tokio::spawn(async move {
+                serve_peer(theirs, shared, &crowd, stop).await;
+            }),
         }
     }
 
@@ -164,15 +170,52 @@ async fn a_silent_peer_is_closed_when_others_wait_for_its_place() {
     assert_eq!(one.receive().await.unwrap().0, 0x02);
     let late = server.connect();
     let start = Instant::now();
-    server.shared.full.send_replace(true);
-    for peer in peers {
-        peer.closed().await;
+    // One for each that waits, the longest silent first.
+    let mut peers = peers.into_iter();
+    for _ in 0..499 {
+        server.crowd.wait();
+        peers.next().unwrap().closed().await;
     }
     assert!(start.elapsed() < Duration::from_secs(1));
+    let mut last = peers.next().unwrap();
+    last.send(0x01, &handshake("0.6.54")).await;
+    assert_eq!(last.receive().await.unwrap().0, 0x02);
     // Who has come only now has its five seconds.
+    server.crowd.wait();
     late.closed().await;
     let waited = start.elapsed();
     assert!((5..=6).contains(&waited.as_secs()), "{waited:?}");
+}
+
+/// A message that takes too much beside others is given up at once, however
+/// long it might still take, and what was answered before is not lost.
+#[tokio::test(start_paused = true)]
+async fn of_too_many_unfinished_messages_the_oldest_is_given_up() {
+    let settings = ServeSettings {
+        max_unfinished_bytes: 1 << 20,
+        ..ServeSettings::default()
+    };
+    let server = Server::with("right/allow.wat", 1, settings);
+    let unfinished = [&[0, 0xff, 0, 0, 0x10], vec![b'x'; 600 << 10].as_slice()].concat();
+    let mut oldest = server.connect_v2().await;
+    oldest.send(0x10, &request("before")).await;
+    oldest.stream.write_all(&unfinished).await.unwrap();
+    assert_eq!(oldest.answer().await, pair("before", "allow"));
+    // The clock moves when all that was sent is read.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let mut v1 = server.connect();
+    v1.stream.write_all(&[0, 0x90, 0, 0, b'{']).await.unwrap();
+    v1.stream.write_all(&unfinished).await.unwrap();
+    let start = Instant::now();
+    oldest.closed().await;
+    assert!(start.elapsed() < Duration::from_secs(1));
+    // One that is whole soon gets through beside those that are not.
+    let mut honest = server.connect_v2().await;
+    let mut large = request("large").to_string().into_bytes();
+    large.resize(3 << 20, b' ');
+    honest.send_raw(0x10, &large).await;
+    assert_eq!(honest.answer().await, pair("large", "allow"));
+    v1.closed().await;
 }
 
 /// P-01.

@@ -23,6 +23,9 @@ pub const DEFAULT_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bodies of all events that wait for a guest together, in bytes: sixteen of the
 /// largest the protocol has, and far more of those that proxies send.
 pub(crate) const MAX_QUEUED_BYTES: usize = 256 << 20;
+/// Messages that are not whole yet, over all connections together, in bytes:
+/// eight of the largest the protocol has.
+pub const DEFAULT_MAX_UNFINISHED_BYTES: usize = 128 << 20;
 /// A peer that takes nothing for so long is closed.
 pub const DEFAULT_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What was received must be answered so long after the signal to stop.
@@ -56,12 +59,17 @@ pub struct ServeSettings {
     /// [`ServeSettings::late_after`] of the limits in force.
     pub late_after: Option<Duration>,
     /// For the first frame of a connection, from its first byte. A connection
-    /// that says nothing is closed after as long only while there are as many
-    /// connections as there may be.
+    /// that has said nothing for as long is closed only where another one waits
+    /// for its place; one for each that waits, the longest silent first.
     pub handshake_timeout: Duration,
     /// For each further frame, from its first byte.
     pub frame_timeout: Duration,
-    /// For each write.
+    /// Messages that are not whole yet, over all connections and gRPC calls
+    /// together, in bytes. Beyond it the one that was begun first is given up
+    /// with its connection or call; of a Unix connection 64 KiB are not counted,
+    /// and a message that is alone is read whole, however large.
+    pub max_unfinished_bytes: usize,
+    /// For the peer to take what it is sent at one time, on every transport.
     pub write_timeout: Duration,
     /// For answering what was received, once told to stop.
     pub grace: Duration,
@@ -99,6 +107,7 @@ impl Default for ServeSettings {
             late_after: None,
             handshake_timeout: DEFAULT_HANDSHAKE_TIMEOUT,
             frame_timeout: DEFAULT_FRAME_TIMEOUT,
+            max_unfinished_bytes: DEFAULT_MAX_UNFINISHED_BYTES,
             write_timeout: DEFAULT_WRITE_TIMEOUT,
             grace: DEFAULT_GRACE,
             allowed_uids: Vec::new(),

@@ -3,12 +3,12 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame};
 
+use super::call::{Batch, Call};
 use crate::server::connection::{Connection, Next};
 
 /// How a call ended, in gRPC's own words.
@@ -125,22 +125,24 @@ pub(super) type Ending = Arc<OnceLock<Status>>;
 /// All that one call is sent.
 pub(super) struct Answers {
     connection: Arc<Connection>,
+    call: Arc<Call>,
     ending: Ending,
     done: bool,
 }
 
 impl Answers {
-    pub(super) fn new(connection: Arc<Connection>) -> (Self, Ending) {
+    pub(super) fn new(connection: Arc<Connection>, call: Arc<Call>) -> (Self, Ending) {
         let ending = Ending::default();
         let answers = Self {
             connection,
+            call,
             ending: Arc::clone(&ending),
             done: false,
         };
         (answers, ending)
     }
 
-    fn poll_batch(&mut self, context: &Context<'_>) -> Poll<Option<Frame<Bytes>>> {
+    fn poll_batch(&mut self, context: &Context<'_>) -> Poll<Option<Frame<Batch>>> {
         if self.done {
             return Poll::Ready(None);
         }
@@ -148,10 +150,13 @@ impl Answers {
         match self.connection.take_unsent(&mut batch, context) {
             Next::Send => {
                 self.connection.eased.notify_one();
-                Poll::Ready(Some(Frame::data(batch.into())))
+                Poll::Ready(Some(Frame::data(self.call.hand(batch))))
             }
             Next::Wait => Poll::Pending,
             Next::End => {
+                // With the status the call is over for hyper, and nobody could
+                // give it up any more.
+                ready!(self.call.poll_taken(context));
                 self.done = true;
                 let status = self.ending.get().cloned();
                 let status = status.unwrap_or_else(|| Status::unavailable("cut short"));
@@ -169,13 +174,13 @@ impl Drop for Answers {
 }
 
 impl Body for Reply {
-    type Data = Bytes;
+    type Data = Batch;
     type Error = Infallible;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Batch>, Infallible>>> {
         match self.get_mut() {
             Self::Answers(answers) => answers.poll_batch(context).map(|frame| frame.map(Ok)),
             Self::Nothing => Poll::Ready(None),

@@ -7,6 +7,7 @@
 //! answers from any thread go to one buffer that goes out in batches.
 
 mod body;
+mod call;
 pub(crate) mod convert;
 mod stream;
 
@@ -21,24 +22,31 @@ use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::Shared;
-use super::accept::Transport;
+use super::accept::{Doors, Transport};
 use super::connection::Connection;
 use super::exchanges::Peer;
+use super::metrics::Closed;
+use super::patient::Patient;
 use super::wire::Encoding;
 use super::wire::frame::Protocol;
 use super::wire::response::Dialect;
 use body::{Answers, Reply, Status};
+use call::{Call, Calls};
 use stream::{Mode, Reader};
 
 /// Calls at once on one connection. A proxy keeps one for each connection.
 const MAX_STREAMS: u32 = 200;
 /// A peer that is silent so long is asked, and closed if it stays silent.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// What a client sends before anything else, in bytes.
+const PREFACE_BYTES: usize = 24;
+/// Once told to stop: for the peer to part, when no call is open any more.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Headers of a call; a proxy sends less than 1 KiB of them.
 const MAX_HEADER_BYTES: u32 = 16 << 10;
 
@@ -73,31 +81,36 @@ impl Transport for TcpListener {
         true
     }
 
-    async fn serve(stream: TcpStream, shared: Arc<Shared>, stopped: watch::Receiver<bool>) {
-        serve_connection(stream, shared, stopped).await;
+    async fn serve(stream: TcpStream, shared: Arc<Shared>, doors: Doors) {
+        serve_connection(stream, shared, doors).await;
     }
 }
 
 /// Serves one connection until all its calls are over.
-async fn serve_connection(
-    stream: TcpStream,
-    shared: Arc<Shared>,
-    mut stopped: watch::Receiver<bool>,
-) {
+async fn serve_connection(stream: TcpStream, shared: Arc<Shared>, doors: Doors) {
     // Answers are small and must not wait for each other; without it all works.
     let _ = stream.set_nodelay(true);
     let peer = stream.peer_addr();
     let peer = peer.map_or(Peer::Unknown, |address| Peer::Address(address.ip()));
+    let settings = &shared.settings;
+    let mut stream = Patient::new(stream, settings.write_timeout);
+    let received = stream.received(PREFACE_BYTES);
     let called = Arc::new(AtomicBool::new(false));
+    let calls = Calls::new(Arc::clone(&shared));
     let service = {
-        let (shared, stopped, called) = (Arc::clone(&shared), stopped.clone(), Arc::clone(&called));
+        let (shared, stopped, called) = (
+            Arc::clone(&shared),
+            doors.stopped.clone(),
+            Arc::clone(&called),
+        );
         service_fn(move |request| {
             called.store(true, Ordering::Relaxed);
-            let response = respond(request, &shared, &stopped, peer);
-            async { Ok::<_, Infallible>(response) }
+            let (shared, stopped) = (Arc::clone(&shared), stopped.clone());
+            // Not before it is polled: only then it is known which call it is.
+            async move { Ok::<_, Infallible>(respond(request, &shared, &stopped, peer)) }
         })
     };
-    let connection = http2::Builder::new(TokioExecutor::new())
+    let connection = http2::Builder::new(calls.clone())
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADER_BYTES)
@@ -105,12 +118,11 @@ async fn serve_connection(
         .keep_alive_timeout(KEEP_ALIVE)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    let mut silent = std::pin::pin!(tokio::time::sleep(shared.settings.handshake_timeout));
-    let mut stop = std::pin::pin!(async move {
-        // Without a sender there is no server either.
-        let _ = stopped.wait_for(|stopped| *stopped).await;
-    });
-    let (mut stopping, mut waiting) = (false, true);
+    let mut slow = std::pin::pin!(never_begins(received, settings.handshake_timeout));
+    let mut unwelcome = std::pin::pin!(doors.crowd.wanted(settings.handshake_timeout));
+    let mut stop = std::pin::pin!(doors.told_to_stop());
+    let mut quiet = std::pin::pin!(calls.quiet(FAREWELL));
+    let (mut stopping, mut silent) = (false, true);
     loop {
         tokio::select! {
             biased;
@@ -126,16 +138,42 @@ async fn serve_connection(
                 // GOAWAY: no new calls, and the end after the last open one.
                 connection.as_mut().graceful_shutdown();
             }
-            () = &mut silent, if waiting => {
-                waiting = false;
-                if !called.load(Ordering::Relaxed) {
-                    if shared.notices.admit() {
-                        tracing::warn!("gRPC connection closed: it called nothing");
-                    }
-                    return;
+            // A peer that does not part must not hold the shutdown.
+            () = &mut quiet, if stopping => return,
+            () = calls.forsaken() => return,
+            () = &mut slow, if silent => {
+                return close(&shared, Closed::Slow, "it sent half of its first message");
+            }
+            // Only where others wait for its place: a client may connect long
+            // before it calls.
+            () = &mut unwelcome, if silent => {
+                silent = false;
+                if called.load(Ordering::Relaxed) {
+                    // Then somebody else has to give way.
+                    doors.crowd.wait();
+                } else {
+                    return close(&shared, Closed::GaveWay, "it called nothing, and others wait");
                 }
             }
         }
+    }
+}
+
+fn close(shared: &Shared, reason: Closed, why: &str) {
+    shared.live.metrics().closed(reason);
+    if shared.notices.admit() {
+        tracing::warn!(why, "gRPC connection closed");
+    }
+}
+
+/// Ready where a peer began to speak and then did not get through its preface
+/// in time.
+async fn never_begins(mut received: watch::Receiver<usize>, limit: Duration) {
+    // Without a sender there is no stream either.
+    let _ = received.wait_for(|count| *count > 0).await;
+    tokio::time::sleep(limit).await;
+    if *received.borrow() == PREFACE_BYTES {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -157,8 +195,9 @@ fn respond(
         request_body: shared.settings.request_body,
     };
     let connection = Arc::new(Connection::new(Arc::clone(shared), dialect, None, peer));
-    let (answers, ending) = Answers::new(Arc::clone(&connection));
-    let reader = Reader::new(request.into_body(), connection, ending);
+    let call = Call::current();
+    let (answers, ending) = Answers::new(Arc::clone(&connection), Arc::clone(&call));
+    let reader = Reader::new(request.into_body(), connection, call, ending);
     tokio::spawn(reader.run(mode, stopped.clone()));
     let mut response = Response::new(Reply::Answers(answers));
     let headers = response.headers_mut();

@@ -13,9 +13,10 @@ use bytes::{Buf as _, BytesMut};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::body::{Ending, Status};
+use super::call::Call;
 use super::convert::{Inbound, handshake_response, pong, read, write};
 use super::proto::{ConfigureEvent, HandshakeRequest};
 use crate::fault::printable;
@@ -23,7 +24,9 @@ use crate::proxy::Proxy;
 use crate::server::configure::configure;
 use crate::server::connection::Connection;
 use crate::server::members::{Member, Members};
+use crate::server::metrics::Closed;
 use crate::server::receive::{Turn, dispatch};
+use crate::server::unfinished::{LET_GO, Share};
 use crate::server::wire::frame::{FrameError, Protocol};
 use crate::server::wire::handshake::PROTOCOL_VERSION;
 use crate::server::wire::{BadMessage, Message};
@@ -51,7 +54,9 @@ pub(super) enum Mode {
 pub(super) struct Reader {
     body: Incoming,
     buffer: BytesMut,
+    share: Share,
     connection: Arc<Connection>,
+    call: Arc<Call>,
     ending: Ending,
     /// Once it is greeted.
     member: Option<Member>,
@@ -67,11 +72,19 @@ impl Drop for Reader {
 }
 
 impl Reader {
-    pub(super) fn new(body: Incoming, connection: Arc<Connection>, ending: Ending) -> Self {
+    pub(super) fn new(
+        body: Incoming,
+        connection: Arc<Connection>,
+        call: Arc<Call>,
+        ending: Ending,
+    ) -> Self {
         Self {
             body,
             buffer: BytesMut::new(),
+            // Of a stream each byte counts: a connection may have many.
+            share: connection.shared().unfinished.share(0),
             connection,
+            call,
             ending,
             member: None,
         }
@@ -83,9 +96,17 @@ impl Reader {
             // Without a sender there is no server either.
             let _ = stopped.wait_for(|stopped| *stopped).await;
         };
-        let result = match mode {
-            Mode::Control => self.drain(stop).await,
-            Mode::Stream | Mode::Single => self.read(mode, stop).await,
+        let call = Arc::clone(&self.call);
+        let reading = async {
+            match mode {
+                Mode::Control => self.drain(stop).await,
+                Mode::Stream | Mode::Single => self.read(mode, stop).await,
+            }
+        };
+        let result = tokio::select! {
+            result = reading => result,
+            // Told by whoever gave it up.
+            () = call.given_up() => return,
         };
         let status = result.err().unwrap_or_else(Status::ok);
         if status.is_ok() {
@@ -100,7 +121,12 @@ impl Reader {
 
     async fn drain(&mut self, stop: impl Future<Output = ()>) -> Result<(), Status> {
         tokio::select! {
-            result = async { while self.more().await? { self.buffer.clear(); } Ok(()) } => result,
+            result = async {
+                while more(&mut self.body, &mut self.buffer, &self.connection).await? {
+                    self.buffer.clear();
+                }
+                Ok(())
+            } => result,
             () = stop => Ok(()),
         }
     }
@@ -117,7 +143,7 @@ impl Reader {
         loop {
             let mut turn = Turn::new();
             while let Some(inbound) = self.take()? {
-                self.eased().await?;
+                self.eased().await;
                 if turn.is_over() {
                     tokio::task::yield_now().await;
                     turn = Turn::new();
@@ -128,6 +154,7 @@ impl Reader {
                     return Ok(());
                 }
             }
+            self.share.hold(self.buffer.len());
             if !self.buffer.is_empty() {
                 partial.get_or_insert_with(|| Instant::now() + settings.frame_timeout);
             }
@@ -149,12 +176,19 @@ impl Reader {
                         self.connection.shared().say_draining(&self.connection);
                     }
                 }
-                more = within(self.more(), until) => match more {
+                () = self.share.let_go() => {
+                    self.count(Closed::Unfinished);
+                    return Err(Status::too_large(LET_GO));
+                }
+                more = within(more(&mut self.body, &mut self.buffer, &self.connection), until) => match more {
                     Some(more) => if !more? {
                         return self.at_end(mode);
                     },
                     None if stopping.is_some() => return Ok(()),
-                    None => return Err(Status::timeout("no whole message in time")),
+                    None => {
+                        self.count(Closed::Slow);
+                        return Err(Status::timeout("no whole message in time"));
+                    }
                 },
             }
         }
@@ -169,19 +203,16 @@ impl Reader {
         }
     }
 
-    /// Waits until the peer has taken enough of what it was sent.
-    async fn eased(&self) -> Result<(), Status> {
-        let limit = self.connection.shared().settings.write_timeout;
+    fn count(&self, why: Closed) {
+        self.connection.shared().live.metrics().closed(why);
+    }
+
+    /// Waits until the peer has taken enough of what it was sent; one that
+    /// does not is given up with the call.
+    async fn eased(&self) {
         while !self.connection.may_read() {
-            if timeout(limit, self.connection.eased.notified())
-                .await
-                .is_err()
-            {
-                self.connection.end();
-                return Err(Status::unavailable("the peer took no answers"));
-            }
+            self.connection.eased.notified().await;
         }
-        Ok(())
     }
 
     /// The next whole message, if it is there.
@@ -207,28 +238,8 @@ impl Reader {
             .map_err(|_error| Status::invalid("a message that cannot be decoded"))?;
         let size = frame.size;
         self.buffer.advance(size);
+        self.share.whole();
         Ok(Some(inbound))
-    }
-
-    /// Reads what there is; false at the end. Loses nothing when dropped.
-    async fn more(&mut self) -> Result<bool, Status> {
-        let frame = poll_fn(|context| Pin::new(&mut self.body).poll_frame(context)).await;
-        match frame {
-            None => Ok(false),
-            // The peer has given the call up, or is gone.
-            Some(Err(error)) => {
-                tracing::debug!(%error, "gRPC call given up");
-                self.connection.end();
-                self.buffer.clear();
-                Ok(false)
-            }
-            Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data() {
-                    self.buffer.extend_from_slice(&data);
-                }
-                Ok(true)
-            }
-        }
     }
 
     /// Begins or answers what one message holds.
@@ -295,6 +306,31 @@ impl Reader {
         };
         let live = &self.connection.shared().live;
         configure(live, config).await.map_err(Status::refused)
+    }
+}
+
+/// Reads what there is; false at the end. Loses nothing when dropped.
+async fn more(
+    body: &mut Incoming,
+    buffer: &mut BytesMut,
+    connection: &Connection,
+) -> Result<bool, Status> {
+    let frame = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await;
+    match frame {
+        None => Ok(false),
+        // The peer has given the call up, or is gone.
+        Some(Err(error)) => {
+            tracing::debug!(%error, "gRPC call given up");
+            connection.end();
+            buffer.clear();
+            Ok(false)
+        }
+        Some(Ok(frame)) => {
+            if let Ok(data) = frame.into_data() {
+                buffer.extend_from_slice(&data);
+            }
+            Ok(true)
+        }
     }
 }
 

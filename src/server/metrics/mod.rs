@@ -223,6 +223,21 @@ pub(crate) enum Change {
 
 const CHANGES: [&str; 3] = ["applied", "unchanged", "refused"];
 
+/// Why a peer was closed that had done nothing wrong but to take its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Closed {
+    /// It said nothing, and others waited for its place.
+    GaveWay,
+    /// Its message was not whole in time.
+    Slow,
+    /// It took no answers.
+    Untaken,
+    /// Its message was the oldest of those that took too much memory.
+    Unfinished,
+}
+
+const CLOSED: [&str; 4] = ["gave-way", "slow", "untaken", "unfinished"];
+
 /// All counters of one server.
 #[derive(Debug)]
 pub struct Metrics {
@@ -236,6 +251,7 @@ pub struct Metrics {
     reloads: [Counter; CHANGES.len()],
     configurations: [Counter; CHANGES.len()],
     lines_lost: OnceLock<fn() -> u64>,
+    closed: [Counter; CLOSED.len()],
     started: SystemTime,
 }
 
@@ -252,6 +268,7 @@ impl Default for Metrics {
             reloads: Default::default(),
             configurations: Default::default(),
             lines_lost: OnceLock::new(),
+            closed: Default::default(),
             started: SystemTime::now(),
         }
     }
@@ -291,6 +308,11 @@ impl Metrics {
         self.connections[speaks as usize].fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// A peer, or a call of gRPC, was closed.
+    pub(crate) fn closed(&self, reason: Closed) {
+        self.closed[reason as usize].add(1);
+    }
+
     pub(crate) fn reloaded(&self, change: Change) {
         self.reloads[change as usize].add(1);
     }
@@ -327,6 +349,11 @@ impl Metrics {
         families.extend(pool(agent, now.queued));
         families.extend(self.changes(agent, now.lines_cut));
         families.extend(exchanges(now.exchanges));
+        families.push(Family::new(
+            "wasm_agent_peers_closed_total",
+            "Connections and gRPC calls closed because their peer was slow or silent, by reason.",
+            labelled("reason", &CLOSED, &self.closed),
+        ));
         families.extend(now.recorded.map(recorded));
         families
     }

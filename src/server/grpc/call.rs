@@ -1,0 +1,228 @@
+//! The calls of one connection, and whether their peer takes what it is sent.
+//!
+//! hyper takes an answer from us before the peer has room for it, and asks for
+//! no more meanwhile; so what was handed to it is counted here until it has
+//! left. Invariant: a call whose peer leaves an answer for longer than the
+//! write timeout is given up, with all that waits for it.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use hyper::rt::Executor;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::server::Shared;
+use crate::server::metrics::Closed;
+
+tokio::task_local! {
+    /// The call that the running task serves.
+    static CALL: Arc<Call>;
+}
+
+/// One call, from its request to the last byte of its answers.
+#[derive(Default)]
+pub(super) struct Call {
+    handed: Mutex<Handed>,
+    given_up: CancellationToken,
+}
+
+/// What HTTP/2 was given and has not sent yet.
+#[derive(Default)]
+struct Handed {
+    batches: usize,
+    /// Since when the first of them waits.
+    since: Option<Instant>,
+    /// Who waits until there is none.
+    waiting: Option<Waker>,
+}
+
+impl Call {
+    /// The one that the running task serves.
+    pub(super) fn current() -> Arc<Self> {
+        // Each request is served by a task that `Calls` has made.
+        CALL.try_with(Arc::clone).unwrap_or_default()
+    }
+
+    /// Bytes to be sent, counted until they are.
+    pub(super) fn hand(self: &Arc<Self>, bytes: Vec<u8>) -> Batch {
+        let mut handed = self.lock();
+        handed.batches += 1;
+        handed.since.get_or_insert_with(Instant::now);
+        Batch {
+            bytes: bytes.into(),
+            call: Arc::clone(self),
+        }
+    }
+
+    /// Ready once nothing waits to be sent.
+    pub(super) fn poll_taken(&self, context: &Context<'_>) -> Poll<()> {
+        let mut handed = self.lock();
+        if handed.batches == 0 {
+            return Poll::Ready(());
+        }
+        handed.waiting = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    fn taken(&self) {
+        let mut handed = self.lock();
+        handed.batches -= 1;
+        // The next one's time begins where this one's ends.
+        handed.since = (handed.batches > 0).then(Instant::now);
+        let waiting = match handed.batches {
+            0 => handed.waiting.take(),
+            _ => None,
+        };
+        drop(handed);
+        if let Some(waiting) = waiting {
+            waiting.wake();
+        }
+    }
+
+    /// Ready once the call was given up.
+    pub(super) async fn given_up(&self) {
+        self.given_up.cancelled().await;
+    }
+
+    /// Serves the call to its end; false where its peer took nothing for
+    /// longer than `limit`.
+    async fn serve(&self, serving: impl Future<Output = ()>, limit: Duration) -> bool {
+        let mut serving = pin!(serving);
+        let mut alarm = pin!(sleep_until(Instant::now()));
+        // While it is set, there is no need to set it again: whether its time
+        // was too early is seen when it comes.
+        let mut is_set = false;
+        poll_fn(|context| {
+            if serving.as_mut().poll(context).is_ready() {
+                return Poll::Ready(true);
+            }
+            loop {
+                if !is_set {
+                    let Some(since) = self.lock().since else {
+                        return Poll::Pending;
+                    };
+                    alarm.as_mut().reset(since + limit);
+                }
+                is_set = true;
+                ready!(alarm.as_mut().poll(context));
+                is_set = false;
+                let since = self.lock().since;
+                if since.is_some_and(|since| since + limit <= Instant::now()) {
+                    return Poll::Ready(false);
+                }
+            }
+        })
+        .await
+    }
+
+    /// Nothing in it can be half-changed by a panic elsewhere.
+    fn lock(&self) -> MutexGuard<'_, Handed> {
+        self.handed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bytes on their way to the peer.
+pub(super) struct Batch {
+    bytes: Bytes,
+    call: Arc<Call>,
+}
+
+impl Buf for Batch {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+}
+
+impl Drop for Batch {
+    /// Sent, or given up with its call.
+    fn drop(&mut self) {
+        self.call.taken();
+    }
+}
+
+/// The calls of one connection; makes the tasks that serve them.
+#[derive(Clone)]
+pub(super) struct Calls {
+    shared: Arc<Shared>,
+    open: watch::Sender<usize>,
+    forsaken: Arc<Notify>,
+}
+
+impl Calls {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            open: watch::Sender::new(0),
+            forsaken: Arc::default(),
+        }
+    }
+
+    /// Ready once no call has been open for so long.
+    pub(super) async fn quiet(&self, time: Duration) {
+        let mut open = self.open.subscribe();
+        loop {
+            // Neither can fail: the sender is here.
+            let _ = open.wait_for(|open| *open == 0).await;
+            if timeout(time, open.wait_for(|open| *open > 0))
+                .await
+                .is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    /// Ready once the last call was given up.
+    pub(super) async fn forsaken(&self) {
+        self.forsaken.notified().await;
+    }
+
+    fn give_up(&self, call: &Call) {
+        call.given_up.cancel();
+        self.shared.live.metrics().closed(Closed::Untaken);
+        let limit = self.shared.settings.write_timeout;
+        if self.shared.notices.admit() {
+            tracing::warn!(?limit, "the peer took no answers; gRPC call closed");
+        }
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Calls {
+    fn execute(&self, serving: F) {
+        let calls = self.clone();
+        calls.open.send_modify(|open| *open += 1);
+        tokio::spawn(async move {
+            let call = Arc::<Call>::default();
+            let limit = calls.shared.settings.write_timeout;
+            let serving = CALL.scope(Arc::clone(&call), serving);
+            // What is given up is dropped here, which resets the stream.
+            let was_served = call.serve(serving, limit).await;
+            if !was_served {
+                calls.give_up(&call);
+            }
+            let mut left = 0;
+            calls.open.send_modify(|open| {
+                *open -= 1;
+                left = *open;
+            });
+            // A peer that takes nothing of all it asked for is not kept.
+            if !was_served && left == 0 {
+                calls.forsaken.notify_one();
+            }
+        });
+    }
+}
