@@ -11,4 +11,8 @@ mod events;
 #[cfg(test)]
 mod operator;
 #[cfg(test)]
+mod raw;
+#[cfg(test)]
+mod slow;
+#[cfg(test)]
 mod support;

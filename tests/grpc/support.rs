@@ -18,7 +18,7 @@ use wasm_agent_kit::agent::{Agent, AgentSettings};
 use wasm_agent_kit::engine::{Engine, EngineSettings};
 use wasm_agent_kit::module::{LoadSettings, Module};
 use wasm_agent_kit::pool::PoolSettings;
-use wasm_agent_kit::server::{Drain, Listeners, ServeSettings, serve};
+use wasm_agent_kit::server::{Drain, Listeners, Live, ServeSettings, serve};
 
 pub(crate) use proto::agent_response::Decision;
 pub(crate) use proto::agent_to_proxy::Message as FromAgent;
@@ -82,7 +82,7 @@ impl Server {
     }
 
     pub(crate) async fn with(
-        agent: Arc<Agent>,
+        agent: impl Into<Live>,
         settings: ServeSettings,
         unix: Option<UnixListener>,
     ) -> Self {
@@ -99,7 +99,7 @@ impl Server {
         Self {
             address,
             stop: Some(stop),
-            served: tokio::spawn(serve(listeners, agent, settings, shutdown)),
+            served: tokio::spawn(serve(listeners, agent.into(), settings, shutdown)),
         }
     }
 

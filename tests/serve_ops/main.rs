@@ -18,6 +18,8 @@ mod manager;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod slow;
+#[cfg(test)]
 mod start;
 #[cfg(test)]
 #[path = "../serve/support.rs"]
