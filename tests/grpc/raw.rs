@@ -61,7 +61,9 @@ impl Peer {
         peer
     }
 
+    /// An answer to the agent's settings would be part of the preface.
     pub(crate) async fn half_a_preface(&mut self) {
+        self.is_deaf = true;
         self.write(&PREFACE[..10]).await;
     }
 

@@ -198,7 +198,7 @@ async fn s14_what_is_not_whole_does_not_hold_the_shutdown() {
         peer.until(HEADERS, 1).await;
         peers.push(peer);
         for peer in &mut peers {
-            peer.is_deaf = is_deaf;
+            peer.is_deaf |= is_deaf;
         }
         let peers: Vec<_> = peers
             .into_iter()

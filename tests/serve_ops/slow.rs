@@ -353,14 +353,20 @@ fn x7_a_service_manager_that_reads_nothing_holds_nothing_up() {
 }
 
 /// X6: an event that waits goes to the new pool as soon as there is one, and
-/// not only when a call on the old one ends.
+/// not only when a call on the old one ends: with threads that have nothing to
+/// do, as where there were more instances once, and with none.
 #[test]
 fn x6_an_event_that_waits_is_woken_by_another_pool() {
-    let args = ["--no-smoke-call", "--pool-size", "1", "--queue-wait", "1m"];
-    for by_settings in [true, false] {
+    let args = ["--no-smoke-call", "--timeout", "15s", "--queue-wait", "1m"];
+    for (by_settings, threads) in [(true, "4"), (true, "1"), (false, "4"), (false, "1")] {
         let guest = Guest::new("hostile/spin.wat");
-        let agent = guest.serve(&[args.as_slice(), &["--timeout", "15s"]].concat());
+        let agent = guest.serve(&[args.as_slice(), &["--pool-size", threads]].concat());
         let mut client = agent.connect_v2();
+        client.send(
+            0x17,
+            &json!({"correlation_id":"s","config":{"pool-size":1}}),
+        );
+        assert_eq!(decision_of(&client.answer()), "allow");
         client.send(0x10, &request("runs", "/"));
         client.send_bytes(0x41, b"{}");
         assert_eq!(client.receive().unwrap().0, 0x42);
