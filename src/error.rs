@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use crate::abi::Abi;
 use crate::contract::Check;
-use crate::fault::{Fault, printable};
+use crate::fault::{Fault, printable, shown};
 
 /// Why something could not be done at all.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file could not be read.
-    #[error("cannot read {}", path.display())]
+    #[error("cannot read {}", shown(path))]
     Read {
         /// The file.
         path: PathBuf,
@@ -22,7 +22,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A file could not be written.
-    #[error("cannot write {}", path.display())]
+    #[error("cannot write {}", shown(path))]
     Write {
         /// The file.
         path: PathBuf,
@@ -31,7 +31,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A file is not what it should be.
-    #[error("{}: {message}", path.display())]
+    #[error("{}: {message}", shown(path))]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -39,7 +39,11 @@ pub enum Error {
         message: String,
     },
     /// A well-formed module that does not keep the contract.
-    #[error("{}: the module does not keep the contract{}", path.display(), list(problems))]
+    #[error(
+        "{}: the module does not keep the contract{}",
+        shown(path),
+        list(problems)
+    )]
     Refused {
         /// The module.
         path: PathBuf,
@@ -47,7 +51,7 @@ pub enum Error {
         problems: Vec<Check>,
     },
     /// A module of the other ABI.
-    #[error("{}: expected {} (the {} ABI), found {} (the {} ABI), since it exports {handlers}; {}", path.display(), wanted.describe(), wanted.name(), found.describe(), found.name(), found.way_out())]
+    #[error("{}: expected {} (the {} ABI), found {} (the {} ABI), since it exports {handlers}; {}", shown(path), wanted.describe(), wanted.name(), found.describe(), found.name(), found.way_out())]
     WrongAbi {
         /// The module.
         path: PathBuf,
@@ -59,13 +63,13 @@ pub enum Error {
         wanted: Abi,
     },
     /// A plugin was called that nobody loaded.
-    #[error("{}: not loaded; load it before it is called", path.display())]
+    #[error("{}: not loaded; load it before it is called", shown(path))]
     NotLoaded {
         /// The module's path, or the name it was to be loaded by.
         path: PathBuf,
     },
     /// A module that compiles and cannot be instantiated.
-    #[error("{}: cannot make an instance: {fault}", path.display())]
+    #[error("{}: cannot make an instance: {fault}", shown(path))]
     Start {
         /// The module.
         path: PathBuf,
@@ -73,7 +77,10 @@ pub enum Error {
         fault: Box<Fault>,
     },
     /// A module whose handler faults at a small, valid event.
-    #[error("{}: {handler} faults at a small, valid event: {fault} (--no-smoke-call starts it all the same)", path.display())]
+    #[error(
+        "{}: {handler} faults at a small, valid event: {fault} (--no-smoke-call starts it all the same)",
+        shown(path)
+    )]
     Smoke {
         /// The module.
         path: PathBuf,
@@ -83,7 +90,10 @@ pub enum Error {
         fault: Box<Fault>,
     },
     /// The module's file is another one than what runs.
-    #[error("{}: not what runs here any more, found {found}; send SIGHUP first, so that it is loaded as it is now", path.display())]
+    #[error(
+        "{}: not what runs here any more, found {found}; send SIGHUP first, so that it is loaded as it is now",
+        shown(path)
+    )]
     Changed {
         /// The file.
         path: PathBuf,
@@ -91,7 +101,7 @@ pub enum Error {
         found: String,
     },
     /// Compiling took longer than allowed.
-    #[error("{}: not compiled within {limit:?} (--max-compile-time)", path.display())]
+    #[error("{}: not compiled within {limit:?} (--max-compile-time)", shown(path))]
     CompileTime {
         /// The module.
         path: PathBuf,

@@ -219,9 +219,19 @@ pub fn printable(text: &str, max_bytes: usize) -> String {
 }
 
 /// C0 and C1 controls, and the characters that reorder or hide text.
-fn is_unprintable(character: char) -> bool {
+#[must_use]
+pub fn is_unprintable(character: char) -> bool {
     character.is_control()
-        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+        || matches!(character,
+            '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}')
+}
+
+/// The path as messages show it.
+#[must_use]
+pub fn shown(path: &std::path::Path) -> String {
+    printable(&path.to_string_lossy(), 1024)
 }
 
 #[cfg(test)]

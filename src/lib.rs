@@ -25,6 +25,7 @@
 //! | Room | Knows | Never |
 //! |---|---|---|
 //! | [`event`], [`response`], [`fault`], [`limits`], [`latency`], [`error`] | the words everything speaks | any other room |
+//! | [`files`] | how a file is opened, read and replaced | what is in it |
 //! | [`inspect`], [`contract`] | bytes and the static contract | running anything |
 //! | [`engine`], [`module`], [`runner`], [`pool`], [`wasi`] | wasmtime; the only door to it | JSON, decisions |
 //! | [`abi`] | what a guest gets and answers | wasmtime |
@@ -78,6 +79,7 @@ pub mod engine;
 pub mod error;
 pub mod event;
 pub mod fault;
+pub mod files;
 pub mod fixture;
 pub mod inspect;
 mod json;

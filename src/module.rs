@@ -16,6 +16,7 @@ use crate::abi::{Abi, AbiChoice};
 use crate::contract::{self, Linked, Verdict};
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::files::{self, Accept};
 use crate::inspect::{Facts, inspect};
 use crate::limits::{LimitChoice, Limits, LoadLimits, MAX_TEXT_BYTES};
 use crate::notices::Notices;
@@ -46,25 +47,14 @@ pub fn read(path: &Path, limits: &LoadLimits) -> Result<Source, Error> {
         path: path.to_owned(),
         message,
     };
-    // Looked at before it is opened: opening a pipe waits for its writer.
-    let metadata = std::fs::metadata(path).map_err(read_error)?;
-    if !metadata.is_file() {
-        let kind = if metadata.is_dir() {
-            "a directory"
-        } else {
-            "not a regular file"
-        };
-        return Err(malformed(format!("expected a module file, found {kind}")));
-    }
-    if metadata.len() > limits.max_module_bytes {
-        return Err(malformed(too_large(metadata.len(), limits)));
+    let file = files::open(path, Accept::Regular, "a module")?;
+    let size = file.metadata().map_err(read_error)?.len();
+    if size > limits.max_module_bytes {
+        return Err(malformed(too_large(size, limits)));
     }
     let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| {
-            file.take(limits.max_module_bytes.saturating_add(1))
-                .read_to_end(&mut bytes)
-        })
+    file.take(limits.max_module_bytes.saturating_add(1))
+        .read_to_end(&mut bytes)
         .map_err(read_error)?;
     Source::of(path, bytes, limits)
 }

@@ -10,6 +10,7 @@ use flate2::read::MultiGzDecoder;
 
 use super::{Format, Item, Place, Unusable, access_log, detect, envoy_tap, ftw, gor, har, jsonl};
 use crate::error::Error;
+use crate::files::{self, Accept};
 
 /// Bytes looked at to tell a format.
 const HEAD_BYTES: usize = 64 << 10;
@@ -117,7 +118,7 @@ impl Capture {
     /// `read` counts the bytes taken from the file, compressed as they are.
     ///
     /// # Errors
-    /// [`Error::Read`] where the file cannot be opened.
+    /// Those of [`files::open`].
     pub fn open(
         &self,
         forced: Option<Format>,
@@ -128,12 +129,7 @@ impl Capture {
         let raw: Box<dyn Read + Send> = if self.path.as_os_str() == "-" {
             Box::new(io::stdin())
         } else {
-            Box::new(
-                std::fs::File::open(&self.path).map_err(|source| Error::Read {
-                    path: self.path.clone(),
-                    source,
-                })?,
-            )
+            Box::new(files::open(&self.path, Accept::Stream, "a capture")?)
         };
         let counted = Counted {
             inner: raw,

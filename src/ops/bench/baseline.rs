@@ -11,6 +11,7 @@ use super::machine::Machine;
 use super::report::BenchReport;
 use crate::engine;
 use crate::error::Error;
+use crate::files::{self, Accept, Links};
 
 const SCHEMA: &str = "wasm-agent/baseline/1";
 /// Bytes of a baseline; a hundred cases take about one MiB.
@@ -111,23 +112,7 @@ impl Baseline {
             path: path.to_owned(),
             message,
         };
-        let bytes = std::fs::metadata(path)
-            .and_then(|metadata| {
-                if metadata.is_file() && metadata.len() <= MAX_BYTES {
-                    std::fs::read(path).map(Some)
-                } else {
-                    Ok(None)
-                }
-            })
-            .map_err(|source| Error::Read {
-                path: path.to_owned(),
-                source,
-            })?
-            .ok_or_else(|| {
-                malformed(format!(
-                    "expected a baseline, a regular file of at most {MAX_BYTES} bytes"
-                ))
-            })?;
+        let bytes = files::read(path, Accept::Stream, ("a baseline", MAX_BYTES))?;
         Self::parse(&bytes).map_err(malformed)
     }
 
@@ -163,25 +148,13 @@ impl Baseline {
         Ok(baseline)
     }
 
-    /// Writes it beside its place and moves it there, so that no crash leaves
-    /// half of one.
+    /// Writes it, whole or not at all; a link is followed.
     ///
     /// # Errors
     /// [`Error::Write`].
     pub fn write(&self, path: &Path) -> Result<(), Error> {
-        let write = || -> std::io::Result<()> {
-            // What a link leads to, if it leads anywhere.
-            let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-            let mut beside = path.as_os_str().to_owned();
-            beside.push(".new");
-            let mut text = serde_json::to_vec(self)?;
-            text.push(b'\n');
-            std::fs::write(&beside, text)?;
-            std::fs::rename(&beside, path)
-        };
-        write().map_err(|source| Error::Write {
-            path: path.to_owned(),
-            source,
-        })
+        let mut text = serde_json::to_vec(self).unwrap_or_default();
+        text.push(b'\n');
+        files::write(path, Links::Followed, &text)
     }
 }

@@ -10,6 +10,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
+use crate::fault::shown;
 
 /// A language that a starter can be had in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,7 +194,7 @@ pub fn create(folder: &Path, language: Language) -> Result<Created, Error> {
     if let Some(first) = taken.first() {
         return Err(Error::Usage(format!(
             "{} has {first} already{}; nothing was written. Name a folder that is new or empty",
-            folder.display(),
+            shown(folder),
             match taken.len() {
                 1 => String::new(),
                 more => format!(" and {} more of the files", more - 1),

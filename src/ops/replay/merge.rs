@@ -2,10 +2,25 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+
 use super::report::{ReplayReport, Shard};
 use super::tally::Tally;
 use crate::error::Error;
+use crate::fault::{printable, shown};
+use crate::files::{self, Accept};
 use crate::report::Report;
+
+/// Bytes of one report; with a hundred examples of each change it has a few
+/// MiB.
+const MAX_BYTES: u64 = 256 << 20;
+const FIX: &str = "write shards with replay --shard I/N --format json";
+
+/// What tells a report from other JSON.
+#[derive(Deserialize)]
+struct Named {
+    schema: Option<String>,
+}
 
 /// Joins the JSON reports of shards.
 ///
@@ -27,10 +42,7 @@ pub fn merge(paths: &[PathBuf]) -> Result<ReplayReport, Error> {
         let refuse = |what: &str| {
             Err(Error::Malformed {
                 path: (*path).to_owned(),
-                message: format!(
-                    "expected {what} as in {}, found another",
-                    first_path.display()
-                ),
+                message: format!("expected {what} as in {}, found another", shown(first_path)),
             })
         };
         if shard.of != of {
@@ -74,22 +86,24 @@ fn read(path: &Path) -> Result<(Shard, ReplayReport), Error> {
         path: path.to_owned(),
         message,
     };
-    let text = std::fs::read(path).map_err(|source| Error::Read {
-        path: path.to_owned(),
-        source,
+    let text = files::read(path, Accept::Stream, ("a replay's report", MAX_BYTES))?;
+    let named: Named = serde_json::from_slice(&text).map_err(|error| {
+        malformed(format!(
+            "expected a replay's report as JSON: {error}; {FIX}"
+        ))
     })?;
-    let envelope: serde_json::Value = serde_json::from_slice(&text)
-        .map_err(|error| malformed(format!("expected JSON: {error}")))?;
-    let schema = envelope.get("schema").and_then(serde_json::Value::as_str);
-    if schema != Some(ReplayReport::SCHEMA) {
+    if named.schema.as_deref() != Some(ReplayReport::SCHEMA) {
+        let found = named.schema.map_or_else(
+            || "none".to_owned(),
+            |schema| format!("{:?}", printable(&schema, 60)),
+        );
         return Err(malformed(format!(
-            "expected \"schema\": {:?}, found {}; write shards with replay --shard I/N --format json",
+            "expected \"schema\": {:?}, found {found}; {FIX}",
             ReplayReport::SCHEMA,
-            schema.map_or_else(|| "none".to_owned(), |schema| format!("{schema:?}"))
         )));
     }
-    let report: ReplayReport = serde_json::from_value(envelope)
-        .map_err(|error| malformed(format!("expected a replay's report: {error}")))?;
+    let report: ReplayReport = serde_json::from_slice(&text)
+        .map_err(|error| malformed(format!("expected a replay's report: {error}; {FIX}")))?;
     let shard = report.shard.filter(|shard| shard.of > 0).ok_or_else(|| {
         malformed("expected a shard's report, found that of a whole replay".to_owned())
     })?;
@@ -109,8 +123,8 @@ fn check_complete(parts: &[(&Path, Shard, ReplayReport)], of: u32) -> Result<(),
             (Some((path, ..)), Some((other, ..))) => {
                 return Err(Error::Usage(format!(
                     "shard {index}/{of} is there twice: {} and {}",
-                    path.display(),
-                    other.display()
+                    shown(path),
+                    shown(other)
                 )));
             }
         }

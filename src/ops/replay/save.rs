@@ -2,7 +2,6 @@
 
 mod hooks;
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
@@ -14,6 +13,7 @@ use crate::abi::agent::{HeaderNames, write_input};
 use crate::capture::{Found, Redactor, Transaction};
 use crate::error::Error;
 use crate::event::Event;
+use crate::files::{self, Links};
 use crate::fixture;
 use crate::ops::exchange::Answer;
 use crate::ops::subject::Subject;
@@ -244,11 +244,6 @@ pub(super) fn save(
         .take(80)
         .collect();
     let path = folder.join(format!("{seq:06}-{plain}.json"));
-    let text = serde_json::to_string_pretty(fixture).unwrap_or_default();
-    std::fs::File::create(&path)
-        .and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
-            file.write_all(b"\n")
-        })
-        .map_err(|source| Error::Write { path, source })
+    let text = serde_json::to_string_pretty(fixture).unwrap_or_default() + "\n";
+    files::write(&path, Links::Replaced, text.as_bytes())
 }
