@@ -10,8 +10,7 @@ fn main() -> ExitCode {
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version go to standard output, which may be closed.
-            let _ = error.print();
+            cli::render::usage(&error);
             return ExitCode::from(if error.use_stderr() {
                 cli::exit::USAGE
             } else {

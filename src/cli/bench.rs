@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use wasm_agent_kit::abi::Abi;
 use wasm_agent_kit::client::{Address, Peer, Process, Speech, Target};
 use wasm_agent_kit::error::Error;
+use wasm_agent_kit::files::{Destination, Links};
 use wasm_agent_kit::limits::{DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
 use wasm_agent_kit::ops::bench::{
     self, Against, Amount, Baseline, BenchSettings, Benched, InputSettings, Inputs, MAX_CASES,
@@ -150,7 +151,7 @@ enum ProtocolArg {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Gate")]
 struct GateArgs {
-    /// Keep what was measured as a baseline
+    /// Keep what was measured as a baseline; a link is followed
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
 
@@ -200,10 +201,12 @@ fn savable(path: &Path) -> Result<(), Error> {
     } else if folder.is_some_and(|folder| !folder.is_dir()) {
         "there is no such folder"
     } else {
-        return Ok(());
+        return Destination::open(path, Links::Followed)
+            .map(drop)
+            .map_err(|error| render::unwritable("--save", path, &error));
     };
-    let path = path.display();
-    Err(Error::Usage(format!("--save: cannot write {path}: {why}")))
+    let error = std::io::Error::other(why);
+    Err(render::unwritable("--save", path, &error))
 }
 
 /// Runs the command and says how the process is to exit.
@@ -255,19 +258,19 @@ pub(crate) fn exec(args: &BenchArgs, style: Style) -> Result<u8> {
 /// As a flame graph or for Firefox, by the file's name.
 fn write_profile(profile: &Profile, path: &Path) -> Result<(), Error> {
     let is_svg = path.extension().is_some_and(|extension| extension == "svg");
-    let write = || {
-        let mut out = std::io::BufWriter::new(std::fs::File::create(path)?);
+    let render = |out: &mut dyn std::io::Write| {
         if is_svg {
-            render::bench::profile::flame(profile, &mut out)?;
+            render::bench::profile::flame(profile, out)
         } else {
-            render::bench::profile::firefox(profile, &mut out)?;
+            render::bench::profile::firefox(profile, out)
         }
-        std::io::Write::flush(&mut out)
     };
-    write().map_err(|source| Error::Write {
-        path: path.to_owned(),
-        source,
-    })?;
+    Destination::open(path, Links::Followed)
+        .and_then(|file| file.write(render))
+        .map_err(|source| Error::Write {
+            path: path.to_owned(),
+            source,
+        })?;
     let how = if is_svg {
         "a browser shows it"
     } else {
@@ -389,7 +392,7 @@ impl BenchArgs {
         {
             return Err(Error::Usage(format!(
                 "--profile {}: expected one module to watch, found two to compare",
-                before.display()
+                render::shown(before)
             )));
         }
         if self.target.target.is_some() {

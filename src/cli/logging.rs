@@ -9,6 +9,7 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::render::escape::{Syntax, whole};
 use super::serve::LogFormat;
 use super::{Cli, Color, Command};
 
@@ -54,22 +55,29 @@ pub(crate) fn start(cli: &Cli) -> Flush {
         }
         _ => EnvFilter::new(level),
     };
+    let colored = colours(cli.color);
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(colours(cli.color))
+        .with_ansi(colored)
         // The default prints its own errors, and panics where it cannot.
         .log_internal_errors(false);
+    let stderr = move || Shown { colored };
     let Some(args) = serve else {
-        lines.with_writer(io::stderr).init();
+        lines.with_writer(stderr).init();
         return Flush(None);
     };
     let (sender, receiver) = sync_channel(MAX_WAITING);
     let writer = std::thread::Builder::new().name("log".to_owned());
     if writer.spawn(move || write_lines(&receiver)).is_err() {
-        lines.with_writer(io::stderr).init();
+        lines.with_writer(stderr).init();
         return Flush(None);
     }
-    let lines = lines.with_writer(Lines(sender.clone())).with_ansi(false);
+    let syntax = match args.log_format {
+        LogFormat::Human => Syntax::Text { colored: false },
+        LogFormat::Json => Syntax::Json,
+    };
+    let waiting = Lines(sender.clone(), syntax);
+    let lines = lines.with_writer(waiting).with_ansi(false);
     match args.log_format {
         LogFormat::Human => lines.init(),
         LogFormat::Json => lines.json().flatten_event(true).init(),
@@ -107,14 +115,33 @@ impl Drop for Flush {
     }
 }
 
+/// Writes each line to standard error.
+struct Shown {
+    colored: bool,
+}
+
+impl Write for Shown {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let colored = self.colored;
+        let shown = whole(Syntax::Text { colored }, line);
+        io::stderr().lock().write_all(&shown)?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Hands each line over whole, or leaves it out.
 #[derive(Clone)]
-struct Lines(SyncSender<Message>);
+struct Lines(SyncSender<Message>, Syntax);
 
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         // Full or closed: the line is left out.
-        if self.0.try_send(Message::Line(line.to_vec())).is_err() {
+        let shown = whole(self.1, line);
+        if self.0.try_send(Message::Line(shown)).is_err() {
             LOST.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())

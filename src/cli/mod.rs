@@ -306,7 +306,8 @@ pub(crate) struct OutputArgs<F: ValueEnum + Send + Sync + 'static> {
     )]
     pub(crate) format: F,
 
-    /// Write a further report to a file, such as junit=report.xml; repeatable
+    /// Write a further report to a file, such as junit=report.xml; repeatable;
+    /// a link is followed
     #[arg(long = "report", value_name = "FORMAT=PATH", value_parser = report_target::<F>)]
     pub(crate) reports: Vec<(F, PathBuf)>,
 }

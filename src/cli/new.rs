@@ -56,7 +56,7 @@ impl Lang {
 pub(crate) fn exec(args: &NewArgs, style: Style) -> Result<u8> {
     let created = new::create(&args.folder, args.lang.language())?;
     let text = told(&created, style);
-    render::to_stdout(|out| out.write_all(text.as_bytes()));
+    render::to_stdout(|out| style.guarded(out, |out| out.write_all(text.as_bytes())));
     Ok(exit::OK)
 }
 

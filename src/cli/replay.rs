@@ -17,6 +17,7 @@ use wasm_agent_kit::capture::{
 };
 use wasm_agent_kit::engine::{Engine, EngineSettings};
 use wasm_agent_kit::error::Error;
+use wasm_agent_kit::files;
 use wasm_agent_kit::limits::{DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
 use wasm_agent_kit::module::Module;
 use wasm_agent_kit::ops::replay::{
@@ -27,6 +28,7 @@ use wasm_agent_kit::ops::subject::Subject;
 use wasm_agent_kit::plugin::Plugin;
 use wasm_agent_kit::report::Report as _;
 
+use super::render::escape::{Guard, Syntax};
 use super::render::human::Style;
 use super::render::{self, ReportFiles};
 use super::{GuestArgs, OutputArgs, exit};
@@ -224,7 +226,8 @@ struct CompareArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Written files")]
 struct SaveArgs {
-    /// Write changed and faulted transactions as fixtures for `run`
+    /// Write changed and faulted transactions as fixtures for `run`; a link of a
+    /// fixture's name in DIR is replaced
     #[arg(long, value_name = "DIR")]
     save_fixture: Option<PathBuf>,
 
@@ -236,7 +239,7 @@ struct SaveArgs {
     #[arg(long, value_enum, default_value_t = ExpectArg::New, requires = "save_fixture")]
     expect: ExpectArg,
 
-    /// Write the calls as a capture of our own format
+    /// Write the calls as a capture of our own format; a link is followed
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
 
@@ -471,18 +474,14 @@ impl ReplayArgs {
     /// Where rows go: standard output or one file.
     fn rows(&self, files: &Targets) -> Result<Option<Box<dyn Write + Send>>, Error> {
         if self.output.format == ReplayFormat::Jsonl {
-            return Ok(Some(Box::new(BufWriter::new(io::stdout()))));
+            return Ok(Some(rows_to(io::stdout())));
         }
         match files.as_slice() {
             [] => Ok(None),
             [(_, path)] => {
-                let file = std::fs::File::create(path).map_err(|error| {
-                    Error::Usage(format!(
-                        "--report: cannot write {}: {error}",
-                        path.display()
-                    ))
-                })?;
-                Ok(Some(Box::new(BufWriter::new(file))))
+                let file = files::create(path, false)
+                    .map_err(|error| render::unwritable("--report", path, &error))?;
+                Ok(Some(rows_to(file)))
             }
             _ => Err(Error::Usage(
                 "--report jsonl=PATH can be given once".to_owned(),
@@ -491,13 +490,14 @@ impl ReplayArgs {
     }
 }
 
+/// Rows are JSON, one a line.
+fn rows_to(out: impl Write + Send + 'static) -> Box<dyn Write + Send> {
+    Box::new(Guard::new(Syntax::Json, BufWriter::new(out)))
+}
+
 /// A file that only its owner may read: it holds traffic.
 fn private(path: &PathBuf) -> Result<Box<dyn Write + Send>, Error> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(path).map_err(|source| Error::Write {
+    let file = files::create(path, true).map_err(|source| Error::Write {
         path: path.clone(),
         source,
     })?;

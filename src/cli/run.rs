@@ -13,6 +13,7 @@ use wasm_agent_kit::abi::Abi;
 use wasm_agent_kit::agent::Agent;
 use wasm_agent_kit::engine::{Engine, EngineSettings};
 use wasm_agent_kit::error::Error;
+use wasm_agent_kit::files::{self, Links};
 use wasm_agent_kit::fixture::{self, Input};
 use wasm_agent_kit::limits::{DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
 use wasm_agent_kit::module::Module;
@@ -70,7 +71,8 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     fail_fast: bool,
 
-    /// Write the answers seen into the fixtures
+    /// Write the answers seen into the fixtures; through a link only where the
+    /// link itself is named
     #[arg(long)]
     update: bool,
 
@@ -144,7 +146,7 @@ fn once(args: &RunArgs, engine: &Arc<Engine>) -> Result<RunReport, Error> {
     };
     let report = run::run(&subject, &fixtures, &settings)?;
     if args.update {
-        for path in update(&inputs, &fixtures, &report)? {
+        for path in update((&inputs, &args.fixtures), &fixtures, &report)? {
             render::to_stderr(&format!("updated {}", render::shown(&path)));
         }
     }
@@ -200,37 +202,38 @@ fn selected(inputs: Vec<Input>, filter: Option<&Regex>) -> (Vec<Input>, Vec<Pars
 }
 
 fn update(
-    inputs: &[Input],
+    (inputs, named): (&[Input], &[PathBuf]),
     fixtures: &[ParsedFixture],
     report: &RunReport,
 ) -> Result<Vec<PathBuf>, Error> {
-    let mut written = Vec::new();
+    let mut changed = Vec::new();
     for ((input, fixture), result) in inputs.iter().zip(fixtures).zip(&report.fixtures) {
         let Ok(fixture) = fixture else { continue };
         let text = String::from_utf8_lossy(&input.bytes);
         let seen = result.steps.iter().filter_map(StepResult::seen).collect();
         if let Some(text) = fixture::update(&text, fixture, seen) {
-            replace(&input.path, &text)?;
-            written.push(input.path.clone());
+            keep_behind_links(&input.path, named)?;
+            changed.push((input.path.clone(), text));
         }
     }
-    Ok(written)
+    for (path, text) in &changed {
+        files::write(path, Links::Followed, text.as_bytes())?;
+    }
+    Ok(changed.into_iter().map(|(path, _)| path).collect())
 }
 
-/// Writes beside the file and moves it into place, so that no crash leaves
-/// half a fixture.
-fn replace(path: &Path, text: &str) -> Result<(), Error> {
-    let write = || {
-        // What a link leads to, as readable as it was.
-        let path = path.canonicalize()?;
-        let beside = path.with_extension("json.new");
-        std::fs::write(&beside, text)?;
-        std::fs::set_permissions(&beside, path.metadata()?.permissions())?;
-        std::fs::rename(&beside, path)
-    };
-    write().map_err(|source| Error::Write {
+/// What a link in a folder leads to was not meant by whoever named the folder.
+fn keep_behind_links(path: &Path, named: &[PathBuf]) -> Result<(), Error> {
+    if !path.is_symlink() || named.iter().any(|name| name == path) {
+        return Ok(());
+    }
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    Err(Error::Write {
         path: path.to_owned(),
-        source,
+        source: std::io::Error::other(format!(
+            "it is a link that was found in a folder, and nothing was updated; name {} itself",
+            render::shown(&real)
+        )),
     })
 }
 
@@ -269,7 +272,7 @@ fn watch(args: &RunArgs, engine: &Arc<Engine>, style: Style) -> Result<u8> {
                 });
                 if let Some(before) = &before {
                     for line in differences(before, &report) {
-                        render::to_stderr(&line);
+                        render::to_stderr(&render::escape::terminal(&line));
                     }
                 }
                 // Each run renews the files, as a run of its own would.

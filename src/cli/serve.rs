@@ -442,7 +442,7 @@ fn tell_serving(agent: &Agent, bound: &Bound) {
         socket = socket.map(tracing::field::display),
         grpc = grpc.map(tracing::field::display),
         admin = admin.map(tracing::field::display),
-        module = %module.path.display(),
+        module = wasm_agent_kit::fault::shown(&module.path),
         hash = module.hash,
         pool_size = agent.pool().settings().size,
         policy = agent.settings().failure_policy.name(),

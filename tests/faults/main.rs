@@ -14,6 +14,7 @@
 
 mod answers;
 mod calls;
+mod files;
 mod fixtures;
 mod headers;
 mod hooks;

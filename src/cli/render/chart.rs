@@ -3,8 +3,8 @@
 
 use std::fmt::Write as _;
 
+use super::escape::html as escaped;
 use super::human::end_of;
-use super::page::escaped;
 
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 320.0;

@@ -4,8 +4,14 @@ use std::io::{self, Write};
 
 use wasm_agent_kit::report::{CaseStatus, Report};
 
+use super::escape::{Syntax, command_data, command_property, guarded};
+
 /// A line for each case that failed or was remarked upon, then one that counts.
 pub(crate) fn write<R: Report>(report: &R, out: &mut dyn Write) -> io::Result<()> {
+    guarded(Syntax::Commands, out, |out| commands(report, out))
+}
+
+fn commands<R: Report>(report: &R, out: &mut dyn Write) -> io::Result<()> {
     let cases = report.cases();
     for case in &cases {
         let level = match case.status {
@@ -21,9 +27,9 @@ pub(crate) fn write<R: Report>(report: &R, out: &mut dyn Write) -> io::Result<()
         writeln!(
             out,
             "::{level} file={}{line},title={}::{}",
-            property(&case.file),
-            property(&case.name),
-            data(&format!("{}{separator}{}", case.message, case.detail)),
+            command_property(&case.file),
+            command_property(&case.name),
+            command_data(&format!("{}{separator}{}", case.message, case.detail)),
         )?;
     }
     let count = |status| cases.iter().filter(|case| case.status == status).count();
@@ -35,32 +41,4 @@ pub(crate) fn write<R: Report>(report: &R, out: &mut dyn Write) -> io::Result<()
         count(CaseStatus::Warned),
         count(CaseStatus::Skipped),
     )
-}
-
-fn data(text: &str) -> String {
-    let shown = |c: char| match c {
-        '\r' | '\n' | '\t' => c,
-        c if c.is_control() => char::REPLACEMENT_CHARACTER,
-        c => c,
-    };
-    let text: String = text.chars().map(shown).collect();
-    text.replace('%', "%25")
-        .replace('\r', "%0D")
-        .replace('\n', "%0A")
-}
-
-fn property(text: &str) -> String {
-    data(text).replace(':', "%3A").replace(',', "%2C")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_cannot_end_or_fake_a_command() {
-        assert_eq!(data("50%\n::error::x"), "50%25%0A::error::x");
-        assert_eq!(property("a:b,c"), "a%3Ab%2Cc");
-        assert_eq!(data("\u{1b}[31m\0"), "\u{fffd}[31m\u{fffd}");
-    }
 }

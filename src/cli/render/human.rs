@@ -1,5 +1,6 @@
 //! What all human output shares: colour, width, tables, figures, errors.
 
+use std::io::{self, Write};
 use std::time::Duration;
 
 use anstream::{AutoStream, ColorChoice};
@@ -11,6 +12,7 @@ use comfy_table::{
 
 use wasm_agent_kit::fault::printable;
 
+use super::escape::{Syntax, guarded};
 use crate::cli::Color;
 
 /// Width of tables where there is no terminal to ask.
@@ -42,9 +44,9 @@ impl Style {
         let colored = match color {
             Color::Always => true,
             Color::Never => false,
-            Color::Auto => AutoStream::choice(&std::io::stdout()) != ColorChoice::Never,
+            Color::Auto => AutoStream::choice(&io::stdout()) != ColorChoice::Never,
         };
-        let terminal = terminal_size::terminal_size_of(std::io::stdout());
+        let terminal = terminal_size::terminal_size_of(io::stdout());
         let width = terminal.map_or(WIDTH_WITHOUT_TERMINAL, |(width, _)| {
             width.0.max(LEAST_WIDTH)
         });
@@ -62,6 +64,16 @@ impl Style {
             width: WIDTH_WITHOUT_TERMINAL,
             wraps: false,
         }
+    }
+
+    /// Writes a document for people, in which nobody else's text does anything.
+    pub(crate) fn guarded(
+        self,
+        out: &mut dyn Write,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let colored = self.colored;
+        guarded(Syntax::Text { colored }, out, write)
     }
 
     /// Sentences in lines as long as a terminal's; elsewhere in one.
@@ -179,7 +191,7 @@ impl Paint {
 /// line breaks are left to do anything.
 pub(crate) fn error_chain(error: &anyhow::Error) -> String {
     let style = Paint::Bad.style();
-    let word = match AutoStream::choice(&std::io::stderr()) {
+    let word = match AutoStream::choice(&io::stderr()) {
         ColorChoice::Never => "error:".to_owned(),
         _ => format!("{style}error:{style:#}"),
     };
@@ -206,6 +218,12 @@ pub(crate) fn time(duration: Duration) -> String {
 /// Bytes in the largest binary unit that keeps a figure before the point.
 pub(crate) fn bytes(count: u64) -> String {
     bytesize::ByteSize(count).display().iec().to_string()
+}
+
+/// The start of a hash, which tells it from others.
+pub(crate) fn short_hash(hash: &str) -> String {
+    const SHOWN: usize = "sha256:".len() + 12;
+    printable(hash.get(..SHOWN).unwrap_or(hash), SHOWN)
 }
 
 /// A name of which only so many letters can be shown: its end tells it from

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use serde::Serialize;
 use wasm_agent_kit::report::{Report, Verdict};
 
+use super::escape::{Syntax, guarded};
+
 #[derive(Serialize)]
 struct Envelope<'a, R: Report> {
     schema: &'static str,
@@ -28,8 +30,15 @@ pub(crate) fn write<R: Report>(report: &R, out: &mut dyn Write) -> io::Result<()
         verdict: report.verdict(),
         report,
     };
-    serde_json::to_writer_pretty(&mut *out, &envelope)?;
-    out.write_all(b"\n")
+    document(&envelope, out)
+}
+
+/// Anything as one document, indented.
+pub(super) fn document(value: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
+    guarded(Syntax::Json, out, |out| {
+        serde_json::to_writer_pretty(&mut *out, value)?;
+        out.write_all(b"\n")
+    })
 }
 
 /// The number a schema's name ends in.

@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
 use wasm_agent_kit::report::{Case, CaseStatus, Report};
 
+use super::escape::{Syntax, guarded, terminal, terminal_lines};
+
 /// The report's cases, grouped by suite in the order they come.
 pub(crate) fn write<R: Report>(report: &R, out: &mut dyn Write) -> io::Result<()> {
     let mut document = quick_junit::Report::new("wasm-agent");
@@ -13,17 +15,19 @@ pub(crate) fn write<R: Report>(report: &R, out: &mut dyn Write) -> io::Result<()
     for case in report.cases() {
         if suite
             .as_ref()
-            .is_none_or(|suite| suite.name.as_str() != case.suite)
+            .is_none_or(|suite| suite.name.as_str() != terminal(&case.suite))
         {
             document.add_test_suites(suite.take());
-            suite = Some(TestSuite::new(case.suite.as_str()));
+            suite = Some(TestSuite::new(terminal(&case.suite)));
         }
         if let Some(suite) = &mut suite {
             suite.add_test_case(test_case(&case));
         }
     }
     document.add_test_suites(suite);
-    document.serialize(out).map_err(io::Error::other)
+    guarded(Syntax::Markup, out, |out| {
+        document.serialize(out).map_err(io::Error::other)
+    })
 }
 
 fn test_case(case: &Case) -> TestCase {
@@ -33,24 +37,24 @@ fn test_case(case: &Case) -> TestCase {
         CaseStatus::Errored => unsuccessful(NonSuccessKind::Error, case),
         CaseStatus::Skipped => {
             let mut skipped = TestCaseStatus::skipped();
-            skipped.set_message(case.message.as_str());
+            skipped.set_message(terminal(&case.message));
             skipped
         }
     };
-    let mut test = TestCase::new(case.name.as_str(), status);
-    test.set_classname(case.suite.as_str());
+    let mut test = TestCase::new(terminal(&case.name), status);
+    test.set_classname(terminal(&case.suite));
     test.set_time(case.time);
     if case.status == CaseStatus::Warned {
-        test.set_system_out(case.message.as_str());
+        test.set_system_out(terminal_lines(&case.message));
     }
     test
 }
 
 fn unsuccessful(kind: NonSuccessKind, case: &Case) -> TestCaseStatus {
     let mut status = TestCaseStatus::non_success(kind);
-    status.set_message(case.message.as_str());
+    status.set_message(terminal(&case.message));
     if !case.detail.is_empty() {
-        status.set_description(case.detail.as_str());
+        status.set_description(terminal_lines(&case.detail));
     }
     status
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod chart;
+pub(crate) mod escape;
 pub(crate) mod github;
 pub(crate) mod human;
 pub(crate) mod json;
@@ -12,35 +13,33 @@ pub(crate) mod run;
 pub(crate) mod sarif;
 pub(crate) mod validate;
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use anstream::{AutoStream, ColorChoice};
 use wasm_agent_kit::error::Error;
+use wasm_agent_kit::fault::is_unprintable;
+use wasm_agent_kit::files::{Destination, Links};
 
 /// Files that reports go to, opened before anything starts, so that a path
 /// nobody can write to costs nobody a run.
 pub(crate) struct ReportFiles<F> {
-    files: Vec<(F, PathBuf, File)>,
+    files: Vec<(F, PathBuf, Destination)>,
 }
 
 impl<F: Copy> ReportFiles<F> {
     /// Opens all of them, none of which may be what is read. What stands in
     /// them stays until there is a report.
     pub(crate) fn open(targets: &[(F, PathBuf)], inputs: &[&Path]) -> Result<Self, Error> {
-        let mut files: Vec<(F, PathBuf, File)> = Vec::new();
+        let mut files: Vec<(F, PathBuf, Destination)> = Vec::new();
         for (format, path) in targets {
             keep_inputs("--report", path, inputs)?;
             if files.iter().any(|(_, other, _)| other == path) {
-                let path = path.display();
+                let path = shown(path);
                 return Err(Error::Usage(format!("--report: {path} is given twice")));
             }
-            let mut options = File::options();
-            let file = options.write(true).create(true).truncate(false).open(path);
-            let file = file.map_err(|error| {
-                let path = path.display();
-                Error::Usage(format!("--report: cannot write {path}: {error}"))
-            })?;
+            let file = Destination::open(path, Links::Followed);
+            let file = file.map_err(|error| unwritable("--report", path, &error))?;
             files.push((*format, path.clone(), file));
         }
         Ok(Self { files })
@@ -52,18 +51,17 @@ impl<F: Copy> ReportFiles<F> {
         mut render: impl FnMut(F, &mut dyn Write) -> io::Result<()>,
     ) -> Result<(), Error> {
         for (format, path, file) in self.files {
-            let emptied = match file.metadata() {
-                Ok(metadata) if metadata.is_file() => file.set_len(0),
-                other => other.map(drop),
-            };
-            let mut out = BufWriter::new(file);
-            emptied
-                .and_then(|()| render(format, &mut out))
-                .and_then(|()| out.flush())
+            file.write(|out| render(format, out))
                 .map_err(|source| Error::Write { path, source })?;
         }
         Ok(())
     }
+}
+
+/// A place that a flag names and nobody can write to.
+pub(crate) fn unwritable(flag: &str, path: &Path, error: &io::Error) -> Error {
+    let path = shown(path);
+    Error::Usage(format!("{flag}: cannot write {path}: {error}"))
 }
 
 /// Refuses to write over what is read.
@@ -75,7 +73,7 @@ pub(crate) fn keep_inputs(flag: &str, path: &Path, inputs: &[&Path]) -> Result<(
     if inputs.iter().any(is_same) {
         return Err(Error::Usage(format!(
             "{flag}: {} is one of the inputs, which it would write over; name another file",
-            path.display()
+            shown(path)
         )));
     }
     Ok(())
@@ -100,11 +98,25 @@ pub(crate) fn to_stdout(render: impl FnOnce(&mut dyn Write) -> io::Result<()>) {
 
 /// One line on standard error, where there is one.
 pub(crate) fn to_stderr(line: &str) {
+    let colored = AutoStream::choice(&io::stderr()) != ColorChoice::Never;
     // Nobody is left to be told.
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    let _ = writeln!(io::stderr().lock(), "{}", escape::lines(line, colored));
+}
+
+/// What the parser says: help, the version, or what is wrong with a flag.
+pub(crate) fn usage(error: &clap::Error) {
+    let text = error.render().to_string();
+    let is_tame = |character: char| character == '\n' || !is_unprintable(character);
+    if text.chars().all(is_tame) {
+        // Help and version go to standard output, which may be closed.
+        let _ = error.print();
+    } else {
+        // A file's name that a shell put there may hold anything.
+        to_stderr(text.trim_end());
+    }
 }
 
 /// The path as reports show it.
 pub(crate) fn shown(path: &Path) -> String {
-    wasm_agent_kit::fault::printable(&path.to_string_lossy(), 512)
+    wasm_agent_kit::fault::shown(path)
 }

@@ -4,29 +4,7 @@
 
 use std::io::{self, Write};
 
-/// Text with nothing left that HTML or SVG would take for its own.
-pub(crate) fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for char in text.chars() {
-        match char {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            // Not allowed in a document at all, or changing its direction.
-            '\u{0}'..='\u{8}'
-            | '\u{b}'
-            | '\u{c}'
-            | '\u{e}'..='\u{1f}'
-            | '\u{7f}'..='\u{9f}'
-            | '\u{202a}'..='\u{202e}'
-            | '\u{2066}'..='\u{2069}' => out.push('\u{fffd}'),
-            char => out.push(char),
-        }
-    }
-    out
-}
+use super::escape::{Syntax, guarded, html as escaped};
 
 /// A page that is being written.
 pub(crate) struct Page {
@@ -113,16 +91,18 @@ impl Page {
     }
 
     pub(crate) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        write!(
-            out,
-            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+        guarded(Syntax::Markup, out, |out| {
+            write!(
+                out,
+                "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
              <meta name=\"generator\" content=\"wasm-agent {}\">\n\
              <title>{}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{}</main>\n</body>\n</html>\n",
-            env!("CARGO_PKG_VERSION"),
-            self.title,
-            self.body
-        )
+                env!("CARGO_PKG_VERSION"),
+                self.title,
+                self.body
+            )
+        })
     }
 }
 

@@ -13,7 +13,8 @@ use wasm_agent_kit::ops::replay::ReplayReport;
 use wasm_agent_kit::ops::replay::report::{Category, Comparison, Costly, Group};
 use wasm_agent_kit::report::{Report as _, Verdict};
 
-use super::human::{Paint, Style, bytes, count, plural};
+use super::escape::terminal;
+use super::human::{Paint, Style, bytes, count, plural, short_hash};
 use super::{github, json, junit};
 use crate::cli::replay::ReplayFormat;
 
@@ -28,12 +29,12 @@ pub(crate) fn write(
     out: &mut dyn Write,
 ) -> io::Result<()> {
     match format {
-        ReplayFormat::Human => human(report, style, out),
+        ReplayFormat::Human => style.guarded(out, |out| human(report, style, out)),
         ReplayFormat::Json => json::write(report, out),
         // Written while the replay went on.
         ReplayFormat::Jsonl => Ok(()),
         ReplayFormat::Junit => junit::write(report, out),
-        ReplayFormat::Markdown => markdown::write(report, out),
+        ReplayFormat::Markdown => Style::plain().guarded(out, |out| markdown::write(report, out)),
         ReplayFormat::Html => html::write(report, out),
         ReplayFormat::Github => github::write(report, out),
     }
@@ -55,7 +56,7 @@ fn human(report: &ReplayReport, style: Style, out: &mut dyn Write) -> io::Result
             },
             style.paint(Paint::Strong, &printable(&module.path, 512)),
             bytes(module.size_bytes),
-            module.hash.get(..19).unwrap_or(&module.hash),
+            short_hash(&module.hash),
         )?;
     }
     input(report, style, out)?;
@@ -97,7 +98,7 @@ fn input(report: &ReplayReport, style: Style, out: &mut dyn Write) -> io::Result
         writeln!(out, "{:<9} {} of {}", "shard", shard.index, shard.of)?;
     }
     for (format, loses) in figures::lossy(report) {
-        let text = style.wrapped(&format!("{format} is lossy: {loses}"));
+        let text = style.wrapped(&terminal(&format!("{format} is lossy: {loses}")));
         writeln!(out, "{}", style.paint(Paint::Faint, &text))?;
     }
     for (remark, number) in &report.remarks {
@@ -184,7 +185,7 @@ fn costs(report: &ReplayReport, style: Style, out: &mut dyn Write) -> io::Result
             table.add_row([
                 Cell::new(show(costly.cost)).set_alignment(CellAlignment::Right),
                 Cell::new(printable(&costly.request, 100)),
-                Cell::new(&costly.decision),
+                Cell::new(printable(&costly.decision, 100)),
                 Cell::new(costly.place.record),
             ]);
         }
@@ -238,7 +239,7 @@ fn groups(groups: &[Group], style: Style, out: &mut dyn Write) -> io::Result<()>
             "{}",
             style.paint(
                 paint,
-                &format!("  {} × {}", count(group.count), group.title())
+                &format!("  {} × {}", count(group.count), terminal(&group.title()))
             )
         )?;
         for example in &group.examples {

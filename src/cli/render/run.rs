@@ -13,7 +13,8 @@ use wasm_agent_kit::ops::run::{FixtureResult, Hint, HookOutcome, RunReport, Step
 use wasm_agent_kit::report::CaseStatus;
 use wasm_agent_kit::response::{AgentResponse, Decision, HeaderOp};
 
-use super::human::{Paint, Style, bytes, count, time, wrap};
+use super::escape::{Syntax, guarded, terminal};
+use super::human::{Paint, Style, bytes, count, short_hash, time, wrap};
 use super::{github, json, junit};
 use crate::cli::run::RunFormat;
 
@@ -28,11 +29,13 @@ pub(crate) fn write(
     out: &mut dyn Write,
 ) -> io::Result<()> {
     match format {
-        RunFormat::Human => human(report, style, out),
+        RunFormat::Human => style.guarded(out, |out| human(report, style, out)),
         RunFormat::Json => json::write(report, out),
-        RunFormat::Jsonl => report.fixtures.iter().try_for_each(|fixture| {
-            serde_json::to_writer(&mut *out, fixture)?;
-            out.write_all(b"\n")
+        RunFormat::Jsonl => guarded(Syntax::Json, out, |out| {
+            report.fixtures.iter().try_for_each(|fixture| {
+                serde_json::to_writer(&mut *out, fixture)?;
+                out.write_all(b"\n")
+            })
         }),
         RunFormat::Junit => junit::write(report, out),
         RunFormat::Github => github::write(report, out),
@@ -42,11 +45,7 @@ pub(crate) fn write(
 fn human(report: &RunReport, style: Style, out: &mut dyn Write) -> io::Result<()> {
     let module = &report.module;
     let path = printable(&module.path, 512);
-    let facts = format!(
-        "{}, {}",
-        bytes(module.size_bytes),
-        module.hash.get(..19).unwrap_or(&module.hash),
-    );
+    let facts = format!("{}, {}", bytes(module.size_bytes), short_hash(&module.hash),);
     let is_long = path.chars().count() + 2 + facts.len() > style.width();
     let between = if style.is_narrow() && is_long {
         "\n"
@@ -258,7 +257,7 @@ fn problems(
             printable(&fixture.path, 512),
             error.line,
             error.column,
-            error.message
+            terminal(&error.message)
         );
     }
     for step in &fixture.steps {
@@ -276,12 +275,12 @@ fn problems(
             step.event
         )?;
         for mismatch in &step.mismatches {
-            writeln!(out, "    {}", mismatch.path)?;
+            writeln!(out, "    {}", terminal(&mismatch.path))?;
             for (paint, sign, value) in [
                 (Paint::Bad, '-', &mismatch.expected),
                 (Paint::Good, '+', &mismatch.found),
             ] {
-                let line = style.prose(&format!("{sign} {value}"), "        ");
+                let line = style.prose(&format!("{sign} {}", terminal(value)), "        ");
                 writeln!(out, "      {}", style.paint(paint, &line))?;
             }
         }
@@ -294,7 +293,8 @@ fn problems(
             let event = unstable.response.as_deref().map(summary);
             let hook = unstable.hook.as_deref().map(HookOutcome::summary);
             let then = event.or(hook).unwrap_or_default();
-            writeln!(out, "      run 1: {first}")?;
+            writeln!(out, "      run 1: {}", terminal(&first))?;
+            let then = terminal(&then);
             writeln!(out, "      run {}: {then}", unstable.first_differing)?;
         }
         if let Some(fault) = &step.fault {
@@ -308,7 +308,7 @@ fn stack(fault: &Fault, report: &RunReport, style: Style, out: &mut dyn Write) -
     if !fault.words.is_empty() {
         writeln!(out, "    what the guest wrote:")?;
         for line in &fault.words {
-            writeln!(out, "    {line}")?;
+            writeln!(out, "    {}", terminal(line))?;
         }
     }
     if fault.backtrace.is_empty() {
@@ -316,7 +316,7 @@ fn stack(fault: &Fault, report: &RunReport, style: Style, out: &mut dyn Write) -
     }
     writeln!(out, "    the guest's stack, innermost first:")?;
     for line in fault.stack().lines() {
-        writeln!(out, "    {line}")?;
+        writeln!(out, "    {}", terminal(line))?;
     }
     let hint = match (report.module.has_names, report.module.has_dwarf) {
         (false, _) => "the module has no names; build it without stripping to see them",
@@ -356,7 +356,7 @@ fn remarks(report: &RunReport, style: Style, out: &mut dyn Write) -> io::Result<
             out,
             "{} {}\n  {}",
             style.paint(Paint::Warning, "note:"),
-            style.prose(&remark, "      "),
+            style.prose(&terminal(&remark), "      "),
             style.paint(Paint::Faint, &format!("in {shown}{more}"))
         )?;
     }

@@ -7,6 +7,8 @@ use std::io::{self, Write};
 use serde::Serialize;
 use wasm_agent_kit::report::{Case, CaseStatus, Report};
 
+use super::json;
+
 const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
 
 #[derive(Serialize)]
@@ -113,8 +115,7 @@ pub(crate) fn write<R: Report>(report: &R, out: &mut dyn Write) -> io::Result<()
             results,
         }],
     };
-    serde_json::to_writer_pretty(&mut *out, &log)?;
-    out.write_all(b"\n")
+    json::document(&log, out)
 }
 
 const fn level(status: CaseStatus) -> Option<&'static str> {

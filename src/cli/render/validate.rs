@@ -8,7 +8,8 @@ use wasm_agent_kit::contract::CheckStatus;
 use wasm_agent_kit::ops::validate::{Metrics, ModuleReport, Row, ValidateReport};
 use wasm_agent_kit::report::{Report as _, Verdict};
 
-use super::human::{Paint, Style, bytes, count, time, wrap};
+use super::escape::terminal;
+use super::human::{Paint, Style, bytes, count, short_hash, time, wrap};
 use super::{github, json, junit, sarif};
 use crate::cli::validate::ValidateFormat;
 
@@ -16,8 +17,6 @@ use crate::cli::validate::ValidateFormat;
 const WIDEST_NAME: usize = 40;
 /// Of what is left, the share in percent that what was expected may claim.
 const EXPECTED_PERCENT: usize = 42;
-/// Characters of a hash that tell modules apart.
-const HASH_SHOWN: usize = "sha256:".len() + 12;
 
 /// Writes the report in the format asked for.
 pub(crate) fn write(
@@ -27,7 +26,7 @@ pub(crate) fn write(
     out: &mut dyn Write,
 ) -> io::Result<()> {
     match format {
-        ValidateFormat::Human => human(report, style, out),
+        ValidateFormat::Human => style.guarded(out, |out| human(report, style, out)),
         ValidateFormat::Json => json::write(report, out),
         ValidateFormat::Junit => junit::write(report, out),
         ValidateFormat::Github => github::write(report, out),
@@ -48,18 +47,15 @@ fn human(report: &ValidateReport, style: Style, out: &mut dyn Write) -> io::Resu
 }
 
 fn heading(module: &ModuleReport, style: Style, out: &mut dyn Write) -> io::Result<()> {
-    write!(out, "{}", style.paint(Paint::Strong, &module.path))?;
+    write!(
+        out,
+        "{}",
+        style.paint(Paint::Strong, &terminal(&module.path))
+    )?;
     let Some(facts) = &module.facts else {
         return writeln!(out);
     };
-    let mut parts = vec![
-        bytes(facts.size_bytes),
-        facts
-            .hash
-            .get(..HASH_SHOWN)
-            .unwrap_or(&facts.hash)
-            .to_owned(),
-    ];
+    let mut parts = vec![bytes(facts.size_bytes), short_hash(&facts.hash)];
     parts.extend(facts.abi.map(|abi| format!("{abi} ABI")));
     let versioned = |producer: &&String| producer.contains(|c: char| c.is_ascii_digit());
     let producer = facts.producers.iter().find(versioned);
@@ -71,7 +67,7 @@ fn heading(module: &ModuleReport, style: Style, out: &mut dyn Write) -> io::Resu
             (None, None) => "unknown toolchain".to_owned(),
         },
     );
-    let line = parts.join(", ");
+    let line = terminal(&parts.join(", "));
     if module.path.chars().count() + 2 + line.chars().count() <= style.width() {
         writeln!(out, "  {line}")
     } else {
@@ -152,11 +148,12 @@ fn whole_row(row: &Row, columns: &Columns, style: Style, out: &mut dyn Write) ->
     let indent = " ".repeat(6);
     let room = style.width().saturating_sub(indent.len());
     if !row.check.fix.is_empty() && row.check.status != CheckStatus::Pass {
-        for line in wrap(&format!("fix: {}", row.check.fix), room) {
+        for line in wrap(&terminal(&format!("fix: {}", row.check.fix)), room) {
             writeln!(out, "{indent}{}", style.paint(Paint::Strong, &line))?;
         }
     }
-    for line in row.detail.lines().flat_map(|line| wrap_code(line, room)) {
+    let detail = row.detail.lines().map(terminal);
+    for line in detail.flat_map(|line| wrap_code(&line, room)) {
         writeln!(out, "{indent}{}", style.paint(Paint::Faint, &line))?;
     }
     Ok(())
@@ -170,9 +167,9 @@ fn cells(row: &Row, columns: &Columns, style: Style, out: &mut dyn Write) -> io:
         CheckStatus::Fail => ("✗", Paint::Bad),
     };
     let cells = [
-        wrap(&row.check.id, columns.name),
-        wrap(&row.check.expected, columns.expected),
-        wrap(&row.check.found, columns.found),
+        wrap(&terminal(&row.check.id), columns.name),
+        wrap(&terminal(&row.check.expected), columns.expected),
+        wrap(&terminal(&row.check.found), columns.found),
     ];
     let height = cells.iter().map(Vec::len).max().unwrap_or(0);
     for at in 0..height {

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use wasm_agent_kit::latency::Latency;
 use wasm_agent_kit::ops::bench::{BenchReport, Spread};
 
+use crate::cli::render::escape::csv;
+
 /// Writes all figures of a report.
 pub(super) fn write(report: &BenchReport, out: &mut dyn Write) -> io::Result<()> {
     let mut lines = Lines(out);
@@ -95,7 +97,7 @@ impl Lines<'_> {
         metric: &str,
         value: impl std::fmt::Display,
     ) -> io::Result<()> {
-        writeln!(self.0, "{part},{},{metric},{value}", quoted(name))
+        writeln!(self.0, "{part},{},{metric},{value}", csv(name))
     }
 
     fn spread(&mut self, name: &str, spread: &Spread) -> io::Result<()> {
@@ -129,25 +131,5 @@ impl Lines<'_> {
             self.line(row, &format!("{of}_{word}_ns"), time.as_nanos())?;
         }
         Ok(())
-    }
-}
-
-/// A name that is one field, whatever it holds.
-fn quoted(name: &str) -> String {
-    if name.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", name.replace('"', "\"\""))
-    } else {
-        name.to_owned()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::quoted;
-
-    #[test]
-    fn names_are_one_field() {
-        assert_eq!(quoted("plain"), "plain");
-        assert_eq!(quoted("a,\"b\""), "\"a,\"\"b\"\"\"");
     }
 }

@@ -14,7 +14,8 @@ use wasm_agent_kit::fault::printable;
 use wasm_agent_kit::ops::bench::{BenchReport, GateVerdict, LoadPoint};
 use wasm_agent_kit::report::{Report as _, Verdict};
 
-use super::human::{Paint, Style, bytes, plural, time};
+use super::escape::{self, terminal};
+use super::human::{Paint, Style, bytes, plural, short_hash, time};
 use super::{github, json, junit};
 use crate::cli::bench::BenchFormat;
 use sheets::{Sheet, Width, grouped};
@@ -27,10 +28,10 @@ pub(crate) fn write(
     out: &mut dyn Write,
 ) -> io::Result<()> {
     match format {
-        BenchFormat::Human => human(report, style, out),
+        BenchFormat::Human => style.guarded(out, |out| human(report, style, out)),
         BenchFormat::Json => json::write(report, out),
-        BenchFormat::Csv => csv::write(report, out),
-        BenchFormat::Markdown => markdown(report, out),
+        BenchFormat::Csv => Style::plain().guarded(out, |out| csv::write(report, out)),
+        BenchFormat::Markdown => Style::plain().guarded(out, |out| markdown(report, out)),
         BenchFormat::Html => html::write(report, out),
         BenchFormat::Junit => junit::write(report, out),
         BenchFormat::Github => github::write(report, out),
@@ -69,13 +70,13 @@ fn human(report: &BenchReport, style: Style, out: &mut dyn Write) -> io::Result<
         }
     }
     if let Some(advice) = &report.advice {
-        writeln!(out, "\n{}", style.wrapped(&advice.text))?;
+        writeln!(out, "\n{}", style.wrapped(&terminal(&advice.text)))?;
         if let Some(flags) = &advice.flags {
-            writeln!(out, "  {}", style.paint(Paint::Good, flags))?;
+            writeln!(out, "  {}", style.paint(Paint::Good, &terminal(flags)))?;
         }
     }
     for note in &report.notes {
-        let note = style.wrapped(&format!("note: {note}"));
+        let note = style.wrapped(&terminal(&format!("note: {note}")));
         let word = style.paint(Paint::Warning, "note:");
         writeln!(out, "{}", note.replacen("note:", &word, 1))?;
     }
@@ -94,7 +95,7 @@ fn heading(report: &BenchReport) -> (String, Vec<String>) {
                 "{}  {}, {}",
                 printable(&module.path, 512),
                 bytes(module.size_bytes),
-                module.hash.get(..19).unwrap_or(&module.hash),
+                short_hash(&module.hash),
             )
         },
     );
@@ -240,14 +241,12 @@ fn verdict(report: &BenchReport, style: Style) -> String {
 
 fn markdown(report: &BenchReport, out: &mut dyn Write) -> io::Result<()> {
     let (title, about) = heading(report);
-    writeln!(out, "### `{}`\n", title.replace('`', "'"))?;
+    writeln!(out, "### {}\n", escape::markdown_code(&title))?;
+    let about: Vec<String> = about.iter().map(|line| escape::markdown(line)).collect();
     writeln!(out, "{}\n", about.join("  \n"))?;
-    writeln!(out, "**{}**", verdict(report, Style::plain()))?;
-    let cell = |text: &str| {
-        printable(text, 200)
-            .replace('|', "\\|")
-            .replace('<', "&lt;")
-    };
+    let verdict = verdict(report, Style::plain());
+    writeln!(out, "**{}**", escape::markdown(&verdict))?;
+    let cell = |text: &str| escape::markdown(&printable(text, 200));
     for sheet in sheets::of(report, Width::Wide) {
         writeln!(out, "\n#### {}\n", sheet.title)?;
         if !sheet.rows.is_empty() {
@@ -271,17 +270,17 @@ fn markdown(report: &BenchReport, out: &mut dyn Write) -> io::Result<()> {
             }
         }
         for note in &sheet.notes {
-            writeln!(out, "\n{}", cell(note))?;
+            writeln!(out, "\n{}", escape::markdown(note))?;
         }
     }
     if let Some(advice) = &report.advice {
-        writeln!(out, "\n{}", advice.text)?;
+        writeln!(out, "\n{}", escape::markdown(&advice.text))?;
         if let Some(flags) = &advice.flags {
-            writeln!(out, "\n```\n{flags}\n```")?;
+            writeln!(out, "\n{}", escape::markdown_code(flags))?;
         }
     }
     for note in &report.notes {
-        writeln!(out, "\nNote: {}", cell(note))?;
+        writeln!(out, "\nNote: {}", escape::markdown(note))?;
     }
     Ok(())
 }

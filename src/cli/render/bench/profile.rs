@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 use wasm_agent_kit::ops::bench::Profile;
 
-use crate::cli::render::page::escaped;
+use crate::cli::render::escape::{Syntax, guarded, html as escaped};
 
 /// The version of the processed profile format that is written, which is that
 /// of samply as well; the profiler brings older ones up to date.
@@ -94,8 +94,9 @@ pub(crate) fn firefox(profile: &Profile, out: &mut dyn Write) -> io::Result<()> 
             "resourceTable": {"length": 0, "lib": [], "name": [], "host": [], "type": []},
         }],
     });
-    serde_json::to_writer(out, &document)?;
-    Ok(())
+    guarded(Syntax::Json, out, |out| {
+        Ok(serde_json::to_writer(out, &document)?)
+    })
 }
 
 fn whole_us(millis: f64) -> u64 {
@@ -176,7 +177,9 @@ struct Node<'a> {
 /// Writes a flame graph: width is time, what calls is below what is called,
 /// neighbours are in the order of their names.
 pub(crate) fn flame(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
-    out.write_all(flame_svg(profile).as_bytes())
+    guarded(Syntax::Markup, out, |out| {
+        out.write_all(flame_svg(profile).as_bytes())
+    })
 }
 
 /// The same as markup, with its own colours: it is a file of its own, too.

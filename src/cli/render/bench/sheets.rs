@@ -9,7 +9,7 @@ use wasm_agent_kit::ops::bench::{
     Metric, ProcessUse, Profile, Spread,
 };
 
-use crate::cli::render::human::{Paint, bytes, count, end_of, plural, time};
+use crate::cli::render::human::{Paint, bytes, count, end_of, plural, short_hash, time};
 
 /// Rows of events in a table; the rest is in json and csv.
 const MAX_ROWS: usize = 60;
@@ -149,7 +149,7 @@ fn calls(report: &BenchReport, width: Width) -> Option<Sheet> {
         let guest = case.guest.as_ref();
         let cells = [
             shown(&case.name),
-            case.decision.to_owned(),
+            printable(case.decision, 100),
             fuel(&|fuel| fuel.first),
             fuel(&|fuel| fuel.warm),
             at(&|response| response.at(0.5)),
@@ -340,7 +340,7 @@ fn safety(report: &BenchReport) -> Option<Sheet> {
     }
     let rows = report.safety.iter().map(|row| Row {
         cells: vec![
-            row.mode.clone(),
+            printable(&row.mode, 200),
             time(row.response.at(0.5)),
             time(row.response.at(0.99)),
             format!("{:.2}", row.ratio),
@@ -427,10 +427,7 @@ fn gate(comparison: &Comparison, width: Width) -> Sheet {
     let mut notes = vec![format!(
         "Before: {}, {}",
         printable(&comparison.before, 512),
-        comparison
-            .before_hash
-            .get(..19)
-            .unwrap_or(&comparison.before_hash)
+        short_hash(&comparison.before_hash)
     )];
     if quiet > 0 {
         notes.push(format!(
@@ -444,7 +441,7 @@ fn gate(comparison: &Comparison, width: Width) -> Sheet {
         .collect();
     whys.dedup();
     if let Some(why) = whys.first() {
-        notes.push(format!("Inconclusive: {why}."));
+        notes.push(format!("Inconclusive: {}.", printable(why, 300)));
     }
     for skipped in comparison.not_compared.iter().take(MAX_ROWS) {
         notes.push(format!("Not compared: {}.", printable(skipped, 300)));

@@ -12,8 +12,9 @@ use wasm_agent_kit::report::{Report as _, Verdict};
 
 use super::figures::{self, nanos};
 use crate::cli::render::chart::{Counts, distribution};
-use crate::cli::render::human::{bytes, count, plural};
-use crate::cli::render::page::{Page, escaped};
+use crate::cli::render::escape::html as escaped;
+use crate::cli::render::human::{bytes, count, plural, short_hash};
+use crate::cli::render::page::Page;
 
 /// Groups on the page; a person reads no more.
 const SHOWN: usize = 200;
@@ -56,7 +57,7 @@ fn head(report: &ReplayReport, out: &mut String) {
             out,
             "<code>{}</code> <span class=\"faint\">{}</span> → ",
             escaped(&baseline.path),
-            escaped(baseline.hash.get(..19).unwrap_or(&baseline.hash))
+            escaped(&short_hash(&baseline.hash))
         );
     }
     let module = &report.module;
@@ -64,7 +65,7 @@ fn head(report: &ReplayReport, out: &mut String) {
         out,
         "<code>{}</code> <span class=\"faint\">{}, {}</span></p>",
         escaped(&module.path),
-        escaped(module.hash.get(..19).unwrap_or(&module.hash)),
+        escaped(&short_hash(&module.hash)),
         bytes(module.size_bytes)
     );
     let card = |out: &mut String, number: u64, word: &str, class: &str| {

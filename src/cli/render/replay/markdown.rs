@@ -7,8 +7,10 @@ use wasm_agent_kit::ops::replay::report::{Comparison, Group};
 use wasm_agent_kit::report::{Report as _, Verdict};
 
 use super::figures;
+use crate::cli::render::escape::{
+    markdown as shown, markdown_code as code, markdown_html, markdown_json,
+};
 use crate::cli::render::human::{count, plural};
-use crate::cli::render::page::escaped;
 
 /// Groups that are shown.
 const SHOWN: usize = 20;
@@ -104,7 +106,7 @@ fn groups(groups: &[Group], out: &mut dyn Write) -> io::Result<()> {
             out,
             "<details><summary><b>{} ×</b> {}</summary>\n",
             count(group.count),
-            escaped(&group.title())
+            markdown_html(&group.title())
         )?;
         for example in &group.examples {
             writeln!(
@@ -115,11 +117,7 @@ fn groups(groups: &[Group], out: &mut dyn Write) -> io::Result<()> {
                 example.place.record
             )?;
             let fixture = example.minimized.as_ref().unwrap_or(&example.fixture);
-            let text = serde_json::to_string_pretty(fixture).unwrap_or_default();
-            // A fence longer than any within.
-            let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
-            let fence = "`".repeat(longest.max(2) + 1);
-            writeln!(out, "{fence}json\n{text}\n{fence}\n")?;
+            writeln!(out, "{}\n", markdown_json(fixture))?;
             for note in &example.notes {
                 writeln!(out, "{}\n", shown(note))?;
             }
@@ -142,34 +140,4 @@ fn costs(report: &ReplayReport, out: &mut dyn Write) -> io::Result<()> {
         }
     }
     writeln!(out)
-}
-
-/// A text that Markdown shows as it is.
-fn shown(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '\n' | '\r' => out.push(' '),
-            '<' => out.push_str("&lt;"),
-            '&' => out.push_str("&amp;"),
-            '|' | '*' | '_' | '`' | '[' | ']' | '\\' | '#' | '~' | '@' => {
-                out.push('\\');
-                out.push(character);
-            }
-            other => out.push(other),
-        }
-    }
-    out
-}
-
-/// A text as code, whatever backticks it has.
-fn code(text: &str) -> String {
-    let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
-    let fence = "`".repeat(longest + 1);
-    let text = text.replace(['\n', '\r'], " ");
-    if longest > 0 {
-        format!("{fence} {text} {fence}")
-    } else {
-        format!("{fence}{text}{fence}")
-    }
 }
