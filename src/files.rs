@@ -67,7 +67,7 @@ impl Accept {
             Self::Stream => "a regular file or a pipe",
         };
         let fix = match self {
-            _ if found == "a folder" => "name a file in it",
+            _ if found == "a directory" => "name a file in it",
             Self::InFolder => "take it out of the folder",
             Self::Regular | Self::Stream => "copy what it gives to a file and name that",
         };
@@ -88,7 +88,7 @@ fn has_an_end(metadata: &Metadata) -> bool {
 
 fn name_of(kind: FileType) -> &'static str {
     if kind.is_dir() {
-        "a folder"
+        "a directory"
     } else if kind.is_fifo() {
         "a named pipe"
     } else if kind.is_socket() {

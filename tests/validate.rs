@@ -715,8 +715,14 @@ fn unreadable_files_get_one_clear_row_each() {
     assert!(made.success());
     let cases = [
         ("missing", "cannot read it: "),
-        ("folder", "expected a module file, found a directory"),
-        ("pipe", "expected a module file, found not a regular file"),
+        (
+            "folder",
+            "a regular file, found a directory; name a file in it",
+        ),
+        (
+            "pipe",
+            "a regular file, found a named pipe; copy what it gives",
+        ),
         ("empty", "found an empty file"),
         ("gzip", "found gzip; unpack it first"),
         ("text", "found other text at line 1"),

@@ -129,7 +129,7 @@ fn i_01_a_file_beyond_its_limit_is_not_read() {
 
 #[test]
 fn i_01_what_lies_in_a_folder_and_is_no_file_is_named() {
-    for kind in ["a named pipe", "a device", "a socket", "a folder"] {
+    for kind in ["a named pipe", "a device", "a socket", "a directory"] {
         let desk = Desk::new();
         desk.file("in/a.json", FIXTURE);
         let odd = desk.path("in/b.json");
@@ -137,7 +137,7 @@ fn i_01_what_lies_in_a_folder_and_is_no_file_is_named() {
         match kind {
             "a named pipe" => drop(pipe(&desk, "in/b.json")),
             "a device" => symlink("/dev/zero", &odd).unwrap(),
-            "a folder" => symlink(std::env::temp_dir(), &odd).unwrap(),
+            "a directory" => symlink(std::env::temp_dir(), &odd).unwrap(),
             _ => _socket = std::os::unix::net::UnixListener::bind(&odd).unwrap(),
         }
         let module = shipped("right/allow.wat");
@@ -146,7 +146,7 @@ fn i_01_what_lies_in_a_folder_and_is_no_file_is_named() {
         for place in [&folder, &pattern] {
             for command in ["run", "bench"] {
                 let done = finish(binary([command, text(&module), text(place)]));
-                let fix = if kind == "a folder" {
+                let fix = if kind == "a directory" {
                     "name a file in it"
                 } else {
                     "take it out of the folder"

@@ -26,4 +26,5 @@ mod refused;
 mod state;
 #[path = "../support/mod.rs"]
 mod support;
+mod texts;
 mod wasi;

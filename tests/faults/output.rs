@@ -199,7 +199,7 @@ fn m_24_no_answer_drives_a_terminal_or_fakes_a_line() {
         let expecting = desk.file(
             "e.json",
             r#"{"event":"request_headers","input":{"method":"GET","uri":"/"},"expect":{
-            "decision":{"block":{"status":599,"body":"none"}},"tags":["none"],"rule_ids":["none"],
+            "decision":"redirect","status":307,"body":"none","url":"none","tags":["none"],"rule_ids":["none"],
             "reason_codes":["none"],"request_headers":{"none":"1"},
             "response":{"routing_metadata":{"none":"1"},"decision":"x"}}}"#,
         );
