@@ -349,7 +349,7 @@ pub(crate) fn exec(args: &ReplayArgs, style: Style) -> Result<u8> {
     let files = ReportFiles::open(&others, &read)?;
     let sinks = Sinks {
         rows: args.rows(&rows)?,
-        records: args.save.save.as_ref().map(private).transpose()?,
+        records: args.save.save.as_deref().map(private).transpose()?,
     };
     let subjects = Subjects {
         module: &subject,
@@ -496,9 +496,9 @@ fn rows_to(out: impl Write + Send + 'static) -> Box<dyn Write + Send> {
 }
 
 /// A file that only its owner may read: it holds traffic.
-fn private(path: &PathBuf) -> Result<Box<dyn Write + Send>, Error> {
+fn private(path: &Path) -> Result<Box<dyn Write + Send>, Error> {
     let file = files::create(path, true).map_err(|source| Error::Write {
-        path: path.clone(),
+        path: path.to_owned(),
         source,
     })?;
     Ok(Box::new(BufWriter::new(file)))
