@@ -730,6 +730,34 @@ fn a_baseline_goes_where_it_can_be_and_replaces_nothing_else() {
     assert!(module.is_file() && folder.is_dir());
 }
 
+/// A call that takes longer than each look at the clock is made a few times and
+/// no more, whatever the number of events and of modes.
+#[test]
+fn a_slow_guest_is_called_as_often_as_its_time_allows() {
+    let desk = Desk::new();
+    let module = spinning(&desk, "slow.wat", 20_000_000);
+    let mut command = binary(["bench"]);
+    command
+        .arg(&module)
+        .args(["-d", "20ms", "--warm-up", "1ms", "--pool-size", "1"]);
+    command.args(["-c", "1", "--format", "json"]).args(PATIENT);
+    let report = finish(command).json();
+    let count = |row: &Value| row["response"]["count"].as_u64().unwrap();
+    assert_eq!(cases(&report).len(), 14, "{report}");
+    for case in cases(&report) {
+        assert!((1..=20).contains(&count(case)), "{case}");
+        assert!(
+            case["fuel"]["warm"].as_u64().unwrap() > 80_000_000,
+            "{case}"
+        );
+    }
+    let safety = report["safety"].as_array().unwrap();
+    assert!(safety.len() >= 6, "{report}");
+    for row in safety {
+        assert!((1..=30).contains(&count(row)), "{row}");
+    }
+}
+
 /// More callers than there is room for: all are there before any is late.
 #[test]
 fn many_callers_keep_to_a_schedule_that_ends() {

@@ -11,6 +11,10 @@ use crate::ops::validate::growth::fit;
 const ATTEMPTS: u32 = 4;
 /// Further calls of each case, the median of which is its warm cost.
 const WARM_CALLS: usize = 31;
+/// Instructions that those may take, but for the least of them: so that every
+/// machine makes as many.
+const WARM_FUEL: u64 = 200_000_000;
+const LEAST_WARM_CALLS: usize = 3;
 /// Calls on one instance for the growth of memory.
 const MEMORY_CALLS: usize = 10_000;
 /// Instructions that those may take, so that every machine makes as many.
@@ -42,9 +46,12 @@ fn one(lab: &Lab<'_>, case: &BenchCase) -> Result<CaseReport, Stop> {
     let cost = answered.cost;
     let first = cost.fuel.unwrap_or_default();
     let mut warm = Vec::new();
-    for _ in 0..WARM_CALLS {
+    let mut spent = 0;
+    while warm.len() < LEAST_WARM_CALLS || warm.len() < WARM_CALLS && spent < WARM_FUEL {
         let again = call(&subject, case, "counting instructions")?;
-        warm.extend(again.cost.fuel);
+        let fuel = again.cost.fuel.unwrap_or_default();
+        spent += fuel;
+        warm.push(fuel);
     }
     warm.sort_unstable();
     let fuel = CaseFuel {

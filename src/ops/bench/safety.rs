@@ -16,7 +16,7 @@ use crate::ops::subject::Subject;
 
 /// Turns each mode gets.
 const TURNS: u32 = 20;
-/// Calls between two looks at the clock.
+/// Most calls between two looks at the clock.
 const CALLS: usize = 8;
 /// Modes, where the system has room for slots.
 pub(super) const MODES: u32 = 7;
@@ -32,6 +32,34 @@ struct Mode {
     samples: Samples,
     /// The case whose turn it is.
     next: usize,
+    /// The time it had, without its first turn.
+    taken: Duration,
+}
+
+impl Mode {
+    /// Calls it for so long, and keeps the times but for the first turn.
+    fn turn(&mut self, cases: &[BenchCase], time: Duration, is_kept: bool) -> Result<(), Stop> {
+        let during = "comparing isolation and limits";
+        let started = Instant::now();
+        // One call of a slow guest may take all the time there is.
+        let mut calls = 1;
+        while started.elapsed() < time {
+            for _ in 0..calls {
+                let case = &cases[self.next % cases.len()];
+                self.next += 1;
+                let timed = timed(&self.subject, case)
+                    .map_err(|fault| Stop::fault(during, Some(case), *fault))?;
+                if is_kept {
+                    self.samples.record(timed);
+                }
+            }
+            calls = CALLS.min(calls * 2);
+        }
+        if is_kept {
+            self.taken += started.elapsed();
+        }
+        Ok(())
+    }
 }
 
 /// Measures each mode. `dearest` is the fuel of the dearest case.
@@ -41,7 +69,6 @@ pub(super) fn measure(
     (amount, dearest): (Amount, u64),
     meter: &Meter<'_>,
 ) -> Result<Vec<SafetyRow>, Stop> {
-    let during = "comparing isolation and limits";
     let mut modes = modes(lab, dearest)?;
     let time = match amount {
         Amount::Time(time) => time,
@@ -49,19 +76,9 @@ pub(super) fn measure(
     };
     // The first turn is for warming up.
     for number in 0..=TURNS {
-        for mode in &mut modes {
-            let until = Instant::now() + time / TURNS;
-            while Instant::now() < until {
-                for _ in 0..CALLS {
-                    let case = &cases[mode.next % cases.len()];
-                    mode.next += 1;
-                    let timed = timed(&mode.subject, case)
-                        .map_err(|fault| Stop::fault(during, Some(case), *fault))?;
-                    if number > 0 {
-                        mode.samples.record(timed);
-                    }
-                }
-            }
+        // Who has had the time already waits for the others.
+        for mode in modes.iter_mut().filter(|mode| mode.taken <= time) {
+            mode.turn(cases, time / TURNS, number > 0)?;
         }
         meter.tick();
     }
@@ -109,6 +126,7 @@ fn modes(lab: &Lab<'_>, dearest: u64) -> Result<Vec<Mode>, Stop> {
         subject: lab.subject_of(module, (1, isolation), limits),
         samples: Samples::default(),
         next: 0,
+        taken: Duration::ZERO,
     };
     let pooled = Isolation::Pooled;
     let mut modes = vec![
