@@ -396,6 +396,15 @@ fn i_07_reports_go_to_pipes_and_descriptors_that_are_named() {
             "{line}: {done:?}"
         );
     }
+    // A file that standard output leads to stays the one the shell opened.
+    let done = shell(
+        "{ \"$0\" run \"$1\" \"$2\" -o junit --report json=/dev/stdout; echo LAST; } > \"$3\"; cat \"$3\"",
+        &[&module, &fixture, &desk.path("out")],
+    );
+    assert!(
+        done.text().contains("\"schema\"") && done.text().contains("LAST"),
+        "{done:?}"
+    );
     let done = shell(
         "\"$0\" run \"$1\" \"$2\" --report json=/dev/null",
         &[&module, &fixture],
