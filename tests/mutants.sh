@@ -148,9 +148,13 @@ mutant m25-nan-as-it-comes src/engine.rs 's/cranelift_nan_canonicalization\(true
 mutant m25-relaxed-simd src/inspect.rs 's/\.union\(WasmFeatures::SIMD\)/.union(WasmFeatures::SIMD).union(WasmFeatures::RELAXED_SIMD)/' m_25
 mutant m25-headers-unsorted src/abi/agent.rs 's/sorted\.sort_by\(\|a, b\| a\.0\.cmp\(&b\.0\)\);//; s/let mut sorted: Vec/let sorted: Vec/' m_25
 mutant invariant-refusal-forgotten src/decision.rs 's/match \(policy, fault\.refusal\)/match (policy, fault.refusal.filter(|_| false))/' invariant_2
-mutant invariant-later-word-wins src/abi/answer.rs 's/self\.slots\.refused\.get_or_insert\(word\);/let _ = word;/' invariant_2
+mutant invariant-refusals-unread src/abi/answer.rs 's/fault\.refusal = find_refusal\(bytes\);//' invariant_2
+mutant invariant-first-word-wins src/abi/answer/refusal.rs 's/self\.refuses = true;/self.refuses = self.status.is_none();/' invariant_2
+mutant invariant-broken-quotes-hide src/abi/answer/refusal.rs 's/reader\.is_unclear && mentions_refusal\(bytes\)/false \&\& mentions_refusal(bytes)/' invariant_2
+mutant invariant-too-large-is-unread src/agent.rs 's/fault\.refusal = refusal_in_unread\(instance\.unread_answer\(\)\);//' invariant_2
+mutant invariant-framing-removed src/abi/answer/rules.rs 's/let framing = framing_header\(op\.name\(\)\)\?;/if matches!(op, HeaderOp::Remove { .. }) { return None; } let framing = framing_header(op.name())?;/' m_17
 mutant invariant-types-unchecked src/abi/answer.rs 's/needs_more = self\.needs_more\(\)\?/needs_more = self.needs_more().unwrap_or(false)/' invariant_1
-mutant i01-pipes-opened src/module.rs 's/if !metadata\.is_file\(\)/if metadata.is_dir()/' i_01_what_is_no
+mutant i01-pipes-opened src/files.rs 's/kind\.is_file\(\) \|\| self == Self::Stream/!kind.is_dir() || self == Self::Stream/' i_01_what_is_no
 mutant i01-size-unbounded src/module.rs 's/limits\.max_module_bytes \{/u64::MAX {/g; s/limits\.max_module_bytes\.saturating_add\(1\)/u64::MAX/' i_01_a_huge
 mutant i01-elf-unnamed src/module.rs 's/bytes\.starts_with\(b"\\x7fELF"\)/false/' i_01_other
 mutant i02-nesting src/limits.rs 's/MAX_NESTING: u32 = 1_000/MAX_NESTING: u32 = 1_000_000/' i_02_func
@@ -163,7 +167,7 @@ mutant i02-type-values src/limits.rs 's/MAX_TYPE_VALUES: u64 = 1_000_000/MAX_TYP
 mutant i02-types-shown-whole src/inspect.rs 's/const SHOWN: usize = 16;/const SHOWN: usize = usize::MAX;/' i_02_long
 mutant i02-text-size src/limits.rs 's/MAX_TEXT_BYTES: usize = 8 << 20/MAX_TEXT_BYTES: usize = 64 << 20/' i_02_text
 mutant i02-imports-listed src/contract.rs 's/\.take\(limits::MAX_LISTED\)//' i_02_names
-mutant i02-long-names-compared src/contract/exports.rs 's/\.filter\(\|export\| export\.name\.len\(\) <= 64\)//' i_02_names
+mutant i02-long-names-compared src/suggest.rs 's/MAX_BYTES: usize = 64/MAX_BYTES: usize = usize::MAX/' i_02_names
 mutant i02-compile-time src/engine.rs 's/result\.recv_timeout\(limit\)/result.recv_timeout(limit * 100_000)/' i_02_compiling
 mutant i03-producers-unbounded src/inspect.rs 's/facts\.producers\.len\(\) < crate::limits::MAX_LISTED/true/' i_03_a_million
 mutant i03-names-uncut src/runner/faults.rs 's/printable\(&format!\("\{:#\}", rustc_demangle::demangle\(name\)\), 200\)/format!("{:#}", rustc_demangle::demangle(name))/' i_03
@@ -173,9 +177,9 @@ mutant i04-headers-twice src/fixture/parse.rs 's/if !seen\.insert\(name\.clone\(
 mutant i04-wrong-column src/fixture/text.rs 's/before\[line_start\.\.\]\.chars\(\)\.count\(\) \+ 1/before.chars().count() + 1/' i_04
 mutant i07-stdout-must-work src/cli/render/mod.rs 's/let \(_, _\) = out\.into_parts\(\);/let (_, _) = out.into_parts(); written.as_ref().unwrap();/' i_07
 mutant i07-full-in-silence src/cli/render/mod.rs 's/&& error\.kind\(\) != io::ErrorKind::BrokenPipe/\&\& error.kind() == io::ErrorKind::Other/' i_07
-mutant i07-stderr-must-work src/cli/render/mod.rs 's/let _ = writeln!\(io::stderr\(\)\.lock\(\), "\{line\}"\);/writeln!(io::stderr().lock(), "{line}").unwrap();/' i_07
-mutant i07-help-must-work src/main.rs 's/let _ = error\.print\(\);/error.print().unwrap();/' i_07
-mutant i07-report-errors-ignored src/cli/render/mod.rs 's/emptied\n(\s+\.and_then\(\|\(\)\| render\(format, &mut out\)\)\n\s+\.and_then\(\|\(\)\| out\.flush\(\)\))\n\s+\.map_err\(\|source\| Error::Write \{ path, source \}\)\?;/let _ = emptied$1.map_err(|source| Error::Write { path, source });/' i_07
+mutant i07-stderr-must-work src/cli/render/mod.rs 's/let _ = (writeln!\(io::stderr\(\)\.lock\(\), "\{\}", escape::lines\(line, colored\)\));/$1.unwrap();/' i_07
+mutant i07-help-must-work src/cli/render/mod.rs 's/let _ = error\.print\(\);/error.print().unwrap();/' i_07
+mutant i07-report-errors-ignored src/cli/render/mod.rs 's/file\.write\(\|out\| render\(format, out\)\)\n\s+\.map_err\(\|source\| Error::Write \{ path, source \}\)\?;/let _ = (file.write(|out| render(format, out)), path);/' i_07
 
 echo "$ran mutants, $bad of them $([ "$only_stale" ] && echo stale || echo not caught)"
 [ "$ran" -gt 0 ] && [ "$bad" -eq 0 ]

@@ -69,15 +69,15 @@ switch o04-strangers-let-in src/server/accept.rs 's/if allowed\.is_empty\(\) \{/
 switch o04-mode-by-umask src/server/bind.rs 's/(std::fs::set_permissions\(temporary, .*?\))\n\s+\.map_err\(system\(path, "give the socket its mode"\)\)\?;/if !'"$(off o04-mode-by-umask)"' { $1.map_err(system(path, "give the socket its mode"))?; }/s' serve o_04
 switch o03-whatever-is-there src/server/bind.rs 's/(fn probe\(path: &Path\) -> Result<\(\), BindError> \{)/$1 if '"$(off o03-whatever-is-there)"' { return Ok(()); }/' serve o_03_what_is
 switch p12-connections-unlimited src/server/accept.rs 's/Permits::new\(shared\.settings\.max_connections\)/Permits::new(if '"$(off p12-connections-unlimited)"' { 100_000 } else { shared.settings.max_connections })/' serve p_12
-switch p12-no-rest src/server/accept.rs 's/tokio::time::sleep\(REST\)/async { if !'"$(off p12-no-rest)"' { tokio::time::sleep(REST).await } }/' serve p_12_no
-switch p01-silent-for-ever src/server/peer.rs 's/sleep\(settings\.handshake_timeout\)\.await;/sleep(settings.handshake_timeout * if '"$(off p01-silent-for-ever)"' { 10_000 } else { 1 }).await;/' serve p_01
-switch p01-half-a-greeting src/server/peer.rs 's/let limit = settings\.handshake_timeout;/let limit = settings.handshake_timeout * if '"$(off p01-half-a-greeting)"' { 10_000 } else { 1 };/' serve p_01
+switch p12-no-rest src/server/accept.rs 's/\(\) = sleep\(REST\) =>/() = async { if !'"$(off p12-no-rest)"' { sleep(REST).await } } =>/' serve p_12_no
+switch p01-silent-for-ever src/server/peer.rs 's/crowd\.wanted\(settings\.handshake_timeout\)/crowd.wanted(settings.handshake_timeout * if '"$(off p01-silent-for-ever)"' { 10_000 } else { 1 })/' serve p_01
+switch p01-half-a-greeting src/server/peer.rs 's/Deadline::after\(settings\.handshake_timeout\)/Deadline::after(settings.handshake_timeout * if '"$(off p01-half-a-greeting)"' { 10_000 } else { 1 })/' serve p_01
 switch p02-slow-for-ever src/server/peer.rs 's/let limit = connection\.shared\(\)\.settings\.frame_timeout;/let limit = connection.shared().settings.frame_timeout * if '"$(off p02-slow-for-ever)"' { 10_000 } else { 1 };/' serve p_02
 switch p02-announced-is-believed src/server/peer.rs 's/(let read = self\.reader\.read_buf\(&mut self\.buffer\);)/if '"$(off p02-announced-is-believed)"' \&\& self.buffer.len() >= 4 { self.buffer.resize(4 << 20, 0); self.buffer.truncate(5); } $1/' serve p_02
 switch p10-writes-for-ever src/server/peer.rs 's/Box::pin\(sleep\(limit\)\)/Box::pin(sleep(limit * if '"$(off p10-writes-for-ever)"' { 10_000 } else { 1 }))/' serve p_10_a_flood
 switch p10-unsent-unbounded src/server/connection.rs 's/state\.unsent\.len\(\) <= MAX_UNSENT_BYTES/('"$(off p10-unsent-unbounded)"' || state.unsent.len() <= MAX_UNSENT_BYTES)/' serve p_10_a_flood
 switch p13-streams-unbounded src/server/grpc/mod.rs 's/\.max_concurrent_streams\(MAX_STREAMS\)/.max_concurrent_streams(if '"$(off p13-streams-unbounded)"' { 100_000 } else { MAX_STREAMS })/' grpc p_13
-switch p01-grpc-silent src/server/grpc/mod.rs 's/if !called\.load\(Ordering::Relaxed\) \{/if !called.load(Ordering::Relaxed) \&\& !'"$(off p01-grpc-silent)"' {/' grpc a_silent
+switch p01-grpc-silent src/server/grpc/mod.rs 's/doors\.crowd\.wanted\(settings\.handshake_timeout\)/doors.crowd.wanted(settings.handshake_timeout * if '"$(off p01-grpc-silent)"' { 10_000 } else { 1 })/' grpc a_silent
 
 # What a peer may send.
 switch p03-any-length src/server/wire/frame.rs 's/if length > self\.max_bytes\(\) \{/if !'"$(off p03-any-length)"' \&\& length > self.max_bytes() {/' serve p_03

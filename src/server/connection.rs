@@ -31,7 +31,7 @@ use crate::decision::FailurePolicy;
 use crate::event::{Event, EventKind};
 use crate::fault::{Fault, FaultCode};
 use crate::proxy::{Proxy, adapt};
-use crate::response::{AgentResponse, Decision};
+use crate::response::{AgentResponse, Decision, HeaderOp};
 
 thread_local! {
     /// Kept from answer to answer, so that writing one allocates nothing.
@@ -225,7 +225,7 @@ impl Connection {
         &self,
         ticket: Ticket,
         mut event: Event,
-        joined: Joined,
+        mut joined: Joined,
         handled: Handled,
     ) {
         if !self.is_awaited(ticket) {
@@ -236,6 +236,11 @@ impl Connection {
         let proxy = self.proxy();
         let handled = self.expressible(&event, handled);
         let (mut response, fault, cost) = (handled.response, handled.fault, handled.cost);
+        if event.kind() == EventKind::ResponseHeaders && self.may_replace_response_body() {
+            joined.operations.push(HeaderOp::Remove {
+                name: "content-length".to_owned(),
+            });
+        }
         let adapted = adapt(&mut response, &mut event, proxy, joined.operations);
         if adapted.redirect_fails && !self.redirect_told.swap(true, Ordering::Relaxed) {
             tracing::warn!(
@@ -268,6 +273,14 @@ impl Connection {
         if frame.capacity() <= MAX_UNSENT_BYTES {
             FRAME.set(frame);
         }
+    }
+
+    /// Whether a response's body may become longer or shorter behind a proxy
+    /// that leaves the length in its head as it was.
+    fn may_replace_response_body(&self) -> bool {
+        self.proxy().is_unrepaired()
+            && self.dialect.protocol != Protocol::Grpc
+            && self.shared.agent().handles(EventKind::ResponseBody)
     }
 
     /// A proxy leaves a body as it is that is to be replaced by nothing.

@@ -114,6 +114,18 @@ fn invariant_2_a_refusal_is_never_softened_whatever_is_wrong_beside_it() {
         answers.push(format!("{{{refusal}}} trailing"));
         answers.push(format!("{{{refusal}}}{{\"decision\":\"allow\"}}"));
         answers.push(format!("{{{refusal},\"x\":}}"));
+        // Damage before the word, that no parser comes past.
+        for before in [
+            "\"confidence\":nan",
+            "\"body\":\"a\nb\"",
+            r#""body":"\q""#,
+            r#""\ud800":1"#,
+            r#""body":"x"#,
+            r#""body":x""#,
+            r#""a":{"b":1"#,
+        ] {
+            answers.push(format!("{{{before},{refusal}}}"));
+        }
     }
     answers.push(r#"{"decision":"challenge"}"#.to_owned());
     answers.push(r#"{"decision":"redirect","body":1}"#.to_owned());
@@ -121,6 +133,18 @@ fn invariant_2_a_refusal_is_never_softened_whatever_is_wrong_beside_it() {
     for (_, mode) in MODES {
         for (answer, step) in answers.iter().zip(table.ask_requests(mode)) {
             assert_ne!(step.decision(), "allow", "{mode:?} {answer} {step:?}");
+        }
+    }
+    // Nor is one that is too large to be taken, wherever the word stands.
+    let long = "a".repeat(4096);
+    let large = [
+        format!(r#"{{"decision":"block","body":"{long}"}}"#),
+        format!(r#"{{"body":"{long}","decision":"block"}}"#),
+    ];
+    for (_, mode) in MODES {
+        let flags = [&["--max-answer", "1KiB"], mode].concat();
+        for step in Answers::of(&large).ask_requests(&flags) {
+            assert_ne!(step.decision(), "allow", "{mode:?} {step:?}");
         }
     }
     // A block's own status outlives the fault when open.

@@ -283,3 +283,20 @@ fn bodies_alone_are_asked_without_a_head() {
         assert_eq!(tags(&answer), ["no-head"], "{answer}");
     }
 }
+
+/// Before 0.6.54 a proxy leaves the length of a body that is replaced as it
+/// was. The module may not touch it, so the agent takes it away.
+#[test]
+fn the_length_of_a_body_that_may_be_replaced_is_taken_away() {
+    let lengths = |module: &str, version: &str| {
+        let agent = Agent::start(module, &[]);
+        let mut client = agent.connect();
+        assert_eq!(client.shake(version, "json")["success"], true);
+        client.send(0x12, &json!({"correlation_id":"c","status":200,"headers":{}}));
+        client.answer()["response_headers"].clone()
+    };
+    let taken = json!([{"remove":{"name":"content-length"}}]);
+    assert_eq!(lengths("right/body-drop.wat", "0.6.45"), taken);
+    assert_eq!(lengths("right/body-drop.wat", "0.6.54"), json!([]));
+    assert_eq!(lengths("right/allow.wat", "0.6.45"), json!([]));
+}
