@@ -41,6 +41,10 @@ e2e *PROXIES:
     cargo build
     e2e/run {{PROXIES}}
 
+# The properties that CI tries some thousand times, a million times; an hour.
+long:
+    REFUSAL_TRIES=1000000 INTERLEAVINGS=1000000 cargo test --release --lib -- --nocapture damage_softens_no_refusal no_interleaving_confuses
+
 # One fuzz target on its seeds (see fuzz/README.md); needs nightly and cargo-fuzz.
 fuzz TARGET *ARGS:
     mkdir -p fuzz/corpus/{{TARGET}}
