@@ -18,6 +18,7 @@ fn main() -> ExitCode {
             });
         }
     };
+    outlive_file_size_limits();
     let _flush = cli::logging::start(&cli);
     match cli::exec(&cli) {
         Ok(code) => ExitCode::from(code),
@@ -27,3 +28,26 @@ fn main() -> ExitCode {
         }
     }
 }
+
+/// A write beyond a limit on the size of files (`ulimit -f`) is to fail with an
+/// error that names the file. The system ends the process for it instead, unless
+/// the process takes the signal.
+#[cfg(unix)]
+fn outlive_file_size_limits() {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    /// SIGXFSZ, of Linux and macOS on all machines that the engine runs on.
+    const FILE_SIZE_LIMIT: i32 = 25;
+    // Taken once, it stays taken; nobody has to listen. Where that fails, all is
+    // as without it.
+    if let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+    {
+        let _on_it = runtime.enter();
+        let _ = signal(SignalKind::from_raw(FILE_SIZE_LIMIT));
+    }
+}
+
+#[cfg(not(unix))]
+const fn outlive_file_size_limits() {}
