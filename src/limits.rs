@@ -3,7 +3,7 @@
 //! The same limits hold in every command: what would be killed in production
 //! is killed on the desk.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Wall clock for one call, alloc, handler and dealloc together. Contract 6.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_millis(100);
@@ -53,8 +53,9 @@ pub const MAX_HEADER_OPS_BYTES: usize = 64 << 10;
 /// A redirect's URL; RFC 9110 4.1 asks recipients to take 8000 octets.
 pub const MAX_REDIRECT_URL_BYTES: usize = 8_000;
 
-/// A pooled instance whose memory is past this share of the limit is replaced
-/// after its call, before a leaking guest meets the limit in mid-request.
+/// A pooled instance that has grown by more than this share of what it may grow
+/// by is replaced after its call, before a leaking guest meets the limit in
+/// mid-request.
 pub const RECYCLE_MEMORY_PERCENT: u64 = 75;
 
 /// Bytes of wasm text. Its syntax tree takes up to eighty times as much, and
@@ -74,6 +75,19 @@ pub const MAX_NESTING: u32 = 1_000;
 /// loop around it: a compiler carries a local through each of those loops.
 /// Cranelift takes about a second for 80 000.
 pub const MAX_CARRIED_LOCALS: u64 = 500_000;
+/// Bytes that compiling one function may take, as reckoned from its operators;
+/// the dearest one of Go's own library takes 9 MiB.
+pub const MAX_FUNCTION_COMPILE_BYTES: u64 = 84 << 20;
+/// What is kept of a compiled function until all are, as a share of what
+/// compiling it takes: one part in so many.
+pub const KEPT_OF_COMPILING: u64 = 16;
+/// Bytes that compiling a module may take beyond three times its size: those of
+/// the dearest function, and what is kept of all. A reload adds no more to a
+/// running agent.
+pub const MAX_COMPILE_BYTES: u64 = 136 << 20;
+/// Bytes that the functions which are compiled at once may take together; less
+/// than all cores compile where single functions take much.
+pub const MAX_COMPILE_BYTES_AT_ONCE: u64 = 192 << 20;
 /// Types of one module, and all their parameters and results.
 pub const MAX_TYPE_VALUES: u64 = 1_000_000;
 /// Element segments of one module.
@@ -81,6 +95,17 @@ pub const MAX_ELEMENT_SEGMENTS: u32 = 10_000;
 /// Data segments of one module; all that a wasm reader takes. Go leaves out
 /// runs of zeros and so cuts its data into tens of thousands.
 pub const MAX_DATA_SEGMENTS: u32 = 100_000;
+
+/// Far enough away to be "never", and near enough to reckon with.
+const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
+/// When `time` from `start` on is over. A host may mean "for ever", and no clock
+/// goes that far.
+#[must_use]
+pub fn after(start: Instant, time: Duration) -> Instant {
+    let end = start.checked_add(time);
+    end.unwrap_or_else(|| start + FOR_EVER)
+}
 
 /// What a guest gets of WASI preview 1, which never is more than clocks, random
 /// bytes and a log to write to.

@@ -4,6 +4,8 @@
 //! bounded time. Invariant: an instance that is poisoned, worn out or not to
 //! be shared never comes back; the next lease makes a new one.
 
+mod room;
+
 use std::future::{Future, poll_fn};
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,11 +17,10 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::fault::{Fault, FaultCode};
-use crate::limits::{
-    DEFAULT_POOL_SIZE, DEFAULT_QUEUE_WAIT, Isolation, Limits, RECYCLE_MEMORY_PERCENT,
-};
+use crate::limits::{DEFAULT_POOL_SIZE, DEFAULT_QUEUE_WAIT, Isolation, Limits, after};
 use crate::module::Module;
 use crate::runner::{Cost, Instance, Turns, drive};
+pub(crate) use room::Room;
 
 /// How instances are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +53,7 @@ pub struct PoolCounts {
     pub created: u64,
     /// Dropped after a fault.
     pub dropped_faulted: u64,
-    /// Dropped because their memory came near the limit.
+    /// Dropped because their memory had grown near the limit.
     pub dropped_memory: u64,
     /// Dropped because the isolation asks for it.
     pub dropped_isolation: u64,
@@ -91,6 +92,7 @@ pub struct Pool {
     module: Arc<Module>,
     settings: PoolSettings,
     counters: Arc<Counters>,
+    room: Room,
     state: Mutex<State>,
     freed: Condvar,
 }
@@ -114,6 +116,7 @@ impl Pool {
     pub fn new(module: Arc<Module>, settings: PoolSettings) -> Self {
         Self {
             module,
+            room: Room::new(settings.limits.max_memory_bytes),
             settings,
             counters: Arc::default(),
             state: Mutex::default(),
@@ -267,7 +270,7 @@ impl Pool {
         &'a self,
         mut state: MutexGuard<'a, State>,
     ) -> Result<MutexGuard<'a, State>, Box<Fault>> {
-        let until = Instant::now() + self.settings.wait;
+        let until = after(Instant::now(), self.settings.wait);
         loop {
             if state.leased < self.settings.size {
                 return Ok(state);
@@ -335,7 +338,6 @@ impl Pool {
     }
 
     fn fate(&self, instance: &Instance) -> Fate {
-        let limit = self.settings.limits.max_memory_bytes;
         if instance.poison().is_some() {
             Fate::Faulted
         } else if match self.settings.isolation {
@@ -344,10 +346,10 @@ impl Pool {
             Isolation::Recycle(calls) => instance.calls() >= calls,
         } {
             Fate::Isolated
-        } else if instance.memory_bytes() > limit / 100 * RECYCLE_MEMORY_PERCENT {
-            Fate::MemoryFull
-        } else {
+        } else if self.room.has_some_for(instance) {
             Fate::Kept
+        } else {
+            Fate::MemoryFull
         }
     }
 }

@@ -27,7 +27,7 @@ use wasmtime::{Memory, Store, TypedFunc, UpdateDeadline, WasmBacktrace, WasmPara
 use self::faults::fault_of;
 use crate::engine::Seat;
 use crate::fault::{Fault, FaultCode};
-use crate::limits::{CALLERS_STACK_BYTES, Limits};
+use crate::limits::{CALLERS_STACK_BYTES, Limits, after};
 use crate::module::Module;
 use crate::wasi;
 
@@ -135,6 +135,10 @@ pub struct Instance {
     /// Where it is counted while it runs; away in mid-call.
     seat: Option<Seat>,
     limits: Limits,
+    /// Linear memory once its start was over.
+    memory_at_start: u64,
+    /// How much the last call added.
+    grown_bytes: u64,
     calls: u64,
     poison: Option<FaultCode>,
     /// A call began and did not end: it runs, was given up or panicked.
@@ -222,6 +226,8 @@ impl Instance {
         store.data_mut().wasi.output.end_call();
         match made {
             Ok((memory, alloc, dealloc, handlers)) => Ok(Self {
+                memory_at_start: memory.data_size(&store) as u64,
+                grown_bytes: 0,
                 store,
                 memory,
                 alloc,
@@ -332,6 +338,7 @@ impl Instance {
             memory_bytes: memory_after as u64,
             grown_bytes: memory_after.saturating_sub(memory_before) as u64,
         };
+        self.grown_bytes = cost.grown_bytes;
         if let Err(fault) = &result
             && fault.code.poisons()
         {
@@ -513,6 +520,18 @@ impl Instance {
         self.calls
     }
 
+    /// Linear memory once its start was over, in bytes.
+    #[must_use]
+    pub const fn memory_at_start(&self) -> u64 {
+        self.memory_at_start
+    }
+
+    /// How much of its memory the last call added, in bytes.
+    #[must_use]
+    pub const fn grown_bytes(&self) -> u64 {
+        self.grown_bytes
+    }
+
     /// Linear memory now, in bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
@@ -525,7 +544,7 @@ fn arm(store: &mut Store<HostState>, turns: Turns, now: Instant) -> wasmtime::Re
     let state = store.data_mut();
     state.grows = 0;
     state.refused_growth = false;
-    state.deadline = now + state.timeout;
+    state.deadline = after(now, state.timeout);
     state.turns = turns;
     state.slice_ends = match turns {
         // Never before its deadline.

@@ -3,7 +3,7 @@
 use super::cases::BenchCase;
 use super::lab::{Answered, Lab, Stop, answer};
 use super::report::{CaseFuel, CaseReport, MemoryReport};
-use crate::limits::{Isolation, RECYCLE_MEMORY_PERCENT};
+use crate::limits::Isolation;
 use crate::ops::subject::Subject;
 use crate::ops::validate::growth::fit;
 
@@ -100,18 +100,21 @@ fn on_and_on(lab: &Lab<'_>, cases: &[BenchCase]) -> Result<MemoryReport, Stop> {
         .memory_bytes();
     let mut memory = vec![initial_bytes];
     let mut fuel = 0;
+    // From there on production replaces the instance, as the pool here does.
+    let is_replaced = || subject.pool().counts().dropped_memory > 0;
     for case in cases.iter().cycle().take(most) {
         let cost = call(&subject, case, during)?.cost;
         memory.push(cost.memory_bytes);
         fuel += cost.fuel.unwrap_or_default();
-        // From here on production replaces the instance.
-        if cost.memory_bytes > limit / 100 * RECYCLE_MEMORY_PERCENT || fuel > MEMORY_FUEL {
+        if is_replaced() || fuel > MEMORY_FUEL {
             break;
         }
     }
+    let mut growth = fit(&memory, cases.len(), limit);
+    growth.replaced_after = is_replaced().then_some(growth.calls);
     Ok(MemoryReport {
         initial_bytes,
         peak_bytes: memory.iter().copied().max().unwrap_or(initial_bytes),
-        growth: fit(&memory, cases.len(), limit),
+        growth,
     })
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::contract::{Check, CheckStatus};
 use crate::limits::{Isolation, RECYCLE_MEMORY_PERCENT};
+use crate::pool::Room;
 
 use super::Row;
 use super::calls::{Prober, Trial};
@@ -24,6 +25,23 @@ pub struct Growth {
     /// Calls after which an instance would meet its memory limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calls_until_limit: Option<u64>,
+    /// Calls after which an instance is thrown away and replaced, because its
+    /// memory has grown near the limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaced_after: Option<u64>,
+}
+
+impl Growth {
+    /// What becomes of an instance that grows so, for people; nothing where it
+    /// is kept.
+    #[must_use]
+    pub fn fate(&self) -> Option<String> {
+        let calls = self.replaced_after?;
+        let times = if calls == 1 { "call" } else { "calls" };
+        Some(format!(
+            "an instance is thrown away after {calls} {times}, once it has grown by {RECYCLE_MEMORY_PERCENT} % of what --max-memory leaves it after its start"
+        ))
+    }
 }
 
 /// Calls one instance until memory, time or patience runs out.
@@ -57,12 +75,13 @@ pub(super) fn probe(prober: &Prober<'_>, trials: &[Trial]) -> (Option<Growth>, R
         };
         return (None, Row::skip(id, expected, why));
     }
-    let memory = match call_on_and_on(prober, &usable, most) {
-        Ok(memory) => memory,
+    let (memory, is_replaced) = match call_on_and_on(prober, &usable, most) {
+        Ok(seen) => seen,
         Err(row) => return (None, *row),
     };
     let limit = prober.module.limits.max_memory_bytes;
-    let growth = fit(&memory, usable.len(), limit);
+    let mut growth = fit(&memory, usable.len(), limit);
+    growth.replaced_after = is_replaced.then_some(growth.calls);
     let check = judge(
         Check::pass(id, expected, found(&growth, &memory)),
         &growth,
@@ -71,23 +90,24 @@ pub(super) fn probe(prober: &Prober<'_>, trials: &[Trial]) -> (Option<Growth>, R
     (Some(growth), check.into())
 }
 
-/// Linear memory before the first call and after each.
+/// Linear memory before the first call and after each, and whether production
+/// would replace the instance after the last.
 fn call_on_and_on(
     prober: &Prober<'_>,
     trials: &[&Trial],
     most: usize,
-) -> Result<Vec<u64>, Box<Row>> {
+) -> Result<(Vec<u64>, bool), Box<Row>> {
     let id = "growth";
     let limits = prober.module.limits;
     let mut instance = prober
         .instance()
         .map_err(|fault| Row::fault(id, "an instance", &fault))?;
-    // Production replaces an instance from here on.
-    let enough = limits.max_memory_bytes / 100 * RECYCLE_MEMORY_PERCENT;
+    let room = Room::new(limits.max_memory_bytes);
+    let mut is_replaced = false;
     let budget = prober.budget(BUDGET);
     let mut memory = vec![instance.memory_bytes()];
     for (call, trial) in trials.iter().cycle().take(most).enumerate() {
-        if budget.is_spent() || instance.memory_bytes() > enough {
+        if budget.is_spent() || is_replaced {
             break;
         }
         let seen = prober.call(&mut instance, &trial.sample);
@@ -107,19 +127,24 @@ fn call_on_and_on(
         if seen.poison.is_some() {
             break;
         }
+        is_replaced = !room.has_some_for(&instance);
     }
-    Ok(memory)
+    Ok((memory, is_replaced))
 }
 
 fn found(growth: &Growth, memory: &[u64]) -> String {
     let (first, last) = (memory[0], memory[memory.len() - 1]);
-    match growth.calls_until_limit {
+    let kept = match growth.calls_until_limit {
         Some(until) => format!(
             "{:.0} bytes kept for each call; the limit is met after {until} calls",
             growth.bytes_per_call
         ),
         None if last > first => format!("{} bytes in all, and then no more", last - first),
         None => "none".to_owned(),
+    };
+    match growth.fate() {
+        Some(fate) => format!("{kept}; {fate}"),
+        None => kept,
     }
 }
 
@@ -128,7 +153,9 @@ fn judge(check: Check, growth: &Growth, gate: Option<u64>) -> Check {
     let is_over = |gate: u64| growth.bytes_per_call.round() > gate as f64;
     match gate {
         Some(gate) if is_over(gate) => check.with(CheckStatus::Fail, fix),
-        None if growth.calls_until_limit.is_some() => check.with(CheckStatus::Warn, fix),
+        None if growth.calls_until_limit.is_some() || growth.replaced_after.is_some() => {
+            check.with(CheckStatus::Warn, fix)
+        }
         Some(_) | None => check,
     }
 }
@@ -150,6 +177,7 @@ pub(in crate::ops) fn fit(memory: &[u64], cycle: usize, limit: u64) -> Growth {
         calls: calls as u64,
         bytes_per_call: if is_leak { slope(rest) } else { 0.0 },
         calls_until_limit: is_leak.then(|| room * (rest.len() as u64 - 1) / grown),
+        replaced_after: None,
     }
 }
 

@@ -209,17 +209,19 @@ fn memory(memory: &MemoryReport) -> Sheet {
         ),
         None => format!("nothing kept over {}", plural(growth.calls, "call")),
     };
+    let mut notes = vec![format!(
+        "{} at first, {} at most, {kept}.",
+        bytes(memory.initial_bytes),
+        bytes(memory.peak_bytes),
+    )];
+    notes.extend(growth.fate().map(|fate| format!("In production {fate}.")));
     Sheet {
         title: "Memory of one instance",
         headings: Vec::new(),
         figures: Vec::new(),
         unbroken: None,
         rows: Vec::new(),
-        notes: vec![format!(
-            "{} at first, {} at most, {kept}.",
-            bytes(memory.initial_bytes),
-            bytes(memory.peak_bytes),
-        )],
+        notes,
     }
 }
 
