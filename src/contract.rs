@@ -10,7 +10,7 @@ mod imports;
 
 use self::exports::{declare, function, near_handlers, near_miss};
 use crate::abi::{Abi, AbiChoice};
-use crate::inspect::{Facts, ItemType, Language};
+use crate::inspect::{Complexity, Facts, ItemType, Language};
 use crate::limits::{self, LimitChoice, Limits, LoadLimits};
 
 pub use check::{Check, CheckStatus};
@@ -139,8 +139,53 @@ fn features(facts: &Facts) -> Check {
 }
 
 fn complexity(facts: &Facts) -> Check {
-    let have = facts.complexity;
-    let over = [
+    let have = &facts.complexity;
+    let fail = |limit: u64, what: &str, found: String| {
+        Check::fail(
+            "complexity",
+            format!("at most {limit} {what}"),
+            found,
+            "split generated code into smaller functions; compile time grows faster than linearly",
+        )
+    };
+    if let Some((what, found, limit)) = over_a_limit(have) {
+        return fail(limit, what, found.to_string());
+    }
+    let dearest = || {
+        format!(
+            "{} takes {} of it",
+            have.dearest(),
+            mib_up(have.most_compile_bytes)
+        )
+    };
+    if have.most_compile_bytes > limits::MAX_FUNCTION_COMPILE_BYTES {
+        return fail(
+            limits::MAX_FUNCTION_COMPILE_BYTES >> 20,
+            "MiB of memory to compile one function, as reckoned from its operators",
+            dearest(),
+        );
+    }
+    let most = (facts.size_bytes.saturating_mul(3)).saturating_add(limits::MAX_COMPILE_BYTES);
+    if have.compile_bytes() > most {
+        return fail(
+            most >> 20,
+            "MiB of memory to compile it, as reckoned from its operators",
+            format!("{}, {}", mib_up(have.compile_bytes()), dearest()),
+        );
+    }
+    Check::pass(
+        "complexity",
+        "compiles in bounded time",
+        format!(
+            "{} functions, the largest {} bytes",
+            have.functions, have.largest_body_bytes
+        ),
+    )
+}
+
+/// What there is too much of, how much, and how much there may be.
+fn over_a_limit(have: &Complexity) -> Option<(&'static str, u64, u64)> {
+    [
         (
             "functions",
             u64::from(have.functions),
@@ -183,23 +228,12 @@ fn complexity(facts: &Facts) -> Check {
         ),
     ]
     .into_iter()
-    .find(|(_, found, limit)| found > limit);
-    match over {
-        Some((what, found, limit)) => Check::fail(
-            "complexity",
-            format!("at most {limit} {what}"),
-            format!("{found}"),
-            "split generated code into smaller functions; compile time grows faster than linearly",
-        ),
-        None => Check::pass(
-            "complexity",
-            "compiles in bounded time",
-            format!(
-                "{} functions, the largest {} bytes",
-                have.functions, have.largest_body_bytes
-            ),
-        ),
-    }
+    .find(|(_, found, limit)| found > limit)
+}
+
+/// MiB, rounded up.
+fn mib_up(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
 fn abi(facts: &Facts, choice: AbiChoice) -> (Option<Abi>, Check) {

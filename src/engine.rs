@@ -4,6 +4,7 @@
 //! here and does not follow the crate's defaults.
 
 use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -15,10 +16,11 @@ use wasmtime::{
 };
 
 use crate::error::Error;
+use crate::fault::printable;
 use crate::inspect::ALLOWED_FEATURES;
 use crate::limits::{
-    COMPILE_THREAD_STACK_BYTES, GUEST_STACK_BYTES, MAX_TABLE_ELEMENTS, MAX_TABLES,
-    MAX_WASM_STACK_BYTES,
+    COMPILE_THREAD_STACK_BYTES, GUEST_STACK_BYTES, MAX_COMPILE_BYTES_AT_ONCE, MAX_TABLE_ELEMENTS,
+    MAX_TABLES, MAX_WASM_STACK_BYTES,
 };
 
 /// The engine's name and version; fuel may differ from one to the next.
@@ -175,16 +177,17 @@ impl Engine {
     }
 
     /// Compiles on threads with stacks of our choosing, and gives up waiting
-    /// after `limit`; what was started then runs on until it is done.
+    /// after `limit`; what was started then runs on until it is done. No function
+    /// takes more than `function_bytes` of memory.
     pub(crate) fn compile(
         &self,
         wasm: Vec<u8>,
-        limit: Duration,
+        (limit, function_bytes): (Duration, u64),
     ) -> Result<Option<wasmtime::Module>, Error> {
         let aside = self.compiles_aside.load(Ordering::Relaxed);
+        let threads = if aside { 1 } else { at_once(function_bytes) };
         let threads = rayon::ThreadPoolBuilder::new()
-            // 0 is one for each core.
-            .num_threads(usize::from(aside))
+            .num_threads(threads)
             .thread_name(|index| format!("compile-{index}"))
             .stack_size(COMPILE_THREAD_STACK_BYTES)
             .build()
@@ -195,8 +198,9 @@ impl Engine {
         let (done, result) = std::sync::mpsc::sync_channel(1);
         let engine = self.wasm.clone();
         threads.spawn(move || {
+            let compiled = survived(|| wasmtime::Module::from_binary(&engine, &wasm));
             // The receiver may have given up.
-            let _ = done.send(wasmtime::Module::from_binary(&engine, &wasm));
+            let _ = done.send(compiled);
         });
         match result.recv_timeout(limit) {
             Ok(module) => module
@@ -205,6 +209,30 @@ impl Engine {
             Err(_) => Ok(None),
         }
     }
+}
+
+/// How many functions are compiled at once that take so many bytes: as many as
+/// there are cores, if memory is to be had for them.
+fn at_once(function_bytes: u64) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let fit = MAX_COMPILE_BYTES_AT_ONCE / function_bytes.max(1);
+    usize::try_from(fit).map_or(cores, |fit| fit.clamp(1, cores))
+}
+
+/// A panic in the compiler is a module that is refused, and not the end of what
+/// else this process does.
+fn survived<T>(compile: impl FnOnce() -> wasmtime::Result<T>) -> wasmtime::Result<T> {
+    catch_unwind(AssertUnwindSafe(compile)).unwrap_or_else(|panic| {
+        let said = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or_default();
+        Err(wasmtime::Error::msg(format!(
+            "its compiler has a defect that this module meets ({}); please report it, and build the module with other settings of the compiler meanwhile",
+            printable(said, 200)
+        )))
+    })
 }
 
 /// Where one instance is counted while it runs, so that the clock stays awake.
@@ -351,6 +379,28 @@ mod tests {
         let lock = include_str!("../Cargo.lock");
         let (name, version) = VERSION.split_once(' ').unwrap();
         assert!(lock.contains(&format!("name = \"{name}\"\nversion = \"{version}\"")));
+    }
+
+    /// The threads of the compiler hand a panic on to whoever waits for them.
+    #[test]
+    fn a_panic_of_the_compiler_is_a_refusal() {
+        let threads = rayon::ThreadPoolBuilder::new()
+            .num_threads(2)
+            .build()
+            .unwrap();
+        let (done, result) = std::sync::mpsc::sync_channel(1);
+        threads.spawn(move || {
+            let compiled: wasmtime::Result<((), ())> = survived(|| {
+                Ok(rayon::join(
+                    || (),
+                    || panic!("\u{1b}no register for v{}", 7),
+                ))
+            });
+            done.send(compiled).unwrap();
+        });
+        let error = result.recv().unwrap().unwrap_err().to_string();
+        assert!(error.contains("no register for v7"), "{error}");
+        assert!(!error.contains('\u{1b}'), "{error}");
     }
 
     #[test]

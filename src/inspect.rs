@@ -4,6 +4,8 @@
 //! the place where the bytes stop being wasm. One pass, linear in the size;
 //! nothing here judges.
 
+mod cost;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -12,6 +14,7 @@ use wasmparser::{
     Payload, TypeRef, Validator, WasmFeatures,
 };
 
+use self::cost::{Arities, Arity, Cost};
 use crate::fault::printable;
 
 /// The proposals a guest may use: what real toolchains emit by default
@@ -124,7 +127,7 @@ pub enum Language {
 }
 
 /// The largest of what compile time grows with, over all functions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Complexity {
     /// Functions with a body.
     pub functions: u32,
@@ -137,6 +140,15 @@ pub struct Complexity {
     /// Uses of locals in the function with the most, each counted once for
     /// every loop around it.
     pub most_carried_locals: u64,
+    /// Bytes that compiling takes, as reckoned from the operators, of the
+    /// function that takes most.
+    pub most_compile_bytes: u64,
+    /// The number of that function, imported ones counted first.
+    pub dearest_function: u32,
+    /// Its name, where an export or the names of functions tell one.
+    pub dearest_name: Option<String>,
+    /// The same bytes of all functions together.
+    pub all_compile_bytes: u64,
     /// Types, and all their parameters and results.
     pub type_values: u64,
     /// Data segments.
@@ -202,6 +214,7 @@ pub fn inspect(wasm: &[u8]) -> Result<Facts, Malformed> {
     for payload in Parser::new(0).parse_all(wasm) {
         reading.payload(payload?, &mut facts)?;
     }
+    reading.name_dearest(&mut facts);
     if facts.language == Language::Unknown && facts.imports.iter().any(is_abort) {
         facts.language = Language::AssemblyScript;
     }
@@ -218,6 +231,24 @@ fn is_abort(import: &Import) -> bool {
 }
 
 impl Complexity {
+    /// Bytes that compiling the module takes, as reckoned from the operators: the
+    /// dearest function, and what is kept of all of them.
+    #[must_use]
+    pub const fn compile_bytes(&self) -> u64 {
+        let kept = self.all_compile_bytes / crate::limits::KEPT_OF_COMPILING;
+        self.most_compile_bytes.saturating_add(kept)
+    }
+
+    /// The function that takes most of compiling, for people.
+    #[must_use]
+    pub fn dearest(&self) -> String {
+        let number = self.dearest_function;
+        match &self.dearest_name {
+            Some(name) => format!("function {number} ({})", printable(name, 100)),
+            None => format!("function {number}"),
+        }
+    }
+
     /// Whether compiling could take longer than anybody would wait.
     #[must_use]
     pub const fn is_over_a_limit(&self) -> bool {
@@ -227,6 +258,7 @@ impl Complexity {
             || self.most_locals > at::MAX_LOCALS
             || self.deepest_nesting > at::MAX_NESTING
             || self.most_carried_locals > at::MAX_CARRIED_LOCALS
+            || self.most_compile_bytes > at::MAX_FUNCTION_COMPILE_BYTES
             || self.type_values > at::MAX_TYPE_VALUES
             || self.data_segments > at::MAX_DATA_SEGMENTS
             || self.element_segments > at::MAX_ELEMENT_SEGMENTS
@@ -237,7 +269,26 @@ impl Complexity {
 #[derive(Default)]
 struct Reading {
     types: Vec<ItemType>,
+    arities: Vec<Arity>,
     funcs: Vec<u32>,
+    /// Imported functions, which come first.
+    imported: usize,
+    /// Bodies read so far.
+    bodies: usize,
+    /// For each export the function it is of.
+    exported: Vec<Option<u32>>,
+}
+
+impl Arities for Reading {
+    fn of_type(&self, index: u32) -> Arity {
+        let arity = self.arities.get(index as usize);
+        arity.copied().unwrap_or_default()
+    }
+
+    fn of_function(&self, index: u32) -> Arity {
+        let ty = self.funcs.get(index as usize);
+        ty.map_or_else(Arity::default, |ty| self.of_type(*ty))
+    }
 }
 
 impl Reading {
@@ -252,10 +303,13 @@ impl Reading {
                 for group in groups {
                     for ty in group?.into_types() {
                         let ty = &ty.composite_type.inner;
+                        let mut arity = Arity::default();
                         if let CompositeInnerType::Func(func) = ty {
-                            let values = func.params().len() + func.results().len();
-                            facts.complexity.type_values += values as u64;
+                            arity.takes = func.params().len() as u64;
+                            arity.gives = func.results().len() as u64;
                         }
+                        facts.complexity.type_values += arity.takes + arity.gives;
+                        self.arities.push(arity);
                         self.types.push(item_type(ty));
                     }
                 }
@@ -283,6 +337,9 @@ impl Reading {
             Payload::ExportSection(exports) => {
                 for export in exports {
                     let export = export?;
+                    let is_function =
+                        matches!(export.kind, ExternalKind::Func | ExternalKind::FuncExact);
+                    self.exported.push(is_function.then_some(export.index));
                     facts.exports.push(Export {
                         name: export.name.to_owned(),
                         ty: self.external(export.kind, export.index),
@@ -293,11 +350,25 @@ impl Reading {
             Payload::ElementSection(section) => facts.complexity.element_segments = section.count(),
             Payload::DataSection(section) => facts.complexity.data_segments = section.count(),
             Payload::CodeSectionStart { count, .. } => facts.complexity.functions = count,
-            Payload::CodeSectionEntry(body) => function(&body, &mut facts.complexity)?,
+            Payload::CodeSectionEntry(body) => {
+                self.function(&body, &mut facts.complexity)?;
+                self.bodies += 1;
+            }
             Payload::CustomSection(section) => custom(&section, facts),
             _ => {}
         }
         Ok(())
+    }
+
+    /// The exported name, unless the section of names has told one.
+    fn name_dearest(&self, facts: &mut Facts) {
+        let dearest = Some(facts.complexity.dearest_function);
+        let mut exports = self.exported.iter().zip(&facts.exports);
+        if facts.complexity.most_compile_bytes > 0
+            && let Some((_, export)) = exports.find(|(function, _)| **function == dearest)
+        {
+            facts.complexity.dearest_name = Some(export.name.clone());
+        }
     }
 
     fn import_group(&mut self, group: Imports<'_>, facts: &mut Facts) -> Result<(), Malformed> {
@@ -326,6 +397,7 @@ impl Reading {
         let ty = match import.ty {
             TypeRef::Func(index) | TypeRef::FuncExact(index) => {
                 self.funcs.push(index);
+                self.imported += 1;
                 self.ty(index)
             }
             TypeRef::Memory(ty) => {
@@ -403,28 +475,58 @@ fn memory(ty: wasmparser::MemoryType, is_imported: bool) -> Memory {
     }
 }
 
-fn function(
-    body: &wasmparser::FunctionBody<'_>,
-    complexity: &mut Complexity,
-) -> Result<(), Malformed> {
-    let bytes = body.range().len();
-    complexity.largest_body_bytes = complexity.largest_body_bytes.max(bytes);
-    let mut locals = 0_u64;
-    for group in body.get_locals_reader()? {
-        locals += u64::from(group?.0);
+impl Reading {
+    /// What compiling one function takes.
+    fn function(
+        &self,
+        body: &wasmparser::FunctionBody<'_>,
+        complexity: &mut Complexity,
+    ) -> Result<(), Malformed> {
+        let bytes = body.range().len();
+        complexity.largest_body_bytes = complexity.largest_body_bytes.max(bytes);
+        let mut locals = 0_u64;
+        for group in body.get_locals_reader()? {
+            locals += u64::from(group?.0);
+        }
+        complexity.most_locals = complexity.most_locals.max(locals);
+        if bytes > crate::limits::MAX_FUNCTION_BYTES || locals > crate::limits::MAX_LOCALS {
+            return Ok(());
+        }
+        let number = u32::try_from(self.imported + self.bodies).unwrap_or(u32::MAX);
+        let mut loops = Loops::default();
+        let mut cost = Cost::new(self, self.of_function(number), locals);
+        let mut operators = body.get_operators_reader()?;
+        let code = body.as_bytes();
+        while !operators.eof() {
+            let at = operators.original_position() - body.range().start;
+            let operator = operators.read()?;
+            loops.operator(&operator);
+            cost.operator(&operator, code.get(at).copied().unwrap_or_default());
+        }
+        complexity.deepest_nesting = complexity.deepest_nesting.max(loops.deepest());
+        complexity.most_carried_locals = complexity.most_carried_locals.max(loops.carried);
+        let bytes = cost.total();
+        if bytes > complexity.most_compile_bytes {
+            complexity.most_compile_bytes = bytes;
+            complexity.dearest_function = number;
+        }
+        complexity.all_compile_bytes = complexity.all_compile_bytes.saturating_add(bytes);
+        Ok(())
     }
-    complexity.most_locals = complexity.most_locals.max(locals);
-    if bytes > crate::limits::MAX_FUNCTION_BYTES {
-        return Ok(());
-    }
-    // For each open block whether it is a loop.
-    let mut blocks: Vec<bool> = Vec::new();
-    let mut loops = 0_u64;
-    let mut carried = 0_u64;
-    let mut deepest = 0;
-    let mut operators = body.get_operators_reader()?;
-    while !operators.eof() {
-        let operator = operators.read()?;
+}
+
+/// Blocks within blocks, and what a compiler carries through loops.
+#[derive(Default)]
+struct Loops {
+    /// For each open block whether it is a loop.
+    blocks: Vec<bool>,
+    loops: u64,
+    carried: u64,
+    deepest: usize,
+}
+
+impl Loops {
+    fn operator(&mut self, operator: &Operator<'_>) {
         match operator {
             Operator::Block { .. }
             | Operator::Loop { .. }
@@ -432,21 +534,21 @@ fn function(
             | Operator::TryTable { .. }
             | Operator::Try { .. } => {
                 let is_loop = matches!(operator, Operator::Loop { .. });
-                blocks.push(is_loop);
-                loops += u64::from(is_loop);
-                deepest = deepest.max(blocks.len());
+                self.blocks.push(is_loop);
+                self.loops += u64::from(is_loop);
+                self.deepest = self.deepest.max(self.blocks.len());
             }
-            Operator::End => loops -= u64::from(blocks.pop() == Some(true)),
+            Operator::End => self.loops -= u64::from(self.blocks.pop() == Some(true)),
             Operator::LocalGet { .. } | Operator::LocalSet { .. } | Operator::LocalTee { .. } => {
-                carried += loops;
+                self.carried += self.loops;
             }
             _ => {}
         }
     }
-    let deepest = u32::try_from(deepest).unwrap_or(u32::MAX);
-    complexity.deepest_nesting = complexity.deepest_nesting.max(deepest);
-    complexity.most_carried_locals = complexity.most_carried_locals.max(carried);
-    Ok(())
+
+    fn deepest(&self) -> u32 {
+        u32::try_from(self.deepest).unwrap_or(u32::MAX)
+    }
 }
 
 /// Custom sections never make a module invalid, so a broken one is ignored.
@@ -469,10 +571,19 @@ fn custom(section: &wasmparser::CustomSectionReader<'_>, facts: &mut Facts) {
             }
         }
         KnownCustom::Name(names) => {
-            facts.has_names |= names
-                .into_iter()
-                .flatten()
-                .any(|name| matches!(name, Name::Function(map) if map.count() > 0));
+            for name in names.into_iter().flatten() {
+                let Name::Function(map) = name else { continue };
+                facts.has_names |= map.count() > 0;
+                let dearest = facts.complexity.dearest_function;
+                if facts.complexity.most_compile_bytes == 0 {
+                    // The functions are yet to come.
+                    continue;
+                }
+                let named = map.into_iter().flatten().find(|name| name.index == dearest);
+                if let Some(named) = named {
+                    facts.complexity.dearest_name = Some(named.name.to_owned());
+                }
+            }
         }
         _ if section.name() == ".debug_line" => facts.has_dwarf = true,
         _ if section.name() == "sourceMappingURL" && facts.language == Language::Unknown => {

@@ -220,7 +220,8 @@ impl Candidate {
             });
         };
         let started = Instant::now();
-        let compiled = engine.compile(wasm, limits.max_compile_time)?;
+        let function_bytes = self.facts.complexity.most_compile_bytes;
+        let compiled = engine.compile(wasm, (limits.max_compile_time, function_bytes))?;
         let compile_time = started.elapsed();
         let Some(compiled) = compiled else {
             return Err(Error::CompileTime {
