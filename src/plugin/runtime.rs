@@ -1,6 +1,6 @@
 //! Hook modules for a host that embeds them: loaded once, called from anywhere.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -91,10 +91,36 @@ struct State {
     by_hash: HashMap<String, Arc<Plugin>>,
     /// Hashes of what is being compiled.
     loading: HashSet<String>,
+    /// What was asked for so far, by number.
+    asked: u64,
+    /// Numbers of what was asked for and is not there yet.
+    unfinished: BTreeSet<u64>,
+    /// For a path the newest of what is there, or was unloaded, while something
+    /// older may yet come.
+    newest: HashMap<PathBuf, u64>,
 }
 
 impl State {
-    fn keep(&mut self, key: PathBuf, plugin: &Arc<Plugin>) {
+    /// Whether nothing newer has come for this path; from now on nothing older
+    /// will.
+    fn is_newest(&mut self, key: &Path, number: u64) -> bool {
+        match self.newest.get_mut(key) {
+            Some(newest) if *newest > number => return false,
+            Some(newest) => *newest = number,
+            None => {
+                self.newest.insert(key.to_owned(), number);
+            }
+        }
+        true
+    }
+
+    /// Keeps a plugin, unless what was asked for later is there already.
+    fn keep(&mut self, (key, number): (PathBuf, u64), plugin: &Arc<Plugin>) {
+        if !self.is_newest(&key, number) {
+            return;
+        }
+        let hash = plugin.pool().module().hash.clone();
+        self.by_hash.insert(hash, Arc::clone(plugin));
         let before = self.by_path.insert(key, Arc::clone(plugin));
         if let Some(before) = before {
             self.forget(&before);
@@ -133,23 +159,26 @@ impl PluginRuntime {
     /// [`Error::Read`], [`Error::Malformed`], [`Error::Refused`] with every
     /// broken rule, [`Error::CompileTime`], [`Error::Start`].
     pub fn load(&self, path: &Path) -> Result<Arc<Plugin>, Error> {
+        let asked = self.ask();
         let canonical = canonical(path)?;
         if let Some(plugin) = self.lock().by_path.get(&canonical) {
             return Ok(Arc::clone(plugin));
         }
         let source = read(&canonical, &self.settings.load)?;
-        self.publish(canonical, source)
+        self.publish((canonical, asked.number), source)
     }
 
     /// Loads a module file again. A changed one replaces the plugin for calls
-    /// from now on; after an error the one before stays.
+    /// from now on; after an error the one before stays. Of several at once the
+    /// one that was asked for last is kept, whichever compiles the longest.
     ///
     /// # Errors
     /// Those of [`PluginRuntime::load`].
     pub fn reload(&self, path: &Path) -> Result<Arc<Plugin>, Error> {
+        let asked = self.ask();
         let canonical = canonical(path)?;
         let source = read(&canonical, &self.settings.load)?;
-        self.publish(canonical, source)
+        self.publish((canonical, asked.number), source)
     }
 
     /// Loads a module that the host has in memory, under a name to call it by,
@@ -158,9 +187,10 @@ impl PluginRuntime {
     /// # Errors
     /// Those of [`PluginRuntime::load`], but for reading.
     pub fn load_bytes(&self, name: &str, bytes: Vec<u8>) -> Result<Arc<Plugin>, Error> {
+        let asked = self.ask();
         let path = PathBuf::from(name);
         let source = Source::of(&path, bytes, &self.settings.load)?;
-        self.publish(path, source)
+        self.publish((path, asked.number), source)
     }
 
     /// Forgets a plugin. Calls that run on it end in peace.
@@ -168,8 +198,12 @@ impl PluginRuntime {
     /// # Errors
     /// [`Error::NotLoaded`].
     pub fn unload(&self, path: &Path) -> Result<(), Error> {
+        let asked = self.ask();
         let key = self.key(path)?;
         let mut state = self.lock();
+        if !state.is_newest(&key, asked.number) {
+            return Ok(());
+        }
         if let Some(plugin) = state.by_path.remove(&key) {
             state.forget(&plugin);
         }
@@ -220,8 +254,20 @@ impl PluginRuntime {
         }
     }
 
+    /// Takes a number for what is asked for now.
+    fn ask(&self) -> Asked<'_> {
+        let mut state = self.lock();
+        state.asked += 1;
+        let number = state.asked;
+        state.unfinished.insert(number);
+        Asked {
+            runtime: self,
+            number,
+        }
+    }
+
     /// Finds or makes the plugin of these bytes, and keeps it under `key`.
-    fn publish(&self, key: PathBuf, source: Source) -> Result<Arc<Plugin>, Error> {
+    fn publish(&self, key: (PathBuf, u64), source: Source) -> Result<Arc<Plugin>, Error> {
         let hash = source.hash.clone();
         let mut state = self.lock();
         while state.loading.contains(&hash) {
@@ -240,10 +286,7 @@ impl PluginRuntime {
             hash: &hash,
         };
         let plugin = Arc::new(self.make(source)?);
-        let mut state = self.lock();
-        state.by_hash.insert(hash.clone(), Arc::clone(&plugin));
-        state.keep(key, &plugin);
-        drop(state);
+        self.lock().keep(key, &plugin);
         Ok(plugin)
     }
 
@@ -273,6 +316,22 @@ impl PluginRuntime {
     }
 }
 
+/// Something that was asked for, until it is there or came to nothing.
+struct Asked<'a> {
+    runtime: &'a PluginRuntime,
+    number: u64,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        let mut state = self.runtime.lock();
+        state.unfinished.remove(&self.number);
+        // Nothing older than these can come any more.
+        let oldest = state.unfinished.first().copied().unwrap_or(u64::MAX);
+        state.newest.retain(|_, newest| *newest > oldest);
+    }
+}
+
 /// Bytes that are being loaded, until they are or came to nothing.
 struct Loading<'a> {
     runtime: &'a PluginRuntime,
@@ -296,5 +355,95 @@ fn canonical(path: &Path) -> Result<PathBuf, Error> {
 fn not_loaded(path: &Path) -> Error {
     Error::NotLoaded {
         path: path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A hook module that takes long to compile, or not.
+    fn module(is_slow: bool) -> Vec<u8> {
+        let copies = if is_slow { 1500 } else { 0 };
+        let slow = "(table.copy (i32.const 0) (i32.const 0) (i32.const 0))".repeat(copies);
+        let text = format!(
+            r#"(module (memory (export "memory") 1) (table 1 funcref)
+            (func (export "alloc") (param i32) (result i32) i32.const 8)
+            (func (export "dealloc") (param i32 i32))
+            (func {slow})
+            (func (export "before_hook") (param i32 i32) (result i64) i64.const 0))"#
+        );
+        wat::parse_str(text).unwrap()
+    }
+
+    fn name() -> &'static Path {
+        Path::new("name")
+    }
+
+    /// Loads the slow one under the name, and does something else as soon as that
+    /// compiles.
+    fn beside_a_slow_load(runtime: &PluginRuntime, then: impl FnOnce()) -> Arc<Plugin> {
+        std::thread::scope(|scope| {
+            let slow = scope.spawn(|| runtime.load_bytes("name", module(true)).unwrap());
+            while runtime.lock().loading.is_empty() {
+                assert!(!slow.is_finished(), "it is slow");
+                std::thread::yield_now();
+            }
+            then();
+            slow.join().unwrap()
+        })
+    }
+
+    #[test]
+    fn what_was_asked_for_last_is_kept_whichever_compiles_the_longest() {
+        let runtime = PluginRuntime::new(PluginSettings::default()).unwrap();
+        let mut fast = None;
+        let slow = beside_a_slow_load(&runtime, || {
+            fast = Some(runtime.load_bytes("name", module(false)).unwrap());
+        });
+        assert!(Arc::ptr_eq(
+            &runtime.plugin(name()).unwrap(),
+            &fast.unwrap()
+        ));
+        // Whoever asked for the other one has it all the same.
+        assert!(slow.has(Hook::Before));
+        // Asked for again, it is the newest.
+        let again = runtime.load_bytes("name", module(true)).unwrap();
+        assert!(Arc::ptr_eq(&runtime.plugin(name()).unwrap(), &again));
+        assert!(runtime.lock().newest.is_empty());
+    }
+
+    #[test]
+    fn what_is_unloaded_does_not_come_back() {
+        let runtime = PluginRuntime::new(PluginSettings::default()).unwrap();
+        runtime.load_bytes("name", module(false)).unwrap();
+        let unload = || runtime.unload(name()).unwrap();
+        beside_a_slow_load(&runtime, unload);
+        assert!(!runtime.is_loaded(name()));
+        assert!(runtime.lock().by_hash.is_empty());
+    }
+
+    #[test]
+    fn a_host_may_set_no_limit_of_time() {
+        let mut settings = PluginSettings {
+            wait: Duration::MAX,
+            calls: 1,
+            ..PluginSettings::default()
+        };
+        settings.limits.timeout = Some(Duration::MAX);
+        settings.load.max_compile_time = Duration::MAX;
+        let runtime = PluginRuntime::new(settings).unwrap();
+        let plugin = runtime.load_bytes("name", module(false)).unwrap();
+        // Two want the one instance, so that one of them waits.
+        let held = plugin.pool().lease().unwrap();
+        std::thread::scope(|scope| {
+            let call = || plugin.handle(Hook::Before, HookContext::default());
+            let waits = scope.spawn(call);
+            while plugin.pool().usage().waiting == 0 {
+                std::thread::yield_now();
+            }
+            drop(held);
+            assert!(waits.join().unwrap().result.ok);
+        });
     }
 }
