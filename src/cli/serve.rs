@@ -21,6 +21,7 @@ use wasm_agent_kit::server::admin::serve_admin;
 use wasm_agent_kit::server::bind::{BindError, BoundSocket, DEFAULT_MODE, SocketMode, listen_at};
 use wasm_agent_kit::server::exchanges::ExchangeLimits;
 use wasm_agent_kit::server::loader::Loader;
+use wasm_agent_kit::server::pushed::Key;
 use wasm_agent_kit::server::record::{DEFAULT_MAX_RECORDING_BYTES, RecordSettings, Recorder};
 use wasm_agent_kit::server::settings::{
     DEFAULT_FRAME_TIMEOUT, DEFAULT_GRACE, DEFAULT_HANDSHAKE_TIMEOUT, DEFAULT_MAX_CONNECTIONS,
@@ -84,6 +85,15 @@ pub(crate) struct ServeArgs {
     /// Refuse settings pushed by the proxy that differ from these, instead of applying them
     #[arg(long)]
     keep_settings: bool,
+
+    /// Settings that the proxy may push freely, such as pool-size,timeout-ms [default: none, it can only make them stricter]
+    #[arg(
+        long,
+        value_name = "KEY",
+        value_delimiter = ',',
+        conflicts_with = "keep_settings"
+    )]
+    accept_settings: Vec<Key>,
 
     /// Log lines for people or for machines
     #[arg(long, value_enum, default_value_t = LogFormat::Human)]
@@ -285,7 +295,8 @@ fn start(args: &ServeArgs) -> Result<Live, Error> {
     }
     let guest = args.guest.serving();
     let loader = Loader::new(args.module.clone(), guest.load(), !args.no_smoke_call)
-        .keep_settings(args.keep_settings);
+        .keep_settings(args.keep_settings)
+        .accept_settings(&args.accept_settings);
     let agent = loader.start(guest.agent(
         args.pool_size.into(),
         args.peers.queue_wait.0,

@@ -134,6 +134,8 @@ fn health(live: &Live, elsewhere: StatusCode) -> Response<Full<Bytes>> {
         hash: &'a str,
         pool_size: usize,
         policy: &'static str,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        settings_not_applied: Vec<String>,
     }
     let health = live.health().borrow().clone();
     let agent = live.agent();
@@ -145,6 +147,7 @@ fn health(live: &Live, elsewhere: StatusCode) -> Response<Full<Bytes>> {
         hash: &agent.pool().module().hash,
         pool_size: settings.pool.size,
         policy: settings.failure_policy.name(),
+        settings_not_applied: live.settings_not_applied(),
     };
     let status = match health.state {
         HealthState::Healthy | HealthState::Degraded => StatusCode::OK,

@@ -2,9 +2,12 @@
 //!
 //! In: a new agent, ready to be called. Out: the one to ask, for each event
 //! anew. Invariants: an event is answered by one agent from beginning to end;
-//! one change at a time; what could not take its place has changed nothing
-//! but what [`Live::health`] says.
+//! one change at a time, a reload before settings; what could not take its place
+//! has changed nothing but what [`Live::health`] says.
 
+mod turns;
+
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -12,11 +15,16 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::Shared;
+use super::configure::Line;
 use super::loader::Loader;
 use super::metrics::{Change, Family, Metrics, Now, Sample, Value};
+use super::pushed::{Key, Pushed, Setting, over};
 use super::wire::control::HealthState;
 use crate::agent::{Agent, AgentSettings};
 use crate::error::Error;
+use crate::limits::after;
+use crate::module::Module;
+use turns::{Turn, Turns};
 
 /// How often it is asked whether the calls of a replaced agent are over.
 const RETIRE_POLL: Duration = Duration::from_millis(2);
@@ -64,8 +72,16 @@ struct Inner {
     agent: ArcSwap<Agent>,
     /// None where it was made by somebody else and cannot be made again.
     loader: Option<Loader>,
-    /// Held through a change.
-    changing: Mutex<()>,
+    /// What it was started with, which pushed settings may not loosen.
+    operator: AgentSettings,
+    /// What is pushed and waits.
+    line: Mutex<Line>,
+    /// Pushed settings that were not applied, by key.
+    not_applied: Mutex<BTreeMap<Key, String>>,
+    /// The module that runs, compiled to count instructions or not to, as it is
+    /// not now.
+    other: Mutex<Option<Arc<Module>>>,
+    turns: Turns,
     causes: Mutex<Causes>,
     health: watch::Sender<Health>,
     metrics: Metrics,
@@ -89,9 +105,13 @@ impl Live {
     fn with(agent: Arc<Agent>, loader: Option<Loader>) -> Self {
         let causes = Causes::default();
         Self(Arc::new(Inner {
+            operator: agent.settings().clone(),
             agent: ArcSwap::new(agent),
             loader,
-            changing: Mutex::default(),
+            line: Mutex::default(),
+            not_applied: Mutex::default(),
+            other: Mutex::default(),
+            turns: Turns::default(),
             health: watch::Sender::new(causes.health()),
             causes: Mutex::new(causes),
             metrics: Metrics::default(),
@@ -145,7 +165,7 @@ impl Live {
     /// # Errors
     /// Why the old one goes on answering; [`Live::health`] says so too.
     pub fn reload(&self) -> Result<Arc<Agent>, Error> {
-        let _one_at_a_time = lock(&self.0.changing);
+        let _one_at_a_time = self.0.turns.for_reload();
         let Some(loader) = &self.0.loader else {
             return Err(Error::Usage(
                 "this agent was not loaded from a file".to_owned(),
@@ -160,41 +180,109 @@ impl Live {
         });
         self.note(|causes| causes.reload = refused);
         let agent = Arc::new(loaded?);
+        *lock(&self.0.other) = None;
         self.replace(Arc::clone(&agent));
         Ok(agent)
     }
 
-    /// Makes `change` of the settings in force, and lets the agent that has
-    /// them answer from now on. Returns whether anything had to change.
+    /// What of it may be applied at all.
     ///
-    /// Makes instances and waits: not for a thread that others wait for.
+    /// # Errors
+    /// Why none of it may be.
+    pub(super) fn permitted(&self, pushed: Pushed) -> Result<Pushed, String> {
+        let fixed = match &self.0.loader {
+            None => "this agent's settings cannot be changed",
+            Some(loader) if loader.keeps_settings() => {
+                "settings are kept as the agent was started with them"
+            }
+            Some(loader) => return Ok(pushed.within(&self.0.operator, loader.accepted_settings())),
+        };
+        if self.are_in_force(&pushed.settings) {
+            Ok(pushed)
+        } else {
+            Err(fixed.to_owned())
+        }
+    }
+
+    pub(super) fn are_in_force(&self, pushed: &[Setting]) -> bool {
+        let running = self.agent();
+        over(running.settings(), pushed) == *running.settings()
+    }
+
+    /// What was pushed and waits.
+    pub(super) fn line(&self) -> MutexGuard<'_, Line> {
+        lock(&self.0.line)
+    }
+
+    /// Waits until settings may be changed.
+    pub(super) fn turn_for_settings(&self) -> Turn<'_> {
+        self.0.turns.for_settings()
+    }
+
+    /// Lets an agent answer from now on that has these settings over those in
+    /// force.
+    ///
+    /// Makes instances and waits: not for a thread that others wait for. Whoever
+    /// calls this has the turn.
     ///
     /// # Errors
     /// Why the settings stay as they are.
-    pub(crate) fn configure(
-        &self,
-        change: impl FnOnce(&AgentSettings) -> Result<AgentSettings, String>,
-    ) -> Result<bool, String> {
-        let _one_at_a_time = lock(&self.0.changing);
+    pub(super) fn configure(&self, pushed: &[Setting]) -> Result<Change, String> {
         let running = self.agent();
-        let settings = change(running.settings())?;
+        let settings = over(running.settings(), pushed);
         if settings == *running.settings() {
-            return Ok(false);
+            return Ok(Change::Unchanged);
         }
         let loader = self.0.loader.as_ref();
         let loader = loader.ok_or("this agent's settings cannot be changed")?;
-        if loader.keeps_settings() {
-            return Err("settings are kept as the agent was started with them".to_owned());
+        let now = running.pool().module();
+        let mut other = lock(&self.0.other);
+        let module = loader.module_for(&settings, now, other.as_ref());
+        let module = module.map_err(|error| error.in_one_line())?;
+        if !Arc::ptr_eq(&module, now) {
+            // Kept, whatever comes of the rest: a peer may push it again and again.
+            *other = Some(Arc::clone(&module));
         }
-        let agent = loader.adjusted(&running, settings);
+        let agent = loader.adjusted(&running, module, settings);
         let agent = agent.map_err(|error| error.in_one_line())?;
         if let Some(server) = lock(&self.0.server).upgrade() {
             let started = server.start_guests(agent.settings().pool.size);
             started.map_err(|error| format!("cannot start threads: {error}"))?;
         }
+        if !Arc::ptr_eq(agent.pool().module(), now) {
+            *other = Some(Arc::clone(now));
+        }
+        drop(other);
         drop(running);
         self.replace(Arc::new(agent));
-        Ok(true)
+        Ok(Change::Applied)
+    }
+
+    /// Keeps what was not applied of accepted settings, and returns it.
+    pub(super) fn remark(&self, pushed: &Pushed) -> Vec<String> {
+        let mut not_applied = lock(&self.0.not_applied);
+        let mut remarks = Vec::new();
+        for (key, remark) in pushed.remarks(&self.0.operator) {
+            remarks.extend(remark.clone());
+            match remark {
+                Some(remark) => not_applied.insert(key, remark),
+                None => not_applied.remove(&key),
+            };
+        }
+        remarks
+    }
+
+    /// Pushed settings that were not applied, because they would loosen what
+    /// the agent was started with.
+    #[must_use]
+    pub fn settings_not_applied(&self) -> Vec<String> {
+        lock(&self.0.not_applied).values().cloned().collect()
+    }
+
+    /// Whether one more line may be written that a peer has caused.
+    pub(super) fn may_log(&self) -> bool {
+        let server = lock(&self.0.server).upgrade();
+        server.is_none_or(|server| server.notices.admit())
     }
 
     /// From now on all that was received is answered, and no more.
@@ -223,7 +311,8 @@ impl Live {
             server.queue.pool_changed();
         }
         let limits = old.settings().pool.limits;
-        let until = Instant::now() + limits.timeout * 2 + RETIRE_SLACK;
+        let calls = limits.timeout.saturating_mul(2);
+        let until = after(Instant::now(), calls.saturating_add(RETIRE_SLACK));
         // Dropped here rather than by the last call: unmapping takes its time.
         while Arc::strong_count(&old) > 1 && Instant::now() < until {
             std::thread::sleep(RETIRE_POLL);
@@ -245,4 +334,26 @@ impl Live {
 /// Nothing behind these locks can be half-changed by a panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::module::LoadSettings;
+
+    /// Whatever a host sets, "for ever" ends no change.
+    #[test]
+    fn a_reload_works_without_a_limit_of_time() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/modules/right/allow.wat");
+        let loader = Loader::new(path, LoadSettings::default(), true);
+        let mut settings = AgentSettings::default();
+        settings.pool.limits.timeout = Duration::MAX;
+        settings.pool.wait = Duration::MAX;
+        let live = Live::new(loader.start(settings).unwrap(), loader);
+        live.reload().unwrap();
+        live.configure(&[Setting::PoolSize(1)]).unwrap();
+        assert_eq!(live.agent().settings().pool.size, 1);
+    }
 }

@@ -13,6 +13,7 @@ use crate::contract;
 use crate::engine::{Engine, EngineSettings};
 use crate::error::Error;
 use crate::module::{LoadSettings, Module};
+use crate::server::pushed::Key;
 use crate::smoke::smoke_call;
 
 /// Loads one module, as often as it is asked to.
@@ -22,6 +23,7 @@ pub struct Loader {
     load: LoadSettings,
     smoke_call: bool,
     keep_settings: bool,
+    accepted: Vec<Key>,
 }
 
 impl Loader {
@@ -34,7 +36,16 @@ impl Loader {
             load,
             smoke_call,
             keep_settings: false,
+            accepted: Vec::new(),
         }
+    }
+
+    /// Lets peers push these settings freely; of all others only values that are
+    /// no looser than those the agent was started with are applied.
+    #[must_use]
+    pub fn accept_settings(mut self, keys: &[Key]) -> Self {
+        self.accepted = keys.to_vec();
+        self
     }
 
     /// Refuses to change the settings of what it has loaded.
@@ -46,6 +57,10 @@ impl Loader {
 
     pub(crate) const fn keeps_settings(&self) -> bool {
         self.keep_settings
+    }
+
+    pub(crate) fn accepted_settings(&self) -> &[Key] {
+        &self.accepted
     }
 
     /// The first agent.
@@ -73,45 +88,66 @@ impl Loader {
         self.ready(running.followed_by(module, settings))
     }
 
-    /// An agent of the module that runs, with other settings.
-    ///
-    /// The module is compiled again only where instructions are to be counted
-    /// and were not, or the other way round.
+    /// The module that runs, as these settings need it: where instructions are to
+    /// be counted and were not, or the other way round, `other` if it is the same
+    /// module, compiled so; else it is compiled again.
     ///
     /// # Errors
-    /// As for [`Loader::start`], and [`Error::Changed`] where it would have to
-    /// be compiled again and the file is another one by now.
-    pub fn adjusted(&self, running: &Agent, settings: AgentSettings) -> Result<Agent, Error> {
-        let module = running.pool().module();
-        let limits = &settings.pool.limits;
-        if limits.fuel.is_some() != module.engine.counts_fuel() {
-            let engine = Engine::new(EngineSettings {
-                fuel: limits.fuel.is_some(),
-                ..EngineSettings::default()
-            })?;
-            engine.compile_aside();
-            let again = self.load(&engine, &settings)?;
-            if again.hash != module.hash {
-                return Err(Error::Changed {
-                    path: self.path.clone(),
-                    found: again.hash.clone(),
-                });
-            }
-            return self.ready(running.followed_by(again, settings));
-        }
-        let verdict = contract::check(
-            &module.facts,
-            self.load.abi,
-            (*limits).into(),
-            &self.load.load,
-        );
+    /// Those of [`Module::load`], and [`Error::Changed`] where the file is another
+    /// one by now.
+    pub(crate) fn module_for(
+        &self,
+        settings: &AgentSettings,
+        now: &Arc<Module>,
+        other: Option<&Arc<Module>>,
+    ) -> Result<Arc<Module>, Error> {
+        let limits = settings.pool.limits;
+        let verdict = contract::check(&now.facts, self.load.abi, limits.into(), &self.load.load);
         if verdict.failures().next().is_some() {
             return Err(Error::Refused {
                 path: self.path.clone(),
                 problems: verdict.failures().cloned().collect(),
             });
         }
-        self.ready(running.followed_by(Arc::clone(module), settings))
+        let counts_fuel = limits.fuel.is_some();
+        let fitting = [Some(now), other]
+            .into_iter()
+            .flatten()
+            .find(|module| module.engine.counts_fuel() == counts_fuel && module.hash == now.hash);
+        match fitting {
+            Some(module) => Ok(Arc::clone(module)),
+            None => self.compiled_again(&now.hash, settings),
+        }
+    }
+
+    /// An agent of [`Loader::module_for`] these settings.
+    ///
+    /// # Errors
+    /// As for [`Loader::start`].
+    pub(crate) fn adjusted(
+        &self,
+        running: &Agent,
+        module: Arc<Module>,
+        settings: AgentSettings,
+    ) -> Result<Agent, Error> {
+        self.ready(running.followed_by(module, settings))
+    }
+
+    /// The same file for an engine that fits these settings.
+    fn compiled_again(&self, hash: &str, settings: &AgentSettings) -> Result<Arc<Module>, Error> {
+        let engine = Engine::new(EngineSettings {
+            fuel: settings.pool.limits.fuel.is_some(),
+            ..EngineSettings::default()
+        })?;
+        engine.compile_aside();
+        let again = self.load(&engine, settings)?;
+        if again.hash != hash {
+            return Err(Error::Changed {
+                path: self.path.clone(),
+                found: again.hash.clone(),
+            });
+        }
+        Ok(again)
     }
 
     fn load(&self, engine: &Arc<Engine>, settings: &AgentSettings) -> Result<Arc<Module>, Error> {

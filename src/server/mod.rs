@@ -24,6 +24,7 @@ mod members;
 pub mod metrics;
 mod patient;
 mod peer;
+pub mod pushed;
 mod queue;
 mod receive;
 pub mod record;
@@ -326,7 +327,8 @@ pub fn try_grpc(payload: &[u8]) -> Result<Option<Result<Message, BadMessage>>, S
 /// Why they are refused.
 #[doc(hidden)]
 pub fn try_settings(pushed: &serde_json::Value) -> Result<AgentSettings, String> {
-    configure::changed(&AgentSettings::default(), pushed)
+    let pushed = pushed::Pushed::read(pushed)?;
+    Ok(pushed::over(&AgentSettings::default(), &pushed.settings))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use super::job::{Call, Job};
 use crate::fault::{Fault, FaultCode};
+use crate::limits::after;
 
 pub(crate) struct Queue {
     state: Mutex<State>,
@@ -179,7 +180,7 @@ impl Queue {
         loop {
             let next = {
                 let mut state = self.lock();
-                let next = state.jobs.front().map(|job| job.queued() + self.wait);
+                let next = state.jobs.front().map(|job| after(job.queued(), self.wait));
                 state.watched = next.is_some();
                 next
             };

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::configure::{at_once, configure, response};
+use super::configure::{Reply, configure, response};
 use super::connection::Connection;
 use super::exchanges::Problem;
 use super::job::Job;
@@ -123,16 +123,20 @@ pub(crate) fn dispatch(
             config,
         }) => {
             let (ticket, _) = connection.begin(&correlation_id);
-            if let Some(result) = at_once(&connection.shared().live, &config) {
-                connection.answer_plain(ticket, &correlation_id, &response(result));
-                return Ok(());
+            // In the line before anything else is read, so that the newest wins.
+            let live = &connection.shared().live;
+            match configure(live, &config, correlation_id.len()) {
+                Reply::Now(outcome) => {
+                    connection.answer_plain(ticket, &correlation_id, &response(outcome));
+                }
+                later @ Reply::Later(_) => {
+                    let connection = Arc::clone(connection);
+                    tokio::spawn(async move {
+                        let outcome = later.outcome().await;
+                        connection.answer_plain(ticket, &correlation_id, &response(outcome));
+                    });
+                }
             }
-            let connection = Arc::clone(connection);
-            // Makes instances, which takes its time.
-            tokio::spawn(async move {
-                let result = configure(&connection.shared().live, config).await;
-                connection.answer_plain(ticket, &correlation_id, &response(result));
-            });
             Ok(())
         }
         Err(bad) => refuse(connection, bad),

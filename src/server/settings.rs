@@ -90,7 +90,9 @@ impl ServeSettings {
     /// document gives up: an answer it no longer waits for must not be sent.
     #[must_use]
     pub fn late_after(queue_wait: Duration, timeout: Duration) -> Duration {
-        queue_wait + timeout + LATE_SLACK
+        queue_wait
+            .saturating_add(timeout)
+            .saturating_add(LATE_SLACK)
     }
 }
 

@@ -292,7 +292,10 @@ fn the_length_of_a_body_that_may_be_replaced_is_taken_away() {
         let agent = Agent::start(module, &[]);
         let mut client = agent.connect();
         assert_eq!(client.shake(version, "json")["success"], true);
-        client.send(0x12, &json!({"correlation_id":"c","status":200,"headers":{}}));
+        client.send(
+            0x12,
+            &json!({"correlation_id":"c","status":200,"headers":{}}),
+        );
         client.answer()["response_headers"].clone()
     };
     let taken = json!([{"remove":{"name":"content-length"}}]);

@@ -25,6 +25,7 @@ use crate::server::configure::configure;
 use crate::server::connection::Connection;
 use crate::server::members::{Member, Members};
 use crate::server::metrics::Closed;
+use crate::server::pushed::Shortened;
 use crate::server::receive::{Turn, dispatch};
 use crate::server::unfinished::{LET_GO, Share};
 use crate::server::wire::frame::{FrameError, Protocol};
@@ -301,11 +302,13 @@ impl Reader {
         let config = if pushed.config_json.trim().is_empty() {
             serde_json::Value::Null
         } else {
-            serde_json::from_str(&pushed.config_json)
+            serde_json::from_str::<Shortened>(&pushed.config_json)
                 .map_err(|_error| Status::invalid("pushed settings are not JSON"))?
+                .0
         };
         let live = &self.connection.shared().live;
-        configure(live, config).await.map_err(Status::refused)
+        let outcome = configure(live, &config, 0).outcome().await;
+        outcome.map_err(Status::refused)
     }
 }
 

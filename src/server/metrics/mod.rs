@@ -219,9 +219,11 @@ pub(crate) enum Change {
     /// What was asked for was in force already.
     Unchanged,
     Refused,
+    /// Some of it would loosen what the operator chose, and was left out.
+    Limited,
 }
 
-const CHANGES: [&str; 3] = ["applied", "unchanged", "refused"];
+const CHANGES: [&str; 4] = ["applied", "unchanged", "refused", "limited"];
 
 /// Why a peer was closed that had done nothing wrong but to take its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -424,7 +426,7 @@ impl Metrics {
                 "wasm_agent_reloads_total",
                 "Times the module was to be loaded again.",
                 labelled("result", &CHANGES, &self.reloads)
-                    .filter(|sample| !sample.has("unchanged")),
+                    .filter(|sample| !sample.has("unchanged") && !sample.has("limited")),
             ),
             Family::new(
                 "wasm_agent_configurations_total",

@@ -17,6 +17,7 @@ use super::values::{BareIp, Data, HeaderMap};
 use super::{BadMessage, Encoding, HttpVersion, Message, RequestType};
 use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead};
 use crate::json::read::Plain;
+use crate::server::pushed::Shortened;
 
 /// MessagePack nests by one byte a level; nothing real nests deeper than this.
 const MAX_MESSAGE_PACK_DEPTH: usize = 128;
@@ -340,7 +341,7 @@ impl<'de> Visitor<'de> for FieldsSeed<'_> {
                 Key::ChunkIndex => fields.chunk_index = map.next_value()?,
                 Key::BytesReceived => fields.bytes_received = map.next_value()?,
                 Key::BytesSent => fields.bytes_sent = map.next_value()?,
-                Key::Config => fields.config = map.next_value()?,
+                Key::Config => fields.config = map.next_value::<Shortened>()?.0,
                 Key::Other => {
                     map.next_value::<IgnoredAny>()?;
                 }
