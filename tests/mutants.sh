@@ -123,7 +123,12 @@ mutant m17-bytes src/abi/answer/rules.rs 's/\(self\.bytes > MAX_HEADER_OPS_BYTES
 mutant m17-dropped-in-silence src/abi/answer.rs 's/response\.tag\("bad-header"\);//' m_17
 mutant m18-fresh-is-pooled src/pool.rs 's/Isolation::Fresh => true/Isolation::Fresh => false/' m_18
 mutant m18-recycled-one-late src/pool.rs 's/instance\.calls\(\) >= calls/instance.calls() > calls/' m_18
-mutant m19-no-high-water-mark src/pool.rs 's/instance\.memory_bytes\(\) > limit \/ 100 \* RECYCLE_MEMORY_PERCENT/false/; s/let limit = self/let _limit = self/' m_19
+mutant m19-no-high-water-mark src/pool/room.rs 's/if grown <= room \/ 100 \* RECYCLE_MEMORY_PERCENT/if true || grown <= room \/ 100 * RECYCLE_MEMORY_PERCENT/' m_19
+mutant m19-start-is-growth src/pool/room.rs 's/memory\.now\.saturating_sub\(memory\.at_start\)/memory.now/' m_19_an_instance
+mutant m19-no-trial src/pool/room.rs 's/const TRIALS: u32 = 3/const TRIALS: u32 = 0/' m_19_an_instance
+mutant i02-compile-memory src/limits.rs 's/MAX_FUNCTION_COMPILE_BYTES: u64 = 84 << 20/MAX_FUNCTION_COMPILE_BYTES: u64 = 84 << 40/' i_02_what_is_too_dear
+mutant i02-compile-memory-of-all src/limits.rs 's/MAX_COMPILE_BYTES: u64 = 136 << 20/MAX_COMPILE_BYTES: u64 = 136 << 40/' i_02_a_module_of_many
+mutant file-size-signal src/main.rs 's/\n    outlive_file_size_limits\(\);//' what_meets_a_limit
 mutant m20-instance-kept src/runner.rs 's/if let Err\(fault\) = given_back \{\n\s+self\.poison\.get_or_insert\(fault\.code\);\n\s+\}/let _ = given_back;/' m_20
 mutant m20-answer-lost src/runner.rs 's/if let Err\(fault\) = given_back \{\n\s+self\.poison\.get_or_insert\(fault\.code\);\n\s+\}/given_back?;/' m_20
 mutant m21-any-type src/contract/exports.rs 's/if export\.ty == ItemType::Func\(ty\.into\(\)\) =>/if matches!(export.ty, ItemType::Func(_)) =>/' m_21

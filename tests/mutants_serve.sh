@@ -91,13 +91,15 @@ switch p09-both-answered src/server/connection.rs 's/(pub\(crate\) fn begin\(.*?
 switch p10-in-flight-unlimited src/server/connection.rs 's/let room = state\.in_flight\.len\(\) <=/let room = '"$(off p10-in-flight-unlimited)"' || state.in_flight.len() <=/' serve p_10_too_many
 switch p10-queue-unlimited src/server/queue.rs 's/let is_full = state\.jobs\.len\(\) >= self\.max \|\|/let is_full = state.jobs.len() >= self.max \&\& !'"$(off p10-queue-unlimited)"' ||/' serve p_10_too_many
 switch p10-queued-bytes-unlimited src/server/queue.rs 's/bytes > self\.max_bytes;/bytes > self.max_bytes \&\& !'"$(off p10-queued-bytes-unlimited)"';/' serve p_10_bodies
-switch p10-waits-for-ever src/server/queue.rs 's/job\.queued\(\) \+ self\.wait/job.queued() + self.wait * if '"$(off p10-waits-for-ever)"' { 100 } else { 1 }/; s/job\.queued\(\)\.elapsed\(\) > self\.wait/job.queued().elapsed() > self.wait * if '"$(off p10-waits-for-ever)"' { 100 } else { 1 }/' serve p_10_overload
+switch p10-waits-for-ever src/server/queue.rs 's/after\(job\.queued\(\), self\.wait\)/after(job.queued(), self.wait * if '"$(off p10-waits-for-ever)"' { 100 } else { 1 })/; s/job\.queued\(\)\.elapsed\(\) > self\.wait/job.queued().elapsed() > self.wait * if '"$(off p10-waits-for-ever)"' { 100 } else { 1 }/' serve p_10_overload
 switch p15-cancels-unheard src/server/connection.rs 's/(pub\(crate\) fn cancel\(&self, correlation_id: &str\) \{)/$1 if '"$(off p15-cancels-unheard)"' { return; }/' serve_ops p_15
 switch p15-runs-on src/server/job.rs 's/if !self\.connection\.is_awaited\(self\.ticket\) \{/if !'"$(off p15-runs-on)"' \&\& !self.connection.is_awaited(self.ticket) {/' serve_ops p_15
 
 # Operators.
 switch o02-said-and-not-done src/server/live.rs 's/drop\(running\);\n\s+self\.replace\(Arc::new\(agent\)\);/drop(running); if !'"$(off o02-said-and-not-done)"' { self.replace(Arc::new(agent)); }/' serve_ops o_02
-switch o02-unknown-settings src/server/configure.rs 's/_ => return Err\(unknown\(key\)\),/_ if '"$(off o02-unknown-settings)"' => {} _ => return Err(unknown(key)),/' serve_ops o_02
+switch o02-unknown-settings src/server/pushed.rs 's/\.map\(\|\(key, value\)\| Setting::read\(key\.parse\(\)\?, value\)\)/.filter(|(key, _)| !'"$(off o02-unknown-settings)"' || key.parse::<Key>().is_ok()).map(|(key, value)| Setting::read(key.parse()?, value))/' serve_ops o_02
+switch o02-looser src/server/pushed.rs 's/setting\.looseness\(\) > bound\.looseness\(\)/!'"$(off o02-looser)"' \&\& setting.looseness() > bound.looseness()/' serve_ops what_would_loosen
+switch o02-nobody-woken src/server/live.rs 's/server\.queue\.pool_replaced\(\);/if !'"$(off o02-nobody-woken)"' { server.queue.pool_replaced(); }/' serve_ops an_event_that_waits
 switch o05-no-smoke-call src/server/loader.rs 's/if self\.smoke_call \{/if self.smoke_call \&\& !'"$(off o05-no-smoke-call)"' {/' serve_ops o_05
 switch o06-old-one-goes-on src/server/live.rs 's/while Arc::strong_count\(&old\) > 1/while !'"$(off o06-old-one-goes-on)"' \&\& Arc::strong_count(\&old) > 1/' serve_ops o_06_a_running
 switch o07-drops-what-it-has src/server/peer.rs 's/connection\.finish\(\);\n\s+poll_fn\(\|context\| answers\.poll_send\(context\)\)\.await;/connection.finish(); if !'"$(off o07-drops-what-it-has)"' { poll_fn(|context| answers.poll_send(context)).await; }/' serve o_07

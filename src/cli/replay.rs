@@ -481,7 +481,7 @@ impl ReplayArgs {
             [(_, path)] => {
                 let file = files::create(path, false)
                     .map_err(|error| render::unwritable("--report", path, &error))?;
-                Ok(Some(rows_to(file)))
+                Ok(Some(rows_to(Named::new(path, file))))
             }
             _ => Err(Error::Usage(
                 "--report jsonl=PATH can be given once".to_owned(),
@@ -501,7 +501,36 @@ fn private(path: &Path) -> Result<Box<dyn Write + Send>, Error> {
         path: path.to_owned(),
         source,
     })?;
-    Ok(Box::new(BufWriter::new(file)))
+    Ok(Box::new(BufWriter::new(Named::new(path, file))))
+}
+
+/// A file whose errors say which one it is.
+struct Named {
+    path: PathBuf,
+    file: std::fs::File,
+}
+
+impl Named {
+    fn new(path: &Path, file: std::fs::File) -> Self {
+        let path = path.to_owned();
+        Self { path, file }
+    }
+
+    fn tell(&self, error: &io::Error) -> io::Error {
+        io::Error::new(error.kind(), format!("{}: {error}", self.path.display()))
+    }
+}
+
+impl Write for Named {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes);
+        written.map_err(|error| self.tell(&error))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.file.flush();
+        flushed.map_err(|error| self.tell(&error))
+    }
 }
 
 /// What a person should know besides the report.

@@ -14,6 +14,8 @@
 
 mod answers;
 mod calls;
+mod compile;
+mod file_size;
 mod files;
 mod fixtures;
 mod headers;

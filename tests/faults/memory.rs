@@ -2,7 +2,7 @@
 //! on the process and not on our own word.
 
 use crate::support::guests::{ALLOW, guest, guest_with};
-use crate::support::{Desk, Done, run, shipped, steps};
+use crate::support::{Desk, Done, run, shipped, steps, wasm_agent};
 
 const CAP_KIB: u64 = 64 << 10;
 const SLACK_KIB: u64 = 4 << 10;
@@ -199,4 +199,93 @@ fn m_19_a_leak_that_is_written_to_stays_below_the_cap() {
     step.assert_allowed();
     assert!(step.0["unstable"].is_null(), "{step:?}");
     assert_below(&done, baseline_kib() + CAP_KIB + SLACK_KIB);
+}
+
+/// A guest that tags all but the first five requests: a limiter, which only limits
+/// where its instance is kept. It has so many pages from its start, and takes
+/// others in its first calls.
+fn limiter(desk: &Desk, pages: u32, grows: [u32; 3]) -> std::path::PathBuf {
+    let [first, second, third] = grows;
+    desk.file(
+        "limiter.wat",
+        format!(
+            r#"(module (memory (export "memory") {pages}) (global $calls (mut i32) (i32.const 0))
+            (data (i32.const 1024) "{{\"decision\":\"allow\"}}{{\"decision\":\"allow\",\"tags\":[\"over\"]}}")
+            (func (export "alloc") (param i32) (result i32) (i32.const 65536))
+            (func (export "dealloc") (param i32 i32))
+            (func (export "on_request_headers") (param i32 i32) (result i64)
+              (global.set $calls (i32.add (global.get $calls) (i32.const 1)))
+              (if (i32.eq (global.get $calls) (i32.const 1)) (then (drop (memory.grow (i32.const {first})))))
+              (if (i32.eq (global.get $calls) (i32.const 2)) (then (drop (memory.grow (i32.const {second})))))
+              (if (i32.eq (global.get $calls) (i32.const 3)) (then (drop (memory.grow (i32.const {third})))))
+              (select (i64.const 0x41400000024) (i64.const 0x40000000014)
+                (i32.gt_u (global.get $calls) (i32.const 5)))))"#
+        ),
+    )
+}
+
+/// What an instance has from its start is no growth, and neither is what it takes
+/// once and then lives on.
+#[test]
+fn m_19_an_instance_that_does_not_go_on_growing_is_kept() {
+    for (pages, grows) in [
+        (2, [0, 0, 0]),
+        (770, [0, 0, 0]),
+        (800, [0, 0, 0]),
+        (1000, [0, 0, 0]),
+        (1024, [0, 0, 0]),
+        (800, [10, 0, 0]),
+        (800, [200, 0, 0]),
+        (800, [224, 0, 0]),
+        (1000, [24, 0, 0]),
+        (2, [1000, 0, 0]),
+        (2, [600, 200, 0]),
+        (2, [0, 0, 900]),
+        (2, [300, 300, 200]),
+    ] {
+        let desk = Desk::new();
+        let module = limiter(&desk, pages, grows);
+        let done = run(
+            &module,
+            &[&desk.requests("r.json", 20)],
+            &["--timeout", "5s"],
+        );
+        let steps = steps(&done.json());
+        let over = steps.iter().filter(|step| step.tags() == ["over"]).count();
+        assert_eq!(over, 15, "{pages} pages, then {grows:?}");
+    }
+}
+
+#[test]
+fn m_19_what_is_thrown_away_is_said_and_why() {
+    let leak = shipped("hostile/leak.wat");
+    let done = wasm_agent(["validate", leak.to_str().unwrap(), "--format", "json"]);
+    let report = done.json();
+    let text = report.to_string();
+    assert!(text.contains("\"replaced_after\":"), "{text}");
+    let says = "once it has grown by 75 % of what --max-memory leaves it after its start";
+    assert!(text.contains(says), "{text}");
+    let done = wasm_agent([
+        "bench",
+        leak.to_str().unwrap(),
+        "-n",
+        "20",
+        "--pool-size",
+        "1",
+        "-c",
+        "1",
+        "--timeout",
+        "1s",
+    ]);
+    assert!(
+        done.text()
+            .contains("In production an instance is thrown away after "),
+        "{}",
+        done.text()
+    );
+    // What is large from its start, and stays as it is, is not.
+    let desk = Desk::new();
+    let large = limiter(&desk, 1000, [0, 0, 0]);
+    let done = wasm_agent(["validate", large.to_str().unwrap(), "--format", "json"]);
+    assert!(!done.json().to_string().contains("replaced_after"));
 }

@@ -170,3 +170,34 @@ fn only_a_recording_is_continued_and_a_torn_line_costs_no_other() {
         std::fs::read(module(MODULE)).unwrap()
     );
 }
+
+/// A limit on the size of files ends the recording, and neither the agent nor its
+/// answers.
+#[test]
+fn a_limit_of_file_sizes_ends_the_recording_and_not_the_agent() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("traffic.jsonl");
+    let served = command("right/allow.wat", &folder);
+    let mut command = Command::new("bash");
+    command
+        .args(["-c", "ulimit -f 256; exec \"$0\" \"$@\""])
+        .arg(served.get_program())
+        .args(served.get_args())
+        .args(["--timeout", "5s", "--record"])
+        .arg(&file);
+    let mut agent = Agent::spawn(command, folder);
+    let mut client = agent.connect_v2();
+    for index in 0..300 {
+        let mut head = request(&format!("c{index}"), "/");
+        head["headers"]["x"] = json!(["y".repeat(3000)]);
+        client.send(0x10, &head);
+        assert_eq!(decision_of(&client.answer()), "allow");
+    }
+    let line = agent.wait_for_line("the recording cannot be written");
+    assert!(line.contains(file.to_str().unwrap()), "{line}");
+    assert!(line.contains("File too large"), "{line}");
+    client.send(0x10, &request("last", "/"));
+    assert_eq!(decision_of(&client.answer()), "allow");
+    agent.signal("TERM");
+    assert_eq!(agent.wait().code(), Some(0));
+}

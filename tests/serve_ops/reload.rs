@@ -298,6 +298,52 @@ fn signals_that_come_close_together_load_the_last_file() {
     assert_eq!(ask(&agent, "last"), "block");
 }
 
+/// A module whose function copies a table so many times, which is as dear to
+/// compile as anything is.
+fn dear(copies: usize) -> Vec<u8> {
+    let text = fs::read_to_string(module("right/allow.wat")).unwrap();
+    let copies = "(table.copy (i32.const 0) (i32.const 0) (i32.const 0))".repeat(copies);
+    let more = format!("(table 1 funcref) (func (export \"dear\") {copies})");
+    let end = text.rfind(')').unwrap();
+    wat::parse_str(format!("{} {more})", &text[..end])).unwrap()
+}
+
+/// From /proc/PID/status, in KiB.
+fn memory_kib(agent: &Agent, what: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", agent.child.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with(what)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// However dear a module is to compile, the running agent is not put at risk: it
+/// is refused by name, or adds a bounded amount of memory.
+#[test]
+fn o_05_a_dear_module_is_refused_or_costs_bounded_memory() {
+    let guest = Guest::new("right/deny.wat");
+    let agent = guest.serve(&["--max-compile-time", "170s"]);
+    assert_eq!(ask(&agent, "before"), "block");
+    let before = memory_kib(&agent, "VmRSS");
+    guest.put_bytes(&dear(10_000));
+    agent.signal("HUP");
+    let line = agent.wait_for_line("the old module goes on");
+    assert!(
+        line.contains("complexity") && line.contains("(dear) takes"),
+        "{line}"
+    );
+    assert_eq!(ask(&agent, "refused"), "block");
+    assert!(memory_kib(&agent, "VmHWM") < before + (32 << 10));
+    // Just below the limit.
+    let dearest = dear(2200);
+    let size_kib = dearest.len() as u64 >> 10;
+    guest.put_bytes(&dearest);
+    agent.signal("HUP");
+    agent.wait_for_line("reloaded");
+    let added = memory_kib(&agent, "VmHWM") - before;
+    assert!(added > 32 << 10, "it is dear: {added} KiB");
+    assert!(added <= (200 << 10) + 3 * size_kib, "{added} KiB");
+    assert_eq!(ask(&agent, "after"), "allow");
+}
+
 fn sha256(path: &std::path::Path) -> String {
     use sha2::Digest as _;
     format!("{:x}", sha2::Sha256::digest(fs::read(path).unwrap()))
