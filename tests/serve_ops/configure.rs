@@ -346,6 +346,9 @@ fn an_event_that_waits_is_called_in_the_new_pool() {
         None
     );
     assert_eq!(id_of(&second.answer()), "waits");
+    // The first one runs on.
+    let deadlines = metrics(address)[r#"wasm_agent_faults_total{fault="deadline"}"#];
+    assert_eq!(deadlines, 1.0);
 }
 
 #[test]
