@@ -205,7 +205,7 @@ fn replayed(
         strict: true,
         max_errors: None,
         fixtures: None,
-        redaction: Redaction::FromCapture,
+        redaction: Redaction::RandomKey,
     };
     let began = Instant::now();
     let report: ReplayReport = replay(

@@ -218,8 +218,8 @@ pub fn redact(bytes: &[u8]) {
     const SECRET: &str = "Tr0ub4dor-and-3";
     let text = String::from_utf8_lossy(bytes);
     let redactor = Redactor::with_key(key_of(&[b"fuzz"]));
-    let _ = redactor.uri(&text);
-    let any = redactor.record(&text, &text, Found::default());
+    let _ = redactor.uri(&text, &mut Found::default());
+    let any = redactor.record(&text, &text, &mut Found::default());
     for (written, or) in [(&any.input, "{}"), (&any.output, "null")] {
         let is_json = serde_json::from_str::<Value>(written).is_ok();
         assert!(is_json, "{written}");
@@ -230,11 +230,16 @@ pub fn redact(bytes: &[u8]) {
         "authorization": format!("Bearer {SECRET}"), "x": format!("{text}{SECRET}"), "y": text,
     }});
     let output = json!({"decision": {"block": {"status": 403, "body": format!("{SECRET}{text}")}}});
-    let redacted = redactor.record(&input.to_string(), &output.to_string(), Found::default());
+    let mut found = Found::default();
+    let redacted = redactor.record(&input.to_string(), &output.to_string(), &mut found);
     assert!(!redacted.input.contains(SECRET), "{}", redacted.input);
     assert!(!redacted.output.contains(SECRET), "{}", redacted.output);
     assert!(serde_json::from_str::<Value>(&redacted.input).is_ok());
     assert!(serde_json::from_str::<Value>(&redacted.output).is_ok());
+    // A later event of the exchange does not name it, and has a part of it.
+    let later = json!({"headers": {"x": format!("{text}{SECRET}"), "y": &SECRET[4..]}}).to_string();
+    let later = redactor.input(&later, &mut found.known_in_parts());
+    assert!(!later.contains(&SECRET[4..]), "{later}");
 }
 
 /// A module, binary or text: facts that are judged, or what is wrong with it.

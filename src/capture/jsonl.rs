@@ -250,15 +250,16 @@ pub struct RecordLine<'a, Output> {
     pub wall_ns: Option<u64>,
 }
 
-/// Writes one line, its secrets redacted, and those that are known of others
-/// of its transaction.
+/// Writes one line, its secrets redacted, and those that were found in others
+/// of its transaction. All lines of a transaction take the same `found`.
 pub fn write_record<Output: Serialize>(
     line: &RecordLine<'_, Output>,
-    (redactor, known): (&super::Redactor, super::Found),
+    (redactor, found): (&super::Redactor, &mut super::Found),
     out: &mut Vec<u8>,
 ) {
     let output = serde_json::to_string(line.output).unwrap_or_else(|_| "null".to_owned());
-    let redacted = redactor.record(line.input, &output, known);
+    let redacted = redactor.record(line.input, &output, found);
+    let id = redactor.id(line.id, found);
     let text = |value: &str| serde_json::Value::from(value).to_string();
     let number = |value: Option<u64>| value.map_or_else(|| "null".to_owned(), |n| n.to_string());
     let error = line.fault.map_or_else(
@@ -267,7 +268,7 @@ pub fn write_record<Output: Serialize>(
             format!(
                 r#"{{"kind":{},"message":{}}}"#,
                 text(&fault.code.to_string()),
-                text(&redacted.text(&crate::fault::printable(&fault.detail, 256)))
+                text(&found.text(&crate::fault::printable(&fault.detail, 256)))
             )
         },
     );
@@ -279,7 +280,7 @@ pub fn write_record<Output: Serialize>(
     out.extend_from_slice(
         format!(
             r#"{{"v":1,"id":{},"phase":{},"ts":{at},"module":{},"input":{},"output":{},"error":{error},"fuel":{},"wall_ns":{},"redacted":[{}]}}"#,
-            text(&redacted.text(line.id)),
+            text(&id),
             text(line.phase),
             text(line.module),
             redacted.input,

@@ -1,16 +1,26 @@
 //! Secrets out of everything that is written.
 //!
-//! A secret becomes `redacted:` and sixteen hexadecimal digits of a keyed hash
-//! (HMAC-SHA-256), so equal values stay equal and nobody without the key can
-//! try values out. What makes a value a secret is the name it stands under:
-//! credential headers, cookies, and parameters and JSON keys such as `token`
-//! or `password`. A secret that was found is replaced wherever else it occurs,
-//! as in an answer that echoes it.
+//! Reports and fixtures show a secret as `redacted:` and its number, in the
+//! order in which those of its transaction were met: no key is needed, and the
+//! number says nothing but which of them are equal. What is collected over
+//! many transactions has `redacted:` and sixteen hexadecimal digits of a keyed
+//! hash (HMAC-SHA-256) in its place, so equal values stay equal and nobody
+//! without the key can try values out.
+//!
+//! What makes a value a secret is the name it stands under: credential
+//! headers, cookies, and parameters and JSON keys such as `token` or
+//! `password`. A secret that was found is replaced wherever else it occurs, as
+//! in an answer that echoes it.
+//!
+//! Invariant: whoever chose the text, its cost is linear. What there is too
+//! much of is not read, and nothing of it is shown.
 
+mod finder;
 mod found;
+mod layers;
 mod places;
+mod stand_in;
 
-use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::LazyLock;
 
@@ -21,13 +31,18 @@ use regex::Regex;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use self::found::replace_all;
-use self::places::{Places, decoded, in_text, in_url, is_secret, whole};
+use self::layers::spellings;
+use self::places::{Places, in_text, in_url, is_secret, whole};
+use self::stand_in::{HASH_DIGITS, STAND_IN, is_stand_in};
 
 pub use found::{Found, may_hold_secret};
 
+use crate::error::Error;
+
 /// Secrets of one text; of one with more nothing is shown.
 const MAX_PLACES: usize = 256;
+/// Bytes of the name of a place.
+const MAX_FIELD: usize = 128;
 
 /// The beginning of each cookie in a `set-cookie` value, joined ones too.
 static SET_COOKIE: LazyLock<Option<Regex>> =
@@ -54,13 +69,24 @@ const SCHEMES: [&str; 14] = [
 /// Takes secrets out, or leaves them where it was told so.
 #[derive(Clone)]
 pub struct Redactor {
-    key: Option<[u8; 32]>,
+    by: By,
+}
+
+/// What stands in a secret's place.
+#[derive(Clone)]
+enum By {
+    /// The secret itself.
+    Nothing,
+    /// Its number among those of its exchange.
+    Number,
+    /// A hash with this key.
+    Key([u8; 32]),
 }
 
 impl std::fmt::Debug for Redactor {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.debug_struct("Redactor")
-            .field("keeps_secrets", &self.key.is_none())
+            .field("keeps_secrets", &self.keeps_secrets())
             .finish_non_exhaustive()
     }
 }
@@ -85,70 +111,94 @@ pub struct Redacted {
     pub output: String,
     /// Where secrets stood, such as `headers.cookie`.
     pub fields: Vec<String>,
-    secrets: Vec<(String, String)>,
-}
-
-impl Redacted {
-    /// Any text, without the secrets that were found.
-    #[must_use]
-    pub fn text(&self, text: &str) -> String {
-        replace_all(text, &self.secrets).into_owned()
-    }
 }
 
 impl Redactor {
     /// Takes secrets out, hashing with this key.
     #[must_use]
     pub const fn with_key(key: [u8; 32]) -> Self {
-        Self { key: Some(key) }
+        Self { by: By::Key(key) }
+    }
+
+    /// The same with a key that somebody gave, of any length.
+    #[must_use]
+    pub fn with_given_key(key: &[u8]) -> Self {
+        Self::with_key(key_of(&[b"given", key]))
+    }
+
+    /// The same with a key that nobody else has.
+    ///
+    /// # Errors
+    /// [`Error::Host`] where the system has no random bytes.
+    pub fn with_random_key() -> Result<Self, Error> {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key).map_err(|source| Error::Host {
+            what: "cannot make a key for redaction",
+            source: source.into(),
+        })?;
+        Ok(Self::with_key(key))
+    }
+
+    /// Takes secrets out, and counts those of each exchange.
+    #[must_use]
+    pub const fn with_numbers() -> Self {
+        Self { by: By::Number }
     }
 
     /// Leaves everything as it is.
     #[must_use]
     pub const fn keep_secrets() -> Self {
-        Self { key: None }
+        Self { by: By::Nothing }
+    }
+
+    const fn keeps_secrets(&self) -> bool {
+        matches!(self.by, By::Nothing)
     }
 
     /// One input and its answer, as JSON texts; `found` has what is known of
-    /// others of the exchange.
-    #[must_use]
-    pub fn record(&self, input: &str, output: &str, mut found: Found) -> Redacted {
-        let input = self.input(input, &mut found);
-        let output = self.output(output, &mut found);
+    /// others of the exchange, and then of these.
+    pub fn record(&self, input: &str, output: &str, found: &mut Found) -> Redacted {
+        found.begin();
+        let input = self.input(input, found);
+        let output = self.output(output, found);
         Redacted {
             input,
             output,
-            fields: found.fields,
-            secrets: found.secrets,
+            fields: found.fields.clone(),
         }
+    }
+
+    /// The id that an exchange's records share; it may be a secret.
+    pub(super) fn id(&self, id: &str, found: &mut Found) -> String {
+        found.id(id, || match &self.by {
+            By::Key(key) => hashed(key, id),
+            By::Nothing | By::Number => stand_in::REST.to_owned(),
+        })
     }
 
     /// A guest's input, as JSON text.
     pub fn input(&self, json: &str, found: &mut Found) -> String {
-        if self.key.is_none() {
+        if self.keeps_secrets() {
             return json.to_owned();
         }
         let Ok(mut value) = serde_json::from_str::<Value>(json) else {
             // Nothing is known of it, so nothing of it is shown.
-            found.fields.push("input".to_owned());
+            found.note_field("input");
             return "{}".to_owned();
         };
         let before = found.count;
         self.walk("", &mut value, found);
-        let text = self.echoes(&mut value, found);
-        if found.cuts {
+        if echoes(&mut value, found) || found.count != before || found.looks_for_cuts() {
             found.cut_texts(&mut value);
+            return value.to_string();
         }
-        if found.count == before && !text && !found.cuts {
-            return json.to_owned();
-        }
-        value.to_string()
+        json.to_owned()
     }
 
     /// An agent response or a hook's result, as JSON text: secrets of the input
     /// it echoes, and credentials it sets itself.
     pub fn output(&self, json: &str, found: &mut Found) -> String {
-        if self.key.is_none() {
+        if self.keeps_secrets() {
             return json.to_owned();
         }
         let Ok(mut value) = serde_json::from_str::<Value>(json) else {
@@ -159,47 +209,33 @@ impl Redactor {
             for set in ops.into_iter().flatten().filter_map(|op| op.get_mut("set")) {
                 let name = set.get("name").and_then(Value::as_str).map(str::to_owned);
                 if let (Some(name), Some(Value::String(text))) = (name, set.get_mut("value")) {
-                    *text = self.header(&name, text, found);
+                    *text = self.header(&Header::of(&name), text, found);
                 }
             }
         }
         if let Some(context) = value.get_mut("ctx") {
             self.walk("ctx", context, found);
         }
-        self.echoes(&mut value, found);
+        echoes(&mut value, found);
         value.to_string()
     }
 
-    /// Path and query, as reports show them.
+    /// Path and query, as reports show them, without the secrets of their
+    /// exchange.
     #[must_use]
-    pub fn uri(&self, uri: &str) -> String {
-        self.url("uri", uri, &mut Found::default())
+    pub fn uri(&self, uri: &str, found: &mut Found) -> String {
+        let uri = self.url("uri", uri, found);
+        found.index();
+        found.text(&uri).into_owned()
     }
 
     /// Any other text, as reports show it.
     #[must_use]
     pub fn text(&self, text: &str) -> String {
-        self.free("text", text, &mut Found::default())
-    }
-
-    /// Replaces what was found in every text of a value.
-    fn echoes(&self, value: &mut Value, found: &Found) -> bool {
-        match value {
-            Value::String(text) => match replace_all(text, &found.secrets) {
-                Cow::Borrowed(_) => false,
-                Cow::Owned(other) => {
-                    *text = other;
-                    true
-                }
-            },
-            Value::Array(values) => values
-                .iter_mut()
-                .fold(false, |any, value| self.echoes(value, found) | any),
-            Value::Object(map) => map
-                .iter_mut()
-                .fold(false, |any, (_, value)| self.echoes(value, found) | any),
-            Value::Null | Value::Bool(_) | Value::Number(_) => false,
-        }
+        let mut found = Found::default();
+        let text = self.free("text", text, &mut found);
+        found.index();
+        found.text(&text).into_owned()
     }
 
     fn walk(&self, path: &str, value: &mut Value, found: &mut Found) {
@@ -207,15 +243,11 @@ impl Redactor {
             Value::Object(map) => {
                 let decoded = map.get("encoding").and_then(Value::as_str) != Some("base64");
                 for (key, value) in map.iter_mut() {
-                    let at = if path.is_empty() {
-                        key.clone()
-                    } else {
-                        format!("{path}.{key}")
-                    };
+                    let at = below(path, key);
                     match value {
                         Value::Object(headers) if key == "headers" => {
                             for (name, value) in headers.iter_mut() {
-                                self.header_value(name, value, found);
+                                self.header_value(&Header::of(name), value, found);
                             }
                         }
                         Value::String(text) if key == "uri" => {
@@ -263,34 +295,31 @@ impl Redactor {
         }
     }
 
-    fn header_value(&self, name: &str, value: &mut Value, found: &mut Found) {
+    fn header_value(&self, header: &Header, value: &mut Value, found: &mut Found) {
         match value {
-            Value::String(text) => *text = self.header(name, text, found),
+            Value::String(text) => *text = self.header(header, text, found),
             Value::Array(values) => {
                 for value in values {
-                    self.header_value(name, value, found);
+                    self.header_value(header, value, found);
                 }
             }
             _ => {}
         }
     }
 
-    fn header(&self, name: &str, value: &str, found: &mut Found) -> String {
-        let lower = name.to_ascii_lowercase();
-        let field = format!("headers.{lower}");
-        match lower.as_str() {
+    fn header(&self, header: &Header, value: &str, found: &mut Found) -> String {
+        let Header { name, field, .. } = header;
+        match name.as_str() {
             "cookie" => {
-                let cookies = value
-                    .split(';')
-                    .map(|pair| self.cookie(&field, pair, found));
+                let cookies = value.split(';').map(|pair| self.cookie(field, pair, found));
                 cookies.collect::<Vec<_>>().join(";")
             }
-            "set-cookie" => self.replaced(&field, (value, cookies_set(value)), found),
+            "set-cookie" => self.replaced(field, (value, cookies_set(value)), found),
             "sec-websocket-protocol" => {
                 let protocols = value.split(',').map(|protocol| {
                     let name = protocol.trim().to_ascii_lowercase();
                     if name.len() >= 24 || name.contains("bearer") || name.contains("token") {
-                        self.hide(&field, protocol.trim(), found)
+                        self.hide(field, protocol.trim(), found)
                     } else {
                         protocol.to_owned()
                     }
@@ -298,16 +327,16 @@ impl Redactor {
                 protocols.collect::<Vec<_>>().join(",")
             }
             // Under more names than one: proxies hand it on.
-            _ if lower.ends_with("authorization") => match value.split_once(' ') {
+            _ if name.ends_with("authorization") => match value.split_once(' ') {
                 Some((scheme, secret)) if SCHEMES.contains(&&*scheme.to_ascii_lowercase()) => {
-                    format!("{scheme} {}", self.hide(&field, secret, found))
+                    format!("{scheme} {}", self.hide(field, secret, found))
                 }
-                _ => self.hide(&field, value, found),
+                _ => self.hide(field, value, found),
             },
-            _ if is_secret(&lower) => self.hide(&field, value, found),
+            _ if header.is_secret => self.hide(field, value, found),
             _ if value.contains(['=', ':', ' ']) => {
                 let places = [in_url(value), in_text(value)].concat();
-                self.replaced(&field, (value, places), found)
+                self.replaced(field, (value, places), found)
             }
             _ => value.to_owned(),
         }
@@ -350,29 +379,17 @@ impl Redactor {
     }
 
     /// A text with a stand-in at each of these places.
-    fn replaced(
-        &self,
-        field: &str,
-        (text, mut places): (&str, Places),
-        found: &mut Found,
-    ) -> String {
+    fn replaced(&self, field: &str, (text, places): (&str, Places), found: &mut Found) -> String {
+        let mut places = apart(places);
         if places.len() > MAX_PLACES {
             places = whole(text);
         }
-        // Of those that overlap the one that begins first, and of these the
-        // longest.
-        places.sort_by_key(|place| (place.start, std::cmp::Reverse(place.end)));
         let mut out = String::with_capacity(text.len());
         let mut at = 0;
         for place in places {
-            // What of it is covered already needs no other stand-in.
-            let begin = place.start.max(at);
-            if begin >= place.end {
-                continue;
-            }
-            out.push_str(&text[at..begin]);
-            out.push_str(&self.hide(field, &text[begin..place.end], found));
+            out.push_str(&text[at..place.start]);
             at = place.end;
+            out.push_str(&self.hide(field, &text[place], found));
         }
         out.push_str(&text[at..]);
         out
@@ -380,35 +397,88 @@ impl Redactor {
 
     /// A secret's stand-in. What is empty or a stand-in already stays.
     fn hide(&self, field: &str, secret: &str, found: &mut Found) -> String {
-        let Some(key) = &self.key else {
-            return secret.to_owned();
-        };
-        if secret.is_empty() || is_stand_in(secret) {
+        if self.keeps_secrets() || secret.is_empty() || is_stand_in(secret) {
             return secret.to_owned();
         }
         // However it is spelled, so that equal ones stay equal.
-        let spelled = secret.trim_matches([' ', '"']);
-        let plain = decoded(spelled);
-        let digest = Hmac::<Sha256>::new_from_slice(key).map(|mut mac| {
-            mac.update(plain.as_bytes());
-            mac.finalize().into_bytes()
-        });
-        let digits: String = digest
-            .iter()
-            .flat_map(|digest| digest.iter().take(8))
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        let token = format!("redacted:{digits}");
-        for spelling in [secret, spelled, &*plain] {
-            found.note(field, spelling, &token);
-        }
+        let spelled = spellings(secret.trim_matches([' ', '"']));
+        let plain = spelled.last().map_or(secret, |plain| &**plain);
+        let token = match &self.by {
+            By::Nothing => return secret.to_owned(),
+            By::Number => format!("{STAND_IN}{}", found.number(plain)),
+            By::Key(key) => hashed(key, plain),
+        };
+        let all = spelled.iter().map(|spelling| &**spelling);
+        found.note(field, [secret].into_iter().chain(all), &token);
         token
     }
 }
 
-fn is_stand_in(text: &str) -> bool {
-    text.strip_prefix("redacted:")
-        .is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
+/// A header's name in lower case, and what is to be known of it.
+struct Header {
+    name: String,
+    field: String,
+    is_secret: bool,
+}
+
+impl Header {
+    fn of(name: &str) -> Self {
+        let name = name.to_ascii_lowercase();
+        Self {
+            field: below("headers", &name),
+            is_secret: is_secret(&name),
+            name,
+        }
+    }
+}
+
+/// A place in a place, by names of limited length: whoever makes the names
+/// does not make them longer with each step inwards.
+fn below(path: &str, key: &str) -> String {
+    const CUT: char = '…';
+    let room = MAX_FIELD.saturating_sub(path.len());
+    match key {
+        _ if path.ends_with(CUT) => path.to_owned(),
+        key if path.is_empty() && key.len() <= room => key.to_owned(),
+        key if key.len() <= room => format!("{path}.{key}"),
+        key => format!("{path}.{}{CUT}", &key[..key.floor_char_boundary(room)]),
+    }
+}
+
+/// Replaces what was found in every text of a value. Whether there was any.
+fn echoes(value: &mut Value, found: &mut Found) -> bool {
+    if found.is_full {
+        found.note_field("all texts, for too many secrets");
+        Found::hide_texts(value);
+        return true;
+    }
+    found.index();
+    found.texts(value)
+}
+
+/// Places in order, of those that overlap each less what the ones before have.
+fn apart(mut places: Places) -> Places {
+    // Of those that begin together the longest first.
+    places.sort_by_key(|place| (place.start, std::cmp::Reverse(place.end)));
+    let mut at = 0;
+    places.retain_mut(|place| {
+        place.start = place.start.max(at);
+        at = at.max(place.end);
+        place.start < place.end
+    });
+    places
+}
+
+fn hashed(key: &[u8; 32], secret: &str) -> String {
+    let digest = Hmac::<Sha256>::new_from_slice(key).map(|mut mac| {
+        mac.update(secret.as_bytes());
+        mac.finalize().into_bytes()
+    });
+    let bytes = digest.iter().flat_map(|digest| digest.iter());
+    let digits = bytes
+        .take(HASH_DIGITS / 2)
+        .map(|byte| format!("{byte:02x}"));
+    std::iter::once(STAND_IN.to_owned()).chain(digits).collect()
 }
 
 /// The values in a `set-cookie` field, and in several that were joined.
@@ -431,3 +501,6 @@ fn cookies_set(value: &str) -> Places {
 #[cfg(test)]
 #[path = "redact_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod cost_tests;

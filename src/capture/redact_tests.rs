@@ -12,7 +12,7 @@ fn secrets_go_and_their_shape_stays() {
     let out = redactor().record(
         input,
         r#"{"decision":"allow","audit":{"tags":["saw abcdef"]}}"#,
-        Found::default(),
+        &mut Found::default(),
     );
     for secret in ["abcdef", "k-123456", "=one", "dark"] {
         assert!(!out.input.contains(secret), "{secret} in {}", out.input);
@@ -59,12 +59,12 @@ fn the_second_input_of_an_exchange_loses_its_secrets_too() {
 #[test]
 fn what_has_no_secret_stays_byte_for_byte() {
     let input = "{\"uri\":\"/caf\u{e9}?a=\\u0001\",\"headers\":{}}";
-    let out = redactor().record(input, "null", Found::default());
+    let out = redactor().record(input, "null", &mut Found::default());
     assert_eq!(out.input, input);
     assert!(out.fields.is_empty());
     assert_eq!(
         Redactor::keep_secrets()
-            .record("{\"password\":\"x\"}", "null", Found::default())
+            .record("{\"password\":\"x\"}", "null", &mut Found::default())
             .input,
         "{\"password\":\"x\"}"
     );
@@ -75,11 +75,13 @@ fn redacting_twice_changes_nothing() {
     let once = redactor().record(
         r#"{"headers":{"cookie":"a=bcdefgh"}}"#,
         "null",
-        Found::default(),
+        &mut Found::default(),
     );
     let other = Redactor::with_key(key_of(&[b"other"]));
     assert_eq!(
-        other.record(&once.input, "null", Found::default()).input,
+        other
+            .record(&once.input, "null", &mut Found::default())
+            .input,
         once.input
     );
 }
@@ -89,13 +91,13 @@ fn bodies_lose_their_passwords() {
     let form = redactor().record(
         r#"{"data":"user=a&password=hunter22","encoding":"utf8"}"#,
         "null",
-        Found::default(),
+        &mut Found::default(),
     );
     assert!(!form.input.contains("hunter22") && form.input.contains("user=a"));
     let json = redactor().record(
         r#"{"data":"{\"password\": \"hunter22\", \"n\": 1}","encoding":"utf8"}"#,
         "null",
-        Found::default(),
+        &mut Found::default(),
     );
     assert!(!json.input.contains("hunter22") && json.input.contains("\\\"n\\\": 1"));
 }
@@ -104,7 +106,7 @@ fn bodies_lose_their_passwords() {
 fn any_text_loses_what_says_that_it_is_a_credential() {
     let page = "<a href='/x?token=abcdefgh&p=1'>fetch(u, {headers: {Authorization: 'Bearer abc.def-ghi'}})";
     let input = serde_json::json!({"data": page, "encoding": "utf8"}).to_string();
-    let out = redactor().record(&input, "null", Found::default());
+    let out = redactor().record(&input, "null", &mut Found::default());
     assert!(!out.input.contains("abcdefgh") && !out.input.contains("abc.def-ghi"));
     assert!(
         out.input.contains("&p=1'>fetch(u, {headers"),
@@ -116,7 +118,7 @@ fn any_text_loses_what_says_that_it_is_a_credential() {
 #[test]
 fn every_cookie_that_is_set_is_covered() {
     let input = r#"{"status":200,"headers":{"set-cookie":"a=secret1; Expires=Wed, 21 Oct 2026 07:28:00 GMT; Path=/, b=secret2"}}"#;
-    let out = redactor().record(input, "null", Found::default());
+    let out = redactor().record(input, "null", &mut Found::default());
     assert!(!out.input.contains("secret"), "{}", out.input);
     assert!(
         out.input
@@ -127,7 +129,7 @@ fn every_cookie_that_is_set_is_covered() {
 /// Everything that an input with this body, path or header shows.
 fn shown(input: &Value) -> String {
     redactor()
-        .record(&input.to_string(), "null", Found::default())
+        .record(&input.to_string(), "null", &mut Found::default())
         .input
 }
 
@@ -244,9 +246,7 @@ fn equal_secrets_are_equal_however_they_are_spelled() {
     let input =
         r#"{"uri":"/a?token=secret%31","headers":{"cookie":"a=secret1; b=\"secret1\"; secret1"}}"#;
     redactor().input(input, &mut found);
-    let tokens: std::collections::BTreeSet<&String> =
-        found.secrets.iter().map(|(_, token)| token).collect();
-    assert_eq!(tokens.len(), 1, "{:?}", found.secrets);
+    assert_eq!(found.known_tokens(), 1, "{found:?}");
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn no_text_takes_longer_than_it_is_long() {
     ] {
         let text = part.repeat(200_000 / part.len());
         let input = serde_json::json!({"data": text, "uri": text, "headers": {"x-a": text, "cookie": text}});
-        let out = redactor().record(&input.to_string(), "null", Found::default());
+        let out = redactor().record(&input.to_string(), "null", &mut Found::default());
         assert!(out.input.len() < 4 * 200_000 * 20, "{part}");
     }
     let mut found = Found::default();
@@ -315,4 +315,199 @@ proptest::proptest! {
         let out = shown(&serde_json::json!({"data": data}));
         proptest::prop_assert!(!out.contains("HUNTER22"), "{}", out);
     }
+}
+
+/// Every place where one of these stands, hidden one by one and slowly.
+fn hidden_one_by_one(text: &str, secrets: &[String]) -> Vec<bool> {
+    let mut hidden = vec![false; text.len()];
+    for secret in secrets {
+        for at in 0..text.len() {
+            if text[at..].starts_with(secret.as_str()) {
+                hidden[at..at + secret.len()].fill(true);
+            }
+        }
+    }
+    hidden
+}
+
+proptest::proptest! {
+    /// However secrets overlap and whenever they were found, nothing of them is
+    /// left, and nothing else is hidden.
+    #[test]
+    fn all_secrets_are_found_at_once(
+        groups in proptest::collection::vec(proptest::collection::vec("[ab]{6,12}", 0..4), 1..4),
+        text in "[abc]{0,60}",
+    ) {
+        let mut found = Found::default();
+        for group in &groups {
+            let cookies: Vec<String> = group.iter().map(|secret| format!("c={secret}")).collect();
+            let input = serde_json::json!({"headers": {"cookie": cookies.join(";")}});
+            redactor().input(&input.to_string(), &mut found);
+        }
+        let hidden = hidden_one_by_one(&text, &groups.concat());
+        let out = found.text(&text).into_owned();
+        let shown: String = text.chars().zip(&hidden).filter(|(_, hidden)| !**hidden).map(|it| it.0).collect();
+        let rest = Regex::new("redacted:[0-9a-f]{16}").unwrap().replace_all(&out, "").into_owned();
+        proptest::prop_assert_eq!(rest, shown, "{}", out);
+    }
+
+    /// What is left of a secret at either end of a text goes, whatever is
+    /// around it.
+    #[test]
+    fn parts_of_secrets_are_found_at_both_ends(
+        secrets in proptest::collection::vec("[abc]{8,20}", 1..6), which in 0..6_usize, cut in 6..20_usize, other in "[xyz]{1,9}",
+    ) {
+        let mut found = Found::default();
+        for secret in &secrets {
+            let input = serde_json::json!({"headers": {"authorization": secret}});
+            redactor().input(&input.to_string(), &mut found);
+        }
+        let secret = &secrets[which % secrets.len()];
+        let (begin, end) = (&secret[..cut.min(secret.len())], &secret[secret.len() - cut.min(secret.len())..]);
+        for text in [format!("{end}{other}{begin}"), format!("{other}{begin}"), format!("{end}{other}"), begin.to_owned(), end.to_owned()] {
+            let input = serde_json::json!({"x": text}).to_string();
+            let out = redactor().input(&input, &mut found.known_in_parts());
+            proptest::prop_assert!(!out.contains(begin) && !out.contains(end), "{text}: {out}");
+        }
+    }
+}
+
+fn numbered(input: &Value, found: &mut Found) -> Value {
+    let out = Redactor::with_numbers().input(&input.to_string(), found);
+    serde_json::from_str(&out).unwrap()
+}
+
+#[test]
+fn numbers_are_those_of_the_exchange_in_the_order_of_its_secrets() {
+    let mut found = Found::default();
+    let first = numbered(
+        &serde_json::json!({"uri": "/a?token=first-one&sid=x", "headers": {"cookie": "a=first-one; b=third-one"}}),
+        &mut found,
+    );
+    assert_eq!(first["uri"], "/a?token=redacted:1&sid=redacted:2");
+    assert_eq!(first["headers"]["cookie"], "a=redacted:1; b=redacted:3");
+    let second = numbered(
+        &serde_json::json!({"uri": "/third-one/%66irst-one", "headers": {"x-token": "fourth-one", "x-api-key": "first%2Done"}}),
+        &mut found,
+    );
+    assert_eq!(second["uri"], "/redacted:3/%66irst-one");
+    assert_eq!(second["headers"]["x-token"], "redacted:4");
+    assert_eq!(second["headers"]["x-api-key"], "redacted:1");
+    // Another exchange begins at one, whoever came before.
+    let other = numbered(
+        &serde_json::json!({"uri": "/?token=fourth-one"}),
+        &mut Found::default(),
+    );
+    assert_eq!(other["uri"], "/?token=redacted:1");
+}
+
+/// What a client writes as a stand-in is taken for none of ours but a hash, and
+/// none of ours is hidden again, whatever a secret is.
+#[test]
+fn stand_ins_stay_whole() {
+    let mut found = Found::default();
+    let input = serde_json::json!({"headers": {"cookie": "a=redacted; b=redacted:7; c=edacted:; d=redacted:0123456789abcdef"}});
+    let out = numbered(&input, &mut found);
+    let cookie = "a=redacted:1; b=redacted:2; c=redacted:3; d=redacted:0123456789abcdef";
+    assert_eq!(out["headers"]["cookie"], cookie);
+    assert_eq!(found.text(cookie), cookie);
+    assert_eq!(found.text("xredactedx"), "xredacted:1x");
+}
+
+/// Too much to be looked for: nothing is shown then, and JSON stays JSON.
+#[test]
+fn beyond_what_is_known_nothing_is_shown() {
+    for (redactor, most) in [(redactor(), 1 << 20), (Redactor::with_numbers(), 8 << 20)] {
+        let mut found = Found::default();
+        for event in 0..40 {
+            let cookies: Vec<String> = (0..2_000)
+                .map(|number| format!("c=secret-{event}-{number}"))
+                .collect();
+            let last = cookies[1_999][2..].to_owned();
+            let input = serde_json::json!({
+                "method": "POST", "uri": format!("/{last}"), "data": STANDARD.encode(&last),
+                "encoding": "base64", "headers": {"cookie": cookies.join(";"), "x-a": last},
+            });
+            let output = serde_json::json!({
+                "decision": {"block": {"status": 403, "body": last}},
+                "audit": {"tags": [last, "tag"], "confidence": 0.5},
+            });
+            let out = redactor.record(&input.to_string(), &output.to_string(), &mut found);
+            let text = format!("{}{}{}", out.input, out.output, found.text(&last));
+            assert!(!text.contains("secret-"), "{event}: {text}");
+            let input: Value = serde_json::from_str(&out.input).unwrap();
+            assert_eq!(input["method"], "POST");
+            STANDARD.decode(input["data"].as_str().unwrap()).unwrap();
+            let output: Value = serde_json::from_str(&out.output).unwrap();
+            assert_eq!(output["decision"]["block"]["status"], 403);
+            if event == 39 {
+                assert_eq!(input["uri"], "redacted:rest");
+                assert_eq!(
+                    output["audit"],
+                    serde_json::json!({"tags": ["redacted:rest", "tag"], "confidence": 0.5})
+                );
+            }
+        }
+        assert!(found.size_bytes() < most, "{}", found.size_bytes());
+    }
+}
+
+#[test]
+fn a_url_in_a_url_is_looked_into_and_what_is_deeper_is_hidden() {
+    let mut inner = "https://x/?token=HUNTER22&page=2".to_owned();
+    for depth in 0..12 {
+        let out = shown(&serde_json::json!({"uri": format!("/go?next={inner}&page=3")}));
+        assert!(!out.contains("HUNTER22"), "{depth}: {out}");
+        assert!(out.starts_with(r#"{"uri":"/go?"#), "{depth}: {out}");
+        assert_eq!(out.contains("&page=3"), depth < 5, "{depth}: {out}");
+        inner = inner.replace('%', "%25");
+        for (plain, encoded) in [
+            (":", "%3A"),
+            ("/", "%2F"),
+            ("?", "%3F"),
+            ("=", "%3D"),
+            ("&", "%26"),
+        ] {
+            inner = inner.replace(plain, encoded);
+        }
+    }
+    // A name of any length is read, and one beyond all measure hidden.
+    for length in [200, 400, 5_000] {
+        let out = shown(
+            &serde_json::json!({"uri": format!("/?{}token=HUNTER22&page=2", "a".repeat(length))}),
+        );
+        assert!(!out.contains("HUNTER22") && out.contains("page=2"), "{out}");
+    }
+}
+
+/// The id that joins an exchange's records is the same in all of them.
+#[test]
+fn an_exchange_keeps_its_id() {
+    let mut found = Found::default();
+    let mut ids = Vec::new();
+    for headers in ["x", "y"].map(|name| serde_json::json!({name: "sess-0001"})) {
+        redactor().record(
+            &serde_json::json!({"headers": headers}).to_string(),
+            "null",
+            &mut found,
+        );
+        ids.push(redactor().id("sess-0001", &mut found));
+        redactor().record(
+            r#"{"headers":{"cookie":"a=sess-0001"}}"#,
+            "null",
+            &mut found,
+        );
+    }
+    assert_eq!(ids, ["sess-0001", "sess-0001"]);
+    let mut found = Found::default();
+    redactor().record(
+        r#"{"headers":{"cookie":"a=sess-0001"}}"#,
+        "null",
+        &mut found,
+    );
+    assert!(
+        redactor()
+            .id("sess-0001", &mut found)
+            .starts_with("redacted:")
+    );
 }

@@ -99,8 +99,6 @@ pub struct Opened {
     pub file: Arc<str>,
     /// What it is written in, if anything could be told.
     pub format: Option<Format>,
-    /// Its first bytes, uncompressed: what the redaction key comes from.
-    pub head: Vec<u8>,
     items: Box<dyn Iterator<Item = Item> + Send>,
 }
 
@@ -174,7 +172,7 @@ fn opened(
 ) -> Opened {
     let format = match forced.map_or_else(|| detect::detect(&head), Ok) {
         Ok(format) => format,
-        Err(why) => return unreadable(file, head, why),
+        Err(why) => return unreadable(file, why),
     };
     let stream = Stream {
         inner: BufReader::with_capacity(BUFFER_BYTES, stream),
@@ -195,17 +193,16 @@ fn opened(
     Opened {
         file,
         format: Some(format),
-        head,
         items,
     }
 }
 
 fn broken(file: Arc<str>, error: &io::Error) -> Opened {
-    unreadable(file, Vec::new(), format!("cannot be read: {error}"))
+    unreadable(file, format!("cannot be read: {error}"))
 }
 
 /// A file nothing can be read from is one unusable record.
-fn unreadable(file: Arc<str>, head: Vec<u8>, why: String) -> Opened {
+fn unreadable(file: Arc<str>, why: String) -> Opened {
     let place = Place {
         file: Arc::clone(&file),
         record: 0,
@@ -214,7 +211,6 @@ fn unreadable(file: Arc<str>, head: Vec<u8>, why: String) -> Opened {
     Opened {
         file,
         format: None,
-        head,
         items: Box::new(std::iter::once(Item::Unusable(Unusable { place, why }))),
     }
 }

@@ -12,6 +12,7 @@ mod bench;
 pub(crate) mod exit;
 pub(crate) mod logging;
 mod new;
+mod redact_key;
 pub(crate) mod render;
 mod replay;
 mod run;

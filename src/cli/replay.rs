@@ -28,6 +28,7 @@ use wasm_agent_kit::ops::subject::Subject;
 use wasm_agent_kit::plugin::Plugin;
 use wasm_agent_kit::report::Report as _;
 
+use super::redact_key::KeyArgs;
 use super::render::escape::{Guard, Syntax};
 use super::render::human::Style;
 use super::render::{self, ReportFiles};
@@ -244,18 +245,26 @@ struct SaveArgs {
     save: Option<PathBuf>,
 
     /// Leave credentials, cookies and tokens in what is written
-    #[arg(long)]
+    #[arg(long, conflicts_with = "redact_key_file")]
     keep_secrets: bool,
 
-    /// Key for redacted values, so that several captures agree on them
-    #[arg(
-        long,
-        value_name = "KEY",
-        env = "WASM_AGENT_REDACT_KEY",
-        hide_env_values = true,
-        conflicts_with = "keep_secrets"
-    )]
-    redact_key: Option<String>,
+    #[command(flatten)]
+    key: KeyArgs,
+}
+
+impl SaveArgs {
+    fn redaction(&self, shard: Option<Shard>) -> Result<Redaction, Error> {
+        if self.keep_secrets {
+            return Ok(Redaction::Keep);
+        }
+        match self.key.key()? {
+            Some(key) => Ok(Redaction::Key(key)),
+            None if self.save.is_some() && shard.is_some() => Err(Error::Usage(
+                "--save with --shard: expected a key that all shards share, found none: with a random key of each, equal secrets would not be equal over the shards; give every shard the same --redact-key-file FILE, made once with head -c 32 /dev/urandom | base64 > FILE".to_owned(),
+            )),
+            None => Ok(Redaction::RandomKey),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -401,6 +410,7 @@ fn split(reports: &[(ReplayFormat, PathBuf)]) -> (Targets, Targets) {
 
 impl ReplayArgs {
     fn settings(&self) -> Result<ReplaySettings, Error> {
+        let redaction = self.save.redaction(self.select.shard)?;
         let fixtures = self.save.save_fixture.as_ref().map(|folder| SaveFixtures {
             folder: folder.clone(),
             which: match self.save.fixtures {
@@ -442,11 +452,7 @@ impl ReplayArgs {
             strict: self.input.strict,
             max_errors: self.input.max_errors,
             fixtures,
-            redaction: match (&self.save.redact_key, self.save.keep_secrets) {
-                (_, true) => Redaction::Keep,
-                (Some(key), false) => Redaction::Key(key.clone().into_bytes()),
-                (None, false) => Redaction::FromCapture,
-            },
+            redaction,
         })
     }
 

@@ -31,6 +31,7 @@ use wasm_agent_kit::server::wire::response::RequestBodyText;
 use wasm_agent_kit::server::{Drain, Listeners, Live, ServeSettings, serve};
 
 use self::values::{Interval, Mode};
+use super::redact_key::KeyArgs;
 use super::systemd::{self, Passed};
 use super::{GuestArgs, TimeArg, exit};
 
@@ -142,17 +143,11 @@ struct RecordArgs {
     record_max_size: ByteSize,
 
     /// Leave credentials, cookies and tokens in the recording
-    #[arg(long, requires = "record")]
+    #[arg(long, requires = "record", conflicts_with = "redact_key_file")]
     record_secrets: bool,
 
-    /// Key for redacted values, so that several recordings agree on them
-    #[arg(
-        long,
-        value_name = "KEY",
-        env = "WASM_AGENT_REDACT_KEY",
-        hide_env_values = true
-    )]
-    redact_key: Option<String>,
+    #[command(flatten)]
+    key: KeyArgs,
 }
 
 impl RecordArgs {
@@ -165,7 +160,11 @@ impl RecordArgs {
             rate: self.record_rate,
             max_bytes: self.record_max_size.as_u64(),
             keep_secrets: self.record_secrets,
-            key: self.redact_key.clone().map(String::into_bytes),
+            key: if self.record_secrets {
+                None
+            } else {
+                self.key.key()?
+            },
         })?;
         Ok(Some(Arc::new(recorder)))
     }

@@ -349,7 +349,7 @@ impl Writer {
                 fuel: record.fuel,
                 wall_ns: record.time.and_then(nanoseconds),
             },
-            (&self.redactor, Found::default()),
+            (&self.redactor, &mut Found::default()),
             &mut line,
         );
         line

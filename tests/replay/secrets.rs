@@ -64,27 +64,202 @@ fn no_format_and_no_file_has_a_secret_unless_asked() {
     }
 }
 
+/// The stand-ins of a text, in order.
+fn tokens(text: &str) -> Vec<String> {
+    let parts = text.split("redacted:").skip(1);
+    parts
+        .map(|rest| {
+            rest.chars()
+                .take_while(char::is_ascii_alphanumeric)
+                .collect()
+        })
+        .collect()
+}
+
+/// A capture of so many transactions, each with a secret of all and one of its
+/// own, both twice.
+fn shared_and_own(count: usize) -> String {
+    let line = |number: usize| {
+        let own = format!("own-secret-{number}");
+        let uri = format!("/{number}?token=shared-secret&sid={own}");
+        let input = serde_json::json!({"method": "GET", "uri": uri, "client_ip": "192.0.2.1", "headers": {"cookie": format!("a={own}; b=shared-secret")}});
+        let record = serde_json::json!({"v": 1, "id": format!("t{number}"), "phase": "request_headers", "input": input});
+        record.to_string() + "\n"
+    };
+    (0..count).map(line).collect()
+}
+
 #[test]
-fn equal_secrets_stay_equal_and_a_key_makes_captures_agree() {
-    let rules = shipped("rules/rules-published-spelling.wasm");
-    let token = |name: &str, flags: &[&str]| {
-        let desk = Desk::new();
+fn equal_secrets_stay_equal_in_what_is_saved_and_a_key_makes_captures_agree() {
+    let desk = Desk::new();
+    let module = shipped("right/allow.wat");
+    let first = desk.file("first.jsonl", shared_and_own(3));
+    let second = desk.file("second.jsonl", shared_and_own(4));
+    let (one, two) = (desk.file("one.key", "one\n"), desk.file("two.key", "two"));
+    let saved = |capture: &Path, flags: &[&str]| {
         let saved = desk.path("saved.jsonl");
         let flags = [flags, &["--save", saved.to_str().unwrap()]].concat();
-        replay(&rules, &[&capture(name)], &flags).assert_calm();
-        let text = std::fs::read_to_string(saved).unwrap();
-        let at = text.find("Bearer redacted:").unwrap() + 16;
-        text[at..at + 16].to_owned()
+        replay(&module, &[capture], &flags).assert_code(0);
+        tokens(&std::fs::read_to_string(saved).unwrap())
     };
-    assert_eq!(token("chromium.har", &[]), token("chromium.har", &[]));
-    assert_ne!(
-        token("chromium.har", &["--redact-key", "one"]),
-        token("chromium.har", &["--redact-key", "two"])
+    let key = |path: &'static str| {
+        [
+            "--redact-key-file".to_owned(),
+            desk.path(path).display().to_string(),
+        ]
+    };
+    let with = |capture: &Path, path| {
+        let key = key(path);
+        saved(capture, &[&key[0], &key[1]])
+    };
+    let (random, again) = (saved(&first, &[]), saved(&first, &[]));
+    for tokens in [&random, &again, &with(&first, "one.key")] {
+        assert_eq!(tokens.len(), 12, "{tokens:?}");
+        assert!(tokens.iter().all(|token| token.len() == 16), "{tokens:?}");
+        // Each as often as it stands there, over all transactions.
+        let kinds: std::collections::BTreeSet<&String> = tokens.iter().collect();
+        assert_eq!(kinds.len(), 4, "{tokens:?}");
+        assert_eq!(tokens[0], tokens[4]);
+    }
+    assert_ne!(random[0], again[0], "nobody can make the key again");
+    assert_ne!(with(&first, "one.key")[0], with(&first, "two.key")[0]);
+    assert_eq!(with(&first, "one.key")[0], with(&second, "one.key")[0]);
+    // In a variable it is the key itself, less what an editor adds to a file.
+    let mut command = command(&module, &[&second]);
+    command.env("WASM_AGENT_REDACT_KEY", "one");
+    command.arg("--save").arg(desk.path("saved.jsonl"));
+    finish(command).assert_code(0);
+    let variable = tokens(&std::fs::read_to_string(desk.path("saved.jsonl")).unwrap());
+    assert_eq!(variable[0], with(&first, "one.key")[0]);
+    assert!(one.exists() && two.exists());
+}
+
+/// What a report and a fixture show depends on the transaction alone.
+#[test]
+fn reports_and_fixtures_number_the_secrets_of_each_transaction() {
+    let desk = Desk::new();
+    let module = shipped("right/allow.wat");
+    let old = desk.file("old.wat", blocks_on("shared-secret"));
+    let capture = desk.file("capture.jsonl", shared_and_own(6));
+    let key = desk.file("a.key", "a key");
+    for format in [
+        "human", "json", "jsonl", "junit", "markdown", "html", "github",
+    ] {
+        let with = |more: &[&str]| {
+            let flags = ["--baseline", old.to_str().unwrap(), "--format", format];
+            replay(&module, &[&capture], &[&flags[..], more].concat()).text()
+        };
+        let text = with(&["--jobs", "1"]);
+        assert!(!text.contains("-secret"), "{text}");
+        let found = tokens(&text);
+        assert!(
+            !found.is_empty() || format == "junit" || format == "github",
+            "{format}: {text}"
+        );
+        assert!(
+            found.iter().all(|token| token == "1" || token == "2"),
+            "{format}: {found:?}"
+        );
+        assert_eq!(text, with(&["--jobs", "7"]), "{format}");
+        assert_eq!(
+            text,
+            with(&["--redact-key-file", key.to_str().unwrap()]),
+            "{format}"
+        );
+    }
+    let fixtures = desk.path("fixtures");
+    let flags = [
+        "--save-fixture",
+        fixtures.to_str().unwrap(),
+        "--fixtures",
+        "all",
+        "--minimize",
+    ];
+    replay(&module, &[&capture], &flags).assert_code(0);
+    let mut seen = 0;
+    for file in std::fs::read_dir(&fixtures).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let fixture: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let input = &fixture["steps"][0]["input"];
+        let uri = input["uri"].as_str().unwrap();
+        assert!(uri.ends_with("?token=redacted:1&sid=redacted:2"), "{text}");
+        assert_eq!(
+            input["headers"]["cookie"], "a=redacted:2; b=redacted:1",
+            "{text}"
+        );
+        seen += 1;
+    }
+    assert_eq!(seen, 6);
+}
+
+/// Shards have no random key in common.
+#[test]
+fn shards_save_only_with_a_key_that_they_share() {
+    let desk = Desk::new();
+    let module = shipped("right/allow.wat");
+    let capture = desk.file("capture.jsonl", shared_and_own(40));
+    let key = desk.file("shared.key", "a key");
+    let saved = |shard: &str, more: &[&str]| {
+        let saved = desk.path("saved.jsonl");
+        let flags = ["--shard", shard, "--save", saved.to_str().unwrap()];
+        let done = replay(&module, &[&capture], &[&flags[..], more].concat());
+        (done, saved)
+    };
+    let (done, file) = saved("1/2", &[]);
+    done.assert_code(2);
+    assert!(done.stderr.contains("--redact-key-file"), "{}", done.stderr);
+    assert!(!file.exists());
+    let mut kinds = std::collections::BTreeSet::new();
+    for shard in ["1/2", "2/2"] {
+        let (done, file) = saved(shard, &["--redact-key-file", key.to_str().unwrap()]);
+        done.assert_code(0);
+        kinds.extend(tokens(&std::fs::read_to_string(file).unwrap()));
+    }
+    assert_eq!(kinds.len(), 41, "one of all, and one of each");
+    saved("1/2", &["--keep-secrets"]).0.assert_code(0);
+    replay(&module, &[&capture], &["--shard", "1/2"]).assert_code(0);
+}
+
+#[test]
+fn a_key_that_is_none_is_refused() {
+    let desk = Desk::new();
+    let module = shipped("right/allow.wat");
+    let capture = desk.file("capture.jsonl", shared_and_own(1));
+    let refused = |flags: &[&str], code: i32, says: &str| {
+        let done = replay(&module, &[&capture], flags);
+        done.assert_code(code);
+        assert!(done.stderr.contains(says), "{}", done.stderr);
+    };
+    for (name, content) in [
+        ("empty.key", String::new()),
+        ("blank.key", " \n".to_owned()),
+        ("long.key", "k".repeat(70_000)),
+    ] {
+        let file = desk.file(name, content);
+        refused(
+            &["--redact-key-file", file.to_str().unwrap()],
+            2,
+            "expected a key of 1 to 65536 bytes",
+        );
+    }
+    refused(
+        &["--redact-key-file", "/nowhere/at/all"],
+        3,
+        "cannot read /nowhere/at/all",
     );
-    assert_eq!(
-        token("chromium.har", &["--redact-key", "one"]),
-        token("mitmproxy.har", &["--redact-key", "one"])
+    refused(
+        &["--redact-key-file", "/dev/zero"],
+        3,
+        "expected a regular file",
     );
+    // A command line can be read by everybody on the machine.
+    refused(&["--redact-key", "k"], 2, "--redact-key-file");
+    refused(&["--redact-key", ""], 2, "--redact-key-file");
+    for (value, code) in [("", 0), (" ", 2)] {
+        let mut command = command(&module, &[&capture]);
+        command.env("WASM_AGENT_REDACT_KEY", value);
+        finish(command).assert_code(code);
+    }
 }
 
 #[test]

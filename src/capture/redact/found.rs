@@ -1,81 +1,320 @@
-//! Secrets that were found, and other texts without them.
+//! Secrets that were found in an exchange, and other texts without them.
 
 use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
-/// Secrets of one exchange that are looked for elsewhere, too.
-const MAX_ECHOED: usize = 1024;
-/// Bytes at either end of a secret that are looked for by themselves.
-const MAX_REST: usize = 1024;
+use super::finder::{Finder, Rest};
+use super::stand_in::{REST, is_inside};
+
+/// Bytes of all secrets of one exchange that are looked for elsewhere, too.
+/// With more of them nothing of its texts is shown.
+const MAX_KNOWN_BYTES: usize = 256 << 10;
+/// Bytes of one of them; a longer one is looked for by its beginning.
+const MAX_SECRET_BYTES: usize = 16 << 10;
 /// Shorter values are too common to be replaced wherever they occur.
 const LEAST_ECHOED: usize = 6;
+/// What stays of an input and an answer where nothing else is shown: without
+/// it they could not be read at all.
+const STAY: [&str; 4] = ["method", "client_ip", "encoding", "decision"];
 
 /// Secrets found so far, and where.
 #[derive(Debug, Default, Clone)]
 pub struct Found {
-    pub(super) secrets: Vec<(String, String)>,
-    /// Where they stood.
+    secrets: Vec<Secret>,
+    seen: HashSet<Secret>,
+    known_bytes: usize,
+    /// What stands for each of them.
+    tokens: Vec<Arc<str>>,
+    /// Each finds a part of the secrets, the larger parts first.
+    parts: Vec<Arc<Part>>,
+    /// Numbers of secrets of any length, by their hash.
+    numbers: HashMap<[u8; 16], usize>,
+    /// There were more secrets than are kept.
+    pub(super) is_full: bool,
+    /// Inputs may hold no more than a part of a secret.
+    cuts: Option<Arc<Cuts>>,
+    /// How the exchange's id is written, from its first record on.
+    id: Option<String>,
+    /// Where secrets stood, since the last [`begin`](Self::begin).
     pub fields: Vec<String>,
+    known_fields: HashSet<String>,
     /// How many stood anywhere, known ones too.
     pub(super) count: usize,
-    /// Inputs may hold no more than a part of one.
-    pub(super) cuts: bool,
+}
+
+/// One secret as it is looked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Secret {
+    text: Arc<str>,
+    /// It is the beginning of a longer one.
+    is_cut: bool,
+}
+
+#[derive(Debug)]
+struct Part {
+    secrets: Range<usize>,
+    bytes: usize,
+    finder: Finder,
+}
+
+/// A place in a text, and the secret that stands there.
+#[derive(Debug)]
+struct Place {
+    range: Range<usize>,
+    secret: usize,
+}
+
+/// What tells parts of secrets.
+#[derive(Debug)]
+struct Cuts {
+    /// All that is in a secret, in pieces of the least length.
+    pieces: HashMap<[u8; LEAST_ECHOED], usize>,
+    /// Finds their ends, read backwards.
+    backwards: Finder,
+    /// Of a secret only the beginning is known.
+    any_cut: bool,
 }
 
 impl Found {
-    pub(super) fn note(&mut self, field: &str, secret: &str, token: &str) {
+    /// Forgets where secrets stood, and keeps which they are: for the next
+    /// record of the same exchange.
+    pub fn begin(&mut self) {
+        self.fields.clear();
+        self.known_fields.clear();
+    }
+
+    /// Bytes of memory that it takes, estimated.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        let parts: usize = self.parts.iter().map(|it| it.finder.size_bytes()).sum();
+        size_of::<Self>()
+            + parts
+            + self.known_bytes
+            + self.secrets.len() * 4 * size_of::<Secret>()
+            + self.numbers.len() * 64
+            + self.id.as_ref().map_or(0, String::len)
+    }
+
+    /// Whether any secret was found.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        self.is_full || !self.secrets.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn known_tokens(&self) -> usize {
+        self.tokens.iter().collect::<HashSet<_>>().len()
+    }
+
+    /// Takes a secret in all its spellings, and what stands for it.
+    pub(super) fn note<'s>(
+        &mut self,
+        field: &str,
+        spellings: impl IntoIterator<Item = &'s str>,
+        token: &str,
+    ) {
         self.count += 1;
-        if !self.fields.iter().any(|have| have == field) {
+        self.note_field(field);
+        let mut token_of_all: Option<Arc<str>> = None;
+        for spelling in spellings {
+            if let Some(secret) = self.room_for(spelling) {
+                let token = token_of_all.get_or_insert_with(|| token.into());
+                self.secrets.push(secret.clone());
+                self.tokens.push(Arc::clone(token));
+                self.seen.insert(secret);
+            }
+        }
+    }
+
+    pub(super) fn note_field(&mut self, field: &str) {
+        if !self.known_fields.contains(field) {
+            self.known_fields.insert(field.to_owned());
             self.fields.push(field.to_owned());
         }
-        if secret.len() >= LEAST_ECHOED
-            && self.secrets.len() < MAX_ECHOED
-            && !self.secrets.iter().any(|(have, _)| have == secret)
-        {
-            self.secrets.push((secret.to_owned(), token.to_owned()));
-            // The longest first, so that none is hidden by a part of it.
-            self.secrets
-                .sort_by(|a, b| b.0.len().cmp(&a.0.len()).then_with(|| a.0.cmp(&b.0)));
+    }
+
+    /// A secret that is not kept yet, if it has to be and there is room.
+    fn room_for(&mut self, secret: &str) -> Option<Secret> {
+        if secret.len() < LEAST_ECHOED || self.is_full {
+            return None;
         }
+        let kept = secret.floor_char_boundary(MAX_SECRET_BYTES);
+        let secret = Secret {
+            text: secret[..kept].into(),
+            is_cut: kept < secret.len(),
+        };
+        if self.seen.contains(&secret) {
+            return None;
+        }
+        if self.known_bytes + kept > MAX_KNOWN_BYTES {
+            // Nothing is looked for any more.
+            *self = Self {
+                is_full: true,
+                numbers: std::mem::take(&mut self.numbers),
+                cuts: self.cuts.take(),
+                id: self.id.take(),
+                fields: std::mem::take(&mut self.fields),
+                known_fields: std::mem::take(&mut self.known_fields),
+                count: self.count,
+                ..Self::default()
+            };
+            return None;
+        }
+        self.known_bytes += kept;
+        Some(secret)
+    }
+
+    /// The number of a secret, in the order in which they were met.
+    pub(super) fn number(&mut self, secret: &str) -> usize {
+        let mut key = [0; 16];
+        key.copy_from_slice(&Sha256::digest(secret)[..16]);
+        let next = self.numbers.len() + 1;
+        *self.numbers.entry(key).or_insert(next)
+    }
+
+    /// Makes known to [`text`](Self::text) what was found since the last time.
+    /// What is new is joined with parts that are not much larger, so each
+    /// secret is read again a few times only, however many come after it.
+    pub(super) fn index(&mut self) {
+        let mut begin = self.parts.last().map_or(0, |part| part.secrets.end);
+        let end = self.secrets.len();
+        if begin == end {
+            return;
+        }
+        let lengths = self.secrets[begin..].iter().map(|it| it.text.len());
+        let mut bytes: usize = lengths.sum();
+        while let Some(last) = self.parts.pop_if(|last| last.bytes < 2 * bytes) {
+            begin = last.secrets.start;
+            bytes += last.bytes;
+        }
+        let secrets = self.secrets.iter().enumerate().skip(begin);
+        let finder = Finder::new(secrets.map(|(number, it)| (number, it.text.bytes())));
+        self.parts.push(Arc::new(Part {
+            secrets: begin..end,
+            bytes,
+            finder,
+        }));
     }
 
     /// The secrets alone, to be looked for in other inputs of the exchange.
     #[must_use]
     pub fn known(&self) -> Self {
-        Self {
-            secrets: self.secrets.clone(),
-            ..Self::default()
-        }
+        let mut known = self.clone();
+        known.begin();
+        known.count = 0;
+        known
     }
 
     /// The same, to be looked for in parts of its inputs.
     #[must_use]
     pub fn known_in_parts(&self) -> Self {
-        Self {
-            cuts: true,
-            ..self.known()
-        }
+        let mut known = self.known();
+        known.cuts = Some(Arc::new(Cuts::of(&self.secrets)));
+        known
+    }
+
+    pub(super) const fn looks_for_cuts(&self) -> bool {
+        self.cuts.is_some()
     }
 
     /// Any text, without the secrets that were found.
     #[must_use]
     pub fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        replace_all(text, &self.secrets)
+        if !may_hold_secret(text) || !self.is_any() {
+            return Cow::Borrowed(text);
+        }
+        if self.is_full {
+            return Cow::Owned(REST.to_owned());
+        }
+        let mut places = self.places(text);
+        places.retain(|place| !is_inside(text, &place.range));
+        if places.is_empty() {
+            return Cow::Borrowed(text);
+        }
+        let mut out = String::with_capacity(text.len());
+        let mut at = 0;
+        for Place { range, secret } in places {
+            out.push_str(&text[at..range.start]);
+            out.push_str(&self.tokens[secret]);
+            at = range.end;
+        }
+        out.push_str(&text[at..]);
+        Cow::Owned(out)
     }
 
-    /// Every text of a value whose parts may be cut: without the secrets that
-    /// were found, and without what was left of one at either end.
+    /// Where secrets stand. Those that overlap are one place, so that nothing
+    /// is left of either.
+    fn places(&self, text: &str) -> Vec<Place> {
+        let mut all = Vec::new();
+        for part in &self.parts {
+            let mut places = Vec::new();
+            // Of a secret that is known by its beginning it is all the rest.
+            let mut cut: Option<Place> = None;
+            part.finder.read(text.bytes(), |hit| {
+                let found = &self.secrets[hit.secret];
+                let mut place = Place {
+                    range: hit.end - found.text.len()..hit.end,
+                    secret: hit.secret,
+                };
+                if found.is_cut {
+                    place.range.end = text.len();
+                    cut.get_or_insert(place);
+                } else {
+                    join(&mut places, place);
+                }
+            });
+            if let Some(cut) = cut {
+                join(&mut places, cut);
+            }
+            all.push(places);
+        }
+        if all.len() < 2 {
+            return all.pop().unwrap_or_default();
+        }
+        let mut apart: Vec<Place> = all.into_iter().flatten().collect();
+        apart.sort_by_key(|place| (place.range.end, std::cmp::Reverse(place.range.start)));
+        let mut places = Vec::new();
+        for place in apart {
+            join(&mut places, place);
+        }
+        places
+    }
+
+    /// Every text of a value, without the secrets that were found. Whether
+    /// there were any.
+    pub(super) fn texts(&self, value: &mut Value) -> bool {
+        match value {
+            Value::String(text) => match self.text(text) {
+                Cow::Borrowed(_same) => false,
+                Cow::Owned(other) => {
+                    *text = other;
+                    true
+                }
+            },
+            Value::Array(values) => values
+                .iter_mut()
+                .fold(false, |any, value| self.texts(value) | any),
+            Value::Object(map) => map
+                .iter_mut()
+                .fold(false, |any, (_, value)| self.texts(value) | any),
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+
+    /// Every text of a value whose parts may be cut: without what was left of
+    /// a secret at either end.
     pub(super) fn cut_texts(&self, value: &mut Value) {
         match value {
             Value::String(text) => {
-                if let Cow::Owned(other) = self.text(text) {
+                if let Some(other) = self.without_rests(text) {
                     *text = other;
-                }
-                for (secret, token) in &self.secrets {
-                    if let Some(other) = without_rest(text, secret, token) {
-                        *text = other;
-                    }
                 }
             }
             Value::Array(values) => values.iter_mut().for_each(|value| self.cut_texts(value)),
@@ -83,51 +322,121 @@ impl Found {
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }
+
+    /// The text without the beginning of a secret at its end, the end of one at
+    /// its beginning, and without anything if it is made of parts of them.
+    fn without_rests(&self, text: &str) -> Option<String> {
+        let cuts = self.cuts.as_ref()?;
+        if !may_hold_secret(text) || !self.is_any() {
+            return None;
+        }
+        if self.is_full || cuts.any_cut {
+            return Some(REST.to_owned());
+        }
+        if let Some(secret) = cuts.whole(text) {
+            return Some(self.tokens[secret].to_string());
+        }
+        let long_enough = |rest: &Rest| rest.length >= LEAST_ECHOED;
+        let ends = self.parts.iter().filter_map(|part| {
+            let rest = part.finder.read(text.bytes(), |_| {});
+            rest.filter(long_enough)
+        });
+        let end = ends.max_by_key(|rest| rest.length);
+        let begin = cuts.backwards.read(text.bytes().rev(), |_| {});
+        let begin = begin.filter(long_enough);
+        let (from, to) = (
+            begin.map_or(0, |rest| rest.length),
+            text.len() - end.map_or(0, |rest| rest.length),
+        );
+        let token = |rest: Option<Rest>| rest.map_or("", |rest| &*self.tokens[rest.secret]);
+        match (begin, end) {
+            (None, None) => None,
+            (Some(_), Some(_)) if from >= to => Some(token(begin).to_owned()),
+            _ => Some(format!("{}{}{}", token(begin), &text[from..to], token(end))),
+        }
+    }
+
+    /// Hides every text of an input or an answer, since it could hold a secret
+    /// that was not kept.
+    pub(super) fn hide_texts(value: &mut Value) {
+        let is_base64 = value.get("encoding").and_then(Value::as_str) == Some("base64");
+        let Value::Object(map) = value else {
+            return hide_every_text(value);
+        };
+        for (key, value) in map.iter_mut() {
+            match value {
+                Value::String(_) if STAY.contains(&key.as_str()) => {}
+                Value::String(data) if is_base64 && key == "data" => *data = STANDARD.encode(REST),
+                value => hide_every_text(value),
+            }
+        }
+    }
+
+    /// How the exchange's id is written: the same in all its records, whatever
+    /// is found later.
+    pub(super) fn id(&mut self, id: &str, or_hashed: impl FnOnce() -> String) -> String {
+        let shown = match self.id.take() {
+            Some(shown) => shown,
+            None if self.is_full => or_hashed(),
+            None => self.text(id).into_owned(),
+        };
+        self.id = Some(shown.clone());
+        shown
+    }
 }
 
-/// The text without the beginning of the secret at its end, the end of it at
-/// its beginning, and without anything if it is a part of it.
-fn without_rest(text: &str, secret: &str, token: &str) -> Option<String> {
-    let long_enough =
-        |length: usize| length >= LEAST_ECHOED && length < secret.len() && length <= MAX_REST;
-    if text.len() >= LEAST_ECHOED && secret.contains(text) {
-        return Some(token.to_owned());
+impl Cuts {
+    fn of(secrets: &[Secret]) -> Self {
+        let mut pieces = HashMap::new();
+        for (number, secret) in secrets.iter().enumerate() {
+            for piece in secret.text.as_bytes().windows(LEAST_ECHOED) {
+                if let Ok(piece) = piece.try_into() {
+                    pieces.entry(piece).or_insert(number);
+                }
+            }
+        }
+        let backwards = secrets.iter().enumerate();
+        Self {
+            pieces,
+            backwards: Finder::new(backwards.map(|(number, it)| (number, it.text.bytes().rev()))),
+            any_cut: secrets.iter().any(|secret| secret.is_cut),
+        }
     }
-    // A longer rest than is looked for shows itself by its end.
-    let ends = (0..4)
-        .filter_map(|less| secret.get(..MAX_REST - less))
-        .take(1);
-    let begins = (0..4).filter_map(|less| secret.get(secret.len().checked_sub(MAX_REST - less)?..));
-    let mut ends = ends.chain(begins.take(1));
-    if ends.any(|end| end.len() < secret.len() && text.contains(end)) {
-        return Some(token.to_owned());
+
+    /// The secret that a text is a part of, or the first of several.
+    fn whole(&self, text: &str) -> Option<usize> {
+        let mut pieces = text.as_bytes().windows(LEAST_ECHOED);
+        let secret = |piece: &[u8]| {
+            let piece: [u8; LEAST_ECHOED] = piece.try_into().ok()?;
+            self.pieces.get(&piece).copied()
+        };
+        let first = secret(pieces.next()?)?;
+        pieces.all(|piece| secret(piece).is_some()).then_some(first)
     }
-    let places = secret.char_indices().map(|(at, _)| at);
-    let lengths: Vec<usize> = places.take_while(|at| *at <= MAX_REST).collect();
-    let mut lengths = lengths.into_iter().rev();
-    if let Some(at) = lengths.find(|at| long_enough(*at) && text.ends_with(&secret[..*at])) {
-        return Some(format!("{}{token}", &text[..text.len() - at]));
+}
+
+/// Adds a place that ends behind all others to them.
+fn join(places: &mut Vec<Place>, mut place: Place) {
+    while let Some(last) = places.pop_if(|last| place.range.start < last.range.end) {
+        if last.range.start < place.range.start {
+            place.range.start = last.range.start;
+            place.secret = last.secret;
+        }
     }
-    let mut begins = secret.char_indices().map(|(at, _)| at);
-    let rest = begins.find_map(|at| {
-        let rest = &secret[at..];
-        (long_enough(rest.len())).then(|| text.strip_prefix(rest))?
-    });
-    rest.map(|rest| format!("{token}{rest}"))
+    places.push(place);
+}
+
+fn hide_every_text(value: &mut Value) {
+    match value {
+        Value::String(text) if may_hold_secret(text) => REST.clone_into(text),
+        Value::Array(values) => values.iter_mut().for_each(hide_every_text),
+        Value::Object(map) => map.values_mut().for_each(hide_every_text),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 /// Whether a text is long enough for [`Found::text`] to replace any of it.
 #[must_use]
 pub const fn may_hold_secret(text: &str) -> bool {
     text.len() >= LEAST_ECHOED
-}
-
-pub(super) fn replace_all<'a>(text: &'a str, secrets: &[(String, String)]) -> Cow<'a, str> {
-    let mut text = Cow::Borrowed(text);
-    for (secret, token) in secrets {
-        if text.contains(secret.as_str()) {
-            text = Cow::Owned(text.replace(secret.as_str(), token));
-        }
-    }
-    text
 }

@@ -7,7 +7,9 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-/// Characters of a name; what is longer is hidden unread.
+use super::layers::{Layer, decoded};
+
+/// Bytes of a name; what is longer is hidden unread.
 const LONGEST_NAME: usize = 256;
 
 /// Names of secrets: of headers, parameters, keys of JSON and fields of forms.
@@ -38,89 +40,111 @@ pub(super) fn is_secret(name: &str) -> bool {
             .is_none_or(|form| form.is_match(&decoded(name)))
 }
 
-/// A text without its percent encoding.
-pub(super) fn decoded(text: &str) -> Cow<'_, str> {
-    if !text.contains('%') {
-        return Cow::Borrowed(text);
-    }
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        let digit = |index: usize| char::from(*bytes.get(index)?).to_digit(16);
-        match (byte, digit(at + 1), digit(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                out.extend(u8::try_from(high * 16 + low));
-                at += 3;
-            }
-            _ => {
-                out.push(*byte);
-                at += 1;
-            }
-        }
-    }
-    Cow::Owned(String::from_utf8_lossy(&out).into_owned())
-}
-
-/// The name of a parameter in a URL, and its equals sign.
+/// The name of a parameter in a URL, between what is before it and its equals
+/// sign.
 static URL_NAME: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"(?:^|[?&;#])([^=&;?#/\s]{1,256})=").ok());
+    LazyLock::new(|| Regex::new(r"(?:^|[?&;#])[^=&;?#/\s]+=").ok());
 
 /// A password before a host.
 static USER_INFO: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r"//([^/?#\s@:]*):([^/?#\s@]+)@").ok());
 
-/// In a path with a query, or in a URL.
+/// In a path with a query, or in a URL, however often parts of it are encoded.
 pub(super) fn in_url(url: &str) -> Places {
     let (Some(names), Some(user_info)) = (URL_NAME.as_ref(), USER_INFO.as_ref()) else {
         return whole(url);
     };
-    let mut places = captured(user_info, 2, url);
+    let mut places = Vec::new();
+    let deeper = Layer::each(url, |layer| {
+        let here =
+            parameters(&layer.text, names)
+                .into_iter()
+                .chain(captured(user_info, 2, &layer.text));
+        places.extend(here.map(|it| layer.origin(it.start)..layer.origin(it.end)));
+    });
+    if let Some(deeper) = deeper {
+        // What a name or a value is there nobody has read.
+        let begin = url[..deeper].rfind(['?', '&', ';', '#', '/']);
+        places.push(begin.map_or(0, |at| at + 1)..url.len());
+    }
+    places
+}
+
+/// Values of parameters that are secrets.
+fn parameters(url: &str, names: &Regex) -> Places {
     let query = url.find('?').unwrap_or(url.len());
-    let of = |name: &str| {
-        names
-            .captures_iter(url)
-            .any(|found| decoded(&found[1]).eq_ignore_ascii_case(name))
+    let fragment = url.find('#').unwrap_or(url.len());
+    let found: Vec<(Range<usize>, bool, Cow<'_, str>)> = names
+        .find_iter(url)
+        .map(|it| {
+            let name = it.as_str().trim_start_matches(['?', '&', ';', '#']);
+            let is_of_path = it.start() < query && it.end() <= fragment;
+            (it.range(), is_of_path, decoded(name.trim_end_matches('=')))
+        })
+        .collect();
+    let any = |wanted: &str| {
+        let mut names = found.iter().map(|(_, _, name)| name);
+        names.any(|name| name.eq_ignore_ascii_case(wanted))
     };
     // What an identity provider hands over; either alone is anything.
-    let is_login = url.contains("code=") && url.contains("state=") && of("code") && of("state");
-    for found in names.captures_iter(url) {
-        let (Some(all), Some(name)) = (found.get(0), found.get(1)) else {
-            continue;
-        };
-        let rest = &url[all.end()..];
-        let ends: &[char] = if all.start() < query && !url[..all.end()].contains('#') {
-            &['/', '?', '#', ';']
-        } else {
-            &['&', '#']
-        };
-        let value = &rest[..rest.find(ends).unwrap_or(rest.len())];
-        let name = decoded(name.as_str());
+    let is_login = any("code") && any("state");
+    let mut of_path = Ends::of(url, &['/', '?', '#', ';']);
+    let mut of_query = Ends::of(url, &['&', '#']);
+    let mut places = Vec::new();
+    for (all, is_of_path, name) in found {
         let is_handed_over = is_login && matches!(&*name, "code" | "state");
-        if is_secret(&name) || is_handed_over || holds_url_with_secret(value) {
-            places.push(all.end()..all.end() + value.len());
+        if is_secret(&name) || is_handed_over {
+            let ends = if is_of_path {
+                &mut of_path
+            } else {
+                &mut of_query
+            };
+            places.push(all.end..ends.next(all.end));
         }
     }
     places
 }
 
-/// Whether a parameter's value is a URL, encoded, that has a secret.
-fn holds_url_with_secret(value: &str) -> bool {
-    let is_encoded = value.contains("%3D") || value.contains("%3d");
-    is_encoded && !in_url(&decoded(value)).is_empty()
+/// The next of some characters, for places that only go forwards: each part of
+/// a text is looked through once, however many begin in it.
+struct Ends<'a> {
+    text: &'a str,
+    ends: &'a [char],
+    found: Option<usize>,
+}
+
+impl<'a> Ends<'a> {
+    const fn of(text: &'a str, ends: &'a [char]) -> Self {
+        Self {
+            text,
+            ends,
+            found: None,
+        }
+    }
+
+    /// The first from there on, or the end of the text.
+    fn next(&mut self, from: usize) -> usize {
+        match self.found {
+            Some(found) if found >= from => found,
+            _ => {
+                let next = self.text[from..].find(self.ends);
+                *self
+                    .found
+                    .insert(next.map_or(self.text.len(), |next| from + next))
+            }
+        }
+    }
 }
 
 /// A name in quotes or without, its colon, and the quotes of its value.
 static PAIR: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(
-        r#"([A-Za-z0-9_.$@\[\]-]{1,256})(?:\\*["'])?\s*:\s*(\\*["']|[\[{]|[A-Za-z0-9+/_.-]{6,})"#,
-    )
-    .ok()
+    Regex::new(r#"([A-Za-z0-9_.$@\[\]-]+)(?:\\*["'])?\s*:\s*(\\*["']|[\[{]|[A-Za-z0-9+/_.-]{6,})"#)
+        .ok()
 });
 
 /// A parameter of a form, of a URL in a text, or of a program's text.
 static PARAMETER: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r#"([A-Za-z0-9_.%\[\]-]{1,256})\s?=\s?(?:(\\*["'])|([^&;\s'"<>\\]+))"#).ok()
+    Regex::new(r#"([A-Za-z0-9_.%\[\]-]+)\s?=\s?(?:(\\*["'])|([^&;\s'"<>\\]+))"#).ok()
 });
 
 /// A credential that says so itself.
@@ -129,12 +153,12 @@ static BEARER: LazyLock<Option<Regex>> =
 
 /// A part of a form with files.
 static PART: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r#"(?s)name="([^"]{1,256})"[^\n]*\n(?:[^\r\n]+\r?\n)*\r?\n(.*?)(?:\r?\n--|$)"#).ok()
+    Regex::new(r#"(?s)name="([^"\r\n]+)"[^\n]*\n(?:[^\r\n]+\r?\n)*\r?\n(.*?)(?:\r?\n--|$)"#).ok()
 });
 
 /// An element with a text.
 static ELEMENT: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"<([A-Za-z0-9_:.-]{1,256})(?:\s[^<>]*)?>([^<]+)</").ok());
+    LazyLock::new(|| Regex::new(r"<([A-Za-z0-9_:.-]+)(?:\s[^<>]*)?>([^<]+)</").ok());
 
 /// In any text: pairs of JSON and of what looks like it, parameters, parts of
 /// forms, elements, and credentials that say so themselves.
@@ -155,8 +179,9 @@ pub(super) fn in_text(text: &str) -> Places {
         // looked through once.
         let mut covered = 0;
         for found in pair.captures_iter(text) {
-            if let Some(value) = found.get(2).filter(|_| is_secret(&found[1]))
+            if let Some(value) = found.get(2)
                 && value.start() >= covered
+                && is_secret(end_of_name(&found[1]))
             {
                 covered = value_of_pair(text, value.range(), &mut places);
             }
@@ -164,42 +189,51 @@ pub(super) fn in_text(text: &str) -> Places {
         places.extend(captured(user_info, 2, text));
     }
     if text.contains('=') {
-        let is_form = !text.contains(|c: char| c.is_whitespace() || matches!(c, '<' | '{'));
-        for found in parameter.captures_iter(text) {
-            if !is_secret(&found[1]) {
-                continue;
-            }
-            if let Some(quote) = found.get(2) {
-                places.push(quote.end()..string_end(text, quote.end(), quote.as_str()));
-            } else if let Some(value) = found.get(3) {
-                let rest = &text[value.start()..];
-                let whole = rest.find('&').unwrap_or(rest.len());
-                let length = if is_form { whole } else { value.len() };
-                places.push(value.start()..value.start() + length);
-            }
-        }
-        for found in part.captures_iter(text) {
-            places.extend(
-                found
-                    .get(2)
-                    .filter(|_| is_secret(&found[1]))
-                    .map(|it| it.range()),
-            );
-        }
+        parameters_of_text(text, parameter, &mut places);
+        places.extend(secret_values(part, text));
     }
     if text.contains('<') {
-        for found in element.captures_iter(text) {
-            places.extend(
-                found
-                    .get(2)
-                    .filter(|_| is_secret(&found[1]))
-                    .map(|it| it.range()),
-            );
-        }
+        places.extend(secret_values(element, text));
     }
     places.extend(captured(bearer, 1, text));
     places.retain(|place| !WORDS.contains(&&text[place.clone()]));
     places
+}
+
+/// Parameters of a form, of a URL in a text, or of a program's text.
+fn parameters_of_text(text: &str, form: &Regex, places: &mut Places) {
+    let is_form = !text.contains(|c: char| c.is_whitespace() || matches!(c, '<' | '{'));
+    // As with pairs: what is hidden already is not looked through again.
+    let mut covered = 0;
+    for found in form.captures_iter(text) {
+        let (quote, value) = (found.get(2), found.get(3));
+        let Some(begin) = quote.map(|it| it.end()).or(value.map(|it| it.start())) else {
+            continue;
+        };
+        if begin < covered || !is_secret(end_of_name(&found[1])) {
+            continue;
+        }
+        covered = match (quote, value) {
+            (Some(quote), _) => string_end(text, begin, quote.as_str()),
+            (None, Some(value)) if !is_form => value.end(),
+            _ => text[begin..].find('&').map_or(text.len(), |it| begin + it),
+        };
+        places.push(begin..covered);
+    }
+}
+
+/// What a form finds as its second part, where its first is a secret's name.
+fn secret_values(form: &Regex, text: &str) -> Places {
+    let found = form.captures_iter(text);
+    found
+        .filter(|found| is_secret(&found[1]))
+        .filter_map(|found| Some(found.get(2)?.range()))
+        .collect()
+}
+
+/// A name in a text has no clear beginning: of a long one it is the end.
+fn end_of_name(name: &str) -> &str {
+    &name[name.ceil_char_boundary(name.len().saturating_sub(LONGEST_NAME))..]
 }
 
 /// Values that say how credentials are used, or of what kind a field is.

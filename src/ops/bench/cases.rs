@@ -32,10 +32,12 @@ pub struct BenchCase {
 }
 
 impl BenchCase {
-    /// Keeps what is secret in a captured input out of all that is written.
-    pub(super) fn hide(&mut self, redactor: &Redactor, names: HeaderNames) {
+    /// Keeps what is secret in a captured exchange out of all that is written.
+    pub(super) fn hide(&mut self, exchange: &Found, names: HeaderNames) {
         let mut input = Vec::new();
         self.input.write(names, &mut input);
+        self.secrets = exchange.known();
+        let redactor = Redactor::with_numbers();
         let redacted = redactor.input(&String::from_utf8_lossy(&input), &mut self.secrets);
         self.input_hash = hash(&self.input, redacted.as_bytes());
         self.name = self.secrets.text(&self.name).into_owned();

@@ -16,8 +16,8 @@ use super::cases::{self, BenchCase};
 use crate::abi::Input;
 use crate::abi::agent::HeaderNames;
 use crate::capture::{
-    self, Capture, DecodeSettings, Format, Frame, Item, Opened, Redactor, Remark, Transaction,
-    Unusable, key_of, stable_hash,
+    self, Capture, DecodeSettings, Format, Found, Frame, Item, Opened, Redactor, Remark,
+    Transaction, Unusable, stable_hash,
 };
 use crate::error::Error;
 use crate::fault::printable;
@@ -136,11 +136,15 @@ pub fn read_inputs(
             "expected at most {MAX_CASES} events, found {written}; give fewer fixtures"
         )));
     }
-    let hides = exchanges.len();
+    let of_fixtures = exchanges.len();
+    let mut secrets = Vec::new();
     let taken = sample.finish(MAX_CASES - written)?;
-    let sampled = taken.map(|(captured, redactor, sampled)| {
-        exchanges.extend(captured);
-        (redactor, sampled)
+    let sampled = taken.map(|(captured, sampled)| {
+        for (named, found) in captured {
+            exchanges.push(named);
+            secrets.push(found);
+        }
+        sampled
     });
     if exchanges.is_empty() {
         return Err(Error::NothingChecked(
@@ -148,12 +152,11 @@ pub fn read_inputs(
         ));
     }
     let mut exchanges = cases::of_exchanges(exchanges, settings.header_names);
-    let sampled = sampled.map(|(redactor, sampled)| {
-        for case in exchanges.iter_mut().skip(hides).flatten() {
-            case.hide(&redactor, settings.header_names);
+    for (exchange, found) in exchanges.iter_mut().skip(of_fixtures).zip(secrets) {
+        for case in exchange {
+            case.hide(&found, settings.header_names);
         }
-        sampled
-    });
+    }
     Ok(Some(Inputs { exchanges, sampled }))
 }
 
@@ -194,14 +197,13 @@ struct Sample<'a> {
     /// By draw and position: the same for every run.
     kept: BTreeMap<(u64, u64), Frame>,
     kept_bytes: usize,
-    /// The first bytes of the first capture that has any: the redaction's key.
-    head: Vec<u8>,
     /// Where a capture gave nothing, and why.
     first_unusable: Option<Unusable>,
     sampled: Sampled,
 }
 
-type Captured = (Vec<Named>, Redactor, Sampled);
+/// Captured exchanges, each with its secrets.
+type Captured = (Vec<(Named, Found)>, Sampled);
 
 impl<'a> Sample<'a> {
     fn new(settings: &'a InputSettings) -> Self {
@@ -209,7 +211,6 @@ impl<'a> Sample<'a> {
             settings,
             kept: BTreeMap::new(),
             kept_bytes: 0,
-            head: Vec::new(),
             first_unusable: None,
             sampled: Sampled {
                 seed: settings.seed,
@@ -241,9 +242,6 @@ impl<'a> Sample<'a> {
     }
 
     fn read(&mut self, opened: Opened) -> Result<(), Error> {
-        if self.head.is_empty() {
-            self.head.clone_from(&opened.head);
-        }
         let file = self.sampled.captures.len() as u64;
         self.sampled.captures.push(CaptureInfo {
             file: opened.file.to_string(),
@@ -262,7 +260,8 @@ impl<'a> Sample<'a> {
         Ok(())
     }
 
-    fn unusable(&mut self, unusable: Unusable) -> Result<(), Error> {
+    fn unusable(&mut self, mut unusable: Unusable) -> Result<(), Error> {
+        unusable.why = Redactor::with_numbers().text(&unusable.why);
         self.sampled.unusable += 1;
         if let Some(most) = self.settings.max_errors
             && self.sampled.unusable > most
@@ -306,13 +305,12 @@ impl<'a> Sample<'a> {
         if self.sampled.captures.is_empty() {
             return Ok(None);
         }
-        let redactor = Redactor::with_key(key_of(&[b"capture", &self.head]));
         let kept = std::mem::take(&mut self.kept).into_iter();
         let mut frames: Vec<(u64, Frame)> = kept
             .map(|((_, position), frame)| (position, frame))
             .collect();
         frames.sort_unstable_by_key(|(position, _)| *position);
-        let mut exchanges: Vec<Named> = Vec::new();
+        let mut exchanges = Vec::new();
         let mut events = 0;
         for (_, mut frame) in frames {
             let decoded = capture::decode(&mut frame, &self.settings.decode);
@@ -330,7 +328,9 @@ impl<'a> Sample<'a> {
                     for remark in &transaction.remarks {
                         *self.sampled.remarks.entry(*remark).or_default() += 1;
                     }
-                    exchanges.push(numbered(&name(&transaction, &redactor), inputs));
+                    let mut found = secrets(&transaction);
+                    let name = name(&transaction, &mut found);
+                    exchanges.push((numbered(&name, inputs), found));
                 }
                 Ok(_no_room) => {}
                 Err(unusable) => self.unusable(unusable)?,
@@ -343,7 +343,7 @@ impl<'a> Sample<'a> {
         {
             return Err(refused(&unusable, ""));
         }
-        Ok(Some((exchanges, redactor, self.sampled)))
+        Ok(Some((exchanges, self.sampled)))
     }
 }
 
@@ -358,14 +358,23 @@ fn refused(unusable: &Unusable, before: &str) -> Error {
     }
 }
 
+/// What is secret in a transaction, whichever of its events says so.
+fn secrets(transaction: &Transaction<'_>) -> Found {
+    let mut found = Found::default();
+    for step in &transaction.steps {
+        Redactor::with_numbers().input(&step.input.json(), &mut found);
+    }
+    found
+}
+
 /// Where it stands and what was asked, without what is secret in it.
-fn name(transaction: &Transaction<'_>, redactor: &Redactor) -> String {
+fn name(transaction: &Transaction<'_>, found: &mut Found) -> String {
     let place = &transaction.place;
     let file = Path::new(place.file.as_ref()).file_name();
     let file = file.unwrap_or_default().to_string_lossy();
     let asked = transaction
         .request_line()
-        .map(|(method, uri)| format!(" {method} {}", redactor.uri(&uri)));
+        .map(|(method, uri)| format!(" {method} {}", Redactor::with_numbers().uri(&uri, found)));
     let name = format!("{file}:{}{}", place.record, asked.unwrap_or_default());
     printable(&name, MAX_NAME)
 }

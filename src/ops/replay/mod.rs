@@ -42,7 +42,7 @@ use std::sync::{Arc, Mutex};
 
 use regex::Regex;
 
-use crate::capture::{Capture, DecodeSettings, Format, Redactor, key_of};
+use crate::capture::{Capture, DecodeSettings, Format, Redactor};
 use crate::error::Error;
 use crate::ops::subject::{ModuleInfo, Subject};
 
@@ -93,15 +93,29 @@ pub enum Match {
     Status(u16, u16),
 }
 
-/// Where the key for redaction comes from.
+/// What happens to secrets in all that is written. In reports and fixtures
+/// they are numbers within their transaction, and need no key. A saved capture
+/// keeps equal ones equal over its transactions: there they are keyed hashes.
 #[derive(Debug, Clone)]
 pub enum Redaction {
-    /// Secrets stay as they are.
+    /// They stay as they are.
     Keep,
-    /// The capture's own first bytes: the same for every run and every shard.
-    FromCapture,
-    /// A key that was given, so that several captures agree.
+    /// The key is random, and of this replay alone.
+    RandomKey,
+    /// The key was given, so that several captures agree.
     Key(Vec<u8>),
+}
+
+impl Redaction {
+    /// For reports and fixtures, and for a saved capture.
+    fn redactors(&self) -> Result<(Redactor, Redactor), Error> {
+        let saving = match self {
+            Self::Keep => return Ok((Redactor::keep_secrets(), Redactor::keep_secrets())),
+            Self::RandomKey => Redactor::with_random_key()?,
+            Self::Key(key) => Redactor::with_given_key(key),
+        };
+        Ok((Redactor::with_numbers(), saving))
+    }
 }
 
 /// How a replay goes.
@@ -191,14 +205,10 @@ pub fn replay(
         )));
     }
     let mut reading = Reading::new(captures, settings, watch);
-    let head = reading.open_first()?;
-    let redactor = match &settings.redaction {
-        Redaction::Keep => Redactor::keep_secrets(),
-        Redaction::FromCapture => Redactor::with_key(key_of(&[b"capture", &head])),
-        Redaction::Key(key) => Redactor::with_key(key_of(&[b"given", key])),
-    };
+    let redactors = settings.redaction.redactors()?;
+    let redactor = redactors.0.clone();
     let ordered = Ordered::new(sinks, &watch.stop);
-    let shared = Shared::new(subjects, settings, redactor.clone(), (&ordered, watch));
+    let shared = Shared::new(subjects, settings, redactors, (&ordered, watch));
     let paced = settings.speed.is_some();
     let jobs = if paced { 1 } else { settings.jobs.max(1) };
     let (deal, dealt) = std::sync::mpsc::sync_channel(jobs * BATCHES_AHEAD);

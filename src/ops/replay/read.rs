@@ -1,6 +1,5 @@
 //! Reading captures and dealing their transactions out.
 
-use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
@@ -24,7 +23,7 @@ pub(super) struct Reading<'a> {
     watch: &'a Watch,
     /// The next capture to open.
     next: usize,
-    opened: VecDeque<Opened>,
+    opened: Option<Opened>,
     infos: Vec<CaptureInfo>,
 }
 
@@ -39,22 +38,9 @@ impl<'a> Reading<'a> {
             settings,
             watch,
             next: 0,
-            opened: VecDeque::new(),
+            opened: None,
             infos: Vec::new(),
         }
-    }
-
-    /// Opens captures up to the first that has any bytes, and hands back its
-    /// first ones.
-    pub(super) fn open_first(&mut self) -> Result<Vec<u8>, Error> {
-        while let Some(opened) = self.open_next()? {
-            let head = opened.head.clone();
-            self.opened.push_back(opened);
-            if !head.is_empty() {
-                return Ok(head);
-            }
-        }
-        Ok(Vec::new())
     }
 
     fn open_next(&mut self) -> Result<Option<Opened>, Error> {
@@ -79,13 +65,13 @@ impl<'a> Reading<'a> {
 
     fn next_item(&mut self) -> Result<Option<Item>, Error> {
         loop {
-            if let Some(opened) = self.opened.front_mut() {
+            if let Some(opened) = &mut self.opened {
                 if let Some(item) = opened.next() {
                     return Ok(Some(item));
                 }
-                self.opened.pop_front();
+                self.opened = None;
             } else if let Some(opened) = self.open_next()? {
-                self.opened.push_back(opened);
+                self.opened = Some(opened);
             } else {
                 return Ok(None);
             }

@@ -211,7 +211,10 @@ impl Outcomes {
             }
         }
         match played.answered.last() {
-            Some(last) => count(&mut self.decisions, &words.shown(&last.answer.decision())),
+            Some(last) => {
+                let decision = (words.hide_decision)(&last.answer.decision());
+                count(&mut self.decisions, &decision);
+            }
             None => count(&mut self.decisions, "allow"),
         }
         let texts = |of: fn(&Answer) -> &[String]| {
@@ -267,6 +270,8 @@ pub(super) struct Words<'a> {
     pub(super) clean: &'a mut HashSet<String>,
     /// Takes this transaction's secrets out.
     pub(super) hide: &'a dyn Fn(&str) -> String,
+    /// The same for how it ended.
+    pub(super) hide_decision: &'a dyn Fn(&str) -> String,
 }
 
 impl Words<'_> {
@@ -420,6 +425,7 @@ mod tests {
         let mut words = Words {
             clean: &mut clean,
             hide: &|_| "redacted".to_owned(),
+            hide_decision: &str::to_owned,
         };
         assert_eq!(words.shown("plain-word"), "redacted");
         words.hide = &|word| word.to_owned();
@@ -430,6 +436,7 @@ mod tests {
         let mut words = Words {
             clean: &mut clean,
             hide: &|_| "redacted".to_owned(),
+            hide_decision: &str::to_owned,
         };
         assert_eq!(words.shown("plain-word"), "redacted");
     }

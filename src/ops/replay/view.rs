@@ -41,6 +41,14 @@ impl View<'_> {
         })
     }
 
+    /// How a module ended it: in words of ours, with a hook's own reason.
+    pub(super) fn hidden_decision(&self, decision: &str) -> String {
+        match decision.split_once(": ") {
+            Some((refused, why)) => format!("{refused}: {}", self.hidden(why)),
+            None => decision.to_owned(),
+        }
+    }
+
     /// A text of the guest's, or of the request's, without secrets.
     pub(super) fn hidden(&self, text: &str) -> String {
         if !may_hold_secret(text) {
@@ -52,8 +60,7 @@ impl View<'_> {
     pub(super) fn hidden_summary(&self, summary: &Summary) -> Summary {
         let list = |texts: &[String]| texts.iter().map(|text| self.hidden(text)).collect();
         Summary {
-            // A hook's says why it refused.
-            decision: self.hidden(&summary.decision),
+            decision: self.hidden_decision(&summary.decision),
             tags: list(&summary.tags),
             rule_ids: list(&summary.rule_ids),
             fault: summary.fault.clone(),
@@ -64,7 +71,7 @@ impl View<'_> {
         if let Some(step) = self.transaction.steps.first()
             && let Phase::Hook(hook) = step.input.phase()
         {
-            let mut found = Found::default();
+            let mut found = self.found().known();
             let context = self.shared.redactor.input(&step.input.json(), &mut found);
             let context: Value = serde_json::from_str(&context).unwrap_or_default();
             let text = format!("{} {}", hook.name(), context["input"]);
@@ -77,7 +84,10 @@ impl View<'_> {
                     |status| format!("response {status}"),
                 )
             },
-            |(method, uri)| format!("{method} {}", self.shared.redactor.uri(&uri)),
+            |(method, uri)| {
+                let mut found = self.found().known();
+                format!("{method} {}", self.shared.redactor.uri(&uri, &mut found))
+            },
         );
         printable(&self.hidden(&line), SHOWN)
     }
@@ -157,7 +167,7 @@ impl View<'_> {
                 &described,
             )
         };
-        match make(inputs, Found::default()) {
+        match make(inputs, self.found().known()) {
             Ok((fixture, notes)) => {
                 example.fixture = fixture;
                 example.notes.extend(notes);
@@ -265,6 +275,11 @@ impl View<'_> {
     pub(super) fn records(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let module = self.shared.subjects.module.pool().module();
+        let redactor = &self.shared.saving;
+        let mut found = Found::default();
+        for step in &self.transaction.steps {
+            redactor.input(&step.input.json(), &mut found);
+        }
         for (step, answered) in self.transaction.steps.iter().zip(&self.new.answered) {
             let cost = answered.cost.as_ref();
             let line = RecordLine {
@@ -280,11 +295,7 @@ impl View<'_> {
                     .filter(|_| self.shared.settings.timings)
                     .and_then(|cost| u64::try_from(cost.time.as_nanos()).ok()),
             };
-            write_record(
-                &line,
-                (&self.shared.redactor, self.found().known()),
-                &mut out,
-            );
+            write_record(&line, (redactor, &mut found), &mut out);
         }
         out
     }

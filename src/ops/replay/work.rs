@@ -27,7 +27,10 @@ use crate::ops::subject::Subject;
 pub(super) struct Shared<'a> {
     pub(super) subjects: &'a Subjects<'a>,
     pub(super) settings: &'a ReplaySettings,
+    /// For reports and fixtures.
     pub(super) redactor: Redactor,
+    /// For a saved capture.
+    pub(super) saving: Redactor,
     ordered: &'a Ordered<'a>,
     watch: &'a Watch,
     /// The first thing that could not be written.
@@ -38,13 +41,14 @@ impl<'a> Shared<'a> {
     pub(super) const fn new(
         subjects: &'a Subjects<'a>,
         settings: &'a ReplaySettings,
-        redactor: Redactor,
+        (redactor, saving): (Redactor, Redactor),
         (ordered, watch): (&'a Ordered<'a>, &'a Watch),
     ) -> Self {
         Self {
             subjects,
             settings,
             redactor,
+            saving,
             ordered,
             watch,
             failed: Mutex::new(None),
@@ -242,6 +246,7 @@ impl<'a> Worker<'a> {
         let mut words = Words {
             clean: &mut self.clean,
             hide: &|text| view.hidden(text),
+            hide_decision: &|text| view.hidden_decision(text),
         };
         let outcomes = &mut self.tally.outcomes;
         outcomes.count((view.new, &mut words), timings);
