@@ -57,6 +57,17 @@ fn sort(piece: &Piece) -> Sorted {
     }
 }
 
+/// Whether a line is a record; of one that was cut, whether it begins as ours
+/// do.
+pub(crate) fn is_record(line: &[u8], is_whole: bool) -> bool {
+    if is_whole {
+        return own::read(line).is_some() || Line::read(line).is_ok();
+    }
+    own::keys(line).is_some_and(|(_, phase)| {
+        std::str::from_utf8(phase).is_ok_and(|phase| Phase::from_name(phase).is_some())
+    })
+}
+
 fn part(phase: &[u8]) -> Part {
     if phase == b"request_headers" || phase == b"before_hook" {
         Part::First

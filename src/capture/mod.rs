@@ -40,6 +40,7 @@ use self::parts::{Exchange, Half};
 pub use access_log::FieldMap;
 pub use format::{Format, Remark};
 pub use ftw::Expectation;
+pub(crate) use jsonl::is_record;
 pub use jsonl::{RecordLine, write_record};
 pub use redact::{Found, Redacted, Redactor, key_of, may_hold_secret};
 pub use source::{Capture, Opened, discover, is_capture};

@@ -5,7 +5,7 @@ mod values;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -40,6 +40,10 @@ const DEFAULT_SOCKET: &str = "/run/wasm-agent/agent.sock";
 
 /// From when we stop answering to when a v1 proxy stops waiting.
 const PROXY_MARGIN: Duration = Duration::from_millis(10);
+
+/// For what a recording still has to write, even where the grace period ran
+/// out.
+const LEAST_FOR_RECORDING: Duration = Duration::from_secs(1);
 
 const EXAMPLES: &str = "Examples:
   wasm-agent serve --module rules.wasm --socket /run/wasm-agent/agent.sock
@@ -263,12 +267,18 @@ pub(crate) fn exec(args: &ServeArgs) -> Result<u8> {
         .enable_all()
         .build()
         .context("cannot start the I/O threads")?;
-    let outcome = runtime.block_on(run(bound, live, settings));
+    let grace = settings.grace;
+    let told: OnceLock<Instant> = OnceLock::new();
+    let outcome = runtime.block_on(run(bound, live, settings, &told));
     // Guests that still run are given up with the process.
     runtime.shutdown_background();
     drop(published);
     if let Some(recorder) = recorder {
-        recorder.close();
+        let left = match (&outcome, told.get()) {
+            (Ok(Drain::Complete), Some(told)) => grace.saturating_sub(told.elapsed()),
+            _ => Duration::ZERO,
+        };
+        recorder.close(left.max(LEAST_FOR_RECORDING));
     }
     Ok(match outcome? {
         Drain::Complete => exit::OK,
@@ -368,8 +378,13 @@ impl Bound {
     }
 }
 
-/// Serves until a signal says stop; a second one ends at once.
-async fn run(mut bound: Bound, live: Live, settings: ServeSettings) -> Result<Drain> {
+/// Serves until a signal says stop, and notes when; a second one ends at once.
+async fn run(
+    mut bound: Bound,
+    live: Live,
+    settings: ServeSettings,
+    told: &OnceLock<Instant>,
+) -> Result<Drain> {
     let mut terminate = listen_for(SignalKind::terminate())?;
     let mut interrupt = listen_for(SignalKind::interrupt())?;
     let hangup = listen_for(SignalKind::hangup())?;
@@ -393,6 +408,7 @@ async fn run(mut bound: Bound, live: Live, settings: ServeSettings) -> Result<Dr
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        told.get_or_init(Instant::now);
         if stop.take().is_none() {
             tracing::warn!("second signal; ending at once");
             return Ok(Drain::GraceRanOut { connections: 0 });

@@ -121,7 +121,9 @@ impl Job {
             (&self.connection.shared().settings.recorder, &self.event)
         {
             let names = agent.settings().header_names;
-            recorder.offer(event, &handled, (&agent.pool().module().hash, names));
+            let exchange = crate::capture::stable_hash(event.correlation_id().as_bytes());
+            let module = &agent.pool().module().hash;
+            recorder.offer((exchange, event), &handled, (module, names));
         }
         self.answer(handled);
         None

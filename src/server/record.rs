@@ -3,20 +3,28 @@
 //! In: events with their answers, from the threads that call guests. Out: our
 //! own JSON Lines, secrets redacted, in a file that only its owner may read.
 //! Invariant: an answer never waits for a record. What finds no room between
-//! here and the disk is dropped and counted.
+//! here and the disk is dropped and counted, and with it the later events of
+//! its exchange: what is secret in them might be known from it alone.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Read as _, Seek as _, SeekFrom, Write};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+mod exchanges;
+mod file;
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use exchanges::{Exchanges, GivenUp};
 
 use crate::abi::agent::{HeaderNames, write_input};
 use crate::agent::Handled;
-use crate::capture::{Found, RecordLine, Redactor, key_of, stable_hash, write_record};
+use crate::capture::{RecordLine, Redactor, write_record};
 use crate::error::Error;
 use crate::event::Event;
 use crate::fault::Fault;
@@ -30,13 +38,18 @@ const MAX_WAITING_BYTES: usize = 32 << 20;
 pub const DEFAULT_MAX_RECORDING_BYTES: u64 = 1 << 30;
 /// What is written reaches the file this soon.
 const FLUSH_AFTER: Duration = Duration::from_millis(200);
+/// For the record that is being written once nobody waits any more.
+const LAST_RECORD: Duration = Duration::from_millis(500);
+/// For all that waits, where nobody says how long.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What is recorded, and where.
 #[derive(Debug, Clone)]
 pub struct RecordSettings {
     /// The file; what it holds already is kept.
     pub path: PathBuf,
-    /// A share of the transactions, from 0 to 1; whole ones, by correlation id.
+    /// A share of the transactions, from 0 to 1; whole ones, and no client
+    /// chooses which.
     pub rate: f64,
     /// Bytes of the file; what comes after is dropped.
     pub max_bytes: u64,
@@ -59,9 +72,20 @@ pub struct RecordCounts {
 pub struct Recorder {
     /// None once it is closed.
     records: Mutex<Option<SyncSender<Record>>>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    writer: Mutex<Option<WriterThread>>,
     rate: f64,
+    /// What picks the sample.
+    sampler: RandomState,
+    /// Exchanges of which an event was dropped.
+    torn: Mutex<GivenUp>,
+    any_torn: AtomicBool,
     counts: Arc<Counts>,
+}
+
+struct WriterThread {
+    handle: JoinHandle<()>,
+    /// Breaks off when it ends.
+    ended: Receiver<Infallible>,
 }
 
 #[derive(Default)]
@@ -70,9 +94,14 @@ struct Counts {
     dropped: AtomicU64,
     /// Bytes on the way to the file.
     waiting: AtomicUsize,
+    /// Records on the way to the file.
+    pending: AtomicU64,
+    /// Set where nobody waits for them any more.
+    give_up: AtomicBool,
 }
 
 struct Record {
+    exchange: u64,
     event: Event,
     response: Box<AgentResponse>,
     fault: Option<Fault>,
@@ -94,8 +123,12 @@ impl Recorder {
             path: settings.path.clone(),
             source,
         };
-        let file = open(&settings.path).map_err(failed)?;
+        let file = file::open(&settings.path).map_err(failed)?;
         let size = file.metadata().map_err(failed)?.len();
+        Self::on((file, size), settings)
+    }
+
+    fn on((file, size): (File, u64), settings: &RecordSettings) -> Result<Self, Error> {
         let (records, received) = sync_channel(MAX_WAITING);
         let counts = Arc::new(Counts::default());
         let writer = Writer {
@@ -104,32 +137,51 @@ impl Recorder {
             size,
             max_bytes: settings.max_bytes,
             redactor: redactor(settings)?,
+            exchanges: Exchanges::default(),
             counts: Arc::clone(&counts),
             failed: false,
         };
-        let thread = std::thread::Builder::new()
+        let (alive, ended) = sync_channel(0);
+        let handle = std::thread::Builder::new()
             .name("record".to_owned())
-            .spawn(move || writer.run(&received))
+            .spawn(move || {
+                writer.run(&received);
+                drop(alive);
+            })
             .map_err(|source| Error::Host {
                 what: "cannot start a thread",
                 source: source.into(),
             })?;
         Ok(Self {
             records: Mutex::new(Some(records)),
-            writer: Mutex::new(Some(thread)),
+            writer: Mutex::new(Some(WriterThread { handle, ended })),
             rate: settings.rate,
+            sampler: RandomState::new(),
+            torn: Mutex::default(),
+            any_torn: AtomicBool::new(false),
             counts,
         })
     }
 
-    /// Takes a copy of an answer, if it is of the sample and there is room.
-    pub fn offer(&self, event: &Event, handled: &Handled, (module, names): (&str, HeaderNames)) {
-        if !self.is_sampled(event.correlation_id()) {
+    /// Takes a copy of an answer, if its exchange is of the sample and there is
+    /// room. The exchange's number must be one that no client chooses.
+    pub fn offer(
+        &self,
+        (exchange, event): (u64, &Event),
+        handled: &Handled,
+        (module, names): (&str, HeaderNames),
+    ) {
+        if !self.is_sampled(exchange) {
+            return;
+        }
+        if self.is_torn(exchange, is_first(event)) {
+            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let size = size_of(event);
         let waiting = self.counts.waiting.fetch_add(size, Ordering::Relaxed);
         let record = || Record {
+            exchange,
             event: event.clone(),
             response: handled.response.clone(),
             fault: handled.fault.clone(),
@@ -145,12 +197,32 @@ impl Recorder {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
+        self.counts.pending.fetch_add(1, Ordering::Relaxed);
         let taken = waiting + size <= MAX_WAITING_BYTES
             && sender.is_some_and(|sender| sender.try_send(record()).is_ok());
         if !taken {
+            self.counts.pending.fetch_sub(1, Ordering::Relaxed);
             self.counts.waiting.fetch_sub(size, Ordering::Relaxed);
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+            self.torn().add(exchange);
+            self.any_torn.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Whether an earlier event of the exchange was dropped.
+    fn is_torn(&self, exchange: u64, is_first: bool) -> bool {
+        if !self.any_torn.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut torn = self.torn();
+        if is_first {
+            torn.forget(exchange);
+        }
+        torn.has(exchange)
+    }
+
+    fn torn(&self) -> MutexGuard<'_, GivenUp> {
+        self.torn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The same for all events of a transaction.
@@ -158,9 +230,9 @@ impl Recorder {
         clippy::cast_precision_loss,
         reason = "53 bits of the hash are as even as 64"
     )]
-    fn is_sampled(&self, id: &str) -> bool {
+    fn is_sampled(&self, exchange: u64) -> bool {
         self.rate >= 1.0
-            || ((stable_hash(id.as_bytes()) >> 11) as f64) < self.rate * (1_u64 << 53) as f64
+            || ((self.sampler.hash_one(exchange) >> 11) as f64) < self.rate * (1_u64 << 53) as f64
     }
 
     /// How many records there were so far.
@@ -172,8 +244,9 @@ impl Recorder {
         }
     }
 
-    /// Writes what was taken, and says how much that was.
-    pub fn close(&self) {
+    /// Writes what was taken, for so long and hardly longer, and says how much
+    /// that was.
+    pub fn close(&self, within: Duration) {
         drop(
             self.records
                 .lock()
@@ -186,15 +259,34 @@ impl Recorder {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         let Some(writer) = writer else { return };
-        if writer.join().is_err() {
+        let has_ended = |within| {
+            let ended = writer.ended.recv_timeout(within);
+            matches!(ended, Err(RecvTimeoutError::Disconnected))
+        };
+        let mut ended = has_ended(within);
+        let mut not_written = 0;
+        if !ended {
+            self.counts.give_up.store(true, Ordering::Relaxed);
+            ended = has_ended(LAST_RECORD);
+            not_written = self.counts.pending.load(Ordering::Relaxed);
+            self.counts
+                .dropped
+                .fetch_add(not_written, Ordering::Relaxed);
+        }
+        if ended && writer.handle.join().is_err() {
             tracing::error!("a defect of this program; please report it");
         }
-        let counts = self.counts();
-        tracing::info!(
-            written = counts.written,
-            dropped = counts.dropped,
-            "the recording is complete"
-        );
+        let RecordCounts { written, dropped } = self.counts();
+        if not_written == 0 {
+            tracing::info!(written, dropped, "the recording is complete");
+        } else {
+            tracing::error!(
+                written,
+                dropped,
+                not_written,
+                "the recording is not complete: its last records were not written in time"
+            );
+        }
     }
 }
 
@@ -209,60 +301,21 @@ impl std::fmt::Debug for Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        self.close();
+        self.close(CLOSE_WITHIN);
     }
 }
 
-/// Appends to a file of the owner's alone.
-fn open(path: &Path) -> std::io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).append(true).create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(std::io::Error::other("it is no regular file"));
-    }
-    if metadata.len() > 0 {
-        let mut first = [0];
-        file.read_exact(&mut first)?;
-        if &first != b"{" {
-            return Err(std::io::Error::other(
-                "it is no recording, and what is in it would be lost; name another file",
-            ));
-        }
-        // A line that a crash left unfinished ends here.
-        file.seek(SeekFrom::End(-1))?;
-        file.read_exact(&mut first)?;
-        if &first != b"\n" {
-            file.write_all(b"\n")?;
-        }
-    }
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        // One that was there before may be open to others.
-        if metadata.permissions().mode() & 0o077 != 0 {
-            file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
-        }
-    }
-    Ok(file)
+/// Whether an event begins an exchange.
+const fn is_first(event: &Event) -> bool {
+    matches!(event, Event::RequestHeaders(_))
 }
 
 fn redactor(settings: &RecordSettings) -> Result<Redactor, Error> {
-    Ok(match (&settings.key, settings.keep_secrets) {
-        (_, true) => Redactor::keep_secrets(),
-        (Some(key), false) => Redactor::with_key(key_of(&[b"given", key])),
-        (None, false) => {
-            let mut key = [0; 32];
-            getrandom::fill(&mut key).map_err(|source| Error::Host {
-                what: "cannot make a key for redaction",
-                source: source.into(),
-            })?;
-            Redactor::with_key(key)
-        }
-    })
+    match (&settings.key, settings.keep_secrets) {
+        (_, true) => Ok(Redactor::keep_secrets()),
+        (Some(key), false) => Ok(Redactor::with_given_key(key)),
+        (None, false) => Redactor::with_random_key(),
+    }
 }
 
 fn size_of(event: &Event) -> usize {
@@ -285,6 +338,7 @@ struct Writer {
     size: u64,
     max_bytes: u64,
     redactor: Redactor,
+    exchanges: Exchanges,
     counts: Arc<Counts>,
     /// Said once; the records that follow are only counted.
     failed: bool,
@@ -292,20 +346,27 @@ struct Writer {
 
 impl Writer {
     fn run(mut self, records: &Receiver<Record>) {
-        loop {
+        while !self.counts.give_up.load(Ordering::Relaxed) {
             match records.recv_timeout(FLUSH_AFTER) {
-                Ok(record) => self.write(&record),
+                Ok(record) => {
+                    self.write(&record);
+                    self.counts.pending.fetch_sub(1, Ordering::Relaxed);
+                }
                 Err(RecvTimeoutError::Timeout) => self.flush(),
-                Err(RecvTimeoutError::Disconnected) => return self.flush(),
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
+        self.flush();
     }
 
     fn write(&mut self, record: &Record) {
         self.counts
             .waiting
             .fetch_sub(record.size, Ordering::Relaxed);
-        let line = self.line(record);
+        let Some(line) = self.line(record) else {
+            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
         let fits = self.size + line.len() as u64 <= self.max_bytes;
         if !fits && !self.failed {
             self.failed = true;
@@ -331,7 +392,11 @@ impl Writer {
         }
     }
 
-    fn line(&self, record: &Record) -> Vec<u8> {
+    /// None where secrets of its exchange are not known any more.
+    fn line(&mut self, record: &Record) -> Option<Vec<u8>> {
+        let (exchange, now) = (record.exchange, Instant::now());
+        let is_first = is_first(&record.event);
+        let mut found = self.exchanges.take(exchange, is_first, now)?;
         let mut input = Vec::new();
         write_input(&record.event, record.names, &mut input);
         let nanoseconds = |duration: Duration| u64::try_from(duration.as_nanos()).ok();
@@ -349,10 +414,11 @@ impl Writer {
                 fuel: record.fuel,
                 wall_ns: record.time.and_then(nanoseconds),
             },
-            (&self.redactor, &mut Found::default()),
+            (&self.redactor, &mut found),
             &mut line,
         );
-        line
+        self.exchanges.keep(exchange, found, now);
+        Some(line)
     }
 
     fn flush(&mut self) {
@@ -372,3 +438,6 @@ impl Writer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,9 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::support::{Agent, command, decision_of, module, request};
+use base64::Engine as _;
+
+use super::support::{Agent, Client, command, decision_of, module, request};
 
 const MODULE: &str = "rules/rules.wasm";
 const URIS: [&str; 4] = [
@@ -15,6 +17,25 @@ const URIS: [&str; 4] = [
     "/download?file=../../etc/passwd",
     "/old/page",
 ];
+
+/// An agent that records into this file, and a client of it.
+fn recording(file: &Path, args: &[&str]) -> (Agent, Client) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = command(MODULE, &folder);
+    command
+        .args(["--timeout", "5s", "--record"])
+        .arg(file)
+        .args(args);
+    let agent = Agent::spawn(command, folder);
+    let client = agent.connect_v2();
+    (agent, client)
+}
+
+fn stop(mut agent: Agent, client: Client) {
+    drop(client);
+    agent.signal("TERM");
+    assert_eq!(agent.wait().code(), Some(0));
+}
 
 /// Serves so many transactions with a recording, and ends in order.
 fn recorded(count: usize, args: &[&str]) -> (Agent, std::path::PathBuf) {
@@ -200,4 +221,242 @@ fn a_limit_of_file_sizes_ends_the_recording_and_not_the_agent() {
     assert_eq!(decision_of(&client.answer()), "allow");
     agent.signal("TERM");
     assert_eq!(agent.wait().code(), Some(0));
+}
+
+const SECRET: &str = "S3cret-of-one-exchange";
+
+/// A body's event, to which the agent gives the head.
+fn body(id: &str, data: &str, kind: &str) -> Value {
+    json!({
+        "correlation_id": id, "data": base64::engine::general_purpose::STANDARD.encode(data),
+        "is_last": true, "chunk_index": 0, "total_size": null, kind: data.len(),
+    })
+}
+
+/// What one event of an exchange says is secret is so in all that follow,
+/// whichever exchanges come between, and in no other exchange.
+#[test]
+fn a_secret_of_one_event_is_in_no_later_one() {
+    let named: [(&str, Value); 4] = [
+        ("authorization", json!([format!("Bearer {SECRET}")])),
+        ("cookie", json!([format!("a=b; sid={SECRET}")])),
+        ("x-api-key", json!([SECRET])),
+        (
+            "referer",
+            json!([format!("https://a.example/?token={SECRET}")]),
+        ),
+    ];
+    for (name, value) in named {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("r.jsonl");
+        let (agent, mut client) = recording(&file, &[]);
+        let mut ask = |kind: u8, message: &Value| {
+            client.send(kind, message);
+            client.answer();
+        };
+        let mut head = request("first", "/");
+        head["headers"][name] = value;
+        ask(0x10, &head);
+        for other in 0..20 {
+            ask(0x10, &request(&format!("o{other}"), &format!("/{other}")));
+        }
+        ask(
+            0x11,
+            &body("first", &format!("x {SECRET} y"), "bytes_received"),
+        );
+        ask(
+            0x12,
+            &json!({"correlation_id": "first", "status": 200, "headers": {"x-echo": [SECRET], "location": [format!("/{SECRET}/next")]}}),
+        );
+        ask(
+            0x13,
+            &body("first", &format!("<p>{SECRET}</p>"), "bytes_sent"),
+        );
+        ask(
+            0x12,
+            &json!({"correlation_id": "o3", "status": 200, "headers": {"x-mine": ["S3cret-of-none-at-all"]}}),
+        );
+        stop(agent, client);
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(text.lines().count(), 25, "{text}");
+        assert!(!text.contains(SECRET), "{name}: {text}");
+        assert!(text.contains("S3cret-of-none-at-all"), "{text}");
+        let tokens: std::collections::BTreeSet<&str> = text
+            .split("redacted:")
+            .skip(1)
+            .map(|rest| &rest[..16])
+            .filter(|token| token.bytes().all(|byte| byte.is_ascii_hexdigit()))
+            .collect();
+        assert!((1..=2).contains(&tokens.len()), "{name}: {tokens:?}");
+    }
+}
+
+/// What a response sets is secret in what follows it, and the id, which a
+/// later event shows to be a secret, still joins the exchange.
+#[test]
+fn a_secret_of_a_response_is_not_in_its_body_and_the_id_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("r.jsonl");
+    let (agent, mut client) = recording(&file, &[]);
+    for (kind, message) in [
+        (0x10, request("sess-000001", "/")),
+        (
+            0x12,
+            json!({"correlation_id": "sess-000001", "status": 200, "headers": {"set-cookie": [format!("sid={SECRET}; Path=/"), "old=sess-000001"]}}),
+        ),
+        (
+            0x13,
+            body("sess-000001", &format!("sid is {SECRET}"), "bytes_sent"),
+        ),
+    ] {
+        client.send(kind, &message);
+        client.answer();
+    }
+    stop(agent, client);
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(!text.contains(SECRET), "{text}");
+    let replayed = json_of(&["replay"], &[&file]);
+    assert_eq!(replayed["records"]["transactions"], 1, "{text}");
+}
+
+/// A client's URL costs what it is long, and the end of the agent waits for no
+/// recording.
+#[test]
+fn no_url_stops_the_recorder() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("r.jsonl");
+    let (agent, mut client) = recording(&file, &["--grace-period", "20s"]);
+    let nested = format!("/{}?a=%3D%253D%25253D%2525253D", "?a=1".repeat(150));
+    let deep = format!("/?a={}", "%25".repeat(200) + "3D");
+    for (index, uri) in [&nested, &deep, &"/?a=1;sid=x".repeat(900), "/after"]
+        .into_iter()
+        .enumerate()
+    {
+        client.send(0x10, &request(&format!("c{index}"), uri));
+        client.answer();
+    }
+    stop(agent, client);
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(text.lines().count(), 4);
+    assert!(text.contains("/after"));
+}
+
+/// Which transactions are recorded nobody knows before.
+#[test]
+fn a_share_is_picked_by_no_client() {
+    let share = |prefix: &str| -> std::collections::BTreeSet<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("r.jsonl");
+        let (agent, mut client) = recording(&file, &["--record-rate", "0.5"]);
+        for index in 0..64 {
+            client.send(0x10, &request(&format!("{prefix}{index}"), "/"));
+            client.answer();
+        }
+        stop(agent, client);
+        let text = std::fs::read_to_string(&file).unwrap();
+        text.lines()
+            .map(|line| {
+                serde_json::from_str::<Value>(line).unwrap()["id"]
+                    .as_str()
+                    .unwrap()
+                    .to_owned()
+            })
+            .collect()
+    };
+    let (first, again) = (share("c"), share("c"));
+    assert!((10..=54).contains(&first.len()), "{first:?}");
+    assert_ne!(first, again, "the same ids are picked by every process");
+}
+
+/// Only a recording is gone on with, and what is none stays as it was.
+#[test]
+fn a_file_of_another_kind_stays_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("target.jsonl");
+    let record = r#"{"v":1,"id":"a","phase":"request_headers","input":{}}"#;
+    let other = [
+        "{\"my\":\"config\"}\n",
+        "{\n  \"v\": 1\n}\n",
+        "{}",
+        "[1]\n",
+        "{\"v\":2,\"id\":\"a\",\"phase\":\"request_headers\",\"input\":{}}\n",
+        "{\"v\":1,\"id\":\"a\",\"phase\":\"nothing\",\"input\":{}}\n",
+        "\n",
+        &format!("\u{feff}{record}\n"),
+        &format!("GET / {record}\n"),
+        &"{\"v\":1,".repeat(400_000),
+    ];
+    let refused = |path: &Path, says: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let output = command(MODULE, &folder)
+            .arg("--record")
+            .arg(path)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(3));
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains(says), "{text}");
+        assert!(!folder.path().join("a.sock").exists());
+    };
+    let open_to_all = std::fs::Permissions::from_mode(0o644);
+    for text in other {
+        std::fs::write(&target, text).unwrap();
+        std::fs::set_permissions(&target, open_to_all.clone()).unwrap();
+        refused(&target, "name another file");
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), text);
+        let mode = std::fs::metadata(&target).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o644, "{text:.40}");
+    }
+    std::fs::write(&target, format!("{record}\n")).unwrap();
+    let link = folder.path().join("link.jsonl");
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    refused(&link, "symbolic link");
+    let dangling = folder.path().join("dangling.jsonl");
+    std::os::unix::fs::symlink(folder.path().join("not-there"), &dangling).unwrap();
+    refused(&dangling, "symbolic link");
+    assert!(!folder.path().join("not-there").exists());
+    let pipe = folder.path().join("pipe");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    refused(&pipe, "no regular file");
+    refused(folder.path(), "cannot write");
+    // One that is a recording goes on, whoever wrote its first line.
+    let (agent, mut client) = recording(&target, &[]);
+    client.send(0x10, &request("later", "/"));
+    client.answer();
+    stop(agent, client);
+    let text = std::fs::read_to_string(&target).unwrap();
+    assert!(
+        text.starts_with(record) && text.lines().count() == 2,
+        "{text}"
+    );
+}
+
+#[test]
+fn a_key_makes_recordings_agree_and_an_empty_one_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key");
+    std::fs::write(&key, "a key\n").unwrap();
+    let token = |args: &[&str]| {
+        let (_agent, file) = recorded(1, args);
+        let text = std::fs::read_to_string(&file).unwrap();
+        let at = text.find("Bearer redacted:").unwrap() + 16;
+        text[at..at + 16].to_owned()
+    };
+    let with_key = ["--redact-key-file", key.to_str().unwrap()];
+    assert_eq!(token(&with_key), token(&with_key));
+    assert_ne!(token(&[]), token(&[]));
+    std::fs::write(&key, "").unwrap();
+    let output = command(MODULE, &folder)
+        .args(["--record", "r.jsonl"])
+        .args(with_key)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(!Path::new("r.jsonl").exists());
 }

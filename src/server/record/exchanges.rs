@@ -1,0 +1,200 @@
+//! What is known of exchanges whose next events are still to come.
+//!
+//! A secret is named once, as by a request's header, and comes back in a later
+//! event without its name. So what was found in an exchange is kept for it,
+//! within bounds of number, bytes and time. Where any of it had to be given
+//! up, later events of that exchange are not recorded: nobody could say what in
+//! them is secret. That is known of a limited number of exchanges, too: of one
+//! that was given up very many others ago only its own names tell.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::capture::Found;
+
+/// Exchanges at once, and as many times as this that were given up.
+const MAX_EXCHANGES: usize = 16_384;
+const TIMES_GIVEN_UP: usize = 4;
+/// Bytes of all that was found, estimated.
+const MAX_BYTES: usize = 32 << 20;
+/// Since the last event of an exchange.
+const TIME_TO_LIVE: Duration = Duration::from_secs(300);
+
+/// What was found, by the exchange's number.
+#[derive(Default)]
+pub(super) struct Exchanges {
+    kept: HashMap<u64, Kept>,
+    /// Exchanges by the turn of their last event.
+    order: BTreeMap<u64, u64>,
+    turn: u64,
+    bytes: usize,
+    given_up: GivenUp,
+}
+
+struct Kept {
+    found: Found,
+    bytes: usize,
+    turn: u64,
+    used: Instant,
+}
+
+impl Exchanges {
+    /// What is known of an exchange, for an event of it. None where something
+    /// was known and was given up; a first event begins anew.
+    pub(super) fn take(&mut self, exchange: u64, is_first: bool, now: Instant) -> Option<Found> {
+        self.expire(now);
+        if is_first {
+            self.given_up.forget(exchange);
+        }
+        if self.given_up.has(exchange) {
+            return None;
+        }
+        Some(self.remove(exchange).unwrap_or_default())
+    }
+
+    /// Keeps what is known now for the events to come.
+    pub(super) fn keep(&mut self, exchange: u64, found: Found, now: Instant) {
+        self.turn += 1;
+        let bytes = found.size_bytes();
+        self.bytes += bytes;
+        self.order.insert(self.turn, exchange);
+        let kept = Kept {
+            found,
+            bytes,
+            turn: self.turn,
+            used: now,
+        };
+        self.kept.insert(exchange, kept);
+        while self.kept.len() > MAX_EXCHANGES || self.bytes > MAX_BYTES {
+            self.give_up_oldest();
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        while let Some(oldest) = self.oldest()
+            && let Some(kept) = self.kept.get(&oldest)
+            && now.saturating_duration_since(kept.used) > TIME_TO_LIVE
+        {
+            self.give_up_oldest();
+        }
+    }
+
+    fn oldest(&self) -> Option<u64> {
+        self.order.first_key_value().map(|(_, exchange)| *exchange)
+    }
+
+    fn give_up_oldest(&mut self) {
+        if let Some(oldest) = self.oldest()
+            && let Some(found) = self.remove(oldest)
+            && found.is_any()
+        {
+            self.given_up.add(oldest);
+        }
+    }
+
+    fn remove(&mut self, exchange: u64) -> Option<Found> {
+        let kept = self.kept.remove(&exchange)?;
+        self.order.remove(&kept.turn);
+        self.bytes -= kept.bytes;
+        Some(kept.found)
+    }
+}
+
+/// Exchanges of which a part is missing, the last of them.
+#[derive(Debug, Default)]
+pub(super) struct GivenUp {
+    all: HashSet<u64>,
+    /// Oldest first; one that was forgotten may still be here.
+    order: VecDeque<u64>,
+}
+
+impl GivenUp {
+    pub(super) fn add(&mut self, exchange: u64) {
+        if !self.all.insert(exchange) {
+            return;
+        }
+        self.order.push_back(exchange);
+        if self.order.len() > MAX_EXCHANGES * TIMES_GIVEN_UP
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.all.remove(&oldest);
+        }
+    }
+
+    pub(super) fn has(&self, exchange: u64) -> bool {
+        self.all.contains(&exchange)
+    }
+
+    /// It begins anew.
+    pub(super) fn forget(&mut self, exchange: u64) {
+        self.all.remove(&exchange);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::Redactor;
+
+    fn with_secret(secret: &str) -> Found {
+        let mut found = Found::default();
+        let input = serde_json::json!({"headers": {"authorization": secret}}).to_string();
+        Redactor::with_key([7; 32]).input(&input, &mut found);
+        found
+    }
+
+    #[test]
+    fn what_was_found_is_there_for_the_next_event() {
+        let mut exchanges = Exchanges::default();
+        let now = Instant::now();
+        exchanges.keep(1, with_secret("Bearer S3cret-one"), now);
+        exchanges.keep(2, with_secret("Bearer S3cret-two"), now);
+        for _ in 0..3 {
+            let found = exchanges.take(1, false, now).unwrap();
+            assert!(!found.text("x S3cret-one y").contains("S3cret-one"));
+            assert_eq!(found.text("x S3cret-two y"), "x S3cret-two y");
+            exchanges.keep(1, found, now);
+        }
+        assert!(!exchanges.take(3, false, now).unwrap().is_any());
+    }
+
+    #[test]
+    fn of_what_was_given_up_nothing_more_is_told() {
+        let begin = Instant::now();
+        let late = begin + TIME_TO_LIVE + Duration::from_secs(1);
+        let mut exchanges = Exchanges::default();
+        exchanges.keep(1, with_secret("Bearer S3cret-one"), begin);
+        exchanges.keep(2, Found::default(), begin);
+        assert!(exchanges.take(1, false, late).is_none());
+        assert!(exchanges.take(2, false, late).is_some(), "it knew of none");
+        assert!(exchanges.take(1, true, late).is_some(), "it begins anew");
+        assert_eq!((exchanges.bytes, exchanges.order.len()), (0, 0));
+    }
+
+    #[test]
+    fn number_and_bytes_are_bounded() {
+        let mut exchanges = Exchanges::default();
+        let now = Instant::now();
+        for number in 0..2 * MAX_EXCHANGES as u64 {
+            exchanges.keep(number, with_secret("Bearer S3cret-one"), now);
+            assert!(exchanges.bytes <= MAX_BYTES && exchanges.kept.len() <= MAX_EXCHANGES);
+        }
+        assert!(exchanges.take(0, false, now).is_none());
+        let last = exchanges.take(2 * MAX_EXCHANGES as u64 - 1, false, now);
+        assert!(last.unwrap().is_any());
+        for number in 0..100 {
+            let many: String = (0..2_000)
+                .map(|at| format!("a{at}=S3cret-{number}-{at};"))
+                .collect();
+            let mut found = Found::default();
+            let input = serde_json::json!({"headers": {"cookie": many}}).to_string();
+            Redactor::with_key([7; 32]).input(&input, &mut found);
+            exchanges.keep(number, found, now);
+            assert!(exchanges.bytes <= MAX_BYTES);
+        }
+        let mut given_up = GivenUp::default();
+        (0..200_000).for_each(|number| given_up.add(number));
+        assert_eq!(given_up.all.len(), MAX_EXCHANGES * TIMES_GIVEN_UP);
+        assert!(given_up.has(199_999) && !given_up.has(0));
+    }
+}

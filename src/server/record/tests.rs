@@ -1,0 +1,129 @@
+//! The recorder by itself: bounds that no traffic reaches in a test.
+
+use std::io::Read as _;
+
+use super::*;
+use crate::event::{BodyChunk, RequestHead};
+
+fn settings(rate: f64) -> RecordSettings {
+    RecordSettings {
+        path: "a pipe".into(),
+        rate,
+        max_bytes: u64::MAX,
+        keep_secrets: false,
+        key: None,
+    }
+}
+
+/// Writes into a pipe, which takes so much and then blocks.
+fn into_pipe(rate: f64) -> (Recorder, std::io::PipeReader) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let file = File::from(std::os::fd::OwnedFd::from(writer));
+    (Recorder::on((file, 0), &settings(rate)).unwrap(), reader)
+}
+
+fn head(uri: &str) -> Event {
+    Event::RequestHeaders(RequestHead {
+        uri: uri.to_owned(),
+        ..RequestHead::default()
+    })
+}
+
+fn body(bytes: usize) -> Event {
+    let chunk = BodyChunk {
+        data: vec![b'x'; bytes],
+        ..BodyChunk::default()
+    };
+    Event::RequestBody {
+        chunk,
+        request: None,
+    }
+}
+
+fn offer(recorder: &Recorder, exchange: u64, event: &Event) {
+    let handled = Handled {
+        response: Box::new(AgentResponse::allow()),
+        fault: None,
+        cost: None,
+        unknown_keys: Vec::new(),
+    };
+    recorder.offer(
+        (exchange, event),
+        &handled,
+        ("sha256:0", HeaderNames::Lower),
+    );
+}
+
+/// A disk that takes nothing holds up the end for as long as was said. What
+/// was not written is counted.
+#[test]
+fn closing_waits_no_longer_than_it_was_told() {
+    let (recorder, reader) = into_pipe(1.0);
+    for number in 0..40 {
+        offer(&recorder, number, &body(100_000));
+    }
+    let begin = Instant::now();
+    recorder.close(Duration::from_millis(50));
+    // Far above what it waits, and far below for ever.
+    assert!(begin.elapsed() < Duration::from_secs(20));
+    let counts = recorder.counts();
+    assert!(counts.dropped > 30, "{counts:?}");
+    assert_eq!(counts.written + counts.dropped, 40, "{counts:?}");
+    drop(reader);
+}
+
+#[test]
+fn closing_writes_what_was_taken() {
+    let (recorder, mut reader) = into_pipe(1.0);
+    let read = std::thread::spawn(move || {
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        text
+    });
+    for number in 0..200 {
+        offer(&recorder, number, &body(10_000));
+    }
+    recorder.close(Duration::from_secs(60));
+    offer(&recorder, 7, &head("/late"));
+    let counts = recorder.counts();
+    assert_eq!((counts.written, counts.dropped), (200, 1));
+    assert_eq!(read.join().unwrap().lines().count(), 200);
+}
+
+/// Where one event found no room the later ones of its exchange might hold what
+/// it alone would have shown to be a secret.
+#[test]
+fn what_follows_a_dropped_event_is_dropped_until_the_exchange_begins_anew() {
+    let (recorder, mut reader) = into_pipe(1.0);
+    offer(&recorder, 1, &body(MAX_WAITING_BYTES));
+    assert_eq!(recorder.counts().dropped, 1);
+    offer(&recorder, 1, &body(9));
+    offer(&recorder, 2, &body(9));
+    assert_eq!(recorder.counts().dropped, 2);
+    offer(&recorder, 1, &head("/anew"));
+    recorder.close(Duration::from_secs(60));
+    assert_eq!(
+        (recorder.counts().written, recorder.counts().dropped),
+        (2, 2)
+    );
+    drop(recorder);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert!(text.contains("/anew"));
+}
+
+#[test]
+fn a_sample_has_all_events_of_an_exchange_or_none() {
+    let (recorder, _reader) = into_pipe(0.5);
+    let (other, _reader_of_other) = into_pipe(0.5);
+    let of = |recorder: &Recorder| -> Vec<bool> {
+        (0..1_000)
+            .map(|number| recorder.is_sampled(number))
+            .collect()
+    };
+    let picked = of(&recorder);
+    assert_eq!(picked, of(&recorder));
+    assert_ne!(picked, of(&other), "each has a key of its own");
+    let count = picked.iter().filter(|picked| **picked).count();
+    assert!((400..600).contains(&count), "{count}");
+}
