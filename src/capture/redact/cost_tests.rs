@@ -123,6 +123,29 @@ fn texts_that_repeat_themselves_are_looked_through_once() {
     }
 }
 
+/// Where a search that is begun again each time is a fast one it shows only in
+/// texts that are longer.
+#[test]
+fn long_texts_are_looked_through_once() {
+    for (part, of_url) in [
+        ("password=x;", false),
+        ("password='", false),
+        ("token:[", false),
+        ("a=1;", true),
+        ("a=1;sid=x;", true),
+        (";sid=x", true),
+    ] {
+        assert_linear(part, |size| {
+            let text = part.repeat(10 * size / part.len());
+            if of_url {
+                json!({"uri": format!("/?{text}")})
+            } else {
+                json!({"data": text})
+            }
+        });
+    }
+}
+
 /// Any order of what means anything to a reader of secrets.
 #[test]
 fn no_mixture_of_what_means_anything_costs_more() {
