@@ -196,7 +196,7 @@ pub(crate) struct Joined {
     pub(crate) problem: Option<Problem>,
     /// Heads of other exchanges that the body may belong to as well.
     pub(crate) other_heads: Vec<Arc<RequestHead>>,
-    /// There are such heads, or there were before they were asked about.
+    /// It may be an event of several exchanges.
     pub(crate) is_shared: bool,
     /// Operations that earlier answers of the exchange asked for.
     pub(crate) operations: Vec<HeaderOp>,
@@ -449,7 +449,10 @@ impl Exchanges {
                 joined.place = Some(Place { key, number });
                 joined.operations = operations;
             }
-            Responded::Unclear(left_out) => self.left_out(left_out),
+            Responded::Unclear(left_out) => {
+                joined.is_shared = true;
+                self.left_out(left_out);
+            }
             Responded::Nobody(packed) if wants.response_bodies => {
                 let place = inner.place(key);
                 let exchange = Exchange::of_response(place.number, origin.connection, packed);

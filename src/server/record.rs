@@ -209,6 +209,11 @@ impl Recorder {
         }
     }
 
+    /// Counts an event that cannot be recorded.
+    pub(crate) fn leave_out(&self) {
+        self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Whether an earlier event of the exchange was dropped.
     fn is_torn(&self, exchange: u64, is_first: bool) -> bool {
         if !self.any_torn.load(Ordering::Relaxed) {
