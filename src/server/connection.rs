@@ -19,7 +19,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use super::Shared;
-use super::exchanges::{Affinity, Joined, Origin, Peer, Wants};
+use super::exchanges::{Affinity, Arrival, JoinedEvent, Origin, Peer, Wants};
 use super::grpc::convert::{BODY_MUTATION_LOST, express};
 use super::metrics::Seen;
 use super::settings::MAX_UNSENT_BYTES;
@@ -171,7 +171,8 @@ impl Connection {
     }
 
     /// Joins an event to its exchange.
-    pub(crate) fn join(&self, event: &mut Event, version: HttpVersion, agent: &Agent) -> Joined {
+    pub(crate) fn join(&self, event: Event, version: HttpVersion, agent: &Agent) -> JoinedEvent {
+        let kind = event.kind();
         let wants = Wants {
             request_bodies: agent.handles(EventKind::RequestBody),
             response_bodies: agent.handles(EventKind::ResponseBody),
@@ -179,10 +180,14 @@ impl Connection {
             numbers: self.shared.settings.recorder.is_some(),
             ends_unclear: agent.settings().failure_policy == FailurePolicy::Closed,
         };
-        let is_http1 = version == HttpVersion::One;
-        let exchanges = &self.shared.exchanges;
-        let joined = exchanges.arrive(self.origin(), event, is_http1, wants);
-        match event.kind() {
+        let arrival = Arrival {
+            origin: self.origin(),
+            wants,
+            is_http1: version == HttpVersion::One,
+            now: Instant::now(),
+        };
+        let joined = self.shared.exchanges.arrive(arrival, event);
+        match kind {
             EventKind::RequestHeaders => self.request_heads_came.store(true, Ordering::Relaxed),
             EventKind::ResponseHeaders => self.response_heads_came.store(true, Ordering::Relaxed),
             EventKind::RequestBody | EventKind::ResponseBody => {}
@@ -221,13 +226,11 @@ impl Connection {
     }
 
     /// Sends the answer to an event, and keeps what later events need of it.
-    pub(crate) fn answer(
-        &self,
-        ticket: Ticket,
-        mut event: Event,
-        mut joined: Joined,
-        handled: Handled,
-    ) {
+    pub(crate) fn answer(&self, ticket: Ticket, asked: JoinedEvent, handled: Handled) {
+        let JoinedEvent {
+            mut event,
+            mut joined,
+        } = asked;
         if !self.is_awaited(ticket) {
             self.shared.live.metrics().abandoned();
             return;

@@ -114,6 +114,38 @@ impl Wants {
     }
 }
 
+/// How an event arrives.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrival {
+    pub(crate) origin: Origin,
+    pub(crate) wants: Wants,
+    /// A request's head came over HTTP/1.
+    pub(crate) is_http1: bool,
+    pub(crate) now: Instant,
+}
+
+/// An event on its way, and what is known of its exchange.
+#[derive(Debug)]
+pub(crate) struct JoinedEvent {
+    pub(crate) event: Event,
+    pub(crate) joined: Joined,
+}
+
+/// An arrival and the peer's id in one hash.
+#[derive(Debug, Clone, Copy)]
+struct Keyed {
+    key: Key,
+    origin: Origin,
+    wants: Wants,
+    now: Instant,
+}
+
+/// The heads of a response's body.
+struct Heads<'a> {
+    request: &'a mut Option<Arc<RequestHead>>,
+    response: &'a mut Option<Arc<ResponseHead>>,
+}
+
 /// What a request's head says about a body to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Announced {
@@ -269,55 +301,38 @@ impl Exchanges {
     /// Takes note of an event and gives it the heads of its exchange.
     ///
     /// To be called once for each event, in the order they arrive.
-    pub(crate) fn arrive(
-        &self,
-        origin: Origin,
-        event: &mut Event,
-        is_http1: bool,
-        wants: Wants,
-    ) -> Joined {
-        self.arrive_at(Instant::now(), origin, event, is_http1, wants)
-    }
-
-    fn arrive_at(
-        &self,
-        now: Instant,
-        origin: Origin,
-        event: &mut Event,
-        is_http1: bool,
-        wants: Wants,
-    ) -> Joined {
+    pub(crate) fn arrive(&self, arrival: Arrival, mut event: Event) -> JoinedEvent {
+        let Arrival {
+            origin, wants, now, ..
+        } = arrival;
         let key = self.key(origin.peer, event.correlation_id());
-        let mut joined = match event {
-            Event::RequestHeaders(head) => self.begin(
-                now,
-                (key, origin),
-                head,
-                Announced::of(head, is_http1),
-                wants,
-            ),
-            Event::RequestBody { .. } if !wants.request_bodies && !wants.numbers => {
-                Joined::default()
+        let keyed = Keyed {
+            key,
+            origin,
+            wants,
+            now,
+        };
+        let bodies = |wanted: bool| wanted || wants.numbers;
+        let mut joined = match &mut event {
+            Event::RequestHeaders(head) => {
+                self.begin(keyed, head, Announced::of(head, arrival.is_http1))
             }
-            Event::RequestBody { chunk, request } => {
-                let mut inner = self.lock();
-                inner.request_body((key, origin), chunk, request, wants)
+            Event::RequestBody { chunk, request } if bodies(wants.request_bodies) => {
+                self.lock().request_body(keyed, chunk, request)
             }
-            Event::ResponseHeaders(head) => self.respond(now, (key, origin), head, wants),
-            Event::ResponseBody { .. } if !wants.response_bodies && !wants.numbers => {
-                Joined::default()
-            }
+            Event::ResponseHeaders(head) => self.respond(keyed, head),
             Event::ResponseBody {
                 chunk,
                 request,
                 response,
-            } => {
-                let mut inner = self.lock();
-                inner.response_body((key, origin), chunk, (request, response), wants)
+            } if bodies(wants.response_bodies) => {
+                let heads = Heads { request, response };
+                self.lock().response_body(keyed, chunk, heads)
             }
+            Event::RequestBody { .. } | Event::ResponseBody { .. } => Joined::default(),
         };
         joined.number = joined.place.map_or(key, |place| place.number);
-        joined
+        JoinedEvent { event, joined }
     }
 
     /// Keeps operations to repeat in the answer to the response's head. The
@@ -392,14 +407,13 @@ impl Exchanges {
         self.hasher.hash_one((peer, correlation_id))
     }
 
-    fn begin(
-        &self,
-        now: Instant,
-        (key, origin): (Key, Origin),
-        head: &RequestHead,
-        announced: Announced,
-        wants: Wants,
-    ) -> Joined {
+    fn begin(&self, keyed: Keyed, head: &RequestHead, announced: Announced) -> Joined {
+        let Keyed {
+            key,
+            origin,
+            wants,
+            now,
+        } = keyed;
         let is_kept = wants.request_bodies || wants.response_bodies;
         let packed = is_kept.then(|| head.pack());
         let mut locked = self.lock();
@@ -420,13 +434,13 @@ impl Exchanges {
         }
     }
 
-    fn respond(
-        &self,
-        now: Instant,
-        (key, origin): (Key, Origin),
-        head: &ResponseHead,
-        wants: Wants,
-    ) -> Joined {
+    fn respond(&self, keyed: Keyed, head: &ResponseHead) -> Joined {
+        let Keyed {
+            key,
+            origin,
+            wants,
+            now,
+        } = keyed;
         let packed = wants.response_bodies.then(|| head.pack());
         let mut locked = self.lock();
         let inner = &mut *locked;
@@ -583,13 +597,14 @@ impl Inner {
 
     fn request_body(
         &mut self,
-        (key, origin): (Key, Origin),
+        keyed: Keyed,
         chunk: &BodyChunk,
         request: &mut Option<Arc<RequestHead>>,
-        wants: Wants,
     ) -> Joined {
+        let Keyed { key, origin, .. } = keyed;
+        let wants = keyed.wants;
         let [heads_come, _] = origin.heads_come;
-        let is_forgotten = self.bodies.fits(key, chunk, Instant::now());
+        let is_forgotten = self.bodies.fits(key, chunk, keyed.now);
         let id = chunk.correlation_id.as_str();
         let mut joined = Joined::default();
         match self.groups.get_mut(&key) {
@@ -619,18 +634,12 @@ impl Inner {
         joined
     }
 
-    fn response_body(
-        &mut self,
-        (key, origin): (Key, Origin),
-        chunk: &BodyChunk,
-        (request, response): (
-            &mut Option<Arc<RequestHead>>,
-            &mut Option<Arc<ResponseHead>>,
-        ),
-        wants: Wants,
-    ) -> Joined {
+    fn response_body(&mut self, keyed: Keyed, chunk: &BodyChunk, heads: Heads<'_>) -> Joined {
+        let Keyed { key, origin, .. } = keyed;
+        let wants = keyed.wants;
+        let Heads { request, response } = heads;
         let [request_heads, response_heads] = origin.heads_come;
-        let is_forgotten = self.responses.contains(key, Instant::now());
+        let is_forgotten = self.responses.contains(key, keyed.now);
         let id = chunk.correlation_id.as_str();
         let mut joined = Joined::default();
         match self.groups.get_mut(&key) {
@@ -672,5 +681,6 @@ impl Inner {
 }
 
 #[cfg(test)]
-#[path = "exchanges/tests.rs"]
+mod interleavings;
+#[cfg(test)]
 mod tests;

@@ -19,7 +19,7 @@ use tokio_util::sync::ReusableBoxFuture;
 
 use super::Shared;
 use super::connection::{Connection, Ticket};
-use super::exchanges::Joined;
+use super::exchanges::JoinedEvent;
 use super::queue::Work;
 use crate::agent::{Agent, Handled};
 use crate::event::Event;
@@ -37,22 +37,19 @@ type Steps = ReusableBoxFuture<'static, Option<Job>>;
 
 pub(crate) struct Job {
     /// None once it is answered.
-    event: Option<Event>,
-    joined: Joined,
+    asked: Option<JoinedEvent>,
     connection: Arc<Connection>,
     ticket: Ticket,
 }
 
 impl Job {
     pub(crate) const fn new(
-        event: Event,
-        joined: Joined,
+        asked: JoinedEvent,
         connection: Arc<Connection>,
         ticket: Ticket,
     ) -> Self {
         Self {
-            event: Some(event),
-            joined,
+            asked: Some(asked),
             connection,
             ticket,
         }
@@ -60,7 +57,7 @@ impl Job {
 
     /// Bytes of the body in it.
     pub(crate) fn body_bytes(&self) -> usize {
-        match &self.event {
+        match self.asked.as_ref().map(|asked| &asked.event) {
             Some(Event::RequestBody { chunk, .. } | Event::ResponseBody { chunk, .. }) => {
                 chunk.data.len()
             }
@@ -93,40 +90,26 @@ impl Job {
 
     /// Calls a guest and answers; hands the job back where no guest is free.
     async fn call(mut self, agent: Arc<Agent>) -> Option<Self> {
-        let Some(event) = &mut self.event else {
-            return None;
-        };
+        let asked = self.asked.as_mut()?;
         let Some(lease) = agent.pool().try_lease() else {
             return Some(self);
         };
         let metrics = self.connection.shared().live.metrics();
         metrics.waited(self.ticket.since().elapsed());
-        let mut handled = agent.handle_leased(lease, event).await;
-        // The body may be another exchange's; whoever refuses it is right.
-        while handled.response.decision == Decision::Allow
-            && let Some(head) = self.joined.other_heads.pop()
-        {
-            if let Event::RequestBody { request, .. } = event {
-                *request = Some(head);
-            }
-            let judged = match agent.pool().try_lease() {
-                Some(lease) => agent.handle_leased(lease, event).await,
-                None => agent.refuse(Fault::new(FaultCode::Overload, "no guest was free")),
-            };
-            if judged.response.decision != Decision::Allow {
-                handled = judged;
-            }
+        let mut handled = agent.handle_leased(lease, &asked.event).await;
+        if !asked.joined.other_heads.is_empty() {
+            // In a box: it is rare, and every call's future would have its size.
+            handled = Box::pin(judge_with_each(&agent, asked, handled)).await;
         }
-        if let (Some(recorder), Some(event)) =
-            (&self.connection.shared().settings.recorder, &self.event)
-        {
+        if let Some(recorder) = &self.connection.shared().settings.recorder {
             let names = agent.settings().header_names;
             let module = &agent.pool().module().hash;
-            if self.joined.is_shared {
+            if asked.joined.is_shared {
                 // Whose secrets are in it, nobody knows.
                 recorder.leave_out();
             } else {
-                recorder.offer((self.joined.number, event), &handled, (module, names));
+                let event = (asked.joined.number, &asked.event);
+                recorder.offer(event, &handled, (module, names));
             }
         }
         self.answer(handled);
@@ -140,16 +123,36 @@ impl Job {
     }
 
     fn answer(&mut self, handled: Handled) {
-        if let Some(event) = self.event.take() {
-            let joined = std::mem::take(&mut self.joined);
-            self.connection.answer(self.ticket, event, joined, handled);
+        if let Some(asked) = self.asked.take() {
+            self.connection.answer(self.ticket, asked, handled);
         }
     }
 }
 
+/// Asks about a body with the head of each other exchange that it may belong
+/// to. Whoever refuses it is right.
+async fn judge_with_each(agent: &Agent, asked: &mut JoinedEvent, handled: Handled) -> Handled {
+    if handled.response.decision != Decision::Allow {
+        return handled;
+    }
+    for head in std::mem::take(&mut asked.joined.other_heads) {
+        if let Event::RequestBody { request, .. } = &mut asked.event {
+            *request = Some(head);
+        }
+        let judged = match agent.pool().try_lease() {
+            Some(lease) => agent.handle_leased(lease, &asked.event).await,
+            None => agent.refuse(Fault::new(FaultCode::Overload, "no guest was free")),
+        };
+        if judged.response.decision != Decision::Allow {
+            return judged;
+        }
+    }
+    handled
+}
+
 impl Drop for Job {
     fn drop(&mut self) {
-        if self.event.is_none() {
+        if self.asked.is_none() {
             return;
         }
         let fault = Fault::new(
@@ -223,7 +226,7 @@ pub(crate) fn work(shared: &Shared) {
             Work::GoOn(call) => call,
             Work::Call(mut job) => {
                 if !job.connection.is_awaited(job.ticket) {
-                    job.event = None;
+                    job.asked = None;
                     shared.live.metrics().abandoned();
                     continue;
                 }
@@ -231,7 +234,7 @@ pub(crate) fn work(shared: &Shared) {
                     job.refuse(super::queue::waited_too_long());
                     continue;
                 }
-                Call::new(job, shared.agent())
+                Call::new(*job, shared.agent())
             }
         };
         if let Some(job) = call.finish() {

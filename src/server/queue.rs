@@ -49,7 +49,7 @@ pub(crate) enum Work {
     /// A call that was begun elsewhere.
     GoOn(Call),
     /// A new one.
-    Call(Job),
+    Call(Box<Job>),
 }
 
 /// What an event's answer says when no guest came free for it in time.
@@ -156,7 +156,7 @@ impl Queue {
             {
                 state.bytes -= job.body_bytes();
                 self.length.store(state.jobs.len(), Ordering::SeqCst);
-                return Some(Work::Call(job));
+                return Some(Work::Call(Box::new(job)));
             }
             if state.closed && state.jobs.is_empty() {
                 return None;

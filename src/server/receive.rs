@@ -145,20 +145,20 @@ pub(crate) fn dispatch(
 
 /// Calls a guest for an event, if there is a handler for it; where none is
 /// free, queues it, if there is room for it.
-fn begin(connection: &Arc<Connection>, mut event: Event, version: HttpVersion, turn: &mut Turn) {
+fn begin(connection: &Arc<Connection>, event: Event, version: HttpVersion, turn: &mut Turn) {
     let (ticket, room) = connection.begin(event.correlation_id());
     let agent = connection.shared().agent();
-    let joined = connection.join(&mut event, version, &agent);
-    if room && !agent.handles(event.kind()) {
-        connection.answer(ticket, event, joined, agent.pass());
+    let asked = connection.join(event, version, &agent);
+    if room && !agent.handles(asked.event.kind()) {
+        connection.answer(ticket, asked, agent.pass());
         return;
     }
-    if let Some(problem) = joined.problem {
+    if let Some(problem) = asked.joined.problem {
         let handled = agent.refuse(unjoined(problem));
-        connection.answer(ticket, event, joined, handled);
+        connection.answer(ticket, asked, handled);
         return;
     }
-    let job = Job::new(event, joined, Arc::clone(connection), ticket);
+    let job = Job::new(asked, Arc::clone(connection), ticket);
     let queue = &connection.shared().queue;
     // Not before those who have waited longer.
     let waits = if room && queue.is_empty() && !turn.is_slow() {

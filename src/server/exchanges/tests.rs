@@ -1,13 +1,10 @@
-//! Exchanges told apart: examples, limits, and random interleavings against a
-//! model that knows which event belongs to which exchange.
-
-use std::collections::HashMap;
+//! Exchanges told apart: examples and limits.
 
 use proptest::prelude::*;
 
 use super::*;
 
-const WANTS: Wants = Wants {
+pub(super) const WANTS: Wants = Wants {
     request_bodies: true,
     response_bodies: true,
     operations: true,
@@ -37,7 +34,7 @@ fn v1() -> Origin {
     origin(1, Affinity::None)
 }
 
-fn head(id: &str, uri: &str, length: Option<u64>) -> Event {
+pub(super) fn head(id: &str, uri: &str, length: Option<u64>) -> Event {
     let mut headers = Headers::new();
     if let Some(length) = length {
         headers.push("content-length", &length.to_string());
@@ -50,7 +47,7 @@ fn head(id: &str, uri: &str, length: Option<u64>) -> Event {
     })
 }
 
-fn chunk(id: &str, size: usize, is_last: bool) -> BodyChunk {
+pub(super) fn chunk(id: &str, size: usize, is_last: bool) -> BodyChunk {
     BodyChunk {
         correlation_id: id.into(),
         is_last,
@@ -67,7 +64,7 @@ fn body(id: &str, size: usize) -> Event {
     }
 }
 
-fn response(id: &str, status: u16) -> Event {
+pub(super) fn response(id: &str, status: u16) -> Event {
     Event::ResponseHeaders(ResponseHead {
         correlation_id: id.into(),
         status,
@@ -75,7 +72,7 @@ fn response(id: &str, status: u16) -> Event {
     })
 }
 
-fn response_body(id: &str) -> Event {
+pub(super) fn response_body(id: &str) -> Event {
     Event::ResponseBody {
         chunk: chunk(id, 1, true),
         request: None,
@@ -83,7 +80,7 @@ fn response_body(id: &str) -> Event {
     }
 }
 
-fn set(name: &str) -> HeaderOp {
+pub(super) fn set(name: &str) -> HeaderOp {
     HeaderOp::Set {
         name: name.into(),
         value: String::new(),
@@ -96,24 +93,31 @@ fn exchanges() -> Exchanges {
 
 /// What one event was given: the URI of its request, its response's status and
 /// all else.
-struct Given {
-    uri: Option<String>,
-    status: Option<u16>,
-    joined: Joined,
+pub(super) struct Given {
+    pub(super) uri: Option<String>,
+    pub(super) status: Option<u16>,
+    pub(super) joined: Joined,
 }
 
 fn give(exchanges: &Exchanges, origin: Origin, event: Event) -> Given {
-    give_at(exchanges, Instant::now(), origin, event, WANTS)
+    give_at(exchanges, Instant::now(), (origin, WANTS), event)
 }
 
-fn give_at(
+pub(super) fn give_at(
     exchanges: &Exchanges,
     now: Instant,
-    origin: Origin,
-    mut event: Event,
-    wants: Wants,
+    (origin, wants): (Origin, Wants),
+    event: Event,
 ) -> Given {
-    let joined = exchanges.arrive_at(now, origin, &mut event, true, wants);
+    let JoinedEvent { event, joined } = exchanges.arrive(
+        Arrival {
+            origin,
+            wants,
+            is_http1: true,
+            now,
+        },
+        event,
+    );
     let (request, response) = match event {
         Event::RequestBody { request, .. } => (request, None),
         Event::ResponseBody {
@@ -406,9 +410,9 @@ fn an_exchange_is_forgotten_after_its_time() {
     let known = exchanges();
     let start = Instant::now();
     let at = |seconds| start + Duration::from_secs(seconds);
-    give_at(&known, at(0), v1(), head("a", "/a", Some(4)), WANTS);
-    give_at(&known, at(200), v1(), head("b", "/b", Some(4)), WANTS);
-    give_at(&known, at(301), v1(), head("c", "/c", Some(4)), WANTS);
+    give_at(&known, at(0), (v1(), WANTS), head("a", "/a", Some(4)));
+    give_at(&known, at(200), (v1(), WANTS), head("b", "/b", Some(4)));
+    give_at(&known, at(301), (v1(), WANTS), head("c", "/c", Some(4)));
     assert_eq!(problem(&known, v1(), body("a", 4)), Some(Problem::HeadLost));
     assert_eq!(give(&known, v1(), body("b", 4)).uri.as_deref(), Some("/b"));
     assert_eq!(known.counts().forgotten, 1);
@@ -494,242 +498,6 @@ fn what_a_head_announces() {
     }
 }
 
-/// What one of the model's exchanges still has to send.
-#[derive(Debug)]
-struct Real {
-    id: String,
-    uri: String,
-    peer: i32,
-    connection: u64,
-    length: Option<u64>,
-    pieces: usize,
-    place: Option<Place>,
-    /// Which of the five steps comes next: head, body, response, its body, end.
-    step: usize,
-    sent: usize,
-    is_refused: bool,
-    /// No other exchange with its id has begun so far.
-    is_alone: bool,
-}
-
-/// Numbers without end from one.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (self.0 >> 33) % sides
-    }
-
-    fn chance(&mut self, of_hundred: u64) -> bool {
-        self.roll(100) < of_hundred
-    }
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-struct Tally {
-    shared_bodies: u64,
-    refused: u64,
-    judged_with_several: u64,
-}
-
-/// One interleaving of a dozen exchanges on three connections of two proxies.
-fn interleave(seed: u64, affinity: Affinity, tally: &mut Tally) {
-    let mut dice = Dice(seed);
-    let limits = ExchangeLimits {
-        // In some runs exchanges are forgotten.
-        max_exchanges: if dice.chance(20) { 4 } else { 1000 },
-        ..ExchangeLimits::default()
-    };
-    let forgets = limits.max_exchanges < 1000;
-    let known = Exchanges::new(limits);
-    let mut reals: Vec<Real> = Vec::new();
-    let mut last_head: HashMap<(i32, String), u64> = HashMap::new();
-    let wants = Wants {
-        ends_unclear: dice.chance(50),
-        ..WANTS
-    };
-    let count = 3 + dice.roll(10);
-    for number in 0..count {
-        let id = match dice.roll(3) {
-            0 => format!("own-{number}"),
-            _ => format!("shared-{}", dice.roll(2)),
-        };
-        let peer = i32::from(dice.chance(30));
-        reals.push(Real {
-            id,
-            uri: format!("/{number}"),
-            peer,
-            connection: 0,
-            length: dice.chance(60).then(|| 1 + dice.roll(3)),
-            pieces: 1,
-            place: None,
-            step: 0,
-            sent: 0,
-            is_refused: false,
-            is_alone: false,
-        });
-    }
-    loop {
-        let open: Vec<usize> = (0..reals.len()).filter(|at| reals[*at].step < 5).collect();
-        let Some(at) = open.get(usize::try_from(dice.roll(open.len().max(1) as u64)).unwrap())
-        else {
-            break;
-        };
-        let rivals = reals.iter().enumerate().filter(|(other, rival)| {
-            let real = &reals[*at];
-            other != at && (&rival.id, rival.peer) == (&real.id, real.peer) && rival.step > 0
-        });
-        reals[*at].is_alone = rivals.count() == 0;
-        step(
-            &known,
-            &mut reals[*at],
-            &mut dice,
-            (affinity, wants, forgets),
-            &mut last_head,
-            tally,
-        );
-    }
-    let inner = known.lock();
-    let all = || inner.groups.values();
-    assert_eq!(inner.bytes, all().map(Group::bytes).sum::<usize>());
-    assert_eq!(inner.live, all().map(Group::len).sum::<usize>());
-    assert!(!all().any(Group::is_empty));
-}
-
-fn step(
-    known: &Exchanges,
-    real: &mut Real,
-    dice: &mut Dice,
-    (affinity, wants, forgets): (Affinity, Wants, bool),
-    last_head: &mut HashMap<(i32, String), u64>,
-    tally: &mut Tally,
-) {
-    let key = (real.peer, real.id.clone());
-    let from = |connection| Origin {
-        peer: Peer::Process(real.peer),
-        connection,
-        affinity,
-        heads_come: [true, true],
-    };
-    let now = Instant::now();
-    let told = |given: &Given| {
-        let mut uris: Vec<String> = given.uri.iter().cloned().collect();
-        uris.extend(given.joined.other_heads.iter().map(|head| head.uri.clone()));
-        uris
-    };
-    real.step += 1;
-    match real.step - 1 {
-        0 => {
-            real.connection = 1 + dice.roll(3);
-            last_head.insert(key, real.connection);
-            let mut event = head(&real.id, &real.uri, real.length);
-            let joined = known.arrive_at(now, from(real.connection), &mut event, true, wants);
-            real.place = joined.place;
-            // The answer is late or missing in some runs: nothing is told then.
-            if dice.chance(15) {
-                known.refused(real.place, &event);
-                real.step = 5;
-            } else if dice.chance(80) {
-                let operations = dice.chance(50).then(|| set(&real.uri));
-                known.answered(real.place, operations.into_iter().collect());
-            }
-        }
-        1 => {
-            let Some(length) = real.length else { return };
-            let connection = match affinity {
-                // Any connection is as good as another.
-                Affinity::None => 1 + dice.roll(3),
-                Affinity::LastHead => last_head[&key],
-                Affinity::Kept => real.connection,
-            };
-            // A connection that was lost and made again.
-            let connection = if dice.chance(5) { 9 } else { connection };
-            let size = usize::try_from(length).unwrap();
-            real.pieces += usize::from(size > 1 && dice.chance(30));
-            let is_last = real.pieces == 1 || real.sent > 0;
-            let so_far = if is_last { size } else { 1 };
-            real.sent = so_far;
-            if !is_last {
-                real.step -= 1;
-            }
-            let event = Event::RequestBody {
-                chunk: chunk(&real.id, so_far, is_last),
-                request: None,
-            };
-            let given = give_at(known, now, from(connection), event, wants);
-            tally.shared_bodies += u64::from(!real.is_alone);
-            if let Some(problem) = given.joined.problem {
-                assert!(!real.is_alone || forgets, "{problem:?} {real:?}");
-                tally.refused += 1;
-                if wants.ends_unclear {
-                    real.step = 5;
-                }
-                return;
-            }
-            let uris = told(&given);
-            assert!(uris.contains(&real.uri), "judged with {uris:?}: {real:?}");
-            tally.judged_with_several += u64::from(uris.len() > 1);
-            if affinity != Affinity::LastHead {
-                assert_eq!(uris.len(), 1);
-            }
-        }
-        2 => {
-            let connection = 1 + dice.roll(3);
-            let status = 200 + u16::try_from(dice.roll(2)).unwrap();
-            let given = give_at(
-                known,
-                now,
-                from(connection),
-                response(&real.id, status),
-                wants,
-            );
-            real.is_refused = status == 201;
-            for operation in &given.joined.operations {
-                assert_eq!(operation.name(), real.uri, "{real:?}");
-            }
-        }
-        3 => {
-            let given = give_at(
-                known,
-                now,
-                from(1 + dice.roll(3)),
-                response_body(&real.id),
-                wants,
-            );
-            if let Some(problem) = given.joined.problem {
-                assert!(!real.is_alone || forgets, "{problem:?} {real:?}");
-                return;
-            }
-            assert_eq!(given.uri.as_ref(), Some(&real.uri), "{real:?}");
-            assert_eq!(given.status, Some(200 + u16::from(real.is_refused)));
-        }
-        _ => {}
-    }
-}
-
-/// No body is judged without its own head, no operation goes out with another
-/// exchange's response, and none is refused whose id no other has.
-#[test]
-fn no_interleaving_confuses_two_exchanges() {
-    let given = std::env::var("INTERLEAVINGS").ok();
-    let tries: u64 = given.map_or(10_000, |tries| tries.parse().unwrap());
-    for (name, affinity) in [
-        ("v1", Affinity::None),
-        ("v2 and gRPC of released proxies", Affinity::LastHead),
-        ("v2 of a proxy that keeps to a connection", Affinity::Kept),
-    ] {
-        let mut tally = Tally::default();
-        for seed in 0..tries {
-            interleave(seed, affinity, &mut tally);
-        }
-        println!("{name}: {tries} interleavings, {tally:?}");
-    }
-}
-
 proptest! {
     /// Nobody can tell that a head was packed in between.
     #[test]
@@ -745,11 +513,14 @@ proptest! {
         };
         let response = ResponseHead { correlation_id, status, headers: headers.into_iter().collect() };
         let known = exchanges();
-        known.arrive(v1(), &mut Event::RequestHeaders(request.clone()), false, WANTS);
-        known.arrive(v1(), &mut Event::ResponseHeaders(response.clone()), false, WANTS);
+        let arrive = |event| {
+            let arrival = Arrival { origin: v1(), wants: WANTS, is_http1: false, now: Instant::now() };
+            known.arrive(arrival, event).event
+        };
+        arrive(Event::RequestHeaders(request.clone()));
+        arrive(Event::ResponseHeaders(response.clone()));
         for is_last in [false, true] {
-            let mut event = Event::ResponseBody { chunk: chunk("a", 1, is_last), request: None, response: None };
-            known.arrive(v1(), &mut event, false, WANTS);
+            let event = arrive(Event::ResponseBody { chunk: chunk("a", 1, is_last), request: None, response: None });
             let Event::ResponseBody { request: known, response: answered, .. } = event else {
                 panic!("another event")
             };
