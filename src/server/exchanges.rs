@@ -514,7 +514,7 @@ impl Exchanges {
     }
 
     fn forget(&self, inner: &mut Inner, place: Place, now: Instant) -> Option<Exchange> {
-        let exchange = inner.take(place, Group::forget)?;
+        let exchange = inner.remove(place)?;
         self.forgotten.fetch_add(1, Ordering::Relaxed);
         if exchange.awaits_body() {
             inner.bodies.add(place.key, exchange.announced, now);
@@ -555,16 +555,8 @@ impl Inner {
     }
 
     fn remove(&mut self, place: Place) -> Option<Exchange> {
-        self.take(place, Group::remove)
-    }
-
-    fn take(
-        &mut self,
-        place: Place,
-        take: impl FnOnce(&mut Group, u64) -> Option<Exchange>,
-    ) -> Option<Exchange> {
         let group = self.groups.get_mut(&place.key)?;
-        let exchange = take(group, place.number)?;
+        let exchange = group.remove(place.number)?;
         if group.is_empty() {
             self.groups.remove(&place.key);
         }

@@ -86,8 +86,13 @@ impl Exchange {
     fn take_response(&mut self, head: Option<Packed>) {
         self.bytes += head.as_ref().map_or(0, Packed::whole_bytes);
         self.response = head.map(Kept::Packed);
+        self.see_response();
+    }
+
+    /// An upstream may answer before it has the body, which then still comes.
+    fn see_response(&mut self) {
         self.response_seen = true;
-        self.request_done = true;
+        self.request_done |= self.announced == Announced::Nothing;
     }
 
     pub(super) fn awaits_body(&self) -> bool {
@@ -99,9 +104,13 @@ impl Exchange {
     }
 
     const fn is_complete(&self, wants: Wants) -> bool {
-        self.response_done
-            || (self.response_seen && !wants.response_bodies)
-            || (self.request_done && !wants.response())
+        let request = self.request_done || !wants.request_bodies || self.is_over;
+        let response = if wants.response_bodies {
+            self.response_done
+        } else {
+            self.response_seen || !wants.response()
+        };
+        request && response
     }
 }
 
@@ -189,9 +198,14 @@ impl Group {
 
     /// One was refused, by the answer to one of its heads.
     pub(super) fn refused(&mut self, number: u64) {
-        if let Some(exchange) = self.by_number(number) {
-            exchange.is_over = true;
-        }
+        let mut exchanges = self.exchanges.iter();
+        let Some(at) = exchanges.position(|exchange| exchange.number == number) else {
+            return;
+        };
+        let mut exchange = self.exchanges.remove(at);
+        self.discount(&exchange);
+        exchange.is_over = true;
+        self.exchanges.insert(at, exchange);
         self.settle();
     }
 
@@ -206,31 +220,33 @@ impl Group {
         exchanges.find(|exchange| exchange.number == number)
     }
 
-    /// Takes away one that is over.
+    /// Takes one away. What was counted may have been its own, so it does not
+    /// count for the others.
     pub(super) fn remove(&mut self, number: u64) -> Option<Exchange> {
-        let gone = self.take(number)?;
-        self.settle();
-        Some(gone)
-    }
-
-    /// Takes away one that goes on. What was counted may have been its own, so
-    /// it does not count for the others.
-    pub(super) fn forget(&mut self, number: u64) -> Option<Exchange> {
-        let gone = self.take(number)?;
-        let less = |count: &mut usize, is: bool| *count = count.saturating_sub(usize::from(is));
-        less(&mut self.unplaced_bodies, gone.body_undecided);
-        // Perhaps not all that are left were refused.
-        self.unplaced_refusals = 0;
-        less(&mut self.unplaced_responses, gone.response_undecided);
-        less(&mut self.unplaced_response_bodies, gone.response_undecided);
-        self.settle();
-        Some(gone)
-    }
-
-    fn take(&mut self, number: u64) -> Option<Exchange> {
         let mut exchanges = self.exchanges.iter();
         let at = exchanges.position(|exchange| exchange.number == number)?;
-        Some(self.exchanges.remove(at))
+        let gone = self.exchanges.remove(at);
+        self.discount(&gone);
+        self.settle();
+        Some(gone)
+    }
+
+    fn discount(&mut self, gone: &Exchange) {
+        let less = |count: &mut usize, is: bool| *count = count.saturating_sub(usize::from(is));
+        if gone.body_undecided && !gone.request_done {
+            less(&mut self.unplaced_bodies, true);
+            // Perhaps not all that are left were refused.
+            self.unplaced_refusals = 0;
+        }
+        let undecided = gone.response_undecided;
+        less(
+            &mut self.unplaced_responses,
+            undecided && !gone.response_seen,
+        );
+        less(
+            &mut self.unplaced_response_bodies,
+            undecided && !gone.response_done,
+        );
     }
 
     /// Takes away what is complete.
@@ -304,12 +320,19 @@ impl Group {
             self.settle();
             return Found::one(number);
         }
-        let may_judge_each = origin.affinity == Affinity::LastHead && candidates.len() <= MAX_HEADS;
-        let found = match own.as_slice() {
-            [own] if may_judge_each => {
-                let others = candidates.iter().filter(|number| *number != own);
+        // Those whose response came have no body any more, as a rule.
+        let unanswered = self
+            .numbers(|exchange| candidates.contains(&exchange.number) && !exchange.response_seen);
+        let likely = match (unanswered.as_slice(), own.as_slice()) {
+            ([only], _) => Some(*only),
+            (_, [own]) if origin.affinity == Affinity::LastHead => Some(*own),
+            _ => None,
+        };
+        let found = match likely {
+            Some(likely) if candidates.len() <= MAX_HEADS => {
+                let others = candidates.iter().filter(|number| **number != likely);
                 Found {
-                    numbers: std::iter::once(*own).chain(others.copied()).collect(),
+                    numbers: std::iter::once(likely).chain(others.copied()).collect(),
                     problem: None,
                 }
             }
@@ -519,12 +542,16 @@ impl Group {
         if self.unplaced_bodies >= bodies {
             let all_refused = bodies > 0 && self.unplaced_refusals >= bodies;
             (self.unplaced_bodies, self.unplaced_refusals) = (0, 0);
-            for exchange in &mut self.exchanges {
-                if exchange.body_undecided && !exchange.request_done {
-                    exchange.request_done = true;
-                    exchange.response_done |= all_refused;
-                }
+            for at in 0..self.exchanges.len() {
+                let exchange = &mut self.exchanges[at];
+                let ends = exchange.body_undecided && !exchange.request_done;
+                exchange.request_done |= ends;
                 exchange.body_undecided = false;
+                if ends && all_refused {
+                    let number = exchange.number;
+                    self.refused(number);
+                    self.exchanges[at].response_done = true;
+                }
             }
         }
         let responses = of(
@@ -534,8 +561,9 @@ impl Group {
         if self.unplaced_responses >= responses {
             self.unplaced_responses = 0;
             for exchange in &mut self.exchanges {
-                exchange.request_done |= exchange.response_undecided;
-                exchange.response_seen |= exchange.response_undecided;
+                if exchange.response_undecided {
+                    exchange.see_response();
+                }
             }
         }
         let undecided = of(

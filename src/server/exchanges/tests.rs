@@ -358,6 +358,27 @@ fn responses_that_cannot_be_told_apart_are_said_to_be() {
     assert_eq!(known.counts().live, 0);
 }
 
+/// An upstream may answer before it has the body: the body is still its own.
+#[test]
+fn a_body_that_comes_behind_its_response_is_not_anothers() {
+    let known = exchanges();
+    give(&known, v1(), head("x", "/early", Some(4)));
+    give(&known, v1(), response("x", 200));
+    assert_eq!(
+        give(&known, v1(), body("x", 4)).uri.as_deref(),
+        Some("/early")
+    );
+    give(&known, v1(), head("y", "/early", Some(4)));
+    give(&known, v1(), response("y", 200));
+    give(&known, v1(), head("y", "/next", Some(4)));
+    for _ in 0..2 {
+        // As a rule it is of the one that waits for its response.
+        let given = give(&known, v1(), body("y", 4));
+        assert_eq!(given.uri.as_deref(), Some("/next"));
+        assert_eq!(given.joined.other_heads.len(), 1);
+    }
+}
+
 /// What is lost is known to be lost: another exchange with the id is not it.
 #[test]
 fn a_forgotten_exchange_is_not_taken_for_another() {
