@@ -365,7 +365,7 @@ fn memory(facts: &Facts, limits: &Limits) -> Check {
             "build for wasm32, not wasm64",
         );
     }
-    if memory.is_shared {
+    if memory.is_unclear {
         return fail(
             "it is shared".to_owned(),
             "build without threads and --shared-memory",

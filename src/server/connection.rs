@@ -268,7 +268,7 @@ impl Connection {
                 exchanges.refused(joined.place, &event);
             }
         } else if proxy.is_unrepaired() && event.kind().is_request() {
-            let place = joined.place.filter(|_| !joined.is_shared);
+            let place = joined.place.filter(|_| !joined.is_unclear);
             exchanges.answered(place, adapted.remembered);
         }
         self.send_answer(ticket, &frame);

@@ -228,8 +228,8 @@ pub(crate) struct Joined {
     pub(crate) problem: Option<Problem>,
     /// Heads of other exchanges that the body may belong to as well.
     pub(crate) other_heads: Vec<Arc<RequestHead>>,
-    /// It may be an event of several exchanges.
-    pub(crate) is_shared: bool,
+    /// It may be an event of several exchanges, or of one that was forgotten.
+    pub(crate) is_unclear: bool,
     /// Operations that earlier answers of the exchange asked for.
     pub(crate) operations: Vec<HeaderOp>,
 }
@@ -464,17 +464,18 @@ impl Exchanges {
                 joined.operations = operations;
             }
             Responded::Unclear(left_out) => {
-                joined.is_shared = true;
+                joined.is_unclear = true;
                 self.left_out(left_out);
             }
             Responded::Nobody(packed) if wants.response_bodies => {
+                joined.is_unclear = is_forgotten || origin.heads_come[0];
                 let place = inner.place(key);
                 let exchange = Exchange::of_response(place.number, origin.connection, packed);
                 let crowded = inner.add(now, place, exchange);
                 drop(crowded.map(|oldest| self.forget(inner, oldest, now)));
                 joined.place = Some(place);
             }
-            Responded::Nobody(_) => {}
+            Responded::Nobody(_) => joined.is_unclear = is_forgotten || origin.heads_come[0],
         }
         let gone = (inner.sweep(key, wants), self.evict(inner, now));
         drop(locked);
@@ -609,7 +610,7 @@ impl Inner {
                     joined.other_heads = others
                         .filter_map(|number| group.request_head(*number, id))
                         .collect();
-                    joined.is_shared = !joined.other_heads.is_empty();
+                    joined.is_unclear = !joined.other_heads.is_empty();
                     joined.place = Some(Place {
                         key,
                         number: *first,

@@ -104,8 +104,8 @@ impl Job {
         if let Some(recorder) = &self.connection.shared().settings.recorder {
             let names = agent.settings().header_names;
             let module = &agent.pool().module().hash;
-            if asked.joined.is_shared {
-                // Whose secrets are in it, nobody knows.
+            if asked.joined.is_unclear {
+                // Whose secrets are in it is not known.
                 recorder.leave_out();
             } else {
                 let event = (asked.joined.number, &asked.event);

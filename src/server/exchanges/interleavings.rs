@@ -145,7 +145,7 @@ impl World<'_> {
         assert!(uris.contains(&&real.uri), "judged with {uris:?}: {real:?}");
         self.tally.judged_with_several += u64::from(uris.len() > 1);
         let may_be_several = self.affinity == Affinity::LastHead || uris.len() == 1;
-        assert!(may_be_several || given.joined.is_shared, "{uris:?}");
+        assert!(may_be_several || given.joined.is_unclear, "{uris:?}");
     }
 
     fn response(&mut self, real: &mut Real) {

@@ -379,6 +379,18 @@ fn a_body_that_comes_behind_its_response_is_not_anothers() {
     }
 }
 
+/// Whose secrets are in it is not known, so it is not recorded.
+#[test]
+fn a_response_without_its_request_is_unclear_where_requests_come() {
+    let known = exchanges();
+    let is_unclear = |origin| give(&known, origin, response("x", 200)).joined.is_unclear;
+    assert!(is_unclear(v1()));
+    assert!(!is_unclear(headless()));
+    let given = give(&known, v1(), head("y", "/y", None));
+    assert!(!given.joined.is_unclear);
+    assert!(!give(&known, v1(), response("y", 200)).joined.is_unclear);
+}
+
 /// What is lost is known to be lost: another exchange with the id is not it.
 #[test]
 fn a_forgotten_exchange_is_not_taken_for_another() {
