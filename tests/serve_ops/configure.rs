@@ -340,10 +340,12 @@ fn an_event_that_waits_is_called_in_the_new_pool() {
     while metrics(address)[r#"wasm_agent_pool_instances{state="in_use"}"#] != 1.0 {}
     second.send(0x10, &request("waits", "/"));
     while metrics(address)["wasm_agent_pool_waiting"] != 1.0 {}
-    // Its time in the new pool is short: it ends long before the first.
-    assert_eq!(
-        push(&mut pushes, &json!({"pool-size": 2, "timeout-ms": 50})),
-        None
+    // Its time in the new pool is short: it ends long before the first, whose
+    // end the answer to the settings waits for.
+    let config = json!({"pool-size": 2, "timeout-ms": 50});
+    pushes.send(
+        0x17,
+        &json!({"correlation_id": "k", "config": config, "config_version": null}),
     );
     assert_eq!(id_of(&second.answer()), "waits");
     // The first one runs on.
