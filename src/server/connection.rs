@@ -244,6 +244,7 @@ impl Connection {
                 name: "content-length".to_owned(),
             });
         }
+        let (place, is_unclear) = (joined.place, joined.is_unclear);
         let adapted = adapt(&mut response, &mut event, proxy, joined.operations);
         if adapted.redirect_fails && !self.redirect_told.swap(true, Ordering::Relaxed) {
             tracing::warn!(
@@ -264,11 +265,13 @@ impl Connection {
         let exchanges = &self.shared.exchanges;
         let is_late = ticket.since.elapsed() > self.shared.late_after();
         if response.decision != Decision::Allow {
-            if !is_late {
-                exchanges.refused(joined.place, &event);
+            // Before 0.6.54 a refusal of a response is ignored, and it goes on.
+            let goes_on = proxy.is_unrepaired() && !event.kind().is_request();
+            if !is_late && !goes_on {
+                exchanges.refused(place, &event, is_unclear);
             }
         } else if proxy.is_unrepaired() && event.kind().is_request() {
-            let place = joined.place.filter(|_| !joined.is_unclear);
+            let place = place.filter(|_| !is_unclear);
             exchanges.answered(place, adapted.remembered);
         }
         self.send_answer(ticket, &frame);

@@ -151,6 +151,8 @@ struct Heads<'a> {
 pub(crate) enum Announced {
     /// There is none.
     Nothing,
+    /// One is possible, and such requests have none as a rule.
+    Perhaps,
     /// One of so many bytes.
     Bytes(u64),
     /// One of any length, or none.
@@ -158,7 +160,8 @@ pub(crate) enum Announced {
 }
 
 impl Announced {
-    /// Reads a head. Only HTTP/1 must say that a body follows.
+    /// Reads a head. Only HTTP/1 must say that a body follows, and proxies tell
+    /// the version badly, so the method must be one without a body too.
     pub(crate) fn of(head: &RequestHead, is_http1: bool) -> Self {
         let headers = &head.headers;
         // Proxies may unpack a body before they hand it over.
@@ -167,8 +170,10 @@ impl Announced {
             return Self::Any;
         }
         let mut lengths = values(headers, "content-length");
+        let has_none = ["GET", "HEAD", "OPTIONS", "TRACE", "DELETE"].contains(&&*head.method);
         match (lengths.next(), lengths.next()) {
-            (None, _) if is_http1 => Self::Nothing,
+            (None, _) if has_none && is_http1 => Self::Nothing,
+            (None, _) if has_none => Self::Perhaps,
             (None, _) | (_, Some(_)) => Self::Any,
             (Some(length), None) => match length.trim().parse() {
                 Ok(0) if is_http1 => Self::Nothing,
@@ -331,7 +336,8 @@ impl Exchanges {
             }
             Event::RequestBody { .. } | Event::ResponseBody { .. } => Joined::default(),
         };
-        joined.number = joined.place.map_or(key, |place| place.number);
+        // A number of an exchange is never so high.
+        joined.number = joined.place.map_or(key | 1 << 63, |place| place.number);
         JoinedEvent { event, joined }
     }
 
@@ -344,35 +350,35 @@ impl Exchanges {
         };
         let mut locked = self.lock();
         let inner = &mut *locked;
-        let group = inner.groups.get_mut(&place.key);
-        if let Some(exchange) = group.and_then(|group| group.by_number(place.number)) {
-            let bytes: usize = operations.iter().map(HeaderOp::size_bytes).sum();
-            exchange.is_answered = true;
-            exchange.operations.extend(operations);
-            exchange.bytes += bytes;
-            inner.bytes += bytes;
-        }
+        inner.change(place.key, |group| {
+            if let Some(exchange) = group.by_number(place.number) {
+                let bytes: usize = operations.iter().map(HeaderOp::size_bytes).sum();
+                exchange.is_answered = true;
+                exchange.operations.extend(operations);
+                exchange.bytes += bytes;
+            }
+        });
         let gone = self.evict(inner, Instant::now());
         drop(locked);
         drop(gone);
     }
 
     /// An exchange is over, since the proxy was told to refuse this event of it.
-    pub(crate) fn refused(&self, place: Option<Place>, event: &Event) {
+    /// Where the event may be another's, none is ended.
+    pub(crate) fn refused(&self, place: Option<Place>, event: &Event, is_unclear: bool) {
         let Some(place) = place else { return };
         let mut inner = self.lock();
-        let gone = match event {
-            Event::RequestBody { chunk, .. } => inner.end_of_body(place, chunk.is_last),
-            _ => {
-                if let Some(group) = inner.groups.get_mut(&place.key) {
-                    group.refused(place.number);
-                }
-                None
+        inner.change(place.key, |group| match event {
+            Event::RequestBody { chunk, .. } if is_unclear => {
+                group.ends_undecided(place.number, chunk.is_last);
             }
-        };
-        // Its memory is given back while others go on.
-        drop(inner);
-        drop(gone);
+            _ if is_unclear => {}
+            _ => group.refused(place.number),
+        });
+        if !is_unclear {
+            // It goes first from now on.
+            inner.queues[0].push_back((Instant::now(), place));
+        }
     }
 
     /// The proxy says that an exchange is over. Where several may be meant,
@@ -448,23 +454,22 @@ impl Exchanges {
             return Joined::default();
         }
         let is_forgotten = inner.responses.contains(key, now);
-        let responded = match inner.groups.get_mut(&key) {
-            Some(group) => {
-                let before = group.bytes();
-                let responded = group.respond(packed, is_forgotten, wants);
-                inner.bytes = inner.bytes + group.bytes() - before;
-                responded
-            }
-            None => Responded::Nobody(packed),
-        };
+        let mut packed = packed;
+        let respond = |group: &mut Group| group.respond(packed.take(), is_forgotten);
+        let responded = inner.change(key, respond);
+        let responded = responded.unwrap_or_else(|| Responded::Nobody(packed));
         let mut joined = Joined::default();
         match responded {
             Responded::Placed(number, operations) => {
-                joined.place = Some(Place { key, number });
+                let place = Place { key, number };
+                joined.place = Some(place);
                 joined.operations = operations;
+                // If its body is still to come, it is of those that go first.
+                inner.queues[0].push_back((now, place));
             }
-            Responded::Unclear(left_out) => {
+            Responded::Unclear(operations, left_out) => {
                 joined.is_unclear = true;
+                joined.operations = operations;
                 self.left_out(left_out);
             }
             Responded::Nobody(packed) if wants.response_bodies => {
@@ -543,49 +548,38 @@ impl Inner {
 
     /// Hands back the oldest of its group where there are too many.
     fn add(&mut self, now: Instant, place: Place, exchange: Exchange) -> Option<Place> {
-        let announces = exchange.announced != Announced::Nothing;
+        let announces = matches!(exchange.announced, Announced::Bytes(_) | Announced::Any);
         self.queues[usize::from(announces)].push_back((now, place));
-        self.live += 1;
-        self.bytes += exchange.bytes;
-        let group = self.groups.entry(place.key).or_default();
-        group.push(exchange);
-        group.crowded().map(|number| Place {
-            key: place.key,
-            number,
-        })
+        self.groups.entry(place.key).or_default();
+        let crowded = self.change(place.key, |group| {
+            group.push(exchange);
+            group.crowded()
+        });
+        let key = place.key;
+        crowded.flatten().map(|number| Place { key, number })
+    }
+
+    /// Changes a group and keeps count. An empty one is taken away.
+    fn change<T>(&mut self, key: Key, change: impl FnOnce(&mut Group) -> T) -> Option<T> {
+        let group = self.groups.get_mut(&key)?;
+        let before = (group.len(), group.bytes());
+        let changed = change(group);
+        self.live = self.live + group.len() - before.0;
+        self.bytes = self.bytes + group.bytes() - before.1;
+        if group.is_empty() {
+            self.groups.remove(&key);
+        }
+        Some(changed)
     }
 
     fn remove(&mut self, place: Place) -> Option<Exchange> {
-        let group = self.groups.get_mut(&place.key)?;
-        let exchange = group.remove(place.number)?;
-        if group.is_empty() {
-            self.groups.remove(&place.key);
-        }
-        self.live -= 1;
-        self.bytes -= exchange.bytes;
-        Some(exchange)
+        self.change(place.key, |group| group.remove(place.number))?
     }
 
     /// Takes away what is complete.
     fn sweep(&mut self, key: Key, wants: Wants) -> Vec<Exchange> {
-        let Some(group) = self.groups.get_mut(&key) else {
-            return Vec::new();
-        };
-        let gone = group.sweep(wants);
-        if group.is_empty() {
-            self.groups.remove(&key);
-        }
-        self.live -= gone.len();
-        self.bytes -= gone.iter().map(|exchange| exchange.bytes).sum::<usize>();
-        gone
-    }
-
-    fn end_of_body(&mut self, place: Place, is_counted: bool) -> Option<Exchange> {
-        let group = self.groups.get_mut(&place.key)?;
-        if group.ends_undecided(place.number, is_counted) {
-            return None;
-        }
-        self.remove(place)
+        let swept = self.change(key, |group| group.sweep(wants));
+        swept.unwrap_or_default()
     }
 
     fn request_body(
@@ -600,30 +594,28 @@ impl Inner {
         let is_forgotten = self.bodies.fits(key, chunk, keyed.now);
         let id = chunk.correlation_id.as_str();
         let mut joined = Joined::default();
-        match self.groups.get_mut(&key) {
-            Some(group) => {
-                let found = group.request_body(origin, chunk, (is_forgotten, wants.ends_unclear));
-                joined.problem = found.problem;
-                if let Some((first, others)) = found.numbers.split_first() {
-                    *request = group.request_head(*first, id);
-                    let others = others.iter();
-                    joined.other_heads = others
-                        .filter_map(|number| group.request_head(*number, id))
-                        .collect();
-                    joined.is_unclear = !joined.other_heads.is_empty();
-                    joined.place = Some(Place {
-                        key,
-                        number: *first,
-                    });
-                }
-                if found.problem.is_none() && request.is_none() {
-                    joined.problem = heads_come.then_some(Problem::HeadLost);
-                }
-                drop(self.sweep(key, wants));
-            }
-            None if heads_come || is_forgotten => joined.problem = Some(Problem::HeadLost),
-            None => {}
+        let flags = (is_forgotten, wants.ends_unclear);
+        let found = self.change(key, |group| {
+            let found = group.request_body(origin, chunk, flags);
+            let mut heads = found.numbers.iter();
+            *request = heads
+                .next()
+                .and_then(|number| group.request_head(*number, id));
+            joined.other_heads = heads
+                .filter_map(|number| group.request_head(*number, id))
+                .collect();
+            found
+        });
+        if let Some(found) = found {
+            joined.problem = found.problem;
+            joined.is_unclear = found.is_unclear;
+            let first = found.numbers.first().copied();
+            joined.place = first.map(|number| Place { key, number });
         }
+        if joined.problem.is_none() && request.is_none() && (heads_come || is_forgotten) {
+            joined.problem = Some(Problem::HeadLost);
+        }
+        drop(self.sweep(key, wants));
         joined
     }
 
@@ -635,28 +627,29 @@ impl Inner {
         let is_forgotten = self.responses.contains(key, keyed.now);
         let id = chunk.correlation_id.as_str();
         let mut joined = Joined::default();
-        match self.groups.get_mut(&key) {
-            Some(group) => {
-                let found =
-                    group.response_body(chunk, response_heads, (is_forgotten, wants.ends_unclear));
-                joined.problem = found.problem;
-                if let Some(&number) = found.numbers.first() {
-                    *request = group.request_head(number, id);
-                    *response = group.response_head(number, id);
-                    joined.place = Some(Place { key, number });
-                }
-                let is_lost =
-                    (request_heads && request.is_none()) || (response_heads && response.is_none());
-                if is_lost {
-                    joined.problem.get_or_insert(Problem::HeadLost);
-                }
-                drop(self.sweep(key, wants));
+        let flags = (is_forgotten, wants.ends_unclear);
+        let found = self.change(key, |group| {
+            let found = group.response_body(chunk, response_heads, flags);
+            if let Some(&number) = found.numbers.first() {
+                *request = group.request_head(number, id);
+                *response = group.response_head(number, id);
             }
-            None if request_heads || response_heads || is_forgotten => {
-                joined.problem = Some(Problem::HeadLost);
-            }
-            None => {}
+            found
+        });
+        let is_known = found.is_some();
+        if let Some(found) = found {
+            joined.problem = found.problem;
+            joined.is_unclear = found.is_unclear;
+            let first = found.numbers.first().copied();
+            joined.place = first.map(|number| Place { key, number });
         }
+        let is_lost = (request_heads && request.is_none())
+            || (response_heads && response.is_none())
+            || (is_forgotten && !is_known);
+        if is_lost {
+            joined.problem.get_or_insert(Problem::HeadLost);
+        }
+        drop(self.sweep(key, wants));
         joined
     }
 

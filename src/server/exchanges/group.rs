@@ -5,6 +5,7 @@
 //! event is counted, and they are over once as many came as there are of them.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
@@ -17,6 +18,8 @@ use crate::response::HeaderOp;
 const MAX_SHARING: usize = 64;
 /// Heads that one body is judged with.
 const MAX_HEADS: usize = 8;
+/// So long after its refusal or its response an exchange may still have a body.
+const FADES_AFTER: Duration = Duration::from_secs(10);
 /// An exchange without its heads.
 const OVERHEAD_BYTES: usize = 384;
 
@@ -31,9 +34,11 @@ pub(super) struct Exchange {
     pub(super) bytes: usize,
     /// The answer to its head went out.
     pub(super) is_answered: bool,
-    /// It was refused, so no event of it should follow. One that does, from a
-    /// proxy that did not wait, is its own where no other may be meant.
+    /// It was refused, so no event of it should follow. A proxy that did not
+    /// wait for the refusal sends some all the same.
     is_over: bool,
+    /// Since it was refused, or had its response, before its body came.
+    fading: Option<Instant>,
     /// No more of the request will come.
     request_done: bool,
     /// A body came that may be this one's or another's.
@@ -55,6 +60,7 @@ impl Exchange {
             bytes: OVERHEAD_BYTES,
             is_answered: false,
             is_over: false,
+            fading: None,
             request_done: false,
             body_undecided: false,
             response_seen: false,
@@ -92,25 +98,47 @@ impl Exchange {
     /// An upstream may answer before it has the body, which then still comes.
     fn see_response(&mut self) {
         self.response_seen = true;
-        self.request_done |= self.announced == Announced::Nothing;
+        match self.announced {
+            Announced::Nothing | Announced::Perhaps => self.request_done = true,
+            Announced::Bytes(_) | Announced::Any => self.fade(),
+        }
+    }
+
+    fn fade(&mut self) {
+        self.fading.get_or_insert_with(Instant::now);
+    }
+
+    fn has_faded(&self) -> bool {
+        self.fading
+            .is_some_and(|since| since.elapsed() > FADES_AFTER)
+    }
+
+    /// Whether a body of it may come.
+    fn may_have_body(&self) -> bool {
+        !self.request_done && !self.has_faded()
+    }
+
+    /// Whether its body, or its end, is still to come as a rule.
+    const fn is_open(&self) -> bool {
+        !self.is_over && !self.response_seen
     }
 
     pub(super) fn awaits_body(&self) -> bool {
-        !self.request_done && !self.is_over && self.announced != Announced::Nothing
+        self.may_have_body() && matches!(self.announced, Announced::Bytes(_) | Announced::Any)
     }
 
     pub(super) const fn awaits_response(&self) -> bool {
         !self.response_done && !self.is_over
     }
 
-    const fn is_complete(&self, wants: Wants) -> bool {
-        let request = self.request_done || !wants.request_bodies || self.is_over;
+    fn is_complete(&self, wants: Wants) -> bool {
+        let request = !self.may_have_body() || !wants.request_bodies;
         let response = if wants.response_bodies {
             self.response_done
         } else {
             self.response_seen || !wants.response()
         };
-        request && response
+        request && (response || self.is_over)
     }
 }
 
@@ -126,6 +154,7 @@ pub(super) struct Group {
     unplaced_response_bodies: usize,
     /// Heads of responses that may be any undecided exchange's.
     loose: Vec<Kept<ResponseHead>>,
+    loose_bytes: usize,
     /// There were more of them than are kept.
     loose_lost: bool,
 }
@@ -136,13 +165,16 @@ pub(super) struct Found {
     /// The exchange; behind it others that it may belong to as well.
     pub(super) numbers: SmallVec<[u64; 1]>,
     pub(super) problem: Option<Problem>,
+    /// It may belong to others.
+    pub(super) is_unclear: bool,
 }
 
 impl Found {
-    fn one(number: u64) -> Self {
+    fn one(number: u64, is_unclear: bool) -> Self {
         Self {
             numbers: SmallVec::from_slice(&[number]),
             problem: None,
+            is_unclear,
         }
     }
 
@@ -150,6 +182,7 @@ impl Found {
         Self {
             numbers: SmallVec::new(),
             problem: Some(problem),
+            is_unclear: true,
         }
     }
 }
@@ -158,8 +191,9 @@ impl Found {
 pub(super) enum Responded {
     /// It is this exchange's, with the operations to repeat.
     Placed(u64, Vec<HeaderOp>),
-    /// It may be any of several; so many operations are left out.
-    Unclear(usize),
+    /// It may be any of several: the operations that all of them ask for, and
+    /// how many are left out.
+    Unclear(Vec<HeaderOp>, usize),
     /// No exchange waits for one.
     Nobody(Option<Packed>),
 }
@@ -173,7 +207,6 @@ impl Group {
         self.exchanges.is_empty()
     }
 
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.exchanges.len()
     }
@@ -185,7 +218,8 @@ impl Group {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.exchanges.iter().map(|exchange| exchange.bytes).sum()
+        let exchanges = self.exchanges.iter().map(|exchange| exchange.bytes);
+        exchanges.sum::<usize>() + self.loose_bytes
     }
 
     /// The exchange, if there is but one.
@@ -196,15 +230,16 @@ impl Group {
         }
     }
 
-    /// One was refused, by the answer to one of its heads.
+    /// One was refused, by the answer to one of its events.
     pub(super) fn refused(&mut self, number: u64) {
         let mut exchanges = self.exchanges.iter();
         let Some(at) = exchanges.position(|exchange| exchange.number == number) else {
             return;
         };
         let mut exchange = self.exchanges.remove(at);
-        self.discount(&exchange);
+        self.discount_response(&exchange);
         exchange.is_over = true;
+        exchange.fade();
         self.exchanges.insert(at, exchange);
         self.settle();
     }
@@ -238,7 +273,12 @@ impl Group {
             // Perhaps not all that are left were refused.
             self.unplaced_refusals = 0;
         }
-        let undecided = gone.response_undecided;
+        self.discount_response(gone);
+    }
+
+    fn discount_response(&mut self, gone: &Exchange) {
+        let less = |count: &mut usize, is: bool| *count = count.saturating_sub(usize::from(is));
+        let undecided = gone.response_undecided && !gone.is_over;
         less(
             &mut self.unplaced_responses,
             undecided && !gone.response_seen,
@@ -283,7 +323,7 @@ impl Group {
         (is_forgotten, ends_unclear): (bool, bool),
     ) -> Found {
         let all =
-            self.going_on(|exchange| !exchange.request_done && exchange.announced.fits(chunk));
+            self.numbers(|exchange| exchange.may_have_body() && exchange.announced.fits(chunk));
         let announced = self.numbers(|exchange| {
             all.contains(&exchange.number) && exchange.announced != Announced::Nothing
         });
@@ -299,16 +339,21 @@ impl Group {
                 Problem::Ambiguous
             });
         }
-        let own = self.numbers(|exchange| {
+        // The body of one that was refused, or has its response, came before that
+        // as a rule.
+        let open =
+            self.numbers(|exchange| candidates.contains(&exchange.number) && exchange.is_open());
+        let likely = if open.is_empty() { candidates } else { &open };
+        let here = self.numbers(|exchange| {
             candidates.contains(&exchange.number) && exchange.connection == origin.connection
         });
-        let one = match (candidates.as_slice(), own.as_slice(), origin.affinity) {
+        let own = self.numbers(|exchange| {
+            likely.contains(&exchange.number) && here.contains(&exchange.number)
+        });
+        let one = match (candidates.as_slice(), here.as_slice(), origin.affinity) {
             ([], ..) => return Found::default(),
             ([only], ..) => Some(*only),
             (_, [only], Affinity::Kept) => Some(*only),
-            ([first, ..], own, _) if self.have_equal_heads(candidates, chunk) => {
-                Some(*own.first().unwrap_or(first))
-            }
             _ => None,
         };
         if let Some(number) = one {
@@ -318,22 +363,24 @@ impl Group {
                 exchange.request_done = true;
             }
             self.settle();
-            return Found::one(number);
+            return Found::one(number, false);
         }
-        // Those whose response came have no body any more, as a rule.
-        let unanswered = self
-            .numbers(|exchange| candidates.contains(&exchange.number) && !exchange.response_seen);
-        let likely = match (unanswered.as_slice(), own.as_slice()) {
+        let likely = match (open.as_slice(), own.as_slice()) {
             ([only], _) => Some(*only),
             (_, [own]) if origin.affinity == Affinity::LastHead => Some(*own),
             _ => None,
         };
         let found = match likely {
+            // A handler is told the same, whichever of them it is.
+            _ if self.have_equal_heads(candidates, chunk) => {
+                Found::one(likely.unwrap_or(candidates[0]), true)
+            }
             Some(likely) if candidates.len() <= MAX_HEADS => {
                 let others = candidates.iter().filter(|number| **number != likely);
                 Found {
                     numbers: std::iter::once(likely).chain(others.copied()).collect(),
                     problem: None,
+                    is_unclear: true,
                 }
             }
             _ => Found::problem(Problem::Ambiguous),
@@ -348,37 +395,36 @@ impl Group {
         found
     }
 
-    /// An undecided exchange was refused; which of them it was, nobody knows.
-    /// Says whether it was an undecided one.
-    pub(super) fn ends_undecided(&mut self, number: u64, is_counted: bool) -> bool {
+    /// An undecided exchange was refused; which of them it was is not known.
+    pub(super) fn ends_undecided(&mut self, number: u64, is_counted: bool) {
         let exchange = self.by_number(number);
-        if !exchange.is_some_and(|exchange| exchange.body_undecided) {
-            return false;
+        if exchange.is_some_and(|exchange| exchange.body_undecided) {
+            self.unplaced_bodies += usize::from(!is_counted);
+            self.unplaced_refusals += 1;
+            self.settle();
         }
-        self.unplaced_bodies += usize::from(!is_counted);
-        self.unplaced_refusals += 1;
-        self.settle();
-        true
     }
 
     /// Which exchange a response's head is of.
-    pub(super) fn respond(
-        &mut self,
-        head: Option<Packed>,
-        is_forgotten: bool,
-        wants: Wants,
-    ) -> Responded {
+    pub(super) fn respond(&mut self, head: Option<Packed>, is_forgotten: bool) -> Responded {
         let waiting = self.going_on(|exchange| !exchange.response_seen);
         let Some(first) = waiting.first().copied() else {
             return Responded::Nobody(head);
         };
-        let is_clear = !is_forgotten && (waiting.len() == 1 || self.are_alike(&waiting, wants));
-        if is_clear && let Some(exchange) = self.by_number(first) {
+        if !is_forgotten
+            && waiting.len() == 1
+            && let Some(exchange) = self.by_number(first)
+        {
             let operations = std::mem::take(&mut exchange.operations);
             exchange.take_response(head);
             self.settle();
             return Responded::Placed(first, operations);
         }
+        let common = if is_forgotten {
+            None
+        } else {
+            self.common_operations(&waiting)
+        };
         let mut left_out = 0;
         for exchange in &mut self.exchanges {
             if waiting.contains(&exchange.number) {
@@ -386,22 +432,22 @@ impl Group {
                 exchange.response_undecided = true;
             }
         }
-        self.keep_loose(first, head);
+        self.keep_loose(head);
         self.unplaced_responses += usize::from(!is_forgotten);
         self.settle();
-        Responded::Unclear(left_out)
+        match common {
+            Some(operations) => Responded::Unclear(operations, 0),
+            None => Responded::Unclear(Vec::new(), left_out),
+        }
     }
 
-    fn keep_loose(&mut self, first: u64, head: Option<Packed>) {
+    fn keep_loose(&mut self, head: Option<Packed>) {
         let Some(head) = head else { return };
         if self.loose.len() >= MAX_SHARING {
             self.loose_lost = true;
             return;
         }
-        let bytes = head.whole_bytes();
-        if let Some(exchange) = self.by_number(first) {
-            exchange.bytes += bytes;
-        }
+        self.loose_bytes += head.whole_bytes();
         self.loose.push(Kept::Packed(head));
     }
 
@@ -444,7 +490,7 @@ impl Group {
             }
             self.settle();
         }
-        Found::one(first)
+        Found::one(first, all.len() > 1)
     }
 
     /// A body ended that may be any of these exchanges'.
@@ -485,18 +531,14 @@ impl Group {
         heads.all(|head| head.is_some_and(|head| head == first))
     }
 
-    /// Whether it makes no difference which of them is answered.
-    fn are_alike(&mut self, numbers: &[u64], wants: Wants) -> bool {
-        let Some(first) = self.by_number(numbers[0]) else {
-            return false;
-        };
-        let operations = first.operations.clone();
-        let same_operations = self
-            .exchanges
-            .iter()
-            .filter(|exchange| numbers.contains(&exchange.number))
-            .all(|exchange| exchange.is_answered && exchange.operations == operations);
-        same_operations && (!wants.response_bodies || self.have_equal_lines(numbers, ""))
+    /// The operations to repeat, where all of them ask for the same.
+    fn common_operations(&self, numbers: &[u64]) -> Option<Vec<HeaderOp>> {
+        let exchanges = self.exchanges.iter();
+        let mut asked = exchanges.filter(|exchange| numbers.contains(&exchange.number));
+        let first = asked.clone().next()?;
+        asked
+            .all(|exchange| exchange.is_answered && exchange.operations == first.operations)
+            .then(|| first.operations.clone())
     }
 
     /// Whether a response's body is told the same of each.
@@ -535,10 +577,12 @@ impl Group {
     /// them.
     fn settle(&mut self) {
         let of = |which: fn(&Exchange) -> bool, exchanges: &[Exchange]| {
-            let going_on = exchanges.iter().filter(|exchange| !exchange.is_over);
-            going_on.filter(|exchange| which(exchange)).count()
+            exchanges.iter().filter(|exchange| which(exchange)).count()
         };
-        let bodies = of(|it| it.body_undecided && !it.request_done, &self.exchanges);
+        let bodies = of(
+            |it| it.body_undecided && it.may_have_body(),
+            &self.exchanges,
+        );
         if self.unplaced_bodies >= bodies {
             let all_refused = bodies > 0 && self.unplaced_refusals >= bodies;
             (self.unplaced_bodies, self.unplaced_refusals) = (0, 0);
@@ -555,7 +599,7 @@ impl Group {
             }
         }
         let responses = of(
-            |it| it.response_undecided && !it.response_seen,
+            |it| it.response_undecided && !it.response_seen && !it.is_over,
             &self.exchanges,
         );
         if self.unplaced_responses >= responses {
@@ -567,7 +611,7 @@ impl Group {
             }
         }
         let undecided = of(
-            |it| it.response_undecided && !it.response_done,
+            |it| it.response_undecided && !it.response_done && !it.is_over,
             &self.exchanges,
         );
         if self.unplaced_response_bodies >= undecided {
@@ -576,6 +620,7 @@ impl Group {
                 exchange.response_done |= exchange.response_undecided;
             }
             self.loose.clear();
+            self.loose_bytes = 0;
             self.loose_lost = false;
         }
     }

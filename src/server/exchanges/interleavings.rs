@@ -9,7 +9,9 @@ use super::*;
 /// What one of the model's exchanges still has to send.
 #[derive(Debug)]
 struct Real {
+    number: u64,
     id: String,
+    /// Others may have the same.
     uri: String,
     peer: i32,
     connection: u64,
@@ -97,7 +99,7 @@ impl World<'_> {
         real.place = self.give(real, real.connection, event.clone()).joined.place;
         // The answer is late or missing in some runs: nothing is told then.
         if self.dice.chance(15) {
-            self.known.refused(real.place, &event);
+            self.known.refused(real.place, &event, false);
             real.step = STEPS;
         } else if self.dice.chance(80) {
             let operations = self.dice.chance(50).then(|| set(&real.uri));
@@ -126,7 +128,7 @@ impl World<'_> {
             chunk: chunk(&real.id, real.sent, is_last),
             request: None,
         };
-        let given = self.give(real, connection, event);
+        let given = self.give(real, connection, event.clone());
         self.tally.shared_bodies += u64::from(!real.is_alone);
         if let Some(problem) = given.joined.problem {
             assert!(!real.is_alone || self.forgets, "{problem:?} {real:?}");
@@ -144,6 +146,11 @@ impl World<'_> {
             .collect();
         assert!(uris.contains(&&real.uri), "judged with {uris:?}: {real:?}");
         self.tally.judged_with_several += u64::from(uris.len() > 1);
+        if self.dice.chance(15) {
+            let joined = &given.joined;
+            self.known.refused(joined.place, &event, joined.is_unclear);
+            real.step = STEPS;
+        }
         let may_be_several = self.affinity == Affinity::LastHead || uris.len() == 1;
         assert!(may_be_several || given.joined.is_unclear, "{uris:?}");
     }
@@ -151,9 +158,15 @@ impl World<'_> {
     fn response(&mut self, real: &mut Real) {
         let connection = 1 + self.dice.roll(3);
         real.status = 200 + u16::from(self.dice.chance(50));
-        let given = self.give(real, connection, response(&real.id, real.status));
+        let event = response(&real.id, real.status);
+        let given = self.give(real, connection, event.clone());
         for operation in &given.joined.operations {
             assert_eq!(operation.name(), real.uri, "{real:?}");
+        }
+        if self.dice.chance(10) {
+            let joined = &given.joined;
+            self.known.refused(joined.place, &event, joined.is_unclear);
+            real.step = STEPS;
         }
     }
 
@@ -172,11 +185,12 @@ impl World<'_> {
 fn exchanges(dice: &mut Dice) -> Vec<Real> {
     let count = 3 + dice.roll(10);
     let exchange = |number| Real {
+        number,
         id: match dice.roll(3) {
             0 => format!("own-{number}"),
             _ => format!("shared-{}", dice.roll(2)),
         },
-        uri: format!("/{number}"),
+        uri: format!("/{}", dice.roll(8)),
         peer: i32::from(dice.chance(30)),
         connection: 0,
         length: dice.chance(60).then(|| 1 + dice.roll(3)),
@@ -222,7 +236,7 @@ fn interleave(seed: u64, affinity: Affinity, tally: &mut Tally) {
         };
         let real = &reals[*at];
         let is_rival = |other: &Real| {
-            other.uri != real.uri
+            other.number != real.number
                 && (&other.id, other.peer) == (&real.id, real.peer)
                 && other.step > 0
         };

@@ -41,6 +41,7 @@ pub(super) fn head(id: &str, uri: &str, length: Option<u64>) -> Event {
     }
     Event::RequestHeaders(RequestHead {
         correlation_id: id.into(),
+        method: if length.is_some() { "POST" } else { "GET" }.into(),
         uri: uri.into(),
         headers,
         ..RequestHead::default()
@@ -270,17 +271,16 @@ fn which_of_two_was_judged_stays_open_until_both_bodies_came() {
 fn a_refused_exchange_is_over() {
     let known = exchanges();
     let blocked = give(&known, v1(), head("x", "/blocked", Some(4)));
-    known.refused(blocked.joined.place, &head("x", "/blocked", Some(4)));
+    known.refused(blocked.joined.place, &head("x", "/blocked", Some(4)), false);
     give(&known, v1(), head("x", "/good", Some(4)));
     assert_eq!(
         give(&known, v1(), body("x", 4)).uri.as_deref(),
         Some("/good")
     );
-    // A proxy that did not wait for the refusal.
-    assert_eq!(
-        give(&known, v1(), body("x", 4)).uri.as_deref(),
-        Some("/blocked")
-    );
+    // A proxy that did not wait for the refusal sends its body all the same.
+    let given = give(&known, v1(), body("x", 4));
+    assert_eq!(given.uri.as_deref(), Some("/good"));
+    assert_eq!(given.joined.other_heads[0].uri, "/blocked");
 }
 
 #[test]
@@ -497,13 +497,19 @@ fn memory_is_bounded_by_bytes_and_by_exchanges_of_one_id() {
 fn what_a_head_announces() {
     let announced = |fields: &[(&str, &str)], is_http1| {
         let head = RequestHead {
+            method: "GET".into(),
             headers: fields.iter().copied().collect(),
             ..RequestHead::default()
         };
         Announced::of(&head, is_http1)
     };
     assert_eq!(announced(&[], true), Announced::Nothing);
-    assert_eq!(announced(&[], false), Announced::Any);
+    assert_eq!(announced(&[], false), Announced::Perhaps);
+    let post = RequestHead {
+        method: "POST".into(),
+        ..RequestHead::default()
+    };
+    assert_eq!(Announced::of(&post, true), Announced::Any);
     assert_eq!(
         announced(&[("Content-Length", "0")], true),
         Announced::Nothing
