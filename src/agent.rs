@@ -7,6 +7,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Instant;
 
 use crate::abi::agent::HeaderNames;
 use crate::abi::answer::{
@@ -254,6 +255,7 @@ async fn call_asked(
     if is_long && turns == Turns::Many {
         give_way().await;
     }
+    let checking = Instant::now();
     let result = match called.result {
         Ok(RawAnswer::Empty) => Ok(None),
         Ok(RawAnswer::Bytes(bytes)) => {
@@ -264,10 +266,10 @@ async fn call_asked(
             Err(fault)
         }
     };
-    (
-        within_deadline(result, is_long && instance.is_overdue()),
-        cost,
-    )
+    // Not what it waited for its turn in between.
+    let took = cost.time.saturating_add(checking.elapsed());
+    let is_overdue = is_long && took > instance.timeout();
+    (within_deadline(result, is_overdue), cost)
 }
 
 /// Checking belongs to the call. An answer that takes too long is a fault,

@@ -493,10 +493,10 @@ impl Instance {
             .unwrap_or_default()
     }
 
-    /// Whether the last call's time is over.
+    /// How long one call may take.
     #[must_use]
-    pub fn is_overdue(&self) -> bool {
-        Instant::now() > self.store.data().deadline
+    pub const fn timeout(&self) -> Duration {
+        self.limits.timeout
     }
 
     /// The fault after which this instance must not be called again.

@@ -24,7 +24,7 @@ use super::queue::Work;
 use crate::agent::{Agent, Handled};
 use crate::event::Event;
 use crate::fault::{Fault, FaultCode};
-use crate::response::Decision;
+use crate::response::{AgentResponse, Audit, Decision};
 
 thread_local! {
     /// The box of a call that ended here, for the next: it is large, and the
@@ -130,7 +130,8 @@ impl Job {
 }
 
 /// Asks about a body with the head of each other exchange that it may belong
-/// to. Whoever refuses it is right.
+/// to. The first refusal or fault stands; answers that ask for different changes
+/// cannot be carried out together.
 async fn judge_with_each(agent: &Agent, asked: &mut JoinedEvent, handled: Handled) -> Handled {
     if handled.response.decision != Decision::Allow {
         return handled;
@@ -143,8 +144,12 @@ async fn judge_with_each(agent: &Agent, asked: &mut JoinedEvent, handled: Handle
             Some(lease) => agent.handle_leased(lease, &asked.event).await,
             None => agent.refuse(Fault::new(FaultCode::Overload, "no guest was free")),
         };
-        if judged.response.decision != Decision::Allow {
+        if judged.response.decision != Decision::Allow || judged.fault.is_some() {
             return judged;
+        }
+        if !asks_the_same(&judged.response, &handled.response) {
+            let what = "this body may belong to several requests, whose answers differ";
+            return agent.refuse(Fault::new(FaultCode::AmbiguousExchange, what));
         }
     }
     handled
@@ -162,6 +167,15 @@ impl Drop for Job {
         let handled = self.connection.shared().agent().refuse(fault);
         self.answer(handled);
     }
+}
+
+/// Whether two answers differ in nothing but what is written down.
+fn asks_the_same(one: &AgentResponse, other: &AgentResponse) -> bool {
+    let without_audit = |response: &AgentResponse| AgentResponse {
+        audit: Audit::default(),
+        ..response.clone()
+    };
+    without_audit(one) == without_audit(other)
 }
 
 /// A call that was begun. Its job comes back if it never really was, because

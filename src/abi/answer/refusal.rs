@@ -14,16 +14,26 @@ use crate::fault::Refusal;
 
 /// The words that refuse.
 const REFUSING: [&str; 4] = ["block", "deny", "redirect", "challenge"];
+/// The word that does not.
+const ALLOWING: &str = "allow";
 const KEY: &str = "decision";
 const STATUS: &str = "status";
 /// No key or word of interest is longer, even if every letter is escaped.
 const MAX_WORD_BYTES: usize = 64;
-/// Bytes between the key and its value, spaces not counted, where the text
-/// between them is damaged.
-const MAX_GAP_BYTES: usize = 8;
+/// Bytes between the key and its value, spaces not counted, where something
+/// stands between them that no JSON has: a comment, a call, damage.
+const MAX_GAP_BYTES: usize = 64;
 
 /// The refusal that `bytes` asks for.
 pub(crate) fn find_refusal(bytes: &[u8]) -> Option<Refusal> {
+    // Text of two bytes a letter has a NUL beside each.
+    let without: Vec<u8>;
+    let bytes = if memchr::memchr(0, bytes).is_some() {
+        without = bytes.iter().copied().filter(|byte| *byte != 0).collect();
+        &without
+    } else {
+        bytes
+    };
     let mut reader = Reader::new(bytes);
     reader.read();
     let refuses = reader.refuses || (reader.is_unclear && mentions_refusal(bytes));
@@ -175,7 +185,17 @@ impl<'a> Reader<'a> {
             .position(|byte| is_separator(*byte) || *byte == b'"');
         self.at = length.map_or(self.bytes.len(), |length| start + length);
         self.is_unclear |= self.bytes.get(self.at) == Some(&b'"');
-        self.token(start, self.at);
+        // Words behind a value are none of JSON.
+        self.is_unclear |= self.in_object() && matches!(self.place, Place::End | Place::Colon);
+        let rest = &self.bytes[start..self.at];
+        // Quotes of other alphabets, and what else surrounds a word.
+        let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'\\';
+        let first = rest.iter().position(is_letter).unwrap_or(0);
+        let last = rest
+            .iter()
+            .rposition(is_letter)
+            .map_or(rest.len(), |last| last + 1);
+        self.token(start + first, start + last);
     }
 
     /// Takes a string or a bare word for the key or the value that it is.
@@ -202,12 +222,12 @@ impl<'a> Reader<'a> {
             }
             Place::Colon => self.is_unclear = true,
             Place::Value => {
-                if self.objects == 1 {
-                    match self.key {
-                        Key::Decision => self.decision(text),
-                        Key::Status => self.status = number(text),
-                        Key::Other => {}
+                match self.key {
+                    Key::Status if self.objects == 1 => self.status = number(text),
+                    Key::Decision if self.objects == 1 || self.is_within_decision() => {
+                        self.decision(text);
                     }
+                    _ => {}
                 }
                 self.place = Place::End;
             }
@@ -234,7 +254,7 @@ impl<'a> Reader<'a> {
 
     /// In an array or object that stands where the decision's word should.
     fn is_within_decision(&self) -> bool {
-        self.key == Key::Decision && self.open.len() == self.key_depth + 1
+        self.key == Key::Decision && self.open.len() > self.key_depth
     }
 }
 
@@ -260,7 +280,7 @@ fn number(text: &[u8]) -> Option<u16> {
     block_status_is_valid(status).then_some(status)
 }
 
-/// The text without escapes and single quotes around it, in lower case; empty
+/// The text without escapes, in lower case; empty
 /// where it is too long to be a word of interest.
 fn decoded(text: &[u8]) -> String {
     if text.len() > MAX_WORD_BYTES {
@@ -273,7 +293,7 @@ fn decoded(text: &[u8]) -> String {
         word.push(letter);
         at = next;
     }
-    word.trim_matches('\'').to_owned()
+    word
 }
 
 /// The letter at a place, in lower case, and where the next begins. What is
@@ -321,19 +341,18 @@ fn refusing_word_follows(bytes: &[u8], key_end: usize) -> bool {
             // Cut before the value: nobody can tell what it was to be.
             return !says_more;
         };
-        if byte.is_ascii_whitespace() {
-            at += 1;
-            continue;
-        }
         if REFUSING
             .iter()
             .any(|word| begins_or_is_cut(bytes, at, word))
         {
             return true;
         }
+        if end_of_word(bytes, at, ALLOWING).is_some() {
+            return false;
+        }
+        gap += usize::from(!byte.is_ascii_whitespace());
         says_more |= byte.is_ascii_alphanumeric();
         at += 1;
-        gap += 1;
     }
     false
 }
