@@ -110,6 +110,13 @@ impl Peer {
         self.write(&frame(DATA, END_STREAM, stream, &[])).await;
     }
 
+    /// Gives the call up.
+    pub(crate) async fn reset(&mut self, stream: u32) {
+        const CANCEL: u32 = 8;
+        self.write(&frame(RESET, 0, stream, &CANCEL.to_be_bytes()))
+            .await;
+    }
+
     /// Takes so many bytes more; on stream 0, of all streams together.
     pub(crate) async fn widen(&mut self, stream: u32, bytes: u32) {
         let payload = bytes.to_be_bytes();

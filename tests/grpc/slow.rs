@@ -15,18 +15,26 @@ async fn start(settings: ServeSettings) -> Server {
     Server::with(agent("right/allow.wat", 1), settings, None).await
 }
 
+/// The agent's own number for this.
+fn number(live: &Live, family: &str, label: &str) -> Value {
+    let families = live.picture();
+    let family = families.iter().find(|found| found.name == family);
+    let samples = &family.unwrap().samples;
+    let sample = samples.iter().find(|sample| sample.labels[0].1 == label);
+    sample.unwrap().value.clone()
+}
+
 /// How many peers were closed for this.
 fn closed(live: &Live, reason: &str) -> u64 {
-    let families = live.picture();
-    let family = families
-        .iter()
-        .find(|family| family.name == "wasm_agent_peers_closed_total");
-    let samples = &family.unwrap().samples;
-    let sample = samples.iter().find(|sample| sample.labels[0].1 == reason);
-    match sample.unwrap().value {
+    match number(live, "wasm_agent_peers_closed_total", reason) {
         Value::Count(count) => count,
         _ => unreachable!("a counter"),
     }
+}
+
+/// How many streams are open whose peers said who they are.
+fn open_streams(live: &Live) -> Value {
+    number(live, "wasm_agent_connections", "grpc")
 }
 
 /// Reports are many and answers must be taken soon; what is left is given up
@@ -82,6 +90,47 @@ async fn x5_a_peer_that_sends_on_and_takes_nothing_is_closed() {
     let ping = bytes(ToAgent::Ping(proto::Ping::default()));
     peer.send_until_gone(&frame(DATA, 0, 1, &ping)).await;
     stops(server).await;
+}
+
+/// A call whose reader waits until its peer takes answers, and whose peer goes
+/// instead: nothing is left of it.
+#[tokio::test]
+async fn x5_a_peer_that_takes_nothing_and_goes_leaves_nothing() {
+    for resets in [true, false] {
+        let live = Live::from(agent("right/allow.wat", 1));
+        let settings = ServeSettings {
+            // It is not this that ends the call.
+            write_timeout: Duration::from_secs(600),
+            ..ServeSettings::default()
+        };
+        let server = Server::with(live.clone(), settings, None).await;
+        let mut peer = Peer::open(server.address, 0).await;
+        peer.call(1, METHOD).await;
+        peer.until(HEADERS, 1).await;
+        peer.send(1, handshake("0.6.54")).await;
+        // Less than the agent's window, and the answers are twice as large:
+        // more than may wait to be sent.
+        let ping = bytes(ToAgent::Ping(proto::Ping::default()));
+        peer.data(1, &ping.repeat(120_000)).await;
+        // The agent runs on this thread, and now has enough turns to come to
+        // where it waits.
+        for _ in 0..10_000 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(open_streams(&live), Value::Gauge(1.0));
+        if resets {
+            peer.reset(1).await;
+        } else {
+            drop(peer);
+        }
+        let gone = async {
+            while open_streams(&live) != Value::Gauge(0.0) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(LONG, gone).await.expect("a reader is left");
+        stops(server).await;
+    }
 }
 
 /// A peer that reads nothing from its socket is one that takes nothing.

@@ -167,9 +167,11 @@ impl Answers {
 }
 
 impl Drop for Answers {
-    /// Nobody takes answers any more.
+    /// Nobody takes answers any more; nor must the reader wait until somebody
+    /// does.
     fn drop(&mut self) {
         self.connection.end();
+        self.connection.eased.notify_one();
     }
 }
 
