@@ -72,6 +72,11 @@ impl Peer {
     }
 
     pub(crate) async fn call(&mut self, stream: u32, method: &str) {
+        assert!(self.try_call(stream, method).await);
+    }
+
+    /// Says whether the agent is still there.
+    pub(crate) async fn try_call(&mut self, stream: u32, method: &str) -> bool {
         let path = format!("/zentinel.agent.v2.AgentServiceV2/{method}");
         let fields = [
             (":method", "POST"),
@@ -90,8 +95,8 @@ impl Peer {
                 block.extend_from_slice(text.as_bytes());
             }
         }
-        self.write(&frame(HEADERS, END_HEADERS, stream, &block))
-            .await;
+        let call = frame(HEADERS, END_HEADERS, stream, &block);
+        self.stream.write_all(&call).await.is_ok()
     }
 
     /// Part of a message, as large as it is; in frames that any peer takes.

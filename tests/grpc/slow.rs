@@ -260,6 +260,33 @@ async fn s14_what_is_not_whole_does_not_hold_the_shutdown() {
     }
 }
 
+/// HTTP/2 lets a peer call until it has answered the agent's last question. One
+/// that never does, and calls on and on, is not waited for; what it calls at
+/// first, when it may not know yet, is served.
+#[tokio::test]
+async fn s14_calls_without_end_do_not_hold_the_shutdown() {
+    for method in [METHOD, "ProcessEvent", "ControlStream", "unknown"] {
+        let mut server = start(ServeSettings::default()).await;
+        let mut peer = Peer::open(server.address, 1 << 20).await;
+        peer.call(1, "ProcessEvent").await;
+        peer.until(HEADERS, 1).await;
+        peer.is_deaf = true;
+        server.stop.take();
+        peer.call(3, "ProcessEvent").await;
+        peer.send(3, request("c")).await;
+        peer.until(DATA, 3).await;
+        let calls = async {
+            let mut stream = 5;
+            while peer.try_call(stream, method).await {
+                stream += 2;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        timeout(LONG, calls).await.expect(method);
+        stops(server).await;
+    }
+}
+
 /// Each stream counts, and those that were begun first are given up; their
 /// connections and other calls go on.
 #[tokio::test]

@@ -7,7 +7,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ tokio::task_local! {
 pub(super) struct Call {
     handed: Mutex<Handed>,
     given_up: CancellationToken,
+    is_late: bool,
 }
 
 /// What HTTP/2 was given and has not sent yet.
@@ -47,6 +48,12 @@ impl Call {
     pub(super) fn current() -> Arc<Self> {
         // Each request is served by a task that `Calls` has made.
         CALL.try_with(Arc::clone).unwrap_or_default()
+    }
+
+    /// Whether it came too long after the signal to stop: nobody waits for its
+    /// end.
+    pub(super) const fn is_late(&self) -> bool {
+        self.is_late
     }
 
     /// Bytes to be sent, counted until they are.
@@ -160,6 +167,8 @@ pub(super) struct Calls {
     shared: Arc<Shared>,
     open: watch::Sender<usize>,
     forsaken: Arc<Notify>,
+    /// Once told to stop: from when on a new call is late.
+    last: Arc<OnceLock<Instant>>,
 }
 
 impl Calls {
@@ -168,7 +177,14 @@ impl Calls {
             shared,
             open: watch::Sender::new(0),
             forsaken: Arc::default(),
+            last: Arc::default(),
         }
+    }
+
+    /// What the peer calls within `time` is served, because it may not know of
+    /// the stop yet; what it calls later is late.
+    pub(super) fn stop_after(&self, time: Duration) {
+        let _ = self.last.set(Instant::now() + time);
     }
 
     /// Ready once no call has been open for so long.
@@ -204,9 +220,15 @@ impl Calls {
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Calls {
     fn execute(&self, serving: F) {
         let calls = self.clone();
-        calls.open.send_modify(|open| *open += 1);
+        let is_late = calls.last.get().is_some_and(|last| *last <= Instant::now());
+        if !is_late {
+            calls.open.send_modify(|open| *open += 1);
+        }
         tokio::spawn(async move {
-            let call = Arc::<Call>::default();
+            let call = Arc::new(Call {
+                is_late,
+                ..Call::default()
+            });
             let limit = calls.shared.settings.write_timeout;
             let serving = CALL.scope(Arc::clone(&call), serving);
             // What is given up is dropped here, which resets the stream.
@@ -216,7 +238,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Calls {
             }
             let mut left = 0;
             calls.open.send_modify(|open| {
-                *open -= 1;
+                *open -= usize::from(!is_late);
                 left = *open;
             });
             // A peer that takes nothing of all it asked for is not kept.

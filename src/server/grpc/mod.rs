@@ -45,7 +45,9 @@ const MAX_STREAMS: u32 = 200;
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// What a client sends before anything else, in bytes.
 const PREFACE_BYTES: usize = 24;
-/// Once told to stop: for the peer to part, when no call is open any more.
+/// Once told to stop: for the peer to part, when no call is open any more. Also
+/// for how long it may go on to call: HTTP/2 lets it until it says that it
+/// knows, and one that never says so must not hold the shutdown.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Headers of a call; a proxy sends less than 1 KiB of them.
 const MAX_HEADER_BYTES: u32 = 16 << 10;
@@ -135,6 +137,7 @@ async fn serve_connection(stream: TcpStream, shared: Arc<Shared>, doors: Doors) 
             }
             () = &mut stop, if !stopping => {
                 stopping = true;
+                calls.stop_after(FAREWELL);
                 // GOAWAY: no new calls, and the end after the last open one.
                 connection.as_mut().graceful_shutdown();
             }
@@ -194,8 +197,11 @@ fn respond(
         encoding: Encoding::Json,
         request_body: shared.settings.request_body,
     };
-    let connection = Arc::new(Connection::new(Arc::clone(shared), dialect, None, peer));
     let call = Call::current();
+    if call.is_late() {
+        return refusal(&Status::unavailable("this agent is stopping"));
+    }
+    let connection = Arc::new(Connection::new(Arc::clone(shared), dialect, None, peer));
     let (answers, ending) = Answers::new(Arc::clone(&connection), Arc::clone(&call));
     let reader = Reader::new(request.into_body(), connection, call, ending);
     tokio::spawn(reader.run(mode, stopped.clone()));
