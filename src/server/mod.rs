@@ -43,6 +43,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::agent::{Agent, AgentSettings, Handled};
 use crate::fault::printable;
@@ -296,6 +297,11 @@ async fn serve_listener<T: accept::Transport>(
     // Closed before the drain: who comes now is told so at once.
     drop(listener);
     permits.drained(shared.settings.grace).await
+}
+
+/// [`crate::limits::after`], on the clock of those that move bytes.
+fn after(start: Instant, time: Duration) -> Instant {
+    crate::limits::after(start.into_std(), time).into()
 }
 
 /// Answers events that wait too long while every guest thread is busy.

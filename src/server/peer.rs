@@ -14,7 +14,6 @@ use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 
-use super::Shared;
 use super::accept::Crowd;
 use super::connection::{Connection, Next};
 use super::exchanges::Peer;
@@ -26,6 +25,7 @@ use super::wire::Encoding;
 use super::wire::frame::{FrameError, Protocol, kind};
 use super::wire::handshake::{HandshakeRequest, Identity, write_response};
 use super::wire::response::Dialect;
+use super::{Shared, after};
 use crate::proxy::Proxy;
 
 /// Room made for each read; an idle connection holds no more than this.
@@ -372,7 +372,7 @@ struct Deadline {
 impl Deadline {
     fn after(limit: Duration) -> Self {
         Self {
-            at: Instant::now() + limit,
+            at: after(Instant::now(), limit),
             limit,
         }
     }

@@ -35,7 +35,11 @@ async fn a_challenge_is_a_block_before_0_6_54() {
 }
 
 /// One event on a Unix connection of the same agent, and its answer.
-async fn ask_on_unix(path: &Path, version: &str, event: &serde_json::Value) -> serde_json::Value {
+pub(crate) async fn ask_on_unix(
+    path: &Path,
+    version: &str,
+    event: &serde_json::Value,
+) -> serde_json::Value {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut stream = tokio::net::UnixStream::connect(path).await.unwrap();
     let handshake = serde_json::json!({"supported_versions": [2], "proxy_id": "zentinel-proxy",

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+use tokio::net::UnixListener;
 use tokio::time::timeout;
 use wasm_agent_kit::server::metrics::Value;
 use wasm_agent_kit::server::{Drain, Live, ServeSettings};
 
+use crate::answers::ask_on_unix;
 use crate::raw::{DATA, HEADERS, Peer, RESET, bytes, frame, nothing};
 use crate::support::*;
 
@@ -285,6 +288,44 @@ async fn s14_calls_without_end_do_not_hold_the_shutdown() {
         timeout(LONG, calls).await.expect(method);
         stops(server).await;
     }
+}
+
+/// A host may mean "for ever", and no clock goes that far.
+#[tokio::test]
+async fn s14_times_without_end_are_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.sock");
+    let settings = ServeSettings {
+        queue_wait: Duration::MAX,
+        late_after: Some(Duration::MAX),
+        handshake_timeout: Duration::MAX,
+        frame_timeout: Duration::MAX,
+        write_timeout: Duration::MAX,
+        grace: Duration::MAX,
+        metrics_interval: Some(Duration::MAX),
+        ..ServeSettings::default()
+    };
+    let unix = UnixListener::bind(&path).unwrap();
+    let agent = agent("right/allow.wat", 1);
+    let server = Server::with(agent, settings, Some(unix)).await;
+    let mut peer = Peer::open(server.address, 1 << 20).await;
+    peer.call(1, METHOD).await;
+    peer.until(HEADERS, 1).await;
+    for message in [handshake("0.6.54"), request("c")] {
+        let message = bytes(message);
+        let (start, rest) = message.split_at(7);
+        peer.data(1, start).await;
+        tokio::task::yield_now().await;
+        peer.data(1, rest).await;
+        peer.until(DATA, 1).await;
+    }
+    let event = json!({"correlation_id": "c", "method": "GET", "uri": "/",
+        "metadata": {"correlation_id": "c", "client_ip": "192.0.2.7"}, "headers": {}});
+    let answer = timeout(LONG, ask_on_unix(&path, "0.6.54", &event)).await;
+    assert_eq!(answer.unwrap()["decision"], "allow");
+    let closed = tokio::spawn(peer.closed());
+    stops(server).await;
+    closed.await.unwrap();
 }
 
 /// Each stream counts, and those that were begun first are given up; their

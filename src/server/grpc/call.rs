@@ -17,8 +17,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::server::Shared;
 use crate::server::metrics::Closed;
+use crate::server::{Shared, after};
 
 tokio::task_local! {
     /// The call that the running task serves.
@@ -114,13 +114,13 @@ impl Call {
                     let Some(since) = self.lock().since else {
                         return Poll::Pending;
                     };
-                    alarm.as_mut().reset(since + limit);
+                    alarm.as_mut().reset(after(since, limit));
                 }
                 is_set = true;
                 ready!(alarm.as_mut().poll(context));
                 is_set = false;
                 let since = self.lock().since;
-                if since.is_some_and(|since| since + limit <= Instant::now()) {
+                if since.is_some_and(|since| after(since, limit) <= Instant::now()) {
                     return Poll::Ready(false);
                 }
             }
@@ -217,13 +217,29 @@ impl Calls {
     }
 }
 
+/// One call is open, as long as this is kept; also one that panics.
+struct Open {
+    all: watch::Sender<usize>,
+}
+
+impl Open {
+    fn new(all: watch::Sender<usize>) -> Self {
+        all.send_modify(|open| *open += 1);
+        Self { all }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.all.send_modify(|open| *open -= 1);
+    }
+}
+
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Calls {
     fn execute(&self, serving: F) {
         let calls = self.clone();
         let is_late = calls.last.get().is_some_and(|last| *last <= Instant::now());
-        if !is_late {
-            calls.open.send_modify(|open| *open += 1);
-        }
+        let open = (!is_late).then(|| Open::new(calls.open.clone()));
         tokio::spawn(async move {
             let call = Arc::new(Call {
                 is_late,
@@ -236,15 +252,29 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Calls {
             if !was_served {
                 calls.give_up(&call);
             }
-            let mut left = 0;
-            calls.open.send_modify(|open| {
-                *open -= usize::from(!is_late);
-                left = *open;
-            });
+            drop(open);
             // A peer that takes nothing of all it asked for is not kept.
-            if !was_served && left == 0 {
+            if !was_served && *calls.open.borrow() == 0 {
                 calls.forsaken.notify_one();
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_that_panics_is_open_no_more() {
+        let all = watch::Sender::new(0);
+        let open = Open::new(all.clone());
+        assert_eq!(*all.borrow(), 1);
+        let call = tokio::spawn(async move {
+            let _open = open;
+            panic!("a defect");
+        });
+        assert!(call.await.unwrap_err().is_panic());
+        assert_eq!(*all.borrow(), 0);
     }
 }

@@ -21,6 +21,7 @@ use super::convert::{Inbound, handshake_response, pong, read, write};
 use super::proto::{ConfigureEvent, HandshakeRequest};
 use crate::fault::printable;
 use crate::proxy::Proxy;
+use crate::server::after;
 use crate::server::configure::configure;
 use crate::server::connection::Connection;
 use crate::server::members::{Member, Members};
@@ -135,7 +136,7 @@ impl Reader {
     async fn read(&mut self, mode: Mode, stop: impl Future<Output = ()>) -> Result<(), Status> {
         let settings = &Arc::clone(self.connection.shared()).settings;
         let mut stop = std::pin::pin!(stop);
-        let mut first = Some(Instant::now() + settings.handshake_timeout);
+        let mut first = Some(after(Instant::now(), settings.handshake_timeout));
         let mut partial = None;
         let mut stopping: Option<Instant> = None;
         if mode == Mode::Single {
@@ -157,7 +158,7 @@ impl Reader {
             }
             self.share.hold(self.buffer.len());
             if !self.buffer.is_empty() {
-                partial.get_or_insert_with(|| Instant::now() + settings.frame_timeout);
+                partial.get_or_insert_with(|| after(Instant::now(), settings.frame_timeout));
             }
             if stopping.is_some_and(|last| last <= Instant::now()) {
                 return Ok(());
