@@ -414,7 +414,11 @@ impl<R: ReadHalf, S: Future<Output = ()>> Input<'_, R, S> {
                     read = within(read, deadline) => read?,
                 }
             }
-            (Some(true), _) => within(read, deadline).await?,
+            (Some(true), _) => tokio::select! {
+                biased;
+                () = self.share.let_go() => return Err(End::Unfinished),
+                read = within(read, deadline) => read?,
+            },
             // What is there now, and no waiting for more.
             (Some(false), _) => match timeout(Duration::ZERO, read).await {
                 Ok(read) => read,

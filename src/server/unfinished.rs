@@ -88,10 +88,11 @@ impl State {
         }
     }
 
-    fn end(&mut self, number: u64) {
-        if let Some(message) = self.messages.remove(&number) {
-            self.bytes -= message.bytes;
-        }
+    /// Says whether it still counted.
+    fn end(&mut self, number: u64) -> bool {
+        let ended = self.messages.remove(&number);
+        self.bytes -= ended.as_ref().map_or(0, |message| message.bytes);
+        ended.is_some()
     }
 
     /// Lets go of messages until the rest is no more than `max`.
@@ -128,8 +129,12 @@ impl Share {
 
     /// The message has become whole, or there is none.
     pub(crate) fn whole(&mut self) {
-        if let Some(number) = self.number.take() {
-            self.all.lock().end(number);
+        if let Some(number) = self.number.take()
+            && !self.all.lock().end(number)
+        {
+            // It was to let go of this message, which is whole after all; the
+            // next one is nobody's trouble.
+            self.let_go = Arc::default();
         }
     }
 
@@ -176,6 +181,23 @@ mod tests {
         drop(shares);
         let state = all.lock();
         assert_eq!((state.bytes, state.messages.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_became_whole_in_time_is_not_let_go() {
+        let all = Unfinished::new(MIB);
+        let (mut one, mut two) = (all.share(0), all.share(0));
+        one.hold(MIB);
+        two.hold(MIB);
+        // The reader had the rest of it before it looked.
+        one.whole();
+        assert!(!has_let_go(&one));
+        // The next one counts as before.
+        one.hold(MIB);
+        assert!(has_let_go(&two) && !has_let_go(&one));
+        two.whole();
+        two.hold(MIB);
+        assert!(has_let_go(&one) && !has_let_go(&two));
     }
 
     #[test]
