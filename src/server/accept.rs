@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
@@ -75,25 +75,54 @@ impl Doors {
 
 /// Those who wait for a place, as those see it who may give theirs up.
 pub(crate) struct Crowd {
-    /// A permit for each that waits; whoever takes it gives way.
-    waiting: Semaphore,
+    needs: Mutex<Needs>,
+    /// At least one permit for each need that is not met. There may be more: a
+    /// permit that was handed to somebody cannot be taken back.
+    permits: Semaphore,
+}
+
+#[derive(Default)]
+struct Needs {
+    /// Who waits now.
+    waiting: usize,
+    /// For how many of them nobody has given way yet.
+    unmet: usize,
 }
 
 impl Crowd {
     pub(crate) fn new() -> Self {
         Self {
-            waiting: Semaphore::new(0),
+            needs: Mutex::default(),
+            permits: Semaphore::new(0),
         }
     }
 
     /// One more waits for a place.
     pub(crate) fn wait(&self) {
-        self.waiting.add_permits(1);
+        let mut needs = self.lock();
+        needs.waiting += 1;
+        needs.unmet += 1;
+        self.permits.add_permits(1);
     }
 
     /// It waits no more; somebody may have given way meanwhile.
     fn waits_no_more(&self) {
-        self.waiting.forget_permits(1);
+        let mut needs = self.lock();
+        needs.waiting = needs.waiting.saturating_sub(1);
+        needs.unmet = needs.unmet.min(needs.waiting);
+        let permits = self.permits.available_permits();
+        self.permits
+            .forget_permits(permits.saturating_sub(needs.unmet));
+    }
+
+    /// Whoever was asked keeps its place: somebody else has to give way, if
+    /// the place is still wanted.
+    pub(crate) fn pass_on(&self) {
+        let mut needs = self.lock();
+        if needs.unmet < needs.waiting {
+            needs.unmet += 1;
+            self.permits.add_permits(1);
+        }
     }
 
     /// For a peer that has said nothing yet: ready once it has been so for
@@ -101,9 +130,19 @@ impl Crowd {
     pub(crate) async fn wanted(&self, limit: Duration) {
         sleep(limit).await;
         // Never closed.
-        if let Ok(permit) = self.waiting.acquire().await {
+        while let Ok(permit) = self.permits.acquire().await {
             permit.forget();
+            let mut needs = self.lock();
+            if needs.unmet > 0 {
+                needs.unmet -= 1;
+                return;
+            }
         }
+    }
+
+    /// Nothing in it can be half-changed by a panic elsewhere.
+    fn lock(&self) -> MutexGuard<'_, Needs> {
+        self.needs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -229,4 +268,45 @@ fn is_allowed(stream: &UnixStream, shared: &Shared) -> bool {
         tracing::warn!(uid = uid.ok(), "connection refused: not an allowed user");
     }
     is_allowed
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    async fn is_wanted(silent: impl Future<Output = ()>) -> bool {
+        timeout(Duration::from_secs(1), silent).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_gives_way_to_who_waits_no_more() {
+        let crowd = Crowd::new();
+        let mut silent = std::pin::pin!(crowd.wanted(Duration::ZERO));
+        assert!(!is_wanted(silent.as_mut()).await);
+        // A place comes free before the silent one has seen that it was asked.
+        crowd.wait();
+        crowd.waits_no_more();
+        assert!(!is_wanted(silent.as_mut()).await);
+        crowd.wait();
+        assert!(is_wanted(silent.as_mut()).await);
+        // It keeps its place; the next one is asked, as long as somebody waits.
+        crowd.pass_on();
+        assert!(is_wanted(crowd.wanted(Duration::ZERO)).await);
+        crowd.waits_no_more();
+        crowd.pass_on();
+        assert!(!is_wanted(crowd.wanted(Duration::ZERO)).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_that_waits_has_a_need_of_its_own() {
+        let crowd = Crowd::new();
+        crowd.wait();
+        crowd.wait();
+        assert!(is_wanted(crowd.wanted(Duration::ZERO)).await);
+        crowd.waits_no_more();
+        assert!(is_wanted(crowd.wanted(Duration::ZERO)).await);
+        assert!(!is_wanted(crowd.wanted(Duration::ZERO)).await);
+    }
 }

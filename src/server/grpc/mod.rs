@@ -152,8 +152,7 @@ async fn serve_connection(stream: TcpStream, shared: Arc<Shared>, doors: Doors) 
             () = &mut unwelcome, if silent => {
                 silent = false;
                 if called.load(Ordering::Relaxed) {
-                    // Then somebody else has to give way.
-                    doors.crowd.wait();
+                    doors.crowd.pass_on();
                 } else {
                     return close(&shared, Closed::GaveWay, "it called nothing, and others wait");
                 }
