@@ -2,11 +2,13 @@
 //!
 //! Without a service manager nothing here does anything.
 
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixListener;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use listenfd::ListenFd;
@@ -16,6 +18,8 @@ use wasm_agent_kit::error::Error;
 
 /// For the manager to take what it had no room for at once.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Messages that are kept for it; the newest count.
+const MAX_LATER: usize = 16;
 
 /// Sockets that were opened for us.
 #[derive(Debug, Default)]
@@ -101,6 +105,23 @@ pub(super) async fn keep_alive() {
     }
 }
 
+/// What the manager has no room for yet, in the order in which it was said.
+struct Later {
+    messages: VecDeque<String>,
+    /// Whether a thread sends them; until it has, nothing may overtake them.
+    is_sending: bool,
+}
+
+static LATER: Mutex<Later> = Mutex::new(Later {
+    messages: VecDeque::new(),
+    is_sending: false,
+});
+
+/// Nothing in it can be half-changed by a panic elsewhere.
+fn later() -> MutexGuard<'static, Later> {
+    LATER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Never waits: a manager that reads nothing must not stop the threads that
 /// move bytes. What it has no room for is sent later, but for signs of life.
 fn tell(states: &[NotifyState<'_>]) {
@@ -108,14 +129,43 @@ fn tell(states: &[NotifyState<'_>]) {
         return;
     };
     let message: String = states.iter().map(|state| format!("{state}\n")).collect();
-    let mut sent = send(&manager, &message, false);
-    if matches!(&sent, Err(error) if error.kind() == ErrorKind::WouldBlock) {
-        if matches!(states, [NotifyState::Watchdog]) {
-            return;
+    let is_sign_of_life = matches!(states, [NotifyState::Watchdog]);
+    let mut later = later();
+    if !later.is_sending || is_sign_of_life {
+        let sent = send(&manager, &message, false);
+        let is_full = matches!(&sent, Err(error) if error.kind() == ErrorKind::WouldBlock);
+        if !is_full {
+            return complain(sent);
         }
-        let later = std::thread::Builder::new().spawn(move || send(&manager, &message, true));
-        sent = later.map(drop);
     }
+    if is_sign_of_life {
+        return;
+    }
+    if later.messages.len() == MAX_LATER {
+        later.messages.pop_front();
+    }
+    later.messages.push_back(message);
+    if !later.is_sending {
+        let thread = std::thread::Builder::new().spawn(move || send_later(&manager));
+        later.is_sending = thread.is_ok();
+        complain(thread.map(drop));
+    }
+}
+
+/// Sends one after the other until nothing is left.
+fn send_later(manager: &OsStr) {
+    loop {
+        let mut later = later();
+        let Some(message) = later.messages.pop_front() else {
+            later.is_sending = false;
+            return;
+        };
+        drop(later);
+        complain(send(manager, &message, true));
+    }
+}
+
+fn complain(sent: io::Result<()>) {
     if let Err(error) = sent {
         tracing::warn!(%error, "cannot tell the service manager");
     }

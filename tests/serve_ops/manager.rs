@@ -58,6 +58,42 @@ fn the_service_manager_is_told_of_every_change() {
     assert_eq!(agent.wait().code(), Some(0));
 }
 
+/// A manager whose socket is full is told later, of all and in order: of a
+/// reload's start never after its end.
+#[test]
+fn a_manager_that_reads_late_is_told_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let notify = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&notify).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut command = command("right/allow.wat", &folder);
+    command
+        .args(["--timeout", "5s"])
+        .env("NOTIFY_SOCKET", &notify);
+    let mut agent = Agent::spawn(command, folder);
+    told(&socket, "READY=1");
+    let others = UnixDatagram::unbound().unwrap();
+    others.set_nonblocking(true).unwrap();
+    while others.send_to(b"of another", &notify).is_ok() {}
+    for _ in 0..5 {
+        agent.signal("HUP");
+        agent.wait_for_line("reloaded");
+    }
+    let mut buffer = [0; 4096];
+    let mut came = Vec::new();
+    while came.len() < 10 {
+        let count = socket.recv(&mut buffer).unwrap();
+        let message = String::from_utf8_lossy(&buffer[..count]).into_owned();
+        if message != "of another" {
+            came.push(message.lines().next().unwrap().to_owned());
+        }
+    }
+    assert_eq!(came, ["RELOADING=1", "READY=1"].repeat(5));
+    agent.signal("TERM");
+    told(&socket, "STOPPING=1");
+    assert_eq!(agent.wait().code(), Some(0));
+}
+
 /// Sockets are passed as descriptors 3 and up, which a shell can open.
 fn activated(agent: &Command, script: &str) -> Command {
     let mut command = Command::new("sh");
