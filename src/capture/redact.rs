@@ -15,6 +15,7 @@
 //! Invariant: whoever chose the text, its cost is linear. What there is too
 //! much of is not read, and nothing of it is shown.
 
+mod binary;
 mod finder;
 mod found;
 mod layers;
@@ -24,8 +25,6 @@ mod stand_in;
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, Mac as _};
 use regex::Regex;
 use serde_json::Value;
@@ -241,7 +240,7 @@ impl Redactor {
     fn walk(&self, path: &str, value: &mut Value, found: &mut Found) {
         match value {
             Value::Object(map) => {
-                let decoded = map.get("encoding").and_then(Value::as_str) != Some("base64");
+                let decoded = !binary::is_base64(map);
                 for (key, value) in map.iter_mut() {
                     let at = below(path, key);
                     match value {
@@ -360,22 +359,18 @@ impl Redactor {
         self.replaced(field, (text, in_text(text)), found)
     }
 
-    /// A body of bytes: each as one character, so that none is lost.
+    /// A body of bytes.
     fn bytes(&self, field: &str, base64: &str, found: &mut Found) -> String {
-        let Ok(bytes) = STANDARD.decode(base64) else {
-            return base64.to_owned();
+        let Some(bytes) = binary::decode(base64) else {
+            return self.free(field, base64, found);
         };
-        let text: String = bytes.iter().copied().map(char::from).collect();
+        let text = binary::as_text(&bytes);
         let places = in_text(&text);
         if places.is_empty() {
             return base64.to_owned();
         }
         let text = self.replaced(field, (&text, places), found);
-        let bytes: Vec<u8> = text
-            .chars()
-            .filter_map(|it| u8::try_from(it).ok())
-            .collect();
-        STANDARD.encode(bytes)
+        binary::encode(binary::as_bytes(&text))
     }
 
     /// A text with a stand-in at each of these places.

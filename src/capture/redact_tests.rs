@@ -1,5 +1,8 @@
 //! What is a secret, wherever it stands, and what is none.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+
 use super::*;
 
 fn redactor() -> Redactor {
@@ -414,6 +417,75 @@ fn stand_ins_stay_whole() {
     assert_eq!(found.text("xredactedx"), "xredacted:1x");
 }
 
+fn bytes_of(value: &Value) -> Vec<u8> {
+    STANDARD.decode(value["data"].as_str().unwrap()).unwrap()
+}
+
+/// A body that is no UTF-8 is base64 in what is written: a secret in it is
+/// found all the same, and one that is named in it is known elsewhere.
+#[test]
+fn a_known_secret_is_found_between_bytes_that_are_no_text() {
+    for secret in ["HUNTER22", "hunt\u{e9}r-22"] {
+        let body = [b"\xff\xc3 a ", secret.as_bytes(), b"\xe9\xfe"].concat();
+        let mut found = Found::default();
+        let head = numbered(
+            &serde_json::json!({"headers": {"x-api-key": secret}}),
+            &mut found,
+        );
+        assert_eq!(head["headers"]["x-api-key"], "redacted:1");
+        for data in [STANDARD.encode(&body), STANDARD_NO_PAD.encode(&body)] {
+            let body = serde_json::json!({"data": data, "encoding": "base64"});
+            let out = bytes_of(&numbered(&body, &mut found));
+            assert_eq!(out, b"\xff\xc3 a redacted:1\xe9\xfe");
+            let answer =
+                serde_json::json!({"request_body_mutation": body, "response_body_mutation": body});
+            let output = Redactor::with_numbers().output(&answer.to_string(), &mut found);
+            let output: Value = serde_json::from_str(&output).unwrap();
+            assert_eq!(bytes_of(&output["request_body_mutation"]), out);
+            assert_eq!(bytes_of(&output["response_body_mutation"]), out);
+        }
+    }
+    let mut found = Found::default();
+    let named = b"\xffpassword=hunt\xc3\xa9r-22&a=1";
+    let named = serde_json::json!({"data": STANDARD.encode(named), "encoding": "base64"});
+    let out = bytes_of(&numbered(&named, &mut found));
+    assert_eq!(out, b"\xffpassword=redacted:1&a=1");
+    let later = numbered(&serde_json::json!({"uri": "/hunt\u{e9}r-22"}), &mut found);
+    assert_eq!(later["uri"], "/redacted:1");
+}
+
+/// Headers may have any names: what only looks like base64 is text, too.
+#[test]
+fn headers_that_look_like_a_body_are_looked_through() {
+    let input = serde_json::json!({
+        "headers": {"x-api-key": "HUNTER22", "encoding": "base64", "data": "HUNTER22"},
+        "data": "HUNTER2=", "encoding": "base64",
+    });
+    let out = shown(&input);
+    assert!(!out.contains("HUNTER22"), "{out}");
+}
+
+/// The end of a part may be inside of a character.
+#[test]
+fn what_is_left_of_a_secret_goes_from_bytes_too() {
+    let mut found = Found::default();
+    let head = serde_json::json!({"headers": {"x-api-key": "correct-hors\u{e9}-battery"}});
+    numbered(&head, &mut found);
+    for (body, out) in [
+        (&b"\xff correct-h"[..], &b"\xff redacted:1"[..]),
+        (b"\xff correct-hors\xc3", b"\xff redacted:1"),
+        (b"\xa9-battery\xff", b"redacted:1\xff"),
+        (b"battery \xff correct", b"redacted:1 \xff redacted:1"),
+        (b"\xff correct \xff", b"\xff correct \xff"),
+        (b"rect-hors\xc3", b"redacted:1"),
+        (b"\xff in cor", b"\xff in cor"),
+    ] {
+        let body = serde_json::json!({"data": STANDARD.encode(body), "encoding": "base64"});
+        let written = bytes_of(&numbered(&body, &mut found.known_in_parts()));
+        assert_eq!(written, out, "{}", written.escape_ascii());
+    }
+}
+
 /// Too much to be looked for: nothing is shown then, and JSON stays JSON.
 #[test]
 fn beyond_what_is_known_nothing_is_shown() {
@@ -431,6 +503,7 @@ fn beyond_what_is_known_nothing_is_shown() {
             let output = serde_json::json!({
                 "decision": {"block": {"status": 403, "body": last}},
                 "audit": {"tags": [last, "tag"], "confidence": 0.5},
+                "request_body_mutation": {"data": STANDARD.encode(&last), "encoding": "base64"},
             });
             let out = redactor.record(&input.to_string(), &output.to_string(), &mut found);
             let text = format!("{}{}{}", out.input, out.output, found.text(&last));
@@ -440,6 +513,9 @@ fn beyond_what_is_known_nothing_is_shown() {
             STANDARD.decode(input["data"].as_str().unwrap()).unwrap();
             let output: Value = serde_json::from_str(&out.output).unwrap();
             assert_eq!(output["decision"]["block"]["status"], 403);
+            let changed = &output["request_body_mutation"];
+            assert_eq!(changed["encoding"], "base64");
+            assert!(bytes_of(changed).starts_with(b"redacted:"), "{changed}");
             if event == 39 {
                 assert_eq!(input["uri"], "redacted:rest");
                 assert_eq!(

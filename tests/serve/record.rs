@@ -291,6 +291,49 @@ fn a_secret_of_one_event_is_in_no_later_one() {
     }
 }
 
+/// A body that is no UTF-8 is recorded as base64, without the secrets of its
+/// exchange.
+#[test]
+fn a_secret_is_in_no_body_of_bytes() {
+    let base64 = base64::engine::general_purpose::STANDARD;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("r.jsonl");
+    let (agent, mut client) = recording(&file, &[]);
+    let mut head = request("first", "/");
+    head["headers"]["x-api-key"] = json!([SECRET]);
+    let bytes = [b"\xff\xfe ", SECRET.as_bytes(), b" \xe9"].concat();
+    let with_bytes = |kind| {
+        let mut body = body("first", "", kind);
+        body["data"] = base64.encode(&bytes).into();
+        body[kind] = bytes.len().into();
+        body
+    };
+    for (kind, message) in [
+        (0x10, head),
+        (0x11, with_bytes("bytes_received")),
+        (
+            0x12,
+            json!({"correlation_id": "first", "status": 200, "headers": {}}),
+        ),
+        (0x13, with_bytes("bytes_sent")),
+    ] {
+        client.send(kind, &message);
+        client.answer();
+    }
+    stop(agent, client);
+    let text = std::fs::read_to_string(&file).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    let lines: Vec<Value> = lines.collect();
+    for line in [&lines[1], &lines[3]] {
+        let input = &line["input"];
+        assert_eq!(input["encoding"], "base64", "{line}");
+        let bytes = base64.decode(input["data"].as_str().unwrap()).unwrap();
+        assert!(bytes.starts_with(b"\xff\xfe redacted:"), "{bytes:?}");
+        assert!(bytes.ends_with(b" \xe9"), "{bytes:?}");
+    }
+    assert_eq!(json_of(&["replay"], &[&file])["verdict"], "passed");
+}
+
 /// What a response sets is secret in what follows it, and the id, which a
 /// later event shows to be a secret, still joins the exchange.
 #[test]

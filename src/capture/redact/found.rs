@@ -5,11 +5,10 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use super::binary;
 use super::finder::{Finder, Rest};
 use super::stand_in::{REST, is_inside};
 
@@ -291,21 +290,56 @@ impl Found {
     /// there were any.
     pub(super) fn texts(&self, value: &mut Value) -> bool {
         match value {
-            Value::String(text) => match self.text(text) {
-                Cow::Borrowed(_same) => false,
-                Cow::Owned(other) => {
-                    *text = other;
-                    true
-                }
-            },
+            Value::String(text) => replace(text, |text| match self.text(text) {
+                Cow::Borrowed(_same) => None,
+                Cow::Owned(other) => Some(other),
+            }),
             Value::Array(values) => values
                 .iter_mut()
                 .fold(false, |any, value| self.texts(value) | any),
-            Value::Object(map) => map
-                .iter_mut()
-                .fold(false, |any, (_, value)| self.texts(value) | any),
+            Value::Object(map) => {
+                let is_base64 = binary::is_base64(map);
+                map.iter_mut().fold(false, |any, (key, value)| {
+                    let here = match value {
+                        Value::String(data) if is_base64 && key == "data" => {
+                            replace(data, |data| self.base64(data))
+                        }
+                        value => self.texts(value),
+                    };
+                    here | any
+                })
+            }
             Value::Null | Value::Bool(_) | Value::Number(_) => false,
         }
+    }
+
+    /// Bytes in base64, without the secrets that were found in them. None
+    /// where there were none.
+    fn base64(&self, data: &str) -> Option<String> {
+        if let Cow::Owned(_) = self.text(data) {
+            // It is itself what is secret, or what encodes it.
+            return Some(binary::encode(REST));
+        }
+        let text = binary::as_text(&binary::decode(data)?);
+        match self.text(&text) {
+            Cow::Borrowed(_same) => None,
+            Cow::Owned(other) => Some(binary::encode(binary::as_bytes(&other))),
+        }
+    }
+
+    /// The same, without what was left of a secret at either end. Secrets are
+    /// looked for in the bytes, since a cut may have gone through a character,
+    /// and in their text, as which a secret that is no UTF-8 is known.
+    fn cut_base64(&self, data: &str) -> Option<String> {
+        if self.without_rests(data.as_bytes()).is_some() {
+            return Some(binary::encode(REST));
+        }
+        let bytes = binary::decode(data)?;
+        let other = self.without_rests(&bytes);
+        let text = binary::as_text(other.as_ref().unwrap_or(&bytes));
+        let of_text = self.without_rests(text.as_bytes());
+        let of_text = of_text.map(|it| binary::as_bytes(&String::from_utf8_lossy(&it)));
+        of_text.or(other).map(binary::encode)
     }
 
     /// Every text of a value whose parts may be cut: without what was left of
@@ -313,60 +347,72 @@ impl Found {
     pub(super) fn cut_texts(&self, value: &mut Value) {
         match value {
             Value::String(text) => {
-                if let Some(other) = self.without_rests(text) {
-                    *text = other;
-                }
+                replace(text, |text| {
+                    let rest = self.without_rests(text.as_bytes())?;
+                    Some(String::from_utf8(rest).unwrap_or_else(|_| REST.to_owned()))
+                });
             }
             Value::Array(values) => values.iter_mut().for_each(|value| self.cut_texts(value)),
-            Value::Object(map) => map.values_mut().for_each(|value| self.cut_texts(value)),
+            Value::Object(map) => {
+                let is_base64 = binary::is_base64(map);
+                for (key, value) in map.iter_mut() {
+                    match value {
+                        Value::String(data) if is_base64 && key == "data" => {
+                            replace(data, |data| self.cut_base64(data));
+                        }
+                        value => self.cut_texts(value),
+                    }
+                }
+            }
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }
 
     /// The text without the beginning of a secret at its end, the end of one at
     /// its beginning, and without anything if it is made of parts of them.
-    fn without_rests(&self, text: &str) -> Option<String> {
+    fn without_rests(&self, text: &[u8]) -> Option<Vec<u8>> {
         let cuts = self.cuts.as_ref()?;
-        if !may_hold_secret(text) || !self.is_any() {
+        if text.len() < LEAST_ECHOED || !self.is_any() {
             return None;
         }
         if self.is_full || cuts.any_cut {
-            return Some(REST.to_owned());
+            return Some(REST.into());
         }
         if let Some(secret) = cuts.whole(text) {
-            return Some(self.tokens[secret].to_string());
+            return Some(self.tokens[secret].as_bytes().to_vec());
         }
         let long_enough = |rest: &Rest| rest.length >= LEAST_ECHOED;
         let ends = self.parts.iter().filter_map(|part| {
-            let rest = part.finder.read(text.bytes(), |_| {});
+            let rest = part.finder.read(text.iter().copied(), |_| {});
             rest.filter(long_enough)
         });
         let end = ends.max_by_key(|rest| rest.length);
-        let begin = cuts.backwards.read(text.bytes().rev(), |_| {});
+        let begin = cuts.backwards.read(text.iter().rev().copied(), |_| {});
         let begin = begin.filter(long_enough);
         let (from, to) = (
             begin.map_or(0, |rest| rest.length),
             text.len() - end.map_or(0, |rest| rest.length),
         );
-        let token = |rest: Option<Rest>| rest.map_or("", |rest| &*self.tokens[rest.secret]);
+        let token =
+            |rest: Option<Rest>| rest.map_or(&[][..], |rest| self.tokens[rest.secret].as_bytes());
         match (begin, end) {
             (None, None) => None,
-            (Some(_), Some(_)) if from >= to => Some(token(begin).to_owned()),
-            _ => Some(format!("{}{}{}", token(begin), &text[from..to], token(end))),
+            (Some(_), Some(_)) if from >= to => Some(token(begin).to_vec()),
+            _ => Some([token(begin), &text[from..to], token(end)].concat()),
         }
     }
 
     /// Hides every text of an input or an answer, since it could hold a secret
     /// that was not kept.
     pub(super) fn hide_texts(value: &mut Value) {
-        let is_base64 = value.get("encoding").and_then(Value::as_str) == Some("base64");
         let Value::Object(map) = value else {
             return hide_every_text(value);
         };
+        let is_base64 = binary::is_base64(map);
         for (key, value) in map.iter_mut() {
             match value {
                 Value::String(_) if STAY.contains(&key.as_str()) => {}
-                Value::String(data) if is_base64 && key == "data" => *data = STANDARD.encode(REST),
+                Value::String(data) if is_base64 && key == "data" => *data = binary::encode(REST),
                 value => hide_every_text(value),
             }
         }
@@ -404,8 +450,8 @@ impl Cuts {
     }
 
     /// The secret that a text is a part of, or the first of several.
-    fn whole(&self, text: &str) -> Option<usize> {
-        let mut pieces = text.as_bytes().windows(LEAST_ECHOED);
+    fn whole(&self, text: &[u8]) -> Option<usize> {
+        let mut pieces = text.windows(LEAST_ECHOED);
         let secret = |piece: &[u8]| {
             let piece: [u8; LEAST_ECHOED] = piece.try_into().ok()?;
             self.pieces.get(&piece).copied()
@@ -426,11 +472,32 @@ fn join(places: &mut Vec<Place>, mut place: Place) {
     places.push(place);
 }
 
+/// Puts another text in a text's place, where there is one. Whether there is.
+fn replace(text: &mut String, other: impl FnOnce(&str) -> Option<String>) -> bool {
+    let other = other(text);
+    let is_any = other.is_some();
+    if let Some(other) = other {
+        *text = other;
+    }
+    is_any
+}
+
 fn hide_every_text(value: &mut Value) {
     match value {
         Value::String(text) if may_hold_secret(text) => REST.clone_into(text),
         Value::Array(values) => values.iter_mut().for_each(hide_every_text),
-        Value::Object(map) => map.values_mut().for_each(hide_every_text),
+        Value::Object(map) => {
+            let is_base64 = binary::is_base64(map);
+            for (key, value) in map.iter_mut() {
+                match value {
+                    Value::String(data) if is_base64 && key == "data" => {
+                        *data = binary::encode(REST);
+                    }
+                    Value::String(_) if is_base64 && key == "encoding" => {}
+                    value => hide_every_text(value),
+                }
+            }
+        }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
