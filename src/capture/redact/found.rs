@@ -85,16 +85,21 @@ impl Found {
     /// Forgets where secrets stood, and keeps which they are: for the next
     /// record of the same exchange.
     pub fn begin(&mut self) {
-        self.fields.clear();
-        self.known_fields.clear();
+        // Their memory, too: an exchange may be kept for long.
+        self.fields = Vec::new();
+        self.known_fields = HashSet::new();
     }
 
     /// Bytes of memory that it takes, estimated.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
         let parts: usize = self.parts.iter().map(|it| it.finder.size_bytes()).sum();
+        // Each is there twice.
+        let fields = self.fields.iter();
+        let fields: usize = fields.map(|it| 2 * (it.len() + size_of::<String>())).sum();
         size_of::<Self>()
             + parts
+            + fields
             + self.known_bytes
             + self.secrets.len() * 4 * size_of::<Secret>()
             + self.numbers.len() * 64

@@ -53,8 +53,9 @@ impl Exchanges {
     }
 
     /// Keeps what is known now for the events to come.
-    pub(super) fn keep(&mut self, exchange: u64, found: Found, now: Instant) {
+    pub(super) fn keep(&mut self, exchange: u64, mut found: Found, now: Instant) {
         self.turn += 1;
+        found.begin();
         let bytes = found.size_bytes();
         self.bytes += bytes;
         self.order.insert(self.turn, exchange);
@@ -156,6 +157,24 @@ mod tests {
             exchanges.keep(1, found, now);
         }
         assert!(!exchanges.take(3, false, now).unwrap().is_any());
+    }
+
+    /// Whoever sends very many header names makes nobody keep them.
+    #[test]
+    fn where_secrets_stood_is_not_kept() {
+        let headers: serde_json::Map<_, _> = (0..5_000)
+            .map(|number| (format!("x-{number}-token"), "S3cret-one".into()))
+            .collect();
+        let mut found = Found::default();
+        let input = serde_json::json!({ "headers": headers }).to_string();
+        Redactor::with_key([7; 32]).input(&input, &mut found);
+        assert!(found.size_bytes() > 5_000 * 64, "{}", found.size_bytes());
+        let (mut exchanges, now) = (Exchanges::default(), Instant::now());
+        exchanges.keep(1, found, now);
+        assert!(exchanges.bytes < 16_384, "{}", exchanges.bytes);
+        let found = exchanges.take(1, false, now).unwrap();
+        assert_eq!(found.fields.capacity(), 0);
+        assert!(!found.text("x S3cret-one y").contains("S3cret-one"));
     }
 
     #[test]
