@@ -164,7 +164,8 @@ impl Recorder {
     }
 
     /// Takes a copy of an answer, if its exchange is of the sample and there is
-    /// room. The exchange's number must be one that no client chooses.
+    /// room. The exchange's number must be one that no client chooses: its
+    /// count, of which a later exchange has a higher one, or a keyed hash.
     pub fn offer(
         &self,
         (exchange, event): (u64, &Event),
@@ -223,7 +224,7 @@ impl Recorder {
         if is_first {
             torn.forget(exchange);
         }
-        torn.has(exchange)
+        !is_first && torn.has(exchange)
     }
 
     fn torn(&self) -> MutexGuard<'_, GivenUp> {

@@ -4,8 +4,9 @@
 //! event without its name. So what was found in an exchange is kept for it,
 //! within bounds of number, bytes and time. Where any of it had to be given
 //! up, later events of that exchange are not recorded: nobody could say what in
-//! them is secret. That is known of a limited number of exchanges, too: of one
-//! that was given up very many others ago only its own names tell.
+//! them is secret. Which exchanges that are is known exactly of a limited
+//! number of them. Behind that, whatever may be one of them counts as one: an
+//! event too few is written, and never a secret.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -15,6 +16,11 @@ use crate::capture::Found;
 /// Exchanges at once, and as many times as this that were given up.
 const MAX_EXCHANGES: usize = 16_384;
 const TIMES_GIVEN_UP: usize = 4;
+/// Exchanges are counted from 1, and no count comes this far. What is above is
+/// the keyed hash of an exchange that nobody counted.
+const FIRST_HASH: u64 = 1 << 40;
+/// Groups of hashes, of which is known whether one was given up; 128 KiB.
+const HASH_GROUPS: u64 = 1 << 20;
 /// Bytes of all that was found, estimated.
 const MAX_BYTES: usize = 32 << 20;
 /// Since the last event of an exchange.
@@ -46,10 +52,11 @@ impl Exchanges {
         if is_first {
             self.given_up.forget(exchange);
         }
-        if self.given_up.has(exchange) {
-            return None;
+        match self.remove(exchange) {
+            Some(found) => Some(found),
+            None if !is_first && self.given_up.has(exchange) => None,
+            None => Some(Found::default()),
         }
-        Some(self.remove(exchange).unwrap_or_default())
     }
 
     /// Keeps what is known now for the events to come.
@@ -101,12 +108,17 @@ impl Exchanges {
     }
 }
 
-/// Exchanges of which a part is missing, the last of them.
+/// Exchanges of which a part is missing: the last of them each by itself, and
+/// those before so that none is taken for a whole one.
 #[derive(Debug, Default)]
 pub(super) struct GivenUp {
     all: HashSet<u64>,
     /// Oldest first; one that was forgotten may still be here.
     order: VecDeque<u64>,
+    /// Counts below this one may be of exchanges that `all` has no room for.
+    floor: u64,
+    /// A bit for each group of hashes, which may have one of them.
+    hashes: Vec<u8>,
 }
 
 impl GivenUp {
@@ -117,19 +129,46 @@ impl GivenUp {
         self.order.push_back(exchange);
         if self.order.len() > MAX_EXCHANGES * TIMES_GIVEN_UP
             && let Some(oldest) = self.order.pop_front()
+            && self.all.remove(&oldest)
         {
-            self.all.remove(&oldest);
+            self.add_roughly(oldest);
         }
     }
 
+    fn add_roughly(&mut self, exchange: u64) {
+        if exchange < FIRST_HASH {
+            self.floor = self.floor.max(exchange + 1);
+            return;
+        }
+        let (byte, bit) = group_of(exchange);
+        self.hashes.resize(group_of(HASH_GROUPS - 1).0 + 1, 0);
+        self.hashes[byte] |= bit;
+    }
+
+    /// Whether an event that does not begin its exchange is of one of them, or
+    /// may be.
     pub(super) fn has(&self, exchange: u64) -> bool {
-        self.all.contains(&exchange)
+        if self.all.contains(&exchange) {
+            return true;
+        }
+        if exchange < FIRST_HASH {
+            return exchange < self.floor;
+        }
+        let (byte, bit) = group_of(exchange);
+        self.hashes.get(byte).is_some_and(|bits| bits & bit != 0)
     }
 
     /// It begins anew.
     pub(super) fn forget(&mut self, exchange: u64) {
         self.all.remove(&exchange);
     }
+}
+
+/// The byte and the bit of a hash's group.
+fn group_of(hash: u64) -> (usize, u8) {
+    let group = hash % HASH_GROUPS;
+    let byte = usize::try_from(group / 8).unwrap_or_default();
+    (byte, 1 << (group % 8))
 }
 
 #[cfg(test)]
@@ -211,9 +250,37 @@ mod tests {
             exchanges.keep(number, found, now);
             assert!(exchanges.bytes <= MAX_BYTES);
         }
+    }
+
+    const MANY: u64 = 200_000;
+
+    /// However many others were given up since: none is taken for a whole one.
+    #[test]
+    fn what_was_given_up_stays_so() {
         let mut given_up = GivenUp::default();
-        (0..200_000).for_each(|number| given_up.add(number));
+        (1..=MANY).for_each(|number| given_up.add(2 * number));
         assert_eq!(given_up.all.len(), MAX_EXCHANGES * TIMES_GIVEN_UP);
-        assert!(given_up.has(199_999) && !given_up.has(0));
+        assert!((1..=MANY).all(|number| given_up.has(2 * number)));
+        assert!(!given_up.has(2 * MANY + 1) && !given_up.has(2 * MANY - 1));
+
+        let hash = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | FIRST_HASH;
+        let mut hashes = GivenUp::default();
+        (0..MANY).for_each(|number| hashes.add(hash(number)));
+        assert!((0..MANY).all(|number| hashes.has(hash(number))));
+        assert!(!hashes.has(1), "no count is below a hash");
+        let others = (MANY..2 * MANY).filter(|number| hashes.has(hash(*number)));
+        assert!(others.count() < 40_000, "most others are still recorded");
+        assert_eq!(hashes.hashes.len(), 128 << 10);
+    }
+
+    #[test]
+    fn an_old_exchange_that_is_kept_or_begins_anew_is_recorded() {
+        let (mut exchanges, now) = (Exchanges::default(), Instant::now());
+        exchanges.given_up.floor = 101;
+        assert!(exchanges.take(7, false, now).is_none());
+        let found = exchanges.take(7, true, now).unwrap();
+        exchanges.keep(7, found, now);
+        assert!(exchanges.take(7, false, now).is_some());
+        assert!(exchanges.take(101, false, now).is_some());
     }
 }

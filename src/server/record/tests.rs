@@ -115,6 +115,25 @@ fn what_follows_a_dropped_event_is_dropped_until_the_exchange_begins_anew() {
     assert!(text.contains("/anew"));
 }
 
+/// The same where very many other exchanges lost an event since.
+#[test]
+fn a_torn_exchange_stays_torn_however_many_follow() {
+    let (recorder, _reader) = into_pipe(1.0);
+    (1..=100_000).for_each(|number| recorder.torn().add(number));
+    recorder.any_torn.store(true, Ordering::Relaxed);
+    for exchange in [1, 50_000, 100_000] {
+        offer(&recorder, exchange, &body(9));
+    }
+    assert_eq!(recorder.counts().dropped, 3);
+    offer(&recorder, 100_001, &body(9));
+    offer(&recorder, u64::MAX, &body(9));
+    recorder.close(Duration::from_secs(60));
+    assert_eq!(
+        (recorder.counts().written, recorder.counts().dropped),
+        (2, 3)
+    );
+}
+
 #[test]
 fn a_sample_has_all_events_of_an_exchange_or_none() {
     let (recorder, _reader) = into_pipe(0.5);
