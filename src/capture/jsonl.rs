@@ -279,7 +279,7 @@ pub fn write_record<Output: Serialize>(
             format!(
                 r#"{{"kind":{},"message":{}}}"#,
                 text(&fault.code.to_string()),
-                text(&found.text(&crate::fault::printable(&fault.detail, 256)))
+                text(&crate::fault::printable(&found.text(&fault.detail), 256))
             )
         },
     );
@@ -303,4 +303,37 @@ pub fn write_record<Output: Serialize>(
         .as_bytes(),
     );
     out.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Found, Redactor};
+    use super::*;
+    use crate::fault::FaultCode;
+
+    /// A secret that reaches over the end of what is shown is none the less
+    /// found as a whole.
+    #[test]
+    fn no_beginning_of_a_secret_is_left_in_a_fault() {
+        let secret = "S3cret-that-is-long-enough-to-be-cut";
+        for before in 215..260 {
+            let said = format!("{} {secret} and more", "x".repeat(before));
+            let line = RecordLine {
+                id: "c1",
+                phase: "request_headers",
+                at_ns: None,
+                module: "sha256:0",
+                input: &format!(r#"{{"headers":{{"x-api-key":"{secret}"}}}}"#),
+                output: &serde_json::Value::Null,
+                fault: Some(&Fault::new(FaultCode::Trap("unreachable"), said)),
+                fuel: None,
+                wall_ns: None,
+            };
+            let (redactor, mut found) = (Redactor::with_numbers(), Found::default());
+            let mut out = Vec::new();
+            write_record(&line, (&redactor, &mut found), &mut out);
+            let out = String::from_utf8(out).unwrap();
+            assert!(!out.contains("S3c"), "{before}: {out}");
+        }
+    }
 }
