@@ -119,10 +119,18 @@ impl Redactor {
         Self { by: By::Key(key) }
     }
 
-    /// The same with a key that somebody gave, of any length.
-    #[must_use]
-    pub fn with_given_key(key: &[u8]) -> Self {
-        Self::with_key(key_of(&[b"given", key]))
+    /// The same with a key that somebody gave, of any length but 0: with none
+    /// anybody could try values out.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where the key is empty.
+    pub fn with_given_key(key: &[u8]) -> Result<Self, Error> {
+        if key.is_empty() {
+            return Err(Error::Usage(
+                "the key for redacted values: expected at least 1 byte, found none; give a key, or none at all for a random one".to_owned(),
+            ));
+        }
+        Ok(Self::with_key(key_of(&[b"given", key])))
     }
 
     /// The same with a key that nobody else has.

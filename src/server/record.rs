@@ -44,7 +44,7 @@ const LAST_RECORD: Duration = Duration::from_millis(500);
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What is recorded, and where.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct RecordSettings {
     /// The file; what it holds already is kept.
     pub path: PathBuf,
@@ -56,7 +56,21 @@ pub struct RecordSettings {
     /// Leave secrets in.
     pub keep_secrets: bool,
     /// Key for redacted values; one of this process's own where none is given.
+    /// An empty one is refused.
     pub key: Option<Vec<u8>>,
+}
+
+/// All but the key.
+impl std::fmt::Debug for RecordSettings {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("RecordSettings")
+            .field("path", &self.path)
+            .field("rate", &self.rate)
+            .field("max_bytes", &self.max_bytes)
+            .field("keep_secrets", &self.keep_secrets)
+            .field("has_key", &self.key.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 /// How many records there were.
@@ -117,18 +131,25 @@ impl Recorder {
     /// Opens the file and starts the thread that writes it.
     ///
     /// # Errors
-    /// [`Error::Write`] where the file cannot be opened.
+    /// [`Error::Write`] where the file cannot be opened, [`Error::Usage`] where
+    /// the key is empty.
     pub fn start(settings: &RecordSettings) -> Result<Self, Error> {
+        // Before there is a file.
+        let redactor = redactor(settings)?;
         let failed = |source| Error::Write {
             path: settings.path.clone(),
             source,
         };
         let file = file::open(&settings.path).map_err(failed)?;
         let size = file.metadata().map_err(failed)?.len();
-        Self::on((file, size), settings)
+        Self::on((file, size), redactor, settings)
     }
 
-    fn on((file, size): (File, u64), settings: &RecordSettings) -> Result<Self, Error> {
+    fn on(
+        (file, size): (File, u64),
+        redactor: Redactor,
+        settings: &RecordSettings,
+    ) -> Result<Self, Error> {
         let (records, received) = sync_channel(MAX_WAITING);
         let counts = Arc::new(Counts::default());
         let writer = Writer {
@@ -136,7 +157,7 @@ impl Recorder {
             path: settings.path.clone(),
             size,
             max_bytes: settings.max_bytes,
-            redactor: redactor(settings)?,
+            redactor,
             exchanges: Exchanges::default(),
             counts: Arc::clone(&counts),
             failed: false,
@@ -319,7 +340,7 @@ const fn is_first(event: &Event) -> bool {
 fn redactor(settings: &RecordSettings) -> Result<Redactor, Error> {
     match (&settings.key, settings.keep_secrets) {
         (_, true) => Ok(Redactor::keep_secrets()),
-        (Some(key), false) => Ok(Redactor::with_given_key(key)),
+        (Some(key), false) => Redactor::with_given_key(key),
         (None, false) => Redactor::with_random_key(),
     }
 }

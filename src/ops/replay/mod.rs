@@ -96,14 +96,26 @@ pub enum Match {
 /// What happens to secrets in all that is written. In reports and fixtures
 /// they are numbers within their transaction, and need no key. A saved capture
 /// keeps equal ones equal over its transactions: there they are keyed hashes.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum Redaction {
     /// They stay as they are.
     Keep,
     /// The key is random, and of this replay alone.
     RandomKey,
-    /// The key was given, so that several captures agree.
+    /// The key was given, so that several captures agree; an empty one is
+    /// refused.
     Key(Vec<u8>),
+}
+
+/// All but the key.
+impl std::fmt::Debug for Redaction {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(match self {
+            Self::Keep => "Keep",
+            Self::RandomKey => "RandomKey",
+            Self::Key(_) => "Key(..)",
+        })
+    }
 }
 
 impl Redaction {
@@ -112,7 +124,7 @@ impl Redaction {
         let saving = match self {
             Self::Keep => return Ok((Redactor::keep_secrets(), Redactor::keep_secrets())),
             Self::RandomKey => Redactor::with_random_key()?,
-            Self::Key(key) => Redactor::with_given_key(key),
+            Self::Key(key) => Redactor::with_given_key(key)?,
         };
         Ok((Redactor::with_numbers(), saving))
     }
@@ -188,7 +200,8 @@ pub struct Subjects<'a> {
 ///
 /// # Errors
 /// When the modules are of two ABIs, a capture cannot be opened, a fixture or a
-/// row cannot be written, or the system has no room for the threads.
+/// row cannot be written, the key is empty, or the system has no room for the
+/// threads.
 pub fn replay(
     subjects: &Subjects<'_>,
     captures: &[Capture],
@@ -349,5 +362,21 @@ impl Match {
             Self::Status(from, to) if from == to => format!("status={from}"),
             Self::Status(from, to) => format!("status={from}-{to}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod redaction_tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_key_is_refused_and_no_key_is_shown() {
+        assert!(matches!(
+            Redaction::Key(Vec::new()).redactors(),
+            Err(Error::Usage(_))
+        ));
+        let key = Redaction::Key(vec![171; 4]);
+        assert!(key.redactors().is_ok());
+        assert_eq!(format!("{key:?}"), "Key(..)");
     }
 }

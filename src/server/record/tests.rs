@@ -19,7 +19,12 @@ fn settings(rate: f64) -> RecordSettings {
 fn into_pipe(rate: f64) -> (Recorder, std::io::PipeReader) {
     let (reader, writer) = std::io::pipe().unwrap();
     let file = File::from(std::os::fd::OwnedFd::from(writer));
-    (Recorder::on((file, 0), &settings(rate)).unwrap(), reader)
+    let settings = settings(rate);
+    let redactor = redactor(&settings).unwrap();
+    (
+        Recorder::on((file, 0), redactor, &settings).unwrap(),
+        reader,
+    )
 }
 
 fn head(uri: &str) -> Event {
@@ -148,4 +153,24 @@ fn a_sample_has_all_events_of_an_exchange_or_none() {
     assert_ne!(picked, of(&other), "each has a key of its own");
     let count = picked.iter().filter(|picked| **picked).count();
     assert!((400..600).contains(&count), "{count}");
+}
+
+#[test]
+fn an_empty_key_is_refused_before_there_is_a_file_and_no_key_is_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("r.jsonl");
+    let with_key = |key: &[u8]| RecordSettings {
+        path: path.clone(),
+        key: Some(key.to_vec()),
+        ..settings(1.0)
+    };
+    let error = Recorder::start(&with_key(b"")).unwrap_err();
+    assert!(matches!(error, Error::Usage(_)), "{error}");
+    assert!(!path.exists());
+    Recorder::start(&with_key(b"k")).unwrap();
+    let shown = format!("{:?}", with_key(&[171; 4]));
+    assert!(
+        !shown.contains("171") && shown.contains("has_key: true"),
+        "{shown}"
+    );
 }
