@@ -279,7 +279,10 @@ pub fn write_record<Output: Serialize>(
             format!(
                 r#"{{"kind":{},"message":{}}}"#,
                 text(&fault.code.to_string()),
-                text(&crate::fault::printable(&found.text(&fault.detail), 256))
+                text(&crate::fault::printable(
+                    &found.quoting_text(&fault.detail),
+                    256
+                ))
             )
         },
     );
@@ -316,8 +319,13 @@ mod tests {
     #[test]
     fn no_beginning_of_a_secret_is_left_in_a_fault() {
         let secret = "S3cret-that-is-long-enough-to-be-cut";
-        for before in 215..260 {
-            let said = format!("{} {secret} and more", "x".repeat(before));
+        let long = (215..260).map(|before| format!("{} {secret} and more", "x".repeat(before)));
+        // As the fault of an answer quotes it.
+        let quoted = (6..secret.len()).map(|cut| {
+            let answer = format!("{} {secret}", "x".repeat(59 - cut));
+            format!("found {}, twice", crate::fault::printable(&answer, 60))
+        });
+        for said in long.chain(quoted) {
             let line = RecordLine {
                 id: "c1",
                 phase: "request_headers",
@@ -325,7 +333,7 @@ mod tests {
                 module: "sha256:0",
                 input: &format!(r#"{{"headers":{{"x-api-key":"{secret}"}}}}"#),
                 output: &serde_json::Value::Null,
-                fault: Some(&Fault::new(FaultCode::Trap("unreachable"), said)),
+                fault: Some(&Fault::new(FaultCode::Trap("unreachable"), said.as_str())),
                 fuel: None,
                 wall_ns: None,
             };
@@ -333,7 +341,7 @@ mod tests {
             let mut out = Vec::new();
             write_record(&line, (&redactor, &mut found), &mut out);
             let out = String::from_utf8(out).unwrap();
-            assert!(!out.contains("S3c"), "{before}: {out}");
+            assert!(!out.contains("S3c"), "{said}: {out}");
         }
     }
 }

@@ -19,6 +19,8 @@ const MAX_KNOWN_BYTES: usize = 256 << 10;
 const MAX_SECRET_BYTES: usize = 16 << 10;
 /// Shorter values are too common to be replaced wherever they occur.
 const LEAST_ECHOED: usize = 6;
+/// Ends what was quoted in part.
+const ELLIPSIS: char = '…';
 /// What stays of an input and an answer where nothing else is shown: without
 /// it they could not be read at all.
 const STAY: [&str; 4] = ["method", "client_ip", "encoding", "decision"];
@@ -253,6 +255,37 @@ impl Found {
         Cow::Owned(out)
     }
 
+    /// The same of a text that may quote others no further than to a `…`:
+    /// without the beginning of a secret before one, too.
+    #[must_use]
+    pub fn quoting_text(&self, text: &str) -> String {
+        let text = self.text(text);
+        let mut out = String::with_capacity(text.len());
+        for piece in text.split_inclusive(ELLIPSIS) {
+            let rest = piece.strip_suffix(ELLIPSIS).and_then(|quoted| {
+                let rest = self.begun(quoted.as_bytes())?;
+                Some((&quoted[..quoted.len() - rest.length], rest.secret))
+            });
+            match rest {
+                Some((before, secret)) => {
+                    out.extend([before, &*self.tokens[secret]]);
+                    out.push(ELLIPSIS);
+                }
+                None => out.push_str(piece),
+            }
+        }
+        out
+    }
+
+    /// The longest beginning of a secret that a text ends with.
+    fn begun(&self, text: &[u8]) -> Option<Rest> {
+        let ends = self.parts.iter().filter_map(|part| {
+            let rest = part.finder.read(text.iter().copied(), |_| {});
+            rest.filter(|rest| rest.length >= LEAST_ECHOED)
+        });
+        ends.max_by_key(|rest| rest.length)
+    }
+
     /// Where secrets stand. Those that overlap are one place, so that nothing
     /// is left of either.
     fn places(&self, text: &str) -> Vec<Place> {
@@ -386,14 +419,9 @@ impl Found {
         if let Some(secret) = cuts.whole(text) {
             return Some(self.tokens[secret].as_bytes().to_vec());
         }
-        let long_enough = |rest: &Rest| rest.length >= LEAST_ECHOED;
-        let ends = self.parts.iter().filter_map(|part| {
-            let rest = part.finder.read(text.iter().copied(), |_| {});
-            rest.filter(long_enough)
-        });
-        let end = ends.max_by_key(|rest| rest.length);
+        let end = self.begun(text);
         let begin = cuts.backwards.read(text.iter().rev().copied(), |_| {});
-        let begin = begin.filter(long_enough);
+        let begin = begin.filter(|rest| rest.length >= LEAST_ECHOED);
         let (from, to) = (
             begin.map_or(0, |rest| rest.length),
             text.len() - end.map_or(0, |rest| rest.length),
