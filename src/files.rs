@@ -9,7 +9,10 @@
 //! A file is replaced as a whole: it is written beside its place and moved
 //! there. A link that the user named himself is followed, since he meant what
 //! it leads to; a link that lies where this program chose the name is replaced
-//! and what it leads to stays as it is.
+//! and what it leads to stays as it is. What somebody else has open, as standard
+//! output is, is written to where it stands and keeps what is in it.
+
+mod descriptor;
 
 use std::fs::{File, FileType, Metadata, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Read as _, Write};
@@ -233,8 +236,18 @@ pub struct Destination {
     path: PathBuf,
     /// What is there, open to write to; nothing where nothing is.
     there: Option<File>,
-    /// Whether it is replaced as a whole rather than written to as it is.
-    replaces: bool,
+    way: Way,
+}
+
+/// How what is there becomes what is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// A new file takes its place.
+    Replace,
+    /// Its content goes, the file stays.
+    Overwrite,
+    /// Nothing of it goes: it is a descriptor that somebody else opened.
+    Continue,
 }
 
 impl Destination {
@@ -245,6 +258,13 @@ impl Destination {
     pub fn open(path: &Path, links: Links) -> io::Result<Self> {
         if links == Links::Replaced {
             return Self::beside_links(path);
+        }
+        if let Some(place) = descriptor::find(path) {
+            return Ok(Self {
+                path: path.to_owned(),
+                there: Some(descriptor::open(&place)?),
+                way: Way::Continue,
+            });
         }
         let metadata = match std::fs::metadata(path) {
             Ok(metadata) => metadata,
@@ -258,33 +278,26 @@ impl Destination {
                 return Ok(Self {
                     path: path.to_owned(),
                     there: None,
-                    replaces: true,
+                    way: Way::Replace,
                 });
             }
             Err(error) => return Err(error),
         };
         let there = Some(open_to_write(path, metadata.file_type())?);
-        // Descriptors of processes have paths, and belong to whoever opened
-        // them.
-        let is_descriptor = path.starts_with("/dev") || path.starts_with("/proc");
-        if !metadata.is_file() || is_descriptor {
+        if !metadata.is_file() {
             return Ok(Self {
                 path: path.to_owned(),
                 there,
-                replaces: false,
+                way: Way::Overwrite,
             });
         }
         let path = path.canonicalize()?;
-        let replaces = match can_create_beside(&path) {
-            Ok(()) => true,
-            Err(error) if is_denied(&error) => false,
+        let way = match can_create_beside(&path) {
+            Ok(()) => Way::Replace,
+            Err(error) if is_denied(&error) => Way::Overwrite,
             Err(error) => return Err(error),
         };
-        Ok(Self {
-            path,
-            there,
-            replaces,
-        })
+        Ok(Self { path, there, way })
     }
 
     /// A file or a link or nothing.
@@ -299,7 +312,7 @@ impl Destination {
         Ok(Self {
             path: path.to_owned(),
             there: None,
-            replaces: true,
+            way: Way::Replace,
         })
     }
 
@@ -308,11 +321,13 @@ impl Destination {
     /// # Errors
     /// What writing fails with; what stood there stays then.
     pub fn write(mut self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-        if !self.replaces {
+        if self.way != Way::Replace {
             let Some(there) = &mut self.there else {
                 return Ok(());
             };
-            empty(there)?;
+            if self.way == Way::Overwrite {
+                empty(there)?;
+            }
             return buffered(there, write);
         }
         let (mut draft, at) = Draft::create(&self.path)?;
@@ -350,11 +365,15 @@ pub fn write(path: &Path, links: Links, bytes: &[u8]) -> Result<(), Error> {
 }
 
 /// Opens a file that is written as its content comes: empty, and with
-/// `is_private` for its owner alone. A link is followed: the user named it.
+/// `is_private` for its owner alone. A link is followed: the user named it. A
+/// descriptor that somebody else opened keeps its content and its mode.
 ///
 /// # Errors
 /// What the system says, or what is there instead of a file.
 pub fn create(path: &Path, is_private: bool) -> io::Result<File> {
+    if let Some(place) = descriptor::find(path) {
+        return descriptor::open(&place);
+    }
     match std::fs::metadata(path) {
         Ok(metadata) => {
             let file = open_to_write(path, metadata.file_type())?;

@@ -413,6 +413,98 @@ fn i_07_reports_go_to_pipes_and_descriptors_that_are_named() {
     assert!(!Path::new("/dev/null").is_file());
 }
 
+/// Whoever opened a descriptor chose the file: what is in it, its mode and what
+/// is written after us stay.
+#[test]
+fn i_07_what_a_descriptor_leads_to_loses_nothing() {
+    let desk = Desk::new();
+    let log = desk.path("log");
+    let link = desk.path("link");
+    symlink("/dev/stdout", &link).unwrap();
+    let places = [
+        ("/dev/stdout", 1),
+        ("/dev/stderr", 2),
+        ("/dev/fd/1", 1),
+        ("/dev/fd/7", 7),
+        ("/proc/self/fd/2", 2),
+        ("/proc/thread-self/fd/7", 7),
+        (text(&link), 1),
+    ];
+    for (place, number) in places {
+        // All of them once; then one that knows its content before and one that
+        // does not.
+        let step = if place == "/dev/stdout" { 1 } else { 4 };
+        for (what, command) in writers(&desk, Path::new(place)).into_iter().step_by(step) {
+            // Opened to append, and to overwrite from where the shell stands.
+            for redirect in [">>", ">"] {
+                std::fs::write(&log, "").unwrap();
+                let mode = std::fs::Permissions::from_mode(0o644);
+                std::fs::set_permissions(&log, mode).unwrap();
+                let others = match number {
+                    1 => "2>/dev/null",
+                    2 => ">/dev/null",
+                    _ => ">/dev/null 2>&1",
+                };
+                let line = format!(
+                    r#"{{ echo FIRST >&{number}; "$@" {others}; echo LAST >&{number}; }} {number}{redirect}"$0""#
+                );
+                let mut shell = Command::new("bash");
+                shell.arg("-c").arg(line).arg(&log);
+                shell.arg(command.get_program()).args(command.get_args());
+                tidy(&mut shell);
+                let done = finish(shell);
+                let found = std::fs::read_to_string(&log).unwrap();
+                let about = format!("{what} {place} {redirect}: {found} {done:?}");
+                assert!(found.starts_with("FIRST\n"), "{about}");
+                assert!(found.ends_with("\nLAST\n"), "{about}");
+                assert!(found.contains("\n{"), "{about}");
+                let mode = std::fs::metadata(&log).unwrap().permissions().mode();
+                assert_eq!(mode & 0o777, 0o644, "{about}");
+            }
+        }
+    }
+}
+
+/// The descriptor of another process belongs to others too.
+#[test]
+fn i_07_a_descriptor_of_another_process_loses_nothing() {
+    let desk = Desk::new();
+    let log = desk.path("log");
+    for (what, command) in writers(&desk, Path::new("/proc/PID/fd/7")) {
+        std::fs::write(&log, "FIRST\n").unwrap();
+        let mut shell = Command::new("bash");
+        let line = r#"exec 7>>"$0"; "${@/PID/$$}"; true"#;
+        shell.arg("-c").arg(line).arg(&log);
+        shell.arg(command.get_program()).args(command.get_args());
+        tidy(&mut shell);
+        let done = finish(shell);
+        let found = std::fs::read_to_string(&log).unwrap();
+        let is_kept = found.starts_with("FIRST\n{") && found.ends_with("}\n");
+        assert!(is_kept, "{what}: {found} {done:?}");
+    }
+}
+
+#[test]
+fn i_07_a_descriptor_that_cannot_be_written_to_is_refused() {
+    let desk = Desk::new();
+    let module = shipped("right/allow.wat");
+    let fixture = desk.file("f.json", FIXTURE);
+    let there = desk.file("there", "what was there before");
+    for (line, said) in [
+        ("--report json=/dev/fd/7 7<\"$3\"", "open for reading only"),
+        ("--report json=/dev/stdin <\"$3\"", "open for reading only"),
+        ("--report json=/dev/fd/77", "/dev/fd/77"),
+    ] {
+        let line = format!("\"$0\" run \"$1\" \"$2\" {line}");
+        let done = shell(&line, &[&module, &fixture, &there]);
+        done.assert_calm();
+        assert_eq!(done.code, Some(2), "{line}: {done:?}");
+        assert!(done.stderr.contains(said), "{line}: {}", done.stderr);
+    }
+    let text = std::fs::read_to_string(&there).unwrap();
+    assert_eq!(text, "what was there before");
+}
+
 /// A file of few bytes that becomes many.
 #[test]
 fn i_05_a_packed_capture_is_read_in_bounded_memory() {
