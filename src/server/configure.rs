@@ -8,7 +8,7 @@
 //! counts. What was applied holds until something else is pushed, for a module
 //! that is loaded later too.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde_json::Value;
@@ -24,7 +24,8 @@ use crate::response::{AgentResponse, Decision};
 const MAX_WAITING: usize = 1024;
 /// Bytes that their senders' ids hold together; one alone may be larger.
 const MAX_WAITING_BYTES: usize = 1 << 20;
-/// Changes that are tried where all of them together are refused.
+/// Tries that may fail where all of them together are refused: so many of the
+/// newest messages of all connections, and so many of those before them.
 const MAX_TRIES: usize = 8;
 
 const DEFECT: &str = "a defect of this program; please report it";
@@ -51,6 +52,8 @@ impl Reply {
 /// One message that waits for the worker.
 struct Waiting {
     pushed: Pushed,
+    /// The number of the connection that it came on.
+    connection: u64,
     /// What its sender's id holds meanwhile.
     bytes: usize,
     reply: oneshot::Sender<Outcome>,
@@ -94,9 +97,14 @@ impl Line {
     }
 }
 
-/// Decides about what was pushed, or puts it into the line; `id_bytes` are held
-/// by its sender until then. Costs no more than reading it did.
-pub(crate) fn configure(live: &Live, config: &Value, id_bytes: usize) -> Reply {
+/// Decides about what this connection pushed, or puts it into the line;
+/// `id_bytes` are held by its sender until then. Costs no more than reading it
+/// did.
+pub(crate) fn configure(
+    live: &Live,
+    config: &Value,
+    (connection, id_bytes): (u64, usize),
+) -> Reply {
     let pushed = match Pushed::read(config) {
         Ok(pushed) => pushed,
         Err(reason) => return Reply::Now(told(live, &Pushed::default(), Err(reason))),
@@ -113,6 +121,7 @@ pub(crate) fn configure(live: &Live, config: &Value, id_bytes: usize) -> Reply {
     let (reply, later) = oneshot::channel();
     let given_up = line.push(Waiting {
         pushed,
+        connection,
         bytes: id_bytes,
         reply,
     });
@@ -159,24 +168,49 @@ fn apply(live: &Live, batch: Vec<Waiting>) {
         }
         return;
     }
-    let mut newer: Vec<Setting> = Vec::new();
-    let mut refused: Vec<(Vec<Setting>, String)> = Vec::new();
+    let mut tries = Tries::default();
     for waiting in batch.into_iter().rev() {
-        let settings = &waiting.pushed.settings;
-        let with_newer: Vec<Setting> = settings.iter().chain(&newer).copied().collect();
-        let before = refused.iter().find(|(tried, _)| tried == settings);
-        let result = if let Some((_, reason)) = before {
-            Err(reason.clone())
-        } else if refused.len() >= MAX_TRIES {
-            Err("newer settings came before these".to_owned())
-        } else {
-            live.configure(&with_newer)
-        };
-        match &result {
-            Ok(_) => newer = with_newer,
-            Err(reason) => refused.push((settings.clone(), reason.clone())),
-        }
+        let result = tries.next(live, &waiting);
         waiting.answer(live, result);
+    }
+}
+
+/// What came of one message after the other, the newest first.
+#[derive(Default)]
+struct Tries {
+    /// What is in force of them.
+    newer: Vec<Setting>,
+    /// What was tried and refused, and why.
+    refused: Vec<(Vec<Setting>, String)>,
+    /// Whose newest message was seen.
+    connections: HashSet<u64>,
+    /// Tries that failed, of newest messages and of others.
+    failed: [usize; 2],
+}
+
+impl Tries {
+    fn next(&mut self, live: &Live, waiting: &Waiting) -> Result<Change, String> {
+        let settings = &waiting.pushed.settings;
+        let is_newest = self.connections.insert(waiting.connection);
+        // What is known already costs nobody a try.
+        if let Some((_, reason)) = self.refused.iter().find(|(tried, _)| tried == settings) {
+            return Err(reason.clone());
+        }
+        // No connection uses up the tries of another one's newest message.
+        let failed = &mut self.failed[usize::from(!is_newest)];
+        if *failed >= MAX_TRIES {
+            return Err("newer settings came before these".to_owned());
+        }
+        let with_newer: Vec<Setting> = settings.iter().chain(&self.newer).copied().collect();
+        let result = live.configure(&with_newer);
+        match &result {
+            Ok(_) => self.newer = with_newer,
+            Err(reason) => {
+                *failed += 1;
+                self.refused.push((settings.clone(), reason.clone()));
+            }
+        }
+        result
     }
 }
 
@@ -231,5 +265,83 @@ pub(crate) fn response(result: Outcome) -> AgentResponse {
             response.tag("config-refused");
             response
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::agent::AgentSettings;
+    use crate::module::LoadSettings;
+    use crate::server::loader::Loader;
+
+    const GOOD: u64 = 1;
+    const BAD: u64 = 2;
+
+    fn live() -> Live {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/modules/right/allow.wat");
+        let loader = Loader::new(path, LoadSettings::default(), true);
+        Live::new(loader.start(AgentSettings::default()).unwrap(), loader)
+    }
+
+    /// What each message is answered that waits for one turn, the oldest first.
+    fn answers(live: &Live, messages: &[(u64, Value)]) -> Vec<Outcome> {
+        let (batch, replies): (Vec<_>, Vec<_>) = messages
+            .iter()
+            .map(|(connection, config)| {
+                let (reply, later) = oneshot::channel();
+                let waiting = Waiting {
+                    pushed: Pushed::read(config).unwrap(),
+                    connection: *connection,
+                    bytes: 0,
+                    reply,
+                };
+                (waiting, later)
+            })
+            .unzip();
+        apply(live, batch);
+        let answer = |mut later: oneshot::Receiver<Outcome>| later.try_recv().unwrap();
+        replies.into_iter().map(answer).collect()
+    }
+
+    /// The smoke call's answer is longer.
+    fn bad(bytes: usize) -> (u64, Value) {
+        (BAD, json!({"max-answer-bytes": bytes}))
+    }
+
+    #[test]
+    fn one_bad_setting_many_times_costs_one_try() {
+        let live = live();
+        let mut messages = vec![(GOOD, json!({"pool-size": 1}))];
+        messages.extend((0..100).map(|_| bad(4)));
+        // Of the same connection too.
+        messages.insert(1, (BAD, json!({"timeout-ms": 77})));
+        let answers = answers(&live, &messages);
+        assert_eq!(answers[..2], [Ok(()), Ok(())]);
+        assert!(answers[2..].iter().all(|answer| *answer == answers[2]));
+        assert!(answers[2].is_err());
+        let agent = live.agent();
+        assert_eq!(agent.settings().pool.size, 1);
+        assert_eq!(agent.settings().pool.limits.timeout.as_millis(), 77);
+    }
+
+    #[test]
+    fn many_bad_settings_use_up_the_tries_of_their_own_connection() {
+        let live = live();
+        let mut messages = vec![(GOOD, json!({"pool-size": 1}))];
+        messages.insert(0, (BAD, json!({"timeout-ms": 77})));
+        messages.extend((0..=MAX_TRIES).map(bad));
+        let answers = answers(&live, &messages);
+        assert_eq!(
+            answers[0],
+            Err("newer settings came before these".to_owned())
+        );
+        assert_eq!(answers[1], Ok(()));
+        assert!(answers[2..].iter().all(Result::is_err));
+        assert_eq!(live.agent().settings().pool.size, 1);
     }
 }

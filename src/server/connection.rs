@@ -151,6 +151,11 @@ impl Connection {
         self.proxy.get().copied().unwrap_or_else(oldest)
     }
 
+    /// No other connection has it.
+    pub(crate) const fn number(&self) -> u64 {
+        self.number
+    }
+
     /// What says which exchange an event of this connection belongs to.
     pub(crate) fn origin(&self) -> Origin {
         let came = |seen: &AtomicBool| seen.load(Ordering::Relaxed);

@@ -125,7 +125,8 @@ pub(crate) fn dispatch(
             let (ticket, _) = connection.begin(&correlation_id);
             // In the line before anything else is read, so that the newest wins.
             let live = &connection.shared().live;
-            match configure(live, &config, correlation_id.len()) {
+            let sender = (connection.number(), correlation_id.len());
+            match configure(live, &config, sender) {
                 Reply::Now(outcome) => {
                     connection.answer_plain(ticket, &correlation_id, &response(outcome));
                 }

@@ -308,7 +308,9 @@ impl Reader {
                 .0
         };
         let live = &self.connection.shared().live;
-        let outcome = configure(live, &config, 0).outcome().await;
+        let outcome = configure(live, &config, (self.connection.number(), 0))
+            .outcome()
+            .await;
         outcome.map_err(Status::refused)
     }
 }
