@@ -18,7 +18,7 @@ use super::Shared;
 use super::configure::Line;
 use super::loader::Loader;
 use super::metrics::{Change, Family, Metrics, Now, Sample, Value};
-use super::pushed::{Key, Pushed, Setting, over};
+use super::pushed::{Key, Pushed, Setting, over, untightened};
 use super::wire::control::HealthState;
 use crate::agent::{Agent, AgentSettings};
 use crate::error::Error;
@@ -197,7 +197,8 @@ impl Live {
             }
             Some(loader) => return Ok(pushed.within(&self.0.operator, loader.accepted_settings())),
         };
-        if self.are_in_force(&pushed.settings) {
+        let running = self.agent();
+        if over(running.settings(), &pushed.settings) == *running.settings() {
             Ok(pushed)
         } else {
             Err(fixed.to_owned())
@@ -206,7 +207,23 @@ impl Live {
 
     pub(super) fn are_in_force(&self, pushed: &[Setting]) -> bool {
         let running = self.agent();
-        over(running.settings(), pushed) == *running.settings()
+        self.with_pushed(running.settings(), pushed).0 == *running.settings()
+    }
+
+    /// These settings with what was pushed over them, as far as it is applied,
+    /// and what is said of limits that are not.
+    fn with_pushed(
+        &self,
+        settings: &AgentSettings,
+        pushed: &[Setting],
+    ) -> (AgentSettings, Vec<(Key, String)>) {
+        untightened(over(settings, pushed), &self.0.operator, self.opened())
+    }
+
+    /// The keys that the operator lets peers push freely.
+    fn opened(&self) -> &[Key] {
+        let loader = self.0.loader.as_ref();
+        loader.map_or(&[], Loader::accepted_settings)
     }
 
     /// What was pushed and waits.
@@ -229,7 +246,7 @@ impl Live {
     /// Why the settings stay as they are.
     pub(super) fn configure(&self, pushed: &[Setting]) -> Result<Change, String> {
         let running = self.agent();
-        let settings = over(running.settings(), pushed);
+        let (settings, not_applied) = self.with_pushed(running.settings(), pushed);
         if settings == *running.settings() {
             return Ok(Change::Unchanged);
         }
@@ -254,6 +271,7 @@ impl Live {
         }
         drop(other);
         drop(running);
+        self.note_tighter(pushed, not_applied);
         self.replace(Arc::new(agent));
         Ok(Change::Applied)
     }
@@ -262,7 +280,9 @@ impl Live {
     pub(super) fn remark(&self, pushed: &Pushed) -> Vec<String> {
         let mut not_applied = lock(&self.0.not_applied);
         let mut remarks = Vec::new();
-        for (key, remark) in pushed.remarks(&self.0.operator) {
+        let running = self.agent();
+        let opened = self.opened();
+        for (key, remark) in pushed.remarks(&self.0.operator, running.settings(), opened) {
             remarks.extend(remark.clone());
             match remark {
                 Some(remark) => not_applied.insert(key, remark),
@@ -272,8 +292,20 @@ impl Live {
         remarks
     }
 
+    /// Keeps what is said of limits that are not applied, and logs it of those
+    /// that were in force until this push opened the policy.
+    fn note_tighter(&self, pushed: &[Setting], not_applied: Vec<(Key, String)>) {
+        for (key, remark) in not_applied {
+            let is_pushed = pushed.iter().any(|setting| setting.key() == key);
+            if !is_pushed && self.may_log() {
+                tracing::warn!(remark, "pushed settings not applied any more");
+            }
+            lock(&self.0.not_applied).insert(key, remark);
+        }
+    }
+
     /// Pushed settings that were not applied, because they would loosen what
-    /// the agent was started with.
+    /// the agent was started with, or turn refusals into faults that are allowed.
     #[must_use]
     pub fn settings_not_applied(&self) -> Vec<String> {
         lock(&self.0.not_applied).values().cloned().collect()

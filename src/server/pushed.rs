@@ -61,6 +61,14 @@ impl Key {
         Self::Isolation,
     ];
 
+    /// Those whose every fault is an allow where the policy is open.
+    const LIMITS: [Self; 4] = [
+        Self::TimeoutMs,
+        Self::Fuel,
+        Self::MaxMemoryBytes,
+        Self::MaxAnswerBytes,
+    ];
+
     /// As it is pushed.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -147,7 +155,7 @@ impl Setting {
         })
     }
 
-    const fn key(self) -> Key {
+    pub(crate) const fn key(self) -> Key {
         match self {
             Self::PoolSize(_) => Key::PoolSize,
             Self::FailOpen(_) => Key::FailOpen,
@@ -246,12 +254,22 @@ impl Pushed {
     }
 
     /// For each key of this push what health says of it: nothing where it is
-    /// applied.
+    /// applied. `running` is what is in force now.
     pub(crate) fn remarks<'a>(
         &'a self,
         operator: &'a AgentSettings,
+        running: &'a AgentSettings,
+        opened: &'a [Key],
     ) -> impl Iterator<Item = (Key, Option<String>)> + 'a {
-        let applied = self.settings.iter().map(|setting| (setting.key(), None));
+        let mut with_it = over(running, &self.settings);
+        // A newer message that came with this one may have opened it.
+        with_it.failure_policy = running.failure_policy;
+        let kept: Vec<_> = tighter(&with_it, operator, opened).collect();
+        let applied = self.settings.iter().map(move |setting| {
+            let key = setting.key();
+            let is_kept = kept.contains(&key) && key.of(running) != *setting;
+            (key, is_kept.then(|| too_tight(*setting, operator)))
+        });
         let looser = self.looser.iter().map(|setting| {
             let key = setting.key();
             let bound = key.of(operator);
@@ -275,6 +293,45 @@ pub(crate) fn over<'a>(
         setting.put(&mut settings);
     }
     settings
+}
+
+/// The limits that are tighter than the operator's although the policy is open.
+/// Whoever pushed these would turn refusals into faults, and so into allows.
+pub(crate) fn tighter<'a>(
+    settings: &'a AgentSettings,
+    operator: &'a AgentSettings,
+    opened: &'a [Key],
+) -> impl Iterator<Item = Key> + 'a {
+    let is_open = settings.failure_policy == FailurePolicy::Open;
+    Key::LIMITS.into_iter().filter(move |key| {
+        let is_tighter = key.of(settings).looseness() < key.of(operator).looseness();
+        is_open && is_tighter && !opened.contains(key)
+    })
+}
+
+/// `settings` with the operator's limits for those that are [`tighter`], and
+/// what is said of each.
+pub(crate) fn untightened(
+    settings: AgentSettings,
+    operator: &AgentSettings,
+    opened: &[Key],
+) -> (AgentSettings, Vec<(Key, String)>) {
+    let mut kept = settings.clone();
+    let mut remarks = Vec::new();
+    for key in tighter(&settings, operator, opened) {
+        key.of(operator).put(&mut kept);
+        remarks.push((key, too_tight(key.of(&settings), operator)));
+    }
+    (kept, remarks)
+}
+
+/// What is said of a limit that is not applied because the policy is open.
+fn too_tight(setting: Setting, operator: &AgentSettings) -> String {
+    let key = setting.key();
+    let (name, bound) = (key.name(), key.of(operator));
+    format!(
+        "{name}: {setting} was pushed and is not applied, because it is tighter than {bound}, which the agent was started with, and with fail-open a call that exceeds it is allowed; --accept-settings {name} lets it be pushed"
+    )
 }
 
 fn expected(key: Key, what: &str, found: &Value) -> String {
@@ -551,7 +608,12 @@ mod tests {
                     (0, 1),
                     "{key} {value}"
                 );
-                let remark = pushed.remarks(&operator).next().unwrap().1.unwrap();
+                let remark = pushed
+                    .remarks(&operator, &operator, &[])
+                    .next()
+                    .unwrap()
+                    .1
+                    .unwrap();
                 assert!(remark.starts_with(key), "{remark}");
                 let opened = read(value).within(&operator, &[key.parse().unwrap()]);
                 assert_eq!(opened.looser, [], "{key} {value}");

@@ -143,6 +143,78 @@ fn what_would_loosen_the_operators_settings_is_not_applied() {
     assert_eq!(health(address, "/healthz").1["policy"], "fail-closed");
 }
 
+/// Where faults are allowed, a limit that real requests exceed would let them
+/// through: none is tightened there, however the policy came to be open.
+#[test]
+fn no_limit_is_tightened_where_faults_are_allowed() {
+    let operators = [
+        "--timeout",
+        "5s",
+        "--fuel",
+        "50000000",
+        "--max-memory",
+        "8MiB",
+        "--max-answer",
+        "64KiB",
+        "--no-smoke-call",
+        "--fail-open",
+    ];
+    let (agent, address) = start("rules/rules.wasm", &operators);
+    let mut client = agent.connect_v2();
+    let applied = || metrics(address)[r#"wasm_agent_configurations_total{result="applied"}"#];
+    let told = |key: &str| {
+        let said = health(address, "/healthz").1;
+        let said = said["settings_not_applied"].as_array().cloned();
+        let said = said.unwrap_or_default();
+        said.into_iter()
+            .map(|remark| remark.as_str().unwrap().to_owned())
+            .find(|remark| remark.starts_with(&format!("{key}: ")))
+    };
+    for (key, tighter, own) in [
+        ("timeout-ms", json!(1), json!(5000)),
+        ("fuel", json!(1), json!(50_000_000)),
+        ("max-memory-bytes", json!(4 << 20), json!(8 << 20)),
+        ("max-answer-bytes", json!(1), json!(64 << 10)),
+    ] {
+        let about =
+            format!("{key}: {tighter} was pushed and is not applied, because it is tighter");
+        let before = applied();
+        assert_eq!(push(&mut client, &json!({key: tighter})), None, "{key}");
+        assert_eq!(applied() - before, 0.0, "{key}");
+        let remark = told(key).unwrap();
+        assert!(remark.starts_with(&about), "{remark}");
+        assert!(
+            remark.contains(&format!("--accept-settings {key} ")),
+            "{remark}"
+        );
+        // The module still decides.
+        assert_eq!(ask(&mut client)["audit"]["tags"], json!(["clean"]), "{key}");
+        // What it was started with is no news.
+        assert_eq!(push(&mut client, &json!({key: own})), None, "{key}");
+        assert_eq!(told(key), None);
+
+        // Closed, it is applied; opened again, it is not any more.
+        let both = json!({"fail-open": false, key: tighter});
+        assert_eq!(push(&mut client, &both), None, "{key}");
+        assert_eq!(told(key), None);
+        assert_eq!(push(&mut client, &json!({"fail-open": true})), None);
+        assert!(told(key).unwrap().starts_with(&about), "{key}");
+        assert_eq!(push(&mut client, &json!({key: own})), None, "{key}");
+        assert_eq!(applied() - before, 2.0, "{key}");
+    }
+    agent.wait_for_line("pushed settings not applied any more");
+
+    let opened = [&operators[..], &["--accept-settings", "fuel"]].concat();
+    let (agent, _) = start("rules/rules.wasm", &opened);
+    let mut client = agent.connect_v2();
+    assert_eq!(
+        push(&mut client, &json!({"fuel": 1, "timeout-ms": 1})),
+        None
+    );
+    let tags = ask(&mut client)["audit"]["tags"].clone();
+    assert_eq!(tags, json!(["wasm-error", "fail-open"]));
+}
+
 /// The bound is what the operator said, not what is in force.
 #[test]
 fn a_stricter_value_can_be_taken_back() {
