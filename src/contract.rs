@@ -365,7 +365,7 @@ fn memory(facts: &Facts, limits: &Limits) -> Check {
             "build for wasm32, not wasm64",
         );
     }
-    if memory.is_unclear {
+    if memory.is_shared {
         return fail(
             "it is shared".to_owned(),
             "build without threads and --shared-memory",

@@ -103,7 +103,7 @@ pub struct Memory {
     /// Addressed with 64 bits.
     pub is_64: bool,
     /// Shared between threads.
-    pub is_unclear: bool,
+    pub is_shared: bool,
     /// Taken from the host.
     pub is_imported: bool,
 }
@@ -470,7 +470,7 @@ fn memory(ty: wasmparser::MemoryType, is_imported: bool) -> Memory {
         initial_pages: ty.initial,
         maximum_pages: ty.maximum,
         is_64: ty.memory64,
-        is_unclear: ty.shared,
+        is_shared: ty.shared,
         is_imported,
     }
 }

@@ -83,7 +83,7 @@ fi
 
 mutant m01-pool-keeps-poisoned src/pool.rs 's/if instance\.poison\(\)\.is_some\(\)/if false/' m_01
 mutant m01-default-is-open src/cli/mod.rs 's/FailurePolicy::Closed/FailurePolicy::Open/' m_01
-mutant m02-deadline-too-late src/runner.rs 's/now \+ state\.timeout/now + state.timeout * 100/' m_02
+mutant m02-deadline-too-late src/runner.rs 's/after\(now, state\.timeout\)/after(now, state.timeout * 100)/' m_02
 mutant m02-no-deadline src/runner.rs 's/if now >= state\.deadline/if false \&\& now >= state.deadline/' m_03_an_endless_alloc
 mutant m02-interrupted-is-reused src/fault.rs 's/\| Self::Deadline\n//; s/Self::BadEvent\(_\) \| Self::Overload => false/Self::BadEvent(_) | Self::Overload | Self::Deadline => false/; s/!FaultCode::BadAnswer\("not-json"\)\.poisons/!FaultCode::BadAnswer("not-json").poisons/' m_0
 mutant m03-start-not-tried src/cli/run.rs 's/subject\.start\(\)\?;//' m_03_a_start

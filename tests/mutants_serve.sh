@@ -96,10 +96,10 @@ switch p15-cancels-unheard src/server/connection.rs 's/(pub\(crate\) fn cancel\(
 switch p15-runs-on src/server/job.rs 's/if !self\.connection\.is_awaited\(self\.ticket\) \{/if !'"$(off p15-runs-on)"' \&\& !self.connection.is_awaited(self.ticket) {/' serve_ops p_15
 
 # Operators.
-switch o02-said-and-not-done src/server/live.rs 's/drop\(running\);\n\s+self\.replace\(Arc::new\(agent\)\);/drop(running); if !'"$(off o02-said-and-not-done)"' { self.replace(Arc::new(agent)); }/' serve_ops o_02
+switch o02-said-and-not-done src/server/live.rs 's/(self\.note_tighter\(pushed, not_applied\);\n\s+)self\.replace\(Arc::new\(agent\)\);/$1if !'"$(off o02-said-and-not-done)"' { self.replace(Arc::new(agent)); }/' serve_ops o_02
 switch o02-unknown-settings src/server/pushed.rs 's/\.map\(\|\(key, value\)\| Setting::read\(key\.parse\(\)\?, value\)\)/.filter(|(key, _)| !'"$(off o02-unknown-settings)"' || key.parse::<Key>().is_ok()).map(|(key, value)| Setting::read(key.parse()?, value))/' serve_ops o_02
 switch o02-looser src/server/pushed.rs 's/setting\.looseness\(\) > bound\.looseness\(\)/!'"$(off o02-looser)"' \&\& setting.looseness() > bound.looseness()/' serve_ops what_would_loosen
-switch o02-nobody-woken src/server/live.rs 's/server\.queue\.pool_replaced\(\);/if !'"$(off o02-nobody-woken)"' { server.queue.pool_replaced(); }/' serve_ops an_event_that_waits
+switch o02-nobody-woken src/server/live.rs 's/server\.queue\.pool_changed\(\);/if !'"$(off o02-nobody-woken)"' { server.queue.pool_changed(); }/' serve_ops an_event_that_waits
 switch o05-no-smoke-call src/server/loader.rs 's/if self\.smoke_call \{/if self.smoke_call \&\& !'"$(off o05-no-smoke-call)"' {/' serve_ops o_05
 switch o06-old-one-goes-on src/server/live.rs 's/while Arc::strong_count\(&old\) > 1/while !'"$(off o06-old-one-goes-on)"' \&\& Arc::strong_count(\&old) > 1/' serve_ops o_06_a_running
 switch o07-drops-what-it-has src/server/peer.rs 's/connection\.finish\(\);\n\s+poll_fn\(\|context\| answers\.poll_send\(context\)\)\.await;/connection.finish(); if !'"$(off o07-drops-what-it-has)"' { poll_fn(|context| answers.poll_send(context)).await; }/' serve o_07
@@ -113,10 +113,10 @@ switch empty-body-in-silence src/server/connection.rs 's/if ignored\n/if ignored
 switch challenge-let-through src/proxy/adapt.rs 's/if matches!\(response\.decision, Decision::Challenge \{ \.\. \}\) \{/if !'"$(off challenge-let-through)"' \&\& matches!(response.decision, Decision::Challenge { .. }) {/' grpc a_challenge
 
 # What is written down.
-switch record-secrets src/server/record.rs 's/\(_, true\) => Redactor::keep_secrets\(\)/(_, true) => Redactor::keep_secrets(), _ if '"$(off record-secrets)"' => Redactor::keep_secrets()/' serve record
-switch record-for-all-to-read src/server/record.rs 's/mode\(&mut options, 0o600\)/mode(\&mut options, if '"$(off record-for-all-to-read)"' { 0o644 } else { 0o600 })/; s/if metadata\.permissions\(\)\.mode\(\) & 0o077 != 0 \{/if !'"$(off record-for-all-to-read)"' \&\& metadata.permissions().mode() \& 0o077 != 0 {/' serve record
+switch record-secrets src/server/record.rs 's/\(_, true\) => Ok\(Redactor::keep_secrets\(\)\)/(_, true) => Ok(Redactor::keep_secrets()), _ if '"$(off record-secrets)"' => Ok(Redactor::keep_secrets())/' serve record
+switch record-for-all-to-read src/server/record/file.rs 's/options\.mode\(0o600\)/options.mode(if '"$(off record-for-all-to-read)"' { 0o644 } else { 0o600 })/; s/if metadata\.permissions\(\)\.mode\(\) & 0o077 != 0 \{/if !'"$(off record-for-all-to-read)"' \&\& metadata.permissions().mode() \& 0o077 != 0 {/' serve record
 switch record-unbounded src/server/record.rs 's/<= self\.max_bytes;/<= self.max_bytes || '"$(off record-unbounded)"';/' serve record
-switch record-no-regular-file src/server/record.rs 's/if !metadata\.is_file\(\) \{/if !metadata.is_file() \&\& !'"$(off record-no-regular-file)"' {/' serve record
+switch record-no-regular-file src/server/record/file.rs 's/if !metadata\.is_file\(\) \{/if !metadata.is_file() \&\& !'"$(off record-no-regular-file)"' {/' serve record
 
 if [ "$only_stale" ]; then
     echo "$stale switches are stale"

@@ -9,9 +9,10 @@
 //! proxy keeps an exchange on one. Where live exchanges cannot be told apart,
 //! [`Joined::problem`] says so. Nothing is guessed.
 //!
-//! Invariants: no event gets the head of another exchange; what was forgotten
-//! for want of room or time is known to be forgotten; memory and the cost of
-//! each event stay within limits whatever proxies and clients send.
+//! Invariants: no event gets the head of another exchange alone; what was
+//! forgotten for want of room or time is known to be forgotten for an hour;
+//! memory and the cost of each event stay within limits whatever proxies and
+//! clients send.
 
 mod forgotten;
 mod group;
@@ -457,7 +458,7 @@ impl Exchanges {
         let mut packed = packed;
         let respond = |group: &mut Group| group.respond(packed.take(), is_forgotten);
         let responded = inner.change(key, respond);
-        let responded = responded.unwrap_or_else(|| Responded::Nobody(packed));
+        let responded = responded.unwrap_or(Responded::Nobody(packed));
         let mut joined = Joined::default();
         match responded {
             Responded::Placed(number, operations) => {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::{Announced, AsItIs, Key};
 use crate::event::BodyChunk;
 
-/// Longer than proxies let a request take.
+/// Longer than nearly all proxies let a request take.
 const KEPT_FOR: Duration = Duration::from_secs(3600);
 const MAX_KEYS: usize = 262_144;
 

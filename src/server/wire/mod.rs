@@ -30,8 +30,8 @@ pub enum Encoding {
 
 /// What a request came over, where its head says so.
 ///
-/// Released proxies name HTTP/1.1 for every request; only one of HTTP/2 or 3
-/// has a server name, which is its authority.
+/// Released proxies name HTTP/1.1 for every request. A server name, which is
+/// the authority of the request's target, tells HTTP/2 and 3 as a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum HttpVersion {
     /// A request without a length has no body.
