@@ -138,7 +138,7 @@ impl Exchange {
         } else {
             self.response_seen || !wants.response()
         };
-        request && (response || self.is_over)
+        request && response
     }
 }
 
@@ -322,8 +322,14 @@ impl Group {
         chunk: &BodyChunk,
         (is_forgotten, ends_unclear): (bool, bool),
     ) -> Found {
-        let all =
+        let fit =
             self.numbers(|exchange| exchange.may_have_body() && exchange.announced.fits(chunk));
+        // A length that no head announced tells nothing: proxies may change it.
+        let all = if fit.is_empty() {
+            self.numbers(|exchange| exchange.may_have_body())
+        } else {
+            fit
+        };
         let announced = self.numbers(|exchange| {
             all.contains(&exchange.number) && exchange.announced != Announced::Nothing
         });
