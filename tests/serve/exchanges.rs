@@ -59,7 +59,7 @@ fn head(id: &str, uri: &str, length: Option<usize>, protocol: &str) -> Value {
     json!({"correlation_id":id,
         "metadata":{"correlation_id":id,"request_id":"r","client_ip":"192.0.2.7:5","client_port":0,
             "protocol":protocol,"server_name":null,"timestamp":"2026-11-20T13:31:06Z"},
-        "method":"POST","uri":uri,"headers":headers})
+        "method":if length.is_some() { "POST" } else { "GET" },"uri":uri,"headers":headers})
 }
 
 fn body(id: &str, data: &str) -> Value {
@@ -190,6 +190,7 @@ fn a_request_without_a_length_may_have_a_body_in_http_2() {
     let mut proxy = proxies(&agent, false, 1);
     let mut http2 = head("x", "/strict", None, "HTTP/1.1");
     http2["metadata"]["server_name"] = json!("a.example");
+    http2["method"] = json!("POST");
     proxy[0].ask(0x10, &http2);
     proxy[0].head("x", "/other", Some(4));
     let answer = proxy[0].body("x", "evil");
