@@ -7,7 +7,7 @@
 //! exchanges may have one at the same time. Events are joined within one peer,
 //! by what each head announced of its body, and by the connection where the
 //! proxy keeps an exchange on one. Where live exchanges cannot be told apart,
-//! [`Joined::problem`] says so. Nothing is guessed.
+//! the event gets no head and is told why.
 //!
 //! Invariants: no event gets the head of another exchange alone; what was
 //! forgotten for want of room or time is known to be forgotten for an hour;

@@ -1,6 +1,6 @@
 //! The settings that a peer may push, and what the operator lets it change.
 //!
-//! In: what was pushed, any JSON of any size. Out: single [`Setting`]s, or the
+//! In: what was pushed, any JSON of any size. Out: single settings, or the
 //! reason why it is refused as a whole. A setting that would loosen what the
 //! operator started the agent with is told apart: it is not applied, unless the
 //! operator has opened its key. Costs no more than linear time, and keeps

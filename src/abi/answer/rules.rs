@@ -9,7 +9,7 @@ use crate::response::HeaderOp;
 use crate::suggest;
 
 /// Headers that frame a message or route it; a proxy owns them, and each that
-/// begins with [`PROXY_HEADERS`].
+/// begins with `proxy-`.
 pub const FRAMING_HEADERS: [&str; 9] = [
     "connection",
     "content-length",
