@@ -153,7 +153,7 @@ pub(crate) struct GuestArgs {
     #[arg(long, value_enum, default_value_t = HeaderNamesArg::Lower)]
     header_names: HeaderNamesArg,
 
-    /// A framing header (host, content-length, …) that the module may set; repeatable
+    /// A framing header (host, content-length, …) that the module may set or remove; repeatable
     #[arg(long, value_name = "NAME", value_parser = framing_header)]
     allow_header: Vec<String>,
 
