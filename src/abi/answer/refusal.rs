@@ -347,7 +347,12 @@ fn refusing_word_follows(bytes: &[u8], key_end: usize) -> bool {
         {
             return true;
         }
-        if end_of_word(bytes, at, ALLOWING).is_some() {
+        // What follows another key is looked at from there, once.
+        let ends = [ALLOWING, KEY];
+        if ends
+            .iter()
+            .any(|word| end_of_word(bytes, at, word).is_some())
+        {
             return false;
         }
         gap += usize::from(!byte.is_ascii_whitespace());
