@@ -268,11 +268,10 @@ impl Connection {
         self.encode(&response, event.correlation_id(), &mut frame);
         // Before the answer goes out: the next event may follow it at once.
         let exchanges = &self.shared.exchanges;
-        let is_late = ticket.since.elapsed() > self.shared.late_after();
         if response.decision != Decision::Allow {
             // Before 0.6.54 a refusal of a response is ignored, and it goes on.
             let goes_on = proxy.is_unrepaired() && !event.kind().is_request();
-            if !is_late && !goes_on {
+            if !goes_on && ticket.since.elapsed() <= self.shared.late_after() {
                 exchanges.refused(place, &event, is_unclear);
             }
         } else if proxy.is_unrepaired() && event.kind().is_request() {

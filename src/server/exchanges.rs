@@ -320,6 +320,10 @@ impl Exchanges {
         };
         let bodies = |wanted: bool| wanted || wants.numbers;
         let mut joined = match &mut event {
+            // Nothing of it will be asked for.
+            Event::RequestHeaders(_) | Event::ResponseHeaders(_) if !wants.anything() => {
+                Joined::default()
+            }
             Event::RequestHeaders(head) => {
                 self.begin(keyed, head, Announced::of(head, arrival.is_http1))
             }
@@ -425,9 +429,6 @@ impl Exchanges {
         let packed = is_kept.then(|| head.pack());
         let mut locked = self.lock();
         let inner = &mut *locked;
-        if !wants.anything() {
-            return Joined::default();
-        }
         let place = inner.place(key);
         let exchange = Exchange::of_request(place.number, origin.connection, announced, packed);
         let crowded = inner.add(now, place, exchange);
@@ -451,9 +452,6 @@ impl Exchanges {
         let packed = wants.response_bodies.then(|| head.pack());
         let mut locked = self.lock();
         let inner = &mut *locked;
-        if !wants.anything() {
-            return Joined::default();
-        }
         let is_forgotten = inner.responses.contains(key, now);
         let mut packed = packed;
         let respond = |group: &mut Group| group.respond(packed.take(), is_forgotten);
