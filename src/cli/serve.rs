@@ -91,7 +91,7 @@ pub(crate) struct ServeArgs {
     #[arg(long)]
     keep_settings: bool,
 
-    /// Settings that the proxy may push freely, such as pool-size,timeout-ms [default: none, it can only make them stricter]
+    /// Settings that a proxy may also loosen, such as pool-size,timeout-ms; it can only tighten the others
     #[arg(
         long,
         value_name = "KEY",
@@ -214,7 +214,7 @@ struct PeerArgs {
     #[arg(long, value_name = "TIME", default_value_t = TimeArg(DEFAULT_FRAME_TIMEOUT))]
     frame_timeout: TimeArg,
 
-    /// Messages that are not whole yet, over all connections; above it the one that was begun first is closed
+    /// Memory for messages that are not complete yet, over all connections; beyond it the connection whose message began first is closed
     #[arg(long, value_name = "SIZE", default_value_t = ByteSize(DEFAULT_MAX_UNFINISHED_BYTES as u64))]
     max_unfinished: ByteSize,
 

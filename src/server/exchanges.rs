@@ -132,7 +132,7 @@ pub(crate) struct JoinedEvent {
     pub(crate) joined: Joined,
 }
 
-/// An arrival and the peer's id in one hash.
+/// An arrival, with the hash of its peer and its correlation id.
 #[derive(Debug, Clone, Copy)]
 struct Keyed {
     key: Key,
@@ -449,11 +449,10 @@ impl Exchanges {
             wants,
             now,
         } = keyed;
-        let packed = wants.response_bodies.then(|| head.pack());
+        let mut packed = wants.response_bodies.then(|| head.pack());
         let mut locked = self.lock();
         let inner = &mut *locked;
         let is_forgotten = inner.responses.contains(key, now);
-        let mut packed = packed;
         let respond = |group: &mut Group| group.respond(packed.take(), is_forgotten);
         let responded = inner.change(key, respond);
         let responded = responded.unwrap_or(Responded::Nobody(packed));

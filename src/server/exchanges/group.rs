@@ -18,7 +18,8 @@ use crate::response::HeaderOp;
 const MAX_SHARING: usize = 64;
 /// Heads that one body is judged with.
 const MAX_HEADS: usize = 8;
-/// So long after its refusal or its response an exchange may still have a body.
+/// An exchange that was refused, or has its response, may still get a body for
+/// this long.
 const FADES_AFTER: Duration = Duration::from_secs(10);
 /// An exchange without its heads.
 const OVERHEAD_BYTES: usize = 384;
