@@ -665,6 +665,6 @@ impl Inner {
 }
 
 #[cfg(test)]
-mod interleavings;
+mod interleavings_tests;
 #[cfg(test)]
 mod tests;

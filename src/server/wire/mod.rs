@@ -11,6 +11,7 @@ pub mod handshake;
 pub mod response;
 
 #[cfg(test)]
+#[path = "recorded_tests.rs"]
 mod recorded;
 mod values;
 
