@@ -23,7 +23,11 @@ bench:
 
 # Write the README's output anew.
 readme:
-    README_BLESS=1 cargo test --test readme
+    README_BLESS=1 cargo test --test cli readme::
+
+# Write the snapshots of help, reports and refusals anew; read the diff.
+snapshots:
+    INSTA_UPDATE=always cargo test --test cli snapshots::
 
 # Every language from `new` to its fixtures, where the toolchain is here;
 # `just languages --keep` replaces the committed modules.

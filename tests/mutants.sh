@@ -57,15 +57,15 @@ mutant() {
     elif [ "$only_stale" ]; then
         cat "$copy/saved" >"$2"
         return 0
-    elif ! nice -n 5 cargo test --quiet --test faults --no-run >"$log" 2>&1; then
+    elif ! nice -n 5 cargo test --quiet --test cli --no-run >"$log" 2>&1; then
         verdict=BROKEN
-    elif nice -n 5 cargo test --quiet --test faults "$4" >"$log" 2>&1; then
+    elif nice -n 5 cargo test --quiet --test cli "$4" >"$log" 2>&1; then
         verdict=SURVIVED
     else
         verdict=caught
     fi
     if [ "$verdict" = caught ]; then
-        by=$(sed -n 's/^    [a-z]*::\([a-z0-9_]*\)$/\1/p' "$log" | sort -u | tr '\n' ' ')
+        by=$(sed -n 's/^    \([a-z_]*::\)*\([a-z0-9_]*\)$/\2/p' "$log" | sort -u | tr '\n' ' ')
     else
         bad=$((bad + 1))
         by=$(grep -m 1 -E '^error' "$log" 2>/dev/null || true)
@@ -75,7 +75,7 @@ mutant() {
 }
 
 # What is not changed passes, or nothing below means anything.
-if [ -z "$only_stale" ] && ! nice -n 5 cargo test --quiet --test faults >"$log" 2>&1; then
+if [ -z "$only_stale" ] && ! nice -n 5 cargo test --quiet --test cli faults:: >"$log" 2>&1; then
     cat "$log"
     echo 'the tests fail without any mutation'
     exit 2

@@ -2,7 +2,7 @@
 //! of whatever it makes of them.
 //!
 //! The targets in `fuzz_targets` hand their bytes over and do no more. The
-//! same functions run over all seeds in `tests/fuzz_seeds.rs`, with the stable
+//! same functions run over all seeds in `tests/core/fuzz_seeds.rs`, with the stable
 //! compiler and in CI, so that no target rots and no crash comes back.
 
 use std::io::Cursor;

@@ -1,21 +1,18 @@
-//! `serve` from the outside: the built binary at its socket.
-//!
-//! The ledger of every test: what was sent was answered, once. Names begin
-//! with the row of the fault catalogue they prove.
+//! `serve` from outside: at its Unix socket, over gRPC, and in the hands of an
+//! operator.
 
-#[cfg(test)]
-mod exchanges;
-#[cfg(test)]
-mod golden;
-#[cfg(test)]
-#[path = "../grpc/support.rs"]
-#[allow(dead_code, reason = "shared with the tests of gRPC, which use all")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "helpers of tests are tests; clippy.toml knows only the functions themselves"
+)]
+
+mod deploy;
 mod grpc;
-#[cfg(test)]
-mod operator;
-#[cfg(test)]
-mod peers;
-#[cfg(test)]
-mod record;
-#[cfg(test)]
+mod ops;
+mod socket;
+#[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "the tests of the other commands use the rest")]
 mod support;

@@ -1,9 +1,11 @@
 //! The harness of the black-box tests: runs the built binary with a hard
-//! timeout, watches its memory, and makes guests whose answers a test picks.
+//! timeout, watches its memory, starts agents and talks to them, and makes
+//! guests whose answers a test picks.
 //!
 //! In: arguments, files and guests. Out: what the process did. Nothing here
 //! judges; a hang is the one thing that fails by itself.
 
+pub(crate) mod agent;
 pub(crate) mod guests;
 pub(crate) mod json_texts;
 pub(crate) mod wasm;
@@ -69,6 +71,14 @@ pub(crate) fn tidy(command: &mut Command) {
         "CLICOLOR",
         "RUST_MIN_STACK",
         "WASMTIME_BACKTRACE_DETAILS",
+        "AGENT_SOCKET",
+        "FAIL_OPEN",
+        "WASM_ADMIN_ADDRESS",
+        "WASM_AGENT_REDACT_KEY",
+        "WASM_GRPC_ADDRESS",
+        "WASM_MODULE",
+        "WASM_POOL_SIZE",
+        "WASM_VERBOSE",
     ] {
         command.env_remove(variable);
     }

@@ -1,0 +1,112 @@
+//! `replay` as a user meets it: the built binary on captures of every format,
+//! whole and broken.
+
+mod broken;
+mod compare;
+mod formats;
+mod hooks;
+mod languages;
+mod secrets;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::support::{Done, binary, finish};
+
+/// A shipped capture.
+fn capture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fixtures/captures")
+        .join(name)
+}
+
+/// `replay MODULE CAPTURE... --no-timings`.
+fn command(module: &Path, captures: &[&Path]) -> Command {
+    // A good guest on a busy machine is no runaway.
+    let mut command = binary(["replay", "--no-timings", "--timeout", "20s"]);
+    command.arg(module).args(captures);
+    command
+}
+
+fn replay(module: &Path, captures: &[&Path], flags: &[&str]) -> Done {
+    let mut command = command(module, captures);
+    command.args(flags);
+    finish(command)
+}
+
+/// The JSON report.
+#[track_caller]
+fn report(module: &Path, captures: &[&Path], flags: &[&str]) -> Value {
+    replay(module, captures, &[flags, &["--format", "json"]].concat()).json()
+}
+
+/// One object for each transaction.
+#[track_caller]
+fn rows(module: &Path, captures: &[&Path], flags: &[&str]) -> Vec<Value> {
+    let done = replay(module, captures, &[flags, &["--format", "jsonl"]].concat());
+    done.assert_calm();
+    done.text()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// A module that blocks a request whose input has these bytes.
+fn blocks_on(needle: &str) -> String {
+    let bytes: String = needle.bytes().map(|byte| format!("\\{byte:02x}")).collect();
+    let size = needle.len();
+    let allow = r#"{"decision":"allow"}"#;
+    let block = r#"{"decision":"block","status":403,"tags":["beta"],"rule_ids":["7"]}"#;
+    let (allow_size, block_size) = (allow.len(), block.len());
+    let (allow, block) = (allow.replace('"', "\\22"), block.replace('"', "\\22"));
+    format!(
+        r#"(module
+  (memory (export "memory") 8)
+  (data (i32.const 0) "{bytes}")
+  (data (i32.const 256) "{allow}")
+  (data (i32.const 320) "{block}")
+  (func (export "alloc") (param i32) (result i32) (i32.const 65536))
+  (func (export "dealloc") (param i32 i32))
+  (func (export "on_request_headers") (param $at i32) (param $len i32) (result i64)
+    (local $end i32) (local $i i32)
+    (local.set $end (i32.add (local.get $at) (i32.sub (local.get $len) (i32.const {size}))))
+    (block $no
+      (loop $next
+        (br_if $no (i32.gt_s (local.get $at) (local.get $end)))
+        (local.set $i (i32.const 0))
+        (block $differs
+          (loop $same
+            (br_if $differs (i32.ne
+              (i32.load8_u (local.get $i))
+              (i32.load8_u (i32.add (local.get $at) (local.get $i)))))
+            (local.set $i (i32.add (local.get $i) (i32.const 1)))
+            (br_if $same (i32.lt_s (local.get $i) (i32.const {size}))))
+          (return (i64.or (i64.shl (i64.const 320) (i64.const 32)) (i64.const {block_size}))))
+        (local.set $at (i32.add (local.get $at) (i32.const 1)))
+        (br $next)))
+    (i64.or (i64.shl (i64.const 256) (i64.const 32)) (i64.const {allow_size}))))"#
+    )
+}
+
+/// A HAR of so many requests; those that `flagged` names carry one header more.
+fn har(count: usize, flagged: impl Fn(usize) -> bool) -> String {
+    let entries: Vec<String> = (0..count)
+        .map(|index| {
+            let flag = if flagged(index) {
+                r#",{"name":"X-Beta","value":"on"}"#
+            } else {
+                ""
+            };
+            format!(
+                r#"{{"startedDateTime":"2026-01-01T00:00:{:02}.000Z","request":{{"method":"GET","url":"https://shop.example/items/{index}?page=2&sort=price","headers":[{{"name":"Accept","value":"*/*"}},{{"name":"User-Agent","value":"browser/{index}"}}{flag},{{"name":"Accept-Language","value":"de"}}]}},"response":{{"status":200,"headers":[{{"name":"Content-Type","value":"text/html"}}],"content":{{"size":2,"text":"ok"}}}}}}"#,
+                index % 60
+            )
+        })
+        .collect();
+    format!(
+        r#"{{"log":{{"version":"1.2","creator":{{"name":"test","version":"1"}},"entries":[{}]}}}}"#,
+        entries.join(",\n")
+    )
+}

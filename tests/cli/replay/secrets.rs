@@ -1,0 +1,336 @@
+//! Secrets in captures do not get into what is written.
+
+use std::path::Path;
+
+use super::{blocks_on, capture, command, replay};
+use crate::support::{Desk, finish, shipped};
+
+const SECRETS: [&str; 4] = [
+    "t0p-s3cr3t-token",
+    "s3cr3t-session-0001",
+    "hunter2-hunter2",
+    "q-t0ken-value",
+];
+
+fn all_texts(folder: &Path) -> String {
+    let mut texts = String::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            texts.push_str(&all_texts(&path));
+        } else {
+            texts.push_str(&std::fs::read_to_string(path).unwrap());
+        }
+    }
+    texts
+}
+
+#[test]
+fn no_format_and_no_file_has_a_secret_unless_asked() {
+    let desk = Desk::new();
+    // A second capture with a token in a query, and a module that changes all.
+    let text = std::fs::read_to_string(capture("mitmproxy.har")).unwrap();
+    let text = text.replace("/orders", "/orders?token=q-t0ken-value");
+    for secret in SECRETS {
+        assert!(text.contains(secret), "{secret}");
+    }
+    let har = desk.file("in/traffic.har", text);
+    let old = desk.file("old.wat", blocks_on("\"x-nobody\":\"on\""));
+    let new = desk.file("new.wat", blocks_on("127.0.0.1"));
+    let echo = shipped("hostile/secret-echo.wat");
+    for (module, keep) in [(&new, false), (&echo, false), (&new, true)] {
+        let out = desk.path(if keep { "kept" } else { "out" });
+        std::fs::create_dir_all(&out).unwrap();
+        let mut command = command(module, &[&har]);
+        command.arg("--baseline").arg(&old);
+        command.args(["--minimize", "--examples", "50", "--format", "jsonl"]);
+        command.arg("--save-fixture").arg(out.join("fixtures"));
+        command.arg("--save").arg(out.join("saved.jsonl"));
+        for format in ["human", "json", "junit", "markdown", "html", "github"] {
+            command.arg("--report");
+            command.arg(format!("{format}={}", out.join(format).display()));
+        }
+        if keep {
+            command.arg("--keep-secrets");
+        }
+        let done = finish(command);
+        done.assert_calm();
+        let written = all_texts(&out) + &done.text() + &done.stderr;
+        for secret in SECRETS {
+            assert!(keep || !written.contains(secret), "{secret}");
+        }
+        // Bodies behind a refusal are not part of what is written.
+        assert_eq!(written.contains(SECRETS[0]), keep);
+    }
+}
+
+/// The stand-ins of a text, in order.
+fn tokens(text: &str) -> Vec<String> {
+    let parts = text.split("redacted:").skip(1);
+    parts
+        .map(|rest| {
+            rest.chars()
+                .take_while(char::is_ascii_alphanumeric)
+                .collect()
+        })
+        .collect()
+}
+
+/// A capture of so many transactions, each with a secret of all and one of its
+/// own, both twice.
+fn shared_and_own(count: usize) -> String {
+    let line = |number: usize| {
+        let own = format!("own-secret-{number}");
+        let uri = format!("/{number}?token=shared-secret&sid={own}");
+        let input = serde_json::json!({"method": "GET", "uri": uri, "client_ip": "192.0.2.1", "headers": {"cookie": format!("a={own}; b=shared-secret")}});
+        let record = serde_json::json!({"v": 1, "id": format!("t{number}"), "phase": "request_headers", "input": input});
+        record.to_string() + "\n"
+    };
+    (0..count).map(line).collect()
+}
+
+#[test]
+fn equal_secrets_stay_equal_in_what_is_saved_and_a_key_makes_captures_agree() {
+    let desk = Desk::new();
+    let module = shipped("right/allow.wat");
+    let first = desk.file("first.jsonl", shared_and_own(3));
+    let second = desk.file("second.jsonl", shared_and_own(4));
+    let (one, two) = (desk.file("one.key", "one\n"), desk.file("two.key", "two"));
+    let saved = |capture: &Path, flags: &[&str]| {
+        let saved = desk.path("saved.jsonl");
+        let flags = [flags, &["--save", saved.to_str().unwrap()]].concat();
+        replay(&module, &[capture], &flags).assert_code(0);
+        tokens(&std::fs::read_to_string(saved).unwrap())
+    };
+    let key = |path: &'static str| {
+        [
+            "--redact-key-file".to_owned(),
+            desk.path(path).display().to_string(),
+        ]
+    };
+    let with = |capture: &Path, path| {
+        let key = key(path);
+        saved(capture, &[&key[0], &key[1]])
+    };
+    let (random, again) = (saved(&first, &[]), saved(&first, &[]));
+    for tokens in [&random, &again, &with(&first, "one.key")] {
+        assert_eq!(tokens.len(), 12, "{tokens:?}");
+        assert!(tokens.iter().all(|token| token.len() == 16), "{tokens:?}");
+        // Each as often as it stands there, over all transactions.
+        let kinds: std::collections::BTreeSet<&String> = tokens.iter().collect();
+        assert_eq!(kinds.len(), 4, "{tokens:?}");
+        assert_eq!(tokens[0], tokens[4]);
+    }
+    assert_ne!(random[0], again[0], "nobody can make the key again");
+    assert_ne!(with(&first, "one.key")[0], with(&first, "two.key")[0]);
+    assert_eq!(with(&first, "one.key")[0], with(&second, "one.key")[0]);
+    // In a variable it is the key itself, less what an editor adds to a file.
+    let mut command = command(&module, &[&second]);
+    command.env("WASM_AGENT_REDACT_KEY", "one");
+    command.arg("--save").arg(desk.path("saved.jsonl"));
+    finish(command).assert_code(0);
+    let variable = tokens(&std::fs::read_to_string(desk.path("saved.jsonl")).unwrap());
+    assert_eq!(variable[0], with(&first, "one.key")[0]);
+    assert!(one.exists() && two.exists());
+}
+
+/// What a report and a fixture show depends on the transaction alone.
+#[test]
+fn reports_and_fixtures_number_the_secrets_of_each_transaction() {
+    let desk = Desk::new();
+    let module = shipped("right/allow.wat");
+    let old = desk.file("old.wat", blocks_on("shared-secret"));
+    let capture = desk.file("capture.jsonl", shared_and_own(6));
+    let key = desk.file("a.key", "a key");
+    for format in [
+        "human", "json", "jsonl", "junit", "markdown", "html", "github",
+    ] {
+        let with = |more: &[&str]| {
+            let flags = ["--baseline", old.to_str().unwrap(), "--format", format];
+            replay(&module, &[&capture], &[&flags[..], more].concat()).text()
+        };
+        let text = with(&["--jobs", "1"]);
+        assert!(!text.contains("-secret"), "{text}");
+        let found = tokens(&text);
+        assert!(
+            !found.is_empty() || format == "junit" || format == "github",
+            "{format}: {text}"
+        );
+        assert!(
+            found.iter().all(|token| token == "1" || token == "2"),
+            "{format}: {found:?}"
+        );
+        assert_eq!(text, with(&["--jobs", "7"]), "{format}");
+        assert_eq!(
+            text,
+            with(&["--redact-key-file", key.to_str().unwrap()]),
+            "{format}"
+        );
+    }
+    let fixtures = desk.path("fixtures");
+    let flags = [
+        "--save-fixture",
+        fixtures.to_str().unwrap(),
+        "--fixtures",
+        "all",
+        "--minimize",
+    ];
+    replay(&module, &[&capture], &flags).assert_code(0);
+    let mut seen = 0;
+    for file in std::fs::read_dir(&fixtures).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let fixture: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let input = &fixture["steps"][0]["input"];
+        let uri = input["uri"].as_str().unwrap();
+        assert!(uri.ends_with("?token=redacted:1&sid=redacted:2"), "{text}");
+        assert_eq!(
+            input["headers"]["cookie"], "a=redacted:2; b=redacted:1",
+            "{text}"
+        );
+        seen += 1;
+    }
+    assert_eq!(seen, 6);
+}
+
+/// Shards have no random key in common.
+#[test]
+fn shards_save_only_with_a_key_that_they_share() {
+    let desk = Desk::new();
+    let module = shipped("right/allow.wat");
+    let capture = desk.file("capture.jsonl", shared_and_own(40));
+    let key = desk.file("shared.key", "a key");
+    let saved = |shard: &str, more: &[&str]| {
+        let saved = desk.path("saved.jsonl");
+        let flags = ["--shard", shard, "--save", saved.to_str().unwrap()];
+        let done = replay(&module, &[&capture], &[&flags[..], more].concat());
+        (done, saved)
+    };
+    let (done, file) = saved("1/2", &[]);
+    done.assert_code(2);
+    assert!(done.stderr.contains("--redact-key-file"), "{}", done.stderr);
+    assert!(!file.exists());
+    let mut kinds = std::collections::BTreeSet::new();
+    for shard in ["1/2", "2/2"] {
+        let (done, file) = saved(shard, &["--redact-key-file", key.to_str().unwrap()]);
+        done.assert_code(0);
+        kinds.extend(tokens(&std::fs::read_to_string(file).unwrap()));
+    }
+    assert_eq!(kinds.len(), 41, "one of all, and one of each");
+    saved("1/2", &["--keep-secrets"]).0.assert_code(0);
+    replay(&module, &[&capture], &["--shard", "1/2"]).assert_code(0);
+}
+
+#[test]
+fn a_key_that_is_none_is_refused() {
+    let desk = Desk::new();
+    let module = shipped("right/allow.wat");
+    let capture = desk.file("capture.jsonl", shared_and_own(1));
+    let refused = |flags: &[&str], code: i32, says: &str| {
+        let done = replay(&module, &[&capture], flags);
+        done.assert_code(code);
+        assert!(done.stderr.contains(says), "{}", done.stderr);
+    };
+    for (name, content) in [
+        ("empty.key", String::new()),
+        ("blank.key", " \n".to_owned()),
+        ("long.key", "k".repeat(70_000)),
+    ] {
+        let file = desk.file(name, content);
+        refused(
+            &["--redact-key-file", file.to_str().unwrap()],
+            2,
+            "expected a key of 1 to 65536 bytes",
+        );
+    }
+    refused(
+        &["--redact-key-file", "/nowhere/at/all"],
+        3,
+        "cannot read /nowhere/at/all",
+    );
+    refused(
+        &["--redact-key-file", "/dev/zero"],
+        3,
+        "expected a regular file",
+    );
+    // A command line can be read by everybody on the machine.
+    refused(&["--redact-key", "k"], 2, "--redact-key-file");
+    refused(&["--redact-key", ""], 2, "--redact-key-file");
+    for (value, code) in [("", 0), (" ", 2)] {
+        let mut command = command(&module, &[&capture]);
+        command.env("WASM_AGENT_REDACT_KEY", value);
+        finish(command).assert_code(code);
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_saved_capture_is_for_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let desk = Desk::new();
+    let saved = desk.path("saved.jsonl");
+    let flags = ["--save", saved.to_str().unwrap()];
+    replay(
+        &shipped("right/allow.wat"),
+        &[&capture("chromium.har")],
+        &flags,
+    )
+    .assert_code(0);
+    let mode = std::fs::metadata(saved).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_capture_is_never_written_over() {
+    let desk = Desk::new();
+    let rules = shipped("rules/rules.wasm");
+    let before = std::fs::read(capture("recorded.jsonl")).unwrap();
+    let own = desk.file("own.jsonl", before.clone());
+    let report = format!("json={}", own.display());
+    for flags in [["--save", own.to_str().unwrap()], ["--report", &report]] {
+        replay(&rules, &[&own], &flags).assert_code(2);
+        assert_eq!(std::fs::read(&own).unwrap(), before);
+    }
+}
+
+/// What names a secret may be gone from the smallest request that shows a
+/// change, with half of the secret; its own id may be one, and what is wrong
+/// with a record may quote it.
+#[test]
+fn no_part_of_a_secret_is_left_by_itself() {
+    let desk = Desk::new();
+    let long = "(if (result i64) (i32.gt_u (local.get $len) (i32.const 420)) (then (i64.const 0x0000_0480_0000_0014)) (else (i64.const 0x0000_0400_0000_0014)))";
+    let guest = |name: &str, body: &str| {
+        desk.file(name, format!(
+            "(module (memory (export \"memory\") 17)\n(data (i32.const 1024) \"{{\\22decision\\22:\\22allow\\22}}\")\n(data (i32.const 1152) \"{{\\22decision\\22:\\22block\\22}}\")\n(func (export \"alloc\") (param i32) (result i32) (i32.const 65536))\n(func (export \"dealloc\") (param i32 i32))\n(func (export \"on_request_headers\") (param i32 i32) (result i64) (i64.const 0x0000_0400_0000_0014))\n(func (export \"on_request_body\") (param $ptr i32) (param $len i32) (result i64) {body}))"
+        ))
+    };
+    let old = guest("old.wat", "(i64.const 0x0000_0400_0000_0014)");
+    let new = guest("new.wat", long);
+    let secret = "correct horse battery staple and so many more words that it is cut somewhere in between, whatever else is left of what was sent with it on that day of all days";
+    let body = serde_json::json!({"user": "ann", "password": secret}).to_string();
+    let har = serde_json::json!({"log": {"version": "1.2", "creator": {}, "entries": [
+        {"startedDateTime": "2026-01-01T00:00:00Z", "request": {"method": "POST", "url": "https://a.example/login?token=LEAK-of-the-id", "headers": [{"name": "x-request-id", "value": "LEAK-of-the-id"}, {"name": "content-type", "value": "application/json"}], "postData": {"mimeType": "application/json", "text": body}}, "response": {"status": 200, "headers": []}},
+        {"request": {"method": "GET", "url": "ws2:a?token=LEAK-of-a-record"}},
+    ]}});
+    let har = desk.file("login.har", har.to_string());
+    let saved = desk.path("saved.jsonl");
+    let flags = [
+        "--baseline",
+        old.to_str().unwrap(),
+        "--minimize",
+        "--save",
+        saved.to_str().unwrap(),
+    ];
+    for format in ["json", "human", "markdown", "html"] {
+        let done = replay(&new, &[&har], &[&flags[..], &["--format", format]].concat());
+        let text = format!(
+            "{}{}",
+            done.text(),
+            std::fs::read_to_string(&saved).unwrap()
+        );
+        assert!(text.contains("redacted:"), "{text}");
+        for part in ["horse", "day of all", "words", "LEAK"] {
+            assert!(!text.contains(part), "{part} in {format}: {text}");
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The library as a host that embeds it sees it: the pool's promises, hook
+//! modules, and every parser on the seeds of the fuzz targets.
+
+#![allow(
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "helpers of tests are tests; clippy.toml knows only the functions themselves"
+)]
+
+mod fuzz_seeds;
+mod hooks;
+mod pool;
+
+use std::path::{Path, PathBuf};
+
+/// A shipped fixture module.
+fn shipped(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fixtures/modules")
+        .join(name)
+}
