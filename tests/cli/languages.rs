@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::support::{Desk, Step, binary, finish, run, shipped, steps, wasm_agent};
+use crate::support::{Desk, Step, binary, finish, fixture, run, shipped, steps, wasm_agent};
 
 /// Languages that `new` knows, with what their tools write and print.
 const LANGUAGES: [&str; 5] = ["rust", "c", "zig", "assemblyscript", "go"];
@@ -21,7 +21,7 @@ fn policies() -> Vec<PathBuf> {
 }
 
 fn fixtures() -> PathBuf {
-    shipped("../policy")
+    fixture("policy")
 }
 
 /// A good guest on a busy machine is no runaway.

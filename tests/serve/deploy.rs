@@ -12,7 +12,7 @@ use wasm_agent_kit::limits::{DEFAULT_QUEUE_WAIT, DEFAULT_TIMEOUT};
 use wasm_agent_kit::ops::replay::LANES;
 use wasm_agent_kit::server::settings::{DEFAULT_GRACE, ServeSettings};
 
-use crate::support::{binary, shipped};
+use crate::support::{binary, capture, shipped};
 
 const SOCKET: &str = "/run/wasm-agent/agent.sock";
 
@@ -215,7 +215,7 @@ fn the_shards_of_the_replay_job_add_up_to_one_run() {
     let captures = folder.path().join("captures");
     std::fs::create_dir(&captures).unwrap();
     for name in ["mitmproxy.har", "goreplay.gor", "recorded.jsonl"] {
-        let from = root().join("fixtures/captures").join(name);
+        let from = capture(name);
         std::fs::copy(from, captures.join(name)).unwrap();
     }
     for (name, module) in [

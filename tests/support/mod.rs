@@ -265,11 +265,21 @@ pub(crate) fn run_command(module: &Path, fixtures: &[&Path], flags: &[&str]) -> 
     command
 }
 
-/// A shipped fixture module.
-pub(crate) fn shipped(name: &str) -> PathBuf {
+/// What is shipped at this path in `fixtures`.
+pub(crate) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fixtures/modules")
+        .join("fixtures")
         .join(name)
+}
+
+/// A shipped module.
+pub(crate) fn shipped(name: &str) -> PathBuf {
+    fixture("modules").join(name)
+}
+
+/// A shipped capture.
+pub(crate) fn capture(name: &str) -> PathBuf {
+    fixture("captures").join(name)
 }
 
 /// Every step of a report in order, fixture after fixture.

@@ -1,19 +1,13 @@
 //! Captured traffic as input: of every format, sampled, and without its
 //! secrets in anything that is written.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 
 use super::{bench, cases, findings};
 use crate::support::guests::guest;
-use crate::support::{Desk, Done, binary, finish, shipped};
-
-fn capture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fixtures/captures")
-        .join(name)
-}
+use crate::support::{Desk, Done, binary, capture, finish, shipped};
 
 /// A gate of a module with itself: cases and findings, and no load.
 fn gate(inputs: &[&Path], flags: &[&str]) -> Done {

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::support::{Desk, Done, binary, finish, shipped};
+use crate::support::{Desk, Done, binary, capture, finish, fixture, shipped};
 
 /// The command under a limit of so many KiB, its output led into a file.
 fn limited(kib: u32, out: &Path, arguments: &[&str]) -> Done {
@@ -23,8 +23,8 @@ fn limited(kib: u32, out: &Path, arguments: &[&str]) -> Done {
 fn what_meets_a_limit_of_file_sizes_is_an_error_with_its_name() {
     let module = shipped("right/allow.wat");
     let module = module.to_str().unwrap();
-    let fixtures = shipped("../events/requests");
-    let capture = shipped("../captures/mitmproxy.har");
+    let fixtures = fixture("events/requests");
+    let capture = capture("mitmproxy.har");
     let (fixtures, capture) = (fixtures.to_str().unwrap(), capture.to_str().unwrap());
     let cases: [(&str, Vec<&str>); 4] = [
         (

@@ -7,8 +7,8 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use super::{capture, command, har, replay, report};
-use crate::support::{Desk, json_texts, shipped};
+use super::{command, har, replay, report};
+use crate::support::{Desk, capture, json_texts, shipped};
 
 fn why(report: &Value, index: usize) -> &str {
     report["unusable"][index]["why"]

@@ -5,8 +5,8 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use super::{blocks_on, capture, command, har, replay, report, rows};
-use crate::support::{Desk, binary, finish, run, shipped, steps};
+use super::{blocks_on, command, har, replay, report, rows};
+use crate::support::{Desk, binary, capture, finish, run, shipped, steps};
 
 const SEVEN: [usize; 7] = [3, 711, 1_234, 2_048, 3_000, 3_999, 4_444];
 

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{capture, command, har, replay, report, rows};
-use crate::support::{Desk, finish, shipped};
+use super::{command, har, replay, report, rows};
+use crate::support::{Desk, capture, finish, shipped};
 
 /// Requests with how they ended, sorted: what formats must agree on.
 fn decisions(name: &str) -> Vec<String> {

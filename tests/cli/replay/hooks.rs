@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{capture, har, replay, report};
-use crate::support::{Desk, run, shipped};
+use super::{har, replay, report};
+use crate::support::{Desk, capture, run, shipped};
 
 /// Contexts that the shipped plugin changes, refuses and stamps: each a
 /// transaction of one hook, or of both.

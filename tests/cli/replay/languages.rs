@@ -1,15 +1,15 @@
 //! One policy in six languages, replayed on the very exchanges that `run` and
 //! `serve` hold it to.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
 use super::rows;
-use crate::support::{Desk, shipped};
+use crate::support::{Desk, fixture, shipped};
 
 fn fixtures() -> Vec<(String, Vec<Value>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/policy");
+    let folder = fixture("policy");
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
         .unwrap()
         .map(|file| file.unwrap().path())

@@ -8,19 +8,12 @@ mod hooks;
 mod languages;
 mod secrets;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
 use crate::support::{Done, binary, finish};
-
-/// A shipped capture.
-fn capture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fixtures/captures")
-        .join(name)
-}
 
 /// `replay MODULE CAPTURE... --no-timings`.
 fn command(module: &Path, captures: &[&Path]) -> Command {

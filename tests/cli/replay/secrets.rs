@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::{blocks_on, capture, command, replay};
-use crate::support::{Desk, finish, shipped};
+use super::{blocks_on, command, replay};
+use crate::support::{Desk, capture, finish, shipped};
 
 const SECRETS: [&str; 4] = [
     "t0p-s3cr3t-token",

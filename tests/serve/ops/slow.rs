@@ -14,7 +14,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::admin::{health, metrics, start};
 use super::guest::Guest;
 use crate::support::agent::{Agent, Client, command, decision_of, id_of, request, v2_frame};
-use crate::support::{binary, shipped};
+use crate::support::{binary, fixture};
 
 /// Sooner than the admin address gives a silent connection up by itself.
 const SOON: Duration = Duration::from_secs(3);
@@ -304,7 +304,7 @@ fn x7_bench_does_not_wait_for_an_agent_that_accepts_nobody() {
     let held = full(&path);
     let mut bench = binary(["bench"]);
     bench
-        .arg(shipped("../events/requests/allow-page.json"))
+        .arg(fixture("events/requests/allow-page.json"))
         .args(["--target", &format!("unix:{}", path.display())]);
     let output = finish(bench);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

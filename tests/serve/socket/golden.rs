@@ -13,7 +13,7 @@ use wasm_agent_kit::fixture;
 
 use crate::grpc::support::{self as grpc, ToAgent, proto};
 use crate::support::agent::{Agent, Client};
-use crate::support::{binary, shipped};
+use crate::support::{binary, fixture, shipped};
 
 /// How the same exchange is carried.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -35,7 +35,7 @@ const CARRIERS: [Carrier; 4] = [
 const AMPLE: [&str; 2] = ["--timeout", "5s"];
 
 fn events_folder() -> std::path::PathBuf {
-    shipped("../events")
+    fixture("events")
 }
 
 /// What `run` prints for each step of each fixture, by path and step.
@@ -75,7 +75,7 @@ fn run_and_serve_give_the_same_responses() {
 fn run_and_serve_agree_in_every_language() {
     for language in ["rust", "c", "zig", "assemblyscript", "go"] {
         let guest = format!("{language}/policy.wasm");
-        let compared = compare(&guest, &shipped("../policy"), &AMPLE);
+        let compared = compare(&guest, &fixture("policy"), &AMPLE);
         assert!(compared >= 60, "{language}: {compared}");
     }
 }
@@ -140,11 +140,11 @@ fn run_and_serve_agree_about_every_fault() {
             flags.push(if runaway { "60ms" } else { "5s" });
             flags.extend(mode);
             let folder = if runaway {
-                "../events/bare"
+                "events/bare"
             } else {
-                "../events/requests"
+                "events/requests"
             };
-            let compared = compare(&guest, &shipped(folder), &flags);
+            let compared = compare(&guest, &fixture(folder), &flags);
             assert!(compared >= 12, "{guest}: {compared}");
         }
     }
