@@ -9,6 +9,10 @@ check:
     cargo fmt
     cargo clippy --all-targets -- -D warnings
 
+# Known weaknesses of what we depend on; needs cargo-deny and the network.
+advisories:
+    cargo deny --locked check advisories
+
 # All tests.
 test:
     cargo test
