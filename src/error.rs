@@ -182,7 +182,7 @@ fn list(problems: &[Check]) -> String {
 mod tests {
     use super::*;
 
-    /// O-11: in this form the engine reports what mprotect answered.
+    /// In this form the engine reports what mprotect answered.
     #[test]
     fn forbidden_memory_has_an_error_of_its_own() {
         for denied in [rustix::io::Errno::ACCESS, rustix::io::Errno::PERM] {

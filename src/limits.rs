@@ -1,21 +1,22 @@
-//! What a guest may use, and where each number comes from.
+//! What a guest may use, and where each number comes from. Those that a module
+//! can rely on are in docs/contract.md, Limits and Header operations.
 //!
 //! The same limits hold in every command: what would be killed in production
 //! is killed on the desk.
 
 use std::time::{Duration, Instant};
 
-/// Wall clock for one call, alloc, handler and dealloc together. Contract 6.
+/// Wall clock for one call, alloc, handler and dealloc together.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_millis(100);
-/// Linear memory of one agent instance. Contract 6.
+/// Linear memory of one agent instance.
 pub const DEFAULT_MAX_MEMORY_BYTES: u64 = 64 << 20;
-/// Instructions for one hook call. Contract 5.
+/// Instructions for one hook call.
 pub const DEFAULT_HOOK_FUEL: u64 = 1_000_000;
-/// Linear memory of one hook instance, 256 pages. Contract 5.
+/// Linear memory of one hook instance, 256 pages.
 pub const DEFAULT_HOOK_MAX_MEMORY_BYTES: u64 = 256 * (64 << 10);
-/// Size of one answer. Contract 6.
+/// Size of one answer.
 pub const DEFAULT_MAX_ANSWER_BYTES: u64 = 1 << 20;
-/// Size of one module file. Contract 6.
+/// Size of one module file.
 pub const DEFAULT_MAX_MODULE_BYTES: u64 = 64 << 20;
 /// Compiling a module may take this long; a real 2 MB Go module takes seconds.
 pub const DEFAULT_MAX_COMPILE_TIME: Duration = Duration::from_secs(30);
@@ -46,9 +47,9 @@ pub const CALLERS_STACK_BYTES: usize = 2 * MAX_WASM_STACK_BYTES;
 /// Stack of compiling threads, which recurse with the nesting of the module.
 pub const COMPILE_THREAD_STACK_BYTES: usize = 16 << 20;
 
-/// Header operations in one answer. Contract 3.
+/// Header operations in one answer.
 pub const MAX_HEADER_OPS: usize = 128;
-/// Bytes of names and values of all header operations. Contract 3.
+/// Bytes of names and values of all header operations.
 pub const MAX_HEADER_OPS_BYTES: usize = 64 << 10;
 /// A redirect's URL; RFC 9110 4.1 asks recipients to take 8000 octets.
 pub const MAX_REDIRECT_URL_BYTES: usize = 8_000;

@@ -274,7 +274,6 @@ mod tests {
         BoundSocket::bind(path, SocketMode::default())
     }
 
-    /// O-04.
     #[test]
     fn the_socket_has_its_mode_and_is_given_back() {
         let folder = tempfile::tempdir().unwrap();
@@ -292,7 +291,6 @@ mod tests {
         assert!(!beside(&path, ".new").exists());
     }
 
-    /// O-03.
     #[test]
     fn a_live_socket_is_left_alone_and_a_dead_one_replaced() {
         let folder = tempfile::tempdir().unwrap();
@@ -308,7 +306,6 @@ mod tests {
         drop(bound);
     }
 
-    /// O-03.
     #[test]
     fn what_is_no_socket_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();

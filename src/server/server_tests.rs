@@ -159,7 +159,7 @@ fn pair(id: &str, what: &str) -> (String, String) {
     (id.to_owned(), what.to_owned())
 }
 
-/// P-01: a v1 proxy connects long before it has anything to say.
+/// A v1 proxy connects long before it has anything to say.
 #[tokio::test(start_paused = true)]
 async fn a_silent_peer_is_closed_when_others_wait_for_its_place() {
     let server = Server::new("right/allow.wat");
@@ -218,7 +218,6 @@ async fn of_too_many_unfinished_messages_the_oldest_is_given_up() {
     v1.closed().await;
 }
 
-/// P-01.
 #[tokio::test(start_paused = true)]
 async fn half_a_first_message_is_cut_after_five_seconds() {
     let server = Server::new("right/allow.wat");
@@ -231,7 +230,6 @@ async fn half_a_first_message_is_cut_after_five_seconds() {
     assert!((5..=6).contains(&waited.as_secs()), "{waited:?}");
 }
 
-/// P-02.
 #[tokio::test(start_paused = true)]
 async fn a_frame_that_never_ends_is_cut_after_ten_seconds() {
     let server = Server::new("right/allow.wat");
@@ -249,7 +247,6 @@ async fn a_frame_that_never_ends_is_cut_after_ten_seconds() {
     assert!((10..=11).contains(&cut.as_secs()), "{cut:?}");
 }
 
-/// P-03.
 #[tokio::test]
 async fn lengths_out_of_range_end_the_connection() {
     let server = Server::new("right/allow.wat");
@@ -260,7 +257,7 @@ async fn lengths_out_of_range_end_the_connection() {
     }
 }
 
-/// P-04: what is in flight is answered first.
+/// What is in flight is answered first.
 #[tokio::test]
 async fn a_message_no_proxy_may_send_ends_the_connection() {
     let server = Server::new("right/allow.wat");
@@ -288,7 +285,7 @@ async fn a_handshake_that_cannot_be_used_is_refused_and_closed() {
     client.closed().await;
 }
 
-/// P-05: the connection stays, the event is refused.
+/// The connection stays, the event is refused.
 #[tokio::test]
 async fn events_that_cannot_be_read_are_refused() {
     let server = Server::new("right/allow.wat");
@@ -321,7 +318,7 @@ async fn events_without_a_handler_are_allowed() {
     assert_eq!(client.answer().await, pair("c1", "allow"));
 }
 
-/// O-02, as far as it goes: nothing is accepted and then ignored.
+/// Nothing is accepted and then ignored.
 #[tokio::test]
 async fn pushed_settings_are_in_force_or_refused() {
     let server = Server::new("right/allow.wat");
@@ -344,7 +341,7 @@ async fn pushed_settings_are_in_force_or_refused() {
     }
 }
 
-/// P-09: only the last event of an id that is in flight has a place in the
+/// Only the last event of an id that is in flight has a place in the
 /// client.
 #[tokio::test]
 async fn an_answer_that_was_superseded_is_not_sent() {
@@ -361,7 +358,7 @@ async fn an_answer_that_was_superseded_is_not_sent() {
     client.closed().await;
 }
 
-/// P-15, for events that wait.
+/// A cancel, for events that wait.
 #[tokio::test]
 async fn a_cancelled_event_is_neither_called_nor_answered() {
     let server = Server::new("hostile/spin.wat");
@@ -388,7 +385,7 @@ async fn a_cancelled_event_is_neither_called_nor_answered() {
     assert!(start.elapsed() < Duration::from_secs(3));
 }
 
-/// P-10: a runaway guest delays no ping.
+/// A runaway guest delays no ping.
 #[tokio::test]
 async fn a_ping_is_answered_while_guests_run() {
     let server = Server::new("hostile/spin.wat");
@@ -402,7 +399,7 @@ async fn a_ping_is_answered_while_guests_run() {
     assert_eq!(client.answer().await, pair("c1", "deadline"));
 }
 
-/// P-10: what there is no room for is answered at once.
+/// What there is no room for is answered at once.
 #[tokio::test]
 async fn no_room_is_overload_and_never_silence() {
     let settings = ServeSettings {
@@ -445,7 +442,7 @@ async fn a_long_wait_is_overload_in_time() {
     watch_queue.abort();
 }
 
-/// P-10: a peer that reads nothing is closed and holds little.
+/// A peer that reads nothing is closed and holds little.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_takes_no_answers_is_closed() {
     let server = Server::new("right/response-only.wat");
@@ -507,7 +504,7 @@ async fn a_late_v1_answer_closes_the_connection_instead() {
     assert!(answers.is_empty());
 }
 
-/// O-07: what was received before the signal is answered.
+/// What was received before the signal is answered.
 #[tokio::test]
 async fn what_was_received_is_answered_after_the_signal_to_stop() {
     let server = Server::new("right/allow.wat");
@@ -571,7 +568,7 @@ fn steps() -> impl Strategy<Value = (u8, Vec<u8>)> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// P-04: as many answers as requests, each with its id.
+    /// As many answers as requests, each with its id.
     #[test]
     fn every_request_is_answered_once(steps in prop::collection::vec(steps(), 0..100)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

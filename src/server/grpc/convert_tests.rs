@@ -25,7 +25,6 @@ fn response_headers(status_code: u32) -> Inbound {
     ))
 }
 
-/// P-08.
 #[test]
 fn a_status_is_never_cut_to_fit() {
     for (status, read) in [(200, Some(200)), (65_535, Some(65_535)), (65_736, None)] {
@@ -45,7 +44,6 @@ fn a_status_is_never_cut_to_fit() {
     }
 }
 
-/// P-08.
 #[test]
 fn a_port_is_checked_and_cut_off_the_address() {
     let head = |client_port| {

@@ -164,7 +164,7 @@ fn the_http_version_is_what_the_metadata_tells() {
     }
 }
 
-/// P-05, P-07 and P-08: each says what is wrong, where, and about whom.
+/// Each says what is wrong, where, and about whom.
 #[test]
 fn broken_events_say_what_where_and_about_whom() {
     use RequestType::{RequestBodyChunk, RequestHeaders, ResponseHeaders};
@@ -248,7 +248,6 @@ fn a_header_value_cannot_pose_as_the_correlation_id() {
     );
 }
 
-/// P-06.
 #[test]
 fn deep_nesting_is_an_error_or_skipped_and_never_a_stack_overflow() {
     let deep = format!(

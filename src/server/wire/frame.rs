@@ -192,7 +192,6 @@ mod tests {
         [&length.to_be_bytes(), rest].concat()
     }
 
-    /// P-03.
     #[test]
     fn lengths_at_and_beyond_the_limits() {
         let max = u32::try_from(MAX_V2_BYTES).unwrap();
