@@ -1,7 +1,7 @@
 #!/bin/sh
-# Shows that the tests of the fault catalogue bite: takes one protection after
-# the other out of a copy of the crate and runs the tests of its row, which
-# must then fail. Not part of CI: it builds the crate once for each mutant.
+# Shows that the tests notice a missing protection: takes one protection after
+# the other out of a copy of the crate and runs the tests for it, which must
+# then fail. Not part of CI: it builds the crate once for each mutant.
 #
 #   CARGO_TARGET_DIR=/some/scratch/target tests/mutants.sh [PART-OF-A-NAME...]
 #

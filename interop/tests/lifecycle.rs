@@ -196,7 +196,7 @@ async fn v1_a_new_connection_is_all_a_restart_takes() {
     assert!(answer.await.is_err());
 }
 
-/// O-11: a system that forbids executable memory is named, with what to change,
+/// A system that forbids executable memory is named, with what to change,
 /// and nothing is bound. Here because it takes perl to ask the kernel for it
 /// (PR_SET_MDWE), which is there wherever these tests can be built.
 #[test]

@@ -276,7 +276,7 @@ fn the_clock_sleeps_between_calls_and_still_interrupts() {
     }
 }
 
-/// M-05: a guest's stack is its own, so a caller's small one is no danger.
+/// A guest's stack is its own, so a caller's small one is no danger.
 #[test]
 fn endless_recursion_is_a_fault_on_a_thread_with_little_stack() {
     let module = module("hostile/recursion.wat");

@@ -148,7 +148,7 @@ fn no_room_opens_a_closed_door() {
     assert_eq!(opened, Vec::<String>::new());
 }
 
-/// Row O-09: the clock of the wall jumps, so it dates things and times nothing.
+/// The clock of the wall jumps, so it dates things and times nothing.
 #[test]
 fn only_dates_are_taken_from_the_wall_clock() {
     const DATED: [&str; 5] = [

@@ -337,7 +337,7 @@ impl Step {
         self.0["memory_bytes"].as_u64().unwrap()
     }
 
-    /// What contract section 4 promises of a fault without a refusal in it.
+    /// What docs/contract.md, Failure policy, promises of a fault without a refusal.
     #[track_caller]
     pub(crate) fn assert_fault(&self, code: &str, fail_open: bool) {
         assert_eq!(self.fault(), Some(code), "{self:?}");

@@ -1,4 +1,4 @@
-//! M-13 to M-16: answers that are wrong in themselves.
+//! Answers that are wrong in themselves.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! M-01 to M-05 and M-08 to M-12: what goes wrong in one call, and what the
+//! What goes wrong in one call, and what the
 //! next call gets.
 
 use std::time::Duration;

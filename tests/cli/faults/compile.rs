@@ -1,4 +1,4 @@
-//! I-02 and S-08: what compiling takes of memory. A few bytes of some operators
+//! What compiling takes of memory. A few bytes of some operators
 //! become kilobytes of code, and more while they are compiled; what is too dear is
 //! refused before that, by the name of the function.
 

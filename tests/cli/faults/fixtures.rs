@@ -1,4 +1,4 @@
-//! I-04: fixture files that are broken, deep, huge or ambiguous.
+//! Fixture files that are broken, deep, huge or ambiguous.
 
 use serde_json::Value;
 

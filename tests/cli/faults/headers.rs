@@ -1,4 +1,4 @@
-//! M-17: headers that a guest asks for and that must not reach the wire.
+//! Headers that a guest asks for and that must not reach the wire.
 
 use serde_json::{Value, json};
 

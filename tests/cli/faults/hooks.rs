@@ -1,5 +1,5 @@
-//! The hook ABI: M-28, and M-06, M-09, M-10, M-18 and M-21 for hooks; and which
-//! ABI a module is held to.
+//! Hook modules: broken answers, memory, isolation and exports, and which kind a
+//! module is taken for.
 
 use serde_json::{Value, json};
 

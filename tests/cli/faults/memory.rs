@@ -1,4 +1,4 @@
-//! M-06, M-07 and M-19: what a guest may take of memory and tables, measured
+//! What a guest may take of memory and tables, measured
 //! on the process and not on our own word.
 
 use crate::support::guests::{ALLOW, guest, guest_with};

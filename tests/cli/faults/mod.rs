@@ -1,8 +1,7 @@
 //! Faults that a guest, a file or a reader of our output can cause, each of
 //! them met through the built binary, as a user would meet it.
 //!
-//! A row of the fault catalogue is one or more tests, named by the row.
-//! `tests/mutants.sh` takes each protection out and shows that its row fails.
+//! `tests/mutants.sh` takes each protection out and shows that a test fails.
 
 mod answers;
 mod calls;

@@ -1,4 +1,4 @@
-//! I-01 to I-03: files that are no module, broken ones, and modules made to
+//! Files that are no module, broken ones, and modules made to
 //! cost time or memory before they ever run.
 
 use std::path::Path;

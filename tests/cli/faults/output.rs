@@ -1,4 +1,4 @@
-//! M-24 and I-07: what a guest says must not drive a terminal or fake a line,
+//! What a guest says must not drive a terminal or fake a line,
 //! and a reader of our output may go away or be full.
 
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! M-21 to M-23: modules that break the contract are refused at load, with
+//! Modules that break the contract are refused at load, with
 //! the name of what is wrong, and never fail at the first request instead.
 
 use std::path::Path;

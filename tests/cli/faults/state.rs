@@ -1,4 +1,4 @@
-//! M-18, M-20 and M-25: whether an answer hangs on the calls before it.
+//! Whether an answer hangs on the calls before it.
 
 use crate::support::guests::{ALLOW, guest, guest_with};
 use crate::support::{Desk, run, shipped, steps};

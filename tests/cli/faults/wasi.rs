@@ -1,5 +1,5 @@
-//! M-23 and contract section 6: guests of real toolchains get a WASI that
-//! holds nothing. `sandbox.wasm` is C with its own library trying to get out;
+//! Guests of real toolchains get a WASI that holds nothing (docs/contract.md,
+//! Imports). `sandbox.wasm` is C with its own library trying to get out;
 //! the guests in wasm text pass what no library would.
 
 use std::time::Duration;

@@ -1,5 +1,4 @@
 //! Broken captures: each is named with its place, and the rest is replayed.
-//! Rows I-04 to I-06 of the fault catalogue.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -100,7 +99,7 @@ fn every_broken_record_is_named_and_its_neighbours_are_replayed() {
     }
 }
 
-/// I-05: where too much is broken, what is left would be no answer.
+/// Where too much is broken, what is left would be no answer.
 #[test]
 fn more_errors_than_allowed_end_the_replay_and_name_the_first() {
     let desk = Desk::new();
@@ -171,7 +170,7 @@ fn what_is_no_capture_is_an_error_that_says_what_would_be() {
     assert_eq!(report["records"]["unusable"], 1);
 }
 
-/// I-04: a record is any JSON anybody ever wrote to break parsers.
+/// A record is any JSON anybody ever wrote to break parsers.
 #[test]
 fn no_json_text_breaks_a_reader() {
     let desk = Desk::new();
@@ -206,7 +205,7 @@ fn no_json_text_breaks_a_reader() {
     }
 }
 
-/// I-05: memory is bounded, whatever the file's and a record's size.
+/// Memory is bounded, whatever the file's and a record's size.
 #[test]
 fn a_capture_of_any_size_needs_bounded_memory() {
     const ENTRIES: usize = 3_000;
@@ -255,7 +254,7 @@ fn a_capture_of_any_size_needs_bounded_memory() {
     assert!((1..256 << 10).contains(&peak_kib), "{peak_kib} KiB");
 }
 
-/// I-06: control bytes and bytes that are no text reach the guest as a proxy
+/// Control bytes and bytes that are no text reach the guest as a proxy
 /// would send them.
 #[test]
 fn bytes_that_are_no_text_are_kept_or_left_out_as_proxies_do() {

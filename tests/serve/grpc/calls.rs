@@ -67,7 +67,7 @@ async fn an_event_before_the_handshake_is_refused_and_not_silent() {
     );
 }
 
-/// P-10: a runaway guest delays no ping.
+/// A runaway guest delays no ping.
 #[tokio::test]
 async fn a_ping_is_answered_while_guests_run() {
     let server = Server::start("hostile/spin.wat").await;
@@ -81,7 +81,7 @@ async fn a_ping_is_answered_while_guests_run() {
     assert_eq!(client.outcome().await, pair("c1", "deadline"));
 }
 
-/// O-02: the pong accepts, the end of the stream refuses and says why.
+/// The pong accepts, the end of the stream refuses and says why.
 #[tokio::test]
 async fn pushed_settings_are_in_force_or_the_stream_ends() {
     let server = Server::start("right/allow.wat").await;
@@ -104,7 +104,6 @@ async fn pushed_settings_are_in_force_or_the_stream_ends() {
     );
 }
 
-/// P-15.
 #[tokio::test]
 async fn a_cancelled_event_is_neither_called_nor_answered() {
     let server = Server::start("hostile/spin.wat").await;
@@ -124,7 +123,7 @@ async fn a_cancelled_event_is_neither_called_nor_answered() {
     assert!(start.elapsed() < Duration::from_secs(2));
 }
 
-/// O-07: what was received is answered, the stream says so and ends well.
+/// What was received is answered, the stream says so and ends well.
 #[tokio::test]
 async fn what_was_received_is_answered_after_the_signal_to_stop() {
     let settings = ServeSettings {
@@ -281,7 +280,7 @@ async fn metrics_are_sent_on_a_timer() {
     );
 }
 
-/// P-13: streams on one connection are bounded, and the peer is told how many.
+/// Streams on one connection are bounded, and the peer is told how many.
 #[tokio::test]
 async fn p_13_streams_on_a_connection_are_bounded() {
     let server = Server::start("right/allow.wat").await;
@@ -308,7 +307,7 @@ async fn p_13_streams_on_a_connection_are_bounded() {
     assert_eq!(connection.max_concurrent_send_streams(), 200);
 }
 
-/// P-01: a call that says nothing is not kept.
+/// A call that says nothing is not kept.
 #[tokio::test]
 async fn a_silent_call_is_ended() {
     let settings = ServeSettings {

@@ -34,7 +34,6 @@ async fn every_kind_of_event_is_answered() {
     }
 }
 
-/// P-08.
 #[tokio::test]
 async fn numbers_out_of_range_are_refused_and_the_stream_goes_on() {
     let server = Server::start("right/allow.wat").await;
@@ -54,7 +53,7 @@ async fn numbers_out_of_range_are_refused_and_the_stream_goes_on() {
     assert_eq!(client.outcome().await, pair("c3", "allow"));
 }
 
-/// P-13: more than tonic's default, and more than our own limit.
+/// More than tonic's default, and more than our own limit.
 #[tokio::test]
 async fn large_messages_pass_up_to_sixteen_mebibytes() {
     let server = Server::start("right/response-only.wat").await;
@@ -101,7 +100,6 @@ async fn a_thousand_events_in_flight_are_answered_once_each() {
     assert_eq!(answered, sent);
 }
 
-/// P-10.
 #[tokio::test]
 async fn no_room_is_overload_and_never_silence() {
     let settings = ServeSettings {

@@ -1,6 +1,5 @@
 //! The gRPC transport at its socket, driven by tonic's client: a gRPC
-//! implementation that is not ours. Names begin with the row of the fault
-//! catalogue they prove, where there is one.
+//! implementation that is not ours.
 
 mod answers;
 mod calls;

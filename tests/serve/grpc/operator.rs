@@ -74,7 +74,6 @@ async fn grpc_alone_is_served_until_the_signal_to_stop() {
     assert_eq!(process.child.wait().unwrap().code(), Some(0));
 }
 
-/// P-13.
 #[test]
 fn an_address_that_others_reach_is_warned_about() {
     for (address, warned) in [("0.0.0.0:0", true), ("[::1]:0", false)] {

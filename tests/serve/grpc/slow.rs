@@ -207,7 +207,7 @@ async fn x5_a_peer_that_takes_its_time_is_kept() {
 /// answers HTTP/2's own questions, nothing was received, so nothing is left to
 /// do.
 #[tokio::test]
-async fn s14_what_is_not_whole_does_not_hold_the_shutdown() {
+async fn what_is_not_whole_does_not_hold_the_shutdown() {
     let message = bytes(request("c"));
     let half = &message[..message.len() / 2];
     for is_deaf in [true, false] {
@@ -267,7 +267,7 @@ async fn s14_what_is_not_whole_does_not_hold_the_shutdown() {
 /// that never does, and calls on and on, is not waited for; what it calls at
 /// first, when it may not know yet, is served.
 #[tokio::test]
-async fn s14_calls_without_end_do_not_hold_the_shutdown() {
+async fn calls_without_end_do_not_hold_the_shutdown() {
     for method in [METHOD, "ProcessEvent", "ControlStream", "unknown"] {
         let mut server = start(ServeSettings::default()).await;
         let mut peer = Peer::open(server.address, 1 << 20).await;
@@ -292,7 +292,7 @@ async fn s14_calls_without_end_do_not_hold_the_shutdown() {
 
 /// A host may mean "for ever", and no clock goes that far.
 #[tokio::test]
-async fn s14_times_without_end_are_waited_for() {
+async fn times_without_end_are_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.sock");
     let settings = ServeSettings {

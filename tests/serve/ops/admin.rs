@@ -188,7 +188,7 @@ fn faults_and_dropped_instances_are_counted() {
     );
 }
 
-/// O-13: health does not say that all is well while nothing works.
+/// Health does not say that all is well while nothing works.
 #[test]
 fn o_13_health_says_when_most_events_fault_and_when_they_no_longer_do() {
     let args = ["--no-smoke-call", "--pool-size", "1"];
@@ -214,7 +214,7 @@ fn o_13_health_says_when_most_events_fault_and_when_they_no_longer_do() {
     );
 }
 
-/// O-05, O-13: a refused reload is told wherever somebody may look.
+/// A refused reload is told wherever somebody may look.
 #[test]
 fn a_refused_reload_is_told_everywhere() {
     let guest = Guest::new("right/deny.wat");

@@ -1,4 +1,4 @@
-//! P-15: whoever gives an event up gets the guest back that worked on it.
+//! Whoever gives an event up gets the guest back that worked on it.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! O-02: settings that a proxy pushes are applied, or refused with a reason; what
+//! Settings that a proxy pushes are applied, or refused with a reason; what
 //! would loosen the operator's is left as it is.
 
 use std::collections::BTreeMap;

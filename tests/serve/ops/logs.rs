@@ -1,4 +1,4 @@
-//! O-08: whatever becomes of the log, events are answered.
+//! Whatever becomes of the log, events are answered.
 
 use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader};

@@ -182,7 +182,7 @@ fn ask_on_and_on(path: &std::path::Path, done: &Arc<AtomicBool>) -> JoinHandle<(
     })
 }
 
-/// G13: a hundred restarts on a socket that the manager keeps. No connection is
+/// A hundred restarts on a socket that the manager keeps. No connection is
 /// refused, and every event that an agent received is answered.
 #[test]
 fn g_13_a_hundred_restarts_refuse_nobody_and_lose_nothing() {

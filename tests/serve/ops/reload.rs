@@ -20,7 +20,7 @@ fn ask(agent: &Agent, id: &str) -> String {
     decision_of(&client.answer()).to_owned()
 }
 
-/// O-05: whatever is wrong with the new file, the old module goes on.
+/// Whatever is wrong with the new file, the old module goes on.
 #[test]
 fn o_05_a_bad_module_never_takes_over() {
     let guest = Guest::new("right/deny.wat");
@@ -98,7 +98,7 @@ fn busy(agent: &Agent, name: usize, stop: &Arc<AtomicBool>) -> std::thread::Join
     })
 }
 
-/// O-06, G11: good modules and bad ones under load. Nothing is lost, nothing
+/// Good modules and bad ones under load. Nothing is lost, nothing
 /// faults, and after the word that it is loaded only the new one answers.
 #[test]
 fn o_06_reloads_under_load_lose_nothing() {
@@ -210,7 +210,7 @@ fn ask_at_rate(agent: &Agent, progress: &Arc<Progress>) -> std::thread::JoinHand
     })
 }
 
-/// G11: 200 reloads and 20 refused ones while 2000 events come in a second, on
+/// 200 reloads and 20 refused ones while 2000 events come in a second, on
 /// four connections. Nothing is lost, nothing is refused, and every answer is
 /// of a module that was in force when its event was sent, or of a later one.
 #[test]

@@ -170,9 +170,9 @@ fn s9_one_largest_message_is_always_possible() {
     assert_eq!(metrics(address)[name], 0.0);
 }
 
-/// S14, on the Unix socket: wherever peers stop, nothing was received.
+/// On the Unix socket: wherever peers stop, nothing was received.
 #[test]
-fn s14_what_is_not_whole_does_not_hold_the_shutdown() {
+fn what_is_not_whole_does_not_hold_the_shutdown() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = command("right/allow.wat", &folder);
     command.args(["--timeout", "5s", "--frame-timeout", "10m"]);

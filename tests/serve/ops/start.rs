@@ -64,7 +64,7 @@ fn a_module_that_refuses_the_smoke_call_is_served() {
     Agent::spawn(command, folder).connect_v2();
 }
 
-/// O-10: the address space that a sandbox takes is not memory, and people limit
+/// The address space that a sandbox takes is not memory, and people limit
 /// it without knowing that.
 #[test]
 fn o_10_too_little_address_space_is_named() {

@@ -1,4 +1,4 @@
-//! Rows O: what operators and their machines do.
+//! What operators and their machines do.
 
 use std::fs;
 use std::io::Write as _;
@@ -207,7 +207,7 @@ fn sockets_of(pid: u32) -> Vec<String> {
         .collect()
 }
 
-/// P-13: the kernel's own list of what this process listens on has nothing
+/// The kernel's own list of what this process listens on has nothing
 /// that another machine could reach, unless it was asked for.
 #[test]
 fn p_13_nothing_listens_beyond_loopback() {
@@ -317,7 +317,7 @@ fn load(mut stream: UnixStream, name: usize) -> std::thread::JoinHandle<(usize, 
     })
 }
 
-/// G12: the ledger holds to the last event, a hundred times: what could be
+/// The ledger holds to the last event, a hundred times: what could be
 /// written was answered.
 #[test]
 fn o_07_the_signal_to_stop_loses_nothing_under_load() {
@@ -429,7 +429,7 @@ fn an_empty_replacement_of_a_response_body_is_told() {
     assert_eq!(agent.unexpected(), Vec::<String>::new(), "{end}");
 }
 
-/// O-08: every fault is a log line, and nobody takes them.
+/// Every fault is a log line, and nobody takes them.
 #[test]
 fn o_08_a_full_disk_under_the_log_stops_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -460,7 +460,7 @@ fn o_08_a_full_disk_under_the_log_stops_nothing() {
     child.wait().unwrap();
 }
 
-/// M-24: a guest that faults at every event fills no disk.
+/// A guest that faults at every event fills no disk.
 #[test]
 fn a_flood_of_faults_is_a_few_lines_a_second() {
     let agent = Agent::start("hostile/trap-unreachable.wat", &[]);

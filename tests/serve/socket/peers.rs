@@ -1,4 +1,4 @@
-//! Rows P: what peers do.
+//! What peers do, right and wrong.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write as _};
@@ -212,7 +212,7 @@ fn p_03_lengths_out_of_range_close_the_connection() {
     assert_eq!(ledger(&mut agent.connect_v2(), "after", 8).len(), 8);
 }
 
-/// P-04: what no proxy may send ends its connection, and no other.
+/// What no proxy may send ends its connection, and no other.
 #[test]
 fn p_04_messages_that_no_proxy_may_send_close_the_connection() {
     let agent = Agent::start("rules/rules.wasm", &[]);
@@ -234,7 +234,7 @@ fn p_04_messages_that_no_proxy_may_send_close_the_connection() {
     assert_eq!(ledger(&mut good, "good", 8).len(), 8);
 }
 
-/// P-05 to P-08: by the failure policy, never with silence, and the connection
+/// By the failure policy, never with silence, and the connection
 /// stays.
 #[test]
 fn p_05_events_that_cannot_be_read_follow_the_failure_policy() {
@@ -354,7 +354,7 @@ fn broken() -> Vec<(u8, &'static str, Value)> {
     all
 }
 
-/// P-05: the whole grid, in each protocol and encoding and both failure modes.
+/// The whole grid, in each protocol and encoding and both failure modes.
 #[test]
 fn p_05_every_broken_event_follows_the_failure_policy_in_every_protocol() {
     let broken = broken();
@@ -391,12 +391,12 @@ fn p_05_every_broken_event_follows_the_failure_policy_in_every_protocol() {
             let answer: Value = serde_json::from_slice(&v1.receive_v1().unwrap()).unwrap();
             assert_eq!(decision_of(&answer), expected, "{event}");
         }
-        // P-07: bytes that are no text.
+        // Bytes that are no text.
         let mut event = br#"{"correlation_id":"c","metadata":{"client_ip":"-"},"method":"GET","uri":"/","headers":{"a":["#.to_vec();
         event.extend(b"\"\xff\xfe\"]}}");
         json.send_bytes(0x10, &event);
         assert_eq!(decision_of(&json.answer()), expected);
-        // P-06: deep nesting costs no stack in MessagePack either.
+        // Deep nesting costs no stack in MessagePack either.
         let mut deep = b"\x82\xaecorrelation_id\xa1c\xa6config".to_vec();
         deep.resize(deep.len() + 1_000_000, 0x91);
         packed.send_bytes(0x17, &deep);
@@ -407,7 +407,7 @@ fn p_05_every_broken_event_follows_the_failure_policy_in_every_protocol() {
     }
 }
 
-/// P-09: of events that share an id while they are in flight the last is
+/// Of events that share an id while they are in flight the last is
 /// answered, an empty id is an id, and a cancel of nothing is nothing.
 #[test]
 fn p_09_ids_that_come_twice_or_are_empty_or_unknown() {
@@ -442,7 +442,7 @@ fn p_09_ids_that_come_twice_or_are_empty_or_unknown() {
     }
 }
 
-/// P-15: what was given up takes no room: as many events as may be in flight
+/// What was given up takes no room: as many events as may be in flight
 /// find their place after any number of cancels.
 #[test]
 fn p_15_ten_thousand_cancels_give_their_room_back() {
