@@ -1,7 +1,7 @@
 #!/bin/sh
 # Shows that the tests notice a missing protection: takes one protection after
 # the other out of a copy of the crate and runs the tests for it, which must
-# then fail. Not part of CI: it builds the crate once for each mutant.
+# then fail. Numbers in names are those of docs/faults.md. Not part of CI: it builds the crate once for each mutant.
 #
 #   CARGO_TARGET_DIR=/some/scratch/target tests/mutants.sh [PART-OF-A-NAME...]
 #

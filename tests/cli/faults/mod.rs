@@ -1,7 +1,8 @@
 //! Faults that a guest, a file or a reader of our output can cause, each of
 //! them met through the built binary, as a user would meet it.
 //!
-//! `tests/mutants.sh` takes each protection out and shows that a test fails.
+//! Numbers in names are those of docs/faults.md. `tests/mutants.sh` takes each
+//! protection out and shows that a test fails.
 
 mod answers;
 mod calls;
