@@ -117,7 +117,7 @@ impl Agent {
         self.decided(Ok(Answer::NotCalled), None, Vec::new())
     }
 
-    /// Answers an event that came to no good before a guest was called: by
+    /// Answers an event that faulted before a guest was called: by
     /// the failure policy, as after a guest's own fault.
     #[must_use]
     pub fn refuse(&self, fault: Fault) -> Handled {

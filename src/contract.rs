@@ -79,11 +79,11 @@ pub fn check(facts: &Facts, choice: AbiChoice, limits: LimitChoice, load: &LoadL
             "imports",
             format!("at most {}", limits::MAX_LISTED),
             format!("{}; only the first are listed", facts.imports.len()),
-            "a module gets nothing from its host but its input; take the imports away",
+            "a module gets only its input from the host; remove the imports",
         ));
     }
     if facts.imports.is_empty() {
-        checks.push(Check::pass("imports", "none, or ones we link", "none"));
+        checks.push(Check::pass("imports", "none, or supported ones", "none"));
     }
     checks.extend(start(facts));
     Verdict { checks, abi }
@@ -161,7 +161,7 @@ fn complexity(facts: &Facts) -> Check {
     if have.most_compile_bytes > limits::MAX_FUNCTION_COMPILE_BYTES {
         return fail(
             limits::MAX_FUNCTION_COMPILE_BYTES >> 20,
-            "MiB of memory to compile one function, as reckoned from its operators",
+            "MiB of memory to compile one function, estimated from its operators",
             dearest(),
         );
     }
@@ -169,7 +169,7 @@ fn complexity(facts: &Facts) -> Check {
     if have.compile_bytes() > most {
         return fail(
             most >> 20,
-            "MiB of memory to compile it, as reckoned from its operators",
+            "MiB of memory to compile it, estimated from its operators",
             format!("{}, {}", mib_up(have.compile_bytes()), dearest()),
         );
     }
@@ -258,7 +258,7 @@ fn abi(facts: &Facts, choice: AbiChoice) -> (Option<Abi>, Check) {
                 "abi",
                 expected,
                 format!("both: {}, {}", agent.join(", "), hook.join(", ")),
-                "--abi agent or --abi hook settles it",
+                "choose one with --abi agent or --abi hook",
             ),
         ),
         (AbiChoice::Auto | AbiChoice::Only(Abi::Agent), false, _) => (
@@ -302,7 +302,7 @@ fn abi(facts: &Facts, choice: AbiChoice) -> (Option<Abi>, Check) {
 /// A module that is right by the ABI that was not asked for.
 fn other_abi(expected: String, found: String, abi: Abi) -> Check {
     let fix = format!(
-        "this is {}; leave --abi out, or use --abi {}; {}",
+        "this is {}; omit --abi, or use --abi {}; {}",
         abi.describe(),
         abi.name(),
         abi.way_out()
@@ -343,7 +343,7 @@ fn memory(facts: &Facts, limits: &Limits) -> Check {
                 .find(|export| export.ty == ItemType::Memory);
             return match other {
                 Some(other) => fail(
-                    format!("it is exported as {:?}", other.name),
+                    format!("the memory is exported as {:?}", other.name),
                     "export it as \"memory\"",
                 ),
                 None => fail(
@@ -385,7 +385,7 @@ fn memory(facts: &Facts, limits: &Limits) -> Check {
             "{} at instantiation, {}",
             mib(initial),
             memory.maximum_pages.map_or_else(
-                || "no maximum of its own".to_owned(),
+                || "no declared maximum".to_owned(),
                 |pages| format!("at most {}", mib(pages.saturating_mul(PAGE_BYTES)))
             )
         ),
@@ -501,7 +501,7 @@ mod tests {
                 "import:env.log"
             ]
         );
-        assert_eq!(found[0].1, "it is exported as \"mem\"");
+        assert_eq!(found[0].1, "the memory is exported as \"mem\"");
         assert!(found[1].1.contains("\"_alloc\": func (i32) -> i32"));
         assert_eq!(found[2].1, "mistyped: func (i32)");
     }

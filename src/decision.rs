@@ -4,8 +4,8 @@
 //! two invariants can be proven over any input:
 //!
 //! 1. fail-closed never allows because something went wrong;
-//! 2. an answer that says block, deny, redirect or challenge is never softened
-//!    into an allow, in either mode.
+//! 2. an answer that says block, deny, redirect or challenge never becomes an
+//!    allow, in either mode.
 
 use crate::fault::{Fault, FaultCode};
 use crate::response::{AgentResponse, Decision};

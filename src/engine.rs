@@ -229,7 +229,7 @@ fn survived<T>(compile: impl FnOnce() -> wasmtime::Result<T>) -> wasmtime::Resul
             .or_else(|| panic.downcast_ref::<&str>().copied())
             .unwrap_or_default();
         Err(wasmtime::Error::msg(format!(
-            "its compiler has a defect that this module meets ({}); please report it, and build the module with other settings of the compiler meanwhile",
+            "the engine's compiler has a defect that this module triggers ({}); please report it, and build the module with different compiler settings until it is fixed",
             printable(said, 200)
         )))
     })

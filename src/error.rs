@@ -78,7 +78,7 @@ pub enum Error {
     },
     /// A module whose handler faults at a small, valid event.
     #[error(
-        "{}: {handler} faults at a small, valid event: {fault} (--no-smoke-call starts it all the same)",
+        "{}: {handler} faults at a small, valid event: {fault} (--no-smoke-call serves it anyway)",
         shown(path)
     )]
     Smoke {
@@ -91,7 +91,7 @@ pub enum Error {
     },
     /// The module's file is another one than what runs.
     #[error(
-        "{}: not what runs here any more, found {found}; send SIGHUP first, so that it is loaded as it is now",
+        "{}: the file on disk differs from the running module, found {found}; send SIGHUP first to load it",
         shown(path)
     )]
     Changed {

@@ -179,7 +179,7 @@ impl Fault {
             .join("\n")
     }
 
-    /// Takes in what the guest wrote: its first line goes before the detail.
+    /// Takes in output of the guest: its first line goes before the detail.
     pub(crate) fn say(&mut self, words: Vec<String>) {
         if let Some(first) = words.first() {
             // Rust names the place on one line and the reason on the next.

@@ -71,8 +71,8 @@ impl Accept {
         };
         let fix = match self {
             _ if found == "a directory" => "name a file in it",
-            Self::InFolder => "take it out of the folder",
-            Self::Regular | Self::Stream => "copy what it gives to a file and name that",
+            Self::InFolder => "remove it from the folder",
+            Self::Regular | Self::Stream => "copy its content to a file and name that file",
         };
         format!("expected {what}, {wanted}, found {found}; {fix}")
     }
@@ -201,7 +201,7 @@ fn open_pipe(path: &Path) -> io::Result<File> {
         Err(io::Error::new(
             io::ErrorKind::TimedOut,
             format!(
-                "nobody writes to this pipe within {} s; start its writer first",
+                "no process wrote to this pipe within {} s; start its writer first",
                 WAIT_FOR_WRITER.as_secs()
             ),
         ))
@@ -271,7 +271,7 @@ impl Destination {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if path.is_symlink() {
                     return Err(io::Error::other(
-                        "it is a link that leads nowhere; remove the link",
+                        "it is a symbolic link to nothing; remove it",
                     ));
                 }
                 can_create_beside(path)?;
@@ -405,7 +405,7 @@ fn open_to_write(path: &Path, kind: FileType) -> io::Result<File> {
     let file = opened.map_err(|error| {
         // What a pipe says that nobody has open.
         if kind.is_fifo() && error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) {
-            return io::Error::other("nobody reads from this pipe; start its reader first");
+            return io::Error::other("no process reads from this pipe; start its reader first");
         }
         error
     })?;

@@ -147,7 +147,7 @@ pub(super) fn unread(error: &serde_json::Error, text: &str) -> Fault {
 }
 
 pub(super) fn duplicate(path: &str) -> Fault {
-    bad("duplicate-key", format!("{path} stands more than once"))
+    bad("duplicate-key", format!("{path} occurs more than once"))
 }
 
 pub(super) fn mistyped(path: &str, expected: &str, found: &RawValue) -> Fault {

@@ -177,8 +177,14 @@ fn context(raw: &RawValue, unknown: &mut Vec<String>) -> Result<HookContext, Fau
     let [input, data, user, headers, tenant_id] = object.known(path, CONTEXT_KEYS, unknown)?;
     // As the published runtime has it: these two may not be left out.
     let required = |raw: Option<&RawValue>, key: &str, what: &str| {
-        raw.map(ToOwned::to_owned)
-            .ok_or_else(|| bad("incomplete-ctx", format!("$.ctx.{key} must be {what}, found nothing; give the whole context back, or none")))
+        raw.map(ToOwned::to_owned).ok_or_else(|| {
+            bad(
+                "incomplete-ctx",
+                format!(
+                    "$.ctx.{key} must be {what}, found nothing; return the whole context, or null"
+                ),
+            )
+        })
     };
     let input = required(input, "input", "an object")?;
     let headers = required(headers, "headers", "an object of strings")?;
@@ -428,10 +434,10 @@ mod tests {
             ("{}", "bad-answer:no-ok"),
             (r#"{"ok":null}"#, "$.ok must be true or false, found null"),
             (r#"{"ok":"true"}"#, "$.ok must be true or false"),
-            (r#"{"ok":true,"ok":false}"#, "$.ok stands more than once"),
+            (r#"{"ok":true,"ok":false}"#, "$.ok occurs more than once"),
             (
                 r#"{"ok":true,"\u006fk":false}"#,
-                "$.ok stands more than once",
+                "$.ok occurs more than once",
             ),
             (
                 r#"{"ok":false,"error":7}"#,

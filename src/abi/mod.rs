@@ -99,7 +99,7 @@ impl Abi {
                 "it answers a proxy's events: use `wasm-agent serve`, or `wasm-agent run` with request and response fixtures"
             }
             Self::Hook => {
-                "nothing serves it to a proxy: use `wasm-agent run` with hook fixtures, or call it from a program with PluginRuntime"
+                "it cannot be served to a proxy: use `wasm-agent run` with hook fixtures, or call it from a program with PluginRuntime"
             }
         }
     }

@@ -69,13 +69,13 @@ impl Format {
         match self {
             Self::Jsonl => None,
             Self::Har => Some(
-                "no client address; bodies as decoded, not as sent; browsers leave credentials out unless told otherwise",
+                "no client address; bodies are decoded, not as sent; browsers omit credentials by default",
             ),
             Self::EnvoyTap => Some("bodies are cut at the tap's own limit (1 KiB by default)"),
             Self::Gor => Some("no client address"),
-            Self::Ftw => Some("no client address, and no response but what the test gives"),
+            Self::Ftw => Some("no client address; only the response that the test gives"),
             Self::AccessLog => Some(
-                "of the headers only host, referer and user-agent at most; no bodies; no response headers",
+                "at most the headers host, referer and user-agent; no bodies; no response headers",
             ),
             Self::JsonLog => Some("only the fields the log has; no bodies"),
         }
@@ -116,26 +116,28 @@ impl Remark {
             Self::HeaderNotAscii => {
                 "header values beyond visible ASCII reach the module empty, as released proxies send them"
             }
-            Self::BodyTruncated => "the capture cut a body; the module sees what is there",
+            Self::BodyTruncated => {
+                "the capture holds only part of a body; the module sees that part"
+            }
             Self::BodyMissing => "a body was not captured, so no body event is replayed",
             Self::NoResponse => "no response was captured, so only the request is replayed",
             Self::StartMissing => {
                 "the first records of an exchange are missing; the rest is replayed"
             }
             Self::ReplayedResponse => {
-                "responses to an earlier replay are not production's and were left out"
+                "responses to an earlier replay do not come from production and are ignored"
             }
             Self::NoCredentials => {
-                "no authorization and no cookie; browsers leave them out of a HAR unless told otherwise"
+                "neither Authorization nor Cookie; browsers omit them from a HAR by default"
             }
             Self::Redacted => {
                 "recorded with secrets redacted; a rule about their values may differ"
             }
             Self::OtherModule => {
-                "recorded with another module than the one it is held against; decisions and fuel of the time are that one's"
+                "recorded with a different module; the recorded decisions and fuel belong to that module"
             }
             Self::NotChecked => {
-                "expectations that cannot be held against a module (response or log text)"
+                "expectations that a module cannot meet or miss (response or log text)"
             }
         }
     }

@@ -57,7 +57,7 @@ pub(super) fn unreadable(error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::UnexpectedEof {
         format!("the file ends in the middle of its compressed data: {error}")
     } else {
-        format!("the file cannot be read any further: {error}")
+        format!("the rest of the file cannot be read: {error}")
     }
 }
 

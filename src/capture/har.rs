@@ -134,7 +134,7 @@ fn read(bytes: &[u8], settings: &DecodeSettings, exchange: &mut Exchange) -> Res
 pub(super) fn utf8(bytes: &[u8]) -> Result<&str, String> {
     std::str::from_utf8(bytes).map_err(|error| {
         format!(
-            "expected UTF-8 text, found a byte that is none, {} bytes into the record",
+            "expected UTF-8 text, found a byte that is not, {} bytes into the record",
             error.valid_up_to()
         )
     })

@@ -127,7 +127,7 @@ impl Redactor {
     pub fn with_given_key(key: &[u8]) -> Result<Self, Error> {
         if key.is_empty() {
             return Err(Error::Usage(
-                "the key for redacted values: expected at least 1 byte, found none; give a key, or none at all for a random one".to_owned(),
+                "the key for redacted values: expected at least 1 byte, found none; give a key, or omit it for a random one".to_owned(),
             ));
         }
         Ok(Self::with_key(key_of(&[b"given", key])))

@@ -42,12 +42,12 @@ const EXAMPLES: &str = "Examples:
 
 With two modules, or with --compare, only what the gate needs is measured. Fuel,
 memory and size are compared exactly, time by an interval of 99 %. Captures are
-told by their content, as replay tells them; everything else is fixtures.";
+recognised by their content, as in replay; all other files are fixtures.";
 
 /// Measure what a module costs, how many instances it needs, and what changed
 ///
-/// Without fixtures and captures the module is called with sample events. Of
-/// captures --sample transactions are taken, each as likely as the others.
+/// Without fixtures and captures the module is called with sample events. From
+/// captures, --sample transactions are picked at random.
 #[derive(Debug, Args)]
 #[command(after_help = format!("{EXAMPLES}\n\n{}", exit::BENCH_HELP))]
 pub(crate) struct BenchArgs {
@@ -67,7 +67,7 @@ pub(crate) struct BenchArgs {
     #[command(flatten)]
     captures: InputArgs,
 
-    /// Transactions to take of all captures together
+    /// Number of transactions to pick from all captures
     #[arg(long, value_name = "N", help_heading = "Captures", default_value_t = 25, value_parser = clap::value_parser!(u8).range(1..=MAX_CASES as i64))]
     sample: u8,
 
@@ -89,31 +89,31 @@ struct MeasuringArgs {
     #[arg(short, long, value_name = "TIME", default_value_t = TimeArg(Duration::from_millis(500)), conflicts_with = "requests")]
     duration: TimeArg,
 
-    /// Calls for each row, instead of a time
+    /// Calls for each row, instead of a duration
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_REQUESTS as u64))]
     requests: Option<u64>,
 
-    /// How long each row is called before it is measured
+    /// Warm-up before each row
     #[arg(long, value_name = "TIME", default_value_t = TimeArg(Duration::from_millis(100)))]
     warm_up: TimeArg,
 
-    /// Pools to put under load [default: 1, the cores, and twice as many]
+    /// Pool sizes to measure under load [default: 1, the number of cores, and twice that]
     #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=MAX_POOL_SIZE as i64))]
     pool_size: Vec<u16>,
 
-    /// Callers at once [default: 1, and 2 and 8 for each core]
+    /// Numbers of concurrent callers [default: 1, and 2 and 8 times the number of cores]
     #[arg(short, long, value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=MAX_CONCURRENCY))]
     concurrency: Vec<u16>,
 
-    /// Events for each second, by a fixed schedule [default: each caller asks when it is answered]
+    /// Events per second, sent by a fixed schedule [default: each caller sends as soon as it is answered]
     #[arg(short, long, value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=MAX_RATE))]
     rate: Vec<u32>,
 
-    /// Watch where the guest spends its time: FILE.svg gets a flame graph, any other what Firefox's profiler opens; repeatable
+    /// Write a profile of the guest: a flame graph if the name ends in .svg, else a file for the Firefox Profiler; repeatable
     #[arg(long, value_name = "FILE", conflicts_with_all = ["compare", "target"])]
     profile: Vec<PathBuf>,
 
-    /// The response time that 99 of 100 events are to keep, for the advice
+    /// 99th percentile of response times that the recommended pool size must keep
     #[arg(long, value_name = "TIME", default_value_t = TimeArg(Duration::from_millis(2)))]
     p99: TimeArg,
 }
@@ -130,11 +130,11 @@ struct TargetArgs {
     #[arg(long, value_enum, default_value_t = ProtocolArg::V2, requires = "target")]
     protocol: ProtocolArg,
 
-    /// Connections that the callers share; in v1 and by --rate each has its own
+    /// Connections that the callers share; with v1 or --rate each caller has its own
     #[arg(long, value_name = "N", default_value_t = 4, requires = "target", value_parser = clap::value_parser!(u16).range(1..=MAX_CONCURRENCY))]
     connections: u16,
 
-    /// The agent's process, whose CPU time and memory are counted
+    /// Process id of the agent, to measure its CPU time and memory
     #[arg(long, value_name = "PID", requires = "target", value_parser = clap::value_parser!(u32).range(1..))]
     pid: Option<u32>,
 }
@@ -151,7 +151,7 @@ enum ProtocolArg {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Gate")]
 struct GateArgs {
-    /// Keep what was measured as a baseline; a link is followed
+    /// Save the results as a baseline; a symbolic link is followed
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
 
@@ -159,15 +159,15 @@ struct GateArgs {
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
 
-    /// What counts as worse: 5% (of time), or time=, fuel=, memory=, size= with a percentage; repeatable [default: time=5% fuel=0% memory=0% size=5%]
+    /// Smallest relative slowdown that is a regression: 5% (of time), or time=, fuel=, memory=, size= with a percentage; repeatable [default: time=5% fuel=0% memory=0% size=5%]
     #[arg(long, value_name = "PERCENT")]
     threshold: Vec<Threshold>,
 
-    /// Less time than this is never worse, whatever its share
+    /// Ignore slowdowns smaller than this
     #[arg(long, value_name = "TIME", value_parser = short_time, default_value = "1us")]
     min_threshold: Duration,
 
-    /// Of the resampling behind the intervals, and of what picks the sample
+    /// Seed for the confidence intervals and for --sample
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 }
@@ -177,13 +177,13 @@ struct GateArgs {
 pub(crate) enum BenchFormat {
     /// Tables for people
     Human,
-    /// One document, histograms and all
+    /// One document, with histograms
     Json,
     /// One line for each figure
     Csv,
     /// Tables for a pull request
     Markdown,
-    /// A page with drawings
+    /// A page with charts
     Html,
     /// JUnit XML
     Junit,
@@ -197,7 +197,7 @@ fn savable(path: &Path) -> Result<(), Error> {
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
     let why = if path.exists() && !path.is_file() {
-        "it is no regular file"
+        "it is not a regular file"
     } else if folder.is_some_and(|folder| !folder.is_dir()) {
         "there is no such folder"
     } else {
@@ -247,7 +247,7 @@ pub(crate) fn exec(args: &BenchArgs, style: Style) -> Result<u8> {
     }
     if report.cases.is_empty() && report.failure.is_none() {
         render::to_stderr(
-            "warning: nothing was measured: no event that the module has a handler for",
+            "warning: nothing was measured: the module has a handler for none of the events",
         );
     }
     render::to_stdout(|out| render::bench::write(&report, args.output.format, style, out));
@@ -272,9 +272,9 @@ fn write_profile(profile: &Profile, path: &Path) -> Result<(), Error> {
             source,
         })?;
     let how = if is_svg {
-        "a browser shows it"
+        "open it in a browser"
     } else {
-        "open it at profiler.firefox.com"
+        "open it in profiler.firefox.com"
     };
     render::to_stderr(&format!("wrote {}: {how}", render::shown(path)));
     Ok(())

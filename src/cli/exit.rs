@@ -4,9 +4,9 @@ use wasm_agent_kit::error::Error;
 use wasm_agent_kit::report::Verdict;
 use wasm_agent_kit::server::bind::BindError;
 
-/// All is well.
+/// Success.
 pub(crate) const OK: u8 = 0;
-/// We worked, the module did not.
+/// The module failed.
 pub(crate) const FAILED: u8 = 1;
 /// The command line cannot be carried out; nothing was started.
 pub(crate) const USAGE: u8 = 2;
@@ -22,8 +22,8 @@ pub(crate) const UNSERVED: u8 = 6;
 
 /// The list at the end of each command's help.
 pub(crate) const HELP: &str = "Exit status:
-  0  all is well
-  1  we worked, the module did not: contract broken, expectation missed, fault
+  0  success
+  1  the module failed: contract broken, expectation missed, fault
   2  usage: nothing was started
   3  an input is unreadable or malformed
   4  nothing was checked";
@@ -35,11 +35,11 @@ pub(crate) const BENCH_HELP: &str = "Exit status:
   2  usage: nothing was started
   3  an input is unreadable or malformed
   4  nothing was measured or compared
-  5  inconclusive: noise is larger than what was asked about";
+  5  inconclusive: noise exceeds the threshold";
 
 /// The list at the end of `serve`'s help.
 pub(crate) const SERVE_HELP: &str = "Exit status:
-  0  told to stop, and all that was received was answered
+  0  stopped by a signal, and all received events were answered
   1  the module does not keep the contract, or faults at its smoke call
   2  usage: nothing was started
   3  the module is unreadable or malformed
@@ -47,12 +47,12 @@ pub(crate) const SERVE_HELP: &str = "Exit status:
 
 /// The list at the end of `replay`'s help.
 pub(crate) const REPLAY_HELP: &str = "Exit status:
-  0  nothing differs that --fail-on names
+  0  no difference that --fail-on counts as a failure
   1  decisions differ, the module faulted, or a test of a test file failed
   2  usage: nothing was started
   3  a capture or module is unreadable, or with --strict one of the records
   4  no transaction was replayed
-  5  interrupted, and nothing had differed so far";
+  5  interrupted, with no such difference so far";
 
 /// The exit code of a finished operation.
 pub(crate) const fn of_verdict(verdict: Verdict) -> u8 {

@@ -49,7 +49,7 @@ pub(crate) fn start(cli: &Cli) -> Flush {
     let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
         Ok(wanted) if !wanted.trim().is_empty() => {
             EnvFilter::try_new(&wanted).unwrap_or_else(|error| {
-                super::render::to_stderr(&format!("warning: RUST_LOG is left out: {error}"));
+                super::render::to_stderr(&format!("warning: RUST_LOG is ignored: {error}"));
                 EnvFilter::new(level)
             })
         }

@@ -55,11 +55,11 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
 
-    /// When to colour output; NO_COLOR and CLICOLOR_FORCE are honoured too
+    /// When to colour output; NO_COLOR and CLICOLOR_FORCE are respected
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
     pub(crate) color: Color,
 
-    /// More log lines on standard error; twice for all (RUST_LOG wins)
+    /// More log lines on standard error; -vv for all (RUST_LOG overrides)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 }
@@ -116,36 +116,36 @@ pub(crate) fn exec(cli: &Cli) -> anyhow::Result<u8> {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Guest")]
 pub(crate) struct GuestArgs {
-    /// Wall clock for one call, alloc, handler and dealloc together
+    /// Time limit for one call: alloc, handler and dealloc together
     #[arg(long, value_name = "TIME", default_value_t = TimeArg(DEFAULT_TIMEOUT))]
     timeout: TimeArg,
 
-    /// Instructions for one call [default: no limit; hook ABI: 1000000]
+    /// Instruction limit for one call [default: no limit; hook ABI: 1000000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     fuel: Option<u64>,
 
-    /// Linear memory of one instance [default: 64MiB; hook ABI: 16MiB]
+    /// Memory limit of one instance [default: 64MiB; hook ABI: 16MiB]
     #[arg(long, value_name = "SIZE", value_parser = size_of_a_page_or_more)]
     max_memory: Option<ByteSize>,
 
-    /// Size of one answer
+    /// Largest size of one answer
     #[arg(long, value_name = "SIZE", default_value_t = ByteSize(DEFAULT_MAX_ANSWER_BYTES))]
     max_answer: ByteSize,
 
-    /// Size of a module file
+    /// Largest size of a module file
     #[arg(long, value_name = "SIZE", default_value_t = ByteSize(DEFAULT_MAX_MODULE_BYTES))]
     max_module: ByteSize,
 
-    /// Wall clock for compiling a module
+    /// Time limit for compiling a module
     #[arg(long, value_name = "TIME", default_value_t = TimeArg(DEFAULT_MAX_COMPILE_TIME))]
     max_compile_time: TimeArg,
 
-    /// Whether an instance serves more than one call: pooled, fresh or recycle=N
+    /// How long an instance is used: pooled (many calls), fresh (one), recycle=N
     /// [default: pooled; hook ABI: fresh]
     #[arg(long, value_name = "MODE", value_parser = str::parse::<Isolation>)]
     isolation: Option<Isolation>,
 
-    /// WASI for modules that import it: clocks and random bytes that repeat, the host's, or none of it [default: fixed; serve: real; hook ABI: none]
+    /// Clocks and random bytes for modules that import WASI [default: fixed; serve: real; hook ABI: none]
     #[arg(long, value_enum, value_name = "WHICH")]
     wasi: Option<WasiArg>,
 
@@ -153,11 +153,11 @@ pub(crate) struct GuestArgs {
     #[arg(long, value_enum, default_value_t = HeaderNamesArg::Lower)]
     header_names: HeaderNamesArg,
 
-    /// A framing header (host, content-length, …) that the module may set or remove; repeatable
+    /// Let the module set or remove a framing header (host, content-length, …); repeatable
     #[arg(long, value_name = "NAME", value_parser = framing_header)]
     allow_header: Vec<String>,
 
-    /// The ABI to hold the module to; auto goes by what it exports
+    /// The ABI of the module; auto decides by its exports
     #[arg(long, value_enum, default_value_t = AbiArg::Auto)]
     abi: AbiArg,
 }
@@ -277,7 +277,7 @@ enum HeaderNamesArg {
 enum AbiArg {
     /// The one whose handlers the module exports
     Auto,
-    /// on_request_headers and its kin
+    /// on_request_headers and the handlers of other events
     Agent,
     /// before_hook and after_hook
     Hook,
@@ -297,7 +297,7 @@ impl AbiArg {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct OutputArgs<F: ValueEnum + Send + Sync + 'static> {
-    /// What standard output gets
+    /// Format of standard output
     #[arg(
         short = 'o',
         long,
@@ -308,7 +308,7 @@ pub(crate) struct OutputArgs<F: ValueEnum + Send + Sync + 'static> {
     pub(crate) format: F,
 
     /// Write a further report to a file, such as junit=report.xml; repeatable;
-    /// a link is followed
+    /// a symbolic link is followed
     #[arg(long = "report", value_name = "FORMAT=PATH", value_parser = report_target::<F>)]
     pub(crate) reports: Vec<(F, PathBuf)>,
 }
@@ -371,7 +371,7 @@ fn framing_header(name: &str) -> Result<String, String> {
     answer::framing_header(name).ok_or_else(|| {
         let known = FRAMING_HEADERS.join(", ");
         format!(
-            "modules may set and remove any header but these, which the flag lets through: {known} and each name that begins with proxy-"
+            "modules may set and remove every other header; the flag is for these: {known} and each name that begins with proxy-"
         )
     })
 }

@@ -13,19 +13,19 @@ const EXAMPLES: &str = "Examples:
   wasm-agent new policy
   wasm-agent new policy --lang go
 
-Exit status: 0 written, 2 something is there already, 3 the system refuses.";
+Exit status: 0 written, 2 a file exists already, 3 a file cannot be written.";
 
 /// Start a module: a policy that builds, fixtures with expectations, a CI file
 ///
-/// Nothing that is there is overwritten.
+/// Existing files are never overwritten.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct NewArgs {
-    /// The folder, new or without such files
+    /// The folder to write to
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 
-    /// What to write the policy in
+    /// Language of the policy
     #[arg(long, value_enum, default_value_t = Lang::Rust)]
     lang: Lang,
 }

@@ -32,7 +32,7 @@ impl KeyArgs {
         let key = value.as_encoded_bytes().trim_ascii().to_vec();
         if key.is_empty() {
             return Err(Error::Usage(format!(
-                "{VARIABLE}: expected a key, found blanks; set a key, or unset it for a random one"
+                "{VARIABLE}: expected a key, found only spaces; set a key, or unset it for a random one"
             )));
         }
         Ok(Some(key))

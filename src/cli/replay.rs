@@ -45,15 +45,15 @@ const EXAMPLES: &str = "Examples:
   wasm-agent replay --shard 1/4 new.wasm big.har --format json > 1.json
   wasm-agent replay merge 1.json 2.json 3.json 4.json
 
-Captures are told by their content: our own JSON Lines (serve --record, --save),
+Captures are recognised by their content: our own JSON Lines (serve --record, --save),
 HAR, Envoy HTTP tap JSON, GoReplay, go-ftw tests, access logs (combined or JSON).";
 
 /// Feed captured traffic to a module, or to two and compare
 ///
-/// With one module: its decisions, faults and costs, and, where the capture
-/// holds the decisions taken at the time, where it decides otherwise. With
-/// --baseline: which transactions the new version decides otherwise than the
-/// old one, grouped by cause, and what it costs.
+/// With one module: its decisions, faults and costs, and differences from the
+/// decisions in the capture, if it has them. With --baseline: the transactions
+/// that the new version decides differently, grouped by cause, and the costs of
+/// both versions.
 #[derive(Debug, Args)]
 #[command(after_help = format!("{EXAMPLES}\n\n{}", exit::REPLAY_HELP))]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -91,7 +91,7 @@ pub(crate) struct ReplayArgs {
     #[arg(long, value_name = "FACTOR", value_parser = values::speed)]
     speed: Option<f64>,
 
-    /// Leave clock readings out, so that equal runs give equal bytes
+    /// Omit times, so that equal runs give equal bytes
     #[arg(long)]
     no_timings: bool,
 
@@ -111,13 +111,13 @@ pub(crate) struct ReplayArgs {
 
 #[derive(Debug, Subcommand)]
 enum ReplayCommand {
-    /// Join the JSON reports of all shards to what one run would have said
+    /// Merge the JSON reports of all shards into the report of one run
     Merge {
         /// Reports written with --shard I/N --format json
         #[arg(value_name = "REPORT", required = true)]
         shards: Vec<PathBuf>,
 
-        /// What is a failure [default: what the shards say]
+        /// What is a failure [default: as the shards were run]
         #[arg(long, value_name = "any|decision|fault|N%|never", value_parser = values::fail_on)]
         fail_on: Option<FailOn>,
 
@@ -130,11 +130,11 @@ enum ReplayCommand {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Captures")]
 pub(super) struct InputArgs {
-    /// The captures' format, where their content does not tell it
+    /// Format of the captures, if it cannot be recognised from their content
     #[arg(long, value_name = "FORMAT", value_parser = values::input_format())]
     input_format: Option<Format>,
 
-    /// The client's address where a format has none
+    /// Client address for formats that have none
     #[arg(long, value_name = "ADDRESS", default_value = DEFAULT_CLIENT_IP)]
     client_ip: std::net::IpAddr,
 
@@ -143,16 +143,15 @@ pub(super) struct InputArgs {
     #[arg(long = "field", value_name = "WHAT=KEY", value_parser = values::field)]
     fields: Vec<(String, String)>,
 
-    /// Size of one record; longer ones are skipped and named
+    /// Largest size of one record; longer ones are skipped and reported
     #[arg(long, value_name = "SIZE", default_value_t = ByteSize(DEFAULT_MAX_RECORD_BYTES as u64))]
     max_record: ByteSize,
 
-    /// A record that cannot be used is an error, at the end
+    /// Exit with an error at the end if a record could not be used
     #[arg(long)]
     pub(super) strict: bool,
 
-    /// With more than N records that cannot be used, end early and without a
-    /// result
+    /// Stop without a result if more than N records cannot be used
     #[arg(long, value_name = "N")]
     pub(super) max_errors: Option<u64>,
 }
@@ -187,12 +186,12 @@ struct SelectArgs {
     #[arg(long, value_name = "SHARE", value_parser = values::share)]
     sample_rate: Option<f64>,
 
-    /// What picks the sample; the same seed picks the same transactions
+    /// Seed of the sample; the same seed picks the same transactions
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 
     /// Only transactions with path=REGEX, method=NAME or status=404|4xx|400-499;
-    /// repeatable, one kind's are alternatives
+    /// repeatable; values of one kind are alternatives
     #[arg(long = "match", value_name = "WHAT=VALUE", value_parser = values::matching)]
     matching: Vec<Match>,
 
@@ -227,8 +226,8 @@ struct CompareArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Written files")]
 struct SaveArgs {
-    /// Write changed and faulted transactions as fixtures for `run`; a link of a
-    /// fixture's name in DIR is replaced
+    /// Write changed and faulted transactions as fixtures for `run`; a symbolic
+    /// link with a fixture's name in DIR is replaced
     #[arg(long, value_name = "DIR")]
     save_fixture: Option<PathBuf>,
 
@@ -236,15 +235,15 @@ struct SaveArgs {
     #[arg(long, value_enum, default_value_t = WhichArg::Changed, requires = "save_fixture")]
     fixtures: WhichArg,
 
-    /// Whose answers the fixtures expect
+    /// Which module's answers the fixtures expect
     #[arg(long, value_enum, default_value_t = ExpectArg::New, requires = "save_fixture")]
     expect: ExpectArg,
 
-    /// Write the calls as a capture of our own format; a link is followed
+    /// Write the calls as a capture in our own format; a symbolic link is followed
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
 
-    /// Leave credentials, cookies and tokens in what is written
+    /// Do not redact credentials, cookies and tokens in written files
     #[arg(long, conflicts_with = "redact_key_file")]
     keep_secrets: bool,
 
@@ -290,13 +289,13 @@ pub(crate) enum ReplayFormat {
     Human,
     /// One document, which replay merge reads
     Json,
-    /// One line for each transaction, written as it goes
+    /// One line for each transaction, written during the replay
     Jsonl,
     /// JUnit XML
     Junit,
     /// For a comment on a pull request
     Markdown,
-    /// One page, which needs nothing else
+    /// One page without external files
     Html,
     /// Annotations for GitHub Actions
     Github,
@@ -315,13 +314,13 @@ pub(crate) fn exec(args: &ReplayArgs, style: Style) -> Result<u8> {
     let (captures, passed_over) = capture::discover(&args.captures)?;
     for path in passed_over.iter().take(5) {
         render::to_stderr(&format!(
-            "note: {} is no capture by its name and was not read",
+            "note: {} does not have the name of a capture and was not read",
             render::shown(path)
         ));
     }
     if passed_over.len() > 5 {
         render::to_stderr(&format!(
-            "note: nor were {} more files",
+            "note: {} more files were not read either",
             passed_over.len() - 5
         ));
     }
@@ -543,7 +542,7 @@ impl Write for Named {
 fn remarks(report: &ReplayReport) {
     if report.interrupted {
         render::to_stderr(&format!(
-            "warning: interrupted after {} transactions; the report is about these",
+            "warning: interrupted after {} transactions; the report covers these",
             report.records.transactions
         ));
     }

@@ -38,7 +38,7 @@ const EXAMPLES: &str = "Examples:
   echo '{\"method\":\"GET\",\"uri\":\"/admin\"}' | wasm-agent run rules.wasm -
   wasm-agent run rules.wasm fixtures/ --watch
 
-Without expectations a decision is printed and is no failure, whatever it is.";
+Without expectations the decision is printed, and no decision is a failure.";
 
 /// Feed fixtures to a module, print its decisions and check them
 ///
@@ -59,7 +59,7 @@ pub(crate) struct RunArgs {
     #[arg(long = "run", value_name = "REGEX")]
     filter: Option<Regex>,
 
-    /// Fixtures at once; with one, a module with state sees them in order
+    /// Fixtures to run at the same time; with 1, a module that keeps state sees them in order
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=MAX_POOL_SIZE as i64))]
     jobs: u16,
 
@@ -71,8 +71,8 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     fail_fast: bool,
 
-    /// Write the answers seen into the fixtures; through a link only where the
-    /// link itself is named
+    /// Write the answers into the fixtures; a symbolic link is followed only if
+    /// it is named itself
     #[arg(long)]
     update: bool,
 
@@ -231,7 +231,7 @@ fn keep_behind_links(path: &Path, named: &[PathBuf]) -> Result<(), Error> {
     Err(Error::Write {
         path: path.to_owned(),
         source: std::io::Error::other(format!(
-            "it is a link that was found in a folder, and nothing was updated; name {} itself",
+            "it is a symbolic link found in a folder and was not updated; name {} itself",
             render::shown(&real)
         )),
     })
@@ -284,7 +284,7 @@ fn watch(args: &RunArgs, engine: &Arc<Engine>, style: Style) -> Result<u8> {
             // A module in mid-build is broken for a moment; go on watching.
             Err(error) => render::to_stderr(&render::human::error_chain(&error.into())),
         }
-        render::to_stderr("waiting for a change of the module or a fixture, Ctrl-C ends");
+        render::to_stderr("waiting for a change of the module or a fixture; Ctrl-C to end");
         loop {
             let Ok(events) = changes.recv() else {
                 return Ok(exit::OK);

@@ -51,9 +51,9 @@ const EXAMPLES: &str = "Examples:
   wasm-agent serve --module rules.wasm --grpc-address 127.0.0.1:50051
   WASM_MODULE=rules.wasm FAIL_OPEN=no wasm-agent serve
 
-SIGTERM and SIGINT: answer what was received and exit; a second one exits at
-once. SIGHUP: load the module again; it takes over only if it passes all that the
-first one passed.";
+SIGTERM and SIGINT answer all events that were received, then exit; a second signal
+exits at once. SIGHUP loads the module again; the new one is used only if it passes
+all checks.";
 
 /// Answer the events of a proxy on a Unix socket, over gRPC or on both
 #[derive(Debug, Args)]
@@ -75,7 +75,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ADDRESS", env = "WASM_ADMIN_ADDRESS")]
     admin_address: Option<SocketAddr>,
 
-    /// Calls at once, and instances of the module
+    /// Instances of the module, each for one call at a time
     #[arg(long, value_name = "N", env = "WASM_POOL_SIZE", default_value_t = DEFAULT_POOL_SIZE as u16, value_parser = clap::value_parser!(u16).range(1..=MAX_POOL_SIZE as i64))]
     pool_size: u16,
 
@@ -87,7 +87,7 @@ pub(crate) struct ServeArgs {
     #[arg(long)]
     no_smoke_call: bool,
 
-    /// Refuse settings pushed by the proxy that differ from these, instead of applying them
+    /// Refuse settings that the proxy pushes, if they differ from these
     #[arg(long)]
     keep_settings: bool,
 
@@ -108,15 +108,15 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "WASM_VERBOSE", hide = true, value_name = "BOOL", default_value = "false", action = clap::ArgAction::Set, value_parser = values::boolean)]
     pub(crate) verbose_env: bool,
 
-    /// Whose quirks to work around: auto (the handshake's version), off, or a version such as 0.6.45
+    /// Proxy whose known bugs are worked around: auto (the version that it reports in the handshake), off, or a version such as 0.6.45
     #[arg(long, value_name = "WHOSE", default_value_t = ProxyQuirks::Auto)]
     proxy_quirks: ProxyQuirks,
 
-    /// How replaced request bodies are written; released proxies use them as they are
+    /// Encoding of a request body that the module replaces; released proxies use the text as it is
     #[arg(long, value_enum, default_value_t = RequestBodyArg::Text)]
     request_body: RequestBodyArg,
 
-    /// What the agent calls itself in handshakes
+    /// Name of the agent in handshakes
     #[arg(long, value_name = "NAME", default_value = "wasm")]
     agent_id: String,
 
@@ -134,7 +134,7 @@ pub(crate) struct ServeArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Recording")]
 struct RecordArgs {
-    /// Append each call and its answer to a file that `replay` reads; no answer waits for it
+    /// Append each call and its answer to a file for `replay`; answers are never delayed by this
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
 
@@ -142,11 +142,11 @@ struct RecordArgs {
     #[arg(long, value_name = "SHARE", value_parser = super::replay::share, default_value_t = 1.0, requires = "record")]
     record_rate: f64,
 
-    /// Size of the file; what comes after is dropped and counted
+    /// Largest size of the file; later calls are counted but not recorded
     #[arg(long, value_name = "SIZE", default_value_t = ByteSize(DEFAULT_MAX_RECORDING_BYTES), requires = "record")]
     record_max_size: ByteSize,
 
-    /// Leave credentials, cookies and tokens in the recording
+    /// Do not redact credentials, cookies and tokens in the recording
     #[arg(long, requires = "record", conflicts_with = "redact_key_file")]
     record_secrets: bool,
 
@@ -186,31 +186,31 @@ struct PeerArgs {
     #[arg(long, value_name = "GROUP", value_parser = values::group)]
     socket_group: Option<u32>,
 
-    /// User id that may connect [default: whoever the mode lets]; repeatable
+    /// User id that may connect; repeatable [default: every user whom the socket mode permits]
     #[arg(long, value_name = "UID")]
     allow_uid: Vec<u32>,
 
-    /// Connections at once; further ones wait
+    /// Open connections; more have to wait
     #[arg(long, value_name = "N", default_value_t = count(DEFAULT_MAX_CONNECTIONS), value_parser = clap::value_parser!(u32).range(1..=65_536))]
     max_connections: u32,
 
-    /// Events in flight on one connection; further ones are overload
+    /// Events in flight on one connection; more are answered as overload
     #[arg(long, value_name = "N", default_value_t = count(DEFAULT_MAX_IN_FLIGHT), value_parser = clap::value_parser!(u32).range(1..=65_536))]
     max_in_flight: u32,
 
-    /// Events waiting for an instance; further ones are overload
+    /// Events that wait for an instance; more are answered as overload
     #[arg(long, value_name = "N", default_value_t = count(DEFAULT_MAX_QUEUE), value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     max_queue: u32,
 
-    /// An event that waited so long for an instance is overload
+    /// How long an event may wait for an instance; then it is answered as overload
     #[arg(long, value_name = "TIME", default_value_t = TimeArg(DEFAULT_QUEUE_WAIT))]
     queue_wait: TimeArg,
 
-    /// For the first message of a connection, from its first byte; a silent one that is older than this gives way to one that waits for a place
+    /// Handshake timeout, from the first byte of a connection; a silent connection is also closed after this while another waits for its place
     #[arg(long, value_name = "TIME", default_value_t = TimeArg(DEFAULT_HANDSHAKE_TIMEOUT))]
     handshake_timeout: TimeArg,
 
-    /// For each further message, from its first byte
+    /// How long each further message may take, from its first byte
     #[arg(long, value_name = "TIME", default_value_t = TimeArg(DEFAULT_FRAME_TIMEOUT))]
     frame_timeout: TimeArg,
 
@@ -218,7 +218,7 @@ struct PeerArgs {
     #[arg(long, value_name = "SIZE", default_value_t = ByteSize(DEFAULT_MAX_UNFINISHED_BYTES as u64))]
     max_unfinished: ByteSize,
 
-    /// For a peer to take an answer
+    /// How long a peer may take to receive an answer
     #[arg(long, value_name = "TIME", default_value_t = TimeArg(DEFAULT_WRITE_TIMEOUT))]
     write_timeout: TimeArg,
 
@@ -230,7 +230,7 @@ struct PeerArgs {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = values::interval)]
     metrics_interval: Interval,
 
-    /// For answering what was received, once told to stop
+    /// How long to drain on shutdown
     #[arg(long, value_name = "TIME", default_value_t = TimeArg(DEFAULT_GRACE))]
     grace_period: TimeArg,
 }
@@ -238,15 +238,15 @@ struct PeerArgs {
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
-    /// A line of text
+    /// Lines of text
     Human,
-    /// An object on a line
+    /// One JSON object per line
     Json,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum RequestBodyArg {
-    /// The text itself; binary replacements are faults
+    /// Plain text; a binary replacement is a fault
     Text,
     /// Base64, for a proxy that decodes
     Base64,
@@ -283,7 +283,7 @@ pub(crate) fn exec(args: &ServeArgs) -> Result<u8> {
     Ok(match outcome? {
         Drain::Complete => exit::OK,
         Drain::GraceRanOut { connections } => {
-            tracing::error!(connections, "ended before all was answered");
+            tracing::error!(connections, "ended before all events were answered");
             exit::UNSERVED
         }
     })
@@ -410,12 +410,12 @@ async fn run(
         }
         told.get_or_init(Instant::now);
         if stop.take().is_none() {
-            tracing::warn!("second signal; ending at once");
+            tracing::warn!("second signal; stopping at once");
             return Ok(Drain::GraceRanOut { connections: 0 });
         }
         reloads.abort();
         systemd::stopping();
-        tracing::info!("draining; a second signal ends at once");
+        tracing::info!("draining; a second signal stops at once");
     }
 }
 
@@ -437,12 +437,16 @@ async fn reload_at(mut hangup: Signal, live: Live) {
             }
             Ok(Err(error)) => {
                 let error = error.in_one_line();
-                tracing::error!(error, took_ms, "reload refused; the old module goes on");
+                tracing::error!(
+                    error,
+                    took_ms,
+                    "reload refused; the old module stays in use"
+                );
                 systemd::reloaded(&format!("serving the old module; {error}"));
             }
             // The runtime ends, or a defect of ours that has told of itself.
             Err(error) => {
-                tracing::error!(%error, "reload refused; the old module goes on");
+                tracing::error!(%error, "reload refused; the old module stays in use");
                 systemd::reloaded("serving the old module");
             }
         }
@@ -461,7 +465,7 @@ fn tell_serving(agent: &Agent, bound: &Bound) {
     {
         tracing::warn!(
             %address,
-            "gRPC is plaintext and asks nobody who they are: whoever reaches this address can read and ask; use a loopback address or a private network"
+            "gRPC is plaintext without authentication: everyone who reaches this address can read and send; use a loopback address or a private network"
         );
     }
     tracing::info!(

@@ -167,7 +167,7 @@ fn send_later(manager: &OsStr) {
 
 fn complain(sent: io::Result<()>) {
     if let Err(error) = sent {
-        tracing::warn!(%error, "cannot tell the service manager");
+        tracing::warn!(%error, "cannot notify the service manager");
     }
 }
 

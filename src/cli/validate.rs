@@ -21,13 +21,13 @@ const EXAMPLES: &str = "Examples:
 
 Checks, by their ids:
   size features complexity abi memory export:* tables import:* start   the file itself
-  compile instantiate                                                  it can be run
+  compile instantiate                                                  it compiles and starts
   answer:* dealloc:* empty:* keys:* status:* redirect:* headers:*      sample events, by handler
   determinism          equal calls give equal answers and cost equal fuel
-  header-spelling      decisions do not hang on user-agent or User-Agent
-  growth               memory is given back; bytes kept for each call
-  state                answers do not hang on the calls before them
-  torture:*            inputs that production brings one day (--torture)";
+  header-spelling      decisions do not depend on the spelling of header names
+  growth               memory is freed; bytes kept for each call
+  state                answers do not depend on earlier calls
+  torture:*            unusual and broken inputs (--torture)";
 
 /// Check that modules keep the contract: exports, types, imports, behaviour
 ///
@@ -40,15 +40,15 @@ pub(crate) struct ValidateArgs {
     #[arg(value_name = "MODULE", required = true, num_args = 1..)]
     modules: Vec<PathBuf>,
 
-    /// Look at the file only: make no instance, call nothing
+    /// Check the file only; do not call the module
     #[arg(long)]
     no_probe: bool,
 
-    /// Call it with empty, huge, odd and broken input, too
+    /// Also call the module with empty, huge, unusual and broken input
     #[arg(long, conflicts_with = "no_probe")]
     torture: bool,
 
-    /// Fail if a call keeps more memory than this [default: any is a warning]
+    /// Fail if a call keeps more memory than this [default: warn only]
     #[arg(long, value_name = "SIZE", conflicts_with = "no_probe")]
     max_growth: Option<ByteSize>,
 
@@ -66,7 +66,7 @@ pub(crate) struct ValidateArgs {
 /// What a validation can be rendered as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ValidateFormat {
-    /// Rows for people
+    /// A table for people
     Human,
     /// One document
     Json,

@@ -206,7 +206,7 @@ fn welcome(payload: &[u8]) -> Result<Result<(), String>, AskError> {
     let welcome: Welcome = parsed(payload, "a handshake")?;
     Ok(match (welcome.success, welcome.encoding.as_deref()) {
         (true, None | Some("json")) => Ok(()),
-        (true, Some(other)) => Err(format!("it insists on the encoding {other}")),
+        (true, Some(other)) => Err(format!("it requires the encoding {other}")),
         (false, _) => Err(welcome.error.unwrap_or_default()),
     })
 }

@@ -387,5 +387,5 @@ impl Drive<'_> {
 }
 
 fn unasked() -> AskError {
-    AskError::Protocol("an answer to an event that was not asked about".to_owned())
+    AskError::Protocol("an answer to an event that was not sent".to_owned())
 }

@@ -87,7 +87,7 @@ impl Step {
         };
         if !fits {
             return Err(AskError::Protocol(format!(
-                "{}: the event is larger than the protocol lets a message be",
+                "{}: the event is larger than the protocol's largest message",
                 ask.name
             )));
         }
@@ -297,7 +297,7 @@ pub(super) fn slot(id: &str) -> Result<usize, AskError> {
         .and_then(|slot| slot.parse().ok())
         .ok_or_else(|| {
             AskError::Protocol(format!(
-                "an answer to {:?}, which was never asked",
+                "an answer to {:?}, which was never sent",
                 printable(id, 60)
             ))
         })

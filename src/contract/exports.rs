@@ -37,7 +37,7 @@ pub(super) fn near_handlers(facts: &Facts, abi: Abi) -> Vec<Check> {
             )
             .with(
                 CheckStatus::Warn,
-                format!("rename it to {name:?}, or take it away"),
+                format!("rename it to {name:?}, or remove it"),
             )
         })
         .collect()

@@ -56,7 +56,7 @@ pub(super) fn import(import: &Import, language: Language, wasi: Wasi) -> Check {
             expected,
             match wasi {
                 Wasi::None if import.module == catalog::MODULE => {
-                    format!("{}, refused: there is no WASI (--wasi none)", import.ty)
+                    format!("{}, refused: WASI is off (--wasi none)", import.ty)
                 }
                 _ => format!("{}, refused", import.ty),
             },
@@ -82,7 +82,7 @@ fn import_fix(import: &Import, language: Language, wasi: Wasi) -> String {
         return format!("declare it as AssemblyScript has it, func {ABORT_TYPE}");
     }
     if import.module == catalog::MODULE && wasi != Wasi::None {
-        return "take the import away; this is no function of WASI preview 1".to_owned();
+        return "remove the import; it is not a function of WASI preview 1".to_owned();
     }
     if import.module == catalog::MODULE {
         let without = match language {
@@ -97,5 +97,5 @@ fn import_fix(import: &Import, language: Language, wasi: Wasi) -> String {
     if import.module.contains("wbindgen") || import.name.contains("wbindgen") {
         return "build without wasm-bindgen, it needs a JavaScript host".to_owned();
     }
-    "a module gets nothing from its host but its input; take the import away".to_owned()
+    "a module gets only its input from the host; remove the import".to_owned()
 }

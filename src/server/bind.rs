@@ -42,7 +42,7 @@ pub enum BindError {
         path: PathBuf,
     },
     /// Another agent holds the path's lock or answers on the socket.
-    #[error("{}: another process serves here; stop it first or use another path", path.display())]
+    #[error("{}: another process serves at this path; stop it first or use another path", path.display())]
     InUse {
         /// The socket.
         path: PathBuf,
@@ -229,7 +229,7 @@ fn probe(path: &Path) -> Result<(), BindError> {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Err(BindError::Stuck {
             path: path.to_owned(),
         }),
-        Err(error) => Err(system(path, "ask whether somebody serves there")(error)),
+        Err(error) => Err(system(path, "check whether a process serves there")(error)),
     }
 }
 

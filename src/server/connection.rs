@@ -254,7 +254,7 @@ impl Connection {
         if adapted.redirect_fails && !self.redirect_told.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 correlation_id = crate::fault::printable(event.correlation_id(), 128),
-                "this proxy answers 500 to a redirect; zentinel-proxy 0.6.54 redirects (told once for each connection)"
+                "this proxy answers 500 to a redirect; zentinel-proxy 0.6.54 redirects (logged once for each connection)"
             );
         }
         self.tell_ignored(&event, &response);
@@ -305,7 +305,7 @@ impl Connection {
         {
             tracing::warn!(
                 correlation_id = crate::fault::printable(event.correlation_id(), 128),
-                "proxies ignore an empty replacement of a response body; replace it by one byte or block"
+                "proxies ignore an empty replacement of a response body; replace it with one byte, or block"
             );
         }
     }
@@ -326,14 +326,14 @@ impl Connection {
             tracing::debug!(
                 correlation_id = id(),
                 lost = lost.join(" "),
-                "gRPC cannot say all of the answer; the Unix socket can"
+                "gRPC cannot carry the whole answer; the Unix socket can"
             );
         }
         if lost.contains(&BODY_MUTATION_LOST) && !self.body_loss_told.swap(true, Ordering::Relaxed)
         {
             tracing::warn!(
                 correlation_id = id(),
-                "gRPC cannot replace a body; the Unix socket can (told once for each connection)"
+                "gRPC cannot replace a body; the Unix socket can (logged once for each connection)"
             );
         }
         // Nothing that can be answered over gRPC repairs this.
@@ -343,7 +343,7 @@ impl Connection {
         {
             tracing::warn!(
                 correlation_id = id(),
-                "over gRPC this proxy forwards only the last piece of a response body that an agent has seen: take response_body out of its events, or use the Unix socket (told once for each connection)"
+                "over gRPC this proxy forwards only the last piece of a response body that an agent has seen: take response_body out of its events, or use the Unix socket (logged once for each connection)"
             );
         }
     }

@@ -46,7 +46,7 @@ struct Causes {
     draining: bool,
     /// Why the last reload was refused, if it was.
     reload: Option<String>,
-    /// What most events come to, if it is no good.
+    /// The most frequent fault, if more than half of the events fault.
     faulty: Option<String>,
 }
 
@@ -150,7 +150,7 @@ impl Live {
         });
         families.push(Family::new(
             "wasm_agent_health",
-            "How the agent is: 1 for the state it is in.",
+            "Health of the agent: 1 for the current state.",
             states,
         ));
         families
@@ -193,7 +193,7 @@ impl Live {
         let fixed = match &self.0.loader {
             None => "this agent's settings cannot be changed",
             Some(loader) if loader.keeps_settings() => {
-                "settings are kept as the agent was started with them"
+                "settings cannot be changed (--keep-settings)"
             }
             Some(loader) => return Ok(pushed.within(&self.0.operator, loader.accepted_settings())),
         };
@@ -298,7 +298,7 @@ impl Live {
         for (key, remark) in not_applied {
             let is_pushed = pushed.iter().any(|setting| setting.key() == key);
             if !is_pushed && self.may_log() {
-                tracing::warn!(remark, "pushed settings not applied any more");
+                tracing::warn!(remark, "pushed settings are no longer applied");
             }
             lock(&self.0.not_applied).insert(key, remark);
         }
@@ -322,7 +322,7 @@ impl Live {
         self.note(|causes| causes.draining = true);
     }
 
-    /// What most events come to, if it is no good.
+    /// The most frequent fault, if more than half of the events fault.
     pub(crate) fn say_faulty(&self, what: Option<String>) {
         self.note(|causes| causes.faulty = what);
     }

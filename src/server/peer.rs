@@ -63,13 +63,13 @@ impl ReadHalf for tokio::net::unix::OwnedReadHalf {
 /// Why reading came to an end.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum End {
-    #[error("the peer is done")]
+    #[error("the peer closed the connection")]
     Peer,
     #[error("told to stop")]
     Stopped,
     #[error("no whole frame within {0:?}")]
     Timeout(Duration),
-    #[error("it said nothing, and others wait for its place")]
+    #[error("it was idle, and another connection waits")]
     GaveWay,
     #[error("{LET_GO}")]
     Unfinished,

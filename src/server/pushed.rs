@@ -275,7 +275,7 @@ impl Pushed {
             let bound = key.of(operator);
             let name = key.name();
             let remark = format!(
-                "{name}: {setting} was pushed and is not applied, because it is looser than {bound}, which the agent was started with; --accept-settings {name} lets it be pushed"
+                "{name}: {setting} was pushed and is not applied, because it is looser than {bound}, which the agent was started with; --accept-settings {name} permits it"
             );
             (key, Some(remark))
         });
@@ -330,7 +330,7 @@ fn too_tight(setting: Setting, operator: &AgentSettings) -> String {
     let key = setting.key();
     let (name, bound) = (key.name(), key.of(operator));
     format!(
-        "{name}: {setting} was pushed and is not applied, because it is tighter than {bound}, which the agent was started with, and with fail-open a call that exceeds it is allowed; --accept-settings {name} lets it be pushed"
+        "{name}: {setting} was pushed and is not applied, because it is tighter than {bound}, which the agent was started with, and with fail-open a call that exceeds it is allowed; --accept-settings {name} permits it"
     )
 }
 

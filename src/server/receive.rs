@@ -190,7 +190,7 @@ fn unjoined(problem: Problem) -> Fault {
         ),
         Problem::Ambiguous => Fault::new(
             FaultCode::AmbiguousExchange,
-            "several open requests have this correlation id, and nothing tells which of them the body belongs to",
+            "several open requests have this correlation id, and it is unclear which of them the body belongs to",
         ),
     }
 }

@@ -400,7 +400,7 @@ impl Writer {
             tracing::warn!(
                 path = %self.path.display(),
                 max_bytes = self.max_bytes,
-                "the recording is full; what follows is dropped"
+                "the recording is full; further calls are dropped"
             );
         }
         if !fits || self.failed {
@@ -460,7 +460,7 @@ impl Writer {
             tracing::error!(
                 path = %self.path.display(),
                 %error,
-                "the recording cannot be written; what follows is dropped"
+                "the recording cannot be written; further calls are dropped"
             );
         }
     }

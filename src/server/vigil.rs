@@ -1,5 +1,5 @@
 //! Whether the guest does its work: looks at the faults of the last minute,
-//! once a second, and says so where most events come to no good.
+//! once a second, and reports it if more than half of the events fault.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ fn judge(then: &Totals, now: &Totals) -> Option<String> {
     let all: u64 = faults.iter().sum();
     (all >= MIN_FAULTS && all * 2 > events).then(|| {
         format!(
-            "most events of the last minute came to no good: {}",
+            "more than half of the last minute's events faulted, most often: {}",
             most_often(&faults)
         )
     })

@@ -193,7 +193,7 @@ impl Function {
             Role::ClockRes => "a clock of 1 µs",
             Role::Random if real => "the host's random bytes",
             Role::Random => "the same bytes at every call (serve: the host's random bytes)",
-            Role::Write => "standard output and error go to the log, cut",
+            Role::Write => "standard output and error go to the log, shortened",
             Role::Read => "standard input is at its end",
             Role::FdStat | Role::FdStatFlags | Role::FileStat | Role::Close => {
                 "the three standard streams, no files"
@@ -201,7 +201,7 @@ impl Function {
             Role::NoFile | Role::Seek | Role::Tell => "no files",
             Role::NoDirectory => "no directories",
             Role::NoSocket => "no sockets",
-            Role::Poll => "a sleep counts against the deadline and does not wait",
+            Role::Poll => "a sleep returns at once and counts against the deadline",
             Role::Exit | Role::Raise => "a trap",
             Role::Yield => "nothing to yield to",
         }

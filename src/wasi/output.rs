@@ -72,9 +72,7 @@ impl Output {
             let lines = self.lines(stream);
             lines.end_line();
             if lines.is_cut() {
-                lines
-                    .done
-                    .push("… (more was written and left out)".to_owned());
+                lines.done.push("… (further output was dropped)".to_owned());
             }
             self.tell(stream);
         }

@@ -710,7 +710,7 @@ fn unreadable_files_get_one_clear_row_each() {
         ),
         (
             "pipe",
-            "a regular file, found a named pipe; copy what it gives",
+            "a regular file, found a named pipe; copy its content",
         ),
         ("empty", "found an empty file"),
         ("gzip", "found gzip; unpack it first"),

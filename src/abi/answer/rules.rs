@@ -74,7 +74,7 @@ pub(super) fn op_problem(op: &HeaderOp, policy: &AnswerPolicy) -> Option<String>
     let framing = framing_header(op.name())?;
     (!policy.allowed_headers.contains(&framing)).then(|| {
         let shown = printable(&framing, 60);
-        format!("{shown} frames or routes the message and is the proxy's to set or remove (--allow-header {shown} lets it through)")
+        format!("{shown} frames or routes the message and belongs to the proxy (--allow-header {shown} permits it)")
     })
 }
 

@@ -48,7 +48,7 @@ fn template_value(expression: &str, payload: Option<&str>) -> Result<String, Str
     if expression == ".Payload" {
         return payload
             .map(str::to_owned)
-            .ok_or_else(|| "the template wants a payload, and the test has none".to_owned());
+            .ok_or_else(|| "the template needs a payload, but the test has none".to_owned());
     }
     if let Some(found) = REPEAT.as_ref().and_then(|form| form.captures(expression)) {
         let text = found

@@ -72,7 +72,7 @@ pub(crate) fn keep_inputs(flag: &str, path: &Path, inputs: &[&Path]) -> Result<(
     let is_same = |input: &&Path| input.canonicalize().is_ok_and(|input| input == real);
     if inputs.iter().any(is_same) {
         return Err(Error::Usage(format!(
-            "{flag}: {} is one of the inputs, which it would write over; name another file",
+            "{flag}: {} is one of the inputs and would be overwritten; name another file",
             shown(path)
         )));
     }

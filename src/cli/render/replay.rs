@@ -66,7 +66,7 @@ fn human(report: &ReplayReport, style: Style, out: &mut dyn Write) -> io::Result
         compared(comparison, "the baseline", style, out)?;
     }
     if let Some(drift) = &report.drift {
-        compared(drift, "the decisions taken at the time", style, out)?;
+        compared(drift, "the recorded decisions", style, out)?;
     }
     if !report.faulted.is_empty() {
         writeln!(out, "\n{}", style.paint(Paint::Bad, "faults"))?;
@@ -102,7 +102,11 @@ fn input(report: &ReplayReport, style: Style, out: &mut dyn Write) -> io::Result
         writeln!(out, "{}", style.paint(Paint::Faint, &text))?;
     }
     for (remark, number) in &report.remarks {
-        let text = style.wrapped(&format!("{} × {}", count(*number), remark.explain()));
+        let text = style.wrapped(&format!(
+            "{}: {}",
+            plural(*number, "transaction"),
+            remark.explain()
+        ));
         writeln!(out, "{}", style.paint(Paint::Faint, &text))?;
     }
     let records = &report.records;
@@ -171,7 +175,7 @@ fn costs(report: &ReplayReport, style: Style, out: &mut dyn Write) -> io::Result
     }
     type Show = fn(u64) -> String;
     let lists: [(&str, &[Costly], Show); 2] = [
-        ("Dearest", &report.dearest, |fuel| {
+        ("Most expensive", &report.dearest, |fuel| {
             format!("{} instructions", count(fuel))
         }),
         ("Slowest", &report.slowest, figures::nanos),
@@ -207,7 +211,7 @@ fn compared(
         style.paint(
             Paint::Strong,
             &format!(
-                "beside {with}: {}",
+                "compared with {with}: {}",
                 plural(comparison.compared, "transaction")
             )
         )

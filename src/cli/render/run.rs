@@ -306,7 +306,7 @@ fn problems(
 
 fn stack(fault: &Fault, report: &RunReport, style: Style, out: &mut dyn Write) -> io::Result<()> {
     if !fault.words.is_empty() {
-        writeln!(out, "    what the guest wrote:")?;
+        writeln!(out, "    output of the guest:")?;
         for line in &fault.words {
             writeln!(out, "    {}", terminal(line))?;
         }
@@ -314,7 +314,7 @@ fn stack(fault: &Fault, report: &RunReport, style: Style, out: &mut dyn Write) -
     if fault.backtrace.is_empty() {
         return Ok(());
     }
-    writeln!(out, "    the guest's stack, innermost first:")?;
+    writeln!(out, "    stack of the guest, innermost first:")?;
     for line in fault.stack().lines() {
         writeln!(out, "    {}", terminal(line))?;
     }
@@ -371,13 +371,13 @@ fn explain(hint: &Hint) -> String {
         } => format!(
             "header names reach the module in lower case, as proxies send them: it decides {decision}; spelled as in the fixture it would decide {as_written}. Look names up in any case, or use --header-names canonical in run and serve"
         ),
-        Hint::EmptyAnswer => "the module answered nothing, which allows; published modules do so for what they fail to parse".to_owned(),
+        Hint::EmptyAnswer => "the module gave an empty answer, which allows; published modules do this when they fail to parse their input".to_owned(),
         Hint::UnknownKeys { keys } => format!(
-            "the answer has keys that the contract does not know and production ignores: {}",
+            "the answer has unknown keys, which production ignores: {}",
             printable(&keys.join(", "), SHOWN)
         ),
         Hint::Ignored { paths } => format!(
-            "a hook may change input and data only; its host ignores what it makes of {}",
+            "a hook may change only input and data; its host ignores changes of {}",
             printable(&paths.join(", "), SHOWN)
         ),
         Hint::Proxy { quirk } => quirk.explain().to_owned(),

@@ -24,7 +24,7 @@ pub(super) fn on_signal(watch: &Arc<Watch>) {
         runtime.block_on(async {
             if tokio::signal::ctrl_c().await.is_ok() {
                 watch.stop.store(true, Ordering::Relaxed);
-                render::to_stderr("interrupted; finishing what was begun, again to end at once");
+                render::to_stderr("interrupted; finishing the current transactions, interrupt again to stop at once");
             }
             if tokio::signal::ctrl_c().await.is_ok() {
                 end_at_once();

@@ -58,7 +58,7 @@ pub fn advise(loads: &[LoadPoint], wish: Wish) -> Option<Advice> {
             pool_size: None,
             flags: None,
             text: format!(
-                "No measured combination keeps p99 below {p99}: the least was {} with pool {} and {}. Ask for less (--p99), or make the module faster.",
+                "No measured combination keeps p99 below {p99}: the best was {} with pool {} and {}. Raise --p99, or make the module faster.",
                 time(least.response.at(0.99)),
                 least.pool_size,
                 callers(least),
@@ -79,8 +79,8 @@ pub fn advise(loads: &[LoadPoint], wish: Wish) -> Option<Advice> {
         ));
     }
     text.push_str(match (size < largest_measured, size > smallest_measured) {
-        (true, _) => "; more instances add memory, not speed.",
-        (false, true) => "; no larger pool was measured, so more may be faster still.",
+        (true, _) => "; more instances cost memory and are not faster.",
+        (false, true) => "; no larger pool was measured; a larger one may be faster.",
         (false, false) => "; no other pool was measured.",
     });
     text.push_str(&format!(
@@ -89,7 +89,7 @@ pub fn advise(loads: &[LoadPoint], wish: Wish) -> Option<Advice> {
     ));
     if point.rate.is_none() {
         text.push_str(
-            " Callers that wait for their answers flatter the tail: check it with --rate.",
+            " Callers that wait for their answers make the tail look better than it is: check it with --rate.",
         );
     }
     Some(Advice {
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(advice.flags.as_deref(), Some("--pool-size 2"));
         assert!(
             advice.text.starts_with(
-                "Pool 2 keeps p99 below 2 ms up to 41 000/s with 4 callers on 2 cores; pool 1 reaches 21 000/s; more instances add memory, not speed."
+                "Pool 2 keeps p99 below 2 ms up to 41 000/s with 4 callers on 2 cores; pool 1 reaches 21 000/s; more instances cost memory and are not faster."
             ),
             "{}",
             advice.text
@@ -225,7 +225,7 @@ mod tests {
         let advice = advise(&loads, WISH).unwrap();
         assert_eq!((advice.pool_size, advice.flags), (None, None));
         assert!(
-            advice.text.contains("the least was 5 ms with pool 1"),
+            advice.text.contains("the best was 5 ms with pool 1"),
             "{}",
             advice.text
         );

@@ -125,11 +125,11 @@ impl Finding {
     fn time(case: &str, estimate: Estimate, thresholds: &Thresholds, busy: Option<f64>) -> Self {
         let mut verdict = estimate.judge(thresholds);
         let mut why = (verdict == GateVerdict::Inconclusive)
-            .then(|| "the 99 % interval is on both sides of the threshold".to_owned());
+            .then(|| "the 99 % interval includes the threshold".to_owned());
         if let Some(share) = busy.filter(|share| *share > BUSY) {
             verdict = GateVerdict::Inconclusive;
             why = Some(format!(
-                "others had the processor for {:.0} % of the time",
+                "other processes used the CPU for {:.0} % of the time",
                 share * 100.0
             ));
         }
@@ -306,7 +306,7 @@ pub(super) fn comparable(
         .collect();
     if !others.is_empty() {
         return Err(Error::Usage(format!(
-            "{path} was measured by other settings, which cannot be compared: {}; give the same flags, or make a baseline anew with --save",
+            "{path} was measured with different settings, which cannot be compared: {}; use the same flags, or save a new baseline with --save",
             others.join("; ")
         )));
     }
@@ -314,7 +314,7 @@ pub(super) fn comparable(
     let fuel = baseline.engine == engine::VERSION;
     if !fuel {
         why_not.push(format!(
-            "times and instructions: {} is not {}, and may count otherwise",
+            "times and instructions: {} is not {}, and may count differently",
             baseline.engine,
             engine::VERSION
         ));
@@ -400,7 +400,7 @@ pub(super) fn of_baseline(
             ];
             findings.extend(Finding::memory(pairs, thresholds));
         } else {
-            not_compared.push("memory: it was watched over other calls".to_owned());
+            not_compared.push("memory: it was measured over different calls".to_owned());
         }
     }
     Comparison {

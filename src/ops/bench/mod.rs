@@ -199,7 +199,7 @@ impl Bench<'_> {
         report.unhandled = given - cases.len();
         if report.is_debug() {
             report.notes.push(
-                "this is a debug build: its times say nothing; build with --release".to_owned(),
+                "this is a debug build: its times mean nothing; build with --release".to_owned(),
             );
         }
         let mut baseline = None;

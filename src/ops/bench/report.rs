@@ -380,7 +380,7 @@ impl std::fmt::Display for BenchFailure {
         if let Some(others) = self.others {
             write!(
                 out,
-                "; others had {:.0} % of the machine, so that may be why: measure on a quieter one, or raise --timeout",
+                "; other processes used {:.0} % of the CPU, which may be the reason: measure on an idle machine, or raise --timeout",
                 others * 100.0
             )?;
         }

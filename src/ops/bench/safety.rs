@@ -1,4 +1,4 @@
-//! The price of safety: the same calls under each isolation and limit, by
+//! Costs of isolation and limits: the same calls under each isolation and limit, by
 //! turns, so that all have the same machine.
 
 use std::sync::Arc;

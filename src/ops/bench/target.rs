@@ -76,7 +76,7 @@ impl Outside<'_> {
         if report.is_debug() {
             report
                 .notes
-                .push("this is a debug build, which takes its time to ask".to_owned());
+                .push("this is a debug build, which sends slowly".to_owned());
         }
         let settings: BTreeMap<String, String> = std::mem::take(&mut settings)
             .into_iter()
@@ -179,7 +179,7 @@ impl Outside<'_> {
         exchanges: &[Exchange],
         each: Duration,
     ) -> Result<Vec<CaseReport>, Stop> {
-        let failed = |error| Stop::ask("asking one event at a time", error);
+        let failed = |error| Stop::ask("sending one event at a time", error);
         let mut asker = self.connect()?;
         let mut reports: Vec<Vec<CaseReport>> = cases
             .iter()

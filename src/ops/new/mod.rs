@@ -193,7 +193,7 @@ pub fn create(folder: &Path, language: Language) -> Result<Created, Error> {
         .collect();
     if let Some(first) = taken.first() {
         return Err(Error::Usage(format!(
-            "{} has {first} already{}; nothing was written. Name a folder that is new or empty",
+            "{} already has {first}{}; nothing was written. Name a new or empty folder",
             shown(folder),
             match taken.len() {
                 1 => String::new(),

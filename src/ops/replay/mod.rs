@@ -212,7 +212,7 @@ pub fn replay(
         && baseline.abi() != subjects.module.abi()
     {
         return Err(Error::Usage(format!(
-            "--baseline: expected a module of the {} ABI, as the module it is compared with, found one of the {} ABI",
+            "--baseline: expected a module of the {} ABI, like the module that it is compared with, found the {} ABI",
             subjects.module.abi().name(),
             baseline.abi().name()
         )));

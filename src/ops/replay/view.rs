@@ -185,10 +185,10 @@ impl View<'_> {
             }
             Minimized::Already => {}
             Minimized::Unknown => example.notes.push(
-                "not minimised: nothing is refused now, and what was then decided about less is not known; with the version of then as --baseline it is".to_owned(),
+                "not minimised: the module refuses nothing now, and the recorded decision cannot be asked again; use the recorded version as --baseline".to_owned(),
             ),
             Minimized::NotReproduced => example.notes.push(
-                "not minimised: fresh instances do not show it, so it depends on earlier requests or on the record".to_owned(),
+                "not minimised: fresh instances do not change, so it depends on earlier requests or on the record".to_owned(),
             ),
         }
     }

@@ -121,9 +121,9 @@ fn given_back(handler: &str, trials: &[&Trial]) -> Option<Row> {
     })?;
     let mut row = Row::from(Check::fail(
         format!("dealloc:{handler}"),
-        "dealloc takes input and answer back",
+        "dealloc frees input and answer",
         format!("{code} in dealloc, first for {:?}", trial.sample.name),
-        "dealloc gets what alloc and the handler returned, once each; the answer stands, but every such call costs an instance",
+        "dealloc gets the addresses that alloc and the handler returned, once each; the answer is used, but every such call costs an instance",
     ));
     row.fault = Some(code);
     Some(row)
@@ -145,7 +145,7 @@ fn empty(handler: &str, trials: &[&Trial]) -> Option<Row> {
         Check::pass(format!("empty:{handler}"), "a decision in each answer", found)
             .with(
                 CheckStatus::Warn,
-                "answer with a decision; published modules answer 0 to whatever they fail to parse, so that it passes",
+                "answer with a decision; published modules answer 0 when they fail to parse their input, so that it passes",
             )
             .into(),
     )
@@ -223,7 +223,7 @@ fn mended(handler: &str, trials: &[&Trial]) -> Vec<Row> {
             "bad-header",
             "headers",
             "at most 128 operations on headers a proxy does not own, values free of CR, LF and NUL",
-            "others, dropped from the answer",
+            "other operations, removed from the answer",
         ),
     ];
     kinds
@@ -237,7 +237,7 @@ fn mended(handler: &str, trials: &[&Trial]) -> Vec<Row> {
             })?;
             let found = format!("{found}, first for {:?}", trial.sample.name);
             let check = Check::pass(format!("{id}:{handler}"), expected, found);
-            let fix = format!("mend the answer; in production it is tagged {tag:?}");
+            let fix = format!("correct the answer; in production it is tagged {tag:?}");
             Some(check.with(CheckStatus::Warn, fix).into())
         })
         .collect()
@@ -246,7 +246,7 @@ fn mended(handler: &str, trials: &[&Trial]) -> Vec<Row> {
 /// Two equal calls on fresh instances: equal bytes, equal fuel.
 pub(super) fn determinism(prober: &Prober<'_>, trials: &[Trial]) -> Row {
     let id = "determinism";
-    let expected = "equal answers, equal fuel";
+    let expected = "equal answers and equal fuel";
     let budget = prober.budget(REPEAT_BUDGET);
     let mut compared = 0;
     for trial in trials.iter().filter(|trial| !trial.seen.is_slow()) {
@@ -269,7 +269,7 @@ pub(super) fn determinism(prober: &Prober<'_>, trials: &[Trial]) -> Row {
             id,
             expected,
             found,
-            "decide by the input alone, on a fresh instance at least",
+            "decide by the input only, at least on a fresh instance",
         )
         .into();
     }
@@ -342,7 +342,7 @@ pub(super) fn spelling(prober: &Prober<'_>, trials: &[Trial]) -> Option<Row> {
     if hanging.is_empty() {
         return Some(check.into());
     }
-    let found = format!("it hangs on the spelling: {}", hanging.join("; "));
+    let found = format!("it depends on the spelling: {}", hanging.join("; "));
     let check = Check::pass(id, expected, found);
     // Who gives the flag has seen this, and has applied the remedy.
     if names == HeaderNames::Canonical {
@@ -352,7 +352,7 @@ pub(super) fn spelling(prober: &Prober<'_>, trials: &[Trial]) -> Option<Row> {
         check
             .with(
                 CheckStatus::Warn,
-                "look header names up whatever their case (proxies send them in lower case), or run with --header-names canonical",
+                "compare header names without regard to case (proxies send lower case), or run with --header-names canonical",
             )
             .into(),
     )

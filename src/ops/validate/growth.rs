@@ -39,7 +39,7 @@ impl Growth {
         let calls = self.replaced_after?;
         let times = if calls == 1 { "call" } else { "calls" };
         Some(format!(
-            "an instance is thrown away after {calls} {times}, once it has grown by {RECYCLE_MEMORY_PERCENT} % of what --max-memory leaves it after its start"
+            "an instance is replaced after {calls} {times}, once it has grown by {RECYCLE_MEMORY_PERCENT} % of what --max-memory leaves it after its start"
         ))
     }
 }
@@ -69,7 +69,7 @@ pub(super) fn probe(prober: &Prober<'_>, trials: &[Trial]) -> (Option<Growth>, R
     };
     if prober.is_exhausted() || usable.is_empty() {
         let why = if usable.is_empty() {
-            "not tried, no sample leaves its instance whole".to_owned()
+            "not tried, the instance faults at every sample".to_owned()
         } else {
             prober.why_skipped()
         };
@@ -113,7 +113,7 @@ fn call_on_and_on(
         let seen = prober.call(&mut instance, &trial.sample);
         memory.push(seen.cost.memory_bytes);
         if let (Some(code), Err(fault)) = (seen.poison, &seen.result) {
-            let expected = "as many calls on one instance as come";
+            let expected = "any number of calls on one instance";
             let mut row = Row::fault(id, expected, fault);
             row.check.found = format!(
                 "{}, in call {} on one instance ({} bytes of memory)",
@@ -139,7 +139,7 @@ fn found(growth: &Growth, memory: &[u64]) -> String {
             "{:.0} bytes kept for each call; the limit is met after {until} calls",
             growth.bytes_per_call
         ),
-        None if last > first => format!("{} bytes in all, and then no more", last - first),
+        None if last > first => format!("{} bytes in all, then no growth", last - first),
         None => "none".to_owned(),
     };
     match growth.fate() {
@@ -149,7 +149,7 @@ fn found(growth: &Growth, memory: &[u64]) -> String {
 }
 
 fn judge(check: Check, growth: &Growth, gate: Option<u64>) -> Check {
-    let fix = "free in dealloc what it is given: the input after each call, and the answer";
+    let fix = "free in dealloc what it gets: the input after each call, and the answer";
     let is_over = |gate: u64| growth.bytes_per_call.round() > gate as f64;
     match gate {
         Some(gate) if is_over(gate) => check.with(CheckStatus::Fail, fix),

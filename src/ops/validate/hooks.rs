@@ -179,8 +179,8 @@ fn ignored(handler: &str, trials: &[&Trial]) -> Option<Row> {
     );
     Some(warning(
         format!("ignored:{handler}"),
-        ("changes of input and data only", &found),
-        "give user, headers and tenant_id back as they came; their changes are ignored, as are all of a result that is not ok",
+        ("only input and data are changed", &found),
+        "return user, headers and tenant_id unchanged; their changes are ignored, and so are all changes of a result that is not ok",
     ))
 }
 
@@ -200,7 +200,7 @@ fn unexplained(handler: &str, trials: &[&Trial]) -> Option<Row> {
     Some(warning(
         format!("error:{handler}"),
         ("an \"error\" with each refusal", &found),
-        "say why in \"error\"; without it a host can only say that a plugin refused",
+        "say why in \"error\"; without it a host can only report that a plugin refused",
     ))
 }
 

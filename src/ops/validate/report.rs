@@ -225,10 +225,14 @@ fn fix_of(code: FaultCode) -> &'static str {
         FaultCode::Trap(_) => {
             "answer on every path; a panic or abort blocks the request with 500, or refuses for a hook"
         }
-        FaultCode::Deadline => "do less for each call, or raise --timeout here and in production",
-        FaultCode::Fuel => "do less for each call, or raise --fuel here and in production",
+        FaultCode::Deadline => {
+            "do less work in each call, or raise --timeout here and in production"
+        }
+        FaultCode::Fuel => "do less work in each call, or raise --fuel here and in production",
         FaultCode::MemoryLimit => "use less memory, or raise --max-memory here and in production",
-        FaultCode::AnswerLimit => "answer less, or raise --max-answer here and in production",
+        FaultCode::AnswerLimit => {
+            "give a smaller answer, or raise --max-answer here and in production"
+        }
         FaultCode::AllocNull | FaultCode::AllocOutOfBounds => {
             "alloc must return the address of a free block of that size, growing memory if need be"
         }

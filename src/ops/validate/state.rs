@@ -43,7 +43,7 @@ pub(super) fn probe(prober: &Prober<'_>, trials: &[Trial]) -> Row {
         return Row::skip(
             id,
             expected,
-            "not tried, no sample leaves its instance whole",
+            "not tried, the instance faults at every sample",
         );
     }
     let mut compared = 0;
@@ -208,7 +208,7 @@ impl<'a> Calls<'a> {
         let (status, fix) = if self.prober.isolation() == Isolation::Fresh {
             (
                 CheckStatus::Warn,
-                "keep nothing between calls; harmless only as long as --isolation is fresh",
+                "keep nothing between calls; this is harmless only with --isolation fresh",
             )
         } else {
             (

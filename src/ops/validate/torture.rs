@@ -69,7 +69,7 @@ pub(super) fn probe(prober: &Prober<'_>, trials: &[Trial]) -> Vec<Row> {
                 Check::pass(id, torture.what, "not tried, the others took too long")
                     .with(
                         CheckStatus::Warn,
-                        "validate it on a machine with less to do, or one handler at a time",
+                        "validate it on an idle machine, or one handler at a time",
                     )
                     .into()
             } else {
@@ -107,7 +107,7 @@ fn one(prober: &Prober<'_>, trials: &[Trial], torture: &Torture, id: String) -> 
                 row.check.id,
                 row.check.expected,
                 found,
-                "keep nothing between calls, on the paths of errors either",
+                "keep nothing between calls, also after errors",
             );
         }
     }
@@ -156,7 +156,7 @@ fn judge(seen: &Seen, torture: &Torture, usual_growth: u64) -> Row {
                 check
                     .with(
                         CheckStatus::Warn,
-                        "refuse what cannot be read: allowed, it passes unseen",
+                        "refuse input that cannot be read; if it is allowed, it passes unchecked",
                     )
                     .into()
             } else {

@@ -154,7 +154,7 @@ async fn serve_connection(stream: TcpStream, shared: Arc<Shared>, doors: Doors) 
                 if called.load(Ordering::Relaxed) {
                     doors.crowd.pass_on();
                 } else {
-                    return close(&shared, Closed::GaveWay, "it called nothing, and others wait");
+                    return close(&shared, Closed::GaveWay, "it was idle, and another connection waits");
                 }
             }
         }

@@ -385,17 +385,17 @@ impl Metrics {
             ),
             Family::new(
                 "wasm_agent_faults_total",
-                "Events decided by the failure policy, by what went wrong.",
+                "Events decided by the failure policy, by fault.",
                 labelled("fault", &FAULTS, &self.faults),
             ),
             Family::new(
                 "wasm_agent_call_duration_seconds",
-                "Wall clock of guest calls: alloc, handler and dealloc together.",
+                "Duration of guest calls: alloc, handler and dealloc together.",
                 calls,
             ),
             Family::new(
                 "wasm_agent_queue_wait_seconds",
-                "From the reading of an event to the beginning of its call.",
+                "Time from reading an event to the start of its call.",
                 [Sample::new(self.waits.read())],
             ),
         ]
@@ -419,18 +419,18 @@ impl Metrics {
             ),
             Family::new(
                 "wasm_agent_connections_total",
-                "Connections that said what they speak, by protocol.",
+                "Connections whose protocol is known, by protocol.",
                 labelled("protocol", &SPEAKS, &self.connected),
             ),
             Family::new(
                 "wasm_agent_reloads_total",
-                "Times the module was to be loaded again.",
+                "Reloads of the module, by result.",
                 labelled("result", &CHANGES, &self.reloads)
                     .filter(|sample| !sample.has("unchanged") && !sample.has("limited")),
             ),
             Family::new(
                 "wasm_agent_configurations_total",
-                "Times a proxy pushed settings.",
+                "Settings pushed by a proxy, by result.",
                 labelled("result", &CHANGES, &self.configurations),
             ),
             Family::new(
@@ -450,7 +450,7 @@ impl Metrics {
             ),
             Family::new(
                 "wasm_agent_log_lines_dropped_total",
-                "Log lines left out: over the rate a peer or guest may cause, or not taken by the log's reader.",
+                "Log lines dropped: too many caused by a peer or guest, or the log's reader is too slow.",
                 [lines("rate", lines_cut), lines("writer", lost)],
             ),
             Family::new(
@@ -466,7 +466,7 @@ fn recorded(counts: RecordCounts) -> Family {
     let count = |result, count| Sample::new(Value::Count(count)).with("result", result);
     Family::new(
         "wasm_agent_records_total",
-        "Calls of the sample that --record takes: in the file, or left out for want of room.",
+        "Calls that --record selected: written to the file, or dropped because the queue or the file was full.",
         [
             count("written", counts.written),
             count("dropped", counts.dropped),
@@ -487,7 +487,7 @@ fn pool(agent: &Agent, queued: usize) -> Vec<Family> {
         ),
         Family::new(
             "wasm_agent_pool_instances",
-            "Instances that exist, by what they do.",
+            "Instances, by state.",
             [state("in_use", usage.in_use), state("idle", usage.idle)],
         ),
         Family::new(
@@ -523,7 +523,7 @@ fn exchanges(counts: ExchangeCounts) -> [Family; 3] {
         ),
         Family::new(
             "wasm_agent_exchanges_forgotten_total",
-            "Exchanges forgotten before they were over, for want of room or time.",
+            "Exchanges forgotten before they ended, because of their number, size or age.",
             count(counts.forgotten),
         ),
         Family::new(

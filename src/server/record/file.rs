@@ -27,12 +27,12 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     let mut file = options.open(path).map_err(explain)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
-        return Err(io::Error::other("it is no regular file"));
+        return Err(io::Error::other("it is not a regular file"));
     }
     if metadata.len() > 0 {
         if !begins_with_record(&file)? {
             return Err(io::Error::other(
-                "it is no recording: its first line is no record; name another file",
+                "it is not a recording: its first line is not a record; name another file",
             ));
         }
         // A line that a crash left unfinished ends here.
@@ -57,7 +57,7 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
 #[cfg(unix)]
 fn explain(error: io::Error) -> io::Error {
     if rustix::io::Errno::from_io_error(&error) == Some(rustix::io::Errno::LOOP) {
-        return io::Error::other("it is a symbolic link; name the file that it leads to");
+        return io::Error::other("it is a symbolic link; name its target");
     }
     error
 }

@@ -75,7 +75,7 @@ fn every_format_is_told_by_its_content_and_measured() {
     for part in [
         "30 of ",
         "har: no client address",
-        "access-log: of the headers",
+        "access-log: at most the headers",
     ] {
         assert!(notes.contains(part), "{part}: {notes}");
     }

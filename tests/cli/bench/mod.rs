@@ -586,7 +586,7 @@ fn the_same_figures_come_in_every_format() {
         "Phases",
         "Calls, one at a time",
         "Under load",
-        "The price of safety",
+        "Costs of isolation and limits",
     ] {
         assert!(human.contains(title), "{human}");
     }

@@ -491,7 +491,11 @@ fn m_12_an_empty_answer_allows_and_says_so() {
         arguments.push(desk.request().into_os_string());
         let done = wasm_agent(&arguments);
         done.assert_code(0);
-        assert!(done.text().contains("answered nothing"), "{}", done.text());
+        assert!(
+            done.text().contains("gave an empty answer"),
+            "{}",
+            done.text()
+        );
     }
 }
 

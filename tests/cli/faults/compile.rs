@@ -133,7 +133,7 @@ fn i_02_what_is_too_dear_to_compile_is_refused_by_name() {
     for (name, kind) in DEAR {
         let done = run_text(&text(kind, 20_000));
         assert_eq!(done.code, Some(1), "{name}: {}", done.stderr);
-        let says = "complexity: expected at most 84 MiB of memory to compile one function, as reckoned from its operators, found function";
+        let says = "complexity: expected at most 84 MiB of memory to compile one function, estimated from its operators, found function";
         assert!(done.stderr.contains(says), "{name}: {}", done.stderr);
         assert!(
             done.stderr.contains("(dear) takes "),
@@ -170,6 +170,6 @@ fn i_02_a_module_of_many_dear_functions_is_refused() {
     let module = text(["MANY", "", "", ""], 0).replace("MANY", &one.repeat(100));
     let done = run_text(&module);
     assert_eq!(done.code, Some(1), "{}", done.stderr);
-    let says = "MiB of memory to compile it, as reckoned from its operators, found ";
+    let says = "MiB of memory to compile it, estimated from its operators, found ";
     assert!(done.stderr.contains(says), "{}", done.stderr);
 }

@@ -107,7 +107,7 @@ fn i_01_a_pipe_that_nobody_writes_to_is_given_up() {
     let path = pipe(&desk, "pipe.json");
     for (what, done) in all(readers(&desk, &path)) {
         let says = if what == "a module" {
-            "found a named pipe; copy what it gives to a file"
+            "found a named pipe; copy its content to a file"
         } else {
             "start its writer first"
         };
@@ -149,7 +149,7 @@ fn i_01_what_lies_in_a_folder_and_is_no_file_is_named() {
                 let fix = if kind == "a directory" {
                     "name a file in it"
                 } else {
-                    "take it out of the folder"
+                    "remove it from the folder"
                 };
                 assert_refused(&done, &[text(&odd), kind, fix]);
             }

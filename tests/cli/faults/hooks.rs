@@ -363,7 +363,9 @@ fn a_module_of_both_abis_is_ambiguous_until_one_is_chosen() {
     assert!(
         done.stderr
             .contains("both: on_request_headers, before_hook")
-            && done.stderr.contains("--abi agent or --abi hook settles it"),
+            && done
+                .stderr
+                .contains("choose one with --abi agent or --abi hook"),
         "{}",
         done.stderr
     );

@@ -279,7 +279,7 @@ fn m_19_what_is_thrown_away_is_said_and_why() {
     ]);
     assert!(
         done.text()
-            .contains("In production an instance is thrown away after "),
+            .contains("In production an instance is replaced after "),
         "{}",
         done.text()
     );

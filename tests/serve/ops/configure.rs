@@ -202,7 +202,7 @@ fn no_limit_is_tightened_where_faults_are_allowed() {
         assert_eq!(push(&mut client, &json!({key: own})), None, "{key}");
         assert_eq!(applied() - before, 2.0, "{key}");
     }
-    agent.wait_for_line("pushed settings not applied any more");
+    agent.wait_for_line("pushed settings are no longer applied");
 
     let opened = [&operators[..], &["--accept-settings", "fuel"]].concat();
     let (agent, _) = start("rules/rules.wasm", &opened);
@@ -502,5 +502,5 @@ fn settings_can_be_kept_from_the_proxy() {
     let mut client = agent.connect_v2();
     assert_eq!(push(&mut client, &json!({"pool-size": 4})), None);
     let reason = push(&mut client, &json!({"pool-size": 5})).unwrap();
-    assert!(reason.contains("kept"), "{reason}");
+    assert!(reason.contains("--keep-settings"), "{reason}");
 }

@@ -20,7 +20,7 @@ fn ask(agent: &Agent, id: &str) -> String {
     decision_of(&client.answer()).to_owned()
 }
 
-/// Whatever is wrong with the new file, the old module goes on.
+/// Whatever is wrong with the new file, the old module stays in use.
 #[test]
 fn o_05_a_bad_module_never_takes_over() {
     let guest = Guest::new("right/deny.wat");
@@ -54,13 +54,13 @@ fn o_05_a_bad_module_never_takes_over() {
     for (what, bytes, why) in bad {
         guest.put_bytes(&bytes);
         agent.signal("HUP");
-        let line = agent.wait_for_line("the old module goes on");
+        let line = agent.wait_for_line("the old module stays in use");
         assert!(line.contains(why), "{what}: {line}");
         assert_eq!(ask(&agent, what), "block", "{what}");
     }
     fs::remove_file(guest.path()).unwrap();
     agent.signal("HUP");
-    agent.wait_for_line("the old module goes on");
+    agent.wait_for_line("the old module stays in use");
     assert_eq!(ask(&agent, "gone"), "block");
     guest.put("right/allow.wat");
     agent.signal("HUP");
@@ -119,7 +119,7 @@ fn o_06_reloads_under_load_lose_nothing() {
         }
         guest.put("hostile/trap-unreachable.wat");
         agent.signal("HUP");
-        agent.wait_for_line("the old module goes on");
+        agent.wait_for_line("the old module stays in use");
         assert_eq!(ask(&agent, &format!("refused-{round}")), decision);
     }
     stop.store(true, Ordering::Relaxed);
@@ -236,7 +236,7 @@ fn g_11_two_hundred_reloads_at_two_thousand_events_a_second_lose_nothing() {
         if number % 10 == 0 {
             guest.put("hostile/trap-unreachable.wat");
             agent.signal("HUP");
-            agent.wait_for_line("the old module goes on");
+            agent.wait_for_line("the old module stays in use");
         }
     }
     progress.done.store(true, Ordering::SeqCst);
@@ -279,7 +279,7 @@ fn a_reloaded_module_is_held_to_the_same_limits() {
         "(memory (export \"memory\") 3)",
     ));
     agent.signal("HUP");
-    let line = agent.wait_for_line("the old module goes on");
+    let line = agent.wait_for_line("the old module stays in use");
     assert!(line.contains("memory"), "{line}");
     assert_eq!(ask(&agent, "c"), "allow");
 }
@@ -326,7 +326,7 @@ fn o_05_a_dear_module_is_refused_or_costs_bounded_memory() {
     let before = memory_kib(&agent, "VmRSS");
     guest.put_bytes(&dear(10_000));
     agent.signal("HUP");
-    let line = agent.wait_for_line("the old module goes on");
+    let line = agent.wait_for_line("the old module stays in use");
     assert!(
         line.contains("complexity") && line.contains("(dear) takes"),
         "{line}"

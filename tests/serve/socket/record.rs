@@ -185,7 +185,7 @@ fn only_a_recording_is_continued_and_a_torn_line_costs_no_other() {
         .unwrap();
     assert_eq!(output.status.code(), Some(3));
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(text.contains("no recording"), "{text}");
+    assert!(text.contains("not a recording"), "{text}");
     assert_eq!(
         std::fs::read(&copy).unwrap(),
         std::fs::read(shipped(MODULE)).unwrap()
@@ -467,7 +467,7 @@ fn a_file_of_another_kind_stays_as_it_was() {
             .unwrap()
             .success()
     );
-    refused(&pipe, "no regular file");
+    refused(&pipe, "not a regular file");
     refused(folder.path(), "cannot write");
     // One that is a recording goes on, whoever wrote its first line.
     let (agent, mut client) = recording(&target, &[]);

@@ -45,7 +45,7 @@ pub(super) fn write(report: &BenchReport, out: &mut dyn Write) -> io::Result<()>
             sheets::CALLS => call_figures(report, &mut page),
             sheets::PROFILE => {
                 if let Some(profile) = &report.profile {
-                    let caption = "Width is time; what calls is below what is called.";
+                    let caption = "The width is time; callers are below the functions they call.";
                     page.figure(caption, &super::profile::flame_svg(profile));
                 }
             }
@@ -110,7 +110,7 @@ fn load_figures(report: &BenchReport, page: &mut Page) {
         show: &micros,
     };
     page.figure(
-        "Response time by the share of events answered within it, at the heaviest load measured.",
+        "Response time, by the share of events that were answered within it, at the highest load.",
         &lines(&distributions, &x, &y),
     );
     throughput_figure(report, &pools, page);
@@ -157,7 +157,7 @@ fn throughput_figure(report: &BenchReport, pools: &[usize], page: &mut Page) {
     at.dedup();
     let x = Axis {
         name: if by_rate {
-            "events due for each second"
+            "events due per second"
         } else {
             "callers at once"
         },
@@ -169,13 +169,13 @@ fn throughput_figure(report: &BenchReport, pools: &[usize], page: &mut Page) {
         show: &|_| String::new(),
     };
     let y = Axis {
-        name: "events answered for each second",
+        name: "events answered per second",
         is_log: false,
         ticks: Vec::new(),
         show: &grouped,
     };
     page.figure(
-        "Events answered for each second, over the load.",
+        "Events answered per second, by load.",
         &lines(&throughput, &x, &y),
     );
 }

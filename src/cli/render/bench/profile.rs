@@ -201,7 +201,7 @@ pub(crate) fn flame_svg(profile: &Profile) -> String {
          <title>{}: {} looks</title>\n\
          <style>.flame {{ background: #fff }} .f {{ stroke: #fff; stroke-width: .5 }} .l {{ fill: #1c1e21; pointer-events: none }} \
          .h {{ fill: #1c1e21 }} @media (prefers-color-scheme: dark) {{ .flame {{ background: #16181b }} .f {{ stroke: #16181b }} .h {{ fill: #e8e9eb }} }}</style>\n\
-         <text class=\"h\" x=\"4\" y=\"16\">{}: {} looks at the guest, one each {} µs while it ran</text>\n",
+         <text class=\"h\" x=\"4\" y=\"16\">{}: {} samples of the guest, one every {} µs while it ran</text>\n",
         escaped(&profile.module),
         profile.samples,
         escaped(&profile.module),

@@ -170,7 +170,7 @@ fn calls(report: &BenchReport, width: Width) -> Option<Sheet> {
         notes.push("Fuel counts instructions, the same on every machine.".to_owned());
     }
     if is_timed && has_fuel {
-        notes.push("Times run from the event to the agent response.".to_owned());
+        notes.push("Times are from the event to the agent response.".to_owned());
     }
     let more = report.cases.len().saturating_sub(MAX_ROWS);
     if more > 0 {
@@ -203,7 +203,7 @@ fn memory(memory: &MemoryReport) -> Sheet {
     let growth = &memory.growth;
     let kept = match growth.calls_until_limit {
         Some(until) => format!(
-            "{:.0} bytes kept for each call: the limit is met after {} calls",
+            "{:.0} bytes kept for each call: the limit is reached after {} calls",
             growth.bytes_per_call,
             count(until)
         ),
@@ -313,14 +313,14 @@ fn loads(report: &BenchReport, is_narrow: bool) -> Option<Sheet> {
     let headings = columns.headings();
     let mut notes = vec![
         if columns.is_open {
-            "By schedule: response times count from when an event was due, service times from when it was sent."
+            "By schedule: response times start when an event was due, service times when it was sent."
         } else {
-            "Each caller asks again as soon as it is answered; queue is the wait for an instance."
+            "Each caller sends the next event as soon as it is answered; queue is the wait for an instance."
         }
         .to_owned(),
     ];
     if columns.has_process {
-        notes.push("CPU is what the agent's process spent for each event.".to_owned());
+        notes.push("CPU is the time of the agent's process per event.".to_owned());
     }
     Some(Sheet {
         title: LOADS,
@@ -350,12 +350,12 @@ fn safety(report: &BenchReport) -> Option<Sheet> {
         paint: row.is_chosen.then_some(Paint::Strong),
     });
     Some(Sheet {
-        title: "The price of safety",
+        title: "Costs of isolation and limits",
         headings: vec!["Isolation and limits", "p50", "p99", "Times"],
         figures: vec![1, 2, 3],
         unbroken: None,
         rows: rows.collect(),
-        notes: vec!["One caller, all events by turns.".to_owned()],
+        notes: vec!["One caller, all events in turn.".to_owned()],
     })
 }
 
@@ -386,7 +386,7 @@ fn profile(profile: &Profile, is_narrow: bool) -> Sheet {
             ])
         });
     let mut notes = vec![format!(
-        "{} at the guest, one each {} µs while it ran, at entries of functions and heads of loops.",
+        "{} of the guest, one every {} µs while it ran, at function entries and loop heads.",
         plural(profile.samples, "look"),
         profile.interval_us
     )];
@@ -433,7 +433,7 @@ fn gate(comparison: &Comparison, width: Width) -> Sheet {
     )];
     if quiet > 0 {
         notes.push(format!(
-            "{} unchanged to the last unit.",
+            "{} exactly unchanged.",
             plural(quiet as u64, "figure")
         ));
     }

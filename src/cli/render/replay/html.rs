@@ -23,10 +23,10 @@ pub(super) fn write(report: &ReplayReport, out: &mut dyn Write) -> io::Result<()
     let mut body = String::new();
     head(report, &mut body);
     if let Some(comparison) = &report.comparison {
-        compared(comparison, "Beside the baseline", &mut body);
+        compared(comparison, "Compared with the baseline", &mut body);
     }
     if let Some(drift) = &report.drift {
-        compared(drift, "Beside the decisions taken at the time", &mut body);
+        compared(drift, "Compared with the recorded decisions", &mut body);
     }
     if !report.faulted.is_empty() {
         body.push_str("<h2>Faults</h2>");
@@ -290,7 +290,7 @@ fn costs(report: &ReplayReport, out: &mut String) {
     for (side, outcomes) in &sides {
         add!(out, "<p>Memory{side}: {}.</p>", figures::memory(outcomes));
     }
-    out.push_str("<div class=\"columns\"><div><h3>Dearest requests</h3>");
+    out.push_str("<div class=\"columns\"><div><h3>Most expensive requests</h3>");
     costly(&report.dearest, count, out);
     out.push_str("</div>");
     if !report.slowest.is_empty() {
@@ -358,8 +358,8 @@ fn input(report: &ReplayReport, out: &mut String) {
     for (remark, number) in &report.remarks {
         add!(
             out,
-            "<p class=\"faint\">{} × {}</p>",
-            count(*number),
+            "<p class=\"faint\">{}: {}</p>",
+            plural(*number, "transaction"),
             escaped(remark.explain())
         );
     }

@@ -43,7 +43,7 @@ pub(super) fn write(report: &ReplayReport, out: &mut dyn Write) -> io::Result<()
         compared(comparison, "the baseline", out)?;
     }
     if let Some(drift) = &report.drift {
-        compared(drift, "the decisions taken at the time", out)?;
+        compared(drift, "the recorded decisions", out)?;
     }
     if !report.faulted.is_empty() {
         writeln!(out, "#### Faults\n")?;
@@ -66,7 +66,12 @@ pub(super) fn write(report: &ReplayReport, out: &mut dyn Write) -> io::Result<()
         writeln!(out, "> {format} is lossy: {}", shown(loses))?;
     }
     for (remark, number) in &report.remarks {
-        writeln!(out, "> {} × {}", count(*number), shown(remark.explain()))?;
+        writeln!(
+            out,
+            "> {}: {}",
+            plural(*number, "transaction"),
+            shown(remark.explain())
+        )?;
     }
     Ok(())
 }
@@ -88,7 +93,7 @@ fn decisions(report: &ReplayReport, out: &mut dyn Write) -> io::Result<()> {
 fn compared(comparison: &Comparison, with: &str, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
-        "#### Beside {with}\n\n| | Transactions | Share |\n|---|--:|--:|"
+        "#### Compared with {with}\n\n| | Transactions | Share |\n|---|--:|--:|"
     )?;
     for (category, number, share) in figures::categories(comparison) {
         writeln!(out, "| {} | {} | {share} |", category.name(), count(number))?;

@@ -21,7 +21,7 @@ pub(super) fn table(report: &RunReport, style: Style, out: &mut dyn Write) -> io
         "{}",
         style.paint(
             Paint::Faint,
-            &format!("hook ABI, since it exports {handlers}")
+            &format!("hook ABI, because the module exports {handlers}")
         )
     )?;
     let steps: usize = report.fixtures.iter().map(|it| it.steps.len()).sum();
@@ -106,7 +106,7 @@ pub(super) fn changes(
         diff(&outcome.changed, "", style, out)?;
         diff(
             &outcome.ignored,
-            ", ignored: it may change input and data only",
+            ", ignored: a hook may change only input and data",
             style,
             out,
         )?;

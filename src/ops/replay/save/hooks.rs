@@ -47,7 +47,7 @@ pub(super) fn of_contexts(
                 Some(plugin.handle(Hook::After, pair))
             } else {
                 notes.push(
-                    "the after_hook went on with another context than the before_hook leaves, so the fixture is of the before_hook alone".to_owned(),
+                    "the after_hook was recorded with a context that before_hook does not produce, so the fixture has only the before_hook".to_owned(),
                 );
                 None
             }
