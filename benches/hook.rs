@@ -20,13 +20,14 @@ use std::sync::Arc;
 use criterion::{Criterion, Throughput};
 use serde_json::json;
 use support::{Guest, RawModule, ratio};
-use wasm_agent_kit::abi::hook::{Hook, HookContext, HookUser, write_input};
-use wasm_agent_kit::engine::EngineSettings;
+use wasm_agent_kit::guest::convention::json_buffer::hook::write_input;
+use wasm_agent_kit::guest::engine::EngineSettings;
+use wasm_agent_kit::guest::module::Module;
+use wasm_agent_kit::guest::{Instance, RawAnswer};
+use wasm_agent_kit::hook::{Hook, HookContext, HookUser};
 use wasm_agent_kit::limits::Isolation;
-use wasm_agent_kit::module::Module;
-use wasm_agent_kit::plugin::Plugin;
-use wasm_agent_kit::pool::PoolSettings;
-use wasm_agent_kit::runner::{Instance, RawAnswer};
+use wasm_agent_kit::policy::plugin::Plugin;
+use wasm_agent_kit::policy::pool::PoolSettings;
 
 const TARGET: f64 = 1.30;
 

@@ -34,16 +34,16 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use support::Guest;
-use wasm_agent_kit::agent::{Agent, AgentSettings};
 use wasm_agent_kit::capture::{
     self, Capture, DEFAULT_MAX_RECORD_BYTES, DecodeSettings, Item, Transaction,
 };
-use wasm_agent_kit::engine::EngineSettings;
-use wasm_agent_kit::module::Module;
+use wasm_agent_kit::guest::engine::EngineSettings;
+use wasm_agent_kit::guest::module::Module;
 use wasm_agent_kit::ops::replay::{
     FailOn, Redaction, ReplayReport, ReplaySettings, Selection, Sinks, Subjects, Watch, replay,
 };
 use wasm_agent_kit::ops::subject::Subject;
+use wasm_agent_kit::policy::agent::{Agent, AgentSettings};
 
 /// Transactions of the captures: so many that beginning is a small part.
 const TRANSACTIONS: usize = 100_000;

@@ -4,9 +4,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::abi::Abi;
-use crate::contract::Check;
 use crate::fault::{Fault, printable, shown};
+use crate::guest::Abi;
+use crate::guest::contract::Check;
 
 /// Why something could not be done at all.
 #[derive(Debug, thiserror::Error)]

@@ -51,10 +51,10 @@
 //! use std::path::Path;
 //! use std::sync::Arc;
 //!
-//! use wasm_agent_kit::agent::{Agent, AgentSettings};
-//! use wasm_agent_kit::engine::{Engine, EngineSettings};
+//! use wasm_agent_kit::policy::agent::{Agent, AgentSettings};
+//! use wasm_agent_kit::guest::engine::{Engine, EngineSettings};
 //! use wasm_agent_kit::event::{Event, RequestHead};
-//! use wasm_agent_kit::module::{LoadSettings, Module};
+//! use wasm_agent_kit::guest::module::{LoadSettings, Module};
 //!
 //! let engine = Engine::new(EngineSettings::default())?;
 //! let module = Module::load(&engine, Path::new("rules.wasm"), &LoadSettings::default())?;
@@ -69,33 +69,24 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-pub mod abi;
-pub mod agent;
 pub mod capture;
 pub mod client;
-pub mod contract;
-pub mod decision;
-pub mod engine;
 pub mod error;
 pub mod event;
 pub mod fault;
 pub mod files;
 pub mod fixture;
-pub mod inspect;
+pub mod guest;
+pub mod hook;
 mod json;
 pub mod latency;
 pub mod limits;
-pub mod module;
 pub(crate) mod notices;
 pub mod ops;
-pub mod plugin;
-pub mod pool;
+pub mod policy;
 pub mod proxy;
 pub mod report;
 pub mod response;
-pub mod runner;
 pub mod server;
-pub mod smoke;
 mod suggest;
 mod unix;
-pub mod wasi;

@@ -81,87 +81,87 @@ if [ -z "$only_stale" ] && ! nice -n 5 cargo test --quiet --test cli faults:: >"
     exit 2
 fi
 
-mutant m01-pool-keeps-poisoned src/pool.rs 's/if instance\.poison\(\)\.is_some\(\)/if false/' m_01
+mutant m01-pool-keeps-poisoned src/policy/pool.rs 's/if instance\.poison\(\)\.is_some\(\)/if false/' m_01
 mutant m01-default-is-open src/cli/mod.rs 's/FailurePolicy::Closed/FailurePolicy::Open/' m_01
-mutant m02-deadline-too-late src/runner.rs 's/after\(now, state\.timeout\)/after(now, state.timeout * 100)/' m_02
-mutant m02-no-deadline src/runner.rs 's/if now >= state\.deadline/if false \&\& now >= state.deadline/' m_03_an_endless_alloc
+mutant m02-deadline-too-late src/guest/instance.rs 's/after\(now, state\.timeout\)/after(now, state.timeout * 100)/' m_02
+mutant m02-no-deadline src/guest/instance.rs 's/if now >= state\.deadline/if false \&\& now >= state.deadline/' m_03_an_endless_alloc
 mutant m02-interrupted-is-reused src/fault.rs 's/\| Self::Deadline\n//; s/Self::BadEvent\(_\) \| Self::Overload => false/Self::BadEvent(_) | Self::Overload | Self::Deadline => false/; s/!FaultCode::BadAnswer\("not-json"\)\.poisons/!FaultCode::BadAnswer("not-json").poisons/' m_0
 mutant m03-start-not-tried src/cli/run.rs 's/subject\.start\(\)\?;//' m_03_a_start
-mutant m04-m06-no-memory-cap src/runner/state.rs 's/desired <= self\.max_memory_bytes && //' m_0
-mutant m05-any-callers-stack src/runner.rs 's/left >= CALLERS_STACK_BYTES/left > 0/' m_05
-mutant m06-no-limiter src/runner.rs 's/store\.limiter\(\|state\| state\);//' m_06
-mutant m06-grows-not-counted src/runner/state.rs 's/self\.max_memory_bytes && self\.grows <= MAX_GROWS_PER_CALL/self.max_memory_bytes/' m_06
-mutant m06-grows-never-forgotten src/runner.rs 's/state\.grows = 0;//' m_06
-mutant m07-initial-memory src/contract.rs 's/if initial > limits\.max_memory_bytes/if false/' m_07
-mutant m07-many-memories src/contract.rs 's/if facts\.memories\.len\(\) > 1/if false/' m_07
-mutant m07-table-size src/contract.rs 's/ && largest <= limits::MAX_TABLE_ELEMENTS//' m_07
-mutant m07-table-count src/contract.rs 's/facts\.tables\.len\(\) <= limits::MAX_TABLES && //' m_07
-mutant m07-table-grows src/runner/state.rs 's/desired as u64 <= MAX_TABLE_ELEMENTS && //' m_07
-mutant m08-alloc-null src/runner.rs 's/if ptr == 0 && len != 0/if false/' m_08
-mutant m09-pointers-signed src/runner.rs 's/let start = usize::try_from\(ptr\)\.ok\(\)\?;/let start = usize::try_from(ptr.cast_signed().max(0)).ok()?;/' m_09
-mutant m10-pointers-signed src/runner.rs 's/let start = usize::try_from\(ptr\)\.ok\(\)\?;/let start = usize::try_from(ptr.cast_signed().max(0)).ok()?;/' m_10
-mutant m10-lengths-signed src/runner.rs 's/usize::try_from\(len\)\.ok\(\)\?/usize::try_from(len.cast_signed().max(0)).ok()?/' m_10
-mutant m10-bounds-by-panic src/runner.rs 's/let Some\(bytes\) = range\(ptr, len\)\.and_then\(\|range\| memory\.get\(range\)\) else/let Some(bytes) = range(ptr, len).map(|range| \&memory[range]) else/' m_10
-mutant m10-answer-limit src/runner.rs 's/if u64::from\(len\) > self\.limits\.max_answer_bytes/if false/' m_10
-mutant m12-empty-not-tagged src/decision.rs 's/response\.tag\("empty-answer"\);//; s/let mut response = AgentResponse::allow\(\);\n(\s+)response\n/let response = AgentResponse::allow();\n$1response\n/' m_12
-mutant m12-address-zero-read src/runner.rs 's/let has_answer = len != 0 && \(ptr != 0 \|\| self\.module\.abi\.reads_address_zero\(\)\);/let has_answer = len != 0;/' m_12
-mutant m13-trailing-bytes src/abi/answer.rs 's/\.and_then\(\|\(\)\| reader\.end\(\)\)//' m_13
-mutant m13-open-fault-untagged src/decision.rs 's/response\.tag\("wasm-error"\);//' m_13
-mutant m14-unknown-allows src/abi/answer.rs 's/Word::read\(raw\)\.ok_or_else/Word::read(raw).or(Some(Word::Allow)).ok_or_else/' m_14
-mutant m14-trimmed src/abi/answer.rs 's/text\.eq_ignore_ascii_case\(word\)/text.trim().eq_ignore_ascii_case(word)/' m_14
-mutant m15-block-status src/abi/answer/rules.rs 's/200 <= status && status <= 599/status > 0/' m_15
-mutant m15-redirect-status src/abi/answer/rules.rs 's/matches!\(status, 301 \| 302 \| 303 \| 307 \| 308\)/300 <= status \&\& status < 400/' m_15
-mutant m15-bad-status-in-silence src/abi/answer.rs 's/response\.tag\("bad-status"\);//' m_15
-mutant m16-any-character src/abi/answer/rules.rs 's/if !visible \|\| url/if url/' m_16
-mutant m16-other-hosts src/abi/answer/rules.rs 's/return !url\.starts_with\("\/\/"\);/return true;/' m_16
-mutant m16-any-scheme src/abi/answer/rules.rs 's/\(scheme\.eq_ignore_ascii_case\("http"\) \|\| scheme\.eq_ignore_ascii_case\("https"\)\)/true/' m_16
-mutant m17-values-unchecked src/abi/answer/rules.rs 's/byte < b\x27 \x27 && byte != b\x27\\t\x27 \|\| byte == 0x7f/byte == b\x27\\t\x27 \&\& false/' m_17
-mutant m17-names-unchecked src/abi/answer/rules.rs 's/if !is_token\(op\.name\(\)\)/if false/' m_17
-mutant m17-framing src/abi/answer/rules.rs 's/framing\.eq_ignore/framing.is_empty() \&\& framing.eq_ignore/' m_17
-mutant m17-count src/abi/answer/rules.rs 's/if self\.ops > MAX_HEADER_OPS /if false /' m_17
-mutant m17-bytes src/abi/answer/rules.rs 's/\(self\.bytes > MAX_HEADER_OPS_BYTES\)/(false)/' m_17
-mutant m17-dropped-in-silence src/abi/answer.rs 's/response\.tag\("bad-header"\);//' m_17
-mutant m18-fresh-is-pooled src/pool.rs 's/Isolation::Fresh => true/Isolation::Fresh => false/' m_18
-mutant m18-recycled-one-late src/pool.rs 's/instance\.calls\(\) >= calls/instance.calls() > calls/' m_18
-mutant m19-no-high-water-mark src/pool/room.rs 's/if grown <= room \/ 100 \* RECYCLE_MEMORY_PERCENT/if true || grown <= room \/ 100 * RECYCLE_MEMORY_PERCENT/' m_19
-mutant m19-start-is-growth src/pool/room.rs 's/memory\.now\.saturating_sub\(memory\.at_start\)/memory.now/' m_19_an_instance
-mutant m19-no-trial src/pool/room.rs 's/const TRIALS: u32 = 3/const TRIALS: u32 = 0/' m_19_an_instance
+mutant m04-m06-no-memory-cap src/guest/host.rs 's/desired <= self\.max_memory_bytes && //' m_0
+mutant m05-any-callers-stack src/guest/instance.rs 's/left >= CALLERS_STACK_BYTES/left > 0/' m_05
+mutant m06-no-limiter src/guest/instance.rs 's/store\.limiter\(\|state\| state\);//' m_06
+mutant m06-grows-not-counted src/guest/host.rs 's/self\.max_memory_bytes && self\.grows <= MAX_GROWS_PER_CALL/self.max_memory_bytes/' m_06
+mutant m06-grows-never-forgotten src/guest/instance.rs 's/state\.grows = 0;//' m_06
+mutant m07-initial-memory src/guest/contract.rs 's/if initial > limits\.max_memory_bytes/if false/' m_07
+mutant m07-many-memories src/guest/contract.rs 's/if facts\.memories\.len\(\) > 1/if false/' m_07
+mutant m07-table-size src/guest/contract.rs 's/ && largest <= limits::MAX_TABLE_ELEMENTS//' m_07
+mutant m07-table-count src/guest/contract.rs 's/facts\.tables\.len\(\) <= limits::MAX_TABLES && //' m_07
+mutant m07-table-grows src/guest/host.rs 's/desired as u64 <= MAX_TABLE_ELEMENTS && //' m_07
+mutant m08-alloc-null src/guest/instance.rs 's/if ptr == 0 && len != 0/if false/' m_08
+mutant m09-pointers-signed src/guest/faults.rs 's/let start = usize::try_from\(ptr\)\.ok\(\)\?;/let start = usize::try_from(ptr.cast_signed().max(0)).ok()?;/' m_09
+mutant m10-pointers-signed src/guest/faults.rs 's/let start = usize::try_from\(ptr\)\.ok\(\)\?;/let start = usize::try_from(ptr.cast_signed().max(0)).ok()?;/' m_10
+mutant m10-lengths-signed src/guest/faults.rs 's/usize::try_from\(len\)\.ok\(\)\?/usize::try_from(len.cast_signed().max(0)).ok()?/' m_10
+mutant m10-bounds-by-panic src/guest/instance.rs 's/let Some\(bytes\) = range\(ptr, len\)\.and_then\(\|range\| memory\.get\(range\)\) else/let Some(bytes) = range(ptr, len).map(|range| \&memory[range]) else/' m_10
+mutant m10-answer-limit src/guest/instance.rs 's/if u64::from\(len\) > self\.limits\.max_answer_bytes/if false/' m_10
+mutant m12-empty-not-tagged src/policy/decision.rs 's/response\.tag\("empty-answer"\);//; s/let mut response = AgentResponse::allow\(\);\n(\s+)response\n/let response = AgentResponse::allow();\n$1response\n/' m_12
+mutant m12-address-zero-read src/guest/instance.rs 's/let has_answer = len != 0 && \(ptr != 0 \|\| self\.module\.abi\.reads_address_zero\(\)\);/let has_answer = len != 0;/' m_12
+mutant m13-trailing-bytes src/guest/convention/json_buffer/answer.rs 's/\.and_then\(\|\(\)\| reader\.end\(\)\)//' m_13
+mutant m13-open-fault-untagged src/policy/decision.rs 's/response\.tag\("wasm-error"\);//' m_13
+mutant m14-unknown-allows src/guest/convention/json_buffer/answer.rs 's/Word::read\(raw\)\.ok_or_else/Word::read(raw).or(Some(Word::Allow)).ok_or_else/' m_14
+mutant m14-trimmed src/guest/convention/json_buffer/answer.rs 's/text\.eq_ignore_ascii_case\(word\)/text.trim().eq_ignore_ascii_case(word)/' m_14
+mutant m15-block-status src/guest/convention/json_buffer/answer/rules.rs 's/200 <= status && status <= 599/status > 0/' m_15
+mutant m15-redirect-status src/guest/convention/json_buffer/answer/rules.rs 's/matches!\(status, 301 \| 302 \| 303 \| 307 \| 308\)/300 <= status \&\& status < 400/' m_15
+mutant m15-bad-status-in-silence src/guest/convention/json_buffer/answer.rs 's/response\.tag\("bad-status"\);//' m_15
+mutant m16-any-character src/guest/convention/json_buffer/answer/rules.rs 's/if !visible \|\| url/if url/' m_16
+mutant m16-other-hosts src/guest/convention/json_buffer/answer/rules.rs 's/return !url\.starts_with\("\/\/"\);/return true;/' m_16
+mutant m16-any-scheme src/guest/convention/json_buffer/answer/rules.rs 's/\(scheme\.eq_ignore_ascii_case\("http"\) \|\| scheme\.eq_ignore_ascii_case\("https"\)\)/true/' m_16
+mutant m17-values-unchecked src/guest/convention/json_buffer/answer/rules.rs 's/byte < b\x27 \x27 && byte != b\x27\\t\x27 \|\| byte == 0x7f/byte == b\x27\\t\x27 \&\& false/' m_17
+mutant m17-names-unchecked src/guest/convention/json_buffer/answer/rules.rs 's/if !is_token\(op\.name\(\)\)/if false/' m_17
+mutant m17-framing src/guest/convention/json_buffer/answer/rules.rs 's/framing\.eq_ignore/framing.is_empty() \&\& framing.eq_ignore/' m_17
+mutant m17-count src/guest/convention/json_buffer/answer/rules.rs 's/if self\.ops > MAX_HEADER_OPS /if false /' m_17
+mutant m17-bytes src/guest/convention/json_buffer/answer/rules.rs 's/\(self\.bytes > MAX_HEADER_OPS_BYTES\)/(false)/' m_17
+mutant m17-dropped-in-silence src/guest/convention/json_buffer/answer.rs 's/response\.tag\("bad-header"\);//' m_17
+mutant m18-fresh-is-pooled src/policy/pool.rs 's/Isolation::Fresh => true/Isolation::Fresh => false/' m_18
+mutant m18-recycled-one-late src/policy/pool.rs 's/instance\.calls\(\) >= calls/instance.calls() > calls/' m_18
+mutant m19-no-high-water-mark src/policy/pool/room.rs 's/if grown <= room \/ 100 \* RECYCLE_MEMORY_PERCENT/if true || grown <= room \/ 100 * RECYCLE_MEMORY_PERCENT/' m_19
+mutant m19-start-is-growth src/policy/pool/room.rs 's/memory\.now\.saturating_sub\(memory\.at_start\)/memory.now/' m_19_an_instance
+mutant m19-no-trial src/policy/pool/room.rs 's/const TRIALS: u32 = 3/const TRIALS: u32 = 0/' m_19_an_instance
 mutant i02-compile-memory src/limits.rs 's/MAX_FUNCTION_COMPILE_BYTES: u64 = 84 << 20/MAX_FUNCTION_COMPILE_BYTES: u64 = 84 << 40/' i_02_what_is_too_dear
 mutant i02-compile-memory-of-all src/limits.rs 's/MAX_COMPILE_BYTES: u64 = 136 << 20/MAX_COMPILE_BYTES: u64 = 136 << 40/' i_02_a_module_of_many
 mutant file-size-signal src/main.rs 's/\n    outlive_file_size_limits\(\);//' what_meets_a_limit
-mutant m20-instance-kept src/runner.rs 's/if let Err\(fault\) = given_back \{\n\s+self\.poison\.get_or_insert\(fault\.code\);\n\s+\}/let _ = given_back;/' m_20
-mutant m20-answer-lost src/runner.rs 's/if let Err\(fault\) = given_back \{\n\s+self\.poison\.get_or_insert\(fault\.code\);\n\s+\}/given_back?;/' m_20
-mutant m21-any-type src/contract/exports.rs 's/if export\.ty == ItemType::Func\(ty\.into\(\)\) =>/if matches!(export.ty, ItemType::Func(_)) =>/' m_21
-mutant m22-imported-memory src/contract.rs 's/if memory\.is_imported/if false/' m_22
-mutant m22-memory64 src/contract.rs 's/if memory\.is_64/if false/' m_22
-mutant m22-shared-memory src/contract.rs 's/if memory\.is_shared/if false/' m_22
-mutant m23-abort-of-any-type src/contract/imports.rs 's/\(\*\*ty == \*ABORT_TYPE\)\.then_some\(Linked::Abort\)/Some(Linked::Abort)/' m_23
-mutant m23-abort-unread src/runner/faults.rs 's/let header = range\(address\.checked_sub\(4\)\?, 4\)\?;/let header = range(address.checked_sub(4)?, 0)?;/' m_23
+mutant m20-instance-kept src/guest/instance.rs 's/if let Err\(fault\) = given_back \{\n\s+self\.poison\.get_or_insert\(fault\.code\);\n\s+\}/let _ = given_back;/' m_20
+mutant m20-answer-lost src/guest/instance.rs 's/if let Err\(fault\) = given_back \{\n\s+self\.poison\.get_or_insert\(fault\.code\);\n\s+\}/given_back?;/' m_20
+mutant m21-any-type src/guest/contract/exports.rs 's/if export\.ty == ItemType::Func\(ty\.into\(\)\) =>/if matches!(export.ty, ItemType::Func(_)) =>/' m_21
+mutant m22-imported-memory src/guest/contract.rs 's/if memory\.is_imported/if false/' m_22
+mutant m22-memory64 src/guest/contract.rs 's/if memory\.is_64/if false/' m_22
+mutant m22-shared-memory src/guest/contract.rs 's/if memory\.is_shared/if false/' m_22
+mutant m23-abort-of-any-type src/guest/contract/imports.rs 's/\(\*\*ty == \*ABORT_TYPE\)\.then_some\(Linked::Abort\)/Some(Linked::Abort)/' m_23
+mutant m23-abort-unread src/guest/faults.rs 's/let header = range\(address\.checked_sub\(4\)\?, 4\)\?;/let header = range(address.checked_sub(4)?, 0)?;/' m_23
 mutant m24-nothing-escaped src/fault.rs 's/if is_unprintable\(character\)/if false \&\& is_unprintable(character)/' m_24
 mutant m24-only-c0-escaped src/fault.rs 's/character\.is_control\(\)/character < \x27 \x27/' m_24
 mutant m24-nothing-cut src/fault.rs 's/if out\.len\(\) >= max_bytes/if false \&\& out.len() >= max_bytes/' m_24
 mutant m24-summary-raw src/ops/run/report.rs 's/printable\(&response\.audit\.tags\.join\(", "\), 160\)/response.audit.tags.join(", ")/; s/use crate::fault::\{Fault, printable\}/use crate::fault::Fault/' m_24
-mutant m24-import-names-raw src/contract/imports.rs 's/let name = \|text\| printable\(text, 100\);/let name = |text: \&str| text.to_owned();/; s/use crate::fault::printable;\n//' m_24
-mutant m23-files-open src/wasi/link.rs 's/(Role::NoFile \| Role::NoDirectory \| Role::NoSocket => \{\n\s+)return Err\(Errno::BadDescriptor\.into\(\)\)/$1return Ok(())/' m_23_nothing
+mutant m24-import-names-raw src/guest/contract/imports.rs 's/let name = \|text\| printable\(text, 100\);/let name = |text: \&str| text.to_owned();/; s/use crate::fault::printable;\n//' m_24
+mutant m23-files-open src/guest/wasi/link.rs 's/(Role::NoFile \| Role::NoDirectory \| Role::NoSocket => \{\n\s+)return Err\(Errno::BadDescriptor\.into\(\)\)/$1return Ok(())/' m_23_nothing
 mutant m23-clocks-of-the-host src/limits.rs 's/#\[default\]\n    Fixed,/Fixed,/; s/Real,\n\}/#[default]\n    Real,\n}/' m_23_clocks
-mutant m23-sleeps-as-long-as-it-likes src/wasi/link.rs 's/if time >= left \{/if false {/; s/self\.deadline -= time;//' m_23_a_sleep
-mutant m23-exits-go-on src/wasi/link.rs 's/Role::Exit => return Err\(Ended::Exit\(params\.int\(0\)\)\.into\(\)\)/Role::Exit => return Ok(())/' m_23_an_exit
-mutant m23-initialize-mistyped src/contract.rs 's/if facts\.export\("_initialize"\)\.is_some\(\)/if false/' a_program
-mutant m24-output-unbounded src/wasi/output.rs 's/bytes\.iter\(\)\.take\(left\)/bytes.iter()/; s/_ if !self\.notices\.admit\(\) => \{\}//' m_24_a_flood
+mutant m23-sleeps-as-long-as-it-likes src/guest/wasi/link.rs 's/if time >= left \{/if false {/; s/self\.deadline -= time;//' m_23_a_sleep
+mutant m23-exits-go-on src/guest/wasi/link.rs 's/Role::Exit => return Err\(Ended::Exit\(params\.int\(0\)\)\.into\(\)\)/Role::Exit => return Ok(())/' m_23_an_exit
+mutant m23-initialize-mistyped src/guest/contract.rs 's/if facts\.export\("_initialize"\)\.is_some\(\)/if false/' a_program
+mutant m24-output-unbounded src/guest/wasi/output.rs 's/bytes\.iter\(\)\.take\(left\)/bytes.iter()/; s/_ if !self\.notices\.admit\(\) => \{\}//' m_24_a_flood
 mutant m24-errors-raw src/cli/render/human.rs 's/text\.lines\(\)\.map\(\|line\| printable\(line, 1024\)\)/text.lines().map(str::to_owned)/' m_24
-mutant m25-nan-as-it-comes src/engine.rs 's/cranelift_nan_canonicalization\(true\)/cranelift_nan_canonicalization(false)/' m_25
-mutant m25-relaxed-simd src/inspect.rs 's/\.union\(WasmFeatures::SIMD\)/.union(WasmFeatures::SIMD).union(WasmFeatures::RELAXED_SIMD)/' m_25
-mutant m25-headers-unsorted src/abi/agent.rs 's/sorted\.sort_by\(\|a, b\| a\.0\.cmp\(&b\.0\)\);//; s/let mut sorted: Vec/let sorted: Vec/' m_25
-mutant invariant-refusal-forgotten src/decision.rs 's/match \(policy, fault\.refusal\)/match (policy, fault.refusal.filter(|_| false))/' invariant_2
-mutant invariant-refusals-unread src/abi/answer.rs 's/fault\.refusal = find_refusal\(bytes\);//' invariant_2
-mutant invariant-first-word-wins src/abi/answer/refusal.rs 's/self\.refuses = true;/self.refuses = self.status.is_none();/' invariant_2
-mutant invariant-broken-quotes-hide src/abi/answer/refusal.rs 's/reader\.is_unclear && mentions_refusal\(bytes\)/false \&\& mentions_refusal(bytes)/' invariant_2
-mutant invariant-too-large-is-unread src/agent.rs 's/fault\.refusal = refusal_in_unread\(instance\.unread_answer\(\)\);//' invariant_2
-mutant invariant-framing-removed src/abi/answer/rules.rs 's/let framing = framing_header\(op\.name\(\)\)\?;/if matches!(op, HeaderOp::Remove { .. }) { return None; } let framing = framing_header(op.name())?;/' m_17
-mutant invariant-types-unchecked src/abi/answer.rs 's/needs_more = self\.needs_more\(\)\?/needs_more = self.needs_more().unwrap_or(false)/' invariant_1
+mutant m25-nan-as-it-comes src/guest/engine.rs 's/cranelift_nan_canonicalization\(true\)/cranelift_nan_canonicalization(false)/' m_25
+mutant m25-relaxed-simd src/guest/inspect.rs 's/\.union\(WasmFeatures::SIMD\)/.union(WasmFeatures::SIMD).union(WasmFeatures::RELAXED_SIMD)/' m_25
+mutant m25-headers-unsorted src/guest/convention/json_buffer/event.rs 's/sorted\.sort_by\(\|a, b\| a\.0\.cmp\(&b\.0\)\);//; s/let mut sorted: Vec/let sorted: Vec/' m_25
+mutant invariant-refusal-forgotten src/policy/decision.rs 's/match \(policy, fault\.refusal\)/match (policy, fault.refusal.filter(|_| false))/' invariant_2
+mutant invariant-refusals-unread src/guest/convention/json_buffer/answer.rs 's/fault\.refusal = find_refusal\(bytes\);//' invariant_2
+mutant invariant-first-word-wins src/guest/convention/json_buffer/answer/refusal.rs 's/self\.refuses = true;/self.refuses = self.status.is_none();/' invariant_2
+mutant invariant-broken-quotes-hide src/guest/convention/json_buffer/answer/refusal.rs 's/reader\.is_unclear && mentions_refusal\(bytes\)/false \&\& mentions_refusal(bytes)/' invariant_2
+mutant invariant-too-large-is-unread src/policy/agent.rs 's/fault\.refusal = refusal_in_unread\(instance\.unread_answer\(\)\);//' invariant_2
+mutant invariant-framing-removed src/guest/convention/json_buffer/answer/rules.rs 's/let framing = framing_header\(op\.name\(\)\)\?;/if matches!(op, HeaderOp::Remove { .. }) { return None; } let framing = framing_header(op.name())?;/' m_17
+mutant invariant-types-unchecked src/guest/convention/json_buffer/answer.rs 's/needs_more = self\.needs_more\(\)\?/needs_more = self.needs_more().unwrap_or(false)/' invariant_1
 mutant i01-pipes-opened src/files.rs 's/kind\.is_file\(\) \|\| self == Self::Stream/!kind.is_dir() || self == Self::Stream/' i_01_what_is_no
-mutant i01-size-unbounded src/module.rs 's/limits\.max_module_bytes \{/u64::MAX {/g; s/limits\.max_module_bytes\.saturating_add\(1\)/u64::MAX/' i_01_a_huge
-mutant i01-elf-unnamed src/module.rs 's/bytes\.starts_with\(b"\\x7fELF"\)/false/' i_01_other
+mutant i01-size-unbounded src/guest/module.rs 's/limits\.max_module_bytes \{/u64::MAX {/g; s/limits\.max_module_bytes\.saturating_add\(1\)/u64::MAX/' i_01_a_huge
+mutant i01-elf-unnamed src/guest/module.rs 's/bytes\.starts_with\(b"\\x7fELF"\)/false/' i_01_other
 mutant i02-nesting src/limits.rs 's/MAX_NESTING: u32 = 1_000/MAX_NESTING: u32 = 1_000_000/' i_02_func
 mutant i02-function-bytes src/limits.rs 's/MAX_FUNCTION_BYTES: usize = 512 << 10/MAX_FUNCTION_BYTES: usize = 512 << 20/' i_02_func
 mutant i02-locals src/limits.rs 's/MAX_LOCALS: u64 = 2_000/MAX_LOCALS: u64 = u64::MAX/' i_02_func
@@ -169,13 +169,13 @@ mutant i02-functions src/limits.rs 's/MAX_FUNCTIONS: u32 = 20_000/MAX_FUNCTIONS:
 mutant i02-segments src/limits.rs 's/MAX_DATA_SEGMENTS: u32 = 100_000/MAX_DATA_SEGMENTS: u32 = u32::MAX/' i_02_modules
 mutant i02-carried-locals src/limits.rs 's/MAX_CARRIED_LOCALS: u64 = 500_000/MAX_CARRIED_LOCALS: u64 = u64::MAX/' i_02_loops
 mutant i02-type-values src/limits.rs 's/MAX_TYPE_VALUES: u64 = 1_000_000/MAX_TYPE_VALUES: u64 = u64::MAX/' i_02
-mutant i02-types-shown-whole src/inspect.rs 's/const SHOWN: usize = 16;/const SHOWN: usize = usize::MAX;/' i_02_long
+mutant i02-types-shown-whole src/guest/inspect.rs 's/const SHOWN: usize = 16;/const SHOWN: usize = usize::MAX;/' i_02_long
 mutant i02-text-size src/limits.rs 's/MAX_TEXT_BYTES: usize = 8 << 20/MAX_TEXT_BYTES: usize = 64 << 20/' i_02_text
-mutant i02-imports-listed src/contract.rs 's/\.take\(limits::MAX_LISTED\)//' i_02_names
+mutant i02-imports-listed src/guest/contract.rs 's/\.take\(limits::MAX_LISTED\)//' i_02_names
 mutant i02-long-names-compared src/suggest.rs 's/MAX_BYTES: usize = 64/MAX_BYTES: usize = usize::MAX/' i_02_names
-mutant i02-compile-time src/engine.rs 's/result\.recv_timeout\(limit\)/result.recv_timeout(limit * 100_000)/' i_02_compiling
-mutant i03-producers-unbounded src/inspect.rs 's/facts\.producers\.len\(\) < crate::limits::MAX_LISTED/true/' i_03_a_million
-mutant i03-names-uncut src/runner/faults.rs 's/printable\(&format!\("\{:#\}", rustc_demangle::demangle\(name\)\), 200\)/format!("{:#}", rustc_demangle::demangle(name))/' i_03
+mutant i02-compile-time src/guest/engine.rs 's/result\.recv_timeout\(limit\)/result.recv_timeout(limit * 100_000)/' i_02_compiling
+mutant i03-producers-unbounded src/guest/inspect.rs 's/facts\.producers\.len\(\) < crate::limits::MAX_LISTED/true/' i_03_a_million
+mutant i03-names-uncut src/guest/faults.rs 's/printable\(&format!\("\{:#\}", rustc_demangle::demangle\(name\)\), 200\)/format!("{:#}", rustc_demangle::demangle(name))/' i_03
 mutant i04-depth src/fixture/text.rs 's/MAX_DEPTH: usize = 32/MAX_DEPTH: usize = 100/' i_04
 mutant i04-size src/fixture/files.rs 's/MAX_FIXTURE_BYTES: u64 = 64 << 20/MAX_FIXTURE_BYTES: u64 = 1 << 30/' i_04_a_huge
 mutant i04-headers-twice src/fixture/parse.rs 's/if !seen\.insert\(name\.clone\(\)\)/if false \&\& seen.insert(name.clone())/' i_04

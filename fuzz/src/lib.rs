@@ -9,18 +9,19 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use wasm_agent_kit::abi::answer::{AnswerPolicy, check_answer};
-use wasm_agent_kit::abi::hook::{HookContext, HookUser, apply, check_result};
 use wasm_agent_kit::capture::{
     DecodeSettings, Format, Found, Item, Opened, Redactor, decode, key_of,
 };
 use wasm_agent_kit::client::{self, Speech};
-use wasm_agent_kit::decision::{Answer, FailurePolicy, decide};
 use wasm_agent_kit::event::EventKind;
 use wasm_agent_kit::fixture::{self, Input};
+use wasm_agent_kit::guest::convention::json_buffer::answer::{AnswerPolicy, check_answer};
+use wasm_agent_kit::guest::convention::json_buffer::hook::check_result;
+use wasm_agent_kit::guest::module::{Candidate, LoadSettings, Source};
+use wasm_agent_kit::hook::{HookContext, HookUser, apply};
 use wasm_agent_kit::limits::{LoadLimits, MAX_POOL_SIZE};
-use wasm_agent_kit::module::{Candidate, LoadSettings, Source};
 use wasm_agent_kit::ops::bench::Baseline;
+use wasm_agent_kit::policy::decision::{Answer, FailurePolicy, decide};
 use wasm_agent_kit::proxy::Version;
 use wasm_agent_kit::response::{AgentResponse, Decision, HeaderOp};
 use wasm_agent_kit::server;

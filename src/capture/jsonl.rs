@@ -27,10 +27,10 @@ use super::source::Stream;
 use super::{
     CapturedStep, Format, Frame, Item, Piece, Place, Recorded, Remark, Transaction, Unusable,
 };
-use crate::abi::hook::HookContext;
-use crate::abi::{Input, Phase};
 use crate::event::EventKind;
 use crate::fault::Fault;
+use crate::guest::{Input, Phase};
+use crate::hook::HookContext;
 
 pub(super) fn frames(stream: Stream) -> impl Iterator<Item = Item> + Send {
     let file = Arc::clone(&stream.file);
@@ -238,7 +238,7 @@ pub(super) fn nanoseconds(text: &str) -> Option<i64> {
 
 /// One call, to be written as a line: what a proxy's agent answered to an
 /// event, or what a host goes on with after a hook
-/// ([`HandledHook::effective`](crate::plugin::HandledHook::effective)).
+/// ([`HandledHook::effective`](crate::policy::plugin::HandledHook::effective)).
 #[derive(Debug)]
 pub struct RecordLine<'a, Output> {
     /// The transaction.

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{CapturedStep, Place, Remark, Transaction, headers, stem};
-use crate::abi::Input;
 use crate::event::{BodyChunk, Event, RequestHead, ResponseHead};
+use crate::guest::Input;
 
 /// One half of an exchange as most formats have it: a head and a whole body.
 #[derive(Debug, Default)]

@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use super::{Expectation, Place, Remark, har};
-use crate::abi::{Abi, Input, Phase};
 use crate::event::{Event, EventKind};
 use crate::fixture;
+use crate::guest::{Abi, Input, Phase};
 
 /// What was answered at the time.
 #[derive(Debug, Clone)]

@@ -10,22 +10,22 @@ use std::sync::Arc;
 use anyhow::Result;
 use bytesize::ByteSize;
 use clap::{Args, Subcommand, ValueEnum};
-use wasm_agent_kit::abi::Abi;
-use wasm_agent_kit::agent::Agent;
 use wasm_agent_kit::capture::{
     self, DEFAULT_CLIENT_IP, DEFAULT_MAX_RECORD_BYTES, DecodeSettings, FieldMap, Format,
 };
-use wasm_agent_kit::engine::{Engine, EngineSettings};
 use wasm_agent_kit::error::Error;
 use wasm_agent_kit::files;
+use wasm_agent_kit::guest::Abi;
+use wasm_agent_kit::guest::engine::{Engine, EngineSettings};
+use wasm_agent_kit::guest::module::Module;
 use wasm_agent_kit::limits::{DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
-use wasm_agent_kit::module::Module;
 use wasm_agent_kit::ops::replay::{
     self, Expect, FailOn, Match, Redaction, ReplayReport, ReplaySettings, SaveFixtures, Selection,
     Shard, Sinks, Subjects, Watch, Which,
 };
 use wasm_agent_kit::ops::subject::Subject;
-use wasm_agent_kit::plugin::Plugin;
+use wasm_agent_kit::policy::agent::Agent;
+use wasm_agent_kit::policy::plugin::Plugin;
 use wasm_agent_kit::report::Report as _;
 
 use super::redact_key::KeyArgs;

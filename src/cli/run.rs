@@ -9,19 +9,19 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use notify_debouncer_full::notify::RecursiveMode;
 use regex::Regex;
-use wasm_agent_kit::abi::Abi;
-use wasm_agent_kit::agent::Agent;
-use wasm_agent_kit::engine::{Engine, EngineSettings};
 use wasm_agent_kit::error::Error;
 use wasm_agent_kit::files::{self, Links};
 use wasm_agent_kit::fixture::{self, Input};
+use wasm_agent_kit::guest::Abi;
+use wasm_agent_kit::guest::engine::{Engine, EngineSettings};
+use wasm_agent_kit::guest::module::Module;
 use wasm_agent_kit::limits::{DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
-use wasm_agent_kit::module::Module;
 use wasm_agent_kit::ops::run::{
     self, FixtureResult, ParsedFixture, RunReport, RunSettings, StepResult,
 };
 use wasm_agent_kit::ops::subject::Subject;
-use wasm_agent_kit::plugin::Plugin;
+use wasm_agent_kit::policy::agent::Agent;
+use wasm_agent_kit::policy::plugin::Plugin;
 use wasm_agent_kit::report::Report as _;
 
 use super::render::human::Style;

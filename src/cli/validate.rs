@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
-use wasm_agent_kit::engine::{Engine, EngineSettings};
+use wasm_agent_kit::guest::engine::{Engine, EngineSettings};
 use wasm_agent_kit::ops::validate::{self, Probing, ValidateSettings};
 use wasm_agent_kit::report::Report as _;
 

@@ -4,12 +4,12 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use crate::abi::hook::{HookResult, TRAPPED};
-use crate::agent::Handled;
 use crate::fault::{Fault, printable};
-use crate::plugin::HandledHook;
+use crate::guest::Cost;
+use crate::hook::{HookResult, TRAPPED};
+use crate::policy::agent::Handled;
+use crate::policy::plugin::HandledHook;
 use crate::response::{AgentResponse, Decision};
-use crate::runner::Cost;
 
 /// Characters of a hook's error in the words for a decision.
 const SHOWN: usize = 160;

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::exchange::Answered;
-use crate::abi::{Abi, Input};
-use crate::agent::{Agent, AgentSettings};
 use crate::error::Error;
+use crate::guest::module::Module;
+use crate::guest::{Abi, Input};
 use crate::limits::Isolation;
-use crate::module::Module;
-use crate::plugin::Plugin;
-use crate::pool::{Pool, PoolSettings};
+use crate::policy::agent::{Agent, AgentSettings};
+use crate::policy::plugin::Plugin;
+use crate::policy::pool::{Pool, PoolSettings};
 
 /// What is asked.
 pub enum Subject {

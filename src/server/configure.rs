@@ -275,8 +275,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::agent::AgentSettings;
-    use crate::module::LoadSettings;
+    use crate::guest::module::LoadSettings;
+    use crate::policy::agent::AgentSettings;
     use crate::server::loader::Loader;
 
     const GOOD: u64 = 1;

@@ -26,10 +26,10 @@ use super::settings::MAX_UNSENT_BYTES;
 use super::wire::HttpVersion;
 use super::wire::frame::Protocol;
 use super::wire::response::{Dialect, RequestBodyText};
-use crate::agent::{Agent, Handled};
-use crate::decision::FailurePolicy;
 use crate::event::{Event, EventKind};
 use crate::fault::{Fault, FaultCode};
+use crate::policy::agent::{Agent, Handled};
+use crate::policy::decision::FailurePolicy;
 use crate::proxy::{Proxy, adapt};
 use crate::response::{AgentResponse, Decision, HeaderOp};
 

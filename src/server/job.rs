@@ -21,9 +21,9 @@ use super::Shared;
 use super::connection::{Connection, Ticket};
 use super::exchanges::JoinedEvent;
 use super::queue::Work;
-use crate::agent::{Agent, Handled};
 use crate::event::Event;
 use crate::fault::{Fault, FaultCode};
+use crate::policy::agent::{Agent, Handled};
 use crate::response::{AgentResponse, Audit, Decision};
 
 thread_local! {

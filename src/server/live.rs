@@ -20,10 +20,10 @@ use super::loader::Loader;
 use super::metrics::{Change, Family, Metrics, Now, Sample, Value};
 use super::pushed::{Key, Pushed, Setting, over, untightened};
 use super::wire::control::HealthState;
-use crate::agent::{Agent, AgentSettings};
 use crate::error::Error;
+use crate::guest::module::Module;
 use crate::limits::after;
-use crate::module::Module;
+use crate::policy::agent::{Agent, AgentSettings};
 use turns::{Turn, Turns};
 
 /// How often it is asked whether the calls of a replaced agent are over.
@@ -373,7 +373,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::module::LoadSettings;
+    use crate::guest::module::LoadSettings;
 
     /// Whatever a host sets, "for ever" ends no change.
     #[test]

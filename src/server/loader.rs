@@ -7,14 +7,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::abi::Abi;
-use crate::agent::{Agent, AgentSettings};
-use crate::contract;
-use crate::engine::{Engine, EngineSettings};
 use crate::error::Error;
-use crate::module::{LoadSettings, Module};
+use crate::guest::Abi;
+use crate::guest::contract;
+use crate::guest::engine::{Engine, EngineSettings};
+use crate::guest::module::{LoadSettings, Module};
+use crate::policy::agent::{Agent, AgentSettings};
+use crate::policy::smoke::smoke_call;
 use crate::server::pushed::Key;
-use crate::smoke::smoke_call;
 
 /// Loads one module, as often as it is asked to.
 #[derive(Debug, Clone)]

@@ -45,9 +45,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::agent::{Agent, AgentSettings, Handled};
 use crate::fault::printable;
 use crate::notices::Notices;
+use crate::policy::agent::{Agent, AgentSettings, Handled};
 use exchanges::Exchanges;
 pub use live::Live;
 use members::Members;

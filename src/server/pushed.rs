@@ -14,10 +14,10 @@ use std::time::Duration;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-use crate::agent::AgentSettings;
-use crate::decision::FailurePolicy;
 use crate::fault::printable;
 use crate::limits::{Isolation, MAX_POOL_SIZE};
+use crate::policy::agent::AgentSettings;
+use crate::policy::decision::FailurePolicy;
 
 /// Keys of one push that are kept; there are fewer that could be right.
 const MAX_KEYS: usize = 32;
@@ -552,14 +552,14 @@ mod tests {
     #[test]
     fn what_is_looser_is_told_apart() {
         let operator = AgentSettings {
-            pool: crate::pool::PoolSettings {
+            pool: crate::policy::pool::PoolSettings {
                 size: 4,
                 isolation: Isolation::Recycle(10),
                 limits: crate::limits::Limits {
                     fuel: Some(1000),
                     ..crate::limits::Limits::default()
                 },
-                ..crate::pool::PoolSettings::default()
+                ..crate::policy::pool::PoolSettings::default()
             },
             ..AgentSettings::default()
         };

@@ -13,9 +13,9 @@ use super::wire::control::Cancel;
 use super::wire::event::{read_v1, read_v2};
 use super::wire::frame::{Frame, Protocol, kind};
 use super::wire::{BadMessage, HttpVersion, Message, RequestType};
-use crate::decision::FailurePolicy;
 use crate::event::Event;
 use crate::fault::{Fault, FaultCode};
+use crate::policy::decision::FailurePolicy;
 
 /// How a peer broke the protocol, beyond the frames themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -22,12 +22,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use exchanges::{Exchanges, GivenUp};
 
-use crate::abi::agent::{HeaderNames, write_input};
-use crate::agent::Handled;
 use crate::capture::{RecordLine, Redactor, write_record};
 use crate::error::Error;
 use crate::event::Event;
 use crate::fault::Fault;
+use crate::guest::HeaderNames;
+use crate::guest::convention::json_buffer::event::write_input;
+use crate::policy::agent::Handled;
 use crate::response::AgentResponse;
 
 /// Records between the guests and the disk.

@@ -13,11 +13,11 @@ use tokio::time::Instant;
 use super::accept::Crowd;
 use super::peer::{ReadHalf, serve_peer};
 use super::*;
-use crate::agent::AgentSettings;
-use crate::decision::FailurePolicy;
-use crate::engine::{Engine, EngineSettings};
-use crate::module::{LoadSettings, Module};
-use crate::pool::PoolSettings;
+use crate::guest::engine::{Engine, EngineSettings};
+use crate::guest::module::{LoadSettings, Module};
+use crate::policy::agent::AgentSettings;
+use crate::policy::decision::FailurePolicy;
+use crate::policy::pool::PoolSettings;
 
 impl ReadHalf for tokio::io::ReadHalf<DuplexStream> {
     fn stop(&self) -> bool {

@@ -5,16 +5,17 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use serde_json::json;
-use wasm_agent_kit::abi::Abi;
-use wasm_agent_kit::abi::hook::{Hook, HookContext};
-use wasm_agent_kit::agent::{Agent, AgentSettings};
-use wasm_agent_kit::engine::{Engine, EngineSettings};
 use wasm_agent_kit::error::Error;
 use wasm_agent_kit::event::{Event, RequestHead};
+use wasm_agent_kit::guest::Abi;
+use wasm_agent_kit::guest::engine::{Engine, EngineSettings};
+use wasm_agent_kit::guest::module::{LoadSettings, Module};
+use wasm_agent_kit::hook::{Hook, HookContext};
 use wasm_agent_kit::limits::LimitChoice;
-use wasm_agent_kit::module::{LoadSettings, Module};
-use wasm_agent_kit::plugin::{HandledHook, Plugin, PluginRuntime, PluginSettings};
-use wasm_agent_kit::pool::PoolSettings;
+use wasm_agent_kit::policy::agent::{Agent, AgentSettings};
+use wasm_agent_kit::policy::plugin::{HandledHook, Plugin};
+use wasm_agent_kit::policy::pool::PoolSettings;
+use wasm_agent_kit::policy::runtime::{PluginRuntime, PluginSettings};
 use wasm_agent_kit::response::Decision;
 
 use crate::shipped;

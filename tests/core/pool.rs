@@ -6,14 +6,14 @@ use std::sync::{Arc, Barrier};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use wasm_agent_kit::agent::{Agent, AgentSettings};
-use wasm_agent_kit::engine::{Allocation, Engine, EngineSettings};
 use wasm_agent_kit::event::{Event, RequestHead};
 use wasm_agent_kit::fault::FaultCode;
+use wasm_agent_kit::guest::engine::{Allocation, Engine, EngineSettings};
+use wasm_agent_kit::guest::module::{LoadSettings, Module};
+use wasm_agent_kit::guest::{Instance, RawAnswer};
 use wasm_agent_kit::limits::{Isolation, Limits};
-use wasm_agent_kit::module::{LoadSettings, Module};
-use wasm_agent_kit::pool::{Pool, PoolSettings};
-use wasm_agent_kit::runner::{Instance, RawAnswer};
+use wasm_agent_kit::policy::agent::{Agent, AgentSettings};
+use wasm_agent_kit::policy::pool::{Pool, PoolSettings};
 
 use crate::shipped;
 

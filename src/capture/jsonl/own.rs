@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use memchr::{memchr, memchr2};
 
 use super::{Line, has_chunk};
-use crate::abi::Phase;
+use crate::guest::Phase;
 use crate::json::read::{NotPlain, Plain};
 
 const START: &[u8] = br#"{"v":1,"id":""#;

@@ -9,9 +9,9 @@ use super::compare::growth_bytes;
 use super::judge::Rounds;
 use super::machine::Machine;
 use super::report::BenchReport;
-use crate::engine;
 use crate::error::Error;
 use crate::files::{self, Accept, Links};
+use crate::guest::engine;
 
 const SCHEMA: &str = "wasm-agent/baseline/1";
 /// Bytes of a baseline; a hundred cases take about one MiB.

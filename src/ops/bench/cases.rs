@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::abi::Input;
-use crate::abi::agent::HeaderNames;
 use crate::capture::{Found, Redactor};
 use crate::fault::Fault;
 use crate::fixture::Fixture;
-use crate::module::Module;
+use crate::guest::HeaderNames;
+use crate::guest::Input;
+use crate::guest::module::Module;
 use crate::ops::validate::samples;
 
 /// One event or context, and what it is called in reports.

@@ -9,8 +9,8 @@ use super::baseline::Baseline;
 use super::judge::{self, BUSY, Estimate, GateVerdict, Rounds, Thresholds};
 use super::machine::Machine;
 use super::report::{CaseReport, MemoryReport};
-use crate::engine;
 use crate::error::Error;
+use crate::guest::engine;
 use crate::report::Verdict;
 
 /// What was compared with what, and how it came out.

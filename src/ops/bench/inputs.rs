@@ -13,8 +13,6 @@ use std::sync::atomic::AtomicU64;
 use serde::Serialize;
 
 use super::cases::{self, BenchCase};
-use crate::abi::Input;
-use crate::abi::agent::HeaderNames;
 use crate::capture::{
     self, Capture, DecodeSettings, Format, Found, Frame, Item, Opened, Redactor, Remark,
     Transaction, Unusable, stable_hash,
@@ -22,6 +20,8 @@ use crate::capture::{
 use crate::error::Error;
 use crate::fault::printable;
 use crate::fixture;
+use crate::guest::HeaderNames;
+use crate::guest::Input;
 use crate::ops::replay::report::CaptureInfo;
 
 /// Events, or hooks, measured one by one.

@@ -10,19 +10,19 @@ use super::BenchSettings;
 use super::cases::BenchCase;
 use super::pairs::ROUNDS;
 use super::report::BenchFailure;
-use crate::abi::{Abi, Input};
-use crate::agent::{Agent, AgentSettings};
 use crate::client::AskError;
-use crate::engine::{Engine, EngineSettings};
 use crate::error::Error;
 use crate::fault::Fault;
+use crate::guest::Cost;
+use crate::guest::engine::{Engine, EngineSettings};
+use crate::guest::module::{Candidate, LoadSettings, Module, Source};
+use crate::guest::{Abi, Input};
 use crate::latency::Latency;
 use crate::limits::{Isolation, Limits};
-use crate::module::{Candidate, LoadSettings, Module, Source};
 use crate::ops::subject::{Subject, called, pooled};
-use crate::plugin::Plugin;
-use crate::pool::PoolSettings;
-use crate::runner::Cost;
+use crate::policy::agent::{Agent, AgentSettings};
+use crate::policy::plugin::Plugin;
+use crate::policy::pool::PoolSettings;
 
 /// What compiling a module over and over may take; it is compiled twice
 /// whatever that takes.

@@ -2,7 +2,7 @@
 //! change made it worse.
 //!
 //! In: a module file, events and settings. Out: a [`BenchReport`]. Guests are
-//! called through an [`Agent`](crate::agent::Agent) as in every command, on the
+//! called through an [`Agent`](crate::policy::agent::Agent) as in every command, on the
 //! engine that `serve` would have; instructions are counted on a second one. A
 //! guest that faults ends the benchmark and is its result: never a fast one.
 
@@ -29,11 +29,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::agent::AgentSettings;
 use crate::error::Error;
-use crate::module::LoadSettings;
+use crate::guest::module::LoadSettings;
 use crate::ops::subject::ModuleInfo;
-use crate::pool::PoolSettings;
+use crate::policy::agent::AgentSettings;
+use crate::policy::pool::PoolSettings;
 
 pub use advise::{Advice, Wish, advise};
 pub use baseline::{Baseline, BaselineCase, BaselineModule};

@@ -8,11 +8,11 @@ use super::judge::{Pair, Rounds};
 use super::lab::{Stop, built_in, timed};
 use super::machine::Turns;
 use super::progress::Meter;
-use crate::abi::agent::HeaderNames;
-use crate::agent::{Agent, AgentSettings};
 use crate::event::{Event, RequestHead};
-use crate::module::Module;
+use crate::guest::HeaderNames;
+use crate::guest::module::Module;
 use crate::ops::subject::Subject;
+use crate::policy::agent::{Agent, AgentSettings};
 
 /// Rounds, each with instances of its own.
 pub(super) const ROUNDS: usize = 8;

@@ -7,10 +7,10 @@ use super::cases::BenchCase;
 use super::lab::{Lab, Stop, timed};
 use super::progress::Meter;
 use super::report::{Phases, Spread};
-use crate::engine::{Allocation, Engine, EngineSettings};
-use crate::module::{Candidate, Module};
+use crate::guest::Instance;
+use crate::guest::engine::{Allocation, Engine, EngineSettings};
+use crate::guest::module::{Candidate, Module};
 use crate::ops::subject::Subject;
-use crate::runner::Instance;
 
 /// Loads, unless they take longer than [`LOAD_TIME`].
 const LOADS: usize = 5;

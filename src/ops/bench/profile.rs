@@ -12,12 +12,12 @@ use serde::Serialize;
 use super::cases::BenchCase;
 use super::lab::{Lab, Stop};
 use super::progress::Meter;
-use crate::abi::Input;
-use crate::agent::call_event;
+use crate::guest::Input;
+use crate::guest::StackSamples;
 use crate::limits::Isolation;
 use crate::ops::subject::Subject;
-use crate::plugin::call_hook;
-use crate::runner::StackSamples;
+use crate::policy::agent::call_event;
+use crate::policy::plugin::call_hook;
 
 /// How long a guest is watched.
 pub(super) const TIME: Duration = Duration::from_secs(3);
@@ -136,7 +136,7 @@ impl Profile {
         Self {
             module,
             samples: samples.stacks.len() as u64,
-            interval_us: u64::try_from(crate::engine::TICK.as_micros()).unwrap_or(1000),
+            interval_us: u64::try_from(crate::guest::engine::TICK.as_micros()).unwrap_or(1000),
             has_names,
             functions,
             stacks,

@@ -9,9 +9,9 @@ use super::lab::{Lab, Samples, Stop, timed};
 use super::progress::Meter;
 use super::report::SafetyRow;
 use super::{Amount, phases};
-use crate::engine::EngineSettings;
+use crate::guest::engine::EngineSettings;
+use crate::guest::module::Module;
 use crate::limits::{Isolation, Limits};
-use crate::module::Module;
 use crate::ops::subject::Subject;
 
 /// Turns each mode gets.

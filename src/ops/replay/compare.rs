@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::report::{Category, Summary};
-use crate::abi::hook::TRAPPED;
 use crate::capture::Transaction;
+use crate::hook::TRAPPED;
 use crate::json;
 use crate::ops::exchange::{Answer, Answered, hook_decision};
 
@@ -26,7 +26,7 @@ impl Played {
             .fold(0, u64::saturating_add)
     }
 
-    fn costs(&self) -> impl Iterator<Item = &crate::runner::Cost> {
+    fn costs(&self) -> impl Iterator<Item = &crate::guest::Cost> {
         self.answered
             .iter()
             .filter_map(|answered| answered.cost.as_ref())

@@ -9,8 +9,8 @@ mod contexts;
 
 use std::sync::Arc;
 
-use crate::abi::Input;
 use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead};
+use crate::guest::Input;
 
 /// Trials for one transaction; each is a call or two of each module.
 const MAX_TRIALS: usize = 2_000;

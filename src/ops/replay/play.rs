@@ -2,9 +2,9 @@
 //! ends it.
 
 use super::compare::Played;
-use crate::abi::Input;
-use crate::abi::agent::HeaderNames;
 use crate::capture::Transaction;
+use crate::guest::HeaderNames;
+use crate::guest::Input;
 use crate::ops::exchange::{Answered, Exchange};
 use crate::ops::subject::Subject;
 

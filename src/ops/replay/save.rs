@@ -8,13 +8,14 @@ use serde_json::{Map, Value, json};
 
 use super::compare::Played;
 use super::play::play_inputs;
-use crate::abi::Input;
-use crate::abi::agent::{HeaderNames, write_input};
 use crate::capture::{Found, Redactor, Transaction};
 use crate::error::Error;
 use crate::event::Event;
 use crate::files::{self, Links};
 use crate::fixture;
+use crate::guest::HeaderNames;
+use crate::guest::Input;
+use crate::guest::convention::json_buffer::event::write_input;
 use crate::ops::exchange::Answer;
 use crate::ops::subject::Subject;
 

@@ -10,9 +10,9 @@ use super::play::play_inputs;
 use super::report::{Category, Costly, Example, Summary};
 use super::save::{self, Expect};
 use super::work::{Pair, Shared};
-use crate::abi::{Input, Phase};
 use crate::capture::{Found, RecordLine, Transaction, may_hold_secret, write_record};
 use crate::fault::printable;
+use crate::guest::{Input, Phase};
 use crate::ops::exchange::{Answered, Ends as _};
 
 /// Characters of a request line in reports.

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::report::{Hint, StepResult, summary};
 use super::{RunSettings, not_reached};
-use crate::abi::agent::HeaderNames;
-use crate::agent::{Agent, Handled};
 use crate::event::Event;
 use crate::fixture::{Actual, Fixture, Step, expect};
+use crate::guest::HeaderNames;
 use crate::limits::Isolation;
 use crate::ops::exchange::Exchange;
+use crate::policy::agent::{Agent, Handled};
 use crate::proxy;
 use crate::report::CaseStatus;
 

@@ -5,11 +5,11 @@ use serde_json::Value;
 
 use super::report::{Hint, StepResult};
 use super::{RunSettings, not_reached};
-use crate::abi::hook::{Change, HookContext, HookResult, changes};
 use crate::fault::{Fault, printable};
 use crate::fixture::hook::{ActualHook, check};
 use crate::fixture::{HookFixture, HookStep};
-use crate::plugin::{HandledHook, Plugin};
+use crate::hook::{Change, HookContext, HookResult, changes};
+use crate::policy::plugin::{HandledHook, Plugin};
 use crate::report::CaseStatus;
 
 /// What a hook made of its context.

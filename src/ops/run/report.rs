@@ -6,14 +6,14 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::hooks::HookOutcome;
-use crate::agent::Handled;
 use crate::fault::{Fault, printable};
 use crate::fixture::{Actual, Mismatch, Seen, expect, hook};
+use crate::guest::Cost;
 use crate::ops::subject::ModuleInfo;
+use crate::policy::agent::Handled;
 use crate::proxy::Quirk;
 use crate::report::{Case, CaseStatus, Report, Verdict};
 use crate::response::AgentResponse;
-use crate::runner::Cost;
 
 /// Something a user should know that is no failure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

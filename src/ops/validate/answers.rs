@@ -1,12 +1,11 @@
 //! Probes of single calls, each on a fresh instance: is the answer a result,
 //! is it repeated, does it hang on how header names are spelled.
 
-use crate::abi::Abi;
-use crate::abi::agent::HeaderNames;
-use crate::abi::answer::KEYS;
-use crate::abi::hook::RESULT_KEYS;
-use crate::contract::{Check, CheckStatus};
 use crate::fault::printable;
+use crate::guest::contract::{Check, CheckStatus};
+use crate::guest::convention::json_buffer::answer::KEYS;
+use crate::guest::convention::json_buffer::hook::RESULT_KEYS;
+use crate::guest::{Abi, HeaderNames};
 use crate::response::AgentResponse;
 use crate::suggest;
 

@@ -8,18 +8,17 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::abi::agent::HeaderNames;
-use crate::abi::answer::{CheckedAnswer, check_answer};
-use crate::abi::hook::{CheckedResult, Hook, HookContext, HookResult, check_result};
-use crate::abi::{Abi, handler_name};
-use crate::agent::call_event;
 use crate::event::{Event, EventKind};
 use crate::fault::{Fault, FaultCode};
+use crate::guest::convention::json_buffer::answer::{CheckedAnswer, check_answer};
+use crate::guest::convention::json_buffer::hook::{CheckedResult, check_result};
+use crate::guest::module::Module;
+use crate::guest::{Abi, Cost, HeaderNames, Instance, RawAnswer, handler_name};
+use crate::hook::{Hook, HookContext, HookResult};
 use crate::limits::Isolation;
-use crate::module::Module;
-use crate::plugin::call_hook;
+use crate::policy::agent::call_event;
+use crate::policy::plugin::call_hook;
 use crate::response::{AgentResponse, Decision};
-use crate::runner::{Cost, Instance, RawAnswer};
 
 use super::{SampleCost, ValidateSettings};
 

@@ -3,9 +3,9 @@
 
 use serde::Serialize;
 
-use crate::contract::{Check, CheckStatus};
+use crate::guest::contract::{Check, CheckStatus};
 use crate::limits::{Isolation, RECYCLE_MEMORY_PERCENT};
-use crate::pool::Room;
+use crate::policy::pool::Room;
 
 use super::Row;
 use super::calls::{Prober, Trial};

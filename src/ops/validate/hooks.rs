@@ -3,9 +3,9 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::abi::Abi;
-use crate::abi::hook::{Hook, HookContext, HookUser, apply};
-use crate::contract::{Check, CheckStatus};
+use crate::guest::Abi;
+use crate::guest::contract::{Check, CheckStatus};
+use crate::hook::{Hook, HookContext, HookUser, apply};
 
 use super::Row;
 use super::calls::{Input, Prober, Sample, Trial, word};

@@ -18,17 +18,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::abi::agent::HeaderNames;
-use crate::abi::answer::AnswerPolicy;
-use crate::contract::{Check, CheckStatus};
-use crate::engine::Engine;
 use crate::error::Error;
 use crate::fault::printable;
-use crate::inspect::{Facts, Language};
+use crate::guest::HeaderNames;
+use crate::guest::Instance;
+use crate::guest::contract::{Check, CheckStatus};
+use crate::guest::convention::json_buffer::answer::AnswerPolicy;
+use crate::guest::engine::Engine;
+use crate::guest::inspect::{Facts, Language};
+use crate::guest::module::{Candidate, LoadSettings, Module};
 use crate::limits::Isolation;
-use crate::module::{Candidate, LoadSettings, Module};
 use crate::report::Verdict;
-use crate::runner::Instance;
 
 use calls::Prober;
 pub use growth::Growth;
@@ -150,7 +150,7 @@ fn facts(candidate: &Candidate) -> ModuleFacts {
     ModuleFacts {
         hash: candidate.source.hash.clone(),
         size_bytes: *size_bytes,
-        abi: candidate.verdict.abi.map(crate::abi::Abi::name),
+        abi: candidate.verdict.abi.map(crate::guest::Abi::name),
         language: match language {
             Language::Rust => Some("Rust"),
             Language::C => Some("C"),

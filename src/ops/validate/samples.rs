@@ -7,10 +7,10 @@
 
 use std::sync::Arc;
 
-use crate::abi::Abi;
-use crate::abi::hook::{Hook, HookContext};
 use crate::event::{BodyChunk, Event, EventKind, Headers, RequestHead, ResponseHead};
-use crate::module::Module;
+use crate::guest::Abi;
+use crate::guest::module::Module;
+use crate::hook::{Hook, HookContext};
 
 use super::calls::{Input, Sample};
 use super::hooks;

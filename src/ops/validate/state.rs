@@ -2,9 +2,9 @@
 //! shuffled and just-faulted instances, and the shortest sequence of calls that
 //! changes one.
 
-use crate::contract::{Check, CheckStatus};
+use crate::guest::Instance;
+use crate::guest::contract::{Check, CheckStatus};
 use crate::limits::Isolation;
-use crate::runner::Instance;
 
 use super::Row;
 use super::answers::difference;

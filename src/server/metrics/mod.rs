@@ -13,9 +13,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::agent::Agent;
 use crate::event::EventKind;
 use crate::fault::{Fault, FaultCode};
+use crate::policy::agent::Agent;
 use crate::response::Decision;
 use crate::server::exchanges::ExchangeCounts;
 use crate::server::record::RecordCounts;
@@ -446,7 +446,7 @@ impl Metrics {
                 "This program.",
                 [info
                     .with("version", env!("CARGO_PKG_VERSION"))
-                    .with("engine", crate::engine::VERSION)],
+                    .with("engine", crate::guest::engine::VERSION)],
             ),
             Family::new(
                 "wasm_agent_log_lines_dropped_total",

@@ -6,9 +6,9 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::decision::{FailurePolicy, decide};
 use crate::event::EventKind;
 use crate::fault::{Fault, FaultCode};
+use crate::policy::decision::{FailurePolicy, decide};
 use crate::response::Decision;
 use crate::server::wire::recorded;
 

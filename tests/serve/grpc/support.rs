@@ -13,10 +13,10 @@ use tonic::codec::Streaming;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
-use wasm_agent_kit::agent::{Agent, AgentSettings};
-use wasm_agent_kit::engine::{Engine, EngineSettings};
-use wasm_agent_kit::module::{LoadSettings, Module};
-use wasm_agent_kit::pool::PoolSettings;
+use wasm_agent_kit::guest::engine::{Engine, EngineSettings};
+use wasm_agent_kit::guest::module::{LoadSettings, Module};
+use wasm_agent_kit::policy::agent::{Agent, AgentSettings};
+use wasm_agent_kit::policy::pool::PoolSettings;
 use wasm_agent_kit::server::{Drain, Listeners, Live, ServeSettings, serve};
 
 use crate::support::shipped;

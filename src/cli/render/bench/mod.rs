@@ -9,8 +9,8 @@ mod sheets;
 use std::io::{self, Write};
 
 use comfy_table::{Cell, CellAlignment};
-use wasm_agent_kit::engine;
 use wasm_agent_kit::fault::printable;
+use wasm_agent_kit::guest::engine;
 use wasm_agent_kit::ops::bench::{BenchReport, GateVerdict, LoadPoint};
 use wasm_agent_kit::report::{Report as _, Verdict};
 

@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use comfy_table::Cell;
-use wasm_agent_kit::abi::hook::Change;
 use wasm_agent_kit::fault::printable;
+use wasm_agent_kit::hook::Change;
 use wasm_agent_kit::ops::run::{FixtureResult, HookOutcome, RunReport, StepResult};
 
 use super::super::human::{Paint, Style};

@@ -6,8 +6,8 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use super::{MAX_TRIALS, Minimized};
-use crate::abi::Input;
-use crate::abi::hook::{Hook, HookContext};
+use crate::guest::Input;
+use crate::hook::{Hook, HookContext};
 
 /// Hooks with their contexts as JSON.
 type Parts = Vec<(Hook, Value)>;

@@ -6,12 +6,12 @@ use std::borrow::Cow;
 use serde_json::{Value, json};
 
 use super::Made;
-use crate::abi::Input;
-use crate::abi::hook::{Hook, HookContext};
 use crate::capture::{Found, Redactor};
 use crate::fixture::hook::{ActualHook, whole};
+use crate::guest::Input;
+use crate::hook::{Hook, HookContext};
 use crate::ops::replay::compare::Played;
-use crate::plugin::{HandledHook, Plugin};
+use crate::policy::plugin::{HandledHook, Plugin};
 
 /// One hook and what it is called with.
 type Call = (Hook, HookContext);

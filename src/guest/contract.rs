@@ -1,0 +1,581 @@
+//! The static half of the module contract: what can be judged without running.
+//!
+//! In: [`Facts`], the limits and the ABI asked for. Out: every check with its
+//! result, so that all problems are found in one pass. `validate` prints them;
+//! `load` refuses a module on any failed one. There is no second list.
+
+mod check;
+mod exports;
+mod imports;
+
+use self::exports::{declare, function, near_handlers, near_miss};
+use crate::guest::inspect::{Complexity, Facts, ItemType, Language};
+use crate::guest::{Abi, AbiChoice};
+use crate::limits::{self, LimitChoice, Limits, LoadLimits};
+
+pub use check::{Check, CheckStatus};
+pub use imports::{Linked, linked};
+
+/// Bytes of one wasm page.
+pub const PAGE_BYTES: u64 = 64 << 10;
+
+/// What the static checks found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Every check, in the order a reader wants them.
+    pub checks: Vec<Check>,
+    /// The ABI the module is held to, where one could be settled.
+    pub abi: Option<Abi>,
+}
+
+impl Verdict {
+    /// The checks that failed.
+    pub fn failures(&self) -> impl Iterator<Item = &Check> {
+        self.checks
+            .iter()
+            .filter(|check| check.status == CheckStatus::Fail)
+    }
+}
+
+/// Judges a module by its facts.
+#[must_use]
+pub fn check(facts: &Facts, choice: AbiChoice, limits: LimitChoice, load: &LoadLimits) -> Verdict {
+    let mut checks = vec![size(facts, load), features(facts)];
+    if facts.is_component {
+        return Verdict { checks, abi: None };
+    }
+    checks.push(complexity(facts));
+    let (abi, abi_check) = abi(facts, choice);
+    checks.push(abi_check);
+    // Without an ABI the larger of the two defaults holds.
+    let limits = limits.over(abi.unwrap_or(Abi::Agent).limits());
+    checks.push(memory(facts, &limits));
+    checks.push(function(facts, "alloc", ALLOC_TYPE));
+    checks.push(function(facts, "dealloc", DEALLOC_TYPE));
+    if let Some(abi) = abi {
+        checks.extend(
+            abi.handlers()
+                .iter()
+                .filter(|name| {
+                    facts.export(name).is_some() || abi.required_handler() == Some(**name)
+                })
+                .map(|name| function(facts, name, HANDLER_TYPE)),
+        );
+        checks.extend(near_handlers(facts, abi));
+    }
+    checks.push(tables(facts));
+    checks.extend(
+        facts
+            .imports
+            .iter()
+            .take(limits::MAX_LISTED)
+            .enumerate()
+            .filter(|(index, import)| !facts.imports[..*index].contains(import))
+            .map(|(_, import)| import)
+            .map(|import| imports::import(import, facts.language, limits.wasi)),
+    );
+    if facts.imports.len() > limits::MAX_LISTED {
+        checks.push(Check::fail(
+            "imports",
+            format!("at most {}", limits::MAX_LISTED),
+            format!("{}; only the first are listed", facts.imports.len()),
+            "a module gets only its input from the host; remove the imports",
+        ));
+    }
+    if facts.imports.is_empty() {
+        checks.push(Check::pass("imports", "none, or supported ones", "none"));
+    }
+    checks.extend(start(facts));
+    Verdict { checks, abi }
+}
+
+/// `alloc`, `dealloc` and every handler, as the contract types them.
+pub const ALLOC_TYPE: &str = "(i32) -> i32";
+/// See [`ALLOC_TYPE`].
+pub const DEALLOC_TYPE: &str = "(i32, i32)";
+/// See [`ALLOC_TYPE`].
+pub const HANDLER_TYPE: &str = "(i32, i32) -> i64";
+/// `_initialize` of a reactor.
+const INITIALIZE_TYPE: &str = "()";
+/// AssemblyScript's `abort(message, file, line, column)`.
+pub const ABORT_TYPE: &str = "(i32, i32, i32, i32)";
+
+fn size(facts: &Facts, load: &LoadLimits) -> Check {
+    Check::pass(
+        "size",
+        format!("at most {} bytes", load.max_module_bytes),
+        format!("{} bytes", facts.size_bytes),
+    )
+    .requires(facts.size_bytes <= load.max_module_bytes, || {
+        "strip debug sections, or raise --max-module".to_owned()
+    })
+}
+
+fn features(facts: &Facts) -> Check {
+    let expected = "a core module using only the proposals toolchains emit by default";
+    if facts.is_component {
+        return Check::fail(
+            "features",
+            expected,
+            "a component",
+            "build a core module: --target wasm32-unknown-unknown for Rust, no `wasm-tools component new`",
+        );
+    }
+    let found = if facts.disallowed_features.is_empty() {
+        "nothing else".to_owned()
+    } else {
+        facts.disallowed_features.join(", ")
+    };
+    Check::pass("features", expected, found).requires(facts.disallowed_features.is_empty(), || {
+        match facts.language {
+            Language::Rust => "build without the matching -C target-feature=+…".to_owned(),
+            Language::C => "build without the matching -m… flag of clang".to_owned(),
+            Language::AssemblyScript => "build without the matching --enable …".to_owned(),
+            Language::Go | Language::Zig | Language::Unknown => {
+                "switch these proposals off in the compiler; they are off in production".to_owned()
+            }
+        }
+    })
+}
+
+fn complexity(facts: &Facts) -> Check {
+    let have = &facts.complexity;
+    let fail = |limit: u64, what: &str, found: String| {
+        Check::fail(
+            "complexity",
+            format!("at most {limit} {what}"),
+            found,
+            "split generated code into smaller functions; compile time grows faster than linearly",
+        )
+    };
+    if let Some((what, found, limit)) = over_a_limit(have) {
+        return fail(limit, what, found.to_string());
+    }
+    let dearest = || {
+        format!(
+            "{} takes {} of it",
+            have.dearest(),
+            mib_up(have.most_compile_bytes)
+        )
+    };
+    if have.most_compile_bytes > limits::MAX_FUNCTION_COMPILE_BYTES {
+        return fail(
+            limits::MAX_FUNCTION_COMPILE_BYTES >> 20,
+            "MiB of memory to compile one function, estimated from its operators",
+            dearest(),
+        );
+    }
+    let most = (facts.size_bytes.saturating_mul(3)).saturating_add(limits::MAX_COMPILE_BYTES);
+    if have.compile_bytes() > most {
+        return fail(
+            most >> 20,
+            "MiB of memory to compile it, estimated from its operators",
+            format!("{}, {}", mib_up(have.compile_bytes()), dearest()),
+        );
+    }
+    Check::pass(
+        "complexity",
+        "compiles in bounded time",
+        format!(
+            "{} functions, the largest {} bytes",
+            have.functions, have.largest_body_bytes
+        ),
+    )
+}
+
+/// What there is too much of, how much, and how much there may be.
+fn over_a_limit(have: &Complexity) -> Option<(&'static str, u64, u64)> {
+    [
+        (
+            "functions",
+            u64::from(have.functions),
+            u64::from(limits::MAX_FUNCTIONS),
+        ),
+        (
+            "bytes in one function",
+            have.largest_body_bytes as u64,
+            limits::MAX_FUNCTION_BYTES as u64,
+        ),
+        (
+            "locals in one function",
+            have.most_locals,
+            limits::MAX_LOCALS,
+        ),
+        (
+            "nested blocks",
+            u64::from(have.deepest_nesting),
+            u64::from(limits::MAX_NESTING),
+        ),
+        (
+            "uses of locals within loops in one function",
+            have.most_carried_locals,
+            limits::MAX_CARRIED_LOCALS,
+        ),
+        (
+            "types, parameters and results of types",
+            have.type_values,
+            limits::MAX_TYPE_VALUES,
+        ),
+        (
+            "data segments",
+            u64::from(have.data_segments),
+            u64::from(limits::MAX_DATA_SEGMENTS),
+        ),
+        (
+            "element segments",
+            u64::from(have.element_segments),
+            u64::from(limits::MAX_ELEMENT_SEGMENTS),
+        ),
+    ]
+    .into_iter()
+    .find(|(_, found, limit)| found > limit)
+}
+
+/// MiB, rounded up.
+fn mib_up(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}
+
+fn abi(facts: &Facts, choice: AbiChoice) -> (Option<Abi>, Check) {
+    let present = |abi: Abi| -> Vec<&'static str> {
+        abi.handlers()
+            .iter()
+            .copied()
+            .filter(|name| facts.export(name).is_some())
+            .collect()
+    };
+    let agent = present(Abi::Agent);
+    let hook = present(Abi::Hook);
+    let expected = match choice {
+        AbiChoice::Auto => "handlers of one ABI".to_owned(),
+        AbiChoice::Only(abi) => format!("handlers of the {} ABI (--abi {0})", abi.name()),
+    };
+    let found_list = |abi: Abi, names: &[&str]| format!("{} ABI: {}", abi.name(), names.join(", "));
+    match (choice, agent.is_empty(), hook.is_empty()) {
+        (AbiChoice::Auto, false, false) => (
+            None,
+            Check::fail(
+                "abi",
+                expected,
+                format!("both: {}, {}", agent.join(", "), hook.join(", ")),
+                "choose one with --abi agent or --abi hook",
+            ),
+        ),
+        (AbiChoice::Auto | AbiChoice::Only(Abi::Agent), false, _) => (
+            Some(Abi::Agent),
+            Check::pass("abi", expected, found_list(Abi::Agent, &agent)),
+        ),
+        (AbiChoice::Auto | AbiChoice::Only(Abi::Hook), _, false) => (
+            Some(Abi::Hook),
+            Check::pass("abi", expected, found_list(Abi::Hook, &hook)),
+        ),
+        (AbiChoice::Only(Abi::Agent), true, false) => (
+            None,
+            other_abi(expected, found_list(Abi::Hook, &hook), Abi::Hook),
+        ),
+        (AbiChoice::Only(Abi::Hook), false, true) => (
+            None,
+            other_abi(expected, found_list(Abi::Agent, &agent), Abi::Agent),
+        ),
+        (_, true, true) => {
+            let near: Vec<String> = Abi::ALL
+                .iter()
+                .flat_map(|abi| abi.handlers())
+                .filter_map(|name| near_miss(facts, name).map(|near| (near, *name)))
+                .map(|(near, name)| format!("{:?} for {name:?}", near.name))
+                .collect();
+            let found = if near.is_empty() {
+                "no handler".to_owned()
+            } else {
+                format!("no handler, but {}", near.join(", "))
+            };
+            let handler = match choice {
+                AbiChoice::Only(Abi::Hook) => Abi::Hook.handlers()[0],
+                AbiChoice::Auto | AbiChoice::Only(Abi::Agent) => Abi::Agent.handlers()[0],
+            };
+            let fix = declare(facts.language, handler, HANDLER_TYPE);
+            (None, Check::fail("abi", expected, found, fix))
+        }
+    }
+}
+
+/// A module that is right by the ABI that was not asked for.
+fn other_abi(expected: String, found: String, abi: Abi) -> Check {
+    let fix = format!(
+        "this is {}; omit --abi, or use --abi {}; {}",
+        abi.describe(),
+        abi.name(),
+        abi.way_out()
+    );
+    Check::fail("abi", expected, found, fix)
+}
+
+fn memory(facts: &Facts, limits: &Limits) -> Check {
+    let expected = format!(
+        "exports its one 32-bit, unshared memory of at most {} as \"memory\"",
+        mib(limits.max_memory_bytes)
+    );
+    let fail = |found: String, fix: &str| Check::fail("memory", expected.clone(), found, fix);
+    if facts.memories.len() > 1 {
+        return fail(
+            format!("{} memories", facts.memories.len()),
+            "keep one memory; multi-memory is off",
+        );
+    }
+    let Some(memory) = facts.memories.first() else {
+        return fail(
+            "no memory".to_owned(),
+            "add a memory and export it as \"memory\"",
+        );
+    };
+    match facts.export("memory") {
+        Some(export) if export.ty == ItemType::Memory => {}
+        Some(export) => {
+            return fail(
+                format!("\"memory\" is a {}", export.ty),
+                "export the memory under this name",
+            );
+        }
+        None => {
+            let other = facts
+                .exports
+                .iter()
+                .find(|export| export.ty == ItemType::Memory);
+            return match other {
+                Some(other) => fail(
+                    format!("the memory is exported as {:?}", other.name),
+                    "export it as \"memory\"",
+                ),
+                None => fail(
+                    "it is not exported".to_owned(),
+                    "export it; with wasm-ld drop --import-memory and --no-export-memory",
+                ),
+            };
+        }
+    }
+    if memory.is_imported {
+        return fail(
+            "it is imported".to_owned(),
+            "define it in the module (with wasm-ld, drop --import-memory)",
+        );
+    }
+    if memory.is_64 {
+        return fail(
+            "it is a 64-bit memory".to_owned(),
+            "build for wasm32, not wasm64",
+        );
+    }
+    if memory.is_shared {
+        return fail(
+            "it is shared".to_owned(),
+            "build without threads and --shared-memory",
+        );
+    }
+    let initial = memory.initial_pages.saturating_mul(PAGE_BYTES);
+    if initial > limits.max_memory_bytes {
+        return fail(
+            format!("{} at instantiation", mib(initial)),
+            "ask for less initial memory, or raise --max-memory",
+        );
+    }
+    Check::pass(
+        "memory",
+        expected,
+        format!(
+            "{} at instantiation, {}",
+            mib(initial),
+            memory.maximum_pages.map_or_else(
+                || "no declared maximum".to_owned(),
+                |pages| format!("at most {}", mib(pages.saturating_mul(PAGE_BYTES)))
+            )
+        ),
+    )
+}
+
+/// A size in MiB or KiB, whichever is whole.
+fn mib(bytes: u64) -> String {
+    if bytes.is_multiple_of(1 << 20) {
+        format!("{} MiB", bytes >> 20)
+    } else {
+        format!("{} KiB", bytes >> 10)
+    }
+}
+
+/// What runs as an instance is made.
+fn start(facts: &Facts) -> Vec<Check> {
+    let mut checks = Vec::new();
+    if facts.has_start {
+        checks.push(Check::pass(
+            "start",
+            "a start function that ends within the deadline",
+            "a start function; it runs at every instantiation",
+        ));
+    }
+    if facts.export("_initialize").is_some() {
+        checks.push(function(facts, "_initialize", INITIALIZE_TYPE));
+    } else if facts.export("_start").is_some() {
+        // Nobody calls it, so whatever it sets up is not there.
+        checks.push(
+            Check::pass(
+                "start",
+                "_initialize, or nothing to set up",
+                "a program with a main function (_start), which is never called",
+            )
+            .with(CheckStatus::Warn, reactor(facts.language)),
+        );
+    }
+    checks
+}
+
+/// How to build a library that is set up once instead of a program.
+const fn reactor(language: Language) -> &'static str {
+    match language {
+        Language::Go => "build with -buildmode=c-shared",
+        Language::C => "link with -mexec-model=reactor, or with -nostartfiles -Wl,--no-entry",
+        Language::Rust => "build a cdylib instead of a binary",
+        Language::Zig => "build with -fno-entry and -mexec-model=reactor",
+        Language::AssemblyScript | Language::Unknown => "build a reactor instead of a command",
+    }
+}
+
+fn tables(facts: &Facts) -> Check {
+    let largest = facts.tables.iter().copied().max().unwrap_or(0);
+    let found = match facts.tables.len() {
+        0 => "none".to_owned(),
+        1 => format!("1 of {largest} elements"),
+        count => format!("{count}, the largest of {largest} elements"),
+    };
+    let expected = format!(
+        "at most {} tables of at most {} elements",
+        limits::MAX_TABLES,
+        limits::MAX_TABLE_ELEMENTS
+    );
+    Check::pass("tables", expected, found).requires(
+        facts.tables.len() <= limits::MAX_TABLES && largest <= limits::MAX_TABLE_ELEMENTS,
+        || "make the table smaller".to_owned(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(text: &str, choice: AbiChoice) -> Verdict {
+        let facts = crate::guest::inspect::inspect(&wat::parse_str(text).unwrap()).unwrap();
+        check(
+            &facts,
+            choice,
+            LimitChoice::default(),
+            &LoadLimits::default(),
+        )
+    }
+
+    fn failed(text: &str) -> Vec<(String, String)> {
+        verdict(text, AbiChoice::Auto)
+            .failures()
+            .map(|check| (check.id.clone(), check.found.clone()))
+            .collect()
+    }
+
+    const ALLOCS: &str = r#"(memory (export "memory") 1)
+        (func (export "alloc") (param i32) (result i32) i32.const 8)
+        (func (export "dealloc") (param i32 i32))"#;
+
+    #[test]
+    fn all_problems_are_found_in_one_pass() {
+        let found = failed(
+            r#"(module (import "env" "log" (func (param i32)))
+            (memory (export "mem") 1)
+            (func (export "_alloc") (param i32) (result i32) i32.const 8)
+            (func (export "dealloc") (param i32))
+            (func (export "on_request_headers") (param i32 i32) (result i32) i32.const 0))"#,
+        );
+        let ids: Vec<&str> = found.iter().map(|(id, _)| id.as_str()).collect();
+        assert_eq!(
+            ids,
+            [
+                "memory",
+                "export:alloc",
+                "export:dealloc",
+                "export:on_request_headers",
+                "import:env.log"
+            ]
+        );
+        assert_eq!(found[0].1, "the memory is exported as \"mem\"");
+        assert!(found[1].1.contains("\"_alloc\": func (i32) -> i32"));
+        assert_eq!(found[2].1, "mistyped: func (i32)");
+    }
+
+    #[test]
+    fn near_misses_of_handlers_are_named() {
+        let found = failed(&format!(
+            r#"(module {ALLOCS} (func (export "on_request_header") (param i32 i32) (result i64) i64.const 0))"#
+        ));
+        assert_eq!(
+            found,
+            [(
+                "abi".to_owned(),
+                "no handler, but \"on_request_header\" for \"on_request_headers\"".to_owned()
+            )]
+        );
+        let warned = verdict(
+            &format!(
+                r#"(module {ALLOCS} (func (export "on_request_headers") (param i32 i32) (result i64) i64.const 0)
+                (func (export "onResponseHeaders") (param i32 i32) (result i64) i64.const 0))"#
+            ),
+            AbiChoice::Auto,
+        );
+        let warning = warned
+            .checks
+            .iter()
+            .find(|check| check.status == CheckStatus::Warn)
+            .unwrap();
+        assert_eq!(warning.id, "export:on_response_headers");
+    }
+
+    #[test]
+    fn two_abis_are_ambiguous_until_one_is_chosen() {
+        let both = format!(
+            r#"(module {ALLOCS} (func (export "on_request_headers") (param i32 i32) (result i64) i64.const 0)
+            (func (export "before_hook") (param i32 i32) (result i64) i64.const 0))"#
+        );
+        assert_eq!(verdict(&both, AbiChoice::Auto).abi, None);
+        let chosen = verdict(&both, AbiChoice::Only(Abi::Agent));
+        assert_eq!(chosen.abi, Some(Abi::Agent));
+        assert_eq!(chosen.failures().count(), 0);
+    }
+
+    #[test]
+    fn a_fix_speaks_the_modules_language() {
+        assert_eq!(
+            declare(Language::Rust, "dealloc", DEALLOC_TYPE),
+            "#[unsafe(no_mangle)] pub extern \"C\" fn dealloc(ptr: i32, size: i32)"
+        );
+        assert_eq!(
+            declare(Language::Go, "on_request_body", HANDLER_TYPE),
+            "//go:wasmexport on_request_body, then func(ptr int32, len int32) int64"
+        );
+        assert_eq!(
+            declare(Language::C, "alloc", ALLOC_TYPE),
+            "__attribute__((export_name(\"alloc\"))) int32_t alloc(int32_t size)"
+        );
+    }
+
+    #[test]
+    fn a_mistyped_import_is_told_its_type() {
+        for (import, expected) in [
+            (
+                r#"(import "wasi_snapshot_preview1" "fd_write" (func (param i32)))"#,
+                "declare it as WASI preview 1 has it, func (i32, i32, i32, i32) -> i32",
+            ),
+            (
+                r#"(import "env" "abort" (func (param i32)))"#,
+                "declare it as AssemblyScript has it, func (i32, i32, i32, i32)",
+            ),
+        ] {
+            let verdict = verdict(&format!("(module {import} {ALLOCS})"), AbiChoice::Auto);
+            let fixes: Vec<&str> = verdict.failures().map(|check| check.fix.as_str()).collect();
+            assert!(fixes.contains(&expected), "{fixes:?}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Exports: the functions a module must have, and those it nearly has.
+
+use super::check::{Check, CheckStatus};
+use super::{ALLOC_TYPE, DEALLOC_TYPE, HANDLER_TYPE};
+use crate::guest::Abi;
+use crate::guest::inspect::{Export, Facts, ItemType, Language};
+use crate::suggest;
+
+/// A function export of a given type. Absent and mistyped are different things.
+pub(super) fn function(facts: &Facts, name: &str, ty: &str) -> Check {
+    let id = format!("export:{name}");
+    let expected = format!("func {ty}");
+    let found = match facts.export(name) {
+        Some(export) if export.ty == ItemType::Func(ty.into()) => {
+            return Check::pass(id, expected, export.ty.to_string());
+        }
+        Some(export) => format!("mistyped: {}", export.ty),
+        None => near_miss(facts, name).map_or_else(
+            || "absent".to_owned(),
+            |near| format!("absent, but there is {:?}: {}", near.name, near.ty),
+        ),
+    };
+    Check::fail(id, expected, found, declare(facts.language, name, ty))
+}
+
+/// Exports that look like a handler and are none: they would never be called.
+pub(super) fn near_handlers(facts: &Facts, abi: Abi) -> Vec<Check> {
+    abi.handlers()
+        .iter()
+        .filter(|name| facts.export(name).is_none() && abi.required_handler() != Some(**name))
+        .filter_map(|name| near_miss(facts, name).map(|near| (*name, near)))
+        .map(|(name, near)| {
+            Check::pass(
+                format!("export:{name}"),
+                format!("func {HANDLER_TYPE}, or no such export"),
+                format!("{:?}, which is never called", near.name),
+            )
+            .with(
+                CheckStatus::Warn,
+                format!("rename it to {name:?}, or remove it"),
+            )
+        })
+        .collect()
+}
+
+/// The export somebody may have meant by `name`.
+pub(super) fn near_miss<'a>(facts: &'a Facts, name: &str) -> Option<&'a Export> {
+    let plain = |text: &str| text.replace(['_', '-'], "").to_ascii_lowercase();
+    let wanted = plain(name);
+    let synonyms: &[&str] = match name {
+        "alloc" => &["malloc", "allocate", "wbindgenmalloc", "new"],
+        "dealloc" => &["free", "deallocate", "wbindgenfree"],
+        _ => &[],
+    };
+    facts
+        .exports
+        .iter()
+        .filter(|export| matches!(export.ty, ItemType::Func(_)))
+        .filter(|export| !contract_names().any(|known| known == export.name))
+        .filter_map(|export| {
+            let have = plain(&export.name);
+            let distance = if synonyms.contains(&have.as_str()) {
+                1
+            } else {
+                suggest::edits(&have, &wanted)?
+            };
+            (distance <= 2.min(wanted.len() / 4)).then_some((distance, export))
+        })
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, export)| export)
+}
+
+fn contract_names() -> impl Iterator<Item = &'static str> {
+    Abi::ALL
+        .iter()
+        .flat_map(|abi| abi.handlers().iter().copied())
+        .chain(["alloc", "dealloc", "memory"])
+}
+
+/// How a function of this type is exported in the module's own language.
+pub(super) fn declare(language: Language, name: &str, ty: &str) -> String {
+    let (params, result): (&[&str], Option<&str>) = match ty {
+        ALLOC_TYPE => (&["size"], Some("32")),
+        DEALLOC_TYPE => (&["ptr", "size"], None),
+        _ => (&["ptr", "len"], Some("64")),
+    };
+    let list = |one: &dyn Fn(&str) -> String| {
+        params
+            .iter()
+            .map(|param| one(param))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let result = |one: &dyn Fn(&str) -> String| result.map(one).unwrap_or_default();
+    match language {
+        Language::Rust => format!(
+            "#[unsafe(no_mangle)] pub extern \"C\" fn {name}({}){}",
+            list(&|param| format!("{param}: i32")),
+            result(&|bits| format!(" -> i{bits}"))
+        ),
+        Language::C => format!(
+            "__attribute__((export_name(\"{name}\"))) {} {name}({})",
+            match result(&|bits| format!("int{bits}_t")).as_str() {
+                "" => "void",
+                ty => ty,
+            },
+            list(&|param| format!("int32_t {param}"))
+        ),
+        Language::AssemblyScript => format!(
+            "export function {name}({}): {}",
+            list(&|param| format!("{param}: i32")),
+            match result(&|bits| format!("i{bits}")).as_str() {
+                "" => "void",
+                ty => ty,
+            }
+        ),
+        Language::Go => format!(
+            "//go:wasmexport {name}, then func({}){}",
+            list(&|param| format!("{param} int32")),
+            result(&|bits| format!(" int{bits}"))
+        ),
+        Language::Zig => format!(
+            "export fn {name}({}) {}",
+            list(&|param| format!("{param}: i32")),
+            match result(&|bits| format!("i{bits}")).as_str() {
+                "" => "void",
+                ty => ty,
+            }
+        ),
+        Language::Unknown => format!("export {name:?} as func {ty}"),
+    }
+}

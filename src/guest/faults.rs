@@ -1,0 +1,189 @@
+//! What went wrong in a guest, sorted from the engine's error.
+
+use std::fmt;
+
+use wasmtime::{Memory, Store, Trap, WasmBacktrace};
+
+use super::host::HostState;
+use crate::fault::{Fault, FaultCode, Frame, printable};
+use crate::guest::wasi::{self, Ended};
+
+/// `env.abort` was called; the arguments are addresses in the guest.
+#[derive(Debug)]
+pub(crate) struct GuestAbort {
+    pub(crate) message: u32,
+    pub(crate) file: u32,
+    pub(crate) line: u32,
+    pub(crate) column: u32,
+}
+
+impl fmt::Display for GuestAbort {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("the guest called env.abort")
+    }
+}
+
+impl std::error::Error for GuestAbort {}
+
+/// Sorts an engine error by its type, never by its text.
+pub(super) fn fault_of(
+    error: &wasmtime::Error,
+    store: &Store<HostState>,
+    memory: Option<Memory>,
+    stage: &str,
+) -> Fault {
+    let state = store.data();
+    let mut fault = if let Some(abort) = error.downcast_ref::<GuestAbort>() {
+        let text = |address| {
+            memory
+                .and_then(|memory| utf16_at(memory.data(store), address))
+                .unwrap_or_else(|| "no message".to_owned())
+        };
+        Fault::new(
+            FaultCode::Trap("abort"),
+            format!(
+                "abort {stage}: {} at {}:{}:{}",
+                text(abort.message),
+                text(abort.file),
+                abort.line,
+                abort.column
+            ),
+        )
+    } else if let Some(ended) = error.downcast_ref::<Ended>() {
+        ended.fault(stage)
+    } else if let Some(trap) = error.downcast_ref::<Trap>() {
+        trap_fault(*trap, state, stage)
+    } else if state.refused_growth {
+        Fault::new(
+            FaultCode::MemoryLimit,
+            format!(
+                "more than {} bytes of memory {stage}",
+                state.max_memory_bytes
+            ),
+        )
+    } else if finds_no_room(error) {
+        Fault::new(
+            FaultCode::MemoryLimit,
+            format!(
+                "{error:#} {stage}; an instance reserves 4 GiB of address space, of which it uses little: raise ulimit -v (LimitAS=) and vm.max_map_count, or lower --pool-size"
+            ),
+        )
+    } else {
+        Fault::new(FaultCode::Internal, format!("{stage}: {error:#}"))
+    };
+    if matches!(fault.code, FaultCode::Trap(_)) {
+        let mut words = state.wasi.output.last_words();
+        if words.is_empty() {
+            words = panic_words(memory.map(|memory| memory.data(store)), state);
+        }
+        fault.say(words);
+    }
+    if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
+        fault.backtrace = backtrace.frames().iter().map(frame).collect();
+    }
+    fault
+}
+
+/// What the guest left in its [`PANIC_MESSAGE`].
+fn panic_words(memory: Option<&[u8]>, state: &HostState) -> Vec<String> {
+    const MAX_BYTES: usize = 1024;
+    let start = state.panic_message.and_then(|at| usize::try_from(at).ok());
+    let text = memory
+        .zip(start)
+        .and_then(|(memory, start)| memory.get(start..))
+        .unwrap_or_default();
+    let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+    wasi::words(&text[..text.len().min(MAX_BYTES)])
+}
+
+/// Whether the system had no memory, or no address space, for what was made.
+fn finds_no_room(error: &wasmtime::Error) -> bool {
+    let mut causes = error.chain();
+    causes.any(|cause| cause.downcast_ref() == Some(&rustix::io::Errno::NOMEM))
+}
+
+fn trap_fault(trap: Trap, state: &HostState, stage: &str) -> Fault {
+    let code = match trap {
+        Trap::OutOfFuel => FaultCode::Fuel,
+        Trap::Interrupt => FaultCode::Deadline,
+        _ if state.refused_growth => FaultCode::MemoryLimit,
+        Trap::StackOverflow => FaultCode::Trap("stack-overflow"),
+        Trap::MemoryOutOfBounds => FaultCode::Trap("out-of-bounds"),
+        Trap::TableOutOfBounds => FaultCode::Trap("table-out-of-bounds"),
+        Trap::IndirectCallToNull => FaultCode::Trap("null-call"),
+        Trap::BadSignature => FaultCode::Trap("bad-signature"),
+        Trap::IntegerOverflow => FaultCode::Trap("integer-overflow"),
+        Trap::IntegerDivisionByZero => FaultCode::Trap("divide-by-zero"),
+        Trap::BadConversionToInteger => FaultCode::Trap("bad-conversion"),
+        Trap::UnreachableCodeReached => FaultCode::Trap("unreachable"),
+        _ => FaultCode::Trap("other"),
+    };
+    let detail = match code {
+        FaultCode::Deadline => format!("still running after its deadline {stage}"),
+        FaultCode::Fuel => format!("used up its fuel {stage}"),
+        FaultCode::MemoryLimit => format!(
+            "a growth beyond {} bytes, or of too many, was refused; then {trap} {stage}",
+            state.max_memory_bytes
+        ),
+        _ => format!("{trap} {stage}"),
+    };
+    Fault::new(code, detail)
+}
+
+pub(super) fn frame(frame: &wasmtime::FrameInfo) -> Frame {
+    let symbol = frame.symbols().first();
+    let name = symbol
+        .and_then(wasmtime::FrameSymbol::name)
+        .or_else(|| frame.func_name());
+    Frame {
+        function: name.map_or_else(
+            || format!("func[{}]", frame.func_index()),
+            |name| printable(&format!("{:#}", rustc_demangle::demangle(name)), 200),
+        ),
+        location: symbol.and_then(|symbol| {
+            let file = printable(symbol.file()?, 200);
+            Some(match (symbol.line(), symbol.column()) {
+                (Some(line), Some(column)) => format!("{file}:{line}:{column}"),
+                (Some(line), None) => format!("{file}:{line}"),
+                _ => file,
+            })
+        }),
+        wasm_offset: frame.module_offset().map(|offset| offset as u64),
+    }
+}
+
+/// An AssemblyScript string: UTF-16, its length in bytes before it.
+fn utf16_at(memory: &[u8], address: u32) -> Option<String> {
+    const MAX_BYTES: u32 = 1024;
+    let header = range(address.checked_sub(4)?, 4)?;
+    let bytes = u32::from_le_bytes(memory.get(header)?.try_into().ok()?).min(MAX_BYTES);
+    let units: Vec<u16> = memory
+        .get(range(address, bytes)?)?
+        .chunks_exact(2)
+        .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
+        .collect();
+    (address != 0).then(|| printable(&String::from_utf16_lossy(&units), 256))
+}
+
+/// `ptr..ptr + len`, where that does not wrap on this machine.
+pub(super) fn range(ptr: u32, len: u32) -> Option<std::ops::Range<usize>> {
+    let start = usize::try_from(ptr).ok()?;
+    let end = start.checked_add(usize::try_from(len).ok()?)?;
+    Some(start..end)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// A broken abort message is no message, never a panic.
+        #[test]
+        fn any_abort_address_is_safe(address in any::<u32>(), memory in prop::collection::vec(any::<u8>(), 0..64)) {
+            let _ = utf16_at(&memory, address);
+            let _ = utf16_at(&memory, address % 70);
+        }
+    }
+}

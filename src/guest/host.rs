@@ -1,0 +1,104 @@
+//! What the host knows of a guest: its limits, and how it used them.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use wasmtime::{ResourceLimiter, WasmBacktrace};
+
+use super::Turns;
+use super::faults::frame;
+use crate::guest::wasi;
+use crate::limits::{MAX_GROWS_PER_CALL, MAX_TABLE_ELEMENTS, MAX_TABLES};
+
+/// What the host knows of one store.
+pub(crate) struct HostState {
+    pub(super) max_memory_bytes: usize,
+    /// Fuel for each call; none where the engine counts none.
+    pub(super) fuel: Option<u64>,
+    pub(super) timeout: Duration,
+    /// When the call has to be over; a guest's sleeps bring it nearer.
+    pub(crate) deadline: Instant,
+    pub(super) turns: Turns,
+    /// When the call gives way.
+    pub(super) slice_ends: Instant,
+    pub(crate) wasi: wasi::Context,
+    pub(super) grows: u32,
+    /// A growth was refused since the call began.
+    pub(super) refused_growth: bool,
+    /// Where the guest was, if that is to be known.
+    pub(super) samples: Option<Box<StackSamples>>,
+    /// Where the guest keeps what it says as it panics.
+    pub(super) panic_message: Option<u32>,
+}
+
+/// Where a guest was each time its deadline was looked at.
+#[derive(Debug, Clone, Default)]
+pub struct StackSamples {
+    /// When it was, from the first look on, and the functions by number, the
+    /// outermost first.
+    pub stacks: Vec<(Duration, Vec<u32>)>,
+    /// Names of functions, demangled, where the module has them.
+    pub names: BTreeMap<u32, String>,
+    pub(crate) began: Option<Instant>,
+}
+
+impl StackSamples {
+    pub(super) fn add(&mut self, stack: &WasmBacktrace) {
+        let now = Instant::now();
+        let began = *self.began.get_or_insert(now);
+        let mut functions = Vec::new();
+        for found in stack.frames().iter().rev() {
+            let function = found.func_index();
+            functions.push(function);
+            if found.func_name().is_some() {
+                let name = || frame(found).function;
+                self.names.entry(function).or_insert_with(name);
+            }
+        }
+        self.stacks.push((now - began, functions));
+    }
+}
+
+impl ResourceLimiter for HostState {
+    fn memory_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        self.grows += 1;
+        let granted = desired <= self.max_memory_bytes && self.grows <= MAX_GROWS_PER_CALL;
+        self.refused_growth |= !granted;
+        Ok(granted)
+    }
+
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        // Beyond the module's own maximum, or no memory left on this machine.
+        self.refused_growth = true;
+        Ok(())
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        self.grows += 1;
+        let granted = desired as u64 <= MAX_TABLE_ELEMENTS && self.grows <= MAX_GROWS_PER_CALL;
+        self.refused_growth |= !granted;
+        Ok(granted)
+    }
+
+    fn instances(&self) -> usize {
+        1
+    }
+
+    fn tables(&self) -> usize {
+        MAX_TABLES
+    }
+
+    fn memories(&self) -> usize {
+        1
+    }
+}

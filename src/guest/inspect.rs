@@ -1,0 +1,725 @@
+//! What a module's bytes say, without running or compiling them.
+//!
+//! In: a binary of bounded size. Out: [`Facts`] for the contract checks, or
+//! the place where the bytes stop being wasm. One pass, linear in the size;
+//! nothing here judges.
+
+mod cost;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use wasmparser::{
+    CompositeInnerType, ExternalKind, FuncType, Imports, KnownCustom, Name, Operator, Parser,
+    Payload, TypeRef, Validator, WasmFeatures,
+};
+
+use self::cost::{Arities, Arity, Cost};
+use crate::fault::printable;
+
+/// The proposals a guest may use: what real toolchains emit by default
+/// (rustc since 1.82 emits reference types and multi-value), and no more.
+pub const ALLOWED_FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
+    .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
+    .union(WasmFeatures::SIGN_EXTENSION)
+    .union(WasmFeatures::MULTI_VALUE)
+    .union(WasmFeatures::BULK_MEMORY)
+    .union(WasmFeatures::REFERENCE_TYPES)
+    .union(WasmFeatures::SIMD)
+    .union(WasmFeatures::EXTENDED_CONST)
+    .union(WasmFeatures::FLOATS);
+
+/// Above this size it is not worked out which disallowed proposals are used.
+const NAME_FEATURES_BELOW_BYTES: usize = 4 << 20;
+
+/// Bytes that are not a valid module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Malformed {
+    /// What is wrong.
+    pub message: String,
+    /// Where, in bytes from the start.
+    pub offset: usize,
+}
+
+impl From<wasmparser::BinaryReaderError> for Malformed {
+    fn from(error: wasmparser::BinaryReaderError) -> Self {
+        Self {
+            // It may quote a name, which may be any text.
+            message: printable(error.message(), 300),
+            offset: error.offset(),
+        }
+    }
+}
+
+/// The type of an import or export, as far as the contract cares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ItemType {
+    /// A function, as `(i32, i32) -> i64`. Shared: a million exports may have
+    /// one and the same long type.
+    Func(Arc<str>),
+    /// A memory.
+    Memory,
+    /// Anything else, by name.
+    Other(&'static str),
+}
+
+impl std::fmt::Display for ItemType {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Func(signature) => write!(out, "func {signature}"),
+            Self::Memory => out.write_str("memory"),
+            Self::Other(kind) => out.write_str(kind),
+        }
+    }
+}
+
+/// One export.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Export {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub ty: ItemType,
+}
+
+/// One import.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Import {
+    /// The module it is asked from.
+    pub module: String,
+    /// Its name there.
+    pub name: String,
+    /// The type it must have.
+    pub ty: ItemType,
+}
+
+/// One linear memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Pages of 64 KiB at instantiation.
+    pub initial_pages: u64,
+    /// Pages it may grow to by its own word.
+    pub maximum_pages: Option<u64>,
+    /// Addressed with 64 bits.
+    pub is_64: bool,
+    /// Shared between threads.
+    pub is_shared: bool,
+    /// Taken from the host.
+    pub is_imported: bool,
+}
+
+/// The toolchain that made a module, where its `producers` section says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Language {
+    /// rustc.
+    Rust,
+    /// clang.
+    C,
+    /// The AssemblyScript compiler.
+    AssemblyScript,
+    /// Go or TinyGo.
+    Go,
+    /// zig.
+    Zig,
+    /// Nothing or something else.
+    #[default]
+    Unknown,
+}
+
+/// The largest of what compile time grows with, over all functions.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Complexity {
+    /// Functions with a body.
+    pub functions: u32,
+    /// Bytes of the largest body.
+    pub largest_body_bytes: usize,
+    /// Locals of the function with the most.
+    pub most_locals: u64,
+    /// Depth of the deepest block.
+    pub deepest_nesting: u32,
+    /// Uses of locals in the function with the most, each counted once for
+    /// every loop around it.
+    pub most_carried_locals: u64,
+    /// Bytes that compiling takes, as reckoned from the operators, of the
+    /// function that takes most.
+    pub most_compile_bytes: u64,
+    /// The number of that function, imported ones counted first.
+    pub dearest_function: u32,
+    /// Its name, where an export or the names of functions tell one.
+    pub dearest_name: Option<String>,
+    /// The same bytes of all functions together.
+    pub all_compile_bytes: u64,
+    /// Types, and all their parameters and results.
+    pub type_values: u64,
+    /// Data segments.
+    pub data_segments: u32,
+    /// Element segments.
+    pub element_segments: u32,
+}
+
+/// What a module's bytes say.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Facts {
+    /// Bytes of the binary.
+    pub size_bytes: u64,
+    /// Exports in the module's order.
+    pub exports: Vec<Export>,
+    /// Imports in the module's order.
+    pub imports: Vec<Import>,
+    /// Memories, imported ones first.
+    pub memories: Vec<Memory>,
+    /// Initial elements of each table.
+    pub tables: Vec<u64>,
+    /// There is a function that runs at instantiation.
+    pub has_start: bool,
+    /// What compile time grows with.
+    pub complexity: Complexity,
+    /// The toolchain's language.
+    pub language: Language,
+    /// `name version` of the tools that made it.
+    pub producers: Vec<String>,
+    /// Functions have names.
+    pub has_names: bool,
+    /// There is DWARF line information.
+    pub has_dwarf: bool,
+    /// Proposals it uses that are not allowed; `"unknown"` stands for some
+    /// that were not named.
+    pub disallowed_features: Vec<String>,
+    /// It is a component, not a core module. Then nothing else is known.
+    pub is_component: bool,
+}
+
+impl Facts {
+    /// The export of this name.
+    #[must_use]
+    pub fn export(&self, name: &str) -> Option<&Export> {
+        self.exports.iter().find(|export| export.name == name)
+    }
+}
+
+/// Reads a binary module.
+///
+/// # Errors
+/// [`Malformed`] where the bytes are not wasm under any proposal.
+pub fn inspect(wasm: &[u8]) -> Result<Facts, Malformed> {
+    let mut facts = Facts {
+        size_bytes: wasm.len() as u64,
+        ..Facts::default()
+    };
+    if wasm.get(4..8) == Some(&[0x0d, 0, 1, 0]) {
+        facts.is_component = true;
+        return Ok(facts);
+    }
+    let mut reading = Reading::default();
+    for payload in Parser::new(0).parse_all(wasm) {
+        reading.payload(payload?, &mut facts)?;
+    }
+    reading.name_dearest(&mut facts);
+    if facts.language == Language::Unknown && facts.imports.iter().any(is_abort) {
+        facts.language = Language::AssemblyScript;
+    }
+    // The limits come before validation, which costs more than this pass.
+    if !facts.complexity.is_over_a_limit() {
+        facts.disallowed_features = disallowed_features(wasm)?;
+    }
+    Ok(facts)
+}
+
+/// What AssemblyScript imports, which writes no other trace of itself.
+fn is_abort(import: &Import) -> bool {
+    import.module == "env" && import.name == "abort"
+}
+
+impl Complexity {
+    /// Bytes that compiling the module takes, as reckoned from the operators: the
+    /// dearest function, and what is kept of all of them.
+    #[must_use]
+    pub const fn compile_bytes(&self) -> u64 {
+        let kept = self.all_compile_bytes / crate::limits::KEPT_OF_COMPILING;
+        self.most_compile_bytes.saturating_add(kept)
+    }
+
+    /// The function that takes most of compiling, for people.
+    #[must_use]
+    pub fn dearest(&self) -> String {
+        let number = self.dearest_function;
+        match &self.dearest_name {
+            Some(name) => format!("function {number} ({})", printable(name, 100)),
+            None => format!("function {number}"),
+        }
+    }
+
+    /// Whether compiling could take longer than anybody would wait.
+    #[must_use]
+    pub const fn is_over_a_limit(&self) -> bool {
+        use crate::limits as at;
+        self.functions > at::MAX_FUNCTIONS
+            || self.largest_body_bytes > at::MAX_FUNCTION_BYTES
+            || self.most_locals > at::MAX_LOCALS
+            || self.deepest_nesting > at::MAX_NESTING
+            || self.most_carried_locals > at::MAX_CARRIED_LOCALS
+            || self.most_compile_bytes > at::MAX_FUNCTION_COMPILE_BYTES
+            || self.type_values > at::MAX_TYPE_VALUES
+            || self.data_segments > at::MAX_DATA_SEGMENTS
+            || self.element_segments > at::MAX_ELEMENT_SEGMENTS
+    }
+}
+
+/// The index spaces, filled as the sections come.
+#[derive(Default)]
+struct Reading {
+    types: Vec<ItemType>,
+    arities: Vec<Arity>,
+    funcs: Vec<u32>,
+    /// Imported functions, which come first.
+    imported: usize,
+    /// Bodies read so far.
+    bodies: usize,
+    /// For each export the function it is of.
+    exported: Vec<Option<u32>>,
+}
+
+impl Arities for Reading {
+    fn of_type(&self, index: u32) -> Arity {
+        let arity = self.arities.get(index as usize);
+        arity.copied().unwrap_or_default()
+    }
+
+    fn of_function(&self, index: u32) -> Arity {
+        let ty = self.funcs.get(index as usize);
+        ty.map_or_else(Arity::default, |ty| self.of_type(*ty))
+    }
+}
+
+impl Reading {
+    fn payload(&mut self, payload: Payload<'_>, facts: &mut Facts) -> Result<(), Malformed> {
+        match payload {
+            Payload::TypeSection(groups) => {
+                facts.complexity.type_values = groups.count().into();
+                if facts.complexity.is_over_a_limit() {
+                    // Refused for this; the types are not looked at.
+                    return Ok(());
+                }
+                for group in groups {
+                    for ty in group?.into_types() {
+                        let ty = &ty.composite_type.inner;
+                        let mut arity = Arity::default();
+                        if let CompositeInnerType::Func(func) = ty {
+                            arity.takes = func.params().len() as u64;
+                            arity.gives = func.results().len() as u64;
+                        }
+                        facts.complexity.type_values += arity.takes + arity.gives;
+                        self.arities.push(arity);
+                        self.types.push(item_type(ty));
+                    }
+                }
+            }
+            Payload::ImportSection(imports) => {
+                for group in imports {
+                    self.import_group(group?, facts)?;
+                }
+            }
+            Payload::FunctionSection(indices) => {
+                for index in indices {
+                    self.funcs.push(index?);
+                }
+            }
+            Payload::TableSection(tables) => {
+                for table in tables {
+                    facts.tables.push(table?.ty.initial);
+                }
+            }
+            Payload::MemorySection(memories) => {
+                for memory in memories {
+                    facts.memories.push(self::memory(memory?, false));
+                }
+            }
+            Payload::ExportSection(exports) => {
+                for export in exports {
+                    let export = export?;
+                    let is_function =
+                        matches!(export.kind, ExternalKind::Func | ExternalKind::FuncExact);
+                    self.exported.push(is_function.then_some(export.index));
+                    facts.exports.push(Export {
+                        name: export.name.to_owned(),
+                        ty: self.external(export.kind, export.index),
+                    });
+                }
+            }
+            Payload::StartSection { .. } => facts.has_start = true,
+            Payload::ElementSection(section) => facts.complexity.element_segments = section.count(),
+            Payload::DataSection(section) => facts.complexity.data_segments = section.count(),
+            Payload::CodeSectionStart { count, .. } => facts.complexity.functions = count,
+            Payload::CodeSectionEntry(body) => {
+                self.function(&body, &mut facts.complexity)?;
+                self.bodies += 1;
+            }
+            Payload::CustomSection(section) => custom(&section, facts),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The exported name, unless the section of names has told one.
+    fn name_dearest(&self, facts: &mut Facts) {
+        let dearest = Some(facts.complexity.dearest_function);
+        let mut exports = self.exported.iter().zip(&facts.exports);
+        if facts.complexity.most_compile_bytes > 0
+            && let Some((_, export)) = exports.find(|(function, _)| **function == dearest)
+        {
+            facts.complexity.dearest_name = Some(export.name.clone());
+        }
+    }
+
+    fn import_group(&mut self, group: Imports<'_>, facts: &mut Facts) -> Result<(), Malformed> {
+        match group {
+            Imports::Single(_, import) => {
+                self.import(import, facts);
+            }
+            Imports::Compact1 { module, items } => {
+                for item in items {
+                    let item = item?;
+                    let (name, ty) = (item.name, item.ty);
+                    self.import(wasmparser::Import { module, name, ty }, facts);
+                }
+            }
+            Imports::Compact2 { module, ty, names } => {
+                for name in names {
+                    let name = name?;
+                    self.import(wasmparser::Import { module, name, ty }, facts);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn import(&mut self, import: wasmparser::Import<'_>, facts: &mut Facts) {
+        let ty = match import.ty {
+            TypeRef::Func(index) | TypeRef::FuncExact(index) => {
+                self.funcs.push(index);
+                self.imported += 1;
+                self.ty(index)
+            }
+            TypeRef::Memory(ty) => {
+                facts.memories.push(memory(ty, true));
+                ItemType::Memory
+            }
+            TypeRef::Table(ty) => {
+                facts.tables.push(ty.initial);
+                ItemType::Other("table")
+            }
+            TypeRef::Global(_) => ItemType::Other("global"),
+            TypeRef::Tag(_) => ItemType::Other("tag"),
+        };
+        facts.imports.push(Import {
+            module: import.module.to_owned(),
+            name: import.name.to_owned(),
+            ty,
+        });
+    }
+
+    fn ty(&self, index: u32) -> ItemType {
+        self.types
+            .get(index as usize)
+            .cloned()
+            .unwrap_or(ItemType::Other("function of a type that does not exist"))
+    }
+
+    fn external(&self, kind: ExternalKind, index: u32) -> ItemType {
+        match kind {
+            ExternalKind::Func | ExternalKind::FuncExact => self
+                .funcs
+                .get(index as usize)
+                .map_or(ItemType::Other("function that does not exist"), |ty| {
+                    self.ty(*ty)
+                }),
+            ExternalKind::Memory => ItemType::Memory,
+            ExternalKind::Table => ItemType::Other("table"),
+            ExternalKind::Global => ItemType::Other("global"),
+            ExternalKind::Tag => ItemType::Other("tag"),
+        }
+    }
+}
+
+fn item_type(ty: &CompositeInnerType) -> ItemType {
+    match ty {
+        CompositeInnerType::Func(func) => ItemType::Func(signature(func).into()),
+        _ => ItemType::Other("garbage-collected type"),
+    }
+}
+
+fn signature(func: &FuncType) -> String {
+    // No type of the contract is longer; a longer one only has to be shown.
+    const SHOWN: usize = 16;
+    let list = |types: &[wasmparser::ValType]| {
+        let mut shown: Vec<String> = types.iter().take(SHOWN).map(ToString::to_string).collect();
+        if types.len() > SHOWN {
+            shown.push(format!("and {} more", types.len() - SHOWN));
+        }
+        shown.join(", ")
+    };
+    match func.results() {
+        [] => format!("({})", list(func.params())),
+        [one] => format!("({}) -> {one}", list(func.params())),
+        many => format!("({}) -> ({})", list(func.params()), list(many)),
+    }
+}
+
+fn memory(ty: wasmparser::MemoryType, is_imported: bool) -> Memory {
+    Memory {
+        initial_pages: ty.initial,
+        maximum_pages: ty.maximum,
+        is_64: ty.memory64,
+        is_shared: ty.shared,
+        is_imported,
+    }
+}
+
+impl Reading {
+    /// What compiling one function takes.
+    fn function(
+        &self,
+        body: &wasmparser::FunctionBody<'_>,
+        complexity: &mut Complexity,
+    ) -> Result<(), Malformed> {
+        let bytes = body.range().len();
+        complexity.largest_body_bytes = complexity.largest_body_bytes.max(bytes);
+        let mut locals = 0_u64;
+        for group in body.get_locals_reader()? {
+            locals += u64::from(group?.0);
+        }
+        complexity.most_locals = complexity.most_locals.max(locals);
+        if bytes > crate::limits::MAX_FUNCTION_BYTES || locals > crate::limits::MAX_LOCALS {
+            return Ok(());
+        }
+        let number = u32::try_from(self.imported + self.bodies).unwrap_or(u32::MAX);
+        let mut loops = Loops::default();
+        let mut cost = Cost::new(self, self.of_function(number), locals);
+        let mut operators = body.get_operators_reader()?;
+        let code = body.as_bytes();
+        while !operators.eof() {
+            let at = operators.original_position() - body.range().start;
+            let operator = operators.read()?;
+            loops.operator(&operator);
+            cost.operator(&operator, code.get(at).copied().unwrap_or_default());
+        }
+        complexity.deepest_nesting = complexity.deepest_nesting.max(loops.deepest());
+        complexity.most_carried_locals = complexity.most_carried_locals.max(loops.carried);
+        let bytes = cost.total();
+        if bytes > complexity.most_compile_bytes {
+            complexity.most_compile_bytes = bytes;
+            complexity.dearest_function = number;
+        }
+        complexity.all_compile_bytes = complexity.all_compile_bytes.saturating_add(bytes);
+        Ok(())
+    }
+}
+
+/// Blocks within blocks, and what a compiler carries through loops.
+#[derive(Default)]
+struct Loops {
+    /// For each open block whether it is a loop.
+    blocks: Vec<bool>,
+    loops: u64,
+    carried: u64,
+    deepest: usize,
+}
+
+impl Loops {
+    fn operator(&mut self, operator: &Operator<'_>) {
+        match operator {
+            Operator::Block { .. }
+            | Operator::Loop { .. }
+            | Operator::If { .. }
+            | Operator::TryTable { .. }
+            | Operator::Try { .. } => {
+                let is_loop = matches!(operator, Operator::Loop { .. });
+                self.blocks.push(is_loop);
+                self.loops += u64::from(is_loop);
+                self.deepest = self.deepest.max(self.blocks.len());
+            }
+            Operator::End => self.loops -= u64::from(self.blocks.pop() == Some(true)),
+            Operator::LocalGet { .. } | Operator::LocalSet { .. } | Operator::LocalTee { .. } => {
+                self.carried += self.loops;
+            }
+            _ => {}
+        }
+    }
+
+    fn deepest(&self) -> u32 {
+        u32::try_from(self.deepest).unwrap_or(u32::MAX)
+    }
+}
+
+/// Custom sections never make a module invalid, so a broken one is ignored.
+fn custom(section: &wasmparser::CustomSectionReader<'_>, facts: &mut Facts) {
+    match section.as_known() {
+        KnownCustom::Producers(fields) => {
+            for field in fields.into_iter().flatten() {
+                for value in field.values.into_iter().flatten() {
+                    let producer = format!("{} {}", value.name, value.version);
+                    let producer = producer.trim().to_owned();
+                    if facts.language == Language::Unknown {
+                        facts.language = language(value.name);
+                    }
+                    if facts.producers.len() < crate::limits::MAX_LISTED
+                        && !facts.producers.contains(&producer)
+                    {
+                        facts.producers.push(producer);
+                    }
+                }
+            }
+        }
+        KnownCustom::Name(names) => {
+            for name in names.into_iter().flatten() {
+                let Name::Function(map) = name else { continue };
+                facts.has_names |= map.count() > 0;
+                let dearest = facts.complexity.dearest_function;
+                if facts.complexity.most_compile_bytes == 0 {
+                    // The functions are yet to come.
+                    continue;
+                }
+                let named = map.into_iter().flatten().find(|name| name.index == dearest);
+                if let Some(named) = named {
+                    facts.complexity.dearest_name = Some(named.name.to_owned());
+                }
+            }
+        }
+        _ if section.name() == ".debug_line" => facts.has_dwarf = true,
+        _ if section.name() == "sourceMappingURL" && facts.language == Language::Unknown => {
+            facts.language = Language::AssemblyScript;
+        }
+        _ => {}
+    }
+}
+
+fn language(producer: &str) -> Language {
+    let is = |word: &str| producer.to_ascii_lowercase().contains(word);
+    if is("rust") {
+        Language::Rust
+    } else if is("assemblyscript") {
+        Language::AssemblyScript
+    } else if is("tinygo") || producer == "Go" || is("go cmd") {
+        Language::Go
+    } else if is("zig") {
+        Language::Zig
+    } else if is("clang") || is("emscripten") || producer == "C11" || producer == "C_plus_plus_14" {
+        Language::C
+    } else {
+        Language::Unknown
+    }
+}
+
+/// The proposals used beyond [`ALLOWED_FEATURES`], none for most modules.
+fn disallowed_features(wasm: &[u8]) -> Result<Vec<String>, Malformed> {
+    let validates = |features: WasmFeatures| {
+        Validator::new_with_features(features)
+            .validate_all(wasm)
+            .map(|_types| ())
+    };
+    let Err(refusal) = validates(ALLOWED_FEATURES) else {
+        return Ok(Vec::new());
+    };
+    let everything = WasmFeatures::all();
+    if validates(everything).is_err() {
+        // Not wasm under any proposal: the stricter reader's words are about
+        // what the author wrote, the laxer one's about some proposal.
+        return Err(refusal.into());
+    }
+    if wasm.len() > NAME_FEATURES_BELOW_BYTES {
+        return Ok(vec![format!("unknown ({})", refusal.message())]);
+    }
+    let needed: BTreeSet<String> = everything
+        .difference(ALLOWED_FEATURES)
+        .iter_names()
+        .filter(|(_, feature)| validates(everything.difference(*feature)).is_err())
+        .map(|(name, _)| name.to_ascii_lowercase().replace('_', "-"))
+        .collect();
+    if needed.is_empty() {
+        return Ok(vec![format!("unknown ({})", refusal.message())]);
+    }
+    Ok(needed.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn facts(text: &str) -> Facts {
+        inspect(&wat::parse_str(text).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn exports_and_imports_carry_their_types() {
+        let facts = facts(
+            r#"(module (import "env" "abort" (func (param i32 i32 i32 i32)))
+            (memory (export "memory") 1 2) (global (export "g") i32 (i32.const 0))
+            (func (export "f") (param i32 i32) (result i64) i64.const 0))"#,
+        );
+        assert_eq!(facts.imports[0].ty.to_string(), "func (i32, i32, i32, i32)");
+        assert_eq!(
+            facts.export("f").unwrap().ty.to_string(),
+            "func (i32, i32) -> i64"
+        );
+        assert_eq!(facts.export("g").unwrap().ty.to_string(), "global");
+        assert_eq!(facts.memories[0].maximum_pages, Some(2));
+    }
+
+    #[test]
+    fn disallowed_proposals_are_named() {
+        assert_eq!(
+            facts("(module (memory i64 1))").disallowed_features,
+            ["memory64"]
+        );
+        assert_eq!(
+            facts("(module (memory 1) (memory 1))").disallowed_features,
+            ["multi-memory"]
+        );
+        assert_eq!(
+            facts("(module (func (return_call 0)))").disallowed_features,
+            ["tail-call"]
+        );
+        assert!(facts("(component)").is_component);
+    }
+
+    #[test]
+    fn broken_bytes_say_where() {
+        let error = inspect(b"\0asm\x01\0\0\0\x01\x05").unwrap_err();
+        assert_eq!(error.offset, 10);
+    }
+
+    #[test]
+    fn complexity_is_read_before_anything_costs() {
+        let nested = format!(
+            "(module (func {} {}))",
+            "block ".repeat(40),
+            "end ".repeat(40)
+        );
+        assert_eq!(facts(&nested).complexity.deepest_nesting, 40);
+        let locals = format!("(module (func (local {})))", "i32 ".repeat(3000));
+        assert!(facts(&locals).complexity.is_over_a_limit());
+    }
+
+    proptest! {
+        /// Bytes from anywhere are facts or an error, never a panic.
+        #[test]
+        fn any_bytes_are_read_or_refused(tail in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut bytes = b"\0asm\x01\0\0\0".to_vec();
+            bytes.extend(tail);
+            let _ = inspect(&bytes);
+        }
+
+        /// A real module with a few bytes changed is facts or an error.
+        #[test]
+        fn a_damaged_module_is_read_or_refused(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
+            let mut bytes = include_bytes!("../../fixtures/modules/panics/panics.wasm").to_vec();
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            let _ = inspect(&bytes);
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! A bounded number of instances, lent out one call at a time.
+//!
+//! In: a module and how many calls may run at once. Out: a [`Lease`], within a
+//! bounded time. Invariant: an instance that is poisoned, worn out or not to
+//! be shared never comes back; the next lease makes a new one.
+
+mod room;
+
+use std::future::{Future, poll_fn};
+use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::fault::{Fault, FaultCode};
+use crate::guest::module::Module;
+use crate::guest::{Cost, Instance, Turns, drive};
+use crate::limits::{DEFAULT_POOL_SIZE, DEFAULT_QUEUE_WAIT, Isolation, Limits, after};
+pub(crate) use room::Room;
+
+/// How instances are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolSettings {
+    /// Calls that may run at once, and instances that may exist.
+    pub size: usize,
+    /// How long a caller waits for its turn.
+    pub wait: Duration,
+    /// Whether an instance serves more than one call.
+    pub isolation: Isolation,
+    /// What each call may use.
+    pub limits: Limits,
+}
+
+impl Default for PoolSettings {
+    fn default() -> Self {
+        Self {
+            size: DEFAULT_POOL_SIZE,
+            wait: DEFAULT_QUEUE_WAIT,
+            isolation: Isolation::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What became of the instances so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PoolCounts {
+    /// Instances made.
+    pub created: u64,
+    /// Dropped after a fault.
+    pub dropped_faulted: u64,
+    /// Dropped because their memory had grown near the limit.
+    pub dropped_memory: u64,
+    /// Dropped because the isolation asks for it.
+    pub dropped_isolation: u64,
+    /// Dropped with their pool, which another has followed.
+    pub dropped_replaced: u64,
+    /// Leases refused because none came free in time.
+    pub refused: u64,
+}
+
+/// The counts themselves, shared by pools that follow each other.
+#[derive(Default)]
+struct Counters {
+    created: AtomicU64,
+    faulted: AtomicU64,
+    memory: AtomicU64,
+    isolation: AtomicU64,
+    replaced: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// What the instances do right now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PoolUse {
+    /// Instances that may exist.
+    pub size: usize,
+    /// Lent out.
+    pub in_use: usize,
+    /// Made, and lent to nobody.
+    pub idle: usize,
+    /// Callers that wait for one.
+    pub waiting: usize,
+}
+
+/// A module's instances.
+pub struct Pool {
+    module: Arc<Module>,
+    settings: PoolSettings,
+    counters: Arc<Counters>,
+    room: Room,
+    state: Mutex<State>,
+    freed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// The one used last is lent first: its memory is warm.
+    #[expect(
+        clippy::vec_box,
+        reason = "an instance is large, and moves at every lease"
+    )]
+    idle: Vec<Box<Instance>>,
+    leased: usize,
+    /// Callers asleep until a lease ends.
+    waiting: usize,
+}
+
+impl Pool {
+    /// An empty pool; instances are made when they are first needed.
+    #[must_use]
+    pub fn new(module: Arc<Module>, settings: PoolSettings) -> Self {
+        Self {
+            module,
+            room: Room::new(settings.limits.max_memory_bytes),
+            settings,
+            counters: Arc::default(),
+            state: Mutex::default(),
+            freed: Condvar::new(),
+        }
+    }
+
+    /// An empty pool that takes this one's place and counts on where it is.
+    #[must_use]
+    pub fn followed_by(&self, module: Arc<Module>, settings: PoolSettings) -> Self {
+        let mut pool = Self::new(module, settings);
+        pool.counters = Arc::clone(&self.counters);
+        pool
+    }
+
+    /// The module whose instances these are.
+    #[must_use]
+    pub const fn module(&self) -> &Arc<Module> {
+        &self.module
+    }
+
+    /// How instances are kept.
+    #[must_use]
+    pub const fn settings(&self) -> &PoolSettings {
+        &self.settings
+    }
+
+    /// What became of the instances so far.
+    #[must_use]
+    pub fn counts(&self) -> PoolCounts {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        PoolCounts {
+            created: read(&self.counters.created),
+            dropped_faulted: read(&self.counters.faulted),
+            dropped_memory: read(&self.counters.memory),
+            dropped_isolation: read(&self.counters.isolation),
+            dropped_replaced: read(&self.counters.replaced),
+            refused: read(&self.counters.refused),
+        }
+    }
+
+    /// What the instances do right now.
+    #[must_use]
+    pub fn usage(&self) -> PoolUse {
+        let state = self.lock();
+        PoolUse {
+            size: self.settings.size,
+            in_use: state.leased,
+            idle: state.idle.len(),
+            waiting: state.waiting,
+        }
+    }
+
+    /// Borrows an instance for one call, waiting for its turn.
+    ///
+    /// # Errors
+    /// A fault: `overload` where none came free in time, or what the module's
+    /// start did wrong.
+    pub fn lease(&self) -> Result<Lease<'_>, Box<Fault>> {
+        let mut state = self.lock();
+        let mut waited = Duration::ZERO;
+        if state.leased >= self.settings.size {
+            let asked = Instant::now();
+            state = self.wait_for_turn(state)?;
+            waited = asked.elapsed();
+        }
+        drive(self.lend(state, waited, Turns::for_this_thread()))
+    }
+
+    /// Borrows an instance for one call if there is one to be had without
+    /// waiting for other calls. What is still to be made is made by the future.
+    pub fn try_lease(
+        &self,
+    ) -> Option<impl Future<Output = Result<Lease<'_>, Box<Fault>>> + Send + use<'_>> {
+        let state = self.lock();
+        let is_free = state.leased < self.settings.size;
+        is_free.then(|| self.lend(state, Duration::ZERO, Turns::Many))
+    }
+
+    /// Whether a lease would be had without waiting, now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.lock().leased < self.settings.size
+    }
+
+    /// Takes a free place.
+    fn lend(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        waited: Duration,
+        turns: Turns,
+    ) -> impl Future<Output = Result<Lease<'_>, Box<Fault>>> + Send + use<'_> {
+        state.leased += 1;
+        // From here on dropping the lease gives the place back, come what may.
+        let mut lease = Lease {
+            pool: self,
+            instance: state.idle.pop(),
+            waited,
+        };
+        drop(state);
+        async move {
+            if lease.instance.is_none() {
+                // In a box: it is rare, and every call's future would have its size.
+                let made = Instance::new_in(turns, &self.module, self.settings.limits);
+                let made = Box::pin(made).await?;
+                lease.instance = Some(Box::new(made));
+                self.counters.created.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(lease)
+        }
+    }
+
+    /// Leases an instance for `call`, and hands back what came of it; no cost
+    /// where no instance was to be had. A panic in it is a fault of ours, and
+    /// goes no further.
+    pub fn call<T>(
+        &self,
+        call: impl FnOnce(&mut Instance) -> (Result<T, Fault>, Cost),
+    ) -> (Result<T, Fault>, Option<Cost>) {
+        let called = pin!(async {
+            match self.lease() {
+                Ok(mut lease) => {
+                    let (result, mut cost) = call(&mut lease);
+                    cost.waited = lease.waited();
+                    (result, Some(cost))
+                }
+                Err(fault) => (Err(*fault), None),
+            }
+        });
+        drive(caught(called))
+    }
+
+    /// Makes the first `instances` of those there may be, so that a module
+    /// whose start fails is refused before the first call rather than at it.
+    ///
+    /// # Errors
+    /// [`Error::Start`] with what a start did wrong.
+    pub fn fill(&self, instances: usize) -> Result<(), Error> {
+        // All held at once, or the same one would be lent again and again.
+        let filled = (0..instances.min(self.settings.size))
+            .map(|_| self.lease())
+            .collect::<Result<Vec<_>, _>>()
+            .map(drop);
+        filled.map_err(|fault| Error::Start {
+            path: self.module.path.clone(),
+            fault,
+        })
+    }
+
+    fn wait_for_turn<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+    ) -> Result<MutexGuard<'a, State>, Box<Fault>> {
+        let until = after(Instant::now(), self.settings.wait);
+        loop {
+            if state.leased < self.settings.size {
+                return Ok(state);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                self.counters.refused.fetch_add(1, Ordering::Relaxed);
+                return Err(Box::new(Fault::new(
+                    FaultCode::Overload,
+                    format!(
+                        "no instance of {} came free within {:?}",
+                        self.settings.size, self.settings.wait
+                    ),
+                )));
+            }
+            state.waiting += 1;
+            state = self
+                .freed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+            state.waiting -= 1;
+        }
+    }
+
+    /// Nothing in the state can be half-changed by a panic, so one elsewhere
+    /// does not end the pool.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end_lease(&self, instance: Option<Box<Instance>>) {
+        // A panic in mid-call leaves the instance in an unknown state.
+        let fate = match &instance {
+            Some(instance) if !std::thread::panicking() => self.fate(instance),
+            _ => Fate::Faulted,
+        };
+        let mut state = self.lock();
+        state.leased -= 1;
+        let counters = &self.counters;
+        let dropped = match fate {
+            Fate::Kept => None,
+            Fate::Faulted => Some(&counters.faulted),
+            Fate::MemoryFull => Some(&counters.memory),
+            Fate::Isolated => Some(&counters.isolation),
+        };
+        let gone = match dropped {
+            None => {
+                state.idle.extend(instance);
+                None
+            }
+            Some(count) => {
+                count.fetch_add(u64::from(instance.is_some()), Ordering::Relaxed);
+                instance
+            }
+        };
+        let waiting = state.waiting > 0;
+        drop(state);
+        // Waking costs a system call even where nobody sleeps.
+        if waiting {
+            self.freed.notify_one();
+        }
+        // Unmapping takes its time and needs no lock.
+        drop(gone);
+    }
+
+    fn fate(&self, instance: &Instance) -> Fate {
+        if instance.poison().is_some() {
+            Fate::Faulted
+        } else if match self.settings.isolation {
+            Isolation::Pooled => false,
+            Isolation::Fresh => true,
+            Isolation::Recycle(calls) => instance.calls() >= calls,
+        } {
+            Fate::Isolated
+        } else if self.room.has_some_for(instance) {
+            Fate::Kept
+        } else {
+            Fate::MemoryFull
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let idle = self.lock().idle.len() as u64;
+        self.counters.replaced.fetch_add(idle, Ordering::Relaxed);
+    }
+}
+
+/// A call in which a panic is a fault of ours and goes no further. It leaves
+/// the instance in mid-call, which ends it.
+pub(crate) fn caught<T>(
+    mut call: Pin<&mut impl Future<Output = (Result<T, Fault>, Option<Cost>)>>,
+) -> impl Future<Output = (Result<T, Fault>, Option<Cost>)> {
+    poll_fn(move |context| {
+        catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context))).unwrap_or_else(|_panic| {
+            let what = "a defect of this program; please report it";
+            Poll::Ready((Err(Fault::new(FaultCode::Internal, what)), None))
+        })
+    })
+}
+
+enum Fate {
+    Kept,
+    Faulted,
+    MemoryFull,
+    Isolated,
+}
+
+/// A borrowed instance.
+pub struct Lease<'a> {
+    pool: &'a Pool,
+    /// None only while it is being made.
+    instance: Option<Box<Instance>>,
+    waited: Duration,
+}
+
+impl Lease<'_> {
+    /// How long the caller waited for its turn; nothing where a place was free.
+    #[must_use]
+    pub const fn waited(&self) -> Duration {
+        self.waited
+    }
+}
+
+impl Deref for Lease<'_> {
+    type Target = Instance;
+
+    #[expect(
+        clippy::expect_used,
+        reason = "lease() hands out no lease without an instance"
+    )]
+    fn deref(&self) -> &Instance {
+        self.instance.as_ref().expect("a lease has an instance")
+    }
+}
+
+impl DerefMut for Lease<'_> {
+    #[expect(
+        clippy::expect_used,
+        reason = "lease() hands out no lease without an instance"
+    )]
+    fn deref_mut(&mut self) -> &mut Instance {
+        self.instance.as_mut().expect("a lease has an instance")
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        self.pool.end_lease(self.instance.take());
+    }
+}
