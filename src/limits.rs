@@ -2,7 +2,7 @@
 //! can rely on are in docs/contract.md, Limits and Header operations.
 //!
 //! The same limits hold in every command: what would be killed in production
-//! is killed on the desk.
+//! is stopped in local runs too.
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
 //! What released proxies make of events and answers, where it may surprise.
 //!
 //! In: an event and its answer. Out: the quirks that would show, each naming
-//! the releases it was seen in, for `run` to tell about at the desk; or, for
+//! the releases it was seen in, for `run` to report; or, for
 //! `serve`, the answer changed so that this proxy does what it says.
 
 mod adapt;

@@ -224,7 +224,7 @@ impl GuestArgs {
         }
     }
 
-    /// How an agent answers: the same for the desk and for production.
+    /// How an agent answers: the same locally and in production.
     pub(crate) fn agent(&self, pool_size: usize, wait: Duration, fail_open: bool) -> AgentSettings {
         AgentSettings {
             pool: self.pool(Abi::Agent, pool_size, wait),

@@ -70,7 +70,7 @@ pub fn config(settings: EngineSettings) -> Config {
     config.strategy(Strategy::Cranelift);
     config.cranelift_opt_level(OptLevel::Speed);
     // A NaN's bits are the only thing about floats that differs between runs
-    // and machines; the same everywhere, so the desk equals production.
+    // and machines; the same everywhere, so local runs equal production.
     config.cranelift_nan_canonicalization(true);
     config.epoch_interruption(!settings.no_deadlines);
     config.consume_fuel(settings.fuel);

@@ -1,7 +1,7 @@
 //! The agent: an event in, an agent response out.
 //!
-//! Every command and every transport answers through [`Agent::handle`], so the
-//! desk and production cannot differ.
+//! Every command and every transport answers through [`Agent::handle`], so local
+//! runs and production cannot differ.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;

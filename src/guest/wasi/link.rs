@@ -290,7 +290,7 @@ impl Clock {
 
 impl HostState {
     /// As if the guest had slept: its clocks go forward and its deadline comes
-    /// nearer. Nobody waits, so no thread is held and the desk answers as
+    /// nearer. Nobody waits, so no thread is held and local runs answer as
     /// production does.
     fn sleep(&mut self, time: Duration) -> Answer {
         let left = self.deadline.saturating_duration_since(Instant::now());

@@ -304,7 +304,7 @@ pub struct ReplayReport {
     pub dearest: Vec<Costly>,
     /// The transactions that took longest; empty with `--no-timings`.
     pub slowest: Vec<Costly>,
-    /// The module beside the baseline.
+    /// The module compared with the baseline.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub comparison: Option<Comparison>,
     /// The decisions taken at the time beside the baseline's, or the module's

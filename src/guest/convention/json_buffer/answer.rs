@@ -88,7 +88,7 @@ pub struct AnswerPolicy {
 pub struct CheckedAnswer {
     /// The response it asks for.
     pub response: Box<AgentResponse>,
-    /// Keys the contract does not know; reported on the desk, ignored in
+    /// Keys the contract does not know; reported by `run`, ignored in
     /// production.
     pub unknown_keys: Vec<String>,
 }
