@@ -1,4 +1,5 @@
-//! The README is true: its commands are run and their output is compared.
+//! The README is true: its commands are run and their output is compared. What
+//! documents and comments refer to is there.
 //!
 //! In a `console` block a line that begins with `$ ` is a command, the lines
 //! after it are what it prints; `# exit N` after them is its exit code, 0
@@ -150,4 +151,54 @@ fn the_readme_names_the_two_commands_of_a_newcomer() {
         .unwrap();
     let second = readme.find("cargo test").unwrap();
     assert!(first < second);
+}
+
+/// A comment may say "docs/contract.md, Answers", and a document may link.
+#[test]
+fn headings_and_files_that_are_referred_to_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let cited = Regex::new(r"(docs/[a-z]+\.md), ([A-Z][A-Za-z ]+)").unwrap();
+    let mut citations = 0;
+    for folder in ["src", "tests", "fixtures"] {
+        for file in walkdir::WalkDir::new(root.join(folder)) {
+            let file = file.unwrap().into_path();
+            let Ok(text) = std::fs::read_to_string(&file) else {
+                continue;
+            };
+            // Comments are wrapped anywhere.
+            let text = Regex::new(r"\n *(//[/!]?|;;|#) ")
+                .unwrap()
+                .replace_all(&text, " ");
+            for citation in cited.captures_iter(&text) {
+                let document = read(&citation[1]);
+                let mut headings = document.lines().filter_map(|line| line.strip_prefix("## "));
+                assert!(
+                    headings.any(|heading| citation[2].starts_with(heading)),
+                    "{}: {}",
+                    file.display(),
+                    &citation[0]
+                );
+                citations += 1;
+            }
+        }
+    }
+    assert!(citations > 50, "only {citations} found");
+    let link = Regex::new(r"\]\(([^)#:]+)(#[^)]*)?\)").unwrap();
+    for document in [
+        "README.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "docs/contract.md",
+        "docs/protocol.md",
+        "docs/faults.md",
+        "fixtures/README.md",
+        "deploy/README.md",
+    ] {
+        let folder = root.join(document);
+        let folder = folder.parent().unwrap();
+        for link in link.captures_iter(&read(document)) {
+            assert!(folder.join(&link[1]).exists(), "{document}: {}", &link[1]);
+        }
+    }
 }
