@@ -159,6 +159,8 @@ fn headings_and_files_that_are_referred_to_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
     let cited = Regex::new(r"(docs/[a-z]+\.md), ([A-Z][A-Za-z ]+)").unwrap();
+    // Comments are wrapped anywhere.
+    let wrapped = Regex::new(r"\n *(//[/!]?|;;|#) ").unwrap();
     let mut citations = 0;
     for folder in ["src", "tests", "fixtures"] {
         for file in walkdir::WalkDir::new(root.join(folder)) {
@@ -166,10 +168,7 @@ fn headings_and_files_that_are_referred_to_exist() {
             let Ok(text) = std::fs::read_to_string(&file) else {
                 continue;
             };
-            // Comments are wrapped anywhere.
-            let text = Regex::new(r"\n *(//[/!]?|;;|#) ")
-                .unwrap()
-                .replace_all(&text, " ");
+            let text = wrapped.replace_all(&text, " ");
             for citation in cited.captures_iter(&text) {
                 let document = read(&citation[1]);
                 let mut headings = document.lines().filter_map(|line| line.strip_prefix("## "));
