@@ -20,7 +20,6 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
 use support::{Guest, RawGuest, Sample, ratio};
-use wasm_agent_kit::guest::HeaderNames;
 use wasm_agent_kit::guest::convention::json_buffer::answer::{AnswerPolicy, check_answer};
 use wasm_agent_kit::guest::convention::json_buffer::event::write_input;
 use wasm_agent_kit::guest::engine::EngineSettings;
@@ -28,6 +27,7 @@ use wasm_agent_kit::guest::{Instance, RawAnswer};
 use wasm_agent_kit::limits::{Isolation, Limits};
 use wasm_agent_kit::policy::agent::{Agent, AgentSettings};
 use wasm_agent_kit::policy::pool::{Pool, PoolSettings};
+use wasm_agent_kit::question::HeaderNames;
 
 const CALL_TARGET: f64 = 1.10;
 const PATH_TARGET: f64 = 1.60;

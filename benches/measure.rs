@@ -20,11 +20,11 @@ use std::time::{Duration, Instant};
 
 use support::{Guest, Sample};
 use wasm_agent_kit::event::Event;
-use wasm_agent_kit::guest::HeaderNames;
 use wasm_agent_kit::guest::engine::EngineSettings;
 use wasm_agent_kit::ops::bench::{BenchCase, Samples, of_inputs, sample};
 use wasm_agent_kit::ops::subject::Subject;
 use wasm_agent_kit::policy::agent::{Agent, AgentSettings};
+use wasm_agent_kit::question::HeaderNames;
 
 const TARGET: f64 = 1.05;
 /// Pairs of batches behind each ratio.

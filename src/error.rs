@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::abi::Abi;
 use crate::fault::{Fault, printable, shown};
-use crate::guest::Abi;
 use crate::guest::contract::Check;
 
 /// Why something could not be done at all.

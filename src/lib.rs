@@ -69,6 +69,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod abi;
 pub mod capture;
 pub mod client;
 pub mod error;
@@ -85,6 +86,7 @@ pub(crate) mod notices;
 pub mod ops;
 pub mod policy;
 pub mod proxy;
+pub mod question;
 pub mod report;
 pub mod response;
 pub mod server;

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
+use wasm_agent_kit::abi::handler_name;
 use wasm_agent_kit::event::{BodyChunk, Event, RequestHead};
-use wasm_agent_kit::guest::HeaderNames;
 use wasm_agent_kit::guest::convention::json_buffer::event::write_input;
 use wasm_agent_kit::guest::engine::{Engine, EngineSettings, config};
-use wasm_agent_kit::guest::handler_name;
 use wasm_agent_kit::guest::module::{LoadSettings, Module};
+use wasm_agent_kit::question::HeaderNames;
 use wasmtime::{InstancePre, Linker, Memory, Store, TypedFunc};
 
 /// Pairs of batches behind each ratio.

@@ -29,8 +29,8 @@ use super::{
 };
 use crate::event::EventKind;
 use crate::fault::Fault;
-use crate::guest::{Input, Phase};
 use crate::hook::HookContext;
+use crate::question::{Phase, Question};
 
 pub(super) fn frames(stream: Stream) -> impl Iterator<Item = Item> + Send {
     let file = Arc::clone(&stream.file);
@@ -205,7 +205,7 @@ impl<'a> Line<'a> {
             serde_json::from_slice::<HookContext>(self.input).map_err(|error| input_is(&error))?;
         }
         Ok(CapturedStep {
-            input: Input::Exact {
+            input: Question::Exact {
                 phase: self.phase,
                 chunk_index: self.chunk_index,
                 json: Cow::Borrowed(self.input),

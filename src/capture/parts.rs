@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{CapturedStep, Place, Remark, Transaction, headers, stem};
 use crate::event::{BodyChunk, Event, RequestHead, ResponseHead};
-use crate::guest::Input;
+use crate::question::Question;
 
 /// One half of an exchange as most formats have it: a head and a whole body.
 #[derive(Debug, Default)]
@@ -62,7 +62,7 @@ impl Exchange {
         let mut steps = Vec::new();
         let mut push = |event: Event| {
             steps.push(CapturedStep {
-                input: Input::from(event),
+                input: Question::from(event),
                 recorded: None,
             });
         };

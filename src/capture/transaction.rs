@@ -5,9 +5,10 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use super::{Expectation, Place, Remark, har};
+use crate::abi::Abi;
 use crate::event::{Event, EventKind};
 use crate::fixture;
-use crate::guest::{Abi, Input, Phase};
+use crate::question::{Phase, Question};
 
 /// What was answered at the time.
 #[derive(Debug, Clone)]
@@ -24,7 +25,7 @@ pub struct Recorded<'a> {
 #[derive(Debug, Clone)]
 pub struct CapturedStep<'a> {
     /// What the guest gets.
-    pub input: Input<'a>,
+    pub input: Question<'a>,
     /// What was answered at the time, where the capture knows.
     pub recorded: Option<Recorded<'a>>,
 }
@@ -86,16 +87,16 @@ impl Transaction<'_> {
     ///
     /// # Errors
     /// What is wrong with an input that is none.
-    pub fn inputs(&self) -> Result<Vec<Input<'static>>, String> {
+    pub fn inputs(&self) -> Result<Vec<Question<'static>>, String> {
         let mut exact: Vec<(Phase, &str)> = Vec::new();
         for step in &self.steps {
-            if let Input::Exact { phase, json, .. } = &step.input {
+            if let Question::Exact { phase, json, .. } = &step.input {
                 exact.push((*phase, har::utf8(json)?));
             }
         }
         if exact.is_empty() {
             let inputs = self.steps.iter().map(|step| step.input.clone());
-            return Ok(inputs.map(Input::into_owned).collect());
+            return Ok(inputs.map(Question::into_owned).collect());
         }
         if self.abi() == Abi::Hook {
             return exact
@@ -107,7 +108,7 @@ impl Transaction<'_> {
                 .map(|(hook, json)| {
                     let context = serde_json::from_str(json)
                         .map_err(|error| format!("input: {}", har::explain(&error)))?;
-                    Ok(Input::Hook(hook, Cow::Owned(context)))
+                    Ok(Question::Hook(hook, Cow::Owned(context)))
                 })
                 .collect();
         }
@@ -119,7 +120,7 @@ impl Transaction<'_> {
             })
             .collect();
         let events = fixture::events_of(&steps)?;
-        Ok(events.into_iter().map(Input::from).collect())
+        Ok(events.into_iter().map(Question::from).collect())
     }
 
     /// Method and path with query of the request, where one is known.
@@ -131,7 +132,7 @@ impl Transaction<'_> {
             uri: Option<String>,
         }
         match &self.steps.first()?.input {
-            Input::Event(event) => match event.as_ref() {
+            Question::Event(event) => match event.as_ref() {
                 Event::RequestHeaders(head) => Some((head.method.clone(), head.uri.clone())),
                 Event::RequestBody {
                     request: Some(head),
@@ -143,7 +144,7 @@ impl Transaction<'_> {
                 } => Some((head.method.clone(), head.uri.clone())),
                 _ => None,
             },
-            Input::Exact {
+            Question::Exact {
                 phase: Phase::Event(_),
                 json,
                 ..
@@ -151,7 +152,7 @@ impl Transaction<'_> {
                 let line: Line = serde_json::from_slice(json).ok()?;
                 Some((line.method?, line.uri?))
             }
-            Input::Hook(..) | Input::Exact { .. } => None,
+            Question::Hook(..) | Question::Exact { .. } => None,
         }
     }
 
@@ -163,16 +164,16 @@ impl Transaction<'_> {
             status: Option<u16>,
         }
         self.steps.iter().find_map(|step| match &step.input {
-            Input::Event(event) => match event.as_ref() {
+            Question::Event(event) => match event.as_ref() {
                 Event::ResponseHeaders(head) => Some(head.status),
                 _ => None,
             },
-            Input::Exact {
+            Question::Exact {
                 phase: Phase::Event(EventKind::ResponseHeaders),
                 json,
                 ..
             } => serde_json::from_slice::<Status>(json).ok()?.status,
-            Input::Hook(..) | Input::Exact { .. } => None,
+            Question::Hook(..) | Question::Exact { .. } => None,
         })
     }
 }

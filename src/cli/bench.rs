@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use wasm_agent_kit::abi::Abi;
 use wasm_agent_kit::client::{Address, Peer, Process, Speech, Target};
 use wasm_agent_kit::error::Error;
 use wasm_agent_kit::files::{Destination, Links};
-use wasm_agent_kit::guest::Abi;
 use wasm_agent_kit::limits::{DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
 use wasm_agent_kit::ops::bench::{
     self, Against, Amount, Baseline, BenchSettings, Benched, InputSettings, Inputs, MAX_CASES,

@@ -28,10 +28,9 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use wasm_agent_kit::guest::HeaderNames;
+use wasm_agent_kit::abi::{Abi, AbiChoice};
 use wasm_agent_kit::guest::convention::json_buffer::answer::{self, AnswerPolicy, FRAMING_HEADERS};
 use wasm_agent_kit::guest::module::LoadSettings;
-use wasm_agent_kit::guest::{Abi, AbiChoice};
 use wasm_agent_kit::limits::{
     DEFAULT_MAX_ANSWER_BYTES, DEFAULT_MAX_COMPILE_TIME, DEFAULT_MAX_MODULE_BYTES, DEFAULT_TIMEOUT,
     Isolation, LimitChoice, Limits, LoadLimits, Wasi,
@@ -39,6 +38,7 @@ use wasm_agent_kit::limits::{
 use wasm_agent_kit::policy::agent::AgentSettings;
 use wasm_agent_kit::policy::decision::FailurePolicy;
 use wasm_agent_kit::policy::pool::PoolSettings;
+use wasm_agent_kit::question::HeaderNames;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())

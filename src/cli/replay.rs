@@ -10,12 +10,12 @@ use std::sync::Arc;
 use anyhow::Result;
 use bytesize::ByteSize;
 use clap::{Args, Subcommand, ValueEnum};
+use wasm_agent_kit::abi::Abi;
 use wasm_agent_kit::capture::{
     self, DEFAULT_CLIENT_IP, DEFAULT_MAX_RECORD_BYTES, DecodeSettings, FieldMap, Format,
 };
 use wasm_agent_kit::error::Error;
 use wasm_agent_kit::files;
-use wasm_agent_kit::guest::Abi;
 use wasm_agent_kit::guest::engine::{Engine, EngineSettings};
 use wasm_agent_kit::guest::module::Module;
 use wasm_agent_kit::limits::{DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};

@@ -9,8 +9,8 @@ mod exports;
 mod imports;
 
 use self::exports::{declare, function, near_handlers, near_miss};
+use crate::abi::{Abi, AbiChoice};
 use crate::guest::inspect::{Complexity, Facts, ItemType, Language};
-use crate::guest::{Abi, AbiChoice};
 use crate::limits::{self, LimitChoice, Limits, LoadLimits};
 
 pub use check::{Check, CheckStatus};

@@ -3,7 +3,6 @@
 //! In: a file and a question. Out: what the guest answered, checked, or a fault,
 //! with what the call cost. Only this folder knows the engine.
 
-pub mod abi;
 pub mod contract;
 pub mod convention;
 pub mod engine;
@@ -12,13 +11,10 @@ mod host;
 pub mod inspect;
 mod instance;
 pub mod module;
-pub mod question;
 pub mod wasi;
 
-pub use abi::{Abi, AbiChoice, handler_name};
 pub use host::StackSamples;
 pub use instance::{Called, Cost, Instance, PANIC_MESSAGE, RawAnswer, SLICE};
-pub use question::{HeaderNames, Input, Phase};
 
 pub(crate) use faults::GuestAbort;
 pub(crate) use host::HostState;

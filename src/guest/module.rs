@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
+use crate::abi::{Abi, AbiChoice};
 use crate::error::Error;
 use crate::files::{self, Accept};
 use crate::guest::contract::{self, Linked, Verdict};
 use crate::guest::engine::Engine;
 use crate::guest::inspect::{Facts, inspect};
 use crate::guest::wasi;
-use crate::guest::{Abi, AbiChoice};
 use crate::guest::{GuestAbort, HostState};
 use crate::limits::{LimitChoice, Limits, LoadLimits, MAX_TEXT_BYTES};
 use crate::notices::Notices;

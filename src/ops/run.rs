@@ -16,9 +16,9 @@ use std::sync::{Mutex, PoisonError};
 use self::events::AgentDesk;
 use self::report::{badness, is_bad};
 use super::subject::{ModuleInfo, Subject};
+use crate::abi::Abi;
 use crate::error::Error;
 use crate::fixture::{Fixture, FixtureError, Mismatch, expect};
-use crate::guest::Abi;
 use crate::policy::plugin::Plugin;
 use crate::report::CaseStatus;
 

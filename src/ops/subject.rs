@@ -7,13 +7,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::exchange::Answered;
+use crate::abi::Abi;
 use crate::error::Error;
 use crate::guest::module::Module;
-use crate::guest::{Abi, Input};
 use crate::limits::Isolation;
 use crate::policy::agent::{Agent, AgentSettings};
 use crate::policy::plugin::Plugin;
 use crate::policy::pool::{Pool, PoolSettings};
+use crate::question::Question;
 
 /// What is asked.
 pub enum Subject {
@@ -38,7 +39,7 @@ impl Subject {
 
     /// Calls it as every command does: waits for an instance, never fails.
     #[must_use]
-    pub fn ask(&self, input: &Input<'_>) -> Answered {
+    pub fn ask(&self, input: &Question<'_>) -> Answered {
         match self {
             Self::Agent(agent) => agent.ask(input).into(),
             Self::Plugin(plugin) => plugin.ask(input).into(),

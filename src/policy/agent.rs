@@ -9,18 +9,20 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
+use crate::abi::{Abi, handler_name};
 use crate::error::Error;
 use crate::event::{Event, EventKind};
 use crate::fault::{Fault, FaultCode, Refusal};
-use crate::guest::HeaderNames;
 use crate::guest::convention::json_buffer::answer::{
     AnswerPolicy, CheckedAnswer, STATUS_OF_BLOCK, check_answer, find_refusal,
 };
+use crate::guest::convention::json_buffer::write_input;
 use crate::guest::module::Module;
-use crate::guest::{Abi, Input, Phase, handler_name};
 use crate::guest::{Cost, Instance, RawAnswer, Turns, drive};
 use crate::policy::decision::{Answer, FailurePolicy, decide};
 use crate::policy::pool::{Lease, Pool, PoolSettings, caught};
+use crate::question::HeaderNames;
+use crate::question::{Phase, Question};
 use crate::response::{AgentResponse, Decision};
 
 /// Longer answers are not checked on a thread that reads.
@@ -144,7 +146,7 @@ impl Agent {
 
     /// Answers an event, or the input that one was before, byte for byte.
     #[must_use]
-    pub fn ask(&self, input: &Input<'_>) -> Handled {
+    pub fn ask(&self, input: &Question<'_>) -> Handled {
         // Its handlers are absent, which must not pass for an allow.
         if let Err(error) = self.pool.module().require(Abi::Agent) {
             return self.refuse(Fault::new(FaultCode::Internal, error.to_string()));
@@ -168,7 +170,7 @@ impl Agent {
         lease: impl Future<Output = Result<Lease<'a>, Box<Fault>>> + Send,
         event: &Event,
     ) -> Handled {
-        let input = Input::from(event);
+        let input = Question::from(event);
         self.handle_on(lease, (event.kind(), &input), Turns::Many)
             .await
     }
@@ -176,7 +178,7 @@ impl Agent {
     async fn handle_on<'a>(
         &'a self,
         lease: impl Future<Output = Result<Lease<'a>, Box<Fault>>> + Send,
-        asked: (EventKind, &Input<'_>),
+        asked: (EventKind, &Question<'_>),
         turns: Turns,
     ) -> Handled {
         // Pinned where it stands: a future that is moved is copied, whole.
@@ -233,7 +235,7 @@ pub fn call_event(
     names: HeaderNames,
     policy: &AnswerPolicy,
 ) -> (Result<Option<CheckedAnswer>, Fault>, Cost) {
-    let (input, turns) = (Input::from(event), Turns::for_this_thread());
+    let (input, turns) = (Question::from(event), Turns::for_this_thread());
     drive(call_asked(
         instance,
         (event.kind(), &input),
@@ -244,11 +246,11 @@ pub fn call_event(
 
 async fn call_asked(
     instance: &mut Instance,
-    (kind, input): (EventKind, &Input<'_>),
+    (kind, input): (EventKind, &Question<'_>),
     turns: Turns,
     (names, policy): (HeaderNames, &AnswerPolicy),
 ) -> (Result<Option<CheckedAnswer>, Fault>, Cost) {
-    let write = |out: &mut Vec<u8>| input.write(names, out);
+    let write = |out: &mut Vec<u8>| write_input(input, names, out);
     let called = instance.call_in(turns, kind as usize, write).await;
     let cost = called.cost;
     let is_long = cost.answer_bytes > LONG_ANSWER_BYTES || called.result.is_err();

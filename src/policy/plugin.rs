@@ -7,13 +7,16 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use crate::abi::Abi;
 use crate::error::Error;
 use crate::fault::{Fault, FaultCode};
 use crate::guest::convention::json_buffer::hook::{CheckedResult, check_result};
+use crate::guest::convention::json_buffer::write_input;
 use crate::guest::module::Module;
-use crate::guest::{Abi, Cost, HeaderNames, Input, Instance, Phase, RawAnswer};
+use crate::guest::{Cost, Instance, RawAnswer};
 use crate::hook::{Applied, Change, Hook, HookContext, HookResult, apply};
 use crate::policy::pool::{Pool, PoolSettings};
+use crate::question::{HeaderNames, Phase, Question};
 
 /// What came of one hook.
 #[derive(Debug, Clone)]
@@ -87,14 +90,14 @@ impl Plugin {
     /// Answers a hook's context, or the input that one was before, byte for
     /// byte.
     #[must_use]
-    pub fn ask(&self, input: &Input<'_>) -> HandledHook {
+    pub fn ask(&self, input: &Question<'_>) -> HandledHook {
         let refused = |what: String| {
             let fault = Fault::new(FaultCode::Internal, what);
             handled(HookContext::default(), Err(fault), None)
         };
         match input {
-            Input::Hook(hook, context) => self.handle(*hook, context.as_ref().clone()),
-            Input::Exact {
+            Question::Hook(hook, context) => self.handle(*hook, context.as_ref().clone()),
+            Question::Exact {
                 phase: Phase::Hook(hook),
                 json,
                 ..
@@ -105,7 +108,7 @@ impl Plugin {
                 }
                 Err(error) => refused(format!("a hook's context that is none: {error}")),
             },
-            Input::Event(_) | Input::Exact { .. } => {
+            Question::Event(_) | Question::Exact { .. } => {
                 refused("an event, which no hook answers".to_owned())
             }
         }
@@ -115,14 +118,14 @@ impl Plugin {
     /// the module lacks is not called, and changes nothing.
     #[must_use]
     pub fn handle(&self, hook: Hook, context: HookContext) -> HandledHook {
-        let (result, cost) = self.called(hook, &Input::Hook(hook, Cow::Borrowed(&context)));
+        let (result, cost) = self.called(hook, &Question::Hook(hook, Cow::Borrowed(&context)));
         handled(context, result, cost)
     }
 
     fn called(
         &self,
         hook: Hook,
-        input: &Input<'_>,
+        input: &Question<'_>,
     ) -> (Result<Option<CheckedResult>, Fault>, Option<Cost>) {
         // Its hooks are absent, which must not pass for leave to go on.
         if let Err(error) = self.pool.module().require(Abi::Hook) {
@@ -171,17 +174,17 @@ pub fn call_hook(
     hook: Hook,
     context: &HookContext,
 ) -> (Result<Option<CheckedResult>, Fault>, Cost) {
-    let input = Input::Hook(hook, Cow::Borrowed(context));
+    let input = Question::Hook(hook, Cow::Borrowed(context));
     call_input(instance, hook, &input)
 }
 
 fn call_input(
     instance: &mut Instance,
     hook: Hook,
-    input: &Input<'_>,
+    input: &Question<'_>,
 ) -> (Result<Option<CheckedResult>, Fault>, Cost) {
     // A context has no header names to spell.
-    let write = |out: &mut Vec<u8>| input.write(HeaderNames::AsWritten, out);
+    let write = |out: &mut Vec<u8>| write_input(input, HeaderNames::AsWritten, out);
     let called = instance.call(hook as usize, write);
     let result = called.result.and_then(|answer| match answer {
         RawAnswer::Empty => Ok(None),

@@ -6,10 +6,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::plugin::{HandledHook, Plugin};
+use crate::abi::{Abi, AbiChoice};
 use crate::error::Error;
 use crate::guest::engine::{Engine, EngineSettings};
 use crate::guest::module::{Candidate, LoadSettings, Source, read};
-use crate::guest::{Abi, AbiChoice};
 use crate::hook::{Hook, HookContext};
 use crate::limits::{Isolation, LimitChoice, LoadLimits};
 use crate::policy::pool::PoolSettings;

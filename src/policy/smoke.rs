@@ -7,11 +7,11 @@
 
 use std::sync::Arc;
 
+use crate::abi::handler_name;
 use crate::error::Error;
 use crate::event::{BodyChunk, Event, EventKind, RequestHead, ResponseHead};
 use crate::fault::{Fault, FaultCode};
 use crate::guest::Instance;
-use crate::guest::handler_name;
 use crate::guest::module::Module;
 use crate::policy::agent::{AgentSettings, call_event};
 

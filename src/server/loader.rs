@@ -7,8 +7,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::abi::Abi;
 use crate::error::Error;
-use crate::guest::Abi;
 use crate::guest::contract;
 use crate::guest::engine::{Engine, EngineSettings};
 use crate::guest::module::{LoadSettings, Module};

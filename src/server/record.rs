@@ -26,9 +26,9 @@ use crate::capture::{RecordLine, Redactor, write_record};
 use crate::error::Error;
 use crate::event::Event;
 use crate::fault::Fault;
-use crate::guest::HeaderNames;
 use crate::guest::convention::json_buffer::event::write_input;
 use crate::policy::agent::Handled;
+use crate::question::HeaderNames;
 use crate::response::AgentResponse;
 
 /// Records between the guests and the disk.

@@ -336,7 +336,7 @@ fn faults_have_their_codes() {
 fn a_module_that_never_answers_is_soon_given_up() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("spin.wat");
-    let handlers = wasm_agent_kit::guest::abi::EVENT_HANDLERS.map(|name| {
+    let handlers = wasm_agent_kit::abi::EVENT_HANDLERS.map(|name| {
         format!(
             r#"(func (export "{name}") (param i32 i32) (result i64) (loop (br 0)) (unreachable))"#
         )
@@ -398,7 +398,7 @@ fn the_shipped_module_passes_torture_without_a_remark() {
         assert!(metrics[figure].as_u64().unwrap() > 0, "{figure}");
     }
     let samples = metrics["samples"].as_array().unwrap();
-    for handler in wasm_agent_kit::guest::abi::EVENT_HANDLERS {
+    for handler in wasm_agent_kit::abi::EVENT_HANDLERS {
         let own = samples.iter().filter(|sample| sample["handler"] == handler);
         assert!(own.clone().count() >= 4, "{handler}");
         assert!(

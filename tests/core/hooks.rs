@@ -5,9 +5,9 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use serde_json::json;
+use wasm_agent_kit::abi::Abi;
 use wasm_agent_kit::error::Error;
 use wasm_agent_kit::event::{Event, RequestHead};
-use wasm_agent_kit::guest::Abi;
 use wasm_agent_kit::guest::engine::{Engine, EngineSettings};
 use wasm_agent_kit::guest::module::{LoadSettings, Module};
 use wasm_agent_kit::hook::{Hook, HookContext};

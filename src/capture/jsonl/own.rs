@@ -11,8 +11,8 @@ use std::borrow::Cow;
 use memchr::{memchr, memchr2};
 
 use super::{Line, has_chunk};
-use crate::guest::Phase;
 use crate::json::read::{NotPlain, Plain};
+use crate::question::Phase;
 
 const START: &[u8] = br#"{"v":1,"id":""#;
 const PHASE: &[u8] = br#"","phase":""#;

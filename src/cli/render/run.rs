@@ -7,8 +7,8 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use comfy_table::{Cell, CellAlignment};
+use wasm_agent_kit::abi::Abi;
 use wasm_agent_kit::fault::{Fault, printable};
-use wasm_agent_kit::guest::Abi;
 use wasm_agent_kit::ops::run::{FixtureResult, Hint, HookOutcome, RunReport, StepResult, summary};
 use wasm_agent_kit::report::CaseStatus;
 use wasm_agent_kit::response::{AgentResponse, Decision, HeaderOp};

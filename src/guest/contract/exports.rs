@@ -2,7 +2,7 @@
 
 use super::check::{Check, CheckStatus};
 use super::{ALLOC_TYPE, DEALLOC_TYPE, HANDLER_TYPE};
-use crate::guest::Abi;
+use crate::abi::Abi;
 use crate::guest::inspect::{Export, Facts, ItemType, Language};
 use crate::suggest;
 

@@ -9,10 +9,11 @@ use sha2::{Digest as _, Sha256};
 use crate::capture::{Found, Redactor};
 use crate::fault::Fault;
 use crate::fixture::Fixture;
-use crate::guest::HeaderNames;
-use crate::guest::Input;
+use crate::guest::convention::json_buffer::write_input;
 use crate::guest::module::Module;
 use crate::ops::validate::samples;
+use crate::question::HeaderNames;
+use crate::question::Question;
 
 /// One event or context, and what it is called in reports.
 #[derive(Debug, Clone)]
@@ -21,7 +22,7 @@ pub struct BenchCase {
     /// have the same.
     pub name: String,
     /// What the module is called with.
-    pub input: Input<'static>,
+    pub input: Question<'static>,
     /// `sha256:` and the hash of the handler's name and the input JSON, of a
     /// captured one without its secrets.
     pub input_hash: String,
@@ -35,7 +36,7 @@ impl BenchCase {
     /// Keeps what is secret in a captured exchange out of all that is written.
     pub(super) fn hide(&mut self, exchange: &Found, names: HeaderNames) {
         let mut input = Vec::new();
-        self.input.write(names, &mut input);
+        write_input(&self.input, names, &mut input);
         self.secrets = exchange.known();
         let redactor = Redactor::with_numbers();
         let redacted = redactor.input(&String::from_utf8_lossy(&input), &mut self.secrets);
@@ -56,10 +57,10 @@ impl BenchCase {
 
 /// What a fixture calls. The second hook of a pair gets the context as it was
 /// written, since what the first leaves is the module's.
-pub(super) fn inputs(fixture: &Fixture) -> Vec<Input<'static>> {
+pub(super) fn inputs(fixture: &Fixture) -> Vec<Question<'static>> {
     let Some(hooks) = &fixture.hooks else {
         let events = fixture.steps.iter().map(|step| step.event.clone());
-        return events.map(Input::from).collect();
+        return events.map(Question::from).collect();
     };
     let mut context = hooks.context.clone();
     hooks
@@ -69,7 +70,7 @@ pub(super) fn inputs(fixture: &Fixture) -> Vec<Input<'static>> {
             if step.data.is_some() {
                 context.data.clone_from(&step.data);
             }
-            Input::Hook(step.hook, Cow::Owned(context.clone()))
+            Question::Hook(step.hook, Cow::Owned(context.clone()))
         })
         .collect()
 }
@@ -79,10 +80,10 @@ pub(super) fn inputs(fixture: &Fixture) -> Vec<Input<'static>> {
 pub(super) fn of_samples(module: &Module, names: HeaderNames) -> Vec<BenchCase> {
     let events = samples::events(module)
         .into_iter()
-        .map(|(name, event)| (name, Input::from(event)));
+        .map(|(name, event)| (name, Question::from(event)));
     let contexts = samples::contexts(module)
         .into_iter()
-        .map(|(name, hook, context)| (name, Input::Hook(hook, Cow::Owned(context))));
+        .map(|(name, hook, context)| (name, Question::Hook(hook, Cow::Owned(context))));
     let named = events.chain(contexts).map(|(name, input)| {
         let name = match input.phase().name() {
             "request_headers" => name.to_owned(),
@@ -99,13 +100,13 @@ pub(super) fn of_request_samples(names: HeaderNames) -> Vec<BenchCase> {
     let events = samples::requests_alone();
     let named = events
         .into_iter()
-        .map(|(name, event)| (name.to_owned(), Input::from(event)));
+        .map(|(name, event)| (name.to_owned(), Question::from(event)));
     of_inputs(named, names)
 }
 
 /// Cases of exchanges, as they are grouped.
 pub(super) fn of_exchanges(
-    exchanges: Vec<Vec<(String, Input<'static>)>>,
+    exchanges: Vec<Vec<(String, Question<'static>)>>,
     names: HeaderNames,
 ) -> Vec<Vec<BenchCase>> {
     let sizes: Vec<usize> = exchanges.iter().map(Vec::len).collect();
@@ -119,7 +120,7 @@ pub(super) fn of_exchanges(
 /// Cases of these; a name that comes again gets a number.
 #[must_use]
 pub fn of_inputs(
-    inputs: impl IntoIterator<Item = (String, Input<'static>)>,
+    inputs: impl IntoIterator<Item = (String, Question<'static>)>,
     names: HeaderNames,
 ) -> Vec<BenchCase> {
     let mut seen: BTreeMap<String, u32> = BTreeMap::new();
@@ -134,7 +135,7 @@ pub fn of_inputs(
                 name
             };
             let mut json = Vec::new();
-            input.write(names, &mut json);
+            write_input(&input, names, &mut json);
             BenchCase {
                 name,
                 input_hash: hash(&input, &json),
@@ -146,7 +147,7 @@ pub fn of_inputs(
         .collect()
 }
 
-fn hash(input: &Input<'_>, json: &[u8]) -> String {
+fn hash(input: &Question<'_>, json: &[u8]) -> String {
     let hash = Sha256::new()
         .chain_update(input.phase().handler())
         .chain_update([0])

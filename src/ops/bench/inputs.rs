@@ -20,9 +20,10 @@ use crate::capture::{
 use crate::error::Error;
 use crate::fault::printable;
 use crate::fixture;
-use crate::guest::HeaderNames;
-use crate::guest::Input;
+use crate::guest::convention::json_buffer::input_json;
 use crate::ops::replay::report::CaptureInfo;
+use crate::question::HeaderNames;
+use crate::question::Question;
 
 /// Events, or hooks, measured one by one.
 pub const MAX_CASES: usize = 200;
@@ -175,10 +176,10 @@ fn fixtures(path: &Path) -> Result<Vec<Named>, Error> {
 }
 
 /// Inputs of an exchange, by name.
-type Named = Vec<(String, Input<'static>)>;
+type Named = Vec<(String, Question<'static>)>;
 
 /// Inputs that share a name have a number each.
-fn numbered(name: &str, inputs: Vec<Input<'static>>) -> Named {
+fn numbered(name: &str, inputs: Vec<Question<'static>>) -> Named {
     let many = inputs.len() > 1;
     let numbered = inputs.into_iter().enumerate().map(|(index, input)| {
         let name = if many {
@@ -362,7 +363,7 @@ fn refused(unusable: &Unusable, before: &str) -> Error {
 fn secrets(transaction: &Transaction<'_>) -> Found {
     let mut found = Found::default();
     for step in &transaction.steps {
-        Redactor::with_numbers().input(&step.input.json(), &mut found);
+        Redactor::with_numbers().input(&input_json(&step.input), &mut found);
     }
     found
 }

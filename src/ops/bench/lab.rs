@@ -10,19 +10,20 @@ use super::BenchSettings;
 use super::cases::BenchCase;
 use super::pairs::ROUNDS;
 use super::report::BenchFailure;
+use crate::abi::Abi;
 use crate::client::AskError;
 use crate::error::Error;
 use crate::fault::Fault;
 use crate::guest::Cost;
 use crate::guest::engine::{Engine, EngineSettings};
 use crate::guest::module::{Candidate, LoadSettings, Module, Source};
-use crate::guest::{Abi, Input};
 use crate::latency::Latency;
 use crate::limits::{Isolation, Limits};
 use crate::ops::subject::{Subject, called, pooled};
 use crate::policy::agent::{Agent, AgentSettings};
 use crate::policy::plugin::Plugin;
 use crate::policy::pool::PoolSettings;
+use crate::question::Question;
 
 /// What compiling a module over and over may take; it is compiled twice
 /// whatever that takes.
@@ -284,8 +285,8 @@ pub(super) fn answer(subject: &Subject, case: &BenchCase) -> Result<Answered, Bo
         }
         (Subject::Plugin(plugin), input) => {
             let context = match input {
-                Input::Hook(hook, context) => Some((*hook, context.as_ref().clone())),
-                Input::Event(_) | Input::Exact { .. } => None,
+                Question::Hook(hook, context) => Some((*hook, context.as_ref().clone())),
+                Question::Event(_) | Question::Exact { .. } => None,
             };
             let started = Instant::now();
             let mut handled = black_box(match context {

@@ -9,10 +9,10 @@ use super::lab::{Stop, built_in, timed};
 use super::machine::Turns;
 use super::progress::Meter;
 use crate::event::{Event, RequestHead};
-use crate::guest::HeaderNames;
 use crate::guest::module::Module;
 use crate::ops::subject::Subject;
 use crate::policy::agent::{Agent, AgentSettings};
+use crate::question::HeaderNames;
 
 /// Rounds, each with instances of its own.
 pub(super) const ROUNDS: usize = 8;

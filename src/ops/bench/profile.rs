@@ -12,12 +12,12 @@ use serde::Serialize;
 use super::cases::BenchCase;
 use super::lab::{Lab, Stop};
 use super::progress::Meter;
-use crate::guest::Input;
 use crate::guest::StackSamples;
 use crate::limits::Isolation;
 use crate::ops::subject::Subject;
 use crate::policy::agent::call_event;
 use crate::policy::plugin::call_hook;
+use crate::question::Question;
 
 /// How long a guest is watched.
 pub(super) const TIME: Duration = Duration::from_secs(3);
@@ -69,12 +69,12 @@ pub(super) fn take(lab: &Lab<'_>, cases: &[BenchCase], meter: &Meter<'_>) -> Res
     while Instant::now() < until {
         for case in all.by_ref().take(CALLS) {
             let fault = match (&subject, &case.input) {
-                (Subject::Agent(agent), Input::Event(event)) => {
+                (Subject::Agent(agent), Question::Event(event)) => {
                     let settings = agent.settings();
                     let (names, policy) = (settings.header_names, &settings.answer_policy);
                     call_event(&mut lease, event, names, policy).0.err()
                 }
-                (Subject::Plugin(_), Input::Hook(hook, context)) => {
+                (Subject::Plugin(_), Question::Hook(hook, context)) => {
                     call_hook(&mut lease, *hook, context).0.err()
                 }
                 // There is no case of the other ABI, and none of bare bytes.

@@ -10,7 +10,7 @@ mod contexts;
 use std::sync::Arc;
 
 use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead};
-use crate::guest::Input;
+use crate::question::Question;
 
 /// Trials for one transaction; each is a call or two of each module.
 const MAX_TRIALS: usize = 2_000;
@@ -18,7 +18,7 @@ const MAX_TRIALS: usize = 2_000;
 /// What is left, or why nothing was taken.
 pub(super) enum Minimized {
     /// Smaller than before.
-    To(Vec<Input<'static>>),
+    To(Vec<Question<'static>>),
     /// Nothing could go.
     Already,
     /// The change does not come out on fresh instances: it depends on earlier
@@ -29,7 +29,10 @@ pub(super) enum Minimized {
 }
 
 /// Takes away what `shows` does not need.
-pub(super) fn minimize(inputs: &[Input<'_>], shows: impl Fn(&[Input<'_>]) -> bool) -> Minimized {
+pub(super) fn minimize(
+    inputs: &[Question<'_>],
+    shows: impl Fn(&[Question<'_>]) -> bool,
+) -> Minimized {
     if !shows(inputs) {
         return Minimized::NotReproduced;
     }
@@ -38,7 +41,7 @@ pub(super) fn minimize(inputs: &[Input<'_>], shows: impl Fn(&[Input<'_>]) -> boo
         return contexts::minimize(inputs, shows);
     };
     let shows = |events: &[Event]| {
-        let inputs: Vec<Input<'_>> = events.iter().map(Input::from).collect();
+        let inputs: Vec<Question<'_>> = events.iter().map(Question::from).collect();
         shows(&inputs)
     };
     let mut search = Search {
@@ -58,7 +61,7 @@ pub(super) fn minimize(inputs: &[Input<'_>], shows: impl Fn(&[Input<'_>]) -> boo
     if left == events {
         Minimized::Already
     } else {
-        Minimized::To(left.into_iter().map(Input::from).collect())
+        Minimized::To(left.into_iter().map(Question::from).collect())
     }
 }
 
@@ -312,8 +315,8 @@ mod tests {
     }
 
     fn smallest(shows: impl Fn(&[Event]) -> bool) -> Vec<Event> {
-        let inputs: Vec<Input<'static>> = request().into_iter().map(Input::from).collect();
-        let events = |inputs: &[Input<'_>]| -> Vec<Event> {
+        let inputs: Vec<Question<'static>> = request().into_iter().map(Question::from).collect();
+        let events = |inputs: &[Question<'_>]| -> Vec<Event> {
             inputs
                 .iter()
                 .filter_map(|input| input.event().cloned())
@@ -350,7 +353,7 @@ mod tests {
 
     #[test]
     fn what_fresh_instances_do_not_show_is_said() {
-        let inputs: Vec<Input<'static>> = request().into_iter().map(Input::from).collect();
+        let inputs: Vec<Question<'static>> = request().into_iter().map(Question::from).collect();
         assert!(matches!(
             minimize(&inputs, |_| false),
             Minimized::NotReproduced

@@ -3,10 +3,10 @@
 
 use super::compare::Played;
 use crate::capture::Transaction;
-use crate::guest::HeaderNames;
-use crate::guest::Input;
 use crate::ops::exchange::{Answered, Exchange};
 use crate::ops::subject::Subject;
+use crate::question::HeaderNames;
+use crate::question::Question;
 
 /// Plays a captured transaction. Exact inputs go in byte for byte, unless
 /// header names are to be spelled otherwise than they were.
@@ -18,7 +18,7 @@ pub(super) fn play(
     mut answered: Vec<Answered>,
 ) -> Played {
     let respelled = matches!(subject, Subject::Agent(agent) if agent.settings().header_names != HeaderNames::Lower);
-    let is_exact = |input: &Input<'_>| matches!(input, Input::Exact { .. });
+    let is_exact = |input: &Question<'_>| matches!(input, Question::Exact { .. });
     if respelled
         && transaction.steps.iter().any(|step| is_exact(&step.input))
         && let Ok(inputs) = transaction.inputs()
@@ -37,7 +37,7 @@ pub(super) fn play(
 }
 
 /// Plays inputs that a fixture holds.
-pub(super) fn play_inputs(subject: &Subject, inputs: &[Input<'_>]) -> Played {
+pub(super) fn play_inputs(subject: &Subject, inputs: &[Question<'_>]) -> Played {
     let mut exchange = Exchange::default();
     let answered = inputs
         .iter()

@@ -13,11 +13,11 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::files::{self, Links};
 use crate::fixture;
-use crate::guest::HeaderNames;
-use crate::guest::Input;
 use crate::guest::convention::json_buffer::event::write_input;
 use crate::ops::exchange::Answer;
 use crate::ops::subject::Subject;
+use crate::question::HeaderNames;
+use crate::question::Question;
 
 /// Which transactions become fixtures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,9 +121,9 @@ fn read(fixture: &Value) -> Result<fixture::Fixture, String> {
 }
 
 /// A fixture's inputs, as `run` would feed them.
-fn inputs_of(fixture: &Value) -> Result<Vec<Input<'static>>, String> {
+fn inputs_of(fixture: &Value) -> Result<Vec<Question<'static>>, String> {
     let steps = read(fixture)?.steps.into_iter();
-    Ok(steps.map(|step| Input::from(step.event)).collect())
+    Ok(steps.map(|step| Question::from(step.event)).collect())
 }
 
 /// Adds to each step what a module answers to it, as expectations.
@@ -148,7 +148,7 @@ fn expect(fixture: &mut Value, played: &Played) {
 /// really gives is what is expected, and a note says so where it differs.
 pub(super) fn fixture(
     transaction: &Transaction<'_>,
-    inputs: &[Input<'_>],
+    inputs: &[Question<'_>],
     (expected, redactor, known): (&Subject, &Redactor, Found),
     described: &str,
 ) -> Result<(Value, Vec<String>), String> {
@@ -205,10 +205,10 @@ impl Made {
 
 fn of_events(
     transaction: &Transaction<'_>,
-    inputs: &[Input<'_>],
+    inputs: &[Question<'_>],
     (expected, redactor, known): (&Subject, &Redactor, Found),
 ) -> Result<Made, String> {
-    let events: Vec<&Event> = inputs.iter().filter_map(Input::event).collect();
+    let events: Vec<&Event> = inputs.iter().filter_map(Question::event).collect();
     let Written { value, found } = write(&events, &transaction.id, (redactor, known));
     let played = play_inputs(expected, &inputs_of(&value)?);
     let mut made = Made {

@@ -12,8 +12,9 @@ use super::save::{self, Expect};
 use super::work::{Pair, Shared};
 use crate::capture::{Found, RecordLine, Transaction, may_hold_secret, write_record};
 use crate::fault::printable;
-use crate::guest::{Input, Phase};
+use crate::guest::convention::json_buffer::input_json;
 use crate::ops::exchange::{Answered, Ends as _};
+use crate::question::{Phase, Question};
 
 /// Characters of a request line in reports.
 const SHOWN: usize = 200;
@@ -35,7 +36,9 @@ impl View<'_> {
         self.found.get_or_init(|| {
             let mut found = Found::default();
             for step in &self.transaction.steps {
-                self.shared.redactor.input(&step.input.json(), &mut found);
+                self.shared
+                    .redactor
+                    .input(&input_json(&step.input), &mut found);
             }
             found
         })
@@ -72,7 +75,10 @@ impl View<'_> {
             && let Phase::Hook(hook) = step.input.phase()
         {
             let mut found = self.found().known();
-            let context = self.shared.redactor.input(&step.input.json(), &mut found);
+            let context = self
+                .shared
+                .redactor
+                .input(&input_json(&step.input), &mut found);
             let context: Value = serde_json::from_str(&context).unwrap_or_default();
             let text = format!("{} {}", hook.name(), context["input"]);
             return printable(&self.hidden(&text), SHOWN_CONTEXT);
@@ -136,7 +142,7 @@ impl View<'_> {
     fn fill(
         &self,
         example: &mut Example,
-        inputs: &[Input<'_>],
+        inputs: &[Question<'_>],
         (change, fresh): (Option<&Change>, &Pair),
     ) {
         let settings = self.shared.settings;
@@ -159,7 +165,7 @@ impl View<'_> {
             place.file.rsplit('/').next().unwrap_or_default(),
             place.record
         );
-        let make = |inputs: &[Input<'_>], known: Found| {
+        let make = |inputs: &[Question<'_>], known: Found| {
             save::fixture(
                 self.transaction,
                 inputs,
@@ -195,7 +201,12 @@ impl View<'_> {
 
     /// The same change, drift or fault on fresh instances, with as little as
     /// possible.
-    fn smallest(&self, inputs: &[Input<'_>], change: Option<&Change>, fresh: &Pair) -> Minimized {
+    fn smallest(
+        &self,
+        inputs: &[Question<'_>],
+        change: Option<&Change>,
+        fresh: &Pair,
+    ) -> Minimized {
         let ignore = &self.shared.settings.ignore;
         let kind = |change: Change| (change.category, change.from, change.to);
         match (change, &fresh.baseline) {
@@ -211,7 +222,7 @@ impl View<'_> {
                 })
             }
             (Some(_), Some(baseline)) => {
-                let outcome = |inputs: &[Input<'_>]| {
+                let outcome = |inputs: &[Question<'_>]| {
                     let (old, new) = (
                         play_inputs(baseline, inputs),
                         play_inputs(&fresh.module, inputs),
@@ -278,7 +289,7 @@ impl View<'_> {
         let redactor = &self.shared.saving;
         let mut found = Found::default();
         for step in &self.transaction.steps {
-            redactor.input(&step.input.json(), &mut found);
+            redactor.input(&input_json(&step.input), &mut found);
         }
         for (step, answered) in self.transaction.steps.iter().zip(&self.new.answered) {
             let cost = answered.cost.as_ref();
@@ -287,7 +298,7 @@ impl View<'_> {
                 phase: step.input.phase().name(),
                 at_ns: self.transaction.at_ns,
                 module: &module.hash,
-                input: &step.input.json(),
+                input: &input_json(&step.input),
                 output: &answered.answer,
                 fault: answered.fault.as_ref(),
                 fuel: cost.and_then(|cost| cost.fuel),

@@ -6,11 +6,11 @@ use super::report::{Hint, StepResult, summary};
 use super::{RunSettings, not_reached};
 use crate::event::Event;
 use crate::fixture::{Actual, Fixture, Step, expect};
-use crate::guest::HeaderNames;
 use crate::limits::Isolation;
 use crate::ops::exchange::Exchange;
 use crate::policy::agent::{Agent, Handled};
 use crate::proxy;
+use crate::question::HeaderNames;
 use crate::report::CaseStatus;
 
 /// Feeds each event in turn, up to the one that ends the exchange.

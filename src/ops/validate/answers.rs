@@ -1,11 +1,12 @@
 //! Probes of single calls, each on a fresh instance: is the answer a result,
 //! is it repeated, does it hang on how header names are spelled.
 
+use crate::abi::Abi;
 use crate::fault::printable;
 use crate::guest::contract::{Check, CheckStatus};
 use crate::guest::convention::json_buffer::answer::KEYS;
 use crate::guest::convention::json_buffer::hook::RESULT_KEYS;
-use crate::guest::{Abi, HeaderNames};
+use crate::question::HeaderNames;
 use crate::response::AgentResponse;
 use crate::suggest;
 

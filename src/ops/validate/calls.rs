@@ -8,16 +8,18 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::abi::{Abi, handler_name};
 use crate::event::{Event, EventKind};
 use crate::fault::{Fault, FaultCode};
 use crate::guest::convention::json_buffer::answer::{CheckedAnswer, check_answer};
 use crate::guest::convention::json_buffer::hook::{CheckedResult, check_result};
 use crate::guest::module::Module;
-use crate::guest::{Abi, Cost, HeaderNames, Instance, RawAnswer, handler_name};
+use crate::guest::{Cost, Instance, RawAnswer};
 use crate::hook::{Hook, HookContext, HookResult};
 use crate::limits::Isolation;
 use crate::policy::agent::call_event;
 use crate::policy::plugin::call_hook;
+use crate::question::HeaderNames;
 use crate::response::{AgentResponse, Decision};
 
 use super::{SampleCost, ValidateSettings};

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::guest::Abi;
+use crate::abi::Abi;
 use crate::guest::contract::{Check, CheckStatus};
 use crate::hook::{Hook, HookContext, HookUser, apply};
 

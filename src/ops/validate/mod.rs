@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::fault::printable;
-use crate::guest::HeaderNames;
 use crate::guest::Instance;
 use crate::guest::contract::{Check, CheckStatus};
 use crate::guest::convention::json_buffer::answer::AnswerPolicy;
@@ -28,6 +27,7 @@ use crate::guest::engine::Engine;
 use crate::guest::inspect::{Facts, Language};
 use crate::guest::module::{Candidate, LoadSettings, Module};
 use crate::limits::Isolation;
+use crate::question::HeaderNames;
 use crate::report::Verdict;
 
 use calls::Prober;
@@ -150,7 +150,7 @@ fn facts(candidate: &Candidate) -> ModuleFacts {
     ModuleFacts {
         hash: candidate.source.hash.clone(),
         size_bytes: *size_bytes,
-        abi: candidate.verdict.abi.map(crate::guest::Abi::name),
+        abi: candidate.verdict.abi.map(crate::abi::Abi::name),
         language: match language {
             Language::Rust => Some("Rust"),
             Language::C => Some("C"),

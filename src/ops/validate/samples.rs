@@ -7,8 +7,8 @@
 
 use std::sync::Arc;
 
+use crate::abi::Abi;
 use crate::event::{BodyChunk, Event, EventKind, Headers, RequestHead, ResponseHead};
-use crate::guest::Abi;
 use crate::guest::module::Module;
 use crate::hook::{Hook, HookContext};
 

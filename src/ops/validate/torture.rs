@@ -11,9 +11,9 @@
 //!   except for a deadline; an allow or nothing is a warning, since a module
 //!   that allows what it cannot read will do so with what it should have read.
 
+use crate::abi::Abi;
 use crate::event::{BodyChunk, Event, EventKind, Headers, RequestHead, ResponseHead};
 use crate::fault::FaultCode;
-use crate::guest::Abi;
 use crate::guest::contract::{Check, CheckStatus};
 use std::sync::Arc;
 

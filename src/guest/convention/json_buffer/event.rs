@@ -9,8 +9,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::event::{BodyChunk, Event, Headers, RequestHead};
-use crate::guest::HeaderNames;
 use crate::json::Object;
+use crate::question::HeaderNames;
 
 /// Writes the input object of the event's handler to `out`.
 pub fn write_input(event: &Event, names: HeaderNames, out: &mut Vec<u8>) {
@@ -115,7 +115,7 @@ mod tests {
 
     use super::*;
     use crate::event::ResponseHead;
-    use crate::guest::question::canonical;
+    use crate::question::canonical;
 
     fn input(event: &Event, names: HeaderNames) -> String {
         let mut out = Vec::new();

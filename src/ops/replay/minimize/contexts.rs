@@ -6,22 +6,25 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use super::{MAX_TRIALS, Minimized};
-use crate::guest::Input;
 use crate::hook::{Hook, HookContext};
+use crate::question::Question;
 
 /// Hooks with their contexts as JSON.
 type Parts = Vec<(Hook, Value)>;
 
 /// Takes away what `shows` does not need.
-pub(super) fn minimize(inputs: &[Input<'_>], shows: impl Fn(&[Input<'_>]) -> bool) -> Minimized {
+pub(super) fn minimize(
+    inputs: &[Question<'_>],
+    shows: impl Fn(&[Question<'_>]) -> bool,
+) -> Minimized {
     let parts: Parts = inputs
         .iter()
         .filter_map(|input| match input {
-            Input::Hook(hook, context) => {
+            Question::Hook(hook, context) => {
                 let value = serde_json::to_value(context.as_ref()).unwrap_or_default();
                 Some((*hook, value))
             }
-            Input::Event(_) | Input::Exact { .. } => None,
+            Question::Event(_) | Question::Exact { .. } => None,
         })
         .collect();
     let mut search = Search {
@@ -40,12 +43,12 @@ pub(super) fn minimize(inputs: &[Input<'_>], shows: impl Fn(&[Input<'_>]) -> boo
     }
 }
 
-fn inputs_of(parts: &Parts) -> Option<Vec<Input<'static>>> {
+fn inputs_of(parts: &Parts) -> Option<Vec<Question<'static>>> {
     parts
         .iter()
         .map(|(hook, value)| {
             let context: HookContext = serde_json::from_value(value.clone()).ok()?;
-            Some(Input::Hook(*hook, Cow::Owned(context)))
+            Some(Question::Hook(*hook, Cow::Owned(context)))
         })
         .collect()
 }
@@ -57,7 +60,7 @@ struct Search<F> {
     progress: bool,
 }
 
-impl<F: Fn(&[Input<'_>]) -> bool> Search<F> {
+impl<F: Fn(&[Question<'_>]) -> bool> Search<F> {
     /// Keeps a change that still shows.
     fn attempt(&mut self, change: impl FnOnce(&mut Parts)) -> bool {
         if self.trials >= MAX_TRIALS {
@@ -189,12 +192,12 @@ mod tests {
         }))
         .unwrap();
         let inputs = [
-            Input::Hook(Hook::Before, Cow::Owned(context.clone())),
-            Input::Hook(Hook::After, Cow::Owned(context)),
+            Question::Hook(Hook::Before, Cow::Owned(context.clone())),
+            Question::Hook(Hook::After, Cow::Owned(context)),
         ];
-        let shows = |inputs: &[Input<'_>]| {
+        let shows = |inputs: &[Question<'_>]| {
             inputs.iter().any(|input| {
-                let Input::Hook(_, context) = input else {
+                let Question::Hook(_, context) = input else {
                     return false;
                 };
                 let tags = context.input.get("tags").map(Value::to_string);
@@ -204,7 +207,7 @@ mod tests {
         let Minimized::To(left) = minimize(&inputs, shows) else {
             panic!("smaller");
         };
-        let [Input::Hook(_, context)] = left.as_slice() else {
+        let [Question::Hook(_, context)] = left.as_slice() else {
             panic!("{left:?}");
         };
         assert_eq!(

@@ -8,26 +8,27 @@ use serde_json::{Value, json};
 use super::Made;
 use crate::capture::{Found, Redactor};
 use crate::fixture::hook::{ActualHook, whole};
-use crate::guest::Input;
+use crate::guest::convention::json_buffer::input_json;
 use crate::hook::{Hook, HookContext};
 use crate::ops::replay::compare::Played;
 use crate::policy::plugin::{HandledHook, Plugin};
+use crate::question::Question;
 
 /// One hook and what it is called with.
 type Call = (Hook, HookContext);
 
 pub(super) fn of_contexts(
-    inputs: &[Input<'_>],
+    inputs: &[Question<'_>],
     (plugin, redactor, mut found): (&Plugin, &Redactor, Found),
 ) -> Result<Made, String> {
     let mut notes = Vec::new();
     let mut original: Vec<Call> = Vec::new();
     let mut calls: Vec<Call> = Vec::new();
     for input in inputs {
-        let Input::Hook(hook, context) = input else {
+        let Question::Hook(hook, context) = input else {
             continue;
         };
-        let json = redactor.input(&input.json(), &mut found);
+        let json = redactor.input(&input_json(input), &mut found);
         let redacted = serde_json::from_str(&json).map_err(|error| error.to_string())?;
         original.push((*hook, context.as_ref().clone()));
         calls.push((*hook, redacted));
@@ -79,7 +80,11 @@ pub(super) fn of_contexts(
         let again = original
             .into_iter()
             .take(played.answered.len())
-            .map(|(hook, context)| plugin.ask(&Input::Hook(hook, Cow::Owned(context))).into())
+            .map(|(hook, context)| {
+                plugin
+                    .ask(&Question::Hook(hook, Cow::Owned(context)))
+                    .into()
+            })
             .collect();
         made.compare(&Played { answered: again }, &played);
     }

@@ -1,12 +1,11 @@
 //! What a guest is called with, whichever ABI it is written to.
 //!
-//! Everything that calls guests goes through [`Input`]: an event, a hook's
+//! Everything that calls guests goes through [`Question`]: an event, a hook's
 //! context, or the very bytes that a guest got before.
 
 use std::borrow::Cow;
 
-use super::abi::{Abi, handler_name};
-use super::convention::json_buffer::{event, hook};
+use crate::abi::{Abi, handler_name};
 use crate::event::{Event, EventKind};
 use crate::hook::{Hook, HookContext};
 
@@ -33,7 +32,7 @@ impl HeaderNames {
         }
     }
 
-    pub(super) fn spell(self, name: &str) -> Cow<'_, str> {
+    pub(crate) fn spell(self, name: &str) -> Cow<'_, str> {
         match self {
             Self::AsWritten => Cow::Borrowed(name),
             Self::Lower if !has_upper(name) => Cow::Borrowed(name),
@@ -50,7 +49,7 @@ fn has_upper(name: &str) -> bool {
 }
 
 /// `x-request-id` as `X-Request-Id`.
-pub(super) fn canonical(name: &str) -> String {
+pub(crate) fn canonical(name: &str) -> String {
     let mut upper = true;
     name.chars()
         .map(|character| {
@@ -130,7 +129,7 @@ impl Phase {
 
 /// What a guest is called with.
 #[derive(Debug, Clone)]
-pub enum Input<'a> {
+pub enum Question<'a> {
     /// An event of an HTTP exchange.
     Event(Cow<'a, Event>),
     /// A hook's context.
@@ -146,7 +145,7 @@ pub enum Input<'a> {
     },
 }
 
-impl<'a> Input<'a> {
+impl<'a> Question<'a> {
     /// The handler it goes to.
     #[must_use]
     pub fn phase(&self) -> Phase {
@@ -176,37 +175,17 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// Appends the input JSON. Header names of exact bytes stay as they are.
-    pub fn write(&self, names: HeaderNames, out: &mut Vec<u8>) {
-        match self {
-            Self::Event(event) => event::write_input(event, names, out),
-            Self::Hook(_, context) => hook::write_input(context, out),
-            Self::Exact { json, .. } => out.extend_from_slice(json),
-        }
-    }
-
-    /// The input JSON, header names in lower case.
-    #[must_use]
-    pub fn json(&self) -> Cow<'_, str> {
-        if let Self::Exact { json, .. } = self {
-            return String::from_utf8_lossy(json);
-        }
-        let mut out = Vec::new();
-        self.write(HeaderNames::Lower, &mut out);
-        String::from_utf8_lossy(&out).into_owned().into()
-    }
-
     /// The same, on its own.
     #[must_use]
-    pub fn into_owned(self) -> Input<'static> {
+    pub fn into_owned(self) -> Question<'static> {
         match self {
-            Self::Event(event) => Input::Event(Cow::Owned(event.into_owned())),
-            Self::Hook(hook, context) => Input::Hook(hook, Cow::Owned(context.into_owned())),
+            Self::Event(event) => Question::Event(Cow::Owned(event.into_owned())),
+            Self::Hook(hook, context) => Question::Hook(hook, Cow::Owned(context.into_owned())),
             Self::Exact {
                 phase,
                 chunk_index,
                 json,
-            } => Input::Exact {
+            } => Question::Exact {
                 phase,
                 chunk_index,
                 json: Cow::Owned(json.into_owned()),
@@ -215,13 +194,13 @@ impl<'a> Input<'a> {
     }
 }
 
-impl From<Event> for Input<'static> {
+impl From<Event> for Question<'static> {
     fn from(event: Event) -> Self {
         Self::Event(Cow::Owned(event))
     }
 }
 
-impl<'a> From<&'a Event> for Input<'a> {
+impl<'a> From<&'a Event> for Question<'a> {
     fn from(event: &'a Event) -> Self {
         Self::Event(Cow::Borrowed(event))
     }
