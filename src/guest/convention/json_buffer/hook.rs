@@ -218,10 +218,10 @@ mod tests {
             ("{}", "bad-answer:no-ok"),
             (r#"{"ok":null}"#, "$.ok must be true or false, found null"),
             (r#"{"ok":"true"}"#, "$.ok must be true or false"),
-            (r#"{"ok":true,"ok":false}"#, "$.ok stands more than once"),
+            (r#"{"ok":true,"ok":false}"#, "$.ok occurs more than once"),
             (
                 r#"{"ok":true,"\u006fk":false}"#,
-                "$.ok stands more than once",
+                "$.ok occurs more than once",
             ),
             (
                 r#"{"ok":false,"error":7}"#,
