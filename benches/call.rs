@@ -25,8 +25,8 @@ use wasm_agent_kit::guest::convention::json_buffer::event::write_input;
 use wasm_agent_kit::guest::engine::EngineSettings;
 use wasm_agent_kit::guest::{Instance, RawAnswer};
 use wasm_agent_kit::limits::{Isolation, Limits};
-use wasm_agent_kit::policy::agent::{Agent, AgentSettings};
 use wasm_agent_kit::policy::pool::{Pool, PoolSettings};
+use wasm_agent_kit::policy::{Policy, PolicySettings};
 use wasm_agent_kit::question::HeaderNames;
 
 const CALL_TARGET: f64 = 1.10;
@@ -57,7 +57,7 @@ struct Pair {
     sample: Sample,
     instance: Instance,
     pool: Pool,
-    agent: Agent,
+    agent: Policy,
     raw: RawGuest,
 }
 
@@ -95,11 +95,11 @@ impl Pair {
             guest,
             instance: Instance::new(&module, limits).unwrap(),
             pool: Pool::new(module.clone(), pool),
-            agent: Agent::new(
+            agent: Policy::new(
                 module,
-                AgentSettings {
+                PolicySettings {
                     pool,
-                    ..AgentSettings::default()
+                    ..PolicySettings::default()
                 },
             ),
             raw: guest.load_raw(settings).guest(&sample.event),

@@ -26,8 +26,8 @@ use wasm_agent_kit::guest::module::Module;
 use wasm_agent_kit::guest::{Instance, RawAnswer};
 use wasm_agent_kit::hook::{Hook, HookContext, HookUser};
 use wasm_agent_kit::limits::Isolation;
-use wasm_agent_kit::policy::plugin::Plugin;
 use wasm_agent_kit::policy::pool::PoolSettings;
+use wasm_agent_kit::policy::{Policy, PolicySettings};
 
 const TARGET: f64 = 1.30;
 
@@ -50,9 +50,9 @@ struct Hooks {
     name: &'static str,
     module: Arc<Module>,
     raw: RawModule,
-    fresh: Plugin,
-    pooled: Plugin,
-    recycled: Plugin,
+    fresh: Policy,
+    pooled: Policy,
+    recycled: Policy,
     context: HookContext,
     input: Vec<u8>,
 }
@@ -70,7 +70,13 @@ impl Hooks {
                 limits: module.limits,
                 ..PoolSettings::default()
             };
-            Plugin::new(Arc::clone(&module), pool)
+            Policy::new(
+                Arc::clone(&module),
+                PolicySettings {
+                    pool,
+                    ..PolicySettings::default()
+                },
+            )
         };
         let context = context();
         let mut input = Vec::new();
@@ -108,8 +114,8 @@ impl Hooks {
     }
 
     /// The whole path, with a context that the host gives away.
-    fn handle(&self, plugin: &Plugin) -> bool {
-        let handled = plugin.handle(Hook::Before, self.context.clone());
+    fn handle(&self, plugin: &Policy) -> bool {
+        let handled = plugin.hook(Hook::Before, self.context.clone());
         black_box(handled).result.ok
     }
 

@@ -22,8 +22,7 @@ use support::{Guest, Sample};
 use wasm_agent_kit::event::Event;
 use wasm_agent_kit::guest::engine::EngineSettings;
 use wasm_agent_kit::ops::bench::{BenchCase, Samples, of_inputs, sample};
-use wasm_agent_kit::ops::subject::Subject;
-use wasm_agent_kit::policy::agent::{Agent, AgentSettings};
+use wasm_agent_kit::policy::{Policy, PolicySettings};
 use wasm_agent_kit::question::HeaderNames;
 
 const TARGET: f64 = 1.05;
@@ -38,8 +37,8 @@ fn main() {
     let mut criterion = support::criterion();
     for guest in [Guest::Allow, Guest::Rules] {
         let module = guest.load(EngineSettings::default());
-        let agent = Agent::new(Arc::clone(&module), AgentSettings::default());
-        let subject = Subject::Agent(Box::new(Agent::new(module, AgentSettings::default())));
+        let agent = Policy::new(Arc::clone(&module), PolicySettings::default());
+        let subject = Policy::new(module, PolicySettings::default());
         let small = Sample::small();
         let event = small.event.clone();
         let input = ("small".to_owned(), event.clone().into());
@@ -64,7 +63,7 @@ fn main() {
 
 /// Prints the medians over batches of both by turns.
 #[expect(clippy::print_stdout, reason = "the figures are the output")]
-fn ratio(name: &str, (agent, event): (&Agent, &Event), (subject, case): (&Subject, &BenchCase)) {
+fn ratio(name: &str, (agent, event): (&Policy, &Event), (subject, case): (&Policy, &BenchCase)) {
     let raw = |calls: u64| {
         let started = Instant::now();
         for _ in 0..calls {
@@ -108,7 +107,7 @@ fn ratio(name: &str, (agent, event): (&Agent, &Event), (subject, case): (&Subjec
 
 /// Prints the median throughput of the program's closed loop by raw's.
 #[expect(clippy::print_stdout, reason = "the figures are the output")]
-fn closed_loop(guest: Guest, agent: &Agent, sample: &Sample) {
+fn closed_loop(guest: Guest, agent: &Policy, sample: &Sample) {
     let folder = tempfile::tempdir().unwrap();
     let fixture = folder.path().join("small.json");
     let input = std::str::from_utf8(&sample.input).unwrap();

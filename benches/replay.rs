@@ -42,8 +42,7 @@ use wasm_agent_kit::guest::module::Module;
 use wasm_agent_kit::ops::replay::{
     FailOn, Redaction, ReplayReport, ReplaySettings, Selection, Sinks, Subjects, Watch, replay,
 };
-use wasm_agent_kit::ops::subject::Subject;
-use wasm_agent_kit::policy::agent::{Agent, AgentSettings};
+use wasm_agent_kit::policy::{Policy, PolicySettings};
 
 /// Transactions of the captures: so many that beginning is a small part.
 const TRANSACTIONS: usize = 100_000;
@@ -138,7 +137,7 @@ fn core(module: &Arc<Module>, transactions: &[Transaction<'_>], threads: usize) 
             let calls = &calls;
             std::thread::Builder::new()
                 .spawn_scoped(scope, move || {
-                    let agent = Agent::new(Arc::clone(module), AgentSettings::default());
+                    let agent = Policy::new(Arc::clone(module), PolicySettings::default());
                     let mut done = 0;
                     for transaction in transactions.iter().skip(thread).step_by(threads) {
                         for step in &transaction.steps {
@@ -181,10 +180,7 @@ fn replayed(
     path: &Path,
     sinks: Sinks,
 ) -> f64 {
-    let agent = |module: &Arc<Module>| {
-        let agent = Agent::new(Arc::clone(module), AgentSettings::default());
-        Subject::Agent(Box::new(agent))
-    };
+    let agent = |module: &Arc<Module>| Policy::new(Arc::clone(module), PolicySettings::default());
     let (subject, baseline) = (agent(module), baseline.map(agent));
     let subjects = Subjects {
         module: &subject,

@@ -51,14 +51,14 @@
 //! use std::path::Path;
 //! use std::sync::Arc;
 //!
-//! use wasm_agent_kit::policy::agent::{Agent, AgentSettings};
+//! use wasm_agent_kit::policy::{Policy, PolicySettings};
 //! use wasm_agent_kit::guest::engine::{Engine, EngineSettings};
 //! use wasm_agent_kit::event::{Event, RequestHead};
 //! use wasm_agent_kit::guest::module::{LoadSettings, Module};
 //!
 //! let engine = Engine::new(EngineSettings::default())?;
 //! let module = Module::load(&engine, Path::new("rules.wasm"), &LoadSettings::default())?;
-//! let agent = Agent::new(Arc::new(module), AgentSettings::default());
+//! let agent = Agent::new(Arc::new(module), PolicySettings::default());
 //! let event = Event::RequestHeaders(RequestHead {
 //!     method: "GET".into(),
 //!     uri: "/admin".into(),
@@ -70,6 +70,7 @@
 //! ```
 
 pub mod abi;
+pub mod answer;
 pub mod capture;
 pub mod client;
 pub mod error;

@@ -117,6 +117,15 @@ impl Phase {
         }
     }
 
+    /// The place of its export among its ABI's.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Event(kind) => kind as usize,
+            Self::Hook(hook) => hook as usize,
+        }
+    }
+
     /// Whether an exchange begins with it.
     #[must_use]
     pub const fn is_first(self) -> bool {

@@ -86,9 +86,9 @@ mutant m01-default-is-open src/cli/mod.rs 's/FailurePolicy::Closed/FailurePolicy
 mutant m02-deadline-too-late src/guest/instance.rs 's/after\(now, state\.timeout\)/after(now, state.timeout * 100)/' m_02
 mutant m02-no-deadline src/guest/instance.rs 's/if now >= state\.deadline/if false \&\& now >= state.deadline/' m_03_an_endless_alloc
 mutant m02-interrupted-is-reused src/fault.rs 's/\| Self::Deadline\n//; s/Self::BadEvent\(_\) \| Self::Overload => false/Self::BadEvent(_) | Self::Overload | Self::Deadline => false/; s/!FaultCode::BadAnswer\("not-json"\)\.poisons/!FaultCode::BadAnswer("not-json").poisons/' m_0
-mutant m03-start-not-tried src/cli/run.rs 's/subject\.start\(\)\?;//' m_03_a_start
+mutant m03-start-not-tried src/cli/mod.rs 's/policy\.start\(\)\?;//' m_03_a_start
 mutant m04-m06-no-memory-cap src/guest/host.rs 's/desired <= self\.max_memory_bytes && //' m_0
-mutant m05-any-callers-stack src/guest/instance.rs 's/left >= CALLERS_STACK_BYTES/left > 0/' m_05
+mutant m05-any-callers-stack src/guest/host.rs 's/left >= CALLERS_STACK_BYTES/left > 0/' m_05
 mutant m06-no-limiter src/guest/instance.rs 's/store\.limiter\(\|state\| state\);//' m_06
 mutant m06-grows-not-counted src/guest/host.rs 's/self\.max_memory_bytes && self\.grows <= MAX_GROWS_PER_CALL/self.max_memory_bytes/' m_06
 mutant m06-grows-never-forgotten src/guest/instance.rs 's/state\.grows = 0;//' m_06
@@ -97,14 +97,14 @@ mutant m07-many-memories src/guest/contract.rs 's/if facts\.memories\.len\(\) > 
 mutant m07-table-size src/guest/contract.rs 's/ && largest <= limits::MAX_TABLE_ELEMENTS//' m_07
 mutant m07-table-count src/guest/contract.rs 's/facts\.tables\.len\(\) <= limits::MAX_TABLES && //' m_07
 mutant m07-table-grows src/guest/host.rs 's/desired as u64 <= MAX_TABLE_ELEMENTS && //' m_07
-mutant m08-alloc-null src/guest/instance.rs 's/if ptr == 0 && len != 0/if false/' m_08
+mutant m08-alloc-null src/guest/convention/json_buffer/guest.rs 's/if ptr == 0 && len != 0/if false/' m_08
 mutant m09-pointers-signed src/guest/faults.rs 's/let start = usize::try_from\(ptr\)\.ok\(\)\?;/let start = usize::try_from(ptr.cast_signed().max(0)).ok()?;/' m_09
 mutant m10-pointers-signed src/guest/faults.rs 's/let start = usize::try_from\(ptr\)\.ok\(\)\?;/let start = usize::try_from(ptr.cast_signed().max(0)).ok()?;/' m_10
 mutant m10-lengths-signed src/guest/faults.rs 's/usize::try_from\(len\)\.ok\(\)\?/usize::try_from(len.cast_signed().max(0)).ok()?/' m_10
-mutant m10-bounds-by-panic src/guest/instance.rs 's/let Some\(bytes\) = range\(ptr, len\)\.and_then\(\|range\| memory\.get\(range\)\) else/let Some(bytes) = range(ptr, len).map(|range| \&memory[range]) else/' m_10
-mutant m10-answer-limit src/guest/instance.rs 's/if u64::from\(len\) > self\.limits\.max_answer_bytes/if false/' m_10
+mutant m10-bounds-by-panic src/guest/convention/json_buffer/guest.rs 's/let Some\(bytes\) = range\(ptr, len\)\.and_then\(\|range\| memory\.get\(range\)\) else/let Some(bytes) = range(ptr, len).map(|range| \&memory[range]) else/' m_10
+mutant m10-answer-limit src/guest/convention/json_buffer/guest.rs 's/if u64::from\(len\) > self\.max_answer_bytes/if false/' m_10
 mutant m12-empty-not-tagged src/policy/decision.rs 's/response\.tag\("empty-answer"\);//; s/let mut response = AgentResponse::allow\(\);\n(\s+)response\n/let response = AgentResponse::allow();\n$1response\n/' m_12
-mutant m12-address-zero-read src/guest/instance.rs 's/let has_answer = len != 0 && \(ptr != 0 \|\| self\.module\.abi\.reads_address_zero\(\)\);/let has_answer = len != 0;/' m_12
+mutant m12-address-zero-read src/guest/convention/json_buffer/guest.rs 's/let has_answer = len != 0 && \(ptr != 0 \|\| self\.reads_address_zero\);/let has_answer = len != 0;/' m_12
 mutant m13-trailing-bytes src/guest/convention/json_buffer/answer.rs 's/\.and_then\(\|\(\)\| reader\.end\(\)\)//' m_13
 mutant m13-open-fault-untagged src/policy/decision.rs 's/response\.tag\("wasm-error"\);//' m_13
 mutant m14-unknown-allows src/guest/convention/json_buffer/answer.rs 's/Word::read\(raw\)\.ok_or_else/Word::read(raw).or(Some(Word::Allow)).ok_or_else/' m_14
@@ -129,8 +129,8 @@ mutant m19-no-trial src/policy/pool/room.rs 's/const TRIALS: u32 = 3/const TRIAL
 mutant i02-compile-memory src/limits.rs 's/MAX_FUNCTION_COMPILE_BYTES: u64 = 84 << 20/MAX_FUNCTION_COMPILE_BYTES: u64 = 84 << 40/' i_02_what_is_too_dear
 mutant i02-compile-memory-of-all src/limits.rs 's/MAX_COMPILE_BYTES: u64 = 136 << 20/MAX_COMPILE_BYTES: u64 = 136 << 40/' i_02_a_module_of_many
 mutant file-size-signal src/main.rs 's/\n    outlive_file_size_limits\(\);//' what_meets_a_limit
-mutant m20-instance-kept src/guest/instance.rs 's/if let Err\(fault\) = given_back \{\n\s+self\.poison\.get_or_insert\(fault\.code\);\n\s+\}/let _ = given_back;/' m_20
-mutant m20-answer-lost src/guest/instance.rs 's/if let Err\(fault\) = given_back \{\n\s+self\.poison\.get_or_insert\(fault\.code\);\n\s+\}/given_back?;/' m_20
+mutant m20-instance-kept src/guest/convention/json_buffer/guest.rs 's/if let Err\(fault\) = given_back \{\n\s+self\.not_given_back = Some\(fault\.code\);\n\s+\}/let _ = given_back;/' m_20
+mutant m20-answer-lost src/guest/convention/json_buffer/guest.rs 's/if let Err\(fault\) = given_back \{\n\s+self\.not_given_back = Some\(fault\.code\);\n\s+\}/given_back?;/' m_20
 mutant m21-any-type src/guest/contract/exports.rs 's/if export\.ty == ItemType::Func\(ty\.into\(\)\) =>/if matches!(export.ty, ItemType::Func(_)) =>/' m_21
 mutant m22-imported-memory src/guest/contract.rs 's/if memory\.is_imported/if false/' m_22
 mutant m22-memory64 src/guest/contract.rs 's/if memory\.is_64/if false/' m_22
@@ -156,7 +156,7 @@ mutant invariant-refusal-forgotten src/policy/decision.rs 's/match \(policy, fau
 mutant invariant-refusals-unread src/guest/convention/json_buffer/answer.rs 's/fault\.refusal = find_refusal\(bytes\);//' invariant_2
 mutant invariant-first-word-wins src/guest/convention/json_buffer/answer/refusal.rs 's/self\.refuses = true;/self.refuses = self.status.is_none();/' invariant_2
 mutant invariant-broken-quotes-hide src/guest/convention/json_buffer/answer/refusal.rs 's/reader\.is_unclear && mentions_refusal\(bytes\)/false \&\& mentions_refusal(bytes)/' invariant_2
-mutant invariant-too-large-is-unread src/policy/agent.rs 's/fault\.refusal = refusal_in_unread\(instance\.unread_answer\(\)\);//' invariant_2
+mutant invariant-too-large-is-unread src/guest/instance.rs 's/fault\.refusal = self\.guest\.refusal_in_unread\(&self\.store\);//' invariant_2
 mutant invariant-framing-removed src/guest/convention/json_buffer/answer/rules.rs 's/let framing = framing_header\(op\.name\(\)\)\?;/if matches!(op, HeaderOp::Remove { .. }) { return None; } let framing = framing_header(op.name())?;/' m_17
 mutant invariant-types-unchecked src/guest/convention/json_buffer/answer.rs 's/needs_more = self\.needs_more\(\)\?/needs_more = self.needs_more().unwrap_or(false)/' invariant_1
 mutant i01-pipes-opened src/files.rs 's/kind\.is_file\(\) \|\| self == Self::Stream/!kind.is_dir() || self == Self::Stream/' i_01_what_is_no

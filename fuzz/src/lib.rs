@@ -21,7 +21,7 @@ use wasm_agent_kit::guest::module::{Candidate, LoadSettings, Source};
 use wasm_agent_kit::hook::{HookContext, HookUser, apply};
 use wasm_agent_kit::limits::{LoadLimits, MAX_POOL_SIZE};
 use wasm_agent_kit::ops::bench::Baseline;
-use wasm_agent_kit::policy::decision::{Answer, FailurePolicy, decide};
+use wasm_agent_kit::policy::decision::{FailurePolicy, Outcome, decide};
 use wasm_agent_kit::proxy::Version;
 use wasm_agent_kit::response::{AgentResponse, Decision, HeaderOp};
 use wasm_agent_kit::server;
@@ -74,7 +74,7 @@ pub fn answer(bytes: &[u8]) {
         let checked = check_answer(bytes, kind, chunk, &AnswerPolicy::default());
         for policy in [FailurePolicy::Closed, FailurePolicy::Open] {
             let response = match &checked {
-                Ok(answer) => decide(Ok(Answer::Given(answer.response.clone())), policy),
+                Ok(answer) => decide(Ok(Outcome::Given(answer.response.clone())), policy),
                 Err(fault) => decide(Err(fault), policy),
             };
             let allows = response.decision == Decision::Allow;

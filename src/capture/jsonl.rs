@@ -238,7 +238,7 @@ pub(super) fn nanoseconds(text: &str) -> Option<i64> {
 
 /// One call, to be written as a line: what a proxy's agent answered to an
 /// event, or what a host goes on with after a hook
-/// ([`HandledHook::effective`](crate::policy::plugin::HandledHook::effective)).
+/// ([`HandledHook::effective`](crate::policy::HandledHook::effective)).
 #[derive(Debug)]
 pub struct RecordLine<'a, Output> {
     /// The transaction.

@@ -23,21 +23,23 @@ mod validate;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use wasm_agent_kit::abi::{Abi, AbiChoice};
+use wasm_agent_kit::error::Error;
 use wasm_agent_kit::guest::convention::json_buffer::answer::{self, AnswerPolicy, FRAMING_HEADERS};
-use wasm_agent_kit::guest::module::LoadSettings;
+use wasm_agent_kit::guest::module::{LoadSettings, Module};
 use wasm_agent_kit::limits::{
-    DEFAULT_MAX_ANSWER_BYTES, DEFAULT_MAX_COMPILE_TIME, DEFAULT_MAX_MODULE_BYTES, DEFAULT_TIMEOUT,
-    Isolation, LimitChoice, Limits, LoadLimits, Wasi,
+    DEFAULT_MAX_ANSWER_BYTES, DEFAULT_MAX_COMPILE_TIME, DEFAULT_MAX_MODULE_BYTES,
+    DEFAULT_QUEUE_WAIT, DEFAULT_TIMEOUT, Isolation, LimitChoice, Limits, LoadLimits, Wasi,
 };
-use wasm_agent_kit::policy::agent::AgentSettings;
 use wasm_agent_kit::policy::decision::FailurePolicy;
 use wasm_agent_kit::policy::pool::PoolSettings;
+use wasm_agent_kit::policy::{Policy, PolicySettings};
 use wasm_agent_kit::question::HeaderNames;
 
 const STYLES: Styles = Styles::styled()
@@ -225,8 +227,13 @@ impl GuestArgs {
     }
 
     /// How an agent answers: the same locally and in production.
-    pub(crate) fn agent(&self, pool_size: usize, wait: Duration, fail_open: bool) -> AgentSettings {
-        AgentSettings {
+    pub(crate) fn agent(
+        &self,
+        pool_size: usize,
+        wait: Duration,
+        fail_open: bool,
+    ) -> PolicySettings {
+        PolicySettings {
             pool: self.pool(Abi::Agent, pool_size, wait),
             header_names: self.header_names(),
             failure_policy: if fail_open {
@@ -236,6 +243,26 @@ impl GuestArgs {
             },
             answer_policy: self.answer_policy(),
         }
+    }
+
+    /// A policy of this module, with its first instance.
+    pub(crate) fn policy(
+        &self,
+        module: Arc<Module>,
+        pool_size: usize,
+        fail_open: bool,
+    ) -> Result<Policy, Error> {
+        if module.abi == Abi::Hook && fail_open {
+            let why = "a hook has no failure policy: its host gets a result that is not ok";
+            return Err(Error::Usage(format!("--fail-open: {why}")));
+        }
+        let settings = PolicySettings {
+            pool: self.pool(module.abi, pool_size, DEFAULT_QUEUE_WAIT),
+            ..self.agent(pool_size, DEFAULT_QUEUE_WAIT, fail_open)
+        };
+        let policy = Policy::new(module, settings);
+        policy.start()?;
+        Ok(policy)
     }
 
     pub(crate) fn answer_policy(&self) -> AnswerPolicy {

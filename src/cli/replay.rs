@@ -10,7 +10,6 @@ use std::sync::Arc;
 use anyhow::Result;
 use bytesize::ByteSize;
 use clap::{Args, Subcommand, ValueEnum};
-use wasm_agent_kit::abi::Abi;
 use wasm_agent_kit::capture::{
     self, DEFAULT_CLIENT_IP, DEFAULT_MAX_RECORD_BYTES, DecodeSettings, FieldMap, Format,
 };
@@ -18,14 +17,12 @@ use wasm_agent_kit::error::Error;
 use wasm_agent_kit::files;
 use wasm_agent_kit::guest::engine::{Engine, EngineSettings};
 use wasm_agent_kit::guest::module::Module;
-use wasm_agent_kit::limits::{DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
+use wasm_agent_kit::limits::MAX_POOL_SIZE;
 use wasm_agent_kit::ops::replay::{
     self, Expect, FailOn, Match, Redaction, ReplayReport, ReplaySettings, SaveFixtures, Selection,
     Shard, Sinks, Subjects, Watch, Which,
 };
-use wasm_agent_kit::ops::subject::Subject;
-use wasm_agent_kit::policy::agent::Agent;
-use wasm_agent_kit::policy::plugin::Plugin;
+use wasm_agent_kit::policy::Policy;
 use wasm_agent_kit::report::Report as _;
 
 use super::redact_key::KeyArgs;
@@ -455,25 +452,9 @@ impl ReplayArgs {
         })
     }
 
-    fn subject(&self, engine: &Arc<Engine>, path: &Path) -> Result<Subject, Error> {
+    fn subject(&self, engine: &Arc<Engine>, path: &Path) -> Result<Policy, Error> {
         let module = Arc::new(Module::load(engine, path, &self.guest.load())?);
-        let subject = match module.abi {
-            Abi::Agent => {
-                let settings = self.guest.agent(1, DEFAULT_QUEUE_WAIT, self.fail_open);
-                Subject::Agent(Box::new(Agent::new(module, settings)))
-            }
-            Abi::Hook if self.fail_open => {
-                return Err(Error::Usage(
-                    "--fail-open: a hook has no failure policy: its host gets a result that is not ok".to_owned(),
-                ));
-            }
-            Abi::Hook => {
-                let settings = self.guest.pool(Abi::Hook, 1, DEFAULT_QUEUE_WAIT);
-                Subject::Plugin(Box::new(Plugin::new(module, settings)))
-            }
-        };
-        subject.start()?;
-        Ok(subject)
+        self.guest.policy(module, 1, self.fail_open)
     }
 
     /// Where rows go: standard output or one file.

@@ -9,19 +9,16 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use notify_debouncer_full::notify::RecursiveMode;
 use regex::Regex;
-use wasm_agent_kit::abi::Abi;
 use wasm_agent_kit::error::Error;
 use wasm_agent_kit::files::{self, Links};
 use wasm_agent_kit::fixture::{self, Input};
 use wasm_agent_kit::guest::engine::{Engine, EngineSettings};
 use wasm_agent_kit::guest::module::Module;
-use wasm_agent_kit::limits::{DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
+use wasm_agent_kit::limits::MAX_POOL_SIZE;
 use wasm_agent_kit::ops::run::{
     self, FixtureResult, ParsedFixture, RunReport, RunSettings, StepResult,
 };
-use wasm_agent_kit::ops::subject::Subject;
-use wasm_agent_kit::policy::agent::Agent;
-use wasm_agent_kit::policy::plugin::Plugin;
+use wasm_agent_kit::policy::Policy;
 use wasm_agent_kit::report::Report as _;
 
 use super::render::human::Style;
@@ -160,25 +157,9 @@ fn once(args: &RunArgs, engine: &Arc<Engine>) -> Result<RunReport, Error> {
     Ok(report)
 }
 
-fn subject(args: &RunArgs, engine: &Arc<Engine>) -> Result<Subject, Error> {
+fn subject(args: &RunArgs, engine: &Arc<Engine>) -> Result<Policy, Error> {
     let module = Arc::new(Module::load(engine, &args.module, &args.guest.load())?);
-    let jobs = args.jobs.into();
-    let subject = match module.abi {
-        Abi::Agent => {
-            let settings = args.guest.agent(jobs, DEFAULT_QUEUE_WAIT, args.fail_open);
-            Subject::Agent(Box::new(Agent::new(module, settings)))
-        }
-        Abi::Hook if args.fail_open => {
-            let why = "a hook has no failure policy: its host gets a result that is not ok";
-            return Err(Error::Usage(format!("--fail-open: {why}")));
-        }
-        Abi::Hook => {
-            let settings = args.guest.pool(Abi::Hook, jobs, DEFAULT_QUEUE_WAIT);
-            Subject::Plugin(Box::new(Plugin::new(module, settings)))
-        }
-    };
-    subject.start()?;
-    Ok(subject)
+    args.guest.policy(module, args.jobs.into(), args.fail_open)
 }
 
 /// Parses what the filter lets through. A file that does not parse is kept

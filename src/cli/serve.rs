@@ -15,7 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use wasm_agent_kit::abi::Abi;
 use wasm_agent_kit::error::Error;
 use wasm_agent_kit::limits::{DEFAULT_POOL_SIZE, DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
-use wasm_agent_kit::policy::agent::Agent;
+use wasm_agent_kit::policy::Policy;
 use wasm_agent_kit::proxy::ProxyQuirks;
 use wasm_agent_kit::server::admin::serve_admin;
 use wasm_agent_kit::server::bind::{BindError, BoundSocket, DEFAULT_MODE, SocketMode, listen_at};
@@ -454,7 +454,7 @@ async fn reload_at(mut hangup: Signal, live: Live) {
 }
 
 /// The line that says the agent is ready.
-fn tell_serving(agent: &Agent, bound: &Bound) {
+fn tell_serving(agent: &Policy, bound: &Bound) {
     let module = agent.pool().module();
     let socket = bound.unix.as_ref().map(|(path, _)| path);
     let address = |listener: &std::net::TcpListener| listener.local_addr().ok();

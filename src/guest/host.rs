@@ -3,12 +3,42 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use wasmtime::{ResourceLimiter, WasmBacktrace};
+use wasmtime::{ResourceLimiter, Store, TypedFunc, WasmBacktrace, WasmParams, WasmResults};
 
-use super::Turns;
 use super::faults::frame;
 use crate::guest::wasi;
-use crate::limits::{MAX_GROWS_PER_CALL, MAX_TABLE_ELEMENTS, MAX_TABLES};
+use crate::limits::{CALLERS_STACK_BYTES, MAX_GROWS_PER_CALL, MAX_TABLE_ELEMENTS, MAX_TABLES};
+
+/// How a guest's computing is spread over time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turns {
+    /// To its end at once, on the caller's stack.
+    One,
+    /// In slices, on a stack of its own.
+    Many,
+}
+
+impl Turns {
+    /// For a caller that has nothing else to do.
+    pub(crate) fn for_this_thread() -> Self {
+        match stacker::remaining_stack() {
+            Some(left) if left >= CALLERS_STACK_BYTES => Self::One,
+            _ => Self::Many,
+        }
+    }
+}
+
+/// The one way into a guest.
+pub(super) async fn enter<P: WasmParams + Sync, R: WasmResults + Sync>(
+    function: &TypedFunc<P, R>,
+    store: &mut Store<HostState>,
+    arguments: P,
+) -> wasmtime::Result<R> {
+    match store.data().turns {
+        Turns::One => function.call(store, arguments),
+        Turns::Many => function.call_async(store, arguments).await,
+    }
+}
 
 /// What the host knows of one store.
 pub(crate) struct HostState {

@@ -13,59 +13,30 @@
 //! and changing stacks; else on a fiber too. Either way recursion in a guest
 //! meets its own limit, the same one, and never the end of a thread.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use wasmtime::{Memory, Store, TypedFunc, UpdateDeadline, WasmBacktrace, WasmParams, WasmResults};
+use wasmtime::{Store, UpdateDeadline, WasmBacktrace};
 
-use super::faults::{fault_of, range};
-use super::host::HostState;
+use super::convention::{AskSettings, Checked, Guest};
+use super::faults::fault_of;
+use super::host::{HostState, Turns, enter};
 use crate::fault::{Fault, FaultCode};
 use crate::guest::engine::Seat;
 use crate::guest::module::Module;
 use crate::guest::wasi;
-use crate::limits::{CALLERS_STACK_BYTES, Limits, after};
+use crate::limits::{Limits, after};
+use crate::question::Question;
 
-use super::StackSamples;
+use super::host::StackSamples;
 
 /// How long a guest computes before its call gives way, at the next tick of
 /// the engine's clock: as a rule 0.2 to 1.2 ms, and longer only in one bulk
 /// operation on memory, which nothing interrupts.
 pub const SLICE: Duration = Duration::from_micros(200);
-
-/// How a guest's computing is spread over time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Turns {
-    /// To its end at once, on the caller's stack.
-    One,
-    /// In slices, on a stack of its own.
-    Many,
-}
-
-impl Turns {
-    /// For a caller that has nothing else to do.
-    pub(crate) fn for_this_thread() -> Self {
-        match stacker::remaining_stack() {
-            Some(left) if left >= CALLERS_STACK_BYTES => Self::One,
-            _ => Self::Many,
-        }
-    }
-}
-
-/// The one way into a guest.
-async fn enter<P: WasmParams + Sync, R: WasmResults + Sync>(
-    function: &TypedFunc<P, R>,
-    store: &mut Store<HostState>,
-    arguments: P,
-) -> wasmtime::Result<R> {
-    match store.data().turns {
-        Turns::One => function.call(store, arguments),
-        Turns::Many => function.call_async(store, arguments).await,
-    }
-}
 
 /// Drives a call to its end on this thread. Nothing in a call waits for
 /// anything but the processor, so one that gave way is simply taken up again.
@@ -122,11 +93,7 @@ pub struct Called<'a> {
 /// One live copy of a module, alone in its store.
 pub struct Instance {
     store: Store<HostState>,
-    memory: Memory,
-    alloc: TypedFunc<i32, i32>,
-    dealloc: TypedFunc<(i32, i32), ()>,
-    /// In the order of the ABI's handlers.
-    handlers: Vec<Option<TypedFunc<(i32, i32), i64>>>,
+    guest: Guest,
     module: Arc<Module>,
     /// Where it is counted while it runs; away in mid-call.
     seat: Option<Seat>,
@@ -139,12 +106,6 @@ pub struct Instance {
     poison: Option<FaultCode>,
     /// A call began and did not end: it runs, was given up or panicked.
     in_call: bool,
-    /// Where an answer lies that was not copied out: it is too large, or not
-    /// all of it is in memory.
-    unread: Option<(u32, u32)>,
-    // Kept from call to call, so that a call allocates nothing.
-    input: Vec<u8>,
-    answer: Vec<u8>,
 }
 
 impl Instance {
@@ -216,28 +177,22 @@ impl Instance {
         });
         let running = module.engine.seat().begin();
         let made = match arm(&mut store, turns, Instant::now()) {
-            Ok(()) => Self::instantiate(module, &mut store).await,
+            Ok(()) => Self::instantiate(module, &mut store, &limits).await,
             Err(error) => Err(error),
         };
         store.data_mut().wasi.output.end_call();
         match made {
-            Ok((memory, alloc, dealloc, handlers)) => Ok(Self {
-                memory_at_start: memory.data_size(&store) as u64,
+            Ok(guest) => Ok(Self {
+                memory_at_start: guest.memory().data_size(&store) as u64,
                 grown_bytes: 0,
                 store,
-                memory,
-                alloc,
-                dealloc,
-                handlers,
+                guest,
                 module: Arc::clone(module),
                 seat: running.end(),
                 limits,
                 calls: 0,
                 poison: None,
                 in_call: false,
-                unread: None,
-                input: Vec::new(),
-                answer: Vec::new(),
             }),
             Err(error) => Err(Box::new(fault_of(&error, &store, None, "while starting"))),
         }
@@ -246,12 +201,8 @@ impl Instance {
     async fn instantiate(
         module: &Module,
         store: &mut Store<HostState>,
-    ) -> wasmtime::Result<(
-        Memory,
-        TypedFunc<i32, i32>,
-        TypedFunc<(i32, i32), ()>,
-        Vec<Option<TypedFunc<(i32, i32), i64>>>,
-    )> {
+        limits: &Limits,
+    ) -> wasmtime::Result<Guest> {
         let instance = match store.data().turns {
             Turns::One => module.pre.instantiate(&mut *store)?,
             Turns::Many => module.pre.instantiate_async(&mut *store).await?,
@@ -263,20 +214,7 @@ impl Instance {
             let initialize = instance.get_typed_func::<(), ()>(&mut *store, "_initialize")?;
             enter(&initialize, store, ()).await?;
         }
-        let memory = instance
-            .get_memory(&mut *store, "memory")
-            .ok_or_else(|| wasmtime::Error::msg("no exported memory"))?;
-        let alloc = instance.get_typed_func(&mut *store, "alloc")?;
-        let dealloc = instance.get_typed_func(&mut *store, "dealloc")?;
-        let mut handlers = Vec::new();
-        for name in module.abi.handlers() {
-            handlers.push(if module.has_handler(name) {
-                Some(instance.get_typed_func(&mut *store, name)?)
-            } else {
-                None
-            });
-        }
-        Ok((memory, alloc, dealloc, handlers))
+        Guest::link(module, &instance, (store, limits))
     }
 
     /// Calls one handler, an index into the ABI's list, on the input JSON that
@@ -304,33 +242,80 @@ impl Instance {
         write: impl FnOnce(&mut Vec<u8>),
     ) -> impl Future<Output = Called<'_>> + Send {
         self.in_call = true;
-        self.input.clear();
-        write(&mut self.input);
         self.calls += 1;
-        self.answer.clear();
-        self.unread = None;
-        self.called(turns, handler)
+        write(self.guest.begin());
+        async move {
+            let (result, cost) = self.called(turns, handler).await;
+            let result = result.map(|has_answer| {
+                if has_answer {
+                    RawAnswer::Bytes(self.guest.answer())
+                } else {
+                    RawAnswer::Empty
+                }
+            });
+            Called { result, cost }
+        }
     }
 
-    async fn called(&mut self, turns: Turns, handler: usize) -> Called<'_> {
+    /// Asks the guest and checks what it answers; `None` is the empty answer.
+    ///
+    /// Checking belongs to the call and counts into its deadline.
+    pub fn ask(
+        &mut self,
+        question: &Question<'_>,
+        settings: AskSettings<'_>,
+    ) -> (Result<Option<Checked>, Fault>, Cost) {
+        drive(self.ask_in(Turns::for_this_thread(), question, settings))
+    }
+
+    pub(crate) async fn ask_in(
+        &mut self,
+        turns: Turns,
+        question: &Question<'_>,
+        settings: AskSettings<'_>,
+    ) -> (Result<Option<Checked>, Fault>, Cost) {
+        self.in_call = true;
+        self.calls += 1;
+        self.guest.write(question, settings.header_names);
+        let (called, cost) = self.called(turns, question.phase().index()).await;
+        let is_long = cost.answer_bytes > LONG_ANSWER_BYTES || called.is_err();
+        if is_long && turns == Turns::Many {
+            give_way().await;
+        }
+        let checking = Instant::now();
+        let result = match called {
+            Ok(false) => Ok(None),
+            Ok(true) => self.guest.check(question, settings.answer_policy).map(Some),
+            Err(mut fault) => {
+                fault.refusal = self.guest.refusal_in_unread(&self.store);
+                Err(fault)
+            }
+        };
+        // Not what it waited for its turn in between.
+        let took = cost.time.saturating_add(checking.elapsed());
+        let is_overdue = is_long && took > self.limits.timeout;
+        (within_deadline(result, is_overdue), cost)
+    }
+
+    async fn called(&mut self, turns: Turns, handler: usize) -> (Result<bool, Fault>, Cost) {
         let seat = self.seat.take();
         let running = seat.unwrap_or_else(|| self.module.engine.seat()).begin();
-        let memory_before = self.memory.data_size(&self.store);
+        let memory_before = self.guest.memory().data_size(&self.store);
         let started = Instant::now();
         let result = match arm(&mut self.store, turns, started) {
-            Ok(()) => self.run(handler).await,
+            Ok(()) => self.guest.run(&mut self.store, handler).await,
             Err(error) => Err(self.fault(&error, "before the call")),
         };
         self.store.data_mut().wasi.output.end_call();
         let time = started.elapsed();
         self.seat = running.end();
-        let memory_after = self.memory.data_size(&self.store);
+        let memory_after = self.guest.memory().data_size(&self.store);
         let cost = Cost {
             fuel: self.fuel_used(),
             time,
             waited: Duration::ZERO,
-            input_bytes: self.input.len() as u64,
-            answer_bytes: self.answer.len() as u64,
+            input_bytes: self.guest.input_bytes(),
+            answer_bytes: self.guest.answer().len() as u64,
             memory_bytes: memory_after as u64,
             grown_bytes: memory_after.saturating_sub(memory_before) as u64,
         };
@@ -340,119 +325,15 @@ impl Instance {
         {
             self.poison.get_or_insert(fault.code);
         }
+        if let Some(code) = self.guest.not_given_back() {
+            self.poison.get_or_insert(code);
+        }
         self.in_call = false;
-        let result = result.map(|has_answer| {
-            if has_answer {
-                RawAnswer::Bytes(&self.answer)
-            } else {
-                RawAnswer::Empty
-            }
-        });
-        Called { result, cost }
-    }
-
-    /// Whether there is an answer in `self.answer`.
-    async fn run(&mut self, handler: usize) -> Result<bool, Fault> {
-        if !matches!(self.handlers.get(handler), Some(Some(_))) {
-            return Ok(false);
-        }
-        let input = self.write_input().await?;
-        // Looked up again because it cannot stay borrowed, and a copy costs.
-        let Some(Some(handler)) = self.handlers.get(handler) else {
-            return Ok(false);
-        };
-        let packed = match enter(handler, &mut self.store, input).await {
-            Ok(packed) => packed.cast_unsigned(),
-            Err(error) => return Err(self.fault(&error, "in the handler")),
-        };
-        let (ptr, len) = unpack(packed);
-        let has_answer = len != 0 && (ptr != 0 || self.module.abi.reads_address_zero());
-        if has_answer {
-            self.read_answer(ptr, len)?;
-        }
-        // The answer stands whatever becomes of giving memory back.
-        let mut given_back = self.give_back(input).await;
-        if has_answer && given_back.is_ok() {
-            given_back = self.give_back((ptr.cast_signed(), len.cast_signed())).await;
-        }
-        if let Err(fault) = given_back {
-            self.poison.get_or_insert(fault.code);
-        }
-        Ok(has_answer)
-    }
-
-    async fn write_input(&mut self) -> Result<(i32, i32), Fault> {
-        let len = i32::try_from(self.input.len()).map_err(|_too_large| {
-            Fault::new(
-                FaultCode::BadEvent("too-large"),
-                "the event's input JSON must be below 2 GiB",
-            )
-        })?;
-        let ptr = match enter(&self.alloc, &mut self.store, len).await {
-            Ok(ptr) => ptr,
-            Err(error) => return Err(self.fault(&error, "in alloc")),
-        };
-        if ptr == 0 && len != 0 {
-            return Err(Fault::new(
-                FaultCode::AllocNull,
-                format!("alloc({len}) must return an address, found 0"),
-            ));
-        }
-        let memory = self.memory.data_mut(&mut self.store);
-        let size = memory.len();
-        let target =
-            range(ptr.cast_unsigned(), len.cast_unsigned()).and_then(|range| memory.get_mut(range));
-        match target {
-            Some(target) => {
-                target.copy_from_slice(&self.input);
-                Ok((ptr, len))
-            }
-            None => Err(Fault::new(
-                FaultCode::AllocOutOfBounds,
-                format!(
-                    "alloc({len}) must return a range inside memory of {size} bytes, found {:#x}",
-                    ptr.cast_unsigned()
-                ),
-            )),
-        }
-    }
-
-    /// Copies the answer out, after both its place and its size were checked.
-    fn read_answer(&mut self, ptr: u32, len: u32) -> Result<(), Fault> {
-        self.unread = Some((ptr, len));
-        let memory = self.memory.data(&self.store);
-        let Some(bytes) = range(ptr, len).and_then(|range| memory.get(range)) else {
-            return Err(Fault::new(
-                FaultCode::BadAnswer("out-of-bounds"),
-                format!(
-                    "the answer must lie inside memory of {} bytes, found {len} bytes at {ptr:#x}",
-                    memory.len()
-                ),
-            ));
-        };
-        if u64::from(len) > self.limits.max_answer_bytes {
-            return Err(Fault::new(
-                FaultCode::AnswerLimit,
-                format!(
-                    "the answer must have at most {} bytes, found {len}",
-                    self.limits.max_answer_bytes
-                ),
-            ));
-        }
-        self.answer.extend_from_slice(bytes);
-        self.unread = None;
-        Ok(())
-    }
-
-    async fn give_back(&mut self, range: (i32, i32)) -> Result<(), Fault> {
-        match enter(&self.dealloc, &mut self.store, range).await {
-            Ok(()) => Ok(()),
-            Err(error) => Err(self.fault(&error, "in dealloc")),
-        }
+        (result, cost)
     }
 
     fn fault(&self, error: &wasmtime::Error, stage: &str) -> Fault {
-        fault_of(error, &self.store, Some(self.memory), stage)
+        fault_of(error, &self.store, Some(self.guest.memory()), stage)
     }
 
     fn fuel_used(&self) -> Option<u64> {
@@ -475,24 +356,7 @@ impl Instance {
     /// The bytes of the last answer, as the guest gave them.
     #[must_use]
     pub fn last_answer(&self) -> &[u8] {
-        &self.answer
-    }
-
-    /// What is in memory of an answer that was too large to be copied out or
-    /// not all inside memory; empty where the last call gave none such.
-    #[must_use]
-    pub fn unread_answer(&self) -> &[u8] {
-        let memory = self.memory.data(&self.store);
-        self.unread
-            .and_then(|(ptr, len)| range(ptr, len))
-            .and_then(|range| memory.get(range.start..range.end.min(memory.len())))
-            .unwrap_or_default()
-    }
-
-    /// How long one call may take.
-    #[must_use]
-    pub const fn timeout(&self) -> Duration {
-        self.limits.timeout
+        self.guest.answer()
     }
 
     /// The fault after which this instance must not be called again.
@@ -531,7 +395,7 @@ impl Instance {
     /// Linear memory now, in bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
-        self.memory.data_size(&self.store) as u64
+        self.guest.memory().data_size(&self.store) as u64
     }
 }
 
@@ -553,29 +417,34 @@ fn arm(store: &mut Store<HostState>, turns: Turns, now: Instant) -> wasmtime::Re
     fuel.map_or(Ok(()), |fuel| store.set_fuel(fuel))
 }
 
-const fn unpack(packed: u64) -> (u32, u32) {
-    let [a, b, c, d, e, f, g, h] = packed.to_be_bytes();
-    (
-        u32::from_be_bytes([a, b, c, d]),
-        u32::from_be_bytes([e, f, g, h]),
-    )
+/// Longer answers are not checked on a thread that reads.
+const LONG_ANSWER_BYTES: u64 = 16 << 10;
+
+/// An answer that takes too long to check is a fault, and if it refuses it does
+/// so all the same.
+fn within_deadline(
+    checked: Result<Option<Checked>, Fault>,
+    is_overdue: bool,
+) -> Result<Option<Checked>, Fault> {
+    match checked {
+        Ok(Some(checked)) if is_overdue && checked.answer.passes() => {
+            let what = "the deadline passed while the answer was checked";
+            Err(Fault::new(FaultCode::Deadline, what))
+        }
+        checked => checked,
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        /// Both halves of an answer are unsigned, and no range wraps.
-        #[test]
-        fn any_packed_value_is_a_checked_range(packed in any::<u64>(), size in 0..100_000_u64) {
-            let (ptr, len) = unpack(packed);
-            prop_assert_eq!((u64::from(ptr) << 32) | u64::from(len), packed);
-            let memory = vec![0_u8; usize::try_from(size).unwrap()];
-            let found = range(ptr, len).and_then(|range| memory.get(range));
-            prop_assert_eq!(found.is_some(), u64::from(ptr) + u64::from(len) <= size);
+/// Lets others have their turn once: what follows is long, and is not done on
+/// a thread that reads.
+async fn give_way() {
+    let mut has_given_way = false;
+    poll_fn(|_| {
+        if std::mem::replace(&mut has_given_way, true) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
         }
-    }
+    })
+    .await;
 }

@@ -13,9 +13,10 @@ mod instance;
 pub mod module;
 pub mod wasi;
 
+pub use convention::{AskSettings, Checked};
 pub use host::StackSamples;
 pub use instance::{Called, Cost, Instance, PANIC_MESSAGE, RawAnswer, SLICE};
 
 pub(crate) use faults::GuestAbort;
-pub(crate) use host::HostState;
-pub(crate) use instance::{Turns, drive};
+pub(crate) use host::{HostState, Turns};
+pub(crate) use instance::drive;

@@ -22,6 +22,7 @@ use crate::guest::wasi;
 use crate::guest::{GuestAbort, HostState};
 use crate::limits::{LimitChoice, Limits, LoadLimits, MAX_TEXT_BYTES};
 use crate::notices::Notices;
+use crate::question::Phase;
 
 /// A module's bytes, read and, if they were text, assembled.
 pub struct Source {
@@ -267,6 +268,12 @@ impl Module {
     pub fn handlers(&self) -> Vec<&'static str> {
         let handlers = self.abi.handlers().iter().copied();
         handlers.filter(|name| self.has_handler(name)).collect()
+    }
+
+    /// The same as phases of an exchange.
+    pub fn phases(&self) -> impl Iterator<Item = Phase> {
+        let handled = |phase: &Phase| phase.abi() == self.abi && self.has_handler(phase.handler());
+        Phase::ALL.into_iter().filter(handled)
     }
 
     /// Refuses a module that is called by the other ABI.

@@ -13,13 +13,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use self::events::AgentDesk;
+use self::events::Spelling;
 use self::report::{badness, is_bad};
-use super::subject::{ModuleInfo, Subject};
+use super::module_info::{self, ModuleInfo};
 use crate::abi::Abi;
 use crate::error::Error;
 use crate::fixture::{Fixture, FixtureError, Mismatch, expect};
-use crate::policy::plugin::Plugin;
+use crate::policy::Policy;
 use crate::report::CaseStatus;
 
 pub use hooks::HookOutcome;
@@ -47,13 +47,13 @@ pub type ParsedFixture = Result<Fixture, FixtureError>;
 /// # Errors
 /// When the system has no room for the threads.
 pub fn run(
-    subject: &Subject,
+    subject: &Policy,
     fixtures: &[ParsedFixture],
     settings: &RunSettings,
 ) -> Result<RunReport, Error> {
     let results: Vec<Mutex<Option<FixtureResult>>> =
         fixtures.iter().map(|_| Mutex::new(None)).collect();
-    let desk = Desk::new(subject);
+    let spelling = Spelling::new(subject);
     let next = AtomicUsize::new(0);
     let stop = AtomicBool::new(false);
     let work = || {
@@ -62,7 +62,7 @@ pub fn run(
             let (Some(fixture), Some(slot)) = (fixtures.get(index), results.get(index)) else {
                 return;
             };
-            let result = run_one(&desk, fixture, settings);
+            let result = run_one(subject, &spelling, fixture, settings);
             if settings.fail_fast && is_bad(result.status) {
                 stop.store(true, Ordering::Relaxed);
             }
@@ -87,17 +87,22 @@ pub fn run(
     Ok(report(subject, fixtures, settings))
 }
 
-fn run_one(desk: &Desk<'_>, fixture: &ParsedFixture, settings: &RunSettings) -> FixtureResult {
+fn run_one(
+    policy: &Policy,
+    spelling: &Spelling,
+    fixture: &ParsedFixture,
+    settings: &RunSettings,
+) -> FixtureResult {
     let fixture = match fixture {
         Ok(fixture) => fixture,
         Err(error) => return unread(error),
     };
-    let steps = match (desk, &fixture.hooks) {
-        (Desk::Agent(desk), None) => events::run(desk, fixture, settings),
-        (Desk::Plugin(plugin), Some(hooks)) => hooks::run(plugin, hooks, settings),
-        (Desk::Agent(_), Some(_)) | (Desk::Plugin(_), None) => {
-            return unread(&wrong_abi(fixture, desk.subject_abi()));
-        }
+    if fixture.abi() != policy.abi() {
+        return unread(&wrong_abi(fixture, policy.abi()));
+    }
+    let steps = match &fixture.hooks {
+        None => events::run(policy, spelling, fixture, settings),
+        Some(hooks) => hooks::run(policy, hooks, settings),
     };
     finished(fixture, steps)
 }
@@ -188,29 +193,7 @@ fn not_reached(event: &'static str, line: usize, has_expectations: bool) -> Step
     }
 }
 
-/// What is under test.
-enum Desk<'a> {
-    Agent(Box<AgentDesk<'a>>),
-    Plugin(&'a Plugin),
-}
-
-impl<'a> Desk<'a> {
-    fn new(subject: &'a Subject) -> Self {
-        match subject {
-            Subject::Agent(agent) => Self::Agent(Box::new(AgentDesk::new(agent))),
-            Subject::Plugin(plugin) => Self::Plugin(plugin),
-        }
-    }
-
-    const fn subject_abi(&self) -> Abi {
-        match self {
-            Self::Agent(_) => Abi::Agent,
-            Self::Plugin(_) => Abi::Hook,
-        }
-    }
-}
-
-fn report(subject: &Subject, fixtures: Vec<FixtureResult>, settings: &RunSettings) -> RunReport {
+fn report(subject: &Policy, fixtures: Vec<FixtureResult>, settings: &RunSettings) -> RunReport {
     let mut totals = Totals::default();
     for fixture in &fixtures {
         *totals
@@ -237,8 +220,8 @@ fn report(subject: &Subject, fixtures: Vec<FixtureResult>, settings: &RunSetting
     }
 }
 
-fn described(subject: &Subject, settings: &RunSettings) -> BTreeMap<&'static str, String> {
-    let mut described = subject.described();
+fn described(subject: &Policy, settings: &RunSettings) -> BTreeMap<&'static str, String> {
+    let mut described = module_info::described(subject);
     described.insert("jobs", settings.jobs.to_string());
     described.insert("repeat", settings.repeat.to_string());
     described

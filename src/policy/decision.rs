@@ -33,7 +33,7 @@ impl FailurePolicy {
 
 /// A checked answer, before the failure policy is asked.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Answer {
+pub enum Outcome {
     /// The module has no handler for the event, so it was not called.
     NotCalled,
     /// The handler returned nothing, which allows.
@@ -44,15 +44,15 @@ pub enum Answer {
 
 /// Turns what came of a call into what the proxy is told.
 #[must_use]
-pub fn decide(result: Result<Answer, &Fault>, policy: FailurePolicy) -> Box<AgentResponse> {
+pub fn decide(result: Result<Outcome, &Fault>, policy: FailurePolicy) -> Box<AgentResponse> {
     match result {
-        Ok(Answer::NotCalled) => Box::new(AgentResponse::allow()),
-        Ok(Answer::Empty) => {
+        Ok(Outcome::NotCalled) => Box::new(AgentResponse::allow()),
+        Ok(Outcome::Empty) => {
             let mut response = AgentResponse::allow();
             response.tag("empty-answer");
             Box::new(response)
         }
-        Ok(Answer::Given(response)) => response,
+        Ok(Outcome::Given(response)) => response,
         Err(fault) => Box::new(on_fault(fault, policy)),
     }
 }

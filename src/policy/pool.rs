@@ -9,7 +9,7 @@ mod room;
 use std::future::{Future, poll_fn};
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -227,26 +227,6 @@ impl Pool {
             }
             Ok(lease)
         }
-    }
-
-    /// Leases an instance for `call`, and hands back what came of it; no cost
-    /// where no instance was to be had. A panic in it is a fault of ours, and
-    /// goes no further.
-    pub fn call<T>(
-        &self,
-        call: impl FnOnce(&mut Instance) -> (Result<T, Fault>, Cost),
-    ) -> (Result<T, Fault>, Option<Cost>) {
-        let called = pin!(async {
-            match self.lease() {
-                Ok(mut lease) => {
-                    let (result, mut cost) = call(&mut lease);
-                    cost.waited = lease.waited();
-                    (result, Some(cost))
-                }
-                Err(fault) => (Err(*fault), None),
-            }
-        });
-        drive(caught(called))
     }
 
     /// Makes the first `instances` of those there may be, so that a module

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::plugin::{HandledHook, Plugin};
+use super::{HandledHook, Policy, PolicySettings};
 use crate::abi::{Abi, AbiChoice};
 use crate::error::Error;
 use crate::guest::engine::{Engine, EngineSettings};
@@ -52,7 +52,7 @@ impl Default for PluginSettings {
 /// Loads hook modules and calls their hooks, from any number of threads.
 ///
 /// A module is compiled once, by its content: under a second path, or with
-/// [`PluginRuntime::reload`] of an unchanged file, it is the same [`Plugin`].
+/// [`PluginRuntime::reload`] of an unchanged file, it is the same [`Policy`].
 /// Nothing is locked while a module compiles or a guest runs, so neither a slow
 /// load nor a runaway guest delays other plugins. Calls block their thread for
 /// as long as the guest computes, at most the time limit: on an async runtime
@@ -87,8 +87,8 @@ pub struct PluginRuntime {
 #[derive(Default)]
 struct State {
     /// By canonical path, or by the name given with bytes.
-    by_path: HashMap<PathBuf, Arc<Plugin>>,
-    by_hash: HashMap<String, Arc<Plugin>>,
+    by_path: HashMap<PathBuf, Arc<Policy>>,
+    by_hash: HashMap<String, Arc<Policy>>,
     /// Hashes of what is being compiled.
     loading: HashSet<String>,
     /// What was asked for so far, by number.
@@ -115,7 +115,7 @@ impl State {
     }
 
     /// Keeps a plugin, unless what was asked for later is there already.
-    fn keep(&mut self, (key, number): (PathBuf, u64), plugin: &Arc<Plugin>) {
+    fn keep(&mut self, (key, number): (PathBuf, u64), plugin: &Arc<Policy>) {
         if !self.is_newest(&key, number) {
             return;
         }
@@ -128,7 +128,7 @@ impl State {
     }
 
     /// Lets go of a plugin that no path leads to any more.
-    fn forget(&mut self, plugin: &Arc<Plugin>) {
+    fn forget(&mut self, plugin: &Arc<Policy>) {
         if !self.by_path.values().any(|kept| Arc::ptr_eq(kept, plugin)) {
             self.by_hash.remove(&plugin.pool().module().hash);
         }
@@ -158,7 +158,7 @@ impl PluginRuntime {
     /// # Errors
     /// [`Error::Read`], [`Error::Malformed`], [`Error::Refused`] with every
     /// broken rule, [`Error::CompileTime`], [`Error::Start`].
-    pub fn load(&self, path: &Path) -> Result<Arc<Plugin>, Error> {
+    pub fn load(&self, path: &Path) -> Result<Arc<Policy>, Error> {
         let asked = self.ask();
         let canonical = canonical(path)?;
         if let Some(plugin) = self.lock().by_path.get(&canonical) {
@@ -174,7 +174,7 @@ impl PluginRuntime {
     ///
     /// # Errors
     /// Those of [`PluginRuntime::load`].
-    pub fn reload(&self, path: &Path) -> Result<Arc<Plugin>, Error> {
+    pub fn reload(&self, path: &Path) -> Result<Arc<Policy>, Error> {
         let asked = self.ask();
         let canonical = canonical(path)?;
         let source = read(&canonical, &self.settings.load)?;
@@ -186,7 +186,7 @@ impl PluginRuntime {
     ///
     /// # Errors
     /// Those of [`PluginRuntime::load`], but for reading.
-    pub fn load_bytes(&self, name: &str, bytes: Vec<u8>) -> Result<Arc<Plugin>, Error> {
+    pub fn load_bytes(&self, name: &str, bytes: Vec<u8>) -> Result<Arc<Policy>, Error> {
         let asked = self.ask();
         let path = PathBuf::from(name);
         let source = Source::of(&path, bytes, &self.settings.load)?;
@@ -220,7 +220,7 @@ impl PluginRuntime {
     ///
     /// # Errors
     /// [`Error::NotLoaded`].
-    pub fn plugin(&self, path: &Path) -> Result<Arc<Plugin>, Error> {
+    pub fn plugin(&self, path: &Path) -> Result<Arc<Policy>, Error> {
         let key = self.key(path)?;
         let state = self.lock();
         let plugin = state.by_path.get(&key).map(Arc::clone);
@@ -228,7 +228,7 @@ impl PluginRuntime {
     }
 
     /// Calls a hook of a loaded plugin. Whatever the guest does, the host gets
-    /// a result and the context to go on with: see [`Plugin::handle`].
+    /// a result and the context to go on with: see [`Policy::hook`].
     ///
     /// # Errors
     /// [`Error::NotLoaded`], and nothing else.
@@ -238,7 +238,7 @@ impl PluginRuntime {
         hook: Hook,
         context: HookContext,
     ) -> Result<HandledHook, Error> {
-        Ok(self.plugin(path)?.handle(hook, context))
+        Ok(self.plugin(path)?.hook(hook, context))
     }
 
     /// What the plugin of this path or name is kept under.
@@ -267,7 +267,7 @@ impl PluginRuntime {
     }
 
     /// Finds or makes the plugin of these bytes, and keeps it under `key`.
-    fn publish(&self, key: (PathBuf, u64), source: Source) -> Result<Arc<Plugin>, Error> {
+    fn publish(&self, key: (PathBuf, u64), source: Source) -> Result<Arc<Policy>, Error> {
         let hash = source.hash.clone();
         let mut state = self.lock();
         while state.loading.contains(&hash) {
@@ -291,7 +291,7 @@ impl PluginRuntime {
     }
 
     /// Judges and compiles, with nothing locked.
-    fn make(&self, source: Source) -> Result<Plugin, Error> {
+    fn make(&self, source: Source) -> Result<Policy, Error> {
         let settings = LoadSettings {
             load: self.settings.load,
             limits: self.settings.limits,
@@ -305,7 +305,11 @@ impl PluginRuntime {
             isolation: self.settings.isolation,
             limits: module.limits,
         };
-        let plugin = Plugin::new(Arc::new(module), pool);
+        let settings = PolicySettings {
+            pool,
+            ..PolicySettings::default()
+        };
+        let plugin = Policy::new(Arc::new(module), settings);
         plugin.start()?;
         Ok(plugin)
     }
@@ -382,7 +386,7 @@ mod tests {
 
     /// Loads the slow one under the name, and does something else as soon as that
     /// compiles.
-    fn beside_a_slow_load(runtime: &PluginRuntime, then: impl FnOnce()) -> Arc<Plugin> {
+    fn beside_a_slow_load(runtime: &PluginRuntime, then: impl FnOnce()) -> Arc<Policy> {
         std::thread::scope(|scope| {
             let slow = scope.spawn(|| runtime.load_bytes("name", module(true)).unwrap());
             while runtime.lock().loading.is_empty() {
@@ -437,7 +441,7 @@ mod tests {
         // Two want the one instance, so that one of them waits.
         let held = plugin.pool().lease().unwrap();
         std::thread::scope(|scope| {
-            let call = || plugin.handle(Hook::Before, HookContext::default());
+            let call = || plugin.hook(Hook::Before, HookContext::default());
             let waits = scope.spawn(call);
             while plugin.pool().usage().waiting == 0 {
                 std::thread::yield_now();

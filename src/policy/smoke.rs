@@ -13,7 +13,8 @@ use crate::event::{BodyChunk, Event, EventKind, RequestHead, ResponseHead};
 use crate::fault::{Fault, FaultCode};
 use crate::guest::Instance;
 use crate::guest::module::Module;
-use crate::policy::agent::{AgentSettings, call_event};
+use crate::policy::PolicySettings;
+use crate::question::Question;
 
 /// A deadline may be the machine's doing; a guest that runs away does so
 /// every time.
@@ -24,7 +25,7 @@ const TRIES: usize = 3;
 /// # Errors
 /// [`Error::Start`] where no instance can be made, [`Error::Smoke`] with the
 /// handler and its fault.
-pub fn smoke_call(module: &Arc<Module>, settings: &AgentSettings) -> Result<(), Error> {
+pub fn smoke_call(module: &Arc<Module>, settings: &PolicySettings) -> Result<(), Error> {
     let new = || {
         Instance::new(module, settings.pool.limits).map_err(|fault| Error::Start {
             path: module.path.clone(),
@@ -41,8 +42,7 @@ pub fn smoke_call(module: &Arc<Module>, settings: &AgentSettings) -> Result<(), 
             if instance.poison().is_some() {
                 instance = new()?;
             }
-            let names = settings.header_names;
-            let (result, _) = call_event(&mut instance, &event, names, &settings.answer_policy);
+            let (result, _) = instance.ask(&Question::from(&event), settings.asking());
             Ok(result.map(drop))
         };
         let mut tries = 1;

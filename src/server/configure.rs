@@ -276,7 +276,7 @@ mod tests {
 
     use super::*;
     use crate::guest::module::LoadSettings;
-    use crate::policy::agent::AgentSettings;
+    use crate::policy::PolicySettings;
     use crate::server::loader::Loader;
 
     const GOOD: u64 = 1;
@@ -285,7 +285,7 @@ mod tests {
     fn live() -> Live {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/modules/right/allow.wat");
         let loader = Loader::new(path, LoadSettings::default(), true);
-        Live::new(loader.start(AgentSettings::default()).unwrap(), loader)
+        Live::new(loader.start(PolicySettings::default()).unwrap(), loader)
     }
 
     /// What each message is answered that waits for one turn, the oldest first.

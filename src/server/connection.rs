@@ -28,8 +28,8 @@ use super::wire::frame::Protocol;
 use super::wire::response::{Dialect, RequestBodyText};
 use crate::event::{Event, EventKind};
 use crate::fault::{Fault, FaultCode};
-use crate::policy::agent::{Agent, Handled};
 use crate::policy::decision::FailurePolicy;
+use crate::policy::{Handled, Policy};
 use crate::proxy::{Proxy, adapt};
 use crate::response::{AgentResponse, Decision, HeaderOp};
 
@@ -176,7 +176,7 @@ impl Connection {
     }
 
     /// Joins an event to its exchange.
-    pub(crate) fn join(&self, event: Event, version: HttpVersion, agent: &Agent) -> JoinedEvent {
+    pub(crate) fn join(&self, event: Event, version: HttpVersion, agent: &Policy) -> JoinedEvent {
         let kind = event.kind();
         let wants = Wants {
             request_bodies: agent.handles(EventKind::RequestBody),

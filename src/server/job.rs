@@ -23,7 +23,7 @@ use super::exchanges::JoinedEvent;
 use super::queue::Work;
 use crate::event::Event;
 use crate::fault::{Fault, FaultCode};
-use crate::policy::agent::{Agent, Handled};
+use crate::policy::{Handled, Policy};
 use crate::response::{AgentResponse, Audit, Decision};
 
 thread_local! {
@@ -71,7 +71,7 @@ impl Job {
 
     /// Calls a guest here and now, up to where the call gives way; a guest
     /// thread takes it from there. Hands the job back where no guest is free.
-    pub(crate) fn begin(self, agent: Arc<Agent>) -> Option<Self> {
+    pub(crate) fn begin(self, agent: Arc<Policy>) -> Option<Self> {
         let shared = Arc::clone(self.connection.shared());
         let mut call = Call::new(self, agent);
         match call.step() {
@@ -89,7 +89,7 @@ impl Job {
     }
 
     /// Calls a guest and answers; hands the job back where no guest is free.
-    async fn call(mut self, agent: Arc<Agent>) -> Option<Self> {
+    async fn call(mut self, agent: Arc<Policy>) -> Option<Self> {
         let asked = self.asked.as_mut()?;
         let Some(lease) = agent.pool().try_lease() else {
             return Some(self);
@@ -132,7 +132,7 @@ impl Job {
 /// Asks about a body with the head of each other exchange that it may belong
 /// to. The first refusal or fault stands; answers that ask for different changes
 /// cannot be carried out together.
-async fn judge_with_each(agent: &Agent, asked: &mut JoinedEvent, handled: Handled) -> Handled {
+async fn judge_with_each(agent: &Policy, asked: &mut JoinedEvent, handled: Handled) -> Handled {
     if handled.response.decision != Decision::Allow {
         return handled;
     }
@@ -187,7 +187,7 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    fn new(job: Job, agent: Arc<Agent>) -> Self {
+    fn new(job: Job, agent: Arc<Policy>) -> Self {
         let (connection, ticket) = (Arc::clone(&job.connection), job.ticket);
         let call = job.call(agent);
         let steps = match SPARE.take() {
@@ -266,7 +266,7 @@ mod tests {
     /// several layers deep is in it as often as there are layers.
     #[test]
     fn a_call_is_small() {
-        const fn size<R>(_: fn(Job, Arc<Agent>) -> R) -> usize {
+        const fn size<R>(_: fn(Job, Arc<Policy>) -> R) -> usize {
             size_of::<R>()
         }
         let size = size(|job, agent| job.call(agent));

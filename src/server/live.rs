@@ -23,7 +23,7 @@ use super::wire::control::HealthState;
 use crate::error::Error;
 use crate::guest::module::Module;
 use crate::limits::after;
-use crate::policy::agent::{Agent, AgentSettings};
+use crate::policy::{Policy, PolicySettings};
 use turns::{Turn, Turns};
 
 /// How often it is asked whether the calls of a replaced agent are over.
@@ -69,11 +69,11 @@ impl Causes {
 pub struct Live(Arc<Inner>);
 
 struct Inner {
-    agent: ArcSwap<Agent>,
+    agent: ArcSwap<Policy>,
     /// None where it was made by somebody else and cannot be made again.
     loader: Option<Loader>,
     /// What it was started with, which pushed settings may not loosen.
-    operator: AgentSettings,
+    operator: PolicySettings,
     /// What is pushed and waits.
     line: Mutex<Line>,
     /// Pushed settings that were not applied, by key.
@@ -89,8 +89,8 @@ struct Inner {
     server: Mutex<Weak<Shared>>,
 }
 
-impl From<Arc<Agent>> for Live {
-    fn from(agent: Arc<Agent>) -> Self {
+impl From<Arc<Policy>> for Live {
+    fn from(agent: Arc<Policy>) -> Self {
         Self::with(agent, None)
     }
 }
@@ -98,11 +98,11 @@ impl From<Arc<Agent>> for Live {
 impl Live {
     /// An agent that `loader` made, and can make again.
     #[must_use]
-    pub fn new(agent: Agent, loader: Loader) -> Self {
+    pub fn new(agent: Policy, loader: Loader) -> Self {
         Self::with(Arc::new(agent), Some(loader))
     }
 
-    fn with(agent: Arc<Agent>, loader: Option<Loader>) -> Self {
+    fn with(agent: Arc<Policy>, loader: Option<Loader>) -> Self {
         let causes = Causes::default();
         Self(Arc::new(Inner {
             operator: agent.settings().clone(),
@@ -121,7 +121,7 @@ impl Live {
 
     /// The agent to ask about one event.
     #[must_use]
-    pub fn agent(&self) -> Arc<Agent> {
+    pub fn agent(&self) -> Arc<Policy> {
         self.0.agent.load_full()
     }
 
@@ -164,7 +164,7 @@ impl Live {
     ///
     /// # Errors
     /// Why the old one goes on answering; [`Live::health`] says so too.
-    pub fn reload(&self) -> Result<Arc<Agent>, Error> {
+    pub fn reload(&self) -> Result<Arc<Policy>, Error> {
         let _one_at_a_time = self.0.turns.for_reload();
         let Some(loader) = &self.0.loader else {
             return Err(Error::Usage(
@@ -214,9 +214,9 @@ impl Live {
     /// and what is said of limits that are not.
     fn with_pushed(
         &self,
-        settings: &AgentSettings,
+        settings: &PolicySettings,
         pushed: &[Setting],
-    ) -> (AgentSettings, Vec<(Key, String)>) {
+    ) -> (PolicySettings, Vec<(Key, String)>) {
         untightened(over(settings, pushed), &self.0.operator, self.opened())
     }
 
@@ -331,7 +331,7 @@ impl Live {
         *lock(&self.0.server) = Arc::downgrade(server);
     }
 
-    fn replace(&self, agent: Arc<Agent>) {
+    fn replace(&self, agent: Arc<Policy>) {
         let size = agent.settings().pool.size;
         let old = self.0.agent.swap(agent);
         if let Some(server) = lock(&self.0.server).upgrade() {
@@ -380,7 +380,7 @@ mod tests {
     fn a_reload_works_without_a_limit_of_time() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/modules/right/allow.wat");
         let loader = Loader::new(path, LoadSettings::default(), true);
-        let mut settings = AgentSettings::default();
+        let mut settings = PolicySettings::default();
         settings.pool.limits.timeout = Duration::MAX;
         settings.pool.wait = Duration::MAX;
         let live = Live::new(loader.start(settings).unwrap(), loader);

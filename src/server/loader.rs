@@ -12,8 +12,8 @@ use crate::error::Error;
 use crate::guest::contract;
 use crate::guest::engine::{Engine, EngineSettings};
 use crate::guest::module::{LoadSettings, Module};
-use crate::policy::agent::{Agent, AgentSettings};
 use crate::policy::smoke::smoke_call;
+use crate::policy::{Policy, PolicySettings};
 use crate::server::pushed::Key;
 
 /// Loads one module, as often as it is asked to.
@@ -66,15 +66,15 @@ impl Loader {
     /// The first agent.
     ///
     /// # Errors
-    /// Those of [`Module::load`], of the smoke call and of [`Agent::fill`].
-    pub fn start(&self, settings: AgentSettings) -> Result<Agent, Error> {
+    /// Those of [`Module::load`], of the smoke call and of [`Policy::fill`].
+    pub fn start(&self, settings: PolicySettings) -> Result<Policy, Error> {
         let engine = Engine::new(EngineSettings {
             fuel: settings.pool.limits.fuel.is_some(),
             ..EngineSettings::default()
         })?;
         let module = self.load(&engine, &settings)?;
         engine.compile_aside();
-        self.ready(Agent::new(module, settings))
+        self.ready(Policy::new(module, settings))
     }
 
     /// An agent of the file as it is now, with the settings of the one that
@@ -82,7 +82,7 @@ impl Loader {
     ///
     /// # Errors
     /// As for [`Loader::start`].
-    pub fn again(&self, running: &Agent) -> Result<Agent, Error> {
+    pub fn again(&self, running: &Policy) -> Result<Policy, Error> {
         let settings = running.settings().clone();
         let module = self.load(&running.pool().module().engine, &settings)?;
         self.ready(running.followed_by(module, settings))
@@ -97,7 +97,7 @@ impl Loader {
     /// one by now.
     pub(crate) fn module_for(
         &self,
-        settings: &AgentSettings,
+        settings: &PolicySettings,
         now: &Arc<Module>,
         other: Option<&Arc<Module>>,
     ) -> Result<Arc<Module>, Error> {
@@ -126,15 +126,15 @@ impl Loader {
     /// As for [`Loader::start`].
     pub(crate) fn adjusted(
         &self,
-        running: &Agent,
+        running: &Policy,
         module: Arc<Module>,
-        settings: AgentSettings,
-    ) -> Result<Agent, Error> {
+        settings: PolicySettings,
+    ) -> Result<Policy, Error> {
         self.ready(running.followed_by(module, settings))
     }
 
     /// The same file for an engine that fits these settings.
-    fn compiled_again(&self, hash: &str, settings: &AgentSettings) -> Result<Arc<Module>, Error> {
+    fn compiled_again(&self, hash: &str, settings: &PolicySettings) -> Result<Arc<Module>, Error> {
         let engine = Engine::new(EngineSettings {
             fuel: settings.pool.limits.fuel.is_some(),
             ..EngineSettings::default()
@@ -150,7 +150,7 @@ impl Loader {
         Ok(again)
     }
 
-    fn load(&self, engine: &Arc<Engine>, settings: &AgentSettings) -> Result<Arc<Module>, Error> {
+    fn load(&self, engine: &Arc<Engine>, settings: &PolicySettings) -> Result<Arc<Module>, Error> {
         let load = LoadSettings {
             limits: settings.pool.limits.into(),
             ..self.load
@@ -158,7 +158,7 @@ impl Loader {
         Module::load(engine, &self.path, &load).map(Arc::new)
     }
 
-    fn ready(&self, agent: Agent) -> Result<Agent, Error> {
+    fn ready(&self, agent: Policy) -> Result<Policy, Error> {
         let module = agent.pool().module();
         module.require(Abi::Agent)?;
         if self.smoke_call {

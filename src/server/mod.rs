@@ -47,7 +47,7 @@ use tokio::time::Instant;
 
 use crate::fault::printable;
 use crate::notices::Notices;
-use crate::policy::agent::{Agent, AgentSettings, Handled};
+use crate::policy::{Handled, Policy, PolicySettings};
 use exchanges::Exchanges;
 pub use live::Live;
 use members::Members;
@@ -90,7 +90,7 @@ impl Shared {
         }
     }
 
-    pub(crate) fn agent(&self) -> Arc<Agent> {
+    pub(crate) fn agent(&self) -> Arc<Policy> {
         self.live.agent()
     }
 
@@ -332,9 +332,9 @@ pub fn try_grpc(payload: &[u8]) -> Result<Option<Result<Message, BadMessage>>, S
 /// # Errors
 /// Why they are refused.
 #[doc(hidden)]
-pub fn try_settings(pushed: &serde_json::Value) -> Result<AgentSettings, String> {
+pub fn try_settings(pushed: &serde_json::Value) -> Result<PolicySettings, String> {
     let pushed = pushed::Pushed::read(pushed)?;
-    Ok(pushed::over(&AgentSettings::default(), &pushed.settings))
+    Ok(pushed::over(&PolicySettings::default(), &pushed.settings))
 }
 
 #[cfg(test)]

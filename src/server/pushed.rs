@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::fault::printable;
 use crate::limits::{Isolation, MAX_POOL_SIZE};
-use crate::policy::agent::AgentSettings;
+use crate::policy::PolicySettings;
 use crate::policy::decision::FailurePolicy;
 
 /// Keys of one push that are kept; there are fewer that could be right.
@@ -84,7 +84,7 @@ impl Key {
     }
 
     /// The setting of this key that is in force.
-    fn of(self, settings: &AgentSettings) -> Setting {
+    fn of(self, settings: &PolicySettings) -> Setting {
         let (pool, limits) = (&settings.pool, &settings.pool.limits);
         match self {
             Self::PoolSize => Setting::PoolSize(pool.size),
@@ -167,7 +167,7 @@ impl Setting {
         }
     }
 
-    const fn put(self, settings: &mut AgentSettings) {
+    const fn put(self, settings: &mut PolicySettings) {
         let limits = &mut settings.pool.limits;
         match self {
             Self::PoolSize(size) => settings.pool.size = size,
@@ -243,7 +243,7 @@ impl Pushed {
 
     /// Takes out what would loosen the operator's settings, but for the keys
     /// that the operator has opened.
-    pub(crate) fn within(mut self, operator: &AgentSettings, opened: &[Key]) -> Self {
+    pub(crate) fn within(mut self, operator: &PolicySettings, opened: &[Key]) -> Self {
         let (looser, settings) = self.settings.into_iter().partition(|setting| {
             let bound = setting.key().of(operator);
             setting.looseness() > bound.looseness() && !opened.contains(&setting.key())
@@ -257,8 +257,8 @@ impl Pushed {
     /// applied. `running` is what is in force now.
     pub(crate) fn remarks<'a>(
         &'a self,
-        operator: &'a AgentSettings,
-        running: &'a AgentSettings,
+        operator: &'a PolicySettings,
+        running: &'a PolicySettings,
         opened: &'a [Key],
     ) -> impl Iterator<Item = (Key, Option<String>)> + 'a {
         let mut with_it = over(running, &self.settings);
@@ -285,9 +285,9 @@ impl Pushed {
 
 /// `settings` with these over them; of one key the last is taken.
 pub(crate) fn over<'a>(
-    settings: &AgentSettings,
+    settings: &PolicySettings,
     pushed: impl IntoIterator<Item = &'a Setting>,
-) -> AgentSettings {
+) -> PolicySettings {
     let mut settings = settings.clone();
     for setting in pushed {
         setting.put(&mut settings);
@@ -298,8 +298,8 @@ pub(crate) fn over<'a>(
 /// The limits that are tighter than the operator's although the policy is open.
 /// Whoever pushed these would turn refusals into faults, and so into allows.
 pub(crate) fn tighter<'a>(
-    settings: &'a AgentSettings,
-    operator: &'a AgentSettings,
+    settings: &'a PolicySettings,
+    operator: &'a PolicySettings,
     opened: &'a [Key],
 ) -> impl Iterator<Item = Key> + 'a {
     let is_open = settings.failure_policy == FailurePolicy::Open;
@@ -312,10 +312,10 @@ pub(crate) fn tighter<'a>(
 /// `settings` with the operator's limits for those that are [`tighter`], and
 /// what is said of each.
 pub(crate) fn untightened(
-    settings: AgentSettings,
-    operator: &AgentSettings,
+    settings: PolicySettings,
+    operator: &PolicySettings,
     opened: &[Key],
-) -> (AgentSettings, Vec<(Key, String)>) {
+) -> (PolicySettings, Vec<(Key, String)>) {
     let mut kept = settings.clone();
     let mut remarks = Vec::new();
     for key in tighter(&settings, operator, opened) {
@@ -326,7 +326,7 @@ pub(crate) fn untightened(
 }
 
 /// What is said of a limit that is not applied because the policy is open.
-fn too_tight(setting: Setting, operator: &AgentSettings) -> String {
+fn too_tight(setting: Setting, operator: &PolicySettings) -> String {
     let key = setting.key();
     let (name, bound) = (key.name(), key.of(operator));
     format!(
@@ -482,7 +482,7 @@ mod tests {
 
     use super::*;
 
-    fn changed(settings: &AgentSettings, config: &Value) -> Result<AgentSettings, String> {
+    fn changed(settings: &PolicySettings, config: &Value) -> Result<PolicySettings, String> {
         // As it comes in, whatever its size.
         let Shortened(config) = serde_json::from_value(config.clone()).unwrap();
         Ok(over(settings, &Pushed::read(&config)?.settings))
@@ -495,7 +495,7 @@ mod tests {
         for key in Key::ALL {
             assert!(config.get(key.name()).is_some(), "{key:?}");
         }
-        let settings = changed(&AgentSettings::default(), &config).unwrap();
+        let settings = changed(&PolicySettings::default(), &config).unwrap();
         assert_eq!(settings.pool.size, 7);
         assert_eq!(settings.failure_policy, FailurePolicy::Open);
         assert_eq!(settings.pool.limits.timeout, Duration::from_millis(20));
@@ -541,7 +541,7 @@ mod tests {
                 "unknown setting module; known are pool-size",
             ),
         ] {
-            let reason = changed(&AgentSettings::default(), &config).unwrap_err();
+            let reason = changed(&PolicySettings::default(), &config).unwrap_err();
             assert!(reason.contains(why), "{reason}");
             // It goes into an answer and into the log.
             assert!(reason.len() < 300, "{}", reason.len());
@@ -551,7 +551,7 @@ mod tests {
     /// For each key: stricter than the operator's, the same, and looser.
     #[test]
     fn what_is_looser_is_told_apart() {
-        let operator = AgentSettings {
+        let operator = PolicySettings {
             pool: crate::policy::pool::PoolSettings {
                 size: 4,
                 isolation: Isolation::Recycle(10),
@@ -561,7 +561,7 @@ mod tests {
                 },
                 ..crate::policy::pool::PoolSettings::default()
             },
-            ..AgentSettings::default()
+            ..PolicySettings::default()
         };
         for (key, within, looser) in [
             (
@@ -620,9 +620,9 @@ mod tests {
             }
         }
         // An operator who set no limit is the loosest there is.
-        let open = AgentSettings {
+        let open = PolicySettings {
             failure_policy: FailurePolicy::Open,
-            ..AgentSettings::default()
+            ..PolicySettings::default()
         };
         let all = json!({"fail-open": true, "fuel": null, "isolation": "pooled"});
         assert_eq!(Pushed::read(&all).unwrap().within(&open, &[]).looser, []);

@@ -27,7 +27,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::fault::Fault;
 use crate::guest::convention::json_buffer::event::write_input;
-use crate::policy::agent::Handled;
+use crate::policy::Handled;
 use crate::question::HeaderNames;
 use crate::response::AgentResponse;
 

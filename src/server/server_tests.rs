@@ -15,7 +15,7 @@ use super::peer::{ReadHalf, serve_peer};
 use super::*;
 use crate::guest::engine::{Engine, EngineSettings};
 use crate::guest::module::{LoadSettings, Module};
-use crate::policy::agent::AgentSettings;
+use crate::policy::PolicySettings;
 use crate::policy::decision::FailurePolicy;
 use crate::policy::pool::PoolSettings;
 
@@ -37,21 +37,21 @@ impl Drop for Server {
     }
 }
 
-fn agent(module: &str, pool_size: usize, failure_policy: FailurePolicy) -> Arc<Agent> {
+fn agent(module: &str, pool_size: usize, failure_policy: FailurePolicy) -> Arc<Policy> {
     let engine = Engine::new(EngineSettings::default()).unwrap();
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("fixtures/modules")
         .join(module);
     let module = Module::load(&engine, &path, &LoadSettings::default()).unwrap();
-    let settings = AgentSettings {
+    let settings = PolicySettings {
         pool: PoolSettings {
             size: pool_size,
             ..PoolSettings::default()
         },
         failure_policy,
-        ..AgentSettings::default()
+        ..PolicySettings::default()
     };
-    Arc::new(Agent::new(Arc::new(module), settings))
+    Arc::new(Policy::new(Arc::new(module), settings))
 }
 
 impl Server {

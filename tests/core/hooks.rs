@@ -12,10 +12,9 @@ use wasm_agent_kit::guest::engine::{Engine, EngineSettings};
 use wasm_agent_kit::guest::module::{LoadSettings, Module};
 use wasm_agent_kit::hook::{Hook, HookContext};
 use wasm_agent_kit::limits::LimitChoice;
-use wasm_agent_kit::policy::agent::{Agent, AgentSettings};
-use wasm_agent_kit::policy::plugin::{HandledHook, Plugin};
 use wasm_agent_kit::policy::pool::PoolSettings;
 use wasm_agent_kit::policy::runtime::{PluginRuntime, PluginSettings};
+use wasm_agent_kit::policy::{HandledHook, Policy, PolicySettings};
 use wasm_agent_kit::response::Decision;
 
 use crate::shipped;
@@ -29,15 +28,19 @@ fn module(name: &str) -> Arc<Module> {
     Arc::new(Module::load(&engine, &shipped(name), &LoadSettings::default()).unwrap())
 }
 
-fn plugin(name: &str) -> Plugin {
+fn plugin(name: &str) -> Policy {
     let module = module(name);
-    let settings = PoolSettings {
+    let pool = PoolSettings {
         isolation: module.abi.isolation(),
         limits: module.limits,
         wait: Duration::from_secs(20),
         ..PoolSettings::default()
     };
-    Plugin::new(module, settings)
+    let settings = PolicySettings {
+        pool,
+        ..PolicySettings::default()
+    };
+    Policy::new(module, settings)
 }
 
 fn ada() -> HookContext {
@@ -50,8 +53,8 @@ fn ada() -> HookContext {
     .unwrap()
 }
 
-fn handle(plugin: &Plugin, hook: Hook, context: HookContext) -> HandledHook {
-    plugin.handle(hook, context)
+fn handle(plugin: &Policy, hook: Hook, context: HookContext) -> HandledHook {
+    plugin.hook(hook, context)
 }
 
 #[test]
@@ -64,8 +67,8 @@ fn the_defaults_are_those_of_the_hook_abi() {
 
 #[test]
 fn an_agent_never_lets_a_hook_module_pass_for_one_that_allows() {
-    let agent = Agent::new(module("hooks/pass-through.wat"), AgentSettings::default());
-    let Err(Error::WrongAbi { .. }) = agent.start() else {
+    let agent = Policy::new(module("hooks/pass-through.wat"), PolicySettings::default());
+    let Err(Error::WrongAbi { .. }) = agent.pool().module().require(Abi::Agent) else {
         panic!("an agent of a hook module")
     };
     let event = Event::RequestHeaders(RequestHead::default());
@@ -79,7 +82,8 @@ fn an_agent_never_lets_a_hook_module_pass_for_one_that_allows() {
 #[test]
 fn a_plugin_never_lets_an_agent_module_pass_for_one_that_says_yes() {
     let plugin = plugin("right/allow.wat");
-    let says = plugin.start().unwrap_err().to_string();
+    let refused = plugin.pool().module().require(Abi::Hook);
+    let says = refused.unwrap_err().to_string();
     assert!(says.contains("a proxy agent (the agent ABI)"), "{says}");
     assert!(says.contains("wasm-agent serve"), "{says}");
     assert!(!handle(&plugin, Hook::Before, ada()).result.ok);
@@ -202,7 +206,7 @@ fn published_6_out_of_fuel_is_a_result_and_no_crash() {
     let path = shipped("hooks/modify.wat");
     let error = runtime
         .load(&path)
-        .map(|plugin| plugin.handle(Hook::Before, ada()));
+        .map(|plugin| plugin.hook(Hook::Before, ada()));
     let handled = error.unwrap();
     assert_eq!(
         handled.result.error.as_deref(),
@@ -264,14 +268,14 @@ fn a_changed_file_is_another_plugin_once_it_is_loaded_again() {
     std::fs::write(&path, "(module)").unwrap();
     assert!(runtime.reload(&path).is_err());
     assert!(!runtime.call(&path, Hook::Before, ada()).unwrap().result.ok);
-    assert!(first.handle(Hook::Before, ada()).result.ok);
+    assert!(first.hook(Hook::Before, ada()).result.ok);
 }
 
 #[test]
 fn what_many_threads_load_at_once_is_loaded_once() {
     let runtime = runtime(LimitChoice::default());
     let path = shipped("account/account.wasm");
-    let plugins: Vec<Arc<Plugin>> = std::thread::scope(|scope| {
+    let plugins: Vec<Arc<Policy>> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8)
             .map(|_| scope.spawn(|| runtime.load(&path).unwrap()))
             .collect();
@@ -340,7 +344,7 @@ fn nothing_is_locked_while_a_guest_runs() {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 begun.wait();
-                let handled = spinning.handle(Hook::Before, ada());
+                let handled = spinning.hook(Hook::Before, ada());
                 ended.store(true, Ordering::SeqCst);
                 assert_eq!(handled.fault.unwrap().code.to_string(), "deadline");
             });
@@ -409,7 +413,7 @@ fn one_call_more_than_there_are_places_is_overload_within_its_wait() {
     let plugin = runtime.load(&shipped("hooks/spin.wat")).unwrap();
     let codes: Vec<String> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..2)
-            .map(|_| scope.spawn(|| plugin.handle(Hook::Before, ada()).fault.unwrap()))
+            .map(|_| scope.spawn(|| plugin.hook(Hook::Before, ada()).fault.unwrap()))
             .collect();
         let faults = threads.into_iter().map(|it| it.join().unwrap());
         faults.map(|fault| fault.code.to_string()).collect()

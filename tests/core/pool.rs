@@ -12,8 +12,8 @@ use wasm_agent_kit::guest::engine::{Allocation, Engine, EngineSettings};
 use wasm_agent_kit::guest::module::{LoadSettings, Module};
 use wasm_agent_kit::guest::{Instance, RawAnswer};
 use wasm_agent_kit::limits::{Isolation, Limits};
-use wasm_agent_kit::policy::agent::{Agent, AgentSettings};
 use wasm_agent_kit::policy::pool::{Pool, PoolSettings};
+use wasm_agent_kit::policy::{Policy, PolicySettings};
 
 use crate::shipped;
 
@@ -124,7 +124,7 @@ fn a_waiting_caller_is_woken_when_a_lease_ends() {
 
 #[test]
 fn overload_is_an_answer_within_the_wait() {
-    let settings = AgentSettings {
+    let settings = PolicySettings {
         pool: PoolSettings {
             size: 1,
             wait: Duration::from_millis(10),
@@ -134,9 +134,9 @@ fn overload_is_an_answer_within_the_wait() {
             },
             ..PoolSettings::default()
         },
-        ..AgentSettings::default()
+        ..PolicySettings::default()
     };
-    let agent = Agent::new(module("hostile/spin.wat"), settings);
+    let agent = Policy::new(module("hostile/spin.wat"), settings);
     let together = Barrier::new(3);
     let codes: Vec<String> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..3)
@@ -166,9 +166,9 @@ fn overload_is_an_answer_within_the_wait() {
 
 #[test]
 fn every_fault_costs_one_instance_and_nothing_else() {
-    let agent = Agent::new(
+    let agent = Policy::new(
         module("hostile/trap-unreachable.wat"),
-        AgentSettings::default(),
+        PolicySettings::default(),
     );
     for _ in 0..100 {
         let handled = agent.handle(&request("/"));
@@ -185,14 +185,14 @@ fn isolation_decides_how_long_an_instance_lives() {
         (Isolation::Fresh, 12),
         (Isolation::Recycle(5), 3),
     ] {
-        let settings = AgentSettings {
+        let settings = PolicySettings {
             pool: PoolSettings {
                 isolation,
                 ..PoolSettings::default()
             },
-            ..AgentSettings::default()
+            ..PolicySettings::default()
         };
-        let agent = Agent::new(module("right/allow.wat"), settings);
+        let agent = Policy::new(module("right/allow.wat"), settings);
         for _ in 0..12 {
             assert!(agent.handle(&request("/")).fault.is_none());
         }
@@ -237,14 +237,14 @@ fn slots_and_mappings_answer_alike() {
             ..EngineSettings::default()
         };
         let settings = load("rules/rules.wasm", settings);
-        let fresh = AgentSettings {
+        let fresh = PolicySettings {
             pool: PoolSettings {
                 isolation: Isolation::Fresh,
                 ..PoolSettings::default()
             },
-            ..AgentSettings::default()
+            ..PolicySettings::default()
         };
-        let agent = Agent::new(settings, fresh);
+        let agent = Policy::new(settings, fresh);
         ["/", "/admin", "/old/x", "/?q=union select"].map(|uri| {
             let handled = agent.handle(&request(uri));
             (handled.response, handled.cost.unwrap().fuel)
@@ -257,7 +257,7 @@ fn slots_and_mappings_answer_alike() {
 
 #[test]
 fn the_clock_sleeps_between_calls_and_still_interrupts() {
-    let settings = AgentSettings {
+    let settings = PolicySettings {
         pool: PoolSettings {
             limits: Limits {
                 timeout: Duration::from_millis(20),
@@ -265,9 +265,9 @@ fn the_clock_sleeps_between_calls_and_still_interrupts() {
             },
             ..PoolSettings::default()
         },
-        ..AgentSettings::default()
+        ..PolicySettings::default()
     };
-    let agent = Agent::new(module("hostile/spin.wat"), settings);
+    let agent = Policy::new(module("hostile/spin.wat"), settings);
     for idle in [0, 150, 300] {
         // Past the ticks after which the clock goes to sleep.
         std::thread::sleep(Duration::from_millis(idle));

@@ -4,8 +4,8 @@ use super::cases::BenchCase;
 use super::lab::{Answered, Lab, Stop, answer};
 use super::report::{CaseFuel, CaseReport, MemoryReport};
 use crate::limits::Isolation;
-use crate::ops::subject::Subject;
 use crate::ops::validate::growth::fit;
+use crate::policy::Policy;
 
 /// How often a case is tried that misses its deadline.
 const ATTEMPTS: u32 = 4;
@@ -73,7 +73,7 @@ fn one(lab: &Lab<'_>, case: &BenchCase) -> Result<CaseReport, Stop> {
     })
 }
 
-fn call(subject: &Subject, case: &BenchCase, during: &str) -> Result<Answered, Stop> {
+fn call(subject: &Policy, case: &BenchCase, during: &str) -> Result<Answered, Stop> {
     answer(subject, case).map_err(|fault| Stop::fault(during, Some(case), *fault))
 }
 

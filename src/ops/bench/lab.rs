@@ -19,10 +19,9 @@ use crate::guest::engine::{Engine, EngineSettings};
 use crate::guest::module::{Candidate, LoadSettings, Module, Source};
 use crate::latency::Latency;
 use crate::limits::{Isolation, Limits};
-use crate::ops::subject::{Subject, called, pooled};
-use crate::policy::agent::{Agent, AgentSettings};
-use crate::policy::plugin::Plugin;
+use crate::ops::module_info::{called, pooled};
 use crate::policy::pool::PoolSettings;
+use crate::policy::{Policy, PolicySettings};
 use crate::question::Question;
 
 /// What compiling a module over and over may take; it is compiled twice
@@ -171,14 +170,14 @@ impl<'a> Lab<'a> {
     }
 
     /// As production would have it, with so many instances.
-    pub(super) fn subject(&self, size: usize) -> Subject {
+    pub(super) fn subject(&self, size: usize) -> Policy {
         self.subject_of(&self.module, (size, self.isolation()), self.limits())
     }
 
     /// The same for a round of a comparison, if it can, on code of its own:
     /// where in memory code comes to lie makes it some per cent faster or
     /// slower, which must not pass for the module's doing.
-    pub(super) fn subject_of_round(&self, round: usize) -> Result<Subject, Error> {
+    pub(super) fn subject_of_round(&self, round: usize) -> Result<Policy, Error> {
         let copies = match self.copies.get() {
             Some(copies) => copies,
             None => {
@@ -208,7 +207,7 @@ impl<'a> Lab<'a> {
     }
 
     /// On an engine that counts instructions, with one instance.
-    pub(super) fn counting_subject(&self) -> Subject {
+    pub(super) fn counting_subject(&self) -> Policy {
         self.subject_of(&self.counting, (1, self.isolation()), self.limits())
     }
 
@@ -217,7 +216,7 @@ impl<'a> Lab<'a> {
         module: &Arc<Module>,
         (size, isolation): (usize, Isolation),
         limits: Limits,
-    ) -> Subject {
+    ) -> Policy {
         let pool = PoolSettings {
             size,
             wait: QUEUE_WAIT,
@@ -225,16 +224,11 @@ impl<'a> Lab<'a> {
             limits,
         };
         let module = Arc::clone(module);
-        match module.abi {
-            Abi::Agent => Subject::Agent(Box::new(Agent::new(
-                module,
-                AgentSettings {
-                    pool,
-                    ..self.settings.agent.clone()
-                },
-            ))),
-            Abi::Hook => Subject::Plugin(Box::new(Plugin::new(module, pool))),
-        }
+        let settings = PolicySettings {
+            pool,
+            ..self.settings.agent.clone()
+        };
+        Policy::new(module, settings)
     }
 }
 
@@ -272,31 +266,26 @@ pub(super) struct Answered {
 
 /// Calls the module as every command does, and times that. A guest that faults
 /// is not measured.
-pub(super) fn answer(subject: &Subject, case: &BenchCase) -> Result<Answered, Box<Fault>> {
-    let (time, cost, decision, fault) = match (subject, &case.input) {
-        (Subject::Agent(agent), input) => {
+pub(super) fn answer(subject: &Policy, case: &BenchCase) -> Result<Answered, Box<Fault>> {
+    let (time, cost, decision, fault) = match &case.input {
+        // The context is the host's own to give: copying it is not part of a call.
+        Question::Hook(hook, context) => {
+            let context = context.as_ref().clone();
             let started = Instant::now();
-            let mut handled = black_box(agent.ask(input));
-            let fault = handled.fault.take();
-            let (cost, decision) = (handled.cost, handled.response.decision.name());
-            // The response is the caller's to drop, so that is part of a call.
-            drop(handled);
-            (started.elapsed(), cost, decision, fault)
-        }
-        (Subject::Plugin(plugin), input) => {
-            let context = match input {
-                Question::Hook(hook, context) => Some((*hook, context.as_ref().clone())),
-                Question::Event(_) | Question::Exact { .. } => None,
-            };
-            let started = Instant::now();
-            let mut handled = black_box(match context {
-                Some((hook, context)) => plugin.handle(hook, context),
-                None => plugin.ask(input),
-            });
+            let mut handled = black_box(subject.hook(*hook, context));
             let fault = handled.fault.take();
             let decision = if handled.result.ok { "ok" } else { "refused" };
             let cost = handled.cost;
             drop(handled);
+            (started.elapsed(), cost, decision, fault)
+        }
+        question => {
+            let started = Instant::now();
+            let mut reply = black_box(subject.ask(question));
+            let fault = reply.fault.take();
+            let (cost, decision) = (reply.cost, reply.answer.name());
+            // The response is the caller's to drop, so that is part of a call.
+            drop(reply);
             (started.elapsed(), cost, decision, fault)
         }
     };
@@ -311,7 +300,7 @@ pub(super) fn answer(subject: &Subject, case: &BenchCase) -> Result<Answered, Bo
 }
 
 /// The times of one call.
-pub(super) fn timed(subject: &Subject, case: &BenchCase) -> Result<Timed, Box<Fault>> {
+pub(super) fn timed(subject: &Policy, case: &BenchCase) -> Result<Timed, Box<Fault>> {
     answer(subject, case).map(|answered| Timed {
         response: answered.time,
         guest: answered.cost.time,
@@ -335,7 +324,7 @@ pub struct Samples {
 /// # Errors
 /// The guest's fault: what faults is not measured.
 pub fn sample(
-    subject: &Subject,
+    subject: &Policy,
     case: &BenchCase,
     calls: u64,
     samples: &mut Samples,
@@ -368,7 +357,7 @@ mod tests {
     fn settings() -> BenchSettings {
         BenchSettings {
             load: LoadSettings::default(),
-            agent: AgentSettings::default(),
+            agent: PolicySettings::default(),
             hook_pool: PoolSettings::default(),
             amount: Amount::Calls(1),
             warm_up: Duration::ZERO,

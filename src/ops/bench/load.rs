@@ -15,14 +15,14 @@ use super::lab::{Samples, Stop, timed};
 use super::progress::Meter;
 use super::report::LoadPoint;
 use crate::latency::{Latency, Schedule};
-use crate::ops::subject::Subject;
+use crate::policy::Policy;
 
 /// Turns each load gets.
 pub(super) const TURNS: u32 = 3;
 
 /// What is asked of an agent.
 pub(super) struct Load<'a> {
-    pub(super) subject: &'a Subject,
+    pub(super) subject: &'a Policy,
     pub(super) cases: &'a [BenchCase],
     pub(super) concurrency: usize,
     pub(super) amount: Amount,

@@ -2,7 +2,7 @@
 //! change made it worse.
 //!
 //! In: a module file, events and settings. Out: a [`BenchReport`]. Guests are
-//! called through an [`Agent`](crate::policy::agent::Agent) as in every command, on the
+//! called through an [`Policy`](crate::policy::Policy) as in every command, on the
 //! engine that `serve` would have; instructions are counted on a second one. A
 //! guest that faults ends the benchmark and is its result: never a fast one.
 
@@ -31,8 +31,8 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::guest::module::LoadSettings;
-use crate::ops::subject::ModuleInfo;
-use crate::policy::agent::AgentSettings;
+use crate::ops::module_info::ModuleInfo;
+use crate::policy::PolicySettings;
 use crate::policy::pool::PoolSettings;
 
 pub use advise::{Advice, Wish, advise};
@@ -94,7 +94,7 @@ pub struct BenchSettings {
     /// Bounds of the file, limits of a call, the ABI asked for.
     pub load: LoadSettings,
     /// How an agent module is called; its pool's size and wait are not used.
-    pub agent: AgentSettings,
+    pub agent: PolicySettings,
     /// How a hook module is called, likewise.
     pub hook_pool: PoolSettings,
     /// How long each row is measured.

@@ -10,8 +10,7 @@ use super::machine::Turns;
 use super::progress::Meter;
 use crate::event::{Event, RequestHead};
 use crate::guest::module::Module;
-use crate::ops::subject::Subject;
-use crate::policy::agent::{Agent, AgentSettings};
+use crate::policy::{Policy, PolicySettings};
 use crate::question::HeaderNames;
 
 /// Rounds, each with instances of its own.
@@ -30,7 +29,7 @@ pub(super) type Batch<'a> = Box<dyn FnMut(u32) -> Result<Duration, Stop> + 'a>;
 pub(super) type Side<'a> = dyn Fn(usize) -> Result<Batch<'a>, Stop> + 'a;
 
 /// Calls of a case on an agent.
-pub(super) fn calls(subject: Subject, case: &BenchCase) -> Batch<'_> {
+pub(super) fn calls(subject: Policy, case: &BenchCase) -> Batch<'_> {
     Box::new(move |calls| {
         let started = Instant::now();
         for _ in 0..calls {
@@ -130,7 +129,7 @@ impl Reference {
 
     pub(super) fn batch(&self, round: usize) -> Batch<'_> {
         let module = Arc::clone(&self.copies[round % self.copies.len()]);
-        let agent = Agent::new(module, AgentSettings::default());
-        calls(Subject::Agent(Box::new(agent)), &self.case)
+        let agent = Policy::new(module, PolicySettings::default());
+        calls(agent, &self.case)
     }
 }

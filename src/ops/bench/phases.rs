@@ -10,7 +10,7 @@ use super::report::{Phases, Spread};
 use crate::guest::Instance;
 use crate::guest::engine::{Allocation, Engine, EngineSettings};
 use crate::guest::module::{Candidate, Module};
-use crate::ops::subject::Subject;
+use crate::policy::Policy;
 
 /// Loads, unless they take longer than [`LOAD_TIME`].
 const LOADS: usize = 5;
@@ -89,7 +89,7 @@ fn instances(lab: &Lab<'_>, module: &Arc<Module>, during: &str) -> Result<Spread
 
 /// The first call on an instance, and the third.
 fn calls(lab: &Lab<'_>, case: &BenchCase) -> Result<(Spread, Spread), Stop> {
-    let call = |subject: &Subject| {
+    let call = |subject: &Policy| {
         timed(subject, case)
             .map(|timed| timed.response)
             .map_err(|fault| Stop::fault("making first calls", Some(case), *fault))

@@ -14,10 +14,6 @@ use super::lab::{Lab, Stop};
 use super::progress::Meter;
 use crate::guest::StackSamples;
 use crate::limits::Isolation;
-use crate::ops::subject::Subject;
-use crate::policy::agent::call_event;
-use crate::policy::plugin::call_hook;
-use crate::question::Question;
 
 /// How long a guest is watched.
 pub(super) const TIME: Duration = Duration::from_secs(3);
@@ -68,18 +64,8 @@ pub(super) fn take(lab: &Lab<'_>, cases: &[BenchCase], meter: &Meter<'_>) -> Res
     let mut all = cases.iter().cycle();
     while Instant::now() < until {
         for case in all.by_ref().take(CALLS) {
-            let fault = match (&subject, &case.input) {
-                (Subject::Agent(agent), Question::Event(event)) => {
-                    let settings = agent.settings();
-                    let (names, policy) = (settings.header_names, &settings.answer_policy);
-                    call_event(&mut lease, event, names, policy).0.err()
-                }
-                (Subject::Plugin(_), Question::Hook(hook, context)) => {
-                    call_hook(&mut lease, *hook, context).0.err()
-                }
-                // There is no case of the other ABI, and none of bare bytes.
-                _ => None,
-            };
+            let asking = subject.settings().asking();
+            let fault = lease.ask(&case.input, asking).0.err();
             if let Some(fault) = fault {
                 return Err(Stop::fault(DURING, Some(case), fault));
             }

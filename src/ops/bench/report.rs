@@ -10,7 +10,7 @@ use super::machine::Machine;
 use super::profile::Profile;
 use crate::fault::{Fault, FaultCode};
 use crate::latency::Latency;
-use crate::ops::subject::ModuleInfo;
+use crate::ops::module_info::ModuleInfo;
 use crate::ops::validate::Growth;
 use crate::report::{Case, CaseStatus, Report, Verdict};
 

@@ -12,7 +12,7 @@ use super::{Amount, phases};
 use crate::guest::engine::EngineSettings;
 use crate::guest::module::Module;
 use crate::limits::{Isolation, Limits};
-use crate::ops::subject::Subject;
+use crate::policy::Policy;
 
 /// Turns each mode gets.
 const TURNS: u32 = 20;
@@ -28,7 +28,7 @@ const FUEL_ROOM: u64 = 1000;
 struct Mode {
     name: &'static str,
     is_chosen: bool,
-    subject: Subject,
+    subject: Policy,
     samples: Samples,
     /// The case whose turn it is.
     next: usize,

@@ -3,16 +3,18 @@
 use serde_json::Value;
 
 use super::report::{Category, Summary};
+use crate::answer::Answer;
+use crate::answer::hook_decision;
 use crate::capture::Transaction;
 use crate::hook::TRAPPED;
 use crate::json;
-use crate::ops::exchange::{Answer, Answered, hook_decision};
+use crate::policy::Reply;
 
 /// What one module made of a transaction.
 #[derive(Debug)]
 pub(super) struct Played {
     /// Its answers, up to the one that ended it.
-    pub(super) answered: Vec<Answered>,
+    pub(super) answered: Vec<Reply>,
 }
 
 impl Played {

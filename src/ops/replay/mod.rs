@@ -44,7 +44,8 @@ use regex::Regex;
 
 use crate::capture::{Capture, DecodeSettings, Format, Redactor};
 use crate::error::Error;
-use crate::ops::subject::{ModuleInfo, Subject};
+use crate::ops::module_info::{self, ModuleInfo};
+use crate::policy::Policy;
 
 pub use merge::merge;
 pub use report::{FailOn, ReplayReport, Shard};
@@ -191,9 +192,9 @@ pub struct Watch {
 /// The modules: the one that is asked about, and the one it is compared with.
 pub struct Subjects<'a> {
     /// The module.
-    pub module: &'a Subject,
+    pub module: &'a Policy,
     /// The version before, of the same ABI.
-    pub baseline: Option<&'a Subject>,
+    pub baseline: Option<&'a Policy>,
 }
 
 /// Replays captures.
@@ -297,9 +298,7 @@ fn too_many(tally: &Tally, captures: &[Capture], settings: &ReplaySettings) -> R
 
 /// A report with everything but the counts.
 fn empty_report(subjects: &Subjects<'_>, settings: &ReplaySettings) -> ReplayReport {
-    let described = subjects
-        .module
-        .described()
+    let described = module_info::described(subjects.module)
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .chain(described(settings))

@@ -2,9 +2,9 @@
 //! ends it.
 
 use super::compare::Played;
+use crate::abi::Abi;
 use crate::capture::Transaction;
-use crate::ops::exchange::{Answered, Exchange};
-use crate::ops::subject::Subject;
+use crate::policy::{Exchange, Policy, Reply};
 use crate::question::HeaderNames;
 use crate::question::Question;
 
@@ -13,11 +13,12 @@ use crate::question::Question;
 ///
 /// `answered` is room for its answers, from a transaction before.
 pub(super) fn play(
-    subject: &Subject,
+    subject: &Policy,
     transaction: &Transaction<'_>,
-    mut answered: Vec<Answered>,
+    mut answered: Vec<Reply>,
 ) -> Played {
-    let respelled = matches!(subject, Subject::Agent(agent) if agent.settings().header_names != HeaderNames::Lower);
+    let respelled =
+        subject.abi() == Abi::Agent && subject.settings().header_names != HeaderNames::Lower;
     let is_exact = |input: &Question<'_>| matches!(input, Question::Exact { .. });
     if respelled
         && transaction.steps.iter().any(|step| is_exact(&step.input))
@@ -37,7 +38,7 @@ pub(super) fn play(
 }
 
 /// Plays inputs that a fixture holds.
-pub(super) fn play_inputs(subject: &Subject, inputs: &[Question<'_>]) -> Played {
+pub(super) fn play_inputs(subject: &Policy, inputs: &[Question<'_>]) -> Played {
     let mut exchange = Exchange::default();
     let answered = inputs
         .iter()

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::histogram::Histogram;
 use crate::capture::{Format, Place, Remark, Unusable};
-use crate::ops::subject::ModuleInfo;
+use crate::ops::module_info::ModuleInfo;
 use crate::report::{Case, CaseStatus, Report, Verdict};
 
 /// Unusable records that are listed one by one; all are counted.

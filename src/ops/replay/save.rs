@@ -8,14 +8,15 @@ use serde_json::{Map, Value, json};
 
 use super::compare::Played;
 use super::play::play_inputs;
+use crate::abi::Abi;
+use crate::answer::Answer;
 use crate::capture::{Found, Redactor, Transaction};
 use crate::error::Error;
 use crate::event::Event;
 use crate::files::{self, Links};
 use crate::fixture;
 use crate::guest::convention::json_buffer::event::write_input;
-use crate::ops::exchange::Answer;
-use crate::ops::subject::Subject;
+use crate::policy::Policy;
 use crate::question::HeaderNames;
 use crate::question::Question;
 
@@ -149,12 +150,12 @@ fn expect(fixture: &mut Value, played: &Played) {
 pub(super) fn fixture(
     transaction: &Transaction<'_>,
     inputs: &[Question<'_>],
-    (expected, redactor, known): (&Subject, &Redactor, Found),
+    (expected, redactor, known): (&Policy, &Redactor, Found),
     described: &str,
 ) -> Result<(Value, Vec<String>), String> {
-    let made = match expected {
-        Subject::Agent(_) => of_events(transaction, inputs, (expected, redactor, known))?,
-        Subject::Plugin(plugin) => hooks::of_contexts(inputs, (plugin, redactor, known))?,
+    let made = match expected.abi() {
+        Abi::Agent => of_events(transaction, inputs, (expected, redactor, known))?,
+        Abi::Hook => hooks::of_contexts(inputs, (expected, redactor, known))?,
     };
     let mut value = Map::new();
     value.insert(
@@ -206,7 +207,7 @@ impl Made {
 fn of_events(
     transaction: &Transaction<'_>,
     inputs: &[Question<'_>],
-    (expected, redactor, known): (&Subject, &Redactor, Found),
+    (expected, redactor, known): (&Policy, &Redactor, Found),
 ) -> Result<Made, String> {
     let events: Vec<&Event> = inputs.iter().filter_map(Question::event).collect();
     let Written { value, found } = write(&events, &transaction.id, (redactor, known));

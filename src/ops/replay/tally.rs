@@ -12,8 +12,8 @@ use super::report::{
     Comparison, Costly, MAX_COSTLY, MAX_KINDS, MAX_LISTED, OTHER, Outcomes, RecordCounts,
     ReplayReport, TestResult,
 };
+use crate::answer::Answer;
 use crate::capture::{Remark, Unusable};
-use crate::ops::exchange::Answer;
 
 /// Test results that are kept one by one.
 const MAX_TESTS: usize = 20_000;

@@ -13,7 +13,7 @@ use super::work::{Pair, Shared};
 use crate::capture::{Found, RecordLine, Transaction, may_hold_secret, write_record};
 use crate::fault::printable;
 use crate::guest::convention::json_buffer::input_json;
-use crate::ops::exchange::{Answered, Ends as _};
+use crate::policy::{Ends as _, Reply};
 use crate::question::{Phase, Question};
 
 /// Characters of a request line in reports.
@@ -213,7 +213,7 @@ impl View<'_> {
             (Some(change), judged) if change.is_drift => {
                 let judged = judged.as_ref().unwrap_or(&fresh.module);
                 let played = self.old.unwrap_or(self.new);
-                if !played.answered.last().is_some_and(Answered::ends) {
+                if !played.answered.last().is_some_and(Reply::ends) {
                     return Minimized::Unknown;
                 }
                 let wanted = played.summary();

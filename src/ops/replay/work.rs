@@ -17,11 +17,11 @@ use super::tally::{Tally, Words, costly};
 use super::view::View;
 use super::{ReplaySettings, Subjects, Watch};
 use crate::abi::Abi;
+use crate::answer::Answer;
 use crate::capture::{Redactor, Remark, Transaction, Unusable, decode};
 use crate::error::Error;
 use crate::limits::Isolation;
-use crate::ops::exchange::{Answer, Answered};
-use crate::ops::subject::Subject;
+use crate::policy::{Policy, Reply};
 
 /// What all jobs share.
 pub(super) struct Shared<'a> {
@@ -74,8 +74,8 @@ impl<'a> Shared<'a> {
 
 /// The modules with instances of their own.
 pub(super) struct Pair {
-    pub(super) module: Subject,
-    pub(super) baseline: Option<Subject>,
+    pub(super) module: Policy,
+    pub(super) baseline: Option<Policy>,
 }
 
 impl Pair {
@@ -105,8 +105,8 @@ pub(super) struct Worker<'a> {
 /// Room that every transaction needs, kept from one to the next.
 #[derive(Default)]
 struct Room {
-    new: Vec<Answered>,
-    old: Vec<Answered>,
+    new: Vec<Reply>,
+    old: Vec<Reply>,
     json: Vec<u8>,
 }
 

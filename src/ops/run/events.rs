@@ -7,15 +7,15 @@ use super::{RunSettings, not_reached};
 use crate::event::Event;
 use crate::fixture::{Actual, Fixture, Step, expect};
 use crate::limits::Isolation;
-use crate::ops::exchange::Exchange;
-use crate::policy::agent::{Agent, Handled};
+use crate::policy::{Exchange, Handled, Policy};
 use crate::proxy;
 use crate::question::HeaderNames;
 use crate::report::CaseStatus;
 
 /// Feeds each event in turn, up to the one that ends the exchange.
 pub(super) fn run(
-    desk: &AgentDesk<'_>,
+    policy: &Policy,
+    spelling: &Spelling,
     fixture: &Fixture,
     settings: &RunSettings,
 ) -> Vec<StepResult> {
@@ -23,9 +23,9 @@ pub(super) fn run(
     for round in 1..=settings.repeat {
         let mut exchange = Exchange::default();
         for (index, step) in fixture.steps.iter().enumerate() {
-            let handled = exchange.ask(|| desk.agent.handle(&step.event));
+            let handled = exchange.ask(|| policy.handle(&step.event));
             match (steps.get_mut(index), handled) {
-                (None, Some(handled)) => steps.push(judge(desk, step, handled)),
+                (None, Some(handled)) => steps.push(judge(spelling, step, handled)),
                 (None, None) => {
                     let name = step.event.kind().name();
                     steps.push(not_reached(name, step.line, step.expect.is_some()));
@@ -42,14 +42,14 @@ pub(super) fn run(
     steps
 }
 
-fn judge(desk: &AgentDesk<'_>, step: &Step, handled: Handled) -> StepResult {
+fn judge(spelling: &Spelling, step: &Step, handled: Handled) -> StepResult {
     let actual = Actual {
         response: &handled.response,
         fault: handled.fault.as_ref(),
         cost: handled.cost.as_ref(),
     };
     let mismatches = expect::check(step.expect.as_ref(), actual);
-    let hints = hints(desk, &step.event, &handled);
+    let hints = hints(spelling, &step.event, &handled);
     StepResult {
         status: CaseStatus::Passed,
         response: Some(handled.response),
@@ -61,10 +61,10 @@ fn judge(desk: &AgentDesk<'_>, step: &Step, handled: Handled) -> StepResult {
     .costing(handled.cost)
 }
 
-fn hints(desk: &AgentDesk<'_>, event: &Event, handled: &Handled) -> Vec<Hint> {
+fn hints(spelling: &Spelling, event: &Event, handled: &Handled) -> Vec<Hint> {
     let mut hints = Vec::new();
     if handled.fault.is_none() {
-        hints.extend(desk.spelling(event));
+        hints.extend(spelling.hint(event));
     }
     if handled
         .response
@@ -88,35 +88,34 @@ fn hints(desk: &AgentDesk<'_>, event: &Event, handled: &Handled) -> Vec<Hint> {
     hints
 }
 
-/// The agent under test, and two beside it that find out what a spelling of
-/// header names would change. They use fresh instances, so that a module with
+/// Two policies beside the one under test, which find out what another spelling
+/// of header names would change. They use fresh instances, so that a module with
 /// state decides about the fixtures as if they were not there.
-pub(super) struct AgentDesk<'a> {
-    agent: &'a Agent,
-    as_sent: Agent,
-    as_written: Agent,
+pub(super) struct Spelling {
+    names: HeaderNames,
+    as_sent: Policy,
+    as_written: Policy,
 }
 
-impl<'a> AgentDesk<'a> {
-    pub(super) fn new(agent: &'a Agent) -> Self {
+impl Spelling {
+    pub(super) fn new(policy: &Policy) -> Self {
         let beside = |header_names| {
-            let mut settings = agent.settings().clone();
+            let mut settings = policy.settings().clone();
             settings.pool.isolation = Isolation::Fresh;
             settings.header_names = header_names;
-            Agent::new(Arc::clone(agent.pool().module()), settings)
+            Policy::new(Arc::clone(policy.pool().module()), settings)
         };
+        let names = policy.settings().header_names;
         Self {
-            agent,
-            as_sent: beside(agent.settings().header_names),
+            names,
+            as_sent: beside(names),
             as_written: beside(HeaderNames::AsWritten),
         }
     }
 
-    fn spelling(&self, event: &Event) -> Option<Hint> {
+    fn hint(&self, event: &Event) -> Option<Hint> {
         let is_upper = |(name, _): (&str, &str)| name.bytes().any(|byte| byte.is_ascii_uppercase());
-        if self.agent.settings().header_names != HeaderNames::Lower
-            || !event.headers().iter().any(is_upper)
-        {
+        if self.names != HeaderNames::Lower || !event.headers().iter().any(is_upper) {
             return None;
         }
         let sent = self.as_sent.handle(event);

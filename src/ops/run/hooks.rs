@@ -9,7 +9,7 @@ use crate::fault::{Fault, printable};
 use crate::fixture::hook::{ActualHook, check};
 use crate::fixture::{HookFixture, HookStep};
 use crate::hook::{Change, HookContext, HookResult, changes};
-use crate::policy::plugin::{HandledHook, Plugin};
+use crate::policy::{HandledHook, Policy};
 use crate::report::CaseStatus;
 
 /// What a hook made of its context.
@@ -58,7 +58,7 @@ impl HookOutcome {
 /// Feeds the context to each hook in turn; a refusal ends it, as it ends the
 /// host's own work.
 pub(super) fn run(
-    plugin: &Plugin,
+    policy: &Policy,
     fixture: &HookFixture,
     settings: &RunSettings,
 ) -> Vec<StepResult> {
@@ -70,7 +70,7 @@ pub(super) fn run(
                 if step.data.is_some() {
                     context.data.clone_from(&step.data);
                 }
-                let handled = plugin.handle(step.hook, context.clone());
+                let handled = policy.hook(step.hook, context.clone());
                 (context, handled)
             });
             context = asked

@@ -7,6 +7,7 @@ use crate::guest::contract::{Check, CheckStatus};
 use crate::guest::convention::json_buffer::answer::KEYS;
 use crate::guest::convention::json_buffer::hook::RESULT_KEYS;
 use crate::question::HeaderNames;
+use crate::question::Question;
 use crate::response::AgentResponse;
 use crate::suggest;
 
@@ -157,7 +158,7 @@ fn unknown_keys(handler: &str, trials: &[&Trial]) -> Option<Row> {
         .iter()
         .filter_map(|trial| trial.seen.result.as_ref().ok()?.as_ref())
     {
-        for key in answer.unknown_keys() {
+        for key in &answer.unknown_keys {
             if !keys.contains(&key.as_str()) && keys.len() <= KEYS_SHOWN {
                 keys.push(key);
             }
@@ -360,8 +361,8 @@ pub(super) fn spelling(prober: &Prober<'_>, trials: &[Trial]) -> Option<Row> {
 
 fn has_headers(sample: &Sample) -> bool {
     match &sample.input {
-        super::calls::Input::Event(event) => !event.headers().is_empty(),
-        super::calls::Input::Hook(..) | super::calls::Input::Raw(..) => false,
+        Question::Event(event) => !event.headers().is_empty(),
+        Question::Hook(..) | Question::Exact { .. } => false,
     }
 }
 

@@ -1,26 +1,20 @@
 //! How the probes call a guest: samples in, what was seen out.
 //!
-//! Every call goes through [`call_event`] or [`call_hook`], or for input that
-//! neither can express through [`Instance::call`]. Invariant: an instance that may not be
+//! Every call goes through [`Instance::ask`], as production's do. Invariant: an instance that may not be
 //! called again is not; after a few deadlines nothing is called at all.
 
 use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::abi::{Abi, handler_name};
-use crate::event::{Event, EventKind};
+use crate::answer::Answer;
 use crate::fault::{Fault, FaultCode};
-use crate::guest::convention::json_buffer::answer::{CheckedAnswer, check_answer};
-use crate::guest::convention::json_buffer::hook::{CheckedResult, check_result};
 use crate::guest::module::Module;
-use crate::guest::{Cost, Instance, RawAnswer};
-use crate::hook::{Hook, HookContext, HookResult};
+use crate::guest::{AskSettings, Checked, Cost, Instance};
+use crate::hook::HookResult;
 use crate::limits::Isolation;
-use crate::policy::agent::call_event;
-use crate::policy::plugin::call_hook;
-use crate::question::HeaderNames;
-use crate::response::{AgentResponse, Decision};
+use crate::question::{HeaderNames, Question};
+use crate::response::AgentResponse;
 
 use super::{SampleCost, ValidateSettings};
 
@@ -34,65 +28,23 @@ const CALL_OVERHEAD: u64 = 50_000;
 /// nanosecond.
 const SLOWEST: u64 = 2;
 
-/// What a guest is called with.
-#[derive(Debug, Clone)]
-pub(super) enum Input {
-    /// An event, written as production would write it.
-    Event(Box<Event>),
-    /// A hook's context, likewise.
-    Hook(Hook, Box<HookContext>),
-    /// Bytes that neither is written as, for this handler.
-    Raw(&'static str, Vec<u8>),
-}
-
-/// What a guest said, checked.
-#[derive(Debug, Clone)]
-pub(super) enum Answered {
-    /// To an event.
-    Event(CheckedAnswer),
-    /// To a hook's context.
-    Hook(Box<CheckedResult>),
-}
-
-impl Answered {
-    /// Keys, or their paths, that the contract does not know.
-    pub(super) fn unknown_keys(&self) -> &[String] {
-        match self {
-            Self::Event(answer) => &answer.unknown_keys,
-            Self::Hook(answer) => &answer.unknown_keys,
-        }
-    }
-
-    /// Whether it lets pass what it was asked about.
-    pub(super) fn passes(&self) -> bool {
-        match self {
-            Self::Event(answer) => answer.response.decision == Decision::Allow,
-            Self::Hook(answer) => answer.result.ok,
-        }
-    }
-}
-
 /// One call to be made.
 #[derive(Debug, Clone)]
 pub(super) struct Sample {
     /// Names it in rows and sequences.
     pub(super) name: &'static str,
     /// What the guest gets.
-    pub(super) input: Input,
+    pub(super) input: Question<'static>,
 }
 
 impl Sample {
     pub(super) fn handler(&self) -> &'static str {
-        match &self.input {
-            Input::Event(event) => handler_name(event.kind()),
-            Input::Hook(hook, _) => hook.name(),
-            Input::Raw(handler, _) => handler,
-        }
+        self.input.phase().handler()
     }
 
     /// Whether production would ask this.
     pub(super) const fn is_ordinary(&self) -> bool {
-        !matches!(self.input, Input::Raw(..))
+        !matches!(self.input, Question::Exact { .. })
     }
 }
 
@@ -100,7 +52,7 @@ impl Sample {
 #[derive(Debug, Clone)]
 pub(super) struct Seen {
     /// The checked answer, none for an empty one, or the fault.
-    pub(super) result: Result<Option<Answered>, Fault>,
+    pub(super) result: Result<Option<Checked>, Fault>,
     /// The answer's bytes as the guest gave them.
     pub(super) bytes: Vec<u8>,
     /// What it cost.
@@ -121,17 +73,21 @@ impl Seen {
         self.result.as_ref().err().map(|fault| fault.code)
     }
 
+    fn answer(&self) -> Option<&Answer> {
+        Some(&self.result.as_ref().ok()?.as_ref()?.answer)
+    }
+
     pub(super) fn response(&self) -> Option<&AgentResponse> {
-        match self.result.as_ref().ok()?.as_ref()? {
-            Answered::Event(answer) => Some(&answer.response),
-            Answered::Hook(_) => None,
+        match self.answer()? {
+            Answer::Response(response) => Some(response),
+            Answer::Result(_) => None,
         }
     }
 
     pub(super) fn hook_result(&self) -> Option<&HookResult> {
-        match self.result.as_ref().ok()?.as_ref()? {
-            Answered::Hook(answer) => Some(&answer.result),
-            Answered::Event(_) => None,
+        match self.answer()? {
+            Answer::Result(result) => Some(result),
+            Answer::Response(_) => None,
         }
     }
 
@@ -139,14 +95,16 @@ impl Seen {
     pub(super) fn outcome(&self) -> String {
         match &self.result {
             Ok(None) => "empty answer".to_owned(),
-            Ok(Some(Answered::Event(answer))) => {
-                let decision = &answer.response.decision;
-                match decision.status() {
-                    Some(status) => format!("{} {status}", decision.name()),
-                    None => decision.name().to_owned(),
+            Ok(Some(checked)) => {
+                let name = checked.answer.name();
+                match self
+                    .response()
+                    .and_then(|response| response.decision.status())
+                {
+                    Some(status) => format!("{name} {status}"),
+                    None => name.to_owned(),
                 }
             }
-            Ok(Some(Answered::Hook(answer))) => word(answer.result.ok).to_owned(),
             Err(fault) => fault.code.to_string(),
         }
     }
@@ -270,21 +228,11 @@ impl<'a> Prober<'a> {
     }
 
     fn call_spelled(&self, instance: &mut Instance, sample: &Sample, names: HeaderNames) -> Seen {
-        let policy = &self.settings.answer_policy;
-        let (result, cost) = match &sample.input {
-            Input::Event(event) => {
-                let (result, cost) = call_event(instance, event, names, policy);
-                (result.map(|answer| answer.map(Answered::Event)), cost)
-            }
-            Input::Hook(hook, context) => {
-                let (result, cost) = call_hook(instance, *hook, context);
-                (
-                    result.map(|answer| answer.map(Box::new).map(Answered::Hook)),
-                    cost,
-                )
-            }
-            Input::Raw(handler, bytes) => self.call_raw(instance, handler, bytes),
+        let asking = AskSettings {
+            header_names: names,
+            answer_policy: &self.settings.answer_policy,
         };
+        let (result, cost) = instance.ask(&sample.input, asking);
         let seen = Seen {
             result,
             bytes: instance.last_answer().to_vec(),
@@ -294,31 +242,6 @@ impl<'a> Prober<'a> {
         };
         self.count(&seen);
         seen
-    }
-
-    fn call_raw(
-        &self,
-        instance: &mut Instance,
-        handler: &str,
-        bytes: &[u8],
-    ) -> (Result<Option<Answered>, Fault>, Cost) {
-        let handlers = self.module.abi.handlers();
-        let index = handlers.iter().position(|name| *name == handler);
-        // No module has a handler beyond the last.
-        let index = index.unwrap_or(handlers.len());
-        let called = instance.call(index, |out| out.extend_from_slice(bytes));
-        let result = called.result.and_then(|answer| match answer {
-            RawAnswer::Empty => Ok(None),
-            RawAnswer::Bytes(answer) => match EventKind::ALL.get(index) {
-                Some(kind) if self.module.abi == Abi::Agent => {
-                    let policy = &self.settings.answer_policy;
-                    check_answer(answer, *kind, Some(0), policy).map(Answered::Event)
-                }
-                _ => check_result(answer).map(Box::new).map(Answered::Hook),
-            }
-            .map(Some),
-        });
-        (result, called.cost)
     }
 
     fn count(&self, seen: &Seen) {

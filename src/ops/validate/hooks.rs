@@ -2,13 +2,15 @@
 //! and what they may not do with them.
 
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 
 use crate::abi::Abi;
 use crate::guest::contract::{Check, CheckStatus};
 use crate::hook::{Hook, HookContext, HookUser, apply};
+use crate::question::Question;
 
 use super::Row;
-use super::calls::{Input, Prober, Sample, Trial, word};
+use super::calls::{Prober, Sample, Trial, word};
 
 /// A context that is JSON and holds escapes that name no character.
 pub(super) const LONE_SURROGATE: &[u8] =
@@ -66,7 +68,7 @@ pub(super) fn samples() -> impl Iterator<Item = Sample> {
 fn sample(name: &'static str, hook: Hook, context: HookContext) -> Sample {
     Sample {
         name,
-        input: Input::Hook(hook, Box::new(context)),
+        input: Question::Hook(hook, Cow::Owned(context)),
     }
 }
 
@@ -160,10 +162,10 @@ pub(super) fn rows(prober: &Prober<'_>, handler: &str, trials: &[&Trial]) -> Vec
 /// as a change: the published examples leave it out.
 fn ignored(handler: &str, trials: &[&Trial]) -> Option<Row> {
     let (trial, paths) = trials.iter().find_map(|trial| {
-        let Input::Hook(_, context) = &trial.sample.input else {
+        let Question::Hook(_, context) = &trial.sample.input else {
             return None;
         };
-        let applied = apply((**context).clone(), trial.seen.hook_result()?);
+        let applied = apply(context.as_ref().clone(), trial.seen.hook_result()?);
         let paths: Vec<String> = applied
             .ignored
             .into_iter()

@@ -5,14 +5,16 @@
 //! correlation id of its own, so a module that ties events together by it sees
 //! each as an exchange of its own.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::abi::Abi;
 use crate::event::{BodyChunk, Event, EventKind, Headers, RequestHead, ResponseHead};
 use crate::guest::module::Module;
 use crate::hook::{Hook, HookContext};
+use crate::question::Question;
 
-use super::calls::{Input, Sample};
+use super::calls::Sample;
 use super::hooks;
 
 type Fields = &'static [(&'static str, &'static str)];
@@ -215,8 +217,8 @@ pub(in crate::ops) fn contexts(module: &Module) -> Vec<(&'static str, Hook, Hook
     all(module)
         .into_iter()
         .filter_map(|sample| match sample.input {
-            Input::Hook(hook, context) => Some((sample.name, hook, *context)),
-            Input::Event(..) | Input::Raw(..) => None,
+            Question::Hook(hook, context) => Some((sample.name, hook, context.into_owned())),
+            Question::Event(..) | Question::Exact { .. } => None,
         })
         .collect()
 }
@@ -230,8 +232,8 @@ fn events_of(samples: impl IntoIterator<Item = Sample>) -> Vec<(&'static str, Ev
     samples
         .into_iter()
         .filter_map(|sample| match sample.input {
-            Input::Event(event) => Some((sample.name, *event)),
-            Input::Hook(..) | Input::Raw(..) => None,
+            Question::Event(event) => Some((sample.name, event.into_owned())),
+            Question::Hook(..) | Question::Exact { .. } => None,
         })
         .collect()
 }
@@ -239,24 +241,27 @@ fn events_of(samples: impl IntoIterator<Item = Sample>) -> Vec<(&'static str, Ev
 /// Input that is no event; the agent never writes it. It makes a guest fail
 /// without a trap, and nobody may notice afterwards.
 pub(super) fn broken(module: &Module) -> Vec<Sample> {
-    let surrogate: &[u8] = if module.abi == Abi::Hook {
+    let surrogate: &'static [u8] = if module.abi == Abi::Hook {
         hooks::LONE_SURROGATE
     } else {
         br#"{"method":"GET","uri":"/\ud800","client_ip":"","status":200,"correlation_id":"\udfff","headers":{"x":"\ud800"},"chunk_index":0,"is_last":true,"data":"\ud800","encoding":"utf8"}"#
     };
-    let inputs: [(&'static str, &[u8]); 4] = [
+    let inputs: [(&'static str, &'static [u8]); 4] = [
         ("empty-input", b""),
         ("not-json", b"\x00\xff not json"),
         ("cut-off", br#"{"method":"GET","uri":"/"#),
         (LONE_SURROGATE, surrogate),
     ];
     module
-        .handlers()
-        .into_iter()
-        .flat_map(|handler| {
+        .phases()
+        .flat_map(|phase| {
             inputs.map(|(name, bytes)| Sample {
                 name,
-                input: Input::Raw(handler, bytes.to_vec()),
+                input: Question::Exact {
+                    phase,
+                    chunk_index: Some(0),
+                    json: Cow::Borrowed(bytes),
+                },
             })
         })
         .collect()
@@ -267,7 +272,7 @@ fn requests() -> impl Iterator<Item = Sample> {
         .zip(REQUESTS)
         .map(|(n, (name, method, uri, fields))| Sample {
             name,
-            input: Input::Event(Box::new(Event::RequestHeaders(RequestHead {
+            input: Question::Event(Cow::Owned(Event::RequestHeaders(RequestHead {
                 correlation_id: format!("request-{n}"),
                 method: (*method).to_owned(),
                 uri: (*uri).to_owned(),
@@ -282,7 +287,7 @@ fn responses() -> impl Iterator<Item = Sample> {
         .zip(RESPONSES)
         .map(|(n, (name, status, fields))| Sample {
             name,
-            input: Input::Event(Box::new(Event::ResponseHeaders(ResponseHead {
+            input: Question::Event(Cow::Owned(Event::ResponseHeaders(ResponseHead {
                 correlation_id: format!("response-{n}"),
                 status: *status,
                 headers: headers(fields),
@@ -335,7 +340,7 @@ fn bodies(kind: EventKind) -> impl Iterator<Item = Sample> {
         };
         Sample {
             name,
-            input: Input::Event(Box::new(event)),
+            input: Question::from(event),
         }
     })
 }

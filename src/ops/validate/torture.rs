@@ -15,11 +15,13 @@ use crate::abi::Abi;
 use crate::event::{BodyChunk, Event, EventKind, Headers, RequestHead, ResponseHead};
 use crate::fault::FaultCode;
 use crate::guest::contract::{Check, CheckStatus};
+use crate::question::Question;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Row;
 use super::answers::difference;
-use super::calls::{Input, Prober, Sample, Seen, Trial};
+use super::calls::{Prober, Sample, Seen, Trial};
 use super::{hooks, samples};
 
 const BUDGET: u64 = 5_000_000_000;
@@ -150,7 +152,7 @@ fn judge(seen: &Seen, torture: &Torture, usual_growth: u64) -> Row {
             let is_json = is_event || torture.sample.name == samples::LONE_SURROGATE;
             let passes = answer
                 .as_ref()
-                .map_or(!is_event, |answer| !is_json && answer.passes());
+                .map_or(!is_event, |answer| !is_json && answer.answer.passes());
             let check = Check::pass(id, expected, found);
             if passes {
                 check
@@ -189,7 +191,7 @@ fn request(
         headers: Headers::from([("host", "www.example.com")]),
     };
     change(&mut head);
-    let input = Input::Event(Box::new(Event::RequestHeaders(head)));
+    let input = Question::from(Event::RequestHeaders(head));
     Torture {
         what,
         sample: Sample { name, input },
@@ -295,7 +297,7 @@ fn request_headers() -> Vec<Torture> {
 
 fn response_headers() -> Vec<Torture> {
     let response = |name, what, status, headers| {
-        let input = Input::Event(Box::new(Event::ResponseHeaders(ResponseHead {
+        let input = Question::Event(Cow::Owned(Event::ResponseHeaders(ResponseHead {
             correlation_id: "torture".to_owned(),
             status,
             headers,
@@ -338,7 +340,7 @@ fn bodies(kind: EventKind) -> Vec<Torture> {
                 response: None,
             }
         };
-        let input = Input::Event(Box::new(event));
+        let input = Question::from(event);
         Torture {
             what,
             sample: Sample { name, input },

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::event::EventKind;
 use crate::fault::{Fault, FaultCode};
-use crate::policy::agent::Agent;
+use crate::policy::Policy;
 use crate::response::Decision;
 use crate::server::exchanges::ExchangeCounts;
 use crate::server::record::RecordCounts;
@@ -346,7 +346,7 @@ impl Metrics {
     }
 
     /// All of it as it is now.
-    pub(crate) fn picture(&self, agent: &Agent, now: Now) -> Vec<Family> {
+    pub(crate) fn picture(&self, agent: &Policy, now: Now) -> Vec<Family> {
         let mut families = self.events();
         families.extend(pool(agent, now.queued));
         families.extend(self.changes(agent, now.lines_cut));
@@ -401,7 +401,7 @@ impl Metrics {
         ]
     }
 
-    fn changes(&self, agent: &Agent, lines_cut: u64) -> Vec<Family> {
+    fn changes(&self, agent: &Policy, lines_cut: u64) -> Vec<Family> {
         let module = agent.pool().module();
         let open = SPEAKS.iter().zip(&self.connections).map(|(name, open)| {
             let open = open.load(Ordering::Relaxed).max(0).unsigned_abs();
@@ -474,7 +474,7 @@ fn recorded(counts: RecordCounts) -> Family {
     )
 }
 
-fn pool(agent: &Agent, queued: usize) -> Vec<Family> {
+fn pool(agent: &Policy, queued: usize) -> Vec<Family> {
     let usage = agent.pool().usage();
     let counts = agent.pool().counts();
     let state = |state, count: usize| Sample::new(Value::gauge(count)).with("state", state);

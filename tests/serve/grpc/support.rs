@@ -15,8 +15,8 @@ use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 use wasm_agent_kit::guest::engine::{Engine, EngineSettings};
 use wasm_agent_kit::guest::module::{LoadSettings, Module};
-use wasm_agent_kit::policy::agent::{Agent, AgentSettings};
 use wasm_agent_kit::policy::pool::PoolSettings;
+use wasm_agent_kit::policy::{Policy, PolicySettings};
 use wasm_agent_kit::server::{Drain, Listeners, Live, ServeSettings, serve};
 
 use crate::support::shipped;
@@ -49,7 +49,7 @@ pub(crate) struct Server {
     pub(crate) served: JoinHandle<std::io::Result<Drain>>,
 }
 
-pub(crate) fn agent(module: &str, pool_size: usize) -> Arc<Agent> {
+pub(crate) fn agent(module: &str, pool_size: usize) -> Arc<Policy> {
     let engine = Engine::new(EngineSettings::default()).unwrap();
     let is_hostile = module.starts_with("hostile/");
     let module = Module::load(&engine, &shipped(module), &LoadSettings::default()).unwrap();
@@ -61,11 +61,11 @@ pub(crate) fn agent(module: &str, pool_size: usize) -> Arc<Agent> {
         // On a busy machine even a good guest may wait long for a core.
         pool.limits.timeout = LONG;
     }
-    let settings = AgentSettings {
+    let settings = PolicySettings {
         pool,
-        ..AgentSettings::default()
+        ..PolicySettings::default()
     };
-    Arc::new(Agent::new(Arc::new(module), settings))
+    Arc::new(Policy::new(Arc::new(module), settings))
 }
 
 pub(crate) async fn connect(address: SocketAddr) -> Channel {

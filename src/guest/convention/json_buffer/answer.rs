@@ -22,7 +22,7 @@ use self::rules::{
     redirect_url_is_usable,
 };
 use crate::event::EventKind;
-use crate::fault::{Fault, FaultCode, printable};
+use crate::fault::{Fault, FaultCode, Refusal, printable};
 use crate::response::{AgentResponse, Audit, BodyMutation, Decision, HeaderOp};
 
 pub(crate) use refusal::find_refusal;
@@ -564,6 +564,20 @@ enum Encoding {
     #[default]
     Utf8,
     Base64,
+}
+
+/// How much of an answer that was not read is searched for a refusal, in bytes.
+const MAX_UNREAD_BYTES: usize = 16 << 20;
+
+/// The refusal in an answer of which only a part can be read. Where that is
+/// more than is looked at, nobody can tell, and it refuses.
+pub(crate) fn refusal_in_unread(bytes: &[u8]) -> Option<Refusal> {
+    let looked_at = &bytes[..bytes.len().min(MAX_UNREAD_BYTES)];
+    find_refusal(looked_at).or_else(|| {
+        (bytes.len() > MAX_UNREAD_BYTES).then_some(Refusal {
+            status: STATUS_OF_BLOCK,
+        })
+    })
 }
 
 #[cfg(test)]

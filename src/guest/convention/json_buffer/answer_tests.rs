@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::limits::MAX_HEADER_OPS;
-use crate::policy::decision::{Answer, FailurePolicy, decide};
+use crate::policy::decision::{FailurePolicy, Outcome, decide};
 
 fn check(json: &str) -> Result<AgentResponse, Fault> {
     check_answer(
@@ -24,7 +24,7 @@ fn decided(bytes: &[u8], policy: FailurePolicy) -> AgentResponse {
         &AnswerPolicy::default(),
     );
     *match answer {
-        Ok(answer) => decide(Ok(Answer::Given(answer.response)), policy),
+        Ok(answer) => decide(Ok(Outcome::Given(answer.response)), policy),
         Err(fault) => decide(Err(&fault), policy),
     }
 }

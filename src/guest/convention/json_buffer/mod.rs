@@ -4,11 +4,17 @@
 
 pub mod answer;
 pub mod event;
+pub(crate) mod guest;
 pub mod hook;
 
 use std::borrow::Cow;
 
-use crate::question::{HeaderNames, Question};
+use self::answer::{AnswerPolicy, check_answer};
+use self::hook::check_result;
+use super::Checked;
+use crate::answer::Answer;
+use crate::fault::Fault;
+use crate::question::{HeaderNames, Phase, Question};
 
 /// Appends the input JSON. Header names of recorded bytes stay as they are.
 pub fn write_input(question: &Question<'_>, names: HeaderNames, out: &mut Vec<u8>) {
@@ -28,4 +34,31 @@ pub fn input_json<'a>(question: &'a Question<'_>) -> Cow<'a, str> {
     let mut out = Vec::new();
     write_input(question, HeaderNames::Lower, &mut out);
     String::from_utf8_lossy(&out).into_owned().into()
+}
+
+/// Checks the bytes of an answer to this question.
+///
+/// # Errors
+/// A [`Fault`] of code `bad-answer:…` that names the JSON path.
+pub fn check(
+    question: &Question<'_>,
+    bytes: &[u8],
+    policy: &AnswerPolicy,
+) -> Result<Checked, Fault> {
+    match question.phase() {
+        Phase::Event(kind) => {
+            let checked = check_answer(bytes, kind, question.chunk_index(), policy)?;
+            Ok(Checked {
+                answer: Answer::Response(checked.response),
+                unknown_keys: checked.unknown_keys,
+            })
+        }
+        Phase::Hook(_) => {
+            let checked = check_result(bytes)?;
+            Ok(Checked {
+                answer: Answer::Result(Box::new(checked.result)),
+                unknown_keys: checked.unknown_keys,
+            })
+        }
+    }
 }

@@ -11,7 +11,7 @@ use crate::fixture::hook::{ActualHook, whole};
 use crate::guest::convention::json_buffer::input_json;
 use crate::hook::{Hook, HookContext};
 use crate::ops::replay::compare::Played;
-use crate::policy::plugin::{HandledHook, Plugin};
+use crate::policy::{HandledHook, Policy};
 use crate::question::Question;
 
 /// One hook and what it is called with.
@@ -19,7 +19,7 @@ type Call = (Hook, HookContext);
 
 pub(super) fn of_contexts(
     inputs: &[Question<'_>],
-    (plugin, redactor, mut found): (&Plugin, &Redactor, Found),
+    (plugin, redactor, mut found): (&Policy, &Redactor, Found),
 ) -> Result<Made, String> {
     let mut notes = Vec::new();
     let mut original: Vec<Call> = Vec::new();
@@ -36,7 +36,7 @@ pub(super) fn of_contexts(
     let Some((hook, context)) = calls.first().cloned() else {
         return Err("no hook".to_owned());
     };
-    let first = plugin.handle(hook, context.clone());
+    let first = plugin.hook(hook, context.clone());
     // As `run` plays a pair: the second hook gets what the first left.
     let second = match calls.get(1) {
         Some((Hook::After, given)) if hook == Hook::Before && first.result.ok => {
@@ -45,7 +45,7 @@ pub(super) fn of_contexts(
                 ..first.context.clone()
             };
             if pair == *given && pair.data.is_some() {
-                Some(plugin.handle(Hook::After, pair))
+                Some(plugin.hook(Hook::After, pair))
             } else {
                 notes.push(
                     "the after_hook was recorded with a context that before_hook does not produce, so the fixture has only the before_hook".to_owned(),

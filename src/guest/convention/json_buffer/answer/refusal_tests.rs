@@ -7,7 +7,7 @@ use proptest::strategy::ValueTree as _;
 use super::super::{AnswerPolicy, check_answer};
 use super::*;
 use crate::event::{Event, EventKind, RequestHead};
-use crate::policy::decision::{Answer, FailurePolicy, decide};
+use crate::policy::decision::{FailurePolicy, Outcome, decide};
 use crate::proxy::{Proxy, ProxyQuirks, adapt};
 use crate::response::{AgentResponse, Decision};
 use crate::server::grpc::convert::express;
@@ -203,7 +203,7 @@ fn response(bytes: &[u8], policy: FailurePolicy) -> Box<AgentResponse> {
         None,
         &AnswerPolicy::default(),
     );
-    let answer = checked.map(|checked| Answer::Given(checked.response));
+    let answer = checked.map(|checked| Outcome::Given(checked.response));
     match answer {
         Ok(answer) => decide(Ok(answer), policy),
         Err(fault) => decide(Err(&fault), policy),

@@ -1,0 +1,117 @@
+//! What came of one question: the answer, the guest's fault and the cost.
+
+use crate::answer::Answer;
+use crate::fault::Fault;
+use crate::guest::{Checked, Cost};
+use crate::hook::{Applied, Change, HookContext, HookResult, apply};
+use crate::response::AgentResponse;
+
+/// What came of one question, whatever was asked.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// What the proxy or the host is told; of a hook the effective result, see
+    /// [`HandledHook::effective`].
+    pub answer: Answer,
+    /// What the guest did wrong, if it did.
+    pub fault: Option<Fault>,
+    /// What the call cost; none where no guest was called.
+    pub cost: Option<Cost>,
+}
+
+/// What came of one event.
+#[derive(Debug, Clone)]
+pub struct Handled {
+    /// What the proxy is told; in a box, since it is handed on often.
+    pub response: Box<AgentResponse>,
+    /// What the guest did wrong, if it did.
+    pub fault: Option<Fault>,
+    /// What the call cost; none where no guest was called.
+    pub cost: Option<Cost>,
+    /// Keys of the answer that the contract does not know.
+    pub unknown_keys: Vec<String>,
+}
+
+/// What came of one hook.
+#[derive(Debug, Clone)]
+pub struct HandledHook {
+    /// What the hook answered; after a fault, a result that is not ok.
+    pub result: HookResult,
+    /// The context the host goes on with: `input` and `data` as the hook left
+    /// them, everything else as it was.
+    pub context: HookContext,
+    /// Whether that is another than it was called with.
+    pub changed: bool,
+    /// What else the hook would have changed.
+    pub ignored: Vec<Change>,
+    /// What the guest did wrong, if it did.
+    pub fault: Option<Fault>,
+    /// What the call cost; none where no guest was called.
+    pub cost: Option<Cost>,
+    /// Paths of keys of the answer that the contract does not know.
+    pub unknown_keys: Vec<String>,
+}
+
+impl HandledHook {
+    /// The result as the host acts on it, which is what records hold: with the
+    /// context it goes on with, and none where that is as it was.
+    #[must_use]
+    pub fn effective(&self) -> HookResult {
+        HookResult {
+            ctx: self.changed.then(|| self.context.clone()),
+            ..self.result.clone()
+        }
+    }
+}
+
+impl From<Handled> for Reply {
+    fn from(handled: Handled) -> Self {
+        Self {
+            answer: Answer::Response(handled.response),
+            fault: handled.fault,
+            cost: handled.cost,
+        }
+    }
+}
+
+impl From<HandledHook> for Reply {
+    fn from(handled: HandledHook) -> Self {
+        Self {
+            answer: Answer::Result(Box::new(handled.effective())),
+            fault: handled.fault,
+            cost: handled.cost,
+        }
+    }
+}
+
+impl HandledHook {
+    /// What a context becomes by a hook's answer; none where it gave none.
+    pub(super) fn of(
+        context: HookContext,
+        result: Result<Option<Checked>, Fault>,
+        cost: Option<Cost>,
+    ) -> Self {
+        let (result, unknown_keys, fault) = match result {
+            Ok(Some(Checked {
+                answer: Answer::Result(result),
+                unknown_keys,
+            })) => (*result, unknown_keys, None),
+            // No convention answers a hook with a response.
+            Ok(_) => (HookResult::unchanged(), Vec::new(), None),
+            Err(fault) => (HookResult::trapped(&fault), Vec::new(), Some(fault)),
+        };
+        let Applied {
+            context,
+            changed,
+            ignored,
+        } = apply(context, &result);
+        Self {
+            result,
+            context,
+            changed,
+            ignored,
+            fault,
+            cost,
+            unknown_keys,
+        }
+    }
+}
