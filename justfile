@@ -25,6 +25,10 @@ demo:
 bench:
     cargo bench
 
+# The Rust of the gRPC messages, after a change of `proto/agent_v2.proto`.
+proto:
+    cargo run --manifest-path proto/generate/Cargo.toml
+
 # Write the README's output anew.
 readme:
     README_BLESS=1 cargo test --test cli readme::

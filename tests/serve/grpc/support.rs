@@ -35,7 +35,7 @@ pub(crate) use proto::{AgentResponse, AgentToProxy, ProxyToAgent};
     reason = "generated"
 )]
 pub(crate) mod proto {
-    include!(concat!(env!("OUT_DIR"), "/zentinel.agent.v2.rs"));
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/proto/agent_v2.rs"));
 }
 
 pub(crate) const ZENTINEL: &str = "zentinel";
