@@ -73,6 +73,7 @@ pub mod abi;
 pub mod answer;
 pub mod capture;
 pub mod client;
+mod digest;
 pub mod error;
 pub mod event;
 pub mod fault;

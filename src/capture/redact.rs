@@ -25,7 +25,7 @@ mod stand_in;
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use hmac::{Hmac, Mac as _};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use regex::Regex;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -36,6 +36,7 @@ use self::stand_in::{HASH_DIGITS, STAND_IN, is_stand_in};
 
 pub use found::{Found, may_hold_secret};
 
+use crate::digest::hex;
 use crate::error::Error;
 
 /// Secrets of one text; of one with more nothing is shown.
@@ -473,15 +474,12 @@ fn apart(mut places: Places) -> Places {
 }
 
 fn hashed(key: &[u8; 32], secret: &str) -> String {
-    let digest = Hmac::<Sha256>::new_from_slice(key).map(|mut mac| {
-        mac.update(secret.as_bytes());
-        mac.finalize().into_bytes()
+    // A key of any length is right for it.
+    let digits = Hmac::<Sha256>::new_from_slice(key).map(|mac| {
+        let digest = mac.chain_update(secret).finalize().into_bytes();
+        hex(&digest[..HASH_DIGITS / 2])
     });
-    let bytes = digest.iter().flat_map(|digest| digest.iter());
-    let digits = bytes
-        .take(HASH_DIGITS / 2)
-        .map(|byte| format!("{byte:02x}"));
-    std::iter::once(STAND_IN.to_owned()).chain(digits).collect()
+    format!("{STAND_IN}{}", digits.unwrap_or_default())
 }
 
 /// The values in a `set-cookie` field, and in several that were joined.

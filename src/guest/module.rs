@@ -10,9 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sha2::{Digest as _, Sha256};
-
 use crate::abi::{Abi, AbiChoice};
+use crate::digest;
 use crate::error::Error;
 use crate::files::{self, Accept};
 use crate::guest::contract::{self, Linked, Verdict};
@@ -73,7 +72,7 @@ impl Source {
         if bytes.len() as u64 > limits.max_module_bytes {
             return Err(malformed(too_large(bytes.len() as u64, limits)));
         }
-        let hash = format!("sha256:{:x}", Sha256::digest(&bytes));
+        let hash = digest::sha256(&[&bytes]);
         let wasm = assemble(bytes, path).map_err(malformed)?;
         Ok(Self {
             path: path.to_owned(),

@@ -190,8 +190,10 @@ fn the_printed_commands_work_on_the_committed_build_of_the_same_files() {
             }
         }
         let built = std::fs::read_to_string(shipped(&format!("{language}/built-from"))).unwrap();
+        let hash = hash.finalize();
+        let digits: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
-            format!("{:x}", hash.finalize()),
+            digits,
             built.trim(),
             "{language} was changed and not rebuilt: `just languages --keep`"
         );

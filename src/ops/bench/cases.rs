@@ -4,9 +4,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use sha2::{Digest as _, Sha256};
-
 use crate::capture::{Found, Redactor};
+use crate::digest;
 use crate::fault::Fault;
 use crate::fixture::Fixture;
 use crate::guest::convention::json_buffer::write_input;
@@ -148,10 +147,5 @@ pub fn of_inputs(
 }
 
 fn hash(input: &Question<'_>, json: &[u8]) -> String {
-    let hash = Sha256::new()
-        .chain_update(input.phase().handler())
-        .chain_update([0])
-        .chain_update(json)
-        .finalize();
-    format!("sha256:{hash:x}")
+    digest::sha256(&[input.phase().handler().as_bytes(), &[0], json])
 }

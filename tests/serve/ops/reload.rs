@@ -347,5 +347,6 @@ fn o_05_a_dear_module_is_refused_or_costs_bounded_memory() {
 
 fn sha256(path: &std::path::Path) -> String {
     use sha2::Digest as _;
-    format!("{:x}", sha2::Sha256::digest(fs::read(path).unwrap()))
+    let digits = sha2::Sha256::digest(fs::read(path).unwrap());
+    digits.iter().map(|byte| format!("{byte:02x}")).collect()
 }
