@@ -38,13 +38,14 @@ fn judge(then: &Totals, now: &Totals) -> Option<String> {
     (all >= MIN_FAULTS && all * 2 > events).then(|| {
         format!(
             "more than half of the last minute's events faulted, most often: {}",
-            most_often(&faults)
+            most_often(&faults).name()
         )
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::metrics::FaultKind;
     use super::*;
 
     #[test]
@@ -54,8 +55,8 @@ mod tests {
                 events,
                 ..Totals::default()
             };
-            totals.faults[0] = trap;
-            totals.faults[8] = overload;
+            totals.faults[FaultKind::Trap as usize] = trap;
+            totals.faults[FaultKind::Overload as usize] = overload;
             totals
         };
         let then = totals(1_000, 400, 100);

@@ -42,46 +42,84 @@ const BOUNDS: [u64; 17] = [
     1_000_000_000,
 ];
 
-/// Events by name: those with handlers, those no module has one for, and
-/// those that could not be read.
-const EVENTS: [&str; 6] = [
-    EventKind::ALL[0].name(),
-    EventKind::ALL[1].name(),
-    EventKind::ALL[2].name(),
-    EventKind::ALL[3].name(),
-    "other",
-    "unreadable",
-];
+/// Enums whose values are the words of a label. `ALL` has them in the order they
+/// are shown, so that a value as a number is its place there.
+macro_rules! labels {
+    ($($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $value:ident: $word:literal,)+ })+) => {$(
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum $name {
+            $($(#[$doc])* $value,)+
+        }
 
-const DECISIONS: [&str; 4] = ["allow", "block", "redirect", "challenge"];
+        impl $name {
+            pub(crate) const ALL: [Self; [$($word),+].len()] = [$(Self::$value),+];
 
-/// Faults by kind. What kind of trap it was stands in the log.
-const FAULTS: [&str; 12] = [
-    "trap",
-    "deadline",
-    "fuel",
-    "memory-limit",
-    "answer-limit",
-    "alloc",
-    "bad-answer",
-    "bad-event",
-    "overload",
-    "internal",
-    "head-lost",
-    "ambiguous-exchange",
-];
-
-/// The ways a peer may speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Speaks {
-    V1,
-    V2Json,
-    V2MessagePack,
-    /// One stream; released proxies have one on each connection.
-    Grpc,
+            pub(crate) const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$value => $word,)+
+                }
+            }
+        }
+    )+};
 }
 
-const SPEAKS: [&str; 4] = ["v1", "v2-json", "v2-msgpack", "grpc"];
+labels! {
+    /// What was decided.
+    Decided {
+        Allow: "allow",
+        Block: "block",
+        Redirect: "redirect",
+        Challenge: "challenge",
+    }
+
+    /// Faults by kind. What kind of trap it was stands in the log.
+    FaultKind {
+        Trap: "trap",
+        Deadline: "deadline",
+        Fuel: "fuel",
+        MemoryLimit: "memory-limit",
+        AnswerLimit: "answer-limit",
+        Alloc: "alloc",
+        BadAnswer: "bad-answer",
+        BadEvent: "bad-event",
+        Overload: "overload",
+        Internal: "internal",
+        HeadLost: "head-lost",
+        AmbiguousExchange: "ambiguous-exchange",
+    }
+
+    /// The ways a peer may speak.
+    Speaks {
+        V1: "v1",
+        V2Json: "v2-json",
+        V2MessagePack: "v2-msgpack",
+        /// One stream; released proxies have one on each connection.
+        Grpc: "grpc",
+    }
+
+    /// What came of a change that was asked for.
+    Change {
+        Applied: "applied",
+        /// What was asked for was in force already.
+        Unchanged: "unchanged",
+        Refused: "refused",
+        /// Some of it would loosen what the operator chose, and was left out.
+        Limited: "limited",
+    }
+
+    /// Why a peer was closed that had done nothing wrong but to take its time.
+    Closed {
+        /// It said nothing, and others waited for its place.
+        GaveWay: "gave-way",
+        /// Its message was not whole in time.
+        Slow: "slow",
+        /// It took no answers.
+        Untaken: "untaken",
+        /// Its message was the oldest of those that took too much memory.
+        Unfinished: "unfinished",
+    }
+}
 
 /// What an event was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,49 +131,61 @@ pub(crate) enum Seen {
 }
 
 impl Seen {
+    const COUNT: usize = EventKind::ALL.len() + 2;
+
     const fn index(self) -> usize {
         match self {
             Self::Kind(kind) => kind as usize,
-            Self::Other => 4,
-            Self::Unreadable => 5,
+            Self::Other => EventKind::ALL.len(),
+            Self::Unreadable => EventKind::ALL.len() + 1,
+        }
+    }
+
+    /// In the order of their indexes.
+    fn names() -> impl Iterator<Item = &'static str> {
+        let kinds = EventKind::ALL.into_iter().map(EventKind::name);
+        kinds.chain(["other", "unreadable"])
+    }
+}
+
+impl From<&Decision> for Decided {
+    fn from(decision: &Decision) -> Self {
+        match decision {
+            Decision::Allow => Self::Allow,
+            Decision::Block { .. } => Self::Block,
+            Decision::Redirect { .. } => Self::Redirect,
+            Decision::Challenge { .. } => Self::Challenge,
         }
     }
 }
 
-const fn decision_index(decision: &Decision) -> usize {
-    match decision {
-        Decision::Allow => 0,
-        Decision::Block { .. } => 1,
-        Decision::Redirect { .. } => 2,
-        Decision::Challenge { .. } => 3,
+impl From<FaultCode> for FaultKind {
+    fn from(code: FaultCode) -> Self {
+        match code {
+            FaultCode::Trap(_) => Self::Trap,
+            FaultCode::Deadline => Self::Deadline,
+            FaultCode::Fuel => Self::Fuel,
+            FaultCode::MemoryLimit => Self::MemoryLimit,
+            FaultCode::AnswerLimit => Self::AnswerLimit,
+            FaultCode::AllocNull | FaultCode::AllocOutOfBounds => Self::Alloc,
+            FaultCode::BadAnswer(_) => Self::BadAnswer,
+            FaultCode::BadEvent(_) => Self::BadEvent,
+            FaultCode::Overload => Self::Overload,
+            FaultCode::Internal => Self::Internal,
+            FaultCode::HeadLost => Self::HeadLost,
+            FaultCode::AmbiguousExchange => Self::AmbiguousExchange,
+        }
     }
 }
 
-const fn fault_index(code: FaultCode) -> usize {
-    match code {
-        FaultCode::Trap(_) => 0,
-        FaultCode::Deadline => 1,
-        FaultCode::Fuel => 2,
-        FaultCode::MemoryLimit => 3,
-        FaultCode::AnswerLimit => 4,
-        FaultCode::AllocNull | FaultCode::AllocOutOfBounds => 5,
-        FaultCode::BadAnswer(_) => 6,
-        FaultCode::BadEvent(_) => BAD_EVENT,
-        FaultCode::Overload => 8,
-        FaultCode::Internal => 9,
-        FaultCode::HeadLost => HEAD_LOST,
-        FaultCode::AmbiguousExchange => AMBIGUOUS_EXCHANGE,
+impl FaultKind {
+    /// Whether it says something about this agent, rather than about a peer.
+    const fn is_ours(self) -> bool {
+        !matches!(
+            self,
+            Self::BadEvent | Self::HeadLost | Self::AmbiguousExchange
+        )
     }
-}
-
-/// Where events that cannot be read stand in [`FAULTS`].
-const BAD_EVENT: usize = 7;
-const HEAD_LOST: usize = 10;
-const AMBIGUOUS_EXCHANGE: usize = 11;
-
-/// Whether a fault says something about this agent, rather than about a peer.
-const fn is_ours(fault: usize) -> bool {
-    !matches!(fault, BAD_EVENT | HEAD_LOST | AMBIGUOUS_EXCHANGE)
 }
 
 #[derive(Debug, Default)]
@@ -209,51 +259,23 @@ pub(crate) struct Now {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Totals {
     pub(crate) events: u64,
-    pub(crate) faults: [u64; FAULTS.len()],
+    pub(crate) faults: [u64; FaultKind::ALL.len()],
 }
-
-/// What came of a change that was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Change {
-    Applied,
-    /// What was asked for was in force already.
-    Unchanged,
-    Refused,
-    /// Some of it would loosen what the operator chose, and was left out.
-    Limited,
-}
-
-const CHANGES: [&str; 4] = ["applied", "unchanged", "refused", "limited"];
-
-/// Why a peer was closed that had done nothing wrong but to take its time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Closed {
-    /// It said nothing, and others waited for its place.
-    GaveWay,
-    /// Its message was not whole in time.
-    Slow,
-    /// It took no answers.
-    Untaken,
-    /// Its message was the oldest of those that took too much memory.
-    Unfinished,
-}
-
-const CLOSED: [&str; 4] = ["gave-way", "slow", "untaken", "unfinished"];
 
 /// All counters of one server.
 #[derive(Debug)]
 pub struct Metrics {
-    answered: [[Counter; DECISIONS.len()]; EVENTS.len()],
+    answered: [[Counter; Decided::ALL.len()]; Seen::COUNT],
     abandoned: Counter,
-    faults: [Counter; FAULTS.len()],
+    faults: [Counter; FaultKind::ALL.len()],
     calls: [Histogram; EventKind::ALL.len()],
     waits: Histogram,
-    connections: [AtomicI64; SPEAKS.len()],
-    connected: [Counter; SPEAKS.len()],
-    reloads: [Counter; CHANGES.len()],
-    configurations: [Counter; CHANGES.len()],
+    connections: [AtomicI64; Speaks::ALL.len()],
+    connected: [Counter; Speaks::ALL.len()],
+    reloads: [Counter; Change::ALL.len()],
+    configurations: [Counter; Change::ALL.len()],
     lines_lost: OnceLock<fn() -> u64>,
-    closed: [Counter; CLOSED.len()],
+    closed: [Counter; Closed::ALL.len()],
     started: SystemTime,
 }
 
@@ -279,9 +301,9 @@ impl Default for Metrics {
 impl Metrics {
     /// An event got its answer, which is counted as it is sent.
     pub(crate) fn answered(&self, seen: Seen, decision: &Decision, fault: Option<&Fault>) {
-        self.answered[seen.index()][decision_index(decision)].add(1);
+        self.answered[seen.index()][Decided::from(decision) as usize].add(1);
         if let Some(fault) = fault {
-            self.faults[fault_index(fault.code)].add(1);
+            self.faults[FaultKind::from(fault.code) as usize].add(1);
         }
     }
 
@@ -332,16 +354,10 @@ impl Metrics {
     /// What health is judged by.
     pub(crate) fn totals(&self) -> Totals {
         let handled = &self.answered[..EventKind::ALL.len()];
-        let ours = |index| {
-            if is_ours(index) {
-                self.faults[index].read()
-            } else {
-                0
-            }
-        };
+        let ours = |kind: FaultKind| u64::from(kind.is_ours()) * self.faults[kind as usize].read();
         Totals {
             events: handled.iter().flatten().map(Counter::read).sum(),
-            faults: std::array::from_fn(ours),
+            faults: FaultKind::ALL.map(ours),
         }
     }
 
@@ -354,18 +370,18 @@ impl Metrics {
         families.push(Family::new(
             "wasm_agent_peers_closed_total",
             "Connections and gRPC calls closed because their peer was slow or silent, by reason.",
-            labelled("reason", &CLOSED, &self.closed),
+            labelled("reason", Closed::ALL.map(Closed::name), &self.closed),
         ));
         families.extend(now.recorded.map(recorded));
         families
     }
 
     fn events(&self) -> Vec<Family> {
-        let answered = EVENTS.iter().zip(&self.answered).flat_map(|(event, row)| {
-            DECISIONS.iter().zip(row).map(move |(decision, count)| {
+        let answered = Seen::names().zip(&self.answered).flat_map(|(event, row)| {
+            Decided::ALL.iter().zip(row).map(move |(decision, count)| {
                 Sample::new(Value::Count(count.read()))
-                    .with("event", *event)
-                    .with("decision", *decision)
+                    .with("event", event)
+                    .with("decision", decision.name())
             })
         });
         let calls = EventKind::ALL
@@ -386,7 +402,7 @@ impl Metrics {
             Family::new(
                 "wasm_agent_faults_total",
                 "Events decided by the failure policy, by fault.",
-                labelled("fault", &FAULTS, &self.faults),
+                labelled("fault", FaultKind::ALL.map(FaultKind::name), &self.faults),
             ),
             Family::new(
                 "wasm_agent_call_duration_seconds",
@@ -403,10 +419,13 @@ impl Metrics {
 
     fn changes(&self, agent: &Policy, lines_cut: u64) -> Vec<Family> {
         let module = agent.pool().module();
-        let open = SPEAKS.iter().zip(&self.connections).map(|(name, open)| {
-            let open = open.load(Ordering::Relaxed).max(0).unsigned_abs();
-            Sample::new(Value::gauge(open)).with("protocol", *name)
-        });
+        let open = Speaks::ALL
+            .iter()
+            .zip(&self.connections)
+            .map(|(speaks, open)| {
+                let open = open.load(Ordering::Relaxed).max(0).unsigned_abs();
+                Sample::new(Value::gauge(open)).with("protocol", speaks.name())
+            });
         let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default();
         let lost = self.lines_lost.get().map_or(0, |lost| lost());
         let lines = |reason, count| Sample::new(Value::Count(count)).with("reason", reason);
@@ -420,18 +439,22 @@ impl Metrics {
             Family::new(
                 "wasm_agent_connections_total",
                 "Connections whose protocol is known, by protocol.",
-                labelled("protocol", &SPEAKS, &self.connected),
+                labelled("protocol", Speaks::ALL.map(Speaks::name), &self.connected),
             ),
             Family::new(
                 "wasm_agent_reloads_total",
                 "Reloads of the module, by result.",
-                labelled("result", &CHANGES, &self.reloads)
+                labelled("result", Change::ALL.map(Change::name), &self.reloads)
                     .filter(|sample| !sample.has("unchanged") && !sample.has("limited")),
             ),
             Family::new(
                 "wasm_agent_configurations_total",
                 "Settings pushed by a proxy, by result.",
-                labelled("result", &CHANGES, &self.configurations),
+                labelled(
+                    "result",
+                    Change::ALL.map(Change::name),
+                    &self.configurations,
+                ),
             ),
             Family::new(
                 "wasm_agent_module_info",
@@ -534,21 +557,20 @@ fn exchanges(counts: ExchangeCounts) -> [Family; 3] {
     ]
 }
 
-fn labelled<'a>(
+fn labelled<const N: usize>(
     label: &'static str,
-    names: &'a [&'static str],
-    counts: &'a [Counter],
-) -> impl Iterator<Item = Sample> + 'a {
-    names
-        .iter()
-        .zip(counts)
-        .map(move |(name, count)| Sample::new(Value::Count(count.read())).with(label, *name))
+    names: [&'static str; N],
+    counts: &[Counter; N],
+) -> impl Iterator<Item = Sample> {
+    std::iter::zip(names, counts)
+        .map(move |(name, count)| Sample::new(Value::Count(count.read())).with(label, name))
 }
 
-/// The name of the fault that came most often.
-pub(crate) fn most_often(faults: &[u64; FAULTS.len()]) -> &'static str {
-    let most = FAULTS.iter().zip(faults).max_by_key(|(_, count)| **count);
-    most.map_or(FAULTS[0], |(name, _)| name)
+/// The kind of fault that came most often.
+pub(crate) fn most_often(faults: &[u64; FaultKind::ALL.len()]) -> FaultKind {
+    let most = FaultKind::ALL.into_iter().zip(faults);
+    most.max_by_key(|(_, count)| **count)
+        .map_or(FaultKind::Trap, |(kind, _)| kind)
 }
 
 /// All samples of one name.
