@@ -26,7 +26,7 @@ pub(crate) fn write<R: Report>(report: &R, out: &mut dyn Write) -> io::Result<()
         schema_version: version_of(R::SCHEMA),
         tool: "wasm-agent",
         tool_version: env!("CARGO_PKG_VERSION"),
-        engine: wasm_agent_kit::guest::engine::VERSION,
+        engine: wasm_agent_kit::guest::engine::version(),
         verdict: report.verdict(),
         report,
     };

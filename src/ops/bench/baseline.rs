@@ -95,7 +95,7 @@ impl Baseline {
             schema: SCHEMA.to_owned(),
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             machine: report.machine.clone(),
-            engine: engine::VERSION.to_owned(),
+            engine: engine::version().to_owned(),
             settings: settings.clone(),
             module,
             busy,

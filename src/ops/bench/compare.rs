@@ -311,12 +311,12 @@ pub(super) fn comparable(
         )));
     }
     let mut why_not = Vec::new();
-    let fuel = baseline.engine == engine::VERSION;
+    let fuel = baseline.engine == engine::version();
     if !fuel {
         why_not.push(format!(
             "times and instructions: {} is not {}, and may count differently",
             baseline.engine,
-            engine::VERSION
+            engine::version()
         ));
     }
     let differs: Vec<String> = [

@@ -469,7 +469,7 @@ impl Metrics {
                 "This program.",
                 [info
                     .with("version", env!("CARGO_PKG_VERSION"))
-                    .with("engine", crate::guest::engine::VERSION)],
+                    .with("engine", crate::guest::engine::version())],
             ),
             Family::new(
                 "wasm_agent_log_lines_dropped_total",

@@ -105,7 +105,7 @@ fn heading(report: &BenchReport) -> (String, Vec<String>) {
         printable(&machine.processor, 120),
         plural(machine.cores as u64, "core"),
         printable(&machine.kernel, 80),
-        engine::VERSION,
+        engine::version(),
         machine.build,
     );
     let mut lines = vec![about];
