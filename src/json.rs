@@ -5,8 +5,11 @@
 //! records are read that way. Both are most of what the host does for an event.
 //! Everything else goes through `serde_json`. Equal values give equal bytes.
 
+#[cfg(feature = "cli")]
 mod marks;
+#[cfg(feature = "cli")]
 pub(crate) mod read;
+#[cfg(feature = "cli")]
 pub(crate) mod response;
 
 /// One JSON object, written field by field. A key must need no escape, but for

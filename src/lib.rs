@@ -47,6 +47,11 @@
 //! nobody says otherwise; [`abi::agent`] with [`abi::answer`], and [`abi::hook`],
 //! know the JSON on either side.
 //!
+//! The feature `cli`, on by default, is the program: commands, recorded and
+//! hand-written input, the server and its client. A host that loads modules and
+//! asks them switches it off (`default-features = false`) and compiles half as
+//! much.
+//!
 //! ```no_run
 //! use std::path::Path;
 //! use std::sync::Arc;
@@ -69,28 +74,41 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#![cfg_attr(
+    not(feature = "cli"),
+    allow(dead_code, reason = "some of it is there for the program alone")
+)]
+
 pub mod abi;
 pub mod answer;
+#[cfg(feature = "cli")]
 pub mod capture;
+#[cfg(feature = "cli")]
 pub mod client;
 mod digest;
 pub mod error;
 pub mod event;
 pub mod fault;
 pub mod files;
+#[cfg(feature = "cli")]
 pub mod fixture;
 pub mod guest;
 pub mod hook;
 mod json;
+#[cfg(feature = "cli")]
 pub mod latency;
 pub mod limits;
 pub(crate) mod notices;
+#[cfg(feature = "cli")]
 pub mod ops;
 pub mod policy;
 pub mod proxy;
 pub mod question;
+#[cfg(feature = "cli")]
 pub mod report;
 pub mod response;
+#[cfg(feature = "cli")]
 pub mod server;
 mod suggest;
+#[cfg(feature = "cli")]
 mod unix;
