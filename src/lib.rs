@@ -50,7 +50,8 @@
 //! The feature `cli`, on by default, is the program: commands, recorded and
 //! hand-written input, the server and its client. A host that loads modules and
 //! asks them switches it off (`default-features = false`) and compiles half as
-//! much.
+//! much. The feature `http` converts events and answers from and to the types of
+//! the crate of that name.
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -94,6 +95,8 @@ pub mod files;
 pub mod fixture;
 pub mod guest;
 pub mod hook;
+#[cfg(feature = "http")]
+pub mod http_types;
 mod json;
 #[cfg(feature = "cli")]
 pub mod latency;

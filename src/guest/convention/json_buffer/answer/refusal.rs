@@ -378,6 +378,6 @@ fn begins_or_is_cut(bytes: &[u8], start: usize, word: &str) -> bool {
     true
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cli"))]
 #[path = "refusal_tests.rs"]
 mod tests;
