@@ -378,6 +378,7 @@ fn begins_or_is_cut(bytes: &[u8], start: usize, word: &str) -> bool {
     true
 }
 
-#[cfg(all(test, feature = "cli"))]
+#[cfg(test)]
+#[cfg(feature = "cli")]
 #[path = "refusal_tests.rs"]
 mod tests;
