@@ -33,7 +33,7 @@
 //! | [`agent`] | the path from event to response | files, terminals |
 //! | [`plugin`] | the path from hook context to result | files, terminals |
 //! | [`smoke`] | one call of each handler before a module answers for anybody | files, terminals |
-//! | [`proxy`] | what released proxies make of answers | guests |
+//! | [`protocol`] | messages and their bytes, and what released proxies make of them | sockets, guests |
 //! | [`capture`] | recorded input, and what of it is secret | guests, wasmtime |
 //! | [`fixture`], [`report`] | hand-written input; results before formatting | wasmtime, terminals |
 //! | [`ops`] | one operation for each command | printing, argument parsing |
@@ -101,11 +101,11 @@ mod json;
 #[cfg(feature = "cli")]
 pub mod latency;
 pub mod limits;
-pub(crate) mod notices;
+pub(crate) mod log_limiter;
 #[cfg(feature = "cli")]
 pub mod ops;
 pub mod policy;
-pub mod proxy;
+pub mod protocol;
 pub mod question;
 #[cfg(feature = "cli")]
 pub mod report;

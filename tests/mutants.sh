@@ -147,7 +147,7 @@ mutant m23-clocks-of-the-host src/limits.rs 's/#\[default\]\n    Fixed,/Fixed,/;
 mutant m23-sleeps-as-long-as-it-likes src/guest/wasi/link.rs 's/if time >= left \{/if false {/; s/self\.deadline -= time;//' m_23_a_sleep
 mutant m23-exits-go-on src/guest/wasi/link.rs 's/Role::Exit => return Err\(Ended::Exit\(params\.int\(0\)\)\.into\(\)\)/Role::Exit => return Ok(())/' m_23_an_exit
 mutant m23-initialize-mistyped src/guest/contract.rs 's/if facts\.export\("_initialize"\)\.is_some\(\)/if false/' a_program
-mutant m24-output-unbounded src/guest/wasi/output.rs 's/bytes\.iter\(\)\.take\(left\)/bytes.iter()/; s/_ if !self\.notices\.admit\(\) => \{\}//' m_24_a_flood
+mutant m24-output-unbounded src/guest/wasi/output.rs 's/bytes\.iter\(\)\.take\(left\)/bytes.iter()/; s/_ if !self\.log_limiter\.admit\(\) => \{\}//' m_24_a_flood
 mutant m24-errors-raw src/cli/render/human.rs 's/text\.lines\(\)\.map\(\|line\| printable\(line, 1024\)\)/text.lines().map(str::to_owned)/' m_24
 mutant m25-nan-as-it-comes src/guest/engine.rs 's/cranelift_nan_canonicalization\(true\)/cranelift_nan_canonicalization(false)/' m_25
 mutant m25-relaxed-simd src/guest/inspect.rs 's/\.union\(WasmFeatures::SIMD\)/.union(WasmFeatures::SIMD).union(WasmFeatures::RELAXED_SIMD)/' m_25

@@ -80,13 +80,13 @@ switch p13-streams-unbounded src/server/grpc/mod.rs 's/\.max_concurrent_streams\
 switch p01-grpc-silent src/server/grpc/mod.rs 's/doors\.crowd\.wanted\(settings\.handshake_timeout\)/doors.crowd.wanted(settings.handshake_timeout * if '"$(off p01-grpc-silent)"' { 10_000 } else { 1 })/' a_silent
 
 # What a peer may send.
-switch p03-any-length src/server/wire/frame.rs 's/if length > self\.max_bytes\(\) \{/if !'"$(off p03-any-length)"' \&\& length > self.max_bytes() {/' p_03
-switch p03-empty-frames src/server/wire/frame.rs 's/Self::V2 if length == 0 => Err/Self::V2 if length == 0 \&\& !'"$(off p03-empty-frames)"' => Err/' p_03
+switch p03-any-length src/protocol/wire/frame.rs 's/if length > self\.max_bytes\(\) \{/if !'"$(off p03-any-length)"' \&\& length > self.max_bytes() {/' p_03
+switch p03-empty-frames src/protocol/wire/frame.rs 's/Self::V2 if length == 0 => Err/Self::V2 if length == 0 \&\& !'"$(off p03-empty-frames)"' => Err/' p_03
 switch p04-any-type src/server/receive.rs 's/RequestType::from_byte\(other\)\.ok_or\(Violation::Type\(other\)\)\?/match RequestType::from_byte(other) { None if '"$(off p04-any-type)"' => return Ok(()), known => known.ok_or(Violation::Type(other))? }/' p_04
 switch p05-unreadable-allowed src/server/receive.rs 's/let handled = shared\n\s+\.agent\(\)\n\s+\.refuse\(Fault::new\(FaultCode::BadEvent\(bad\.what\), bad\.at\)\);/let handled = if '"$(off p05-unreadable-allowed)"' { shared.agent().pass() } else { shared.agent().refuse(Fault::new(FaultCode::BadEvent(bad.what), bad.at)) };/' p_05
-switch p06-any-depth src/server/wire/event.rs 's/reader\.set_max_depth\(MAX_MESSAGE_PACK_DEPTH\)/reader.set_max_depth(if '"$(off p06-any-depth)"' { usize::MAX } else { MAX_MESSAGE_PACK_DEPTH })/' p_05
-switch p08-status-cut src/server/grpc/convert.rs 's/u16::try_from\(sent\.status_code\) else/u16::try_from(if '"$(off p08-status-cut)"' { sent.status_code \& 0xffff } else { sent.status_code }) else/' numbers
-switch p08-port-unchecked src/server/grpc/convert.rs 's/if u16::try_from\(metadata\.client_port\)\.is_err\(\)/if !'"$(off p08-port-unchecked)"' \&\& u16::try_from(metadata.client_port).is_err()/' numbers
+switch p06-any-depth src/protocol/wire/event.rs 's/reader\.set_max_depth\(MAX_MESSAGE_PACK_DEPTH\)/reader.set_max_depth(if '"$(off p06-any-depth)"' { usize::MAX } else { MAX_MESSAGE_PACK_DEPTH })/' p_05
+switch p08-status-cut src/protocol/grpc/mod.rs 's/u16::try_from\(sent\.status_code\) else/u16::try_from(if '"$(off p08-status-cut)"' { sent.status_code \& 0xffff } else { sent.status_code }) else/' numbers
+switch p08-port-unchecked src/protocol/grpc/mod.rs 's/if u16::try_from\(metadata\.client_port\)\.is_err\(\)/if !'"$(off p08-port-unchecked)"' \&\& u16::try_from(metadata.client_port).is_err()/' numbers
 switch p09-both-answered src/server/connection.rs 's/(pub\(crate\) fn begin\(.*?)state\.in_flight\.retain\(\|ticket\| ticket\.key != key\);/$1if !'"$(off p09-both-answered)"' { state.in_flight.retain(|ticket| ticket.key != key); }/s' p_09
 switch p10-in-flight-unlimited src/server/connection.rs 's/let room = state\.in_flight\.len\(\) <=/let room = '"$(off p10-in-flight-unlimited)"' || state.in_flight.len() <=/' p_10_too_many
 switch p10-queue-unlimited src/server/queue.rs 's/let is_full = state\.jobs\.len\(\) >= self\.max \|\|/let is_full = state.jobs.len() >= self.max \&\& !'"$(off p10-queue-unlimited)"' ||/' p_10_too_many
@@ -106,11 +106,11 @@ switch o07-drops-what-it-has src/server/peer.rs 's/connection\.finish\(\);\n\s+p
 switch o07-grace-for-ever src/server/accept.rs 's/tokio::time::timeout\(grace, /tokio::time::timeout(grace * if '"$(off o07-grace-for-ever)"' { 1000 } else { 1 }, /' o_07_the_grace
 switch o13-always-healthy src/server/live.rs 's/(pub\(crate\) fn say_faulty\(&self, what: Option<String>\) \{)/$1 if '"$(off o13-always-healthy)"' { return; }/' o_13
 switch log-ids-raw src/server/mod.rs 's/(if let Some\(fault\) = &handled\.fault.*?)correlation_id = printable\(correlation_id, 128\)/$1correlation_id = if '"$(off log-ids-raw)"' { correlation_id.to_owned() } else { printable(correlation_id, 128) }/s' log_lines
-switch log-lines-unlimited src/notices.rs 's/< PER_SECOND;/< PER_SECOND || '"$(off log-lines-unlimited)"';/' a_flood_of_faults
+switch log-lines-unlimited src/log_limiter.rs 's/< PER_SECOND;/< PER_SECOND || '"$(off log-lines-unlimited)"';/' a_flood_of_faults
 switch empty-body-in-silence src/server/connection.rs 's/if ignored\n/if ignored \&\& !'"$(off empty-body-in-silence)"'\n/' an_empty
 
 # Old proxies.
-switch challenge-let-through src/proxy/adapt.rs 's/if matches!\(response\.decision, Decision::Challenge \{ \.\. \}\) \{/if !'"$(off challenge-let-through)"' \&\& matches!(response.decision, Decision::Challenge { .. }) {/' a_challenge
+switch challenge-let-through src/protocol/proxy/adapt.rs 's/if matches!\(response\.decision, Decision::Challenge \{ \.\. \}\) \{/if !'"$(off challenge-let-through)"' \&\& matches!(response.decision, Decision::Challenge { .. }) {/' a_challenge
 
 # What is written down.
 switch record-secrets src/server/record.rs 's/\(_, true\) => Ok\(Redactor::keep_secrets\(\)\)/(_, true) => Ok(Redactor::keep_secrets()), _ if '"$(off record-secrets)"' => Ok(Redactor::keep_secrets())/' record

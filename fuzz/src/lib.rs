@@ -22,15 +22,15 @@ use wasm_agent_kit::hook::{HookContext, HookUser, apply};
 use wasm_agent_kit::limits::{LoadLimits, MAX_POOL_SIZE};
 use wasm_agent_kit::ops::bench::Baseline;
 use wasm_agent_kit::policy::decision::{FailurePolicy, Outcome, decide};
-use wasm_agent_kit::proxy::Version;
+use wasm_agent_kit::protocol::proxy::Version;
+use wasm_agent_kit::protocol::wire::control::Cancel;
+use wasm_agent_kit::protocol::wire::event::{read_v1, read_v2};
+use wasm_agent_kit::protocol::wire::frame::Protocol;
+use wasm_agent_kit::protocol::wire::handshake::{HandshakeRequest, Identity, write_response};
+use wasm_agent_kit::protocol::wire::response::{Dialect, RequestBodyText};
+use wasm_agent_kit::protocol::wire::{BadMessage, Encoding, Message, RequestType};
 use wasm_agent_kit::response::{AgentResponse, Decision, HeaderOp};
 use wasm_agent_kit::server;
-use wasm_agent_kit::server::wire::control::Cancel;
-use wasm_agent_kit::server::wire::event::{read_v1, read_v2};
-use wasm_agent_kit::server::wire::frame::Protocol;
-use wasm_agent_kit::server::wire::handshake::{HandshakeRequest, Identity, write_response};
-use wasm_agent_kit::server::wire::response::{Dialect, RequestBodyText};
-use wasm_agent_kit::server::wire::{BadMessage, Encoding, Message, RequestType};
 
 /// A target: its name, what it does, and where in the repository there are
 /// seeds besides `fuzz/seeds/NAME`.

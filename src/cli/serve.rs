@@ -16,7 +16,8 @@ use wasm_agent_kit::abi::Abi;
 use wasm_agent_kit::error::Error;
 use wasm_agent_kit::limits::{DEFAULT_POOL_SIZE, DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
 use wasm_agent_kit::policy::Policy;
-use wasm_agent_kit::proxy::ProxyQuirks;
+use wasm_agent_kit::protocol::proxy::ProxyQuirks;
+use wasm_agent_kit::protocol::wire::response::RequestBodyText;
 use wasm_agent_kit::server::admin::serve_admin;
 use wasm_agent_kit::server::bind::{BindError, BoundSocket, DEFAULT_MODE, SocketMode, listen_at};
 use wasm_agent_kit::server::exchanges::ExchangeLimits;
@@ -27,7 +28,6 @@ use wasm_agent_kit::server::settings::{
     DEFAULT_FRAME_TIMEOUT, DEFAULT_GRACE, DEFAULT_HANDSHAKE_TIMEOUT, DEFAULT_MAX_CONNECTIONS,
     DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_QUEUE, DEFAULT_MAX_UNFINISHED_BYTES, DEFAULT_WRITE_TIMEOUT,
 };
-use wasm_agent_kit::server::wire::response::RequestBodyText;
 use wasm_agent_kit::server::{Drain, Listeners, Live, ServeSettings, serve};
 
 use self::values::{Interval, Mode};

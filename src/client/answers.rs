@@ -10,8 +10,8 @@ use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 use super::frames::{BEFORE_ID, PLACEHOLDER, slot};
 use super::{AskError, Speech};
 use crate::fault::printable;
-use crate::server::grpc::proto::{AgentToProxy, agent_to_proxy};
-use crate::server::wire::frame::{Frame, kind};
+use crate::protocol::grpc::proto::{AgentToProxy, agent_to_proxy};
+use crate::protocol::wire::frame::{Frame, kind};
 
 /// The tags by which an agent says that it failed.
 const FAILED: [&str; 3] = ["wasm-error", "overload", "timeout"];
@@ -83,7 +83,7 @@ pub(super) fn read_echo(speech: Speech, frame: Frame<'_>) -> Result<Said, AskErr
 }
 
 fn read_grpc(payload: &[u8]) -> Result<Said, AskError> {
-    use crate::server::grpc::proto::agent_response::Decision;
+    use crate::protocol::grpc::proto::agent_response::Decision;
     let message = AgentToProxy::decode(payload)
         .map_err(|error| AskError::Protocol(format!("not a message of the service: {error}")))?;
     Ok(match message.message {
@@ -215,7 +215,7 @@ fn welcome(payload: &[u8]) -> Result<Result<(), String>, AskError> {
 mod tests {
     use super::super::frames::write;
     use super::*;
-    use crate::server::wire::frame::Protocol;
+    use crate::protocol::wire::frame::Protocol;
 
     #[test]
     fn answers_say_whose_they_are_and_whether_they_failed() {

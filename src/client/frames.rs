@@ -11,8 +11,8 @@ use serde_json::{Map, Value, json};
 use super::{Ask, AskError, Speech};
 use crate::event::{BodyChunk, Event, EventKind, Headers};
 use crate::fault::printable;
-use crate::server::grpc::proto::{self, ProxyToAgent, proxy_to_agent};
-use crate::server::wire::frame::{Protocol, kind};
+use crate::protocol::grpc::proto::{self, ProxyToAgent, proxy_to_agent};
+use crate::protocol::wire::frame::{Protocol, kind};
 
 /// Where the id of an event goes; as long as every id.
 pub(super) const PLACEHOLDER: &str = "c-0000-0000-000000000000";
@@ -308,8 +308,8 @@ mod tests {
     use super::super::answers::{Said, read_echo};
     use super::*;
     use crate::event::{RequestHead, ResponseHead};
-    use crate::server::wire::frame::Frame;
-    use crate::server::wire::{self, Encoding, RequestType};
+    use crate::protocol::wire::frame::Frame;
+    use crate::protocol::wire::{self, Encoding, RequestType};
 
     fn head() -> RequestHead {
         RequestHead {
@@ -381,12 +381,9 @@ mod tests {
             let mut out = Vec::new();
             step.write([7, 42, 3], &mut out);
             let frame = Protocol::Grpc.frame(&out).unwrap().unwrap();
-            let read = crate::server::grpc::convert::read(frame.payload).unwrap();
+            let read = crate::protocol::grpc::read(frame.payload).unwrap();
             let message = wire::Message::Event(event.clone(), version(&event));
-            assert_eq!(
-                read,
-                crate::server::grpc::convert::Inbound::Message(Ok(message))
-            );
+            assert_eq!(read, crate::protocol::grpc::Inbound::Message(Ok(message)));
         }
     }
 

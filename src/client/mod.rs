@@ -19,7 +19,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::event::Event;
-use crate::server::wire::frame::Frame;
+use crate::protocol::wire::frame::Frame;
 
 pub use drive::{Drive, Driven, Pace};
 pub use frames::Exchange;

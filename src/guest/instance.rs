@@ -147,7 +147,7 @@ impl Instance {
             deadline: Instant::now(),
             turns,
             slice_ends: Instant::now(),
-            wasi: wasi::Context::new(limits.wasi, Arc::clone(&module.notices)),
+            wasi: wasi::Context::new(limits.wasi, Arc::clone(&module.log_limiter)),
             grows: 0,
             refused_growth: false,
             samples: None,

@@ -20,7 +20,7 @@ use crate::guest::inspect::{Facts, inspect};
 use crate::guest::wasi;
 use crate::guest::{GuestAbort, HostState};
 use crate::limits::{LimitChoice, Limits, LoadLimits, MAX_TEXT_BYTES};
-use crate::notices::Notices;
+use crate::log_limiter::LogLimiter;
 use crate::question::Phase;
 
 /// A module's bytes, read and, if they were text, assembled.
@@ -160,7 +160,7 @@ pub struct Module {
     pub(crate) engine: Arc<Engine>,
     pub(crate) pre: wasmtime::InstancePre<HostState>,
     /// Bounds the log lines that its guests cause.
-    pub(crate) notices: Arc<Notices>,
+    pub(crate) log_limiter: Arc<LogLimiter>,
 }
 
 /// A module that was read and judged, and not yet compiled.
@@ -241,7 +241,7 @@ impl Candidate {
             compile_time,
             engine: Arc::clone(engine),
             pre,
-            notices: Arc::new(Notices::new()),
+            log_limiter: Arc::new(LogLimiter::new()),
         })
     }
 }

@@ -216,7 +216,7 @@ pub(crate) async fn accept<T: Transport>(
         let stream = match accepted {
             Ok(stream) => stream,
             Err(error) => {
-                if shared.notices.admit() {
+                if shared.log_limiter.admit() {
                     tracing::warn!(%error, "cannot accept connections; trying again");
                 }
                 tokio::select! {
@@ -264,7 +264,7 @@ fn is_allowed(stream: &UnixStream, shared: &Shared) -> bool {
     }
     let uid = stream.peer_cred().map(|peer| peer.uid());
     let is_allowed = uid.as_ref().is_ok_and(|uid| allowed.contains(uid));
-    if !is_allowed && shared.notices.admit() {
+    if !is_allowed && shared.log_limiter.admit() {
         tracing::warn!(uid = uid.ok(), "connection refused: not an allowed user");
     }
     is_allowed

@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::live::Live;
 use super::metrics::{process, text};
 use super::patient::Patient;
-use super::wire::control::HealthState;
+use crate::protocol::wire::control::HealthState;
 
 /// Connections at once; a scraper and a probe or two need no more.
 const MAX_CONNECTIONS: usize = 32;

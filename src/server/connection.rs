@@ -20,17 +20,17 @@ use tokio::sync::Notify;
 
 use super::Shared;
 use super::exchanges::{Affinity, Arrival, JoinedEvent, Origin, Peer, Wants};
-use super::grpc::convert::{BODY_MUTATION_LOST, express};
 use super::metrics::Seen;
 use super::settings::MAX_UNSENT_BYTES;
-use super::wire::HttpVersion;
-use super::wire::frame::Protocol;
-use super::wire::response::{Dialect, RequestBodyText};
 use crate::event::{Event, EventKind};
 use crate::fault::{Fault, FaultCode};
 use crate::policy::decision::FailurePolicy;
 use crate::policy::{Handled, Policy};
-use crate::proxy::{Proxy, adapt};
+use crate::protocol::grpc::{BODY_MUTATION_LOST, express};
+use crate::protocol::proxy::{Proxy, adapt};
+use crate::protocol::wire::HttpVersion;
+use crate::protocol::wire::frame::Protocol;
+use crate::protocol::wire::response::{Dialect, RequestBodyText};
 use crate::response::{AgentResponse, Decision, HeaderOp};
 
 thread_local! {
@@ -301,7 +301,7 @@ impl Connection {
             .is_some_and(|mutation| mutation.data.is_empty());
         if ignored
             && matches!(event, Event::ResponseBody { chunk, .. } if !chunk.data.is_empty())
-            && self.shared.notices.admit()
+            && self.shared.log_limiter.admit()
         {
             tracing::warn!(
                 correlation_id = crate::fault::printable(event.correlation_id(), 128),

@@ -19,11 +19,11 @@ use super::configure::Line;
 use super::loader::Loader;
 use super::metrics::{Change, Family, Metrics, Now, Sample, Value};
 use super::pushed::{Key, Pushed, Setting, over, untightened};
-use super::wire::control::HealthState;
 use crate::error::Error;
 use crate::guest::module::Module;
 use crate::limits::after;
 use crate::policy::{Policy, PolicySettings};
+use crate::protocol::wire::control::HealthState;
 use turns::{Turn, Turns};
 
 /// How often it is asked whether the calls of a replaced agent are over.
@@ -314,7 +314,7 @@ impl Live {
     /// Whether one more line may be written that a peer has caused.
     pub(super) fn may_log(&self) -> bool {
         let server = lock(&self.0.server).upgrade();
-        server.is_none_or(|server| server.notices.admit())
+        server.is_none_or(|server| server.log_limiter.admit())
     }
 
     /// From now on all that was received is answered, and no more.

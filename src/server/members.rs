@@ -12,12 +12,12 @@ use serde::Serialize;
 
 use super::Shared;
 use super::connection::{Connection, Report};
-use super::grpc::convert;
 use super::metrics::report::report;
 use super::metrics::{Family, Speaks};
-use super::wire::Encoding;
-use super::wire::control::{HealthState, HealthStatus};
-use super::wire::frame::{Protocol, kind};
+use crate::protocol::grpc;
+use crate::protocol::wire::Encoding;
+use crate::protocol::wire::control::{HealthState, HealthStatus};
+use crate::protocol::wire::frame::{Protocol, kind};
 
 /// The open connections.
 #[derive(Default)]
@@ -99,8 +99,8 @@ impl Shared {
         };
         match connection.dialect().protocol {
             Protocol::Grpc => {
-                let health = convert::health(&status);
-                connection.report(Report::Health, 0, |out| convert::write(health, out));
+                let health = grpc::health(&status);
+                connection.report(Report::Health, 0, |out| grpc::write(health, out));
             }
             Protocol::V1 | Protocol::V2 => {
                 say(connection, Report::Health, kind::HEALTH_STATUS, &status);
@@ -112,8 +112,8 @@ impl Shared {
         let report = report(&self.settings.agent_id, families, interval, now_ms());
         match connection.dialect().protocol {
             Protocol::Grpc => {
-                let report = convert::metrics(&report);
-                connection.report(Report::Metrics, 0, |out| convert::write(report, out));
+                let report = grpc::metrics(&report);
+                connection.report(Report::Metrics, 0, |out| grpc::write(report, out));
             }
             Protocol::V1 | Protocol::V2 => {
                 say(connection, Report::Metrics, kind::METRICS_REPORT, &report);

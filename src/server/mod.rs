@@ -16,7 +16,8 @@ pub mod bind;
 mod configure;
 mod connection;
 pub mod exchanges;
-pub(crate) mod grpc;
+mod grpc;
+mod health;
 mod job;
 pub mod live;
 pub mod loader;
@@ -30,8 +31,6 @@ mod receive;
 pub mod record;
 pub mod settings;
 mod unfinished;
-mod vigil;
-pub mod wire;
 
 use std::future::Future;
 use std::hash::RandomState;
@@ -46,9 +45,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::fault::printable;
-use crate::notices::Notices;
+use crate::log_limiter::LogLimiter;
 use crate::policy::{Handled, Policy, PolicySettings};
+use crate::protocol::wire::{BadMessage, Message};
 use exchanges::Exchanges;
+use health::watch_faults;
 pub use live::Live;
 use members::Members;
 use metrics::Now;
@@ -56,8 +57,6 @@ use queue::Queue;
 use settings::MAX_QUEUED_BYTES;
 pub use settings::ServeSettings;
 use unfinished::Unfinished;
-use vigil::watch_faults;
-use wire::{BadMessage, Message};
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -66,7 +65,7 @@ pub(crate) struct Shared {
     exchanges: Exchanges,
     next_connection: AtomicU64,
     queue: Queue,
-    notices: Notices,
+    log_limiter: LogLimiter,
     members: Members,
     unfinished: Arc<Unfinished>,
     /// The threads that call guests.
@@ -81,7 +80,7 @@ impl Shared {
             exchanges: Exchanges::new(settings.exchanges),
             next_connection: AtomicU64::new(0),
             queue: Queue::new(settings.max_queue, MAX_QUEUED_BYTES, settings.queue_wait),
-            notices: Notices::new(),
+            log_limiter: LogLimiter::new(),
             members: Members::default(),
             unfinished: Unfinished::new(settings.max_unfinished_bytes),
             guests: Mutex::default(),
@@ -111,7 +110,7 @@ impl Shared {
             "answered"
         );
         if let Some(fault) = &handled.fault
-            && self.notices.admit()
+            && self.log_limiter.admit()
         {
             let backtrace: Vec<&str> = fault
                 .backtrace
@@ -168,7 +167,7 @@ impl Shared {
     pub(crate) fn now(&self) -> Now {
         Now {
             queued: self.queue.len(),
-            lines_cut: self.notices.cut(),
+            lines_cut: self.log_limiter.cut(),
             exchanges: self.exchanges.counts(),
             recorded: self.settings.recorder.as_ref().map(|it| it.counts()),
         }
@@ -320,8 +319,8 @@ async fn refuse_expired(shared: Arc<Shared>) {
 /// Where it is no message.
 #[doc(hidden)]
 pub fn try_grpc(payload: &[u8]) -> Result<Option<Result<Message, BadMessage>>, String> {
-    match grpc::convert::read(payload) {
-        Ok(grpc::convert::Inbound::Message(read)) => Ok(Some(read)),
+    match crate::protocol::grpc::read(payload) {
+        Ok(crate::protocol::grpc::Inbound::Message(read)) => Ok(Some(read)),
         Ok(_) => Ok(None),
         Err(error) => Err(error.to_string()),
     }

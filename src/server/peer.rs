@@ -21,12 +21,12 @@ use super::members::Members;
 use super::metrics::Closed;
 use super::receive::{Turn, Violation, receive};
 use super::unfinished::{LET_GO, SMALL_BYTES, Share};
-use super::wire::Encoding;
-use super::wire::frame::{FrameError, Protocol, kind};
-use super::wire::handshake::{HandshakeRequest, Identity, write_response};
-use super::wire::response::Dialect;
 use super::{Shared, after};
-use crate::proxy::Proxy;
+use crate::protocol::proxy::Proxy;
+use crate::protocol::wire::Encoding;
+use crate::protocol::wire::frame::{FrameError, Protocol, kind};
+use crate::protocol::wire::handshake::{HandshakeRequest, write_response};
+use crate::protocol::wire::response::Dialect;
 
 /// Room made for each read; an idle connection holds no more than this.
 const READ_BYTES: usize = 16 << 10;
@@ -138,7 +138,7 @@ fn tell(shared: &Shared, end: &End) {
     }
     match end {
         End::Peer | End::Stopped => tracing::debug!(%end, "connection closes"),
-        _ if shared.notices.admit() => tracing::warn!(%end, "connection closed"),
+        _ if shared.log_limiter.admit() => tracing::warn!(%end, "connection closed"),
         _ => {}
     }
 }
@@ -187,14 +187,9 @@ async fn greet<R: ReadHalf, W: AsyncWrite + Unpin, S: Future<Output = ()>>(
             Ok(_) => Err("no common protocol version: this agent speaks 2"),
             Err(_) => Err("the handshake request cannot be read"),
         };
-        let identity = Identity {
-            agent_id: &settings.agent_id,
-            in_flight: u32::try_from(settings.max_in_flight).unwrap_or(u32::MAX),
-            metrics: settings.metrics_interval.is_some(),
-        };
         let mut answer = Vec::new();
         let _ = protocol.write(kind::HANDSHAKE_RESPONSE, &mut answer, |out| {
-            write_response(result, identity, out);
+            write_response(result, settings.identity(), out);
         });
         match timeout(settings.write_timeout, writer.write_all(&answer)).await {
             Ok(Ok(())) => {}
@@ -351,7 +346,7 @@ impl<'a, W: AsyncWrite + Unpin> Answers<'a, W> {
                     }
                     let shared = self.connection.shared();
                     shared.live.metrics().closed(Closed::Untaken);
-                    if shared.notices.admit() {
+                    if shared.log_limiter.admit() {
                         tracing::warn!(?limit, "the peer took no answers; connection closed");
                     }
                     self.connection.end();

@@ -9,13 +9,13 @@ use super::connection::Connection;
 use super::exchanges::Problem;
 use super::job::Job;
 use super::metrics::Seen;
-use super::wire::control::Cancel;
-use super::wire::event::{read_v1, read_v2};
-use super::wire::frame::{Frame, Protocol, kind};
-use super::wire::{BadMessage, HttpVersion, Message, RequestType};
 use crate::event::Event;
 use crate::fault::{Fault, FaultCode};
 use crate::policy::decision::FailurePolicy;
+use crate::protocol::wire::control::Cancel;
+use crate::protocol::wire::event::{read_v1, read_v2};
+use crate::protocol::wire::frame::{Frame, Protocol, kind};
+use crate::protocol::wire::{BadMessage, HttpVersion, Message, RequestType};
 
 /// How a peer broke the protocol, beyond the frames themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -6,8 +6,8 @@
 //! here and the disk is dropped and counted, and with it the later events of
 //! its exchange: what is secret in them might be known from it alone.
 
-mod exchanges;
 mod file;
+mod secrets;
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use exchanges::{Exchanges, GivenUp};
+use secrets::{GivenUp, KnownSecrets};
 
 use crate::capture::{RecordLine, Redactor, write_record};
 use crate::error::Error;
@@ -159,7 +159,7 @@ impl Recorder {
             size,
             max_bytes: settings.max_bytes,
             redactor,
-            exchanges: Exchanges::default(),
+            known: KnownSecrets::default(),
             counts: Arc::clone(&counts),
             failed: false,
         };
@@ -366,7 +366,7 @@ struct Writer {
     size: u64,
     max_bytes: u64,
     redactor: Redactor,
-    exchanges: Exchanges,
+    known: KnownSecrets,
     counts: Arc<Counts>,
     /// Said once; the records that follow are only counted.
     failed: bool,
@@ -424,7 +424,7 @@ impl Writer {
     fn line(&mut self, record: &Record) -> Option<Vec<u8>> {
         let (exchange, now) = (record.exchange, Instant::now());
         let is_first = is_first(&record.event);
-        let mut found = self.exchanges.take(exchange, is_first, now)?;
+        let mut found = self.known.take(exchange, is_first, now)?;
         let mut input = Vec::new();
         write_input(&record.event, record.names, &mut input);
         let nanoseconds = |duration: Duration| u64::try_from(duration.as_nanos()).ok();
@@ -445,7 +445,7 @@ impl Writer {
             (&self.redactor, &mut found),
             &mut line,
         );
-        self.exchanges.keep(exchange, found, now);
+        self.known.keep(exchange, found, now);
         Some(line)
     }
 

@@ -1,6 +1,6 @@
 //! Connections over a stream in memory, with a clock that can be moved.
 
-use super::wire::frame::Protocol;
+use crate::protocol::wire::frame::Protocol;
 use std::path::Path;
 use std::time::Duration;
 

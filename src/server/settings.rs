@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::exchanges::ExchangeLimits;
 use super::record::Recorder;
-use super::wire::response::RequestBodyText;
 use crate::limits::DEFAULT_QUEUE_WAIT;
-use crate::proxy::ProxyQuirks;
+use crate::protocol::proxy::ProxyQuirks;
+use crate::protocol::wire::handshake::Identity;
+use crate::protocol::wire::response::RequestBodyText;
 
 /// Connections at once. A proxy opens 4, or 11 in v1.
 pub const DEFAULT_MAX_CONNECTIONS: usize = 1024;
@@ -84,6 +85,15 @@ pub struct ServeSettings {
 }
 
 impl ServeSettings {
+    /// What a handshake says of this agent.
+    pub(crate) fn identity(&self) -> Identity<'_> {
+        Identity {
+            agent_id: &self.agent_id,
+            in_flight: u32::try_from(self.max_in_flight).unwrap_or(u32::MAX),
+            metrics: self.metrics_interval.is_some(),
+        }
+    }
+
     /// The latest answer that is not late: a wait in the queue, a call that
     /// runs into its deadline, and [`LATE_SLACK`]. With the default limits that
     /// is 240 ms, below the 250 ms after which a proxy configured as we

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::limits::Wasi;
-use crate::notices::Notices;
+use crate::log_limiter::LogLimiter;
 
 use super::output::Output;
 
@@ -33,10 +33,10 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(wasi: Wasi, notices: Arc<Notices>) -> Self {
+    pub(crate) fn new(wasi: Wasi, log_limiter: Arc<LogLimiter>) -> Self {
         Self {
             wasi,
-            output: Output::new(notices),
+            output: Output::new(log_limiter),
             made: Instant::now(),
             moved_in_call: Duration::ZERO,
             moved: Duration::ZERO,
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     fn context(wasi: Wasi) -> Context {
-        Context::new(wasi, Arc::new(Notices::new()))
+        Context::new(wasi, Arc::new(LogLimiter::new()))
     }
 
     #[test]

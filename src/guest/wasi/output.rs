@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::fault::printable;
-use crate::notices::Notices;
+use crate::log_limiter::LogLimiter;
 
 /// Bytes of one stream that may become log lines in one call.
 const MAX_CALL_BYTES: usize = 8 << 10;
@@ -31,7 +31,7 @@ pub(crate) enum Stream {
 
 /// The two streams of one instance.
 pub(crate) struct Output {
-    notices: Arc<Notices>,
+    log_limiter: Arc<LogLimiter>,
     output: Lines,
     error: Lines,
     /// The end of standard error in this call.
@@ -39,9 +39,9 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    pub(crate) fn new(notices: Arc<Notices>) -> Self {
+    pub(crate) fn new(log_limiter: Arc<LogLimiter>) -> Self {
         Self {
-            notices,
+            log_limiter,
             output: Lines::default(),
             error: Lines::default(),
             words: VecDeque::new(),
@@ -98,7 +98,7 @@ impl Output {
             match stream {
                 // Lines that nobody reads do not count as lines.
                 Stream::Output if !tracing::enabled!(tracing::Level::INFO) => {}
-                _ if !self.notices.admit() => {}
+                _ if !self.log_limiter.admit() => {}
                 Stream::Output => tracing::info!(line, "guest wrote to standard output"),
                 Stream::Error => tracing::warn!(line, "guest wrote to standard error"),
             }
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     fn output() -> Output {
-        Output::new(Arc::new(Notices::new()))
+        Output::new(Arc::new(LogLimiter::new()))
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::event::Event;
 use crate::fixture::{Actual, Fixture, Step, expect};
 use crate::limits::Isolation;
 use crate::policy::{Exchange, Handled, Policy};
-use crate::proxy;
+use crate::protocol::proxy;
 use crate::question::HeaderNames;
 use crate::report::CaseStatus;
 

@@ -11,7 +11,7 @@ use crate::fixture::{Actual, Mismatch, Seen, expect, hook};
 use crate::guest::Cost;
 use crate::ops::module_info::ModuleInfo;
 use crate::policy::Handled;
-use crate::proxy::Quirk;
+use crate::protocol::proxy::Quirk;
 use crate::report::{Case, CaseStatus, Report, Verdict};
 use crate::response::AgentResponse;
 

@@ -211,7 +211,7 @@ impl Calls {
         call.given_up.cancel();
         self.shared.live.metrics().closed(Closed::Untaken);
         let limit = self.shared.settings.write_timeout;
-        if self.shared.notices.admit() {
+        if self.shared.log_limiter.admit() {
             tracing::warn!(?limit, "the peer took no answers; gRPC call closed");
         }
     }

@@ -17,21 +17,21 @@ use tokio::time::{Instant, timeout_at};
 
 use super::body::{Ending, Status};
 use super::call::Call;
-use super::convert::{Inbound, handshake_response, pong, read, write};
-use super::proto::{ConfigureEvent, HandshakeRequest};
 use crate::fault::printable;
-use crate::proxy::Proxy;
+use crate::protocol::grpc::proto::{ConfigureEvent, HandshakeRequest};
+use crate::protocol::grpc::{Inbound, handshake_response, pong, read, write};
+use crate::protocol::proxy::Proxy;
+use crate::protocol::shortened::Shortened;
+use crate::protocol::wire::frame::{FrameError, Protocol};
+use crate::protocol::wire::handshake::PROTOCOL_VERSION;
+use crate::protocol::wire::{BadMessage, Message};
 use crate::server::after;
 use crate::server::configure::configure;
 use crate::server::connection::Connection;
-use crate::server::members::{Member, Members};
+use crate::server::members::{Member, Members, now_ms};
 use crate::server::metrics::Closed;
-use crate::server::pushed::Shortened;
 use crate::server::receive::{Turn, dispatch};
 use crate::server::unfinished::{LET_GO, Share};
-use crate::server::wire::frame::{FrameError, Protocol};
-use crate::server::wire::handshake::PROTOCOL_VERSION;
-use crate::server::wire::{BadMessage, Message};
 
 /// What was sent before the signal to stop may still be on its way through
 /// the kernel and HTTP/2. It is read until the peer is silent for so long ...
@@ -113,7 +113,7 @@ impl Reader {
         let status = result.err().unwrap_or_else(Status::ok);
         if status.is_ok() {
             tracing::debug!(?mode, "gRPC call closes");
-        } else if self.connection.shared().notices.admit() {
+        } else if self.connection.shared().log_limiter.admit() {
             let end = printable(status.message(), 512);
             tracing::warn!(?mode, end, "gRPC call closed");
         }
@@ -262,7 +262,7 @@ impl Reader {
                     .map_err(|violation| Status::invalid(violation.to_string()))?;
             }
             Inbound::Handshake(request) => self.greet(mode, &request)?,
-            Inbound::Ping(ping) => connection.send(0, |out| write(pong(ping), out)),
+            Inbound::Ping(ping) => connection.send(0, |out| write(pong(ping, now_ms()), out)),
             Inbound::Configure(_) | Inbound::Cancel(_) | Inbound::Nothing
                 if mode == Mode::Single =>
             {
@@ -285,7 +285,7 @@ impl Reader {
         }
         let error = (!request.supported_versions.contains(&PROTOCOL_VERSION))
             .then_some("no common protocol version: this agent speaks 2");
-        let response = handshake_response(settings, error);
+        let response = handshake_response(settings.identity(), error);
         connection.send(0, |out| write(response, out));
         if let Some(error) = error {
             return Err(Status::refused(error));

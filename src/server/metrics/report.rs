@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Family, Sample, Value};
-use crate::server::wire::control::{Bucket, Histogram, Metric, MetricsReport};
+use crate::protocol::wire::control::{Bucket, Histogram, Metric, MetricsReport};
 
 /// The message; one of these a peer gets in each `interval`.
 pub(crate) fn report<'a>(

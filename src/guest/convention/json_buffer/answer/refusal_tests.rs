@@ -8,12 +8,12 @@ use super::super::{AnswerPolicy, check_answer};
 use super::*;
 use crate::event::{Event, EventKind, RequestHead};
 use crate::policy::decision::{FailurePolicy, Outcome, decide};
-use crate::proxy::{Proxy, ProxyQuirks, adapt};
+use crate::protocol::grpc::express;
+use crate::protocol::proxy::{Proxy, ProxyQuirks, adapt};
+use crate::protocol::wire::Encoding;
+use crate::protocol::wire::frame::Protocol;
+use crate::protocol::wire::response::{Dialect, RequestBodyText};
 use crate::response::{AgentResponse, Decision};
-use crate::server::grpc::convert::express;
-use crate::server::wire::Encoding;
-use crate::server::wire::frame::Protocol;
-use crate::server::wire::response::{Dialect, RequestBodyText};
 
 fn status(text: &str) -> Option<u16> {
     find_refusal(text.as_bytes()).map(|refusal| refusal.status)
@@ -252,7 +252,7 @@ fn transports_that_allow(response: &AgentResponse, version: &str) -> Vec<String>
 
 /// A decision that is missing is an allow to a proxy.
 fn grpc_allows(payload: &[u8]) -> bool {
-    use crate::server::grpc::proto::{AgentToProxy, agent_response, agent_to_proxy};
+    use crate::protocol::grpc::proto::{AgentToProxy, agent_response, agent_to_proxy};
     let message: AgentToProxy = prost::Message::decode(payload).unwrap();
     let Some(agent_to_proxy::Message::Response(response)) = message.message else {
         return true;

@@ -154,7 +154,7 @@ struct HandshakeLimits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::wire::recorded;
+    use crate::protocol::wire::recorded;
 
     #[test]
     fn the_handshake_of_a_released_proxy_is_read() {

@@ -9,8 +9,8 @@ use super::*;
 use crate::event::EventKind;
 use crate::fault::{Fault, FaultCode};
 use crate::policy::decision::{FailurePolicy, decide};
+use crate::protocol::wire::recorded;
 use crate::response::Decision;
-use crate::server::wire::recorded;
 
 fn json_event(kind: RequestType, json: &str) -> Result<Message, BadMessage> {
     read_v2(kind, Encoding::Json, json.as_bytes())

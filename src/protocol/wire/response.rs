@@ -12,8 +12,8 @@ use serde::{Serialize, Serializer};
 use super::Encoding;
 use super::frame::{Protocol, kind};
 use crate::json::{Object, response as json, write_serialized};
+use crate::protocol::grpc;
 use crate::response::{AgentResponse, Audit, BodyMutation, Decision};
-use crate::server::grpc::convert;
 
 /// How a replacement of a request body is written. Released proxies use the
 /// string's bytes as they are; upstream's documentation says base64.
@@ -51,7 +51,7 @@ impl Dialect {
             // Neither these types nor a Vec can fail.
             match self.encoding {
                 _ if self.protocol == Protocol::Grpc => {
-                    convert::write(convert::answer(response, correlation_id), out);
+                    grpc::write(grpc::answer(response, correlation_id), out);
                 }
                 Encoding::Json => wire.write_json(out),
                 Encoding::MessagePack => {

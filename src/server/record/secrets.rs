@@ -28,7 +28,7 @@ const TIME_TO_LIVE: Duration = Duration::from_secs(300);
 
 /// What was found, by the exchange's number.
 #[derive(Default)]
-pub(super) struct Exchanges {
+pub(super) struct KnownSecrets {
     kept: HashMap<u64, Kept>,
     /// Exchanges by the turn of their last event.
     order: BTreeMap<u64, u64>,
@@ -44,7 +44,7 @@ struct Kept {
     used: Instant,
 }
 
-impl Exchanges {
+impl KnownSecrets {
     /// What is known of an exchange, for an event of it. None where something
     /// was known and was given up; a first event begins anew.
     pub(super) fn take(&mut self, exchange: u64, is_first: bool, now: Instant) -> Option<Found> {
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn what_was_found_is_there_for_the_next_event() {
-        let mut exchanges = Exchanges::default();
+        let mut exchanges = KnownSecrets::default();
         let now = Instant::now();
         exchanges.keep(1, with_secret("Bearer S3cret-one"), now);
         exchanges.keep(2, with_secret("Bearer S3cret-two"), now);
@@ -208,7 +208,7 @@ mod tests {
         let input = serde_json::json!({ "headers": headers }).to_string();
         Redactor::with_key([7; 32]).input(&input, &mut found);
         assert!(found.size_bytes() > 5_000 * 64, "{}", found.size_bytes());
-        let (mut exchanges, now) = (Exchanges::default(), Instant::now());
+        let (mut exchanges, now) = (KnownSecrets::default(), Instant::now());
         exchanges.keep(1, found, now);
         assert!(exchanges.bytes < 16_384, "{}", exchanges.bytes);
         let found = exchanges.take(1, false, now).unwrap();
@@ -220,7 +220,7 @@ mod tests {
     fn of_what_was_given_up_nothing_more_is_told() {
         let begin = Instant::now();
         let late = begin + TIME_TO_LIVE + Duration::from_secs(1);
-        let mut exchanges = Exchanges::default();
+        let mut exchanges = KnownSecrets::default();
         exchanges.keep(1, with_secret("Bearer S3cret-one"), begin);
         exchanges.keep(2, Found::default(), begin);
         assert!(exchanges.take(1, false, late).is_none());
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn number_and_bytes_are_bounded() {
-        let mut exchanges = Exchanges::default();
+        let mut exchanges = KnownSecrets::default();
         let now = Instant::now();
         for number in 0..2 * MAX_EXCHANGES as u64 {
             exchanges.keep(number, with_secret("Bearer S3cret-one"), now);
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn an_old_exchange_that_is_kept_or_begins_anew_is_recorded() {
-        let (mut exchanges, now) = (Exchanges::default(), Instant::now());
+        let (mut exchanges, now) = (KnownSecrets::default(), Instant::now());
         exchanges.given_up.floor = 101;
         assert!(exchanges.take(7, false, now).is_none());
         let found = exchanges.take(7, true, now).unwrap();

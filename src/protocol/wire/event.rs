@@ -17,7 +17,7 @@ use super::values::{BareIp, Data, HeaderMap};
 use super::{BadMessage, Encoding, HttpVersion, Message, RequestType};
 use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead};
 use crate::json::read::Plain;
-use crate::server::pushed::Shortened;
+use crate::protocol::shortened::Shortened;
 
 /// MessagePack nests by one byte a level; nothing real nests deeper than this.
 const MAX_MESSAGE_PACK_DEPTH: usize = 128;

@@ -6,7 +6,7 @@ use std::time::Instant;
 /// Lines a second; what is above it is counted and told later.
 const PER_SECOND: u64 = 20;
 
-pub(crate) struct Notices {
+pub(crate) struct LogLimiter {
     start: Instant,
     /// The second it is, and the lines so far in it.
     second: AtomicU64,
@@ -15,13 +15,13 @@ pub(crate) struct Notices {
 }
 
 /// What was left out last is told, too.
-impl Drop for Notices {
+impl Drop for LogLimiter {
     fn drop(&mut self) {
         self.tell();
     }
 }
 
-impl Notices {
+impl LogLimiter {
     pub(crate) fn new() -> Self {
         Self {
             start: Instant::now(),
@@ -66,9 +66,9 @@ mod tests {
 
     #[test]
     fn a_flood_of_lines_is_cut() {
-        let notices = Notices::new();
-        let admitted = (0..1_000).filter(|_| notices.admit()).count();
+        let log_limiter = LogLimiter::new();
+        let admitted = (0..1_000).filter(|_| log_limiter.admit()).count();
         assert!((20..=40).contains(&admitted), "{admitted}");
-        assert_eq!(notices.cut() + admitted as u64, 1_000);
+        assert_eq!(log_limiter.cut() + admitted as u64, 1_000);
     }
 }

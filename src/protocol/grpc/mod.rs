@@ -8,20 +8,32 @@ use std::collections::BTreeMap;
 
 use prost::Message as _;
 
-use super::proto::{
-    self, AgentToProxy, BodyChunkEvent, ConfigureEvent, HandshakeRequest, Header, Ping,
-    ProxyToAgent, RequestHeadersEvent, ResponseHeadersEvent, agent_response, agent_to_proxy,
-    header_op, proxy_to_agent,
+use self::proto::{
+    AgentToProxy, BodyChunkEvent, ConfigureEvent, HandshakeRequest, Header, Ping, ProxyToAgent,
+    RequestHeadersEvent, ResponseHeadersEvent, agent_response, agent_to_proxy, header_op,
+    proxy_to_agent,
 };
 use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead, bare_ip};
-use crate::response::{AgentResponse, Audit, Decision, HeaderOp};
-use crate::server::members::now_ms;
-use crate::server::settings::ServeSettings;
-use crate::server::wire::control::{Bucket, HealthState, HealthStatus, MetricsReport};
-use crate::server::wire::handshake::{
-    MAX_BODY_BYTES, PREFERRED_CHUNK_BYTES, PROTOCOL_VERSION, SUPPORTED_EVENTS,
+use crate::protocol::wire::control::{Bucket, HealthState, HealthStatus, MetricsReport};
+use crate::protocol::wire::handshake::{
+    Identity, MAX_BODY_BYTES, PREFERRED_CHUNK_BYTES, PROTOCOL_VERSION, SUPPORTED_EVENTS,
 };
-use crate::server::wire::{BadMessage, HttpVersion, Message};
+use crate::protocol::wire::{BadMessage, HttpVersion, Message};
+use crate::response::{AgentResponse, Audit, Decision, HeaderOp};
+
+/// The messages of `proto/agent_v2.proto`.
+#[allow(
+    clippy::all,
+    clippy::doc_markdown,
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    reason = "generated; holds what the protocol has, not only what we use"
+)]
+pub(crate) mod proto {
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/proto/agent_v2.rs"));
+}
 
 /// What a proxy sent.
 #[derive(Debug, Clone, PartialEq)]
@@ -230,17 +242,17 @@ fn audit(audit: &Audit) -> proto::AuditMetadata {
 }
 
 /// The answer to a handshake: what this agent can do, or why nothing is agreed.
-pub(super) fn handshake_response(
-    settings: &ServeSettings,
+pub(crate) fn handshake_response(
+    identity: Identity<'_>,
     error: Option<&str>,
 ) -> agent_to_proxy::Message {
-    let in_flight = u32::try_from(settings.max_in_flight).unwrap_or(u32::MAX);
+    let in_flight = identity.in_flight;
     let configure = proto::EventType::Configure.into();
     agent_to_proxy::Message::Handshake(proto::HandshakeResponse {
         protocol_version: PROTOCOL_VERSION,
         capabilities: Some(proto::AgentCapabilities {
             protocol_version: PROTOCOL_VERSION,
-            agent_id: settings.agent_id.clone(),
+            agent_id: identity.agent_id.to_owned(),
             name: "wasm-agent".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             // Here, unlike on a Unix socket, both sides agree about its number.
@@ -254,7 +266,7 @@ pub(super) fn handshake_response(
                 config_push: true,
                 concurrent_requests: in_flight,
                 cancellation: true,
-                metrics_export: settings.metrics_interval.is_some(),
+                metrics_export: identity.metrics,
                 health_reporting: true,
                 ..proto::AgentFeatures::default()
             }),
@@ -271,11 +283,12 @@ pub(super) fn handshake_response(
     })
 }
 
-pub(super) fn pong(ping: Ping) -> agent_to_proxy::Message {
+/// The answer to a ping.
+pub(crate) fn pong(ping: Ping, now_ms: u64) -> agent_to_proxy::Message {
     agent_to_proxy::Message::Pong(proto::Pong {
         sequence: ping.sequence,
         ping_timestamp_ms: ping.timestamp_ms,
-        timestamp_ms: now_ms(),
+        timestamp_ms: now_ms,
     })
 }
 
@@ -345,5 +358,4 @@ pub(crate) fn write(message: agent_to_proxy::Message, out: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
-#[path = "convert_tests.rs"]
 mod tests;

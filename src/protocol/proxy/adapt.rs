@@ -80,7 +80,7 @@ mod tests {
 
     use super::*;
     use crate::event::{BodyChunk, RequestHead, ResponseHead};
-    use crate::proxy::ProxyQuirks;
+    use crate::protocol::proxy::ProxyQuirks;
 
     /// One before the repair, the repair, and quirks turned off.
     fn proxies() -> [Proxy; 3] {
