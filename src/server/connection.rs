@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 use super::Shared;
 use super::exchanges::{Affinity, Arrival, JoinedEvent, Origin, Peer, Wants};
 use super::metrics::Seen;
+use super::record::{Record, Source};
 use super::settings::MAX_UNSENT_BYTES;
 use crate::event::{Event, EventKind};
 use crate::fault::{Fault, FaultCode};
@@ -50,6 +51,22 @@ pub(crate) struct Ticket {
 impl Ticket {
     pub(crate) const fn since(&self) -> Instant {
         self.since
+    }
+}
+
+/// An answer on its way out, and the guest that gave it, where it is to be
+/// recorded.
+pub(crate) struct Outgoing {
+    pub(crate) handled: Handled,
+    pub(crate) source: Option<Source>,
+}
+
+impl From<Handled> for Outgoing {
+    fn from(handled: Handled) -> Self {
+        Self {
+            handled,
+            source: None,
+        }
     }
 }
 
@@ -231,18 +248,27 @@ impl Connection {
     }
 
     /// Sends the answer to an event, and keeps what later events need of it.
-    pub(crate) fn answer(&self, ticket: Ticket, asked: JoinedEvent, handled: Handled) {
+    pub(crate) fn answer(&self, ticket: Ticket, asked: JoinedEvent, outgoing: impl Into<Outgoing>) {
+        let Outgoing { handled, source } = outgoing.into();
         let JoinedEvent {
             mut event,
             mut joined,
         } = asked;
         if !self.is_awaited(ticket) {
             self.shared.live.metrics().abandoned();
+            if let (Some(recorder), Some(source)) = (&self.shared.settings.recorder, source) {
+                recorder.give_up(source.exchange);
+            }
             return;
         }
         self.shared.tell(event.correlation_id(), &handled);
         let proxy = self.proxy();
         let handled = self.expressible(&event, handled);
+        // Before the proxy's version changes it: a replay has no proxy.
+        let recorder = self.shared.settings.recorder.as_ref();
+        let mut record = recorder
+            .zip(source)
+            .and_then(|(recorder, source)| recorder.prepare(&event, &handled, source));
         let (mut response, fault, cost) = (handled.response, handled.fault, handled.cost);
         if event.kind() == EventKind::ResponseHeaders && self.may_replace_response_body() {
             joined.operations.push(HeaderOp::Remove {
@@ -265,7 +291,10 @@ impl Connection {
         }
         let mut frame = FRAME.take();
         frame.clear();
-        self.encode(&response, event.correlation_id(), &mut frame);
+        let replaced = self.encode(&response, event.correlation_id(), &mut frame);
+        if let (Some(record), Some(replaced)) = (&mut record, replaced) {
+            record.replace(replaced);
+        }
         // Before the answer goes out: the next event may follow it at once.
         let exchanges = &self.shared.exchanges;
         if response.decision != Decision::Allow {
@@ -278,7 +307,7 @@ impl Connection {
             let place = place.filter(|_| !is_unclear);
             exchanges.answered(place, adapted.remembered);
         }
-        self.send_answer(ticket, &frame);
+        self.send_answer(ticket, &frame, record);
         // One large answer is no reason to keep its size for ever.
         if frame.capacity() <= MAX_UNSENT_BYTES {
             FRAME.set(frame);
@@ -314,8 +343,9 @@ impl Connection {
     /// be read.
     pub(crate) fn answer_plain(&self, ticket: Ticket, id: &str, response: &AgentResponse) {
         let mut frame = Vec::new();
-        self.encode(response, id, &mut frame);
-        self.send_answer(ticket, &frame);
+        // No guest gave it, so it is not recorded.
+        let _ = self.encode(response, id, &mut frame);
+        self.send_answer(ticket, &frame, None);
     }
 
     /// Says once what this connection keeps losing; each time in debug logs
@@ -378,10 +408,10 @@ impl Connection {
     }
 
     /// Appends the answer's frame to `out`, without its body changes where it
-    /// would be too large with them.
-    fn encode(&self, response: &AgentResponse, id: &str, out: &mut Vec<u8>) {
+    /// would be too large with them. Says what was written in its place.
+    fn encode(&self, response: &AgentResponse, id: &str, out: &mut Vec<u8>) -> Option<Handled> {
         if self.dialect.write(response, id, out) {
-            return;
+            return None;
         }
         let allows = response.decision == Decision::Allow;
         let fault = Fault::new(
@@ -389,36 +419,55 @@ impl Connection {
             "the answer is larger than the protocol's largest frame",
         );
         let mut smaller = if allows {
-            self.shared.agent().refuse(fault).response
+            self.shared.agent().refuse(fault)
         } else {
-            Box::new(response.clone())
+            Handled {
+                response: Box::new(response.clone()),
+                fault: None,
+                cost: None,
+                unknown_keys: Vec::new(),
+            }
         };
-        smaller.request_body_mutation = None;
-        smaller.response_body_mutation = None;
-        if self.dialect.write(&smaller, id, out) {
-            return;
+        smaller.response.request_body_mutation = None;
+        smaller.response.response_body_mutation = None;
+        if self.dialect.write(&smaller.response, id, out) {
+            return Some(smaller);
         }
         // Still a refusal, and nothing else.
-        let status = smaller.decision.status().unwrap_or(403);
-        let smaller = AgentResponse::new(Decision::Block { status, body: None });
-        if !self.dialect.write(&smaller, id, out) {
+        let status = smaller.response.decision.status().unwrap_or(403);
+        *smaller.response = AgentResponse::new(Decision::Block { status, body: None });
+        if !self.dialect.write(&smaller.response, id, out) {
             // Only an id of many megabytes comes here; nobody can be told.
             self.end();
         }
+        Some(smaller)
     }
 
-    fn send_answer(&self, ticket: Ticket, frame: &[u8]) {
+    /// Recorded under the lock: nothing of the exchange that follows the answer
+    /// can be recorded before it.
+    fn send_answer(&self, ticket: Ticket, frame: &[u8], record: Option<Record>) {
+        let record = self.shared.settings.recorder.as_ref().zip(record);
         let mut state = self.lock();
         let Some(place) = state.in_flight.iter().position(|open| *open == ticket) else {
+            drop(state);
+            if let Some((recorder, record)) = record {
+                recorder.give_up(record.exchange());
+            }
             return;
         };
         state.in_flight.swap_remove(place);
         let late = self.dialect.protocol == Protocol::V1
             && ticket.since.elapsed() > self.shared.late_after();
+        let is_sent = !late && !state.ended;
         if late {
             state.ended = true;
-        } else if !state.ended {
+        } else if is_sent {
             state.unsent.extend_from_slice(frame);
+        }
+        match record {
+            Some((recorder, record)) if is_sent => recorder.offer(record),
+            Some((recorder, record)) => recorder.give_up(record.exchange()),
+            None => {}
         }
         wake_writer(state);
     }

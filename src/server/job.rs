@@ -18,9 +18,10 @@ use std::time::Instant;
 use tokio_util::sync::ReusableBoxFuture;
 
 use super::Shared;
-use super::connection::{Connection, Ticket};
+use super::connection::{Connection, Outgoing, Ticket};
 use super::exchanges::JoinedEvent;
 use super::queue::Work;
+use super::record::Source;
 use crate::event::Event;
 use crate::fault::{Fault, FaultCode};
 use crate::policy::{Handled, Policy};
@@ -101,18 +102,20 @@ impl Job {
             // In a box: it is rare, and every call's future would have its size.
             handled = Box::pin(judge_with_each(&agent, asked, handled)).await;
         }
+        let mut source = None;
         if let Some(recorder) = &self.connection.shared().settings.recorder {
-            let names = agent.settings().header_names;
-            let module = &agent.pool().module().hash;
             if asked.joined.is_unclear {
                 // Whose secrets are in it is not known.
                 recorder.leave_out();
             } else {
-                let event = (asked.joined.number, &asked.event);
-                recorder.offer(event, &handled, (module, names));
+                source = Some(Source {
+                    exchange: asked.joined.number,
+                    module: agent.pool().module().hash.as_str().into(),
+                    names: agent.settings().header_names,
+                });
             }
         }
-        self.answer(handled);
+        self.answer(Outgoing { handled, source });
         None
     }
 
@@ -122,9 +125,9 @@ impl Job {
         self.answer(handled);
     }
 
-    fn answer(&mut self, handled: Handled) {
+    fn answer(&mut self, outgoing: impl Into<Outgoing>) {
         if let Some(asked) = self.asked.take() {
-            self.connection.answer(self.ticket, asked, handled);
+            self.connection.answer(self.ticket, asked, outgoing);
         }
     }
 }

@@ -115,17 +115,37 @@ struct Counts {
     give_up: AtomicBool,
 }
 
-struct Record {
-    exchange: u64,
+/// The guest that gave an answer, and the exchange it is of.
+pub(crate) struct Source {
+    /// A number that no client chooses: the exchange's count, of which a later
+    /// exchange has a higher one, or a keyed hash.
+    pub(crate) exchange: u64,
+    pub(crate) module: Arc<str>,
+    pub(crate) names: HeaderNames,
+}
+
+/// One event and its answer.
+pub(crate) struct Record {
+    source: Source,
     event: Event,
     response: Box<AgentResponse>,
     fault: Option<Fault>,
     fuel: Option<u64>,
     time: Option<Duration>,
     at: SystemTime,
-    module: Arc<str>,
-    names: HeaderNames,
     size: usize,
+}
+
+impl Record {
+    pub(crate) const fn exchange(&self) -> u64 {
+        self.source.exchange
+    }
+
+    /// The answer that was sent in place of the one that was prepared.
+    pub(crate) fn replace(&mut self, sent: Handled) {
+        self.response = sent.response;
+        self.fault = sent.fault.or_else(|| self.fault.take());
+    }
 }
 
 impl Recorder {
@@ -185,36 +205,37 @@ impl Recorder {
         })
     }
 
-    /// Takes a copy of an answer, if its exchange is of the sample and there is
-    /// room. The exchange's number must be one that no client chooses: its
-    /// count, of which a later exchange has a higher one, or a keyed hash.
-    pub fn offer(
+    /// Copies an event and its answer, if its exchange is of the sample and no
+    /// event of it was dropped.
+    pub(crate) fn prepare(
         &self,
-        (exchange, event): (u64, &Event),
+        event: &Event,
         handled: &Handled,
-        (module, names): (&str, HeaderNames),
-    ) {
-        if !self.is_sampled(exchange) {
-            return;
+        source: Source,
+    ) -> Option<Record> {
+        if !self.is_sampled(source.exchange) {
+            return None;
         }
-        if self.is_torn(exchange, is_first(event)) {
-            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
+        if self.is_torn(source.exchange, is_first(event)) {
+            self.leave_out();
+            return None;
         }
-        let size = size_of(event);
-        let waiting = self.counts.waiting.fetch_add(size, Ordering::Relaxed);
-        let record = || Record {
-            exchange,
+        Some(Record {
+            source,
             event: event.clone(),
             response: handled.response.clone(),
             fault: handled.fault.clone(),
             fuel: handled.cost.and_then(|cost| cost.fuel),
             time: handled.cost.map(|cost| cost.time),
             at: SystemTime::now(),
-            module: module.into(),
-            names,
-            size,
-        };
+            size: size_of(event),
+        })
+    }
+
+    /// Takes what was sent, if there is room.
+    pub(crate) fn offer(&self, record: Record) {
+        let (exchange, size) = (record.source.exchange, record.size);
+        let waiting = self.counts.waiting.fetch_add(size, Ordering::Relaxed);
         let sender = self
             .records
             .lock()
@@ -222,11 +243,19 @@ impl Recorder {
             .clone();
         self.counts.pending.fetch_add(1, Ordering::Relaxed);
         let taken = waiting + size <= MAX_WAITING_BYTES
-            && sender.is_some_and(|sender| sender.try_send(record()).is_ok());
+            && sender.is_some_and(|sender| sender.try_send(record).is_ok());
         if !taken {
             self.counts.pending.fetch_sub(1, Ordering::Relaxed);
             self.counts.waiting.fetch_sub(size, Ordering::Relaxed);
-            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+            self.give_up(exchange);
+        }
+    }
+
+    /// Counts an event that is not recorded, because its answer was not sent or
+    /// there is no room, and drops the later events of its exchange.
+    pub(crate) fn give_up(&self, exchange: u64) {
+        if self.is_sampled(exchange) {
+            self.leave_out();
             self.torn().add(exchange);
             self.any_torn.store(true, Ordering::Relaxed);
         }
@@ -422,11 +451,11 @@ impl Writer {
 
     /// None where secrets of its exchange are not known any more.
     fn line(&mut self, record: &Record) -> Option<Vec<u8>> {
-        let (exchange, now) = (record.exchange, Instant::now());
+        let (exchange, now) = (record.source.exchange, Instant::now());
         let is_first = is_first(&record.event);
         let mut found = self.known.take(exchange, is_first, now)?;
         let mut input = Vec::new();
-        write_input(&record.event, record.names, &mut input);
+        write_input(&record.event, record.source.names, &mut input);
         let nanoseconds = |duration: Duration| u64::try_from(duration.as_nanos()).ok();
         let at_ns = record.at.duration_since(UNIX_EPOCH).ok();
         let mut line = Vec::new();
@@ -435,7 +464,7 @@ impl Writer {
                 id: record.event.correlation_id(),
                 phase: record.event.kind().name(),
                 at_ns: at_ns.and_then(|at| i64::try_from(at.as_nanos()).ok()),
-                module: &record.module,
+                module: &record.source.module,
                 input: &String::from_utf8_lossy(&input),
                 output: &record.response,
                 fault: record.fault.as_ref(),

@@ -52,11 +52,14 @@ fn offer(recorder: &Recorder, exchange: u64, event: &Event) {
         cost: None,
         unknown_keys: Vec::new(),
     };
-    recorder.offer(
-        (exchange, event),
-        &handled,
-        ("sha256:0", HeaderNames::Lower),
-    );
+    let source = Source {
+        exchange,
+        module: "sha256:0".into(),
+        names: HeaderNames::Lower,
+    };
+    if let Some(record) = recorder.prepare(event, &handled, source) {
+        recorder.offer(record);
+    }
 }
 
 /// A disk that takes nothing holds up the end for as long as was said. What
@@ -173,4 +176,21 @@ fn an_empty_key_is_refused_before_there_is_a_file_and_no_key_is_shown() {
         !shown.contains("171") && shown.contains("has_key: true"),
         "{shown}"
     );
+}
+
+/// What the answer to an event was is not known where none was sent; what is
+/// secret in later events might be known from it alone.
+#[test]
+fn what_was_not_sent_is_not_recorded_nor_is_what_follows() {
+    let (recorder, mut reader) = into_pipe(1.0);
+    recorder.give_up(1);
+    offer(&recorder, 1, &body(9));
+    offer(&recorder, 2, &body(9));
+    recorder.close(Duration::from_secs(60));
+    let counts = recorder.counts();
+    assert_eq!((counts.written, counts.dropped), (1, 2));
+    drop(recorder);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert_eq!(text.lines().count(), 1);
 }
