@@ -504,6 +504,67 @@ async fn a_late_v1_answer_closes_the_connection_instead() {
     assert!(answers.is_empty());
 }
 
+/// The recording holds the answer that replaced the module's, and none where
+/// none was sent.
+#[tokio::test]
+async fn what_is_recorded_is_what_was_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let recorder = |name: &str| {
+        Arc::new(
+            record::Recorder::start(&record::RecordSettings {
+                path: folder.path().join(name),
+                rate: 1.0,
+                max_bytes: u64::MAX,
+                keep_secrets: false,
+                key: None,
+            })
+            .unwrap(),
+        )
+    };
+    let (replaced, dropped) = (recorder("replaced"), recorder("dropped"));
+    // Bytes that are no text, which no proxy could be sent.
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/modules");
+    let wat = std::fs::read_to_string(fixtures.join("right/request-body-replace.wat")).unwrap();
+    let wat = wat
+        .replace("replaced by the module", "//////////////////8=")
+        .replace("utf8", "base64");
+    let module = folder.path().join("binary.wat");
+    std::fs::write(&module, wat).unwrap();
+    let settings = ServeSettings {
+        recorder: Some(Arc::clone(&replaced)),
+        ..ServeSettings::default()
+    };
+    let server = Server::with(module.to_str().unwrap(), 1, settings);
+    let mut client = server.connect_v2().await;
+    let body = json!({"correlation_id":"c1","data":"eA==","is_last":true,"total_size":1,
+        "chunk_index":0,"bytes_received":1});
+    client.send(0x11, &body).await;
+    let (_, answer) = client.receive().await.unwrap();
+    assert!(answer["decision"]["block"].is_object(), "{answer}");
+    replaced.close(Duration::from_secs(60));
+    let text = std::fs::read_to_string(folder.path().join("replaced")).unwrap();
+    let line: Value = serde_json::from_str(text.trim()).unwrap();
+    assert!(line["output"]["decision"]["block"].is_object(), "{line}");
+
+    let settings = ServeSettings {
+        late_after: Some(Duration::from_millis(10)),
+        recorder: Some(Arc::clone(&dropped)),
+        ..ServeSettings::default()
+    };
+    let server = Server::with("hostile/spin.wat", 1, settings);
+    let mut client = server.connect();
+    let event = json!({"version":1,"event_type":"request_headers","payload":request("c1")});
+    let mut frame = Vec::new();
+    assert!(Protocol::V1.write(0, &mut frame, |out| {
+        out.extend_from_slice(event.to_string().as_bytes());
+    }));
+    client.stream.write_all(&frame).await.unwrap();
+    client.stream.read_to_end(&mut Vec::new()).await.unwrap();
+    dropped.close(Duration::from_secs(60));
+    let counts = dropped.counts();
+    assert_eq!((counts.written, counts.dropped), (0, 1));
+}
+
 /// What was received before the signal is answered.
 #[tokio::test]
 async fn what_was_received_is_answered_after_the_signal_to_stop() {
