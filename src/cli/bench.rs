@@ -13,15 +13,15 @@ use wasm_agent_kit::error::Error;
 use wasm_agent_kit::files::{Destination, Links};
 use wasm_agent_kit::limits::{DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
 use wasm_agent_kit::ops::bench::{
-    self, Against, Amount, Baseline, BenchSettings, Benched, InputSettings, Inputs, MAX_CASES,
-    Profile, Progress, Running, Thresholds,
+    self, Against, Amount, Baseline, BenchReport, BenchSettings, Benched, InputSettings, Inputs,
+    MAX_CASES, Profile, Progress, Running, Thresholds,
 };
 use wasm_agent_kit::report::Report as _;
 
 use super::render::human::Style;
-use super::render::{self, ReportFiles};
+use super::render::{self, OutputArgs, ReportFiles};
 use super::replay::InputArgs;
-use super::{GuestArgs, OutputArgs, TimeArg, exit};
+use super::{GuestArgs, TimeArg, exit};
 
 /// Rows under load: more would take longer than anybody waits.
 const MAX_LOADS: usize = 400;
@@ -78,7 +78,7 @@ pub(crate) struct BenchArgs {
     guest: GuestArgs,
 
     #[command(flatten)]
-    output: OutputArgs<BenchFormat>,
+    output: OutputArgs<BenchReport>,
 }
 
 /// What is measured, and for how long.
@@ -172,25 +172,6 @@ struct GateArgs {
     seed: u64,
 }
 
-/// What a benchmark can be rendered as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum BenchFormat {
-    /// Tables for people
-    Human,
-    /// One document, with histograms
-    Json,
-    /// One line for each figure
-    Csv,
-    /// Tables for a pull request
-    Markdown,
-    /// A page with charts
-    Html,
-    /// JUnit XML
-    Junit,
-    /// Annotations for GitHub Actions
-    Github,
-}
-
 /// Refuses, before anything is measured, a place where no baseline can be.
 fn savable(path: &Path) -> Result<(), Error> {
     let folder = path
@@ -250,8 +231,7 @@ pub(crate) fn exec(args: &BenchArgs, style: Style) -> Result<u8> {
             "warning: nothing was measured: the module has a handler for none of the events",
         );
     }
-    render::to_stdout(|out| render::bench::write(&report, args.output.format, style, out));
-    files.write(|format, out| render::bench::write(&report, format, Style::plain(), out))?;
+    render::report(&report, (args.output.format, files), style)?;
     Ok(exit::of_verdict(report.verdict()))
 }
 

@@ -9,6 +9,7 @@
 )]
 
 mod bench;
+mod document;
 pub(crate) mod exit;
 pub(crate) mod logging;
 mod new;
@@ -21,7 +22,6 @@ mod systemd;
 mod validate;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -318,44 +318,6 @@ impl AbiArg {
             Self::Hook => AbiChoice::Only(Abi::Hook),
         }
     }
-}
-
-/// Where the report goes: one format on standard output, any in files.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Output")]
-pub(crate) struct OutputArgs<F: ValueEnum + Send + Sync + 'static> {
-    /// Format of standard output
-    #[arg(
-        short = 'o',
-        long,
-        alias = "output",
-        value_enum,
-        default_value = "human"
-    )]
-    pub(crate) format: F,
-
-    /// Write a further report to a file, such as junit=report.xml; repeatable;
-    /// a symbolic link is followed
-    #[arg(long = "report", value_name = "FORMAT=PATH", value_parser = report_target::<F>)]
-    pub(crate) reports: Vec<(F, PathBuf)>,
-}
-
-fn report_target<F: ValueEnum>(text: &str) -> Result<(F, PathBuf), String> {
-    let (format, path) = text
-        .split_once('=')
-        .filter(|(_, path)| !path.is_empty())
-        .ok_or("expected FORMAT=PATH, such as junit=report.xml")?;
-    let format = F::from_str(format, true).map_err(|_unknown| {
-        let known: Vec<String> = F::value_variants()
-            .iter()
-            .filter_map(|format| Some(format.to_possible_value()?.get_name().to_owned()))
-            .collect();
-        format!(
-            "expected one of {} before the =, found {format:?}",
-            known.join(", ")
-        )
-    })?;
-    Ok((format, PathBuf::from(path)))
 }
 
 /// A wall clock limit, 1 ms to 1 h, written `50ms` or `2s`.

@@ -28,8 +28,8 @@ use wasm_agent_kit::report::Report as _;
 use super::redact_key::KeyArgs;
 use super::render::escape::{Guard, Syntax};
 use super::render::human::Style;
-use super::render::{self, ReportFiles};
-use super::{GuestArgs, OutputArgs, exit};
+use super::render::{self, Format as OutputFormat, OutputArgs, ReportFiles};
+use super::{GuestArgs, exit};
 
 pub(super) use values::share;
 
@@ -103,7 +103,7 @@ pub(crate) struct ReplayArgs {
     guest: GuestArgs,
 
     #[command(flatten)]
-    output: OutputArgs<ReplayFormat>,
+    output: OutputArgs<ReplayReport>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -119,7 +119,7 @@ enum ReplayCommand {
         fail_on: Option<FailOn>,
 
         #[command(flatten)]
-        output: OutputArgs<ReplayFormat>,
+        output: OutputArgs<ReplayReport>,
     },
 }
 
@@ -279,25 +279,6 @@ enum ExpectArg {
     Old,
 }
 
-/// What a replay can be rendered as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ReplayFormat {
-    /// Tables for people
-    Human,
-    /// One document, which replay merge reads
-    Json,
-    /// One line for each transaction, written during the replay
-    Jsonl,
-    /// JUnit XML
-    Junit,
-    /// For a comment on a pull request
-    Markdown,
-    /// One page without external files
-    Html,
-    /// Annotations for GitHub Actions
-    Github,
-}
-
 /// Runs the command and says how the process is to exit.
 pub(crate) fn exec(args: &ReplayArgs, style: Style) -> Result<u8> {
     if let Some(ReplayCommand::Merge {
@@ -366,20 +347,18 @@ pub(crate) fn exec(args: &ReplayArgs, style: Style) -> Result<u8> {
         replay::replay(&subjects, &captures, &settings, (sinks, &watch))
     })?;
     remarks(&report);
-    if args.output.format != ReplayFormat::Jsonl {
-        render::to_stdout(|out| render::replay::write(&report, args.output.format, style, out));
-    }
-    files.write(|format, out| render::replay::write(&report, format, Style::plain(), out))?;
+    // What is written in rows is on standard output already.
+    render::report(&report, (args.output.format, files), style)?;
     Ok(exit::of_verdict(report.verdict()))
 }
 
 fn merge(
     (shards, fail_on): (&[PathBuf], Option<FailOn>),
-    output: &OutputArgs<ReplayFormat>,
+    output: &OutputArgs<ReplayReport>,
     style: Style,
 ) -> Result<u8> {
     let (rows, others) = split(&output.reports);
-    if output.format == ReplayFormat::Jsonl || !rows.is_empty() {
+    if output.format == OutputFormat::Jsonl || !rows.is_empty() {
         return Err(Error::Usage(
             "jsonl has a line for each transaction, which reports do not hold; concatenate the shards' own".to_owned(),
         )
@@ -389,19 +368,18 @@ fn merge(
     let files = ReportFiles::open(&others, &read)?;
     let mut report = replay::merge(shards)?;
     report.fail_on = fail_on.unwrap_or(report.fail_on);
-    render::to_stdout(|out| render::replay::write(&report, output.format, style, out));
-    files.write(|format, out| render::replay::write(&report, format, Style::plain(), out))?;
+    render::report(&report, (output.format, files), style)?;
     Ok(exit::of_verdict(report.verdict()))
 }
 
-type Targets = Vec<(ReplayFormat, PathBuf)>;
+type Targets = Vec<(OutputFormat, PathBuf)>;
 
 /// Rows are written as they come, the other reports at the end.
-fn split(reports: &[(ReplayFormat, PathBuf)]) -> (Targets, Targets) {
+fn split(reports: &[(OutputFormat, PathBuf)]) -> (Targets, Targets) {
     reports
         .iter()
         .cloned()
-        .partition(|(format, _)| *format == ReplayFormat::Jsonl)
+        .partition(|(format, _)| *format == OutputFormat::Jsonl)
 }
 
 impl ReplayArgs {
@@ -459,7 +437,7 @@ impl ReplayArgs {
 
     /// Where rows go: standard output or one file.
     fn rows(&self, files: &Targets) -> Result<Option<Box<dyn Write + Send>>, Error> {
-        if self.output.format == ReplayFormat::Jsonl {
+        if self.output.format == OutputFormat::Jsonl {
             return Ok(Some(rows_to(io::stdout())));
         }
         match files.as_slice() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use notify_debouncer_full::notify::RecursiveMode;
 use regex::Regex;
 use wasm_agent_kit::error::Error;
@@ -22,8 +22,8 @@ use wasm_agent_kit::policy::Policy;
 use wasm_agent_kit::report::Report as _;
 
 use super::render::human::Style;
-use super::render::{self, ReportFiles};
-use super::{GuestArgs, OutputArgs, exit};
+use super::render::{self, OutputArgs, ReportFiles};
+use super::{GuestArgs, exit};
 
 /// Files settle for this long before a change is acted upon.
 const DEBOUNCE: Duration = Duration::from_millis(200);
@@ -85,22 +85,7 @@ pub(crate) struct RunArgs {
     guest: GuestArgs,
 
     #[command(flatten)]
-    output: OutputArgs<RunFormat>,
-}
-
-/// What a run can be rendered as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum RunFormat {
-    /// A table for people
-    Human,
-    /// One document
-    Json,
-    /// One document for each fixture, one a line
-    Jsonl,
-    /// JUnit XML
-    Junit,
-    /// Annotations for GitHub Actions
-    Github,
+    output: OutputArgs<RunReport>,
 }
 
 /// Runs the command and says how the process is to exit.
@@ -120,8 +105,7 @@ pub(crate) fn exec(args: &RunArgs, style: Style) -> Result<u8> {
     }
     let files = ReportFiles::open(&args.output.reports, &read(args))?;
     let report = once(args, &engine)?;
-    render::to_stdout(|out| render::run::write(&report, args.output.format, style, out));
-    files.write(|format, out| render::run::write(&report, format, Style::plain(), out))?;
+    render::report(&report, (args.output.format, files), style)?;
     Ok(exit::of_verdict(report.verdict()))
 }
 
@@ -248,18 +232,14 @@ fn watch(args: &RunArgs, engine: &Arc<Engine>, style: Style) -> Result<u8> {
     loop {
         match once(args, engine) {
             Ok(report) => {
-                render::to_stdout(|out| {
-                    render::run::write(&report, args.output.format, style, out)
-                });
+                // Each run renews the files, as a run of its own would.
+                let files = ReportFiles::open(&args.output.reports, &read(args))?;
+                render::report(&report, (args.output.format, files), style)?;
                 if let Some(before) = &before {
                     for line in differences(before, &report) {
                         render::to_stderr(&render::escape::terminal(&line));
                     }
                 }
-                // Each run renews the files, as a run of its own would.
-                ReportFiles::open(&args.output.reports, &read(args))?.write(|format, out| {
-                    render::run::write(&report, format, Style::plain(), out)
-                })?;
                 before = Some(report);
             }
             // A module in mid-build is broken for a moment; go on watching.

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use bytesize::ByteSize;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use wasm_agent_kit::guest::engine::{Engine, EngineSettings};
-use wasm_agent_kit::ops::validate::{self, Probing, ValidateSettings};
+use wasm_agent_kit::ops::validate::{self, Probing, ValidateReport, ValidateSettings};
 use wasm_agent_kit::report::Report as _;
 
 use super::render::human::Style;
-use super::render::{self, ReportFiles};
-use super::{GuestArgs, OutputArgs, exit};
+use super::render::{self, OutputArgs, ReportFiles};
+use super::{GuestArgs, exit};
 
 const EXAMPLES: &str = "Examples:
   wasm-agent validate rules.wasm
@@ -60,22 +60,7 @@ pub(crate) struct ValidateArgs {
     guest: GuestArgs,
 
     #[command(flatten)]
-    output: OutputArgs<ValidateFormat>,
-}
-
-/// What a validation can be rendered as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ValidateFormat {
-    /// A table for people
-    Human,
-    /// One document
-    Json,
-    /// JUnit XML
-    Junit,
-    /// Annotations for GitHub Actions
-    Github,
-    /// SARIF 2.1.0, for code scanning
-    Sarif,
+    output: OutputArgs<ValidateReport>,
 }
 
 /// Runs the command and says how the process is to exit.
@@ -88,8 +73,7 @@ pub(crate) fn exec(args: &ValidateArgs, style: Style) -> Result<u8> {
         ..EngineSettings::default()
     })?;
     let report = validate::validate(&engine, &args.modules, &settings(args))?;
-    render::to_stdout(|out| render::validate::write(&report, args.output.format, style, out));
-    files.write(|format, out| render::validate::write(&report, format, Style::plain(), out))?;
+    render::report(&report, (args.output.format, files), style)?;
     Ok(exit::of_verdict(report.verdict()))
 }
 

@@ -334,9 +334,15 @@ pub(crate) fn markdown_json(value: &serde_json::Value) -> String {
             shown.push(character);
         }
     }
+    markdown_block("json", &shown)
+}
+
+/// Lines as a block in Markdown, whatever backticks they have.
+pub(crate) fn markdown_block(language: &str, text: &str) -> String {
+    let text = terminal_lines(text);
     // A fence longer than any within.
-    let fence = "`".repeat(longest_ticks(&shown).max(2) + 1);
-    format!("{fence}json\n{shown}\n{fence}")
+    let fence = "`".repeat(longest_ticks(&text).max(2) + 1);
+    format!("{fence}{language}\n{text}\n{fence}")
 }
 
 fn longest_ticks(text: &str) -> usize {

@@ -10,10 +10,14 @@ use comfy_table::{
     Attribute, Cell, ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle,
 };
 
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 use wasm_agent_kit::fault::printable;
 
-use super::escape::{Syntax, guarded};
+use super::escape::{Syntax, guarded, terminal};
+use super::layout;
 use crate::cli::Color;
+pub(crate) use crate::cli::document::Paint;
+use crate::cli::document::{Block, Diff, Document};
 
 /// Width of tables where there is no terminal to ask.
 const WIDTH_WITHOUT_TERMINAL: u16 = 100;
@@ -111,6 +115,21 @@ impl Style {
         }
     }
 
+    /// Text in a colour, if it has one.
+    pub(crate) fn painted(self, paint: Option<Paint>, text: &str) -> String {
+        paint.map_or_else(|| text.to_owned(), |paint| self.paint(paint, text))
+    }
+
+    /// For a terminal of this width.
+    #[cfg(test)]
+    pub(crate) const fn of_width(width: u16) -> Self {
+        Self {
+            colored: false,
+            width,
+            wraps: true,
+        }
+    }
+
     /// Columns of the output.
     pub(crate) fn width(self) -> usize {
         self.width.into()
@@ -152,16 +171,6 @@ impl Style {
     }
 }
 
-/// What a colour means.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Paint {
-    Good,
-    Warning,
-    Bad,
-    Faint,
-    Strong,
-}
-
 impl Paint {
     fn style(self) -> anstyle::Style {
         let plain = anstyle::Style::new();
@@ -185,6 +194,90 @@ impl Paint {
             Self::Strong => cell.add_attribute(Attribute::Bold),
         }
     }
+}
+
+/// Writes a document for a terminal.
+pub(super) fn write(document: &Document, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    style.guarded(out, |out| {
+        blocks(&document.blocks, style, "", out)?;
+        writeln!(out)?;
+        let verdict = terminal(&document.verdict.text);
+        let both = style.wrapped(&format!("{verdict}{}", terminal(&document.totals)));
+        let painted = style.painted(document.verdict.paint, &verdict);
+        writeln!(out, "{}", both.replacen(&verdict, &painted, 1))
+    })
+}
+
+/// Blocks below each other, each line behind the indent.
+fn blocks(blocks: &[Block], style: Style, indent: &str, out: &mut dyn Write) -> io::Result<()> {
+    for (at, block) in blocks.iter().enumerate() {
+        if at > 0 && matches!(block, Block::Subject { .. }) {
+            writeln!(out)?;
+        }
+        self::block(block, style, indent, out)?;
+    }
+    Ok(())
+}
+
+fn block(block: &Block, style: Style, indent: &str, out: &mut dyn Write) -> io::Result<()> {
+    match block {
+        Block::Subject { name, facts } => subject((name, facts), style, out),
+        Block::Text(span) => {
+            let text = style.prose(&terminal(&span.text), indent);
+            writeln!(out, "{indent}{}", style.painted(span.paint, &text))
+        }
+        Block::Table(table) => layout::table(table, style, out),
+        Block::Diff(diff) => self::diff(diff, style, indent, out),
+        Block::Code(text) => text
+            .lines()
+            .try_for_each(|line| writeln!(out, "{indent}{}", style.prose(&terminal(line), indent))),
+        Block::Group(group) => {
+            if let Some(mark) = &group.mark {
+                write!(out, "{} ", style.painted(mark.paint, &mark.text))?;
+            }
+            let title = style.prose(&terminal(&group.title), "  ");
+            writeln!(out, "{title}")?;
+            blocks(&group.blocks, style, "    ", out)
+        }
+        Block::Note { text, about } => writeln!(
+            out,
+            "{} {}\n  {}",
+            style.paint(Paint::Warning, "note:"),
+            style.prose(&terminal(text), "      "),
+            style.paint(Paint::Faint, &style.prose(&terminal(about), "  "))
+        ),
+    }
+}
+
+/// On one line, where there is room for it.
+fn subject((name, facts): (&str, &str), style: Style, out: &mut dyn Write) -> io::Result<()> {
+    let (name, facts) = (terminal(name), terminal(facts));
+    let fits = columns(&name) + 2 + columns(&facts) <= style.width();
+    write!(out, "{}", style.paint(Paint::Strong, &name))?;
+    if fits {
+        return writeln!(out, "  {facts}");
+    }
+    let lines = wrap(&facts, style.width().saturating_sub(2));
+    writeln!(out)?;
+    lines.iter().try_for_each(|line| writeln!(out, "  {line}"))
+}
+
+fn diff(diff: &Diff, style: Style, indent: &str, out: &mut dyn Write) -> io::Result<()> {
+    let remark = style.paint(Paint::Warning, diff.remark);
+    writeln!(out, "{indent}{}{remark}", terminal(&diff.path))?;
+    let is_real = diff.remark.is_empty();
+    for (paint, sign, value) in [
+        (Paint::Bad, '-', &diff.before),
+        (Paint::Good, '+', &diff.after),
+    ] {
+        let line = style.prose(
+            &format!("{sign} {}", terminal(value)),
+            &format!("{indent}    "),
+        );
+        let paint = if is_real { paint } else { Paint::Faint };
+        writeln!(out, "{indent}  {}", style.paint(paint, &line))?;
+    }
+    Ok(())
 }
 
 /// An error and its causes, one line each. Whatever a file put into them, only
@@ -270,19 +363,20 @@ fn fill<'a>(words: impl Iterator<Item = &'a str>, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
     for word in words {
-        let room = width.saturating_sub(line.chars().count());
-        let length = word.chars().count();
+        let room = width.saturating_sub(columns(&line));
+        let length = columns(word);
         if !line.is_empty() && length + 1 > room {
             lines.push(std::mem::take(&mut line));
         } else if !line.is_empty() {
             line.push(' ');
         }
-        let mut rest: Vec<char> = word.chars().collect();
-        while rest.len() > width {
-            let end = break_at(&rest, width);
-            lines.push(rest.drain(..end).collect());
+        let mut rest = word;
+        while columns(rest) > width {
+            let (start, end) = rest.split_at(break_at(rest, width));
+            lines.push(start.to_owned());
+            rest = end;
         }
-        line.extend(rest);
+        line.push_str(rest);
     }
     if !line.is_empty() {
         lines.push(line);
@@ -291,11 +385,26 @@ fn fill<'a>(words: impl Iterator<Item = &'a str>, width: usize) -> Vec<String> {
 }
 
 /// Where to break a long word: behind the last of what joins names.
-fn break_at(word: &[char], width: usize) -> usize {
-    word[..width]
-        .iter()
-        .rposition(|character| matches!(character, ':' | '.' | '_' | '-' | '/'))
-        .map_or(width, |at| at + 1)
+fn break_at(word: &str, width: usize) -> usize {
+    let mut used = 0;
+    let (mut end, mut joint) = (0, None);
+    for (at, character) in word.char_indices() {
+        used += character.width().unwrap_or(0);
+        // One that is wider than the line has a line of its own.
+        if used > width && end > 0 {
+            break;
+        }
+        end = at + character.len_utf8();
+        if matches!(character, ':' | '.' | '_' | '-' | '/') {
+            joint = Some(end);
+        }
+    }
+    joint.unwrap_or(end)
+}
+
+/// How many columns of a terminal a text takes.
+pub(super) fn columns(text: &str) -> usize {
+    text.width()
 }
 
 #[cfg(test)]

@@ -3,10 +3,14 @@
 pub(crate) mod bench;
 pub(crate) mod chart;
 pub(crate) mod escape;
+mod format;
 pub(crate) mod github;
+mod html;
 pub(crate) mod human;
 pub(crate) mod json;
 pub(crate) mod junit;
+mod layout;
+mod markdown;
 pub(crate) mod page;
 pub(crate) mod replay;
 pub(crate) mod run;
@@ -21,17 +25,20 @@ use wasm_agent_kit::error::Error;
 use wasm_agent_kit::fault::is_unprintable;
 use wasm_agent_kit::files::{Destination, Links};
 
+pub(crate) use format::{Format, OutputArgs, Render};
+use human::Style;
+
 /// Files that reports go to, opened before anything starts, so that a path
 /// nobody can write to costs nobody a run.
-pub(crate) struct ReportFiles<F> {
-    files: Vec<(F, PathBuf, Destination)>,
+pub(crate) struct ReportFiles {
+    files: Vec<(Format, PathBuf, Destination)>,
 }
 
-impl<F: Copy> ReportFiles<F> {
+impl ReportFiles {
     /// Opens all of them, none of which may be what is read. What stands in
     /// them stays until there is a report.
-    pub(crate) fn open(targets: &[(F, PathBuf)], inputs: &[&Path]) -> Result<Self, Error> {
-        let mut files: Vec<(F, PathBuf, Destination)> = Vec::new();
+    pub(crate) fn open(targets: &[(Format, PathBuf)], inputs: &[&Path]) -> Result<Self, Error> {
+        let mut files: Vec<(Format, PathBuf, Destination)> = Vec::new();
         for (format, path) in targets {
             keep_inputs("--report", path, inputs)?;
             if files.iter().any(|(_, other, _)| other == path) {
@@ -48,7 +55,7 @@ impl<F: Copy> ReportFiles<F> {
     /// Writes each with `render`.
     pub(crate) fn write(
         self,
-        mut render: impl FnMut(F, &mut dyn Write) -> io::Result<()>,
+        mut render: impl FnMut(Format, &mut dyn Write) -> io::Result<()>,
     ) -> Result<(), Error> {
         for (format, path, file) in self.files {
             file.write(|out| render(format, out))
@@ -56,6 +63,17 @@ impl<F: Copy> ReportFiles<F> {
         }
         Ok(())
     }
+}
+
+/// Writes a report to standard output and to the files that were asked for.
+pub(crate) fn report(
+    report: &impl Render,
+    to: (Format, ReportFiles),
+    style: Style,
+) -> Result<(), Error> {
+    let (format, files) = to;
+    to_stdout(|out| report.render(format, style, out));
+    files.write(|format, out| report.render(format, Style::plain(), out))
 }
 
 /// A place that a flag names and nobody can write to.

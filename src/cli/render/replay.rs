@@ -15,28 +15,30 @@ use wasm_agent_kit::report::{Report as _, Verdict};
 
 use super::escape::terminal;
 use super::human::{Paint, Style, bytes, count, plural, short_hash};
-use super::{github, json, junit};
-use crate::cli::replay::ReplayFormat;
+use super::{Format, Render};
 
 /// Rules, tags and groups that are shown; the JSON has all.
 const SHOWN: usize = 12;
 
-/// Writes the report in the format asked for.
-pub(crate) fn write(
-    report: &ReplayReport,
-    format: ReplayFormat,
-    style: Style,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    match format {
-        ReplayFormat::Human => style.guarded(out, |out| human(report, style, out)),
-        ReplayFormat::Json => json::write(report, out),
-        // Written while the replay went on.
-        ReplayFormat::Jsonl => Ok(()),
-        ReplayFormat::Junit => junit::write(report, out),
-        ReplayFormat::Markdown => Style::plain().guarded(out, |out| markdown::write(report, out)),
-        ReplayFormat::Html => html::write(report, out),
-        ReplayFormat::Github => github::write(report, out),
+impl Render for ReplayReport {
+    const FORMATS: &'static [Format] = &[
+        Format::Human,
+        Format::Json,
+        Format::Jsonl,
+        Format::Junit,
+        Format::Markdown,
+        Format::Html,
+        Format::Github,
+    ];
+
+    fn write(&self, format: Format, style: Style, out: &mut dyn Write) -> io::Result<()> {
+        match format {
+            // Written while the replay went on.
+            Format::Jsonl => Ok(()),
+            Format::Markdown => Style::plain().guarded(out, |out| markdown::write(self, out)),
+            Format::Html => html::write(self, out),
+            _ => style.guarded(out, |out| human(self, style, out)),
+        }
     }
 }
 

@@ -15,30 +15,30 @@ use wasm_agent_kit::response::{AgentResponse, Decision, HeaderOp};
 
 use super::escape::{Syntax, guarded, terminal};
 use super::human::{Paint, Style, bytes, count, short_hash, time, wrap};
-use super::{github, json, junit};
-use crate::cli::run::RunFormat;
+use super::{Format, Render};
 
 /// Characters of a value in the table and in remarks.
 const SHOWN: usize = 160;
 
-/// Writes the report in the format asked for.
-pub(crate) fn write(
-    report: &RunReport,
-    format: RunFormat,
-    style: Style,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    match format {
-        RunFormat::Human => style.guarded(out, |out| human(report, style, out)),
-        RunFormat::Json => json::write(report, out),
-        RunFormat::Jsonl => guarded(Syntax::Json, out, |out| {
-            report.fixtures.iter().try_for_each(|fixture| {
-                serde_json::to_writer(&mut *out, fixture)?;
-                out.write_all(b"\n")
-            })
-        }),
-        RunFormat::Junit => junit::write(report, out),
-        RunFormat::Github => github::write(report, out),
+impl Render for RunReport {
+    const FORMATS: &'static [Format] = &[
+        Format::Human,
+        Format::Json,
+        Format::Jsonl,
+        Format::Junit,
+        Format::Github,
+    ];
+
+    fn write(&self, format: Format, style: Style, out: &mut dyn Write) -> io::Result<()> {
+        match format {
+            Format::Jsonl => guarded(Syntax::Json, out, |out| {
+                self.fixtures.iter().try_for_each(|fixture| {
+                    serde_json::to_writer(&mut *out, fixture)?;
+                    out.write_all(b"\n")
+                })
+            }),
+            _ => style.guarded(out, |out| human(self, style, out)),
+        }
     }
 }
 

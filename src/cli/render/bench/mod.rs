@@ -16,25 +16,27 @@ use wasm_agent_kit::report::{Report as _, Verdict};
 
 use super::escape::{self, terminal};
 use super::human::{Paint, Style, bytes, plural, short_hash, time};
-use super::{github, json, junit};
-use crate::cli::bench::BenchFormat;
+use super::{Format, Render};
 use sheets::{Sheet, Width, grouped};
 
-/// Writes the report in the format asked for.
-pub(crate) fn write(
-    report: &BenchReport,
-    format: BenchFormat,
-    style: Style,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    match format {
-        BenchFormat::Human => style.guarded(out, |out| human(report, style, out)),
-        BenchFormat::Json => json::write(report, out),
-        BenchFormat::Csv => Style::plain().guarded(out, |out| csv::write(report, out)),
-        BenchFormat::Markdown => Style::plain().guarded(out, |out| markdown(report, out)),
-        BenchFormat::Html => html::write(report, out),
-        BenchFormat::Junit => junit::write(report, out),
-        BenchFormat::Github => github::write(report, out),
+impl Render for BenchReport {
+    const FORMATS: &'static [Format] = &[
+        Format::Human,
+        Format::Json,
+        Format::Csv,
+        Format::Markdown,
+        Format::Html,
+        Format::Junit,
+        Format::Github,
+    ];
+
+    fn write(&self, format: Format, style: Style, out: &mut dyn Write) -> io::Result<()> {
+        match format {
+            Format::Csv => Style::plain().guarded(out, |out| csv::write(self, out)),
+            Format::Markdown => Style::plain().guarded(out, |out| markdown(self, out)),
+            Format::Html => html::write(self, out),
+            _ => style.guarded(out, |out| human(self, style, out)),
+        }
     }
 }
 

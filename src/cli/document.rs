@@ -1,0 +1,205 @@
+//! What a report says, before any format is chosen: headings, texts, tables,
+//! diffs and groups. The builder of a command makes one document; each renderer
+//! in `render` writes it in its format and escapes every text in it.
+
+/// What a colour means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Paint {
+    Good,
+    Warning,
+    Bad,
+    Faint,
+    Strong,
+}
+
+/// A whole report for people.
+#[derive(Debug)]
+pub(crate) struct Document {
+    /// The title of a page.
+    pub(crate) title: &'static str,
+    /// How it came out: first on a page, last in a terminal.
+    pub(crate) verdict: Span,
+    /// What adds to the verdict on the same line.
+    pub(crate) totals: String,
+    pub(crate) blocks: Vec<Block>,
+}
+
+/// One part of a document.
+#[derive(Debug)]
+pub(crate) enum Block {
+    /// What was judged, such as a module, and facts about it.
+    Subject {
+        name: String,
+        facts: String,
+    },
+    /// Sentences.
+    Text(Span),
+    Table(Table),
+    /// A value that is not as it was, or not as it was expected.
+    Diff(Diff),
+    /// Lines whose spaces and breaks mean something.
+    Code(String),
+    /// A line with blocks that belong to it.
+    Group(Group),
+    /// What to know or to change, and what it is about.
+    Note {
+        text: String,
+        about: String,
+    },
+}
+
+/// Text in a colour.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Span {
+    pub(crate) text: String,
+    pub(crate) paint: Option<Paint>,
+}
+
+impl Span {
+    pub(crate) fn new(paint: Paint, text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            paint: Some(paint),
+        }
+    }
+}
+
+impl<T: Into<String>> From<T> for Span {
+    fn from(text: T) -> Self {
+        Self {
+            text: text.into(),
+            paint: None,
+        }
+    }
+}
+
+/// A table. Without any heading it has no line of headings.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) columns: Vec<Column>,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// A column of a table.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Column {
+    pub(crate) heading: &'static str,
+    pub(crate) kind: ColumnKind,
+    /// Whether a terminal without room leaves it out: the highest number first.
+    pub(crate) spare: Option<u8>,
+}
+
+/// What a column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ColumnKind {
+    /// Text that may be broken between words.
+    Text,
+    /// Text that is never broken.
+    Unbroken,
+    /// Figures, which stand to the right and are never broken.
+    Figure,
+}
+
+impl Column {
+    pub(crate) const fn text(heading: &'static str) -> Self {
+        Self {
+            heading,
+            kind: ColumnKind::Text,
+            spare: None,
+        }
+    }
+
+    pub(crate) const fn unbroken(heading: &'static str) -> Self {
+        Self {
+            heading,
+            kind: ColumnKind::Unbroken,
+            spare: None,
+        }
+    }
+
+    pub(crate) const fn figure(heading: &'static str) -> Self {
+        Self {
+            heading,
+            kind: ColumnKind::Figure,
+            spare: None,
+        }
+    }
+
+    /// Left out where there is no room, the highest number first.
+    pub(crate) const fn spared(self, spare: u8) -> Self {
+        Self {
+            spare: Some(spare),
+            ..self
+        }
+    }
+}
+
+/// A row of a table.
+#[derive(Debug, Default)]
+pub(crate) struct Row {
+    pub(crate) cells: Vec<Cell>,
+    /// Lines over the whole width below the row.
+    pub(crate) below: Vec<Span>,
+}
+
+impl Row {
+    /// A row in one colour.
+    pub(crate) fn painted(paint: Option<Paint>, cells: Vec<String>) -> Self {
+        let cell = |text| Cell::from(Span { text, paint });
+        cells.into_iter().map(cell).collect::<Vec<_>>().into()
+    }
+}
+
+impl From<Vec<Cell>> for Row {
+    fn from(cells: Vec<Cell>) -> Self {
+        Self {
+            cells,
+            below: Vec::new(),
+        }
+    }
+}
+
+/// A cell of a table.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cell {
+    pub(crate) span: Span,
+    /// The same in fewer letters, for a terminal.
+    pub(crate) short: Option<String>,
+}
+
+impl<T: Into<Span>> From<T> for Cell {
+    fn from(span: T) -> Self {
+        Self {
+            span: span.into(),
+            short: None,
+        }
+    }
+}
+
+/// A value before and after.
+#[derive(Debug)]
+pub(crate) struct Diff {
+    /// Where the value stands.
+    pub(crate) path: String,
+    /// Why the change has no effect, where it has none.
+    pub(crate) remark: &'static str,
+    pub(crate) before: String,
+    pub(crate) after: String,
+}
+
+/// A line with blocks that belong to it.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) mark: Option<Span>,
+    pub(crate) title: String,
+    pub(crate) blocks: Vec<Block>,
+}
+
+/// A text of which at most so many bytes are shown.
+pub(crate) fn shortened(text: &str, most: usize) -> String {
+    let end = text.floor_char_boundary(most);
+    match text.get(..end) {
+        Some(start) if start.len() < text.len() => format!("{start}…"),
+        _ => text.to_owned(),
+    }
+}

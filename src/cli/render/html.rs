@@ -1,0 +1,136 @@
+//! A document as a page.
+
+use std::io::{self, Write};
+
+use super::escape::html as shown;
+use super::human::Paint;
+use super::page::Page;
+use crate::cli::document::{Block, Cell, ColumnKind, Diff, Document, Span, Table};
+
+/// Writes the page.
+pub(super) fn write(document: &Document, out: &mut dyn Write) -> io::Result<()> {
+    let mut page = Page::new(document.title);
+    let verdict = format!("{}{}", document.verdict.text, document.totals);
+    page.banner(class(document.verdict.paint), &verdict);
+    page.markup(&blocks(&document.blocks));
+    page.write(out)
+}
+
+const fn class(paint: Option<Paint>) -> &'static str {
+    match paint {
+        Some(Paint::Good) => "good",
+        Some(Paint::Warning) => "warning",
+        Some(Paint::Bad) => "bad",
+        Some(Paint::Strong) => "strong",
+        Some(Paint::Faint) => "faint",
+        None => "",
+    }
+}
+
+fn blocks(blocks: &[Block]) -> String {
+    blocks.iter().map(block).collect()
+}
+
+fn block(block: &Block) -> String {
+    match block {
+        Block::Subject { name, facts } => {
+            format!(
+                "<h2><code>{}</code></h2>\n<p>{}</p>\n",
+                shown(name),
+                shown(facts)
+            )
+        }
+        Block::Text(span) => {
+            format!(
+                "<p class=\"{}\">{}</p>\n",
+                class(span.paint),
+                shown(&span.text)
+            )
+        }
+        Block::Table(table) => self::table(table),
+        Block::Diff(diff) => self::diff(diff),
+        Block::Code(text) => format!("<pre>{}</pre>\n", shown(text)),
+        Block::Group(group) => {
+            let mark = group.mark.as_ref().map_or_else(String::new, |mark| {
+                format!(
+                    "<b class=\"{}\">{}</b> ",
+                    class(mark.paint),
+                    shown(&mark.text)
+                )
+            });
+            let title = shown(&group.title);
+            let inner = blocks(&group.blocks);
+            format!(
+                "<details open><summary>{mark}{title}</summary><div>\n{inner}</div></details>\n"
+            )
+        }
+        Block::Note { text, about } => format!(
+            "<p><b class=\"warning\">note:</b> {}<br>{}</p>\n",
+            shown(text),
+            shown(about)
+        ),
+    }
+}
+
+fn table(table: &Table) -> String {
+    if table.rows.is_empty() {
+        return String::new();
+    }
+    let is_figure = |column: usize| {
+        let column = table.columns.get(column);
+        column.is_some_and(|column| column.kind == ColumnKind::Figure)
+    };
+    let mut text = String::from("<div class=\"wide\"><table>\n");
+    if table
+        .columns
+        .iter()
+        .any(|column| !column.heading.is_empty())
+    {
+        text.push_str("<thead><tr>");
+        for (at, column) in table.columns.iter().enumerate() {
+            let class = if is_figure(at) { " class=\"n\"" } else { "" };
+            text.push_str(&format!("<th{class}>{}</th>", shown(column.heading)));
+        }
+        text.push_str("</tr></thead>\n");
+    }
+    text.push_str("<tbody>\n");
+    for row in &table.rows {
+        let last = row
+            .cells
+            .iter()
+            .rposition(|cell| !cell.span.text.is_empty());
+        text.push_str("<tr>");
+        for (at, Cell { span, .. }) in row.cells.iter().enumerate() {
+            let figure = if is_figure(at) { "n " } else { "" };
+            let class = format!("{figure}{}", class(span.paint));
+            text.push_str(&format!(
+                "<td class=\"{}\">{}",
+                class.trim_end(),
+                shown(&span.text)
+            ));
+            if Some(at) == last {
+                text.extend(row.below.iter().map(below));
+            }
+            text.push_str("</td>");
+        }
+        text.push_str("</tr>\n");
+    }
+    text.push_str("</tbody>\n</table></div>\n");
+    text
+}
+
+/// What stands below a row is in its last cell.
+fn below(span: &Span) -> String {
+    let lines = span.text.lines().map(|line| format!("<br>{}", shown(line)));
+    lines.collect()
+}
+
+fn diff(diff: &Diff) -> String {
+    format!(
+        "<pre>{}{}\n<del>- {}</del>\n<ins>+ {}</ins></pre>\n",
+        shown(&diff.path),
+        shown(diff.remark),
+        shown(&diff.before),
+        shown(&diff.after)
+    )
+}

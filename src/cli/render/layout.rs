@@ -1,0 +1,282 @@
+//! A table of a document in lines that fit a terminal: which columns have
+//! room, how wide each is, and where their texts are broken.
+
+use std::io::{self, Write};
+
+use super::escape::terminal;
+use super::human::{Paint, Style, columns, wrap};
+use crate::cli::document::{Cell, ColumnKind, Row, Table};
+
+/// Spaces between two columns.
+const GAP: usize = 2;
+/// A text has enough room with this, or with its longest word if that is longer.
+const ENOUGH: usize = 16;
+/// No word counts for more than this when columns are left out for it.
+const LONG_WORD: usize = 24;
+/// Spaces before lines below a row.
+const INDENT: usize = 6;
+
+/// Writes a table in lines that are no longer than the output is wide.
+pub(super) fn table(table: &Table, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    if table.rows.is_empty() {
+        return Ok(());
+    }
+    let layout = Layout::of(table, style);
+    if table
+        .columns
+        .iter()
+        .any(|column| !column.heading.is_empty())
+    {
+        let headings = table.columns.iter();
+        let headings: Vec<Cell> = headings
+            .map(|column| crate::cli::document::Span::new(Paint::Strong, column.heading).into())
+            .collect();
+        layout.line(&headings, out)?;
+        writeln!(out, "{}", "─".repeat(layout.width()))?;
+    }
+    for row in &table.rows {
+        layout.row(row, out)?;
+    }
+    Ok(())
+}
+
+/// Where everything stands.
+struct Layout<'a> {
+    table: &'a Table,
+    style: Style,
+    /// The columns that are shown, and how wide each is.
+    widths: Vec<(usize, usize)>,
+}
+
+impl<'a> Layout<'a> {
+    fn of(table: &'a Table, style: Style) -> Self {
+        let sizes: Vec<Size> = (0..table.columns.len())
+            .map(|column| Size::of(table, column, style))
+            .collect();
+        let mut kept: Vec<usize> = (0..sizes.len()).collect();
+        let gaps = |kept: &[usize]| GAP * kept.len().saturating_sub(1);
+        loop {
+            let needed: usize = kept.iter().map(|&column| sizes[column].enough).sum();
+            let spare = kept
+                .iter()
+                .copied()
+                .filter(|&it| table.columns[it].spare.is_some());
+            match spare.max_by_key(|&column| table.columns[column].spare) {
+                Some(spare) if needed + gaps(&kept) > style.width() => {
+                    kept.retain(|&column| column != spare);
+                }
+                _ => break,
+            }
+        }
+        let room = style.width().saturating_sub(gaps(&kept));
+        let least: Vec<usize> = kept.iter().map(|&column| sizes[column].least).collect();
+        let least = shares(&least, room);
+        let wanted = kept.iter().zip(&least);
+        let wanted: Vec<usize> = wanted
+            .map(|(&column, least)| sizes[column].natural.saturating_sub(*least))
+            .collect();
+        let more = shares(&wanted, room.saturating_sub(least.iter().sum()));
+        let widths = least.iter().zip(more).map(|(least, more)| least + more);
+        Self {
+            table,
+            style,
+            widths: kept.iter().copied().zip(widths).collect(),
+        }
+    }
+
+    fn width(&self) -> usize {
+        let columns: usize = self.widths.iter().map(|(_, width)| width).sum();
+        columns + GAP * self.widths.len().saturating_sub(1)
+    }
+
+    fn row(&self, row: &Row, out: &mut dyn Write) -> io::Result<()> {
+        self.line(&row.cells, out)?;
+        let room = self.style.width().saturating_sub(INDENT);
+        for span in &row.below {
+            for line in span.text.lines().map(terminal) {
+                for part in wrap_code(&line, room) {
+                    let part = self.style.painted(span.paint, &part);
+                    writeln!(out, "{:INDENT$}{part}", "")?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The cells beside each other, in as many lines as the highest needs.
+    fn line(&self, cells: &[Cell], out: &mut dyn Write) -> io::Result<()> {
+        let none = Cell::default();
+        let broken: Vec<(Vec<String>, usize, &Cell)> = self
+            .widths
+            .iter()
+            .map(|&(column, width)| {
+                let cell = cells.get(column).unwrap_or(&none);
+                (wrap(&shown(cell, self.style), width), column, cell)
+            })
+            .collect();
+        let height = broken.iter().map(|(lines, ..)| lines.len()).max();
+        for at in 0..height.unwrap_or(0) {
+            let mut line = String::new();
+            let mut blank = 0;
+            for ((lines, column, cell), (_, width)) in broken.iter().zip(&self.widths) {
+                let text = lines.get(at).map_or("", String::as_str);
+                let left = width.saturating_sub(columns(text));
+                let is_figure = self.table.columns[*column].kind == ColumnKind::Figure;
+                let (before, after) = if is_figure { (left, 0) } else { (0, left) };
+                if text.is_empty() {
+                    blank += width + GAP;
+                    continue;
+                }
+                line.push_str(&" ".repeat(blank + before));
+                line.push_str(&self.style.painted(cell.span.paint, text));
+                blank = after + GAP;
+            }
+            writeln!(out, "{line}")?;
+        }
+        Ok(())
+    }
+}
+
+/// How much room a column could use.
+struct Size {
+    /// With no text broken.
+    natural: usize,
+    /// With no word broken.
+    least: usize,
+    /// So that its texts can be read.
+    enough: usize,
+}
+
+impl Size {
+    fn of(table: &Table, column: usize, style: Style) -> Self {
+        let kept = &table.columns[column];
+        let cells = table.rows.iter().filter_map(|row| row.cells.get(column));
+        let mut texts: Vec<String> = cells.map(|cell| shown(cell, style)).collect();
+        texts.push(kept.heading.to_owned());
+        let natural = texts.iter().map(|text| columns(text)).max().unwrap_or(0);
+        if kept.kind != ColumnKind::Text {
+            return Self {
+                natural,
+                least: natural,
+                enough: natural,
+            };
+        }
+        let words = texts.iter().flat_map(|text| text.split(' '));
+        let least = words.map(columns).max().unwrap_or(0);
+        Self {
+            natural,
+            least,
+            enough: natural.min(ENOUGH).max(least.min(LONG_WORD)),
+        }
+    }
+}
+
+fn shown(cell: &Cell, style: Style) -> String {
+    let short = cell.short.as_ref().filter(|_| !style.is_wide());
+    terminal(short.unwrap_or(&cell.span.text))
+}
+
+/// What each gets of the room: what it wants, or as much as the others that
+/// want more than there is.
+fn shares(wanted: &[usize], room: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..wanted.len()).collect();
+    order.sort_by_key(|&at| wanted[at]);
+    let mut left = room;
+    let mut shares = vec![0; wanted.len()];
+    for (served, &at) in order.iter().enumerate() {
+        shares[at] = wanted[at].min(left / (wanted.len() - served));
+        left -= shares[at];
+    }
+    shares
+}
+
+/// A line whose spaces mean something, where it fits.
+pub(super) fn wrap_code(line: &str, width: usize) -> Vec<String> {
+    if columns(line) <= width {
+        return vec![line.to_owned()];
+    }
+    wrap(line, width)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::document::Column;
+
+    /// The table in lines, at this width.
+    fn lines(columns: Vec<Column>, rows: &[&[&str]], width: u16) -> Vec<String> {
+        let rows = rows.iter().map(|cells| {
+            let cells = cells.iter().map(|text| Cell::from(*text));
+            Row::from(cells.collect::<Vec<_>>())
+        });
+        let of = Table {
+            columns,
+            rows: rows.collect(),
+        };
+        let mut out = Vec::new();
+        table(&of, Style::of_width(width), &mut out).unwrap();
+        String::from_utf8(out)
+            .unwrap()
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+
+    #[test]
+    fn a_table_is_as_wide_as_the_terminal_and_its_words_stay_whole() {
+        let words = "one two three four five six seven eight nine ten eleven twelve";
+        let long = "a-name-that-is-as-long-as-they-come";
+        for width in [60, 72, 80, 84, 100] {
+            let columns = vec![
+                Column::unbroken(""),
+                Column::text("Name"),
+                Column::text("Expected"),
+                Column::text("Found"),
+                Column::figure("Fuel"),
+                Column::figure("Memory").spared(1),
+            ];
+            let rows: [&[&str]; 2] = [
+                &["✓", long, words, words, "1 234 567", "1.1 MiB"],
+                &["✗", "x", "none", words, "7", "64.0 KiB"],
+            ];
+            let shown = lines(columns, &rows, width);
+            for line in &shown {
+                assert!(
+                    super::columns(line) <= usize::from(width),
+                    "{width}: {line}"
+                );
+            }
+            let text = shown.join("\n");
+            for word in words.split(' ').chain([long, "1 234 567"]) {
+                assert!(text.contains(word), "{width}: {word}\n{text}");
+            }
+            assert_eq!(text.contains("1.1 MiB"), width >= 80, "{width}\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_fit_is_broken_and_nothing_is_lost() {
+        let shown = lines(
+            vec![Column::text("Name"), Column::text("B")],
+            &[&["abcdefgh", "xy"]],
+            7,
+        );
+        assert_eq!(
+            shown,
+            ["Name   B", "───────", "abc  xy", "def", "gh"].map(|line| {
+                // The heading is broken as well.
+                line.to_owned()
+            })
+        );
+    }
+
+    #[test]
+    fn wide_letters_count_as_two_columns() {
+        let shown = lines(
+            vec![Column::text("A"), Column::text("B")],
+            &[&["漢字", "x"]],
+            40,
+        );
+        assert_eq!(shown, ["A     B", "───────", "漢字  x"]);
+    }
+}
