@@ -142,14 +142,6 @@ pub(crate) struct Row {
     pub(crate) below: Vec<Span>,
 }
 
-impl Row {
-    /// A row in one colour.
-    pub(crate) fn painted(paint: Option<Paint>, cells: Vec<String>) -> Self {
-        let cell = |text| Cell::from(Span { text, paint });
-        cells.into_iter().map(cell).collect::<Vec<_>>().into()
-    }
-}
-
 impl From<Vec<Cell>> for Row {
     fn from(cells: Vec<Cell>) -> Self {
         Self {

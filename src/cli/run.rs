@@ -35,7 +35,10 @@ const EXAMPLES: &str = "Examples:
   echo '{\"method\":\"GET\",\"uri\":\"/admin\"}' | wasm-agent run rules.wasm -
   wasm-agent run rules.wasm fixtures/ --watch
 
-Without expectations the decision is printed, and no decision is a failure.";
+Without expectations the decision is printed, and no decision is a failure.
+
+There is no SARIF: code scanning wants a place in a source file, and a fixture
+does not know which line of the module's source decided. validate has it.";
 
 /// Feed fixtures to a module, print its decisions and check them
 ///

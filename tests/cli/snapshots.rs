@@ -183,7 +183,9 @@ fn help_of_every_command() {
     assert_eq!(seen.len(), 9, "{seen:?}");
 }
 
-const RUN: [&str; 5] = ["human", "json", "jsonl", "junit", "github"];
+const RUN: [&str; 7] = [
+    "human", "json", "jsonl", "junit", "markdown", "html", "github",
+];
 
 /// Names of fixtures are so short that no row is broken: where, hangs on how
 /// wide the times are.
@@ -263,7 +265,9 @@ fn validate() {
         formats(
             &format!("validate.{name}"),
             &format!("validate {arguments} --timeout 20s"),
-            &["human", "json", "junit", "github", "sarif"],
+            &[
+                "human", "json", "junit", "markdown", "html", "github", "sarif",
+            ],
             Masked::Times,
         );
     }
