@@ -630,9 +630,9 @@ fn every_format_parses() {
     );
 
     let human = of("human");
-    assert!(human.contains("\n! header-spelling"), "{human}");
-    assert!(human.contains("\n✗ answer:on_request_headers"), "{human}");
-    assert!(human.contains("\n✗ readable"), "{human}");
+    assert!(human.contains("\n!  header-spelling"), "{human}");
+    assert!(human.contains("\n✗  answer:on_request_headers"), "{human}");
+    assert!(human.contains("\n✗  readable"), "{human}");
     assert!(
         human
             .trim_end()
