@@ -263,8 +263,10 @@ fn subject((name, facts): (&str, &str), style: Style, out: &mut dyn Write) -> io
 }
 
 fn diff(diff: &Diff, style: Style, indent: &str, out: &mut dyn Write) -> io::Result<()> {
-    let remark = style.paint(Paint::Warning, diff.remark);
-    writeln!(out, "{indent}{}{remark}", terminal(&diff.path))?;
+    let path = format!("{}{}", terminal(&diff.path), diff.remark);
+    let path = style.prose(&path, indent);
+    let paint = (!diff.remark.is_empty()).then_some(Paint::Warning);
+    writeln!(out, "{indent}{}", style.painted(paint, &path))?;
     let is_real = diff.remark.is_empty();
     for (paint, sign, value) in [
         (Paint::Bad, '-', &diff.before),
@@ -395,11 +397,16 @@ fn break_at(word: &str, width: usize) -> usize {
             break;
         }
         end = at + character.len_utf8();
-        if matches!(character, ':' | '.' | '_' | '-' | '/') {
+        if is_joint(character) {
             joint = Some(end);
         }
     }
     joint.unwrap_or(end)
+}
+
+/// What joins names to one word.
+pub(super) const fn is_joint(character: char) -> bool {
+    matches!(character, ':' | '.' | '_' | '-' | '/')
 }
 
 /// How many columns of a terminal a text takes.

@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 
 use super::escape::terminal;
-use super::human::{Paint, Style, columns, wrap};
+use super::human::{Paint, Style, columns, is_joint, wrap};
 use crate::cli::document::{Cell, ColumnKind, Row, Span, Table};
 
 /// Spaces between two columns.
@@ -69,14 +69,19 @@ impl<'a> Layout<'a> {
             }
         }
         let room = style.width().saturating_sub(gaps(&kept));
-        let least: Vec<usize> = kept.iter().map(|&column| sizes[column].least).collect();
-        let least = shares(&least, room);
-        let wanted = kept.iter().zip(&least);
-        let wanted: Vec<usize> = wanted
-            .map(|(&column, least)| sizes[column].natural.saturating_sub(*least))
-            .collect();
-        let more = shares(&wanted, room.saturating_sub(least.iter().sum()));
-        let widths = least.iter().zip(more).map(|(least, more)| least + more);
+        // What is served first is broken last: parts of words, words, texts.
+        let mut widths = vec![0; kept.len()];
+        let stages: [fn(&Size) -> usize; 3] = [|it| it.part, |it| it.least, |it| it.natural];
+        for stage in stages {
+            let wanted = kept.iter().zip(&widths);
+            let wanted: Vec<usize> = wanted
+                .map(|(&column, width)| stage(&sizes[column]).saturating_sub(*width))
+                .collect();
+            let more = shares(&wanted, room.saturating_sub(widths.iter().sum()));
+            for (width, more) in widths.iter_mut().zip(more) {
+                *width += more;
+            }
+        }
         Self {
             table,
             style,
@@ -143,6 +148,8 @@ struct Size {
     natural: usize,
     /// With no word broken.
     least: usize,
+    /// With words broken only where names are joined.
+    part: usize,
     /// So that its texts can be read.
     enough: usize,
 }
@@ -158,14 +165,19 @@ impl Size {
             return Self {
                 natural,
                 least: natural,
+                part: natural,
                 enough: natural,
             };
         }
         let words = texts.iter().flat_map(|text| text.split(' '));
         let least = words.map(columns).max().unwrap_or(0);
+        let is_joint = |it: char| it == ' ' || is_joint(it);
+        let parts = texts.iter().flat_map(|text| text.split_inclusive(is_joint));
+        let part = parts.map(|part| columns(part.trim_end())).max();
         Self {
             natural,
             least,
+            part: part.unwrap_or(0),
             enough: natural.min(ENOUGH).max(least.min(LONG_WORD)),
         }
     }
