@@ -6,6 +6,8 @@
 //! Everything else goes through `serde_json`. Equal values give equal bytes.
 
 #[cfg(feature = "cli")]
+pub(crate) mod explain;
+#[cfg(feature = "cli")]
 mod marks;
 #[cfg(feature = "cli")]
 pub(crate) mod read;

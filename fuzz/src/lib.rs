@@ -200,7 +200,7 @@ pub fn capture(bytes: &[u8]) {
                 Item::Frame(mut frame) => match decode(&mut frame, &DecodeSettings::default()) {
                     Ok(transaction) => {
                         assert!(!transaction.steps.is_empty());
-                        let _ = transaction.inputs();
+                        let _ = fixture::read_back(transaction.questions());
                         let _ = transaction.request_line();
                         let _ = transaction.response_status();
                     }

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use super::assemble::{Assembler, Part, Sorted};
 use super::frames::{Elements, Records};
 use super::headers;
-use super::jsonl::nanoseconds;
-use super::source::Stream;
+use super::stream::Stream;
+use super::time::nanoseconds;
 use super::{
     DecodeSettings, Exchange, Format, Frame, Half, Item, Piece, Remark, Transaction, Unusable,
 };
@@ -173,15 +173,8 @@ pub(super) fn decode(
     let mut exchange = Exchange::new(frame.place());
     let mut trace_id = String::new();
     for piece in &frame.pieces {
-        let refuse = |why| Unusable {
-            place: super::Place {
-                file: std::sync::Arc::clone(&frame.file),
-                record: piece.record,
-                offset: piece.offset,
-            },
-            why,
-        };
-        let wrapper = wrapper(&piece.bytes).map_err(refuse)?;
+        let refuse = |why| frame.unusable_at(piece, why);
+        let wrapper: Wrapper = crate::json::explain::parse(&piece.bytes).map_err(refuse)?;
         if let Some(trace) = wrapper.http_buffered_trace {
             trace.read(settings, &mut exchange).map_err(refuse)?;
         } else if let Some(segment) = wrapper.http_streamed_trace_segment {
@@ -206,11 +199,6 @@ pub(super) fn decode(
         exchange.own_id = Some(format!("trace-{trace_id}"));
     }
     Ok(exchange.into_transaction())
-}
-
-fn wrapper(bytes: &[u8]) -> Result<Wrapper, String> {
-    let text = super::har::utf8(bytes)?;
-    serde_json::from_str(text).map_err(|error| super::har::explain(&error))
 }
 
 impl Buffered {

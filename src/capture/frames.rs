@@ -8,7 +8,7 @@ use std::io;
 use bytes::{Buf as _, Bytes};
 use memchr::{memchr, memchr2};
 
-use super::source::Stream;
+use super::stream::Stream;
 use super::{Piece, Unusable};
 
 /// A record's bytes, or why there are none.

@@ -18,14 +18,14 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
-use super::source::Stream;
-use super::{Exchange, Format, Frame, Half, Item, Pieces, Remark, Unusable, http1, stable_hash};
+use super::stream::Stream;
+use super::{
+    Exchange, Expectation, Format, Frame, Half, Item, Pieces, Remark, Unusable, http1, stable_hash,
+};
 use crate::event::{Headers, RequestHead, ResponseHead};
 
-use expect::expectation;
+use expect::{Output, expectation};
 use template::templated;
-
-pub use expect::Expectation;
 
 /// Bytes of one test file; the largest of the Core Rule Set has 0.2 MB.
 const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -107,35 +107,6 @@ struct Response {
     status: Option<u16>,
     body: Option<String>,
     encoded_body: Option<String>,
-}
-
-#[derive(Deserialize, Default, Clone)]
-struct Output {
-    status: Option<OneOrMany<u16>>,
-    response_contains: Option<String>,
-    log_contains: Option<String>,
-    no_log_contains: Option<String>,
-    log: Option<Log>,
-    expect_error: Option<bool>,
-    #[serde(default)]
-    isolated: bool,
-}
-
-#[derive(Deserialize, Clone)]
-#[serde(untagged)]
-enum OneOrMany<T> {
-    One(T),
-    Many(Vec<T>),
-}
-
-#[derive(Deserialize, Default, Clone)]
-struct Log {
-    #[serde(default)]
-    expect_ids: Vec<u64>,
-    #[serde(default)]
-    no_expect_ids: Vec<u64>,
-    match_regex: Option<String>,
-    no_match_regex: Option<String>,
 }
 
 /// The keys that are known, at each level.
@@ -247,7 +218,7 @@ fn read(mut stream: Stream) -> Vec<Item> {
             "expected a test file of at most {MAX_FILE_BYTES} bytes, found more"
         ));
     }
-    let text = match super::har::utf8(&bytes) {
+    let text = match crate::json::explain::utf8(&bytes) {
         Ok(text) => text,
         Err(why) => return whole(why),
     };

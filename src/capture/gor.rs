@@ -11,7 +11,7 @@ use memchr::memmem;
 use super::assemble::{Assembler, Part, Sorted};
 use super::frames::{Cut, too_long, unreadable};
 use super::http1;
-use super::source::Stream;
+use super::stream::Stream;
 use super::{
     DecodeSettings, Exchange, Format, Frame, Half, Item, Piece, Remark, Transaction, Unusable,
 };
@@ -76,14 +76,7 @@ pub(super) fn decode(
 ) -> Result<Transaction<'static>, Unusable> {
     let mut exchange = Exchange::new(frame.place());
     for piece in &frame.pieces {
-        read(piece, settings, &mut exchange).map_err(|why| Unusable {
-            place: super::Place {
-                file: std::sync::Arc::clone(&frame.file),
-                record: piece.record,
-                offset: piece.offset,
-            },
-            why,
-        })?;
+        read(piece, settings, &mut exchange).map_err(|why| frame.unusable_at(piece, why))?;
     }
     if exchange.request.is_none() {
         exchange.remark(Remark::StartMissing);

@@ -10,10 +10,11 @@ use serde::{Deserialize, Deserializer};
 use super::assemble::each;
 use super::frames::{Elements, Records};
 use super::headers;
-use super::jsonl::nanoseconds;
-use super::source::Stream;
+use super::stream::Stream;
+use super::time::nanoseconds;
 use super::{DecodeSettings, Exchange, Format, Frame, Half, Item, Remark, Transaction, Unusable};
 use crate::event::{Headers, RequestHead, ResponseHead, bare_ip};
+use crate::json::explain;
 
 pub(super) fn frames(stream: Stream) -> impl Iterator<Item = Item> + Send {
     let file = std::sync::Arc::clone(&stream.file);
@@ -114,8 +115,7 @@ pub(super) fn decode(
 }
 
 fn read(bytes: &[u8], settings: &DecodeSettings, exchange: &mut Exchange) -> Result<(), String> {
-    let text = utf8(bytes)?;
-    let entry: Entry = serde_json::from_str(text).map_err(|error| explain(&error))?;
+    let entry: Entry = explain::parse(bytes)?;
     let request = entry
         .request
         .ok_or("expected an entry with \"request\", found none")?;
@@ -128,35 +128,6 @@ fn read(bytes: &[u8], settings: &DecodeSettings, exchange: &mut Exchange) -> Res
         .transpose()?
         .flatten();
     Ok(())
-}
-
-/// UTF-8, or where it ends.
-pub(super) fn utf8(bytes: &[u8]) -> Result<&str, String> {
-    std::str::from_utf8(bytes).map_err(|error| {
-        format!(
-            "expected UTF-8 text, found a byte that is not, {} bytes into the record",
-            error.valid_up_to()
-        )
-    })
-}
-
-/// serde's message, with the place within the record.
-pub(super) fn explain(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let message = text
-        .rsplit_once(" at line ")
-        .map_or(text.as_str(), |(message, _)| message);
-    let kind = if error.is_data() {
-        "expected another shape"
-    } else {
-        "expected JSON"
-    };
-    format!(
-        "{kind}: {} (line {}, column {} of the record)",
-        crate::fault::printable(message, 200),
-        error.line(),
-        error.column()
-    )
 }
 
 fn named(headers: Vec<Header>) -> Headers {

@@ -12,6 +12,7 @@
 //!
 //! `schema/capture-1.schema.json` in the repository says it in full.
 
+mod line;
 mod own;
 
 use std::borrow::Cow;
@@ -19,18 +20,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use super::assemble::{Assembler, Part, Sorted};
 use super::frames::Lines;
-use super::source::Stream;
-use super::{
-    CapturedStep, Format, Frame, Item, Piece, Place, Recorded, Remark, Transaction, Unusable,
-};
-use crate::event::EventKind;
+use super::stream::Stream;
+use super::time::nanoseconds;
+use super::{Format, Frame, Item, Piece, Remark, Transaction, Unusable};
 use crate::fault::Fault;
-use crate::hook::HookContext;
-use crate::question::{Phase, Question};
+use crate::question::Phase;
+
+use self::line::Line;
 
 pub(super) fn frames(stream: Stream) -> impl Iterator<Item = Item> + Send {
     let file = Arc::clone(&stream.file);
@@ -79,22 +78,14 @@ fn part(phase: &[u8]) -> Part {
 pub(super) fn decode(frame: &Frame) -> Result<Transaction<'_>, Unusable> {
     let mut transaction: Option<Transaction<'_>> = None;
     for piece in &frame.pieces {
-        let place = || Place {
-            file: Arc::clone(&frame.file),
-            record: piece.record,
-            offset: piece.offset,
-        };
-        let refuse = |why| Unusable {
-            place: place(),
-            why,
-        };
+        let refuse = |why| frame.unusable_at(piece, why);
         let line = match own::read(&piece.bytes) {
             Some(line) => line,
             None => Line::read(&piece.bytes).map_err(&refuse)?,
         };
         let phase = line.phase;
         let begun = transaction.get_or_insert_with(|| Transaction {
-            place: place(),
+            place: frame.place_of(piece),
             id: line.id.clone(),
             at_ns: line.ts.as_deref().and_then(nanoseconds),
             steps: Vec::with_capacity(frame.pieces.len()),
@@ -117,123 +108,6 @@ pub(super) fn decode(frame: &Frame) -> Result<Transaction<'_>, Unusable> {
         begun.steps.push(line.step().map_err(&refuse)?);
     }
     transaction.ok_or_else(|| frame.unusable("no record".to_owned()))
-}
-
-/// One line that is what it should be, as far as its texts go.
-struct Line<'a> {
-    id: Cow<'a, str>,
-    phase: Phase,
-    ts: Option<Cow<'a, str>>,
-    module: Option<Cow<'a, str>>,
-    /// Parts of the line.
-    input: &'a [u8],
-    output: Option<&'a [u8]>,
-    chunk_index: Option<u32>,
-    fuel: Option<u64>,
-    redacted: bool,
-}
-
-#[derive(Deserialize)]
-struct LineText<'a> {
-    v: u32,
-    #[serde(borrow)]
-    id: Cow<'a, str>,
-    #[serde(borrow)]
-    phase: Cow<'a, str>,
-    #[serde(borrow, default)]
-    ts: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    module: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    input: &'a RawValue,
-    #[serde(borrow, default)]
-    output: Option<&'a RawValue>,
-    #[serde(default)]
-    fuel: Option<u64>,
-    #[serde(default)]
-    redacted: Vec<serde::de::IgnoredAny>,
-}
-
-impl<'a> Line<'a> {
-    /// A line as anybody may write it, or what is wrong with it in our words.
-    fn read(bytes: &'a [u8]) -> Result<Self, String> {
-        #[derive(Deserialize)]
-        struct Chunk {
-            chunk_index: Option<u32>,
-        }
-        let text = super::har::utf8(bytes)?;
-        let line: LineText<'_> =
-            serde_json::from_str(text).map_err(|error| super::har::explain(&error))?;
-        if line.v != 1 {
-            return Err(format!("expected \"v\": 1, found {}", line.v));
-        }
-        let phase = Phase::from_name(&line.phase).ok_or_else(|| {
-            format!(
-                "unknown phase {:?}; known: {}",
-                line.phase,
-                Phase::ALL.map(Phase::name).join(", ")
-            )
-        })?;
-        let json = line.input.get();
-        if !json.starts_with('{') {
-            return Err("expected \"input\" to be an object".to_owned());
-        }
-        let chunk_index = if has_chunk(phase) {
-            let chunk: Chunk = serde_json::from_str(json).map_err(|error| input_is(&error))?;
-            Some(chunk.chunk_index.unwrap_or(0))
-        } else {
-            None
-        };
-        let output = line.output.map(|output| output.get().as_bytes());
-        Ok(Self {
-            id: line.id,
-            phase,
-            ts: line.ts,
-            module: line.module,
-            input: json.as_bytes(),
-            output: output.filter(|output| *output != b"null"),
-            chunk_index,
-            fuel: line.fuel,
-            redacted: !line.redacted.is_empty(),
-        })
-    }
-
-    /// The call it records.
-    fn step(self) -> Result<CapturedStep<'a>, String> {
-        if matches!(self.phase, Phase::Hook(_)) {
-            // What comes back is applied to it, so it has to be one.
-            serde_json::from_slice::<HookContext>(self.input).map_err(|error| input_is(&error))?;
-        }
-        Ok(CapturedStep {
-            input: Question::Exact {
-                phase: self.phase,
-                chunk_index: self.chunk_index,
-                json: Cow::Borrowed(self.input),
-            },
-            recorded: self.output.map(|output| Recorded {
-                response: Cow::Borrowed(output),
-                fuel: self.fuel,
-                module: self.module,
-            }),
-        })
-    }
-}
-
-const fn has_chunk(phase: Phase) -> bool {
-    matches!(
-        phase,
-        Phase::Event(EventKind::RequestBody | EventKind::ResponseBody)
-    )
-}
-
-fn input_is(error: &serde_json::Error) -> String {
-    format!("input: {}", super::har::explain(error))
-}
-
-/// RFC 3339 as nanoseconds since 1970.
-pub(super) fn nanoseconds(text: &str) -> Option<i64> {
-    let at: jiff::Timestamp = text.parse().ok()?;
-    i64::try_from(at.as_nanosecond()).ok()
 }
 
 /// One call, to be written as a line: what a proxy's agent answered to an

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::{CapturedStep, Place, Remark, Transaction, headers, stem};
+use super::place::stem;
+use super::{CapturedStep, Place, Remark, Transaction, headers};
 use crate::event::{BodyChunk, Event, RequestHead, ResponseHead};
 use crate::question::Question;
 

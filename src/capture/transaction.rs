@@ -4,10 +4,9 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use super::{Expectation, Place, Remark, har};
+use super::{Expectation, Place, Remark};
 use crate::abi::Abi;
 use crate::event::{Event, EventKind};
-use crate::fixture;
 use crate::question::{Phase, Question};
 
 /// What was answered at the time.
@@ -60,7 +59,7 @@ pub struct Transaction<'a> {
     pub remarks: Vec<Remark>,
 }
 
-impl Transaction<'_> {
+impl<'a> Transaction<'a> {
     /// The same without its records.
     #[must_use]
     pub fn into_owned(self) -> Transaction<'static> {
@@ -83,44 +82,9 @@ impl Transaction<'_> {
             .map_or(Abi::Agent, |step| step.input.phase().abi())
     }
 
-    /// The inputs, exact ones read back.
-    ///
-    /// # Errors
-    /// What is wrong with an input that is none.
-    pub fn inputs(&self) -> Result<Vec<Question<'static>>, String> {
-        let mut exact: Vec<(Phase, &str)> = Vec::new();
-        for step in &self.steps {
-            if let Question::Exact { phase, json, .. } = &step.input {
-                exact.push((*phase, har::utf8(json)?));
-            }
-        }
-        if exact.is_empty() {
-            let inputs = self.steps.iter().map(|step| step.input.clone());
-            return Ok(inputs.map(Question::into_owned).collect());
-        }
-        if self.abi() == Abi::Hook {
-            return exact
-                .into_iter()
-                .filter_map(|(phase, json)| match phase {
-                    Phase::Hook(hook) => Some((hook, json)),
-                    Phase::Event(_) => None,
-                })
-                .map(|(hook, json)| {
-                    let context = serde_json::from_str(json)
-                        .map_err(|error| format!("input: {}", har::explain(&error)))?;
-                    Ok(Question::Hook(hook, Cow::Owned(context)))
-                })
-                .collect();
-        }
-        let steps: Vec<(EventKind, &str)> = exact
-            .into_iter()
-            .filter_map(|(phase, json)| match phase {
-                Phase::Event(kind) => Some((kind, json)),
-                Phase::Hook(_) => None,
-            })
-            .collect();
-        let events = fixture::events_of(&steps)?;
-        Ok(events.into_iter().map(Question::from).collect())
+    /// What its calls ask, in order.
+    pub fn questions(&self) -> impl Iterator<Item = &Question<'a>> + Clone {
+        self.steps.iter().map(|step| &step.input)
     }
 
     /// Method and path with query of the request, where one is known.

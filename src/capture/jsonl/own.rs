@@ -10,7 +10,7 @@ use std::borrow::Cow;
 
 use memchr::{memchr, memchr2};
 
-use super::{Line, has_chunk};
+use super::line::{Line, has_chunk};
 use crate::json::read::{NotPlain, Plain};
 use crate::question::Phase;
 

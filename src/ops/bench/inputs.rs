@@ -316,10 +316,11 @@ impl<'a> Sample<'a> {
         for (_, mut frame) in frames {
             let decoded = capture::decode(&mut frame, &self.settings.decode);
             let inputs = decoded.and_then(|transaction| {
-                let inputs = transaction.inputs().map_err(|why| Unusable {
-                    place: transaction.place.clone(),
-                    why,
-                })?;
+                let inputs =
+                    fixture::read_back(transaction.questions()).map_err(|why| Unusable {
+                        place: transaction.place.clone(),
+                        why,
+                    })?;
                 Ok((transaction, inputs))
             });
             match inputs {

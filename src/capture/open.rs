@@ -1,24 +1,22 @@
 //! From arguments to readable streams: files, folders, standard input, gzip.
 
-use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 
-use super::{Format, Item, Place, Unusable, access_log, detect, envoy_tap, ftw, gor, har, jsonl};
+use super::stream::Stream;
+use super::{
+    DecodeSettings, Format, Frame, Item, Place, Transaction, Unusable, access_log, detect,
+    envoy_tap, ftw, gor, har, jsonl,
+};
 use crate::error::Error;
 use crate::files::{self, Accept};
 
 /// Bytes looked at to tell a format.
 const HEAD_BYTES: usize = 64 << 10;
-const BUFFER_BYTES: usize = 256 << 10;
-/// Blocks that are kept to be read into again, 128 MiB: as many as a replay
-/// has records of at a time, so that none is made anew.
-const MAX_FREE_BLOCKS: usize = 512;
-
 /// What a folder is searched for; `.gz` may follow each.
 const EXTENSIONS: [&str; 8] = [
     "json", "jsonl", "ndjson", "har", "gor", "log", "yaml", "yml",
@@ -174,22 +172,8 @@ fn opened(
         Ok(format) => format,
         Err(why) => return unreadable(file, why),
     };
-    let stream = Stream {
-        inner: BufReader::with_capacity(BUFFER_BYTES, stream),
-        failed: None,
-        blocks: Blocks::default(),
-        offset: 0,
-        max_record,
-        file: Arc::clone(&file),
-    };
-    let items: Box<dyn Iterator<Item = Item> + Send> = match format {
-        Format::Jsonl => Box::new(jsonl::frames(stream)),
-        Format::Har => Box::new(har::frames(stream)),
-        Format::EnvoyTap => Box::new(envoy_tap::frames(stream)),
-        Format::Gor => Box::new(gor::frames(stream)),
-        Format::Ftw => Box::new(ftw::frames(stream)),
-        Format::AccessLog | Format::JsonLog => Box::new(access_log::frames(stream, format)),
-    };
+    let stream = Stream::new(stream, &file, max_record);
+    let items = (Reader::of(format).frames)(stream);
     Opened {
         file,
         format: Some(format),
@@ -247,117 +231,62 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Blocks that nobody has records in any more, to be read into again: memory
-/// that is given back and asked for again costs as much as reading it.
-#[derive(Clone, Default)]
-struct Blocks(Arc<Mutex<Vec<Vec<u8>>>>);
+type Items = Box<dyn Iterator<Item = Item> + Send>;
 
-impl Blocks {
-    fn block(&self) -> Block {
-        let free = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        Block {
-            data: free.unwrap_or_else(|| vec![0; BUFFER_BYTES]),
-            filled: 0,
-            blocks: self.clone(),
+/// How a format is read: the one place that knows every format's functions.
+struct Reader {
+    frames: fn(Stream) -> Items,
+    decode: for<'f> fn(&'f Frame, &DecodeSettings) -> Result<Transaction<'f>, Unusable>,
+}
+
+impl Reader {
+    const fn of(format: Format) -> Self {
+        match format {
+            Format::Jsonl => Self {
+                frames: |stream| Box::new(jsonl::frames(stream)),
+                decode: |frame, _| jsonl::decode(frame),
+            },
+            Format::Har => Self {
+                frames: |stream| Box::new(har::frames(stream)),
+                decode: har::decode,
+            },
+            Format::EnvoyTap => Self {
+                frames: |stream| Box::new(envoy_tap::frames(stream)),
+                decode: envoy_tap::decode,
+            },
+            Format::Gor => Self {
+                frames: |stream| Box::new(gor::frames(stream)),
+                decode: gor::decode,
+            },
+            Format::Ftw => Self {
+                frames: |stream| Box::new(ftw::frames(stream)),
+                decode: |frame, _| {
+                    Err(frame.unusable("a test file is decoded as a whole".to_owned()))
+                },
+            },
+            Format::AccessLog => Self {
+                frames: |stream| Box::new(access_log::frames(stream, Format::AccessLog)),
+                decode: access_log::decode,
+            },
+            Format::JsonLog => Self {
+                frames: |stream| Box::new(access_log::frames(stream, Format::JsonLog)),
+                decode: access_log::decode,
+            },
         }
     }
 }
 
-/// Bytes that records share, until the last of them is done with.
-struct Block {
-    data: Vec<u8>,
-    filled: usize,
-    blocks: Blocks,
-}
-
-impl AsRef<[u8]> for Block {
-    fn as_ref(&self) -> &[u8] {
-        self.data.get(..self.filled).unwrap_or_default()
+/// Decodes a frame's records.
+///
+/// # Errors
+/// Which record cannot be used, and why.
+pub fn decode<'f>(
+    frame: &'f mut Frame,
+    settings: &DecodeSettings,
+) -> Result<Transaction<'f>, Unusable> {
+    if let Some(ready) = frame.ready.take() {
+        return Ok(*ready);
     }
-}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        let mut free = self.blocks.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() < MAX_FREE_BLOCKS {
-            free.push(std::mem::take(&mut self.data));
-        }
-    }
-}
-
-/// An uncompressed stream that knows where it is.
-pub(super) struct Stream {
-    inner: BufReader<Box<dyn Read + Send>>,
-    /// What reading failed with, behind the block before.
-    failed: Option<io::Error>,
-    blocks: Blocks,
-    /// Bytes taken so far.
-    pub(super) offset: u64,
-    /// Bytes of one record.
-    pub(super) max_record: usize,
-    /// The file's name in reports.
-    pub(super) file: Arc<str>,
-}
-
-impl Stream {
-    /// The bytes that are ready; none at the end.
-    pub(super) fn ready(&mut self) -> io::Result<&[u8]> {
-        loop {
-            match self.inner.fill_buf() {
-                Ok(_) => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.inner.fill_buf()
-    }
-
-    /// As much as one block holds, less only at the end; nothing once that was
-    /// reached. Where reading fails, what was read before comes first and the
-    /// error with the next block. The caller counts what it takes of it.
-    pub(super) fn block(&mut self) -> io::Result<Bytes> {
-        if let Some(error) = self.failed.take() {
-            return Err(error);
-        }
-        let mut block = self.blocks.block();
-        while block.filled < block.data.len() {
-            let rest = &mut block.data[block.filled..];
-            // What is buffered first; then past the buffer, which would copy.
-            let read = if self.inner.buffer().is_empty() {
-                self.inner.get_mut().read(rest)
-            } else {
-                self.inner.read(rest)
-            };
-            match read {
-                Ok(0) => break,
-                Ok(read) => block.filled += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if block.filled == 0 => return Err(error),
-                Err(error) => {
-                    self.failed = Some(error);
-                    break;
-                }
-            }
-        }
-        // The end of a file: many small ones must not take a block each.
-        if block.filled < BUFFER_BYTES / 2 {
-            return Ok(Bytes::copy_from_slice(block.as_ref()));
-        }
-        Ok(Bytes::from_owner(block))
-    }
-
-    /// Takes bytes that were ready.
-    pub(super) fn take(&mut self, bytes: usize) {
-        self.inner.consume(bytes);
-        self.offset += bytes as u64;
-    }
-
-    /// Where this stream is, as the place of a record.
-    pub(super) fn place(&self, record: u64, offset: u64) -> Place {
-        Place {
-            file: Arc::clone(&self.file),
-            record,
-            offset,
-        }
-    }
+    let frame = &*frame;
+    (Reader::of(frame.format).decode)(frame, settings)
 }

@@ -1,0 +1,7 @@
+//! When a record was made, as captures write it.
+
+/// RFC 3339 as nanoseconds since 1970.
+pub(super) fn nanoseconds(text: &str) -> Option<i64> {
+    let at: jiff::Timestamp = text.parse().ok()?;
+    i64::try_from(at.as_nanosecond()).ok()
+}
