@@ -31,7 +31,7 @@ pub(super) enum Part {
 }
 
 /// What a record is, found out without decoding it.
-pub(super) enum Sorted {
+pub(super) enum RecordRole {
     /// Part of the transaction with this id.
     Of(Bytes, Part),
     /// A transaction of its own, or not to be understood: decoding will say.
@@ -66,7 +66,7 @@ pub(super) struct Assembler<I, S> {
     refused: Option<Unusable>,
 }
 
-impl<I: Iterator<Item = Cut>, S: FnMut(&Piece) -> Sorted> Assembler<I, S> {
+impl<I: Iterator<Item = Cut>, S: FnMut(&Piece) -> RecordRole> Assembler<I, S> {
     pub(super) fn new(cuts: I, sort: S, file: Arc<str>, format: Format) -> Self {
         Self {
             cuts,
@@ -161,7 +161,7 @@ impl<I: Iterator<Item = Cut>, S: FnMut(&Piece) -> Sorted> Assembler<I, S> {
     }
 }
 
-impl<I: Iterator<Item = Cut>, S: FnMut(&Piece) -> Sorted> Iterator for Assembler<I, S> {
+impl<I: Iterator<Item = Cut>, S: FnMut(&Piece) -> RecordRole> Iterator for Assembler<I, S> {
     type Item = Item;
 
     fn next(&mut self) -> Option<Item> {
@@ -181,12 +181,12 @@ impl<I: Iterator<Item = Cut>, S: FnMut(&Piece) -> Sorted> Iterator for Assembler
                 Some(Ok(piece)) => {
                     self.records += 1;
                     match (self.sort)(&piece) {
-                        Sorted::Of(id, part) => self.add(id, part, piece),
-                        Sorted::Alone => {
+                        RecordRole::Of(id, part) => self.add(id, part, piece),
+                        RecordRole::Alone => {
                             let id = Bytes::copy_from_slice(&piece.record.to_le_bytes());
                             self.begin(id, piece, true);
                         }
-                        Sorted::Skip(remark) => return Some(Item::Skipped(remark)),
+                        RecordRole::Skip(remark) => return Some(Item::Skipped(remark)),
                     }
                 }
             }

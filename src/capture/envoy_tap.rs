@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-use super::assemble::{Assembler, Part, Sorted};
+use super::assemble::{Assembler, Part, RecordRole};
 use super::frames::{Elements, Records};
 use super::headers;
 use super::stream::Stream;
@@ -37,7 +37,7 @@ pub(super) fn frames(stream: Stream) -> impl Iterator<Item = Item> + Send {
     )
 }
 
-fn sort(piece: &Piece) -> Sorted {
+fn sort(piece: &Piece) -> RecordRole {
     #[derive(Deserialize)]
     struct Wrapper {
         #[serde(alias = "httpStreamedTraceSegment")]
@@ -59,9 +59,9 @@ fn sort(piece: &Piece) -> Sorted {
             } else {
                 Part::Next
             };
-            Sorted::Of(segment.trace_id.0.into_bytes().into(), part)
+            RecordRole::Of(segment.trace_id.0.into_bytes().into(), part)
         }
-        _ => Sorted::Alone,
+        _ => RecordRole::Alone,
     }
 }
 

@@ -8,7 +8,7 @@ use std::io;
 use bytes::Bytes;
 use memchr::memmem;
 
-use super::assemble::{Assembler, Part, Sorted};
+use super::assemble::{Assembler, Part, RecordRole};
 use super::frames::{Cut, too_long, unreadable};
 use super::http1;
 use super::stream::Stream;
@@ -55,18 +55,18 @@ fn split(piece: &Piece) -> Option<(Header<'_>, &[u8])> {
     Some((Header::parse(line)?, &rest[1..]))
 }
 
-fn sort(piece: &Piece) -> Sorted {
+fn sort(piece: &Piece) -> RecordRole {
     match split(piece) {
-        Some((Header { kind: b'3', .. }, _)) => Sorted::Skip(Remark::ReplayedResponse),
+        Some((Header { kind: b'3', .. }, _)) => RecordRole::Skip(Remark::ReplayedResponse),
         Some((header, _)) => {
             let part = if header.kind == b'1' {
                 Part::First
             } else {
                 Part::Last
             };
-            Sorted::Of(Bytes::copy_from_slice(header.id), part)
+            RecordRole::Of(Bytes::copy_from_slice(header.id), part)
         }
-        None => Sorted::Alone,
+        None => RecordRole::Alone,
     }
 }
 

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::assemble::{Assembler, Part, Sorted};
+use super::assemble::{Assembler, Part, RecordRole};
 use super::frames::Lines;
 use super::stream::Stream;
 use super::time::nanoseconds;
@@ -36,9 +36,9 @@ pub(super) fn frames(stream: Stream) -> impl Iterator<Item = Item> + Send {
     Assembler::new(Lines::new(stream), sort, file, Format::Jsonl)
 }
 
-fn sort(piece: &Piece) -> Sorted {
+fn sort(piece: &Piece) -> RecordRole {
     if let Some((id, phase)) = own::keys(&piece.bytes) {
-        return Sorted::Of(piece.bytes.slice_ref(id), part(phase));
+        return RecordRole::Of(piece.bytes.slice_ref(id), part(phase));
     }
     #[derive(Deserialize)]
     struct Keys<'a> {
@@ -48,11 +48,11 @@ fn sort(piece: &Piece) -> Sorted {
         phase: Cow<'a, str>,
     }
     match serde_json::from_slice::<Keys<'_>>(&piece.bytes) {
-        Ok(keys) => Sorted::Of(
+        Ok(keys) => RecordRole::Of(
             Bytes::copy_from_slice(keys.id.as_bytes()),
             part(keys.phase.as_bytes()),
         ),
-        Err(_unreadable) => Sorted::Alone,
+        Err(_unreadable) => RecordRole::Alone,
     }
 }
 

@@ -1,7 +1,7 @@
 //! JSON as programs write it, read faster than any JSON can be.
 //!
 //! Proxies' frames and our own records are small, many, and written by
-//! programs: no blanks, few escapes. [`Plain`] reads that much of JSON and
+//! programs: no blanks, few escapes. [`FastReader`] reads that much of JSON and
 //! gives up on everything else, right or wrong; whoever asks then asks
 //! `serde_json`, which reads it or says what is wrong with it. Invariant: what
 //! is read here, `serde_json` reads the same.
@@ -46,7 +46,7 @@ enum Escapes {
 }
 
 /// Reads a text from its beginning on.
-pub(crate) struct Plain<'a> {
+pub(crate) struct FastReader<'a> {
     text: &'a str,
     marks: Marks,
     at: usize,
@@ -55,7 +55,7 @@ pub(crate) struct Plain<'a> {
     unescaped: String,
 }
 
-impl<'a> Plain<'a> {
+impl<'a> FastReader<'a> {
     /// A reader, if this is text without control characters: they stand in no
     /// string, and between tokens only for people.
     pub(crate) fn new(bytes: &'a [u8]) -> Option<Self> {
@@ -345,7 +345,7 @@ fn unescape(raw: &str, out: &mut String) {
     }
 }
 
-impl<'de> Deserializer<'de> for &mut Plain<'de> {
+impl<'de> Deserializer<'de> for &mut FastReader<'de> {
     type Error = NotPlain;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
@@ -455,14 +455,14 @@ impl<'de> Deserializer<'de> for &mut Plain<'de> {
 
 /// The rest of an object or array.
 struct Items<'r, 'a> {
-    reader: &'r mut Plain<'a>,
+    reader: &'r mut FastReader<'a>,
     close: u8,
     is_first: bool,
     is_over: bool,
 }
 
 impl<'r, 'a> Items<'r, 'a> {
-    const fn of(reader: &'r mut Plain<'a>, close: u8) -> Self {
+    const fn of(reader: &'r mut FastReader<'a>, close: u8) -> Self {
         Self {
             reader,
             close,
@@ -525,7 +525,7 @@ mod tests {
     use super::*;
 
     fn plain<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
-        Plain::read(text.as_bytes(), |reader| T::deserialize(reader)).ok()
+        FastReader::read(text.as_bytes(), |reader| T::deserialize(reader)).ok()
     }
 
     #[test]

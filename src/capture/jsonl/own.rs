@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use memchr::{memchr, memchr2};
 
 use super::line::{Line, has_chunk};
-use crate::json::read::{NotPlain, Plain};
+use crate::json::read::{FastReader, NotPlain};
 use crate::question::Phase;
 
 const START: &[u8] = br#"{"v":1,"id":""#;
@@ -31,10 +31,13 @@ pub(super) fn keys(line: &[u8]) -> Option<(&[u8], &[u8])> {
 pub(super) fn read(bytes: &[u8]) -> Option<Line<'_>> {
     let (id, phase) = keys(bytes)?;
     let (id, phase) = (text_of(id)?, text_of(phase)?);
-    Plain::read(bytes, |reader| parts(reader, (id, phase))).ok()
+    FastReader::read(bytes, |reader| parts(reader, (id, phase))).ok()
 }
 
-fn parts<'a>(reader: &mut Plain<'a>, (id, name): (&'a str, &str)) -> Result<Line<'a>, NotPlain> {
+fn parts<'a>(
+    reader: &mut FastReader<'a>,
+    (id, name): (&'a str, &str),
+) -> Result<Line<'a>, NotPlain> {
     for known in [START, id.as_bytes(), PHASE, name.as_bytes(), b"\""] {
         reader.expect(known)?;
     }

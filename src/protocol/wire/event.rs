@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::values::{BareIp, Data, HeaderMap};
 use super::{BadMessage, Encoding, HttpVersion, Message, RequestType};
 use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead};
-use crate::json::read::Plain;
+use crate::json::read::FastReader;
 use crate::protocol::shortened::Shortened;
 
 /// MessagePack nests by one byte a level; nothing real nests deeper than this.
@@ -89,7 +89,7 @@ impl Filled for Envelope {
 }
 
 fn read_json<F: Filled>(payload: &[u8], into: &mut F) -> Result<(), Problem> {
-    if Plain::read(payload, |reader: &mut Plain<'_>| into.fill(reader)).is_ok() {
+    if FastReader::read(payload, |reader: &mut FastReader<'_>| into.fill(reader)).is_ok() {
         return Ok(());
     }
     // People's JSON, rare JSON, or none: another reader knows.

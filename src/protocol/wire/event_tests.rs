@@ -56,12 +56,15 @@ fn real_frames_are_read_the_fast_way() {
     let mut read = 0;
     for frame in v2 {
         let mut fields = Fields::default();
-        Plain::read(&frame.payload, |reader: &mut Plain<'_>| fields.fill(reader)).unwrap();
+        FastReader::read(&frame.payload, |reader: &mut FastReader<'_>| {
+            fields.fill(reader)
+        })
+        .unwrap();
         read += 1;
     }
     for frame in recorded::v1().into_iter().filter(of_proxies) {
         let mut envelope = Envelope::default();
-        Plain::read(&frame.payload, |reader: &mut Plain<'_>| {
+        FastReader::read(&frame.payload, |reader: &mut FastReader<'_>| {
             envelope.fill(reader)
         })
         .unwrap();
