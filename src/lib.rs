@@ -105,6 +105,7 @@ pub(crate) mod log_limiter;
 #[cfg(feature = "cli")]
 pub mod ops;
 pub mod policy;
+#[cfg(feature = "cli")]
 pub mod protocol;
 pub mod question;
 #[cfg(feature = "cli")]

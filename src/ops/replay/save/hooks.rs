@@ -80,11 +80,7 @@ pub(super) fn of_contexts(
         let again = original
             .into_iter()
             .take(played.answered.len())
-            .map(|(hook, context)| {
-                plugin
-                    .ask(&Question::Hook(hook, Cow::Owned(context)))
-                    .into()
-            })
+            .map(|(hook, context)| plugin.ask(&Question::Hook(hook, Cow::Owned(context))))
             .collect();
         made.compare(&Played { answered: again }, &played);
     }
