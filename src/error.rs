@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::abi::Abi;
+use crate::check::Check;
 use crate::fault::{Fault, printable, shown};
-use crate::guest::contract::Check;
 
 /// Why something could not be done at all.
 #[derive(Debug, thiserror::Error)]
@@ -148,22 +148,6 @@ impl Error {
         let words: Vec<&str> = text.split_whitespace().collect();
         printable(&words.join(" "), 1024)
     }
-
-    /// For `map_err`: a failure of the engine.
-    pub(crate) fn host(what: &'static str) -> impl FnOnce(wasmtime::Error) -> Self {
-        move |source| {
-            let denied = source
-                .chain()
-                .filter_map(|cause| cause.downcast_ref::<rustix::io::Errno>())
-                .any(|error| error.kind() == std::io::ErrorKind::PermissionDenied);
-            let source = source.into();
-            if denied {
-                Self::NotExecutable { source }
-            } else {
-                Self::Host { what, source }
-            }
-        }
-    }
 }
 
 fn list(problems: &[Check]) -> String {
@@ -176,23 +160,4 @@ fn list(problems: &[Check]) -> String {
             )
         })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// In this form the engine reports what mprotect answered.
-    #[test]
-    fn forbidden_memory_has_an_error_of_its_own() {
-        for denied in [rustix::io::Errno::ACCESS, rustix::io::Errno::PERM] {
-            let error = wasmtime::Error::new(denied).context("unable to make memory executable");
-            assert!(matches!(
-                Error::host("cannot")(error),
-                Error::NotExecutable { .. }
-            ));
-        }
-        let other = wasmtime::Error::msg("no room");
-        assert!(matches!(Error::host("cannot")(other), Error::Host { .. }));
-    }
 }

@@ -1,51 +1,36 @@
 //! The toolkit behind `wasm-agent`: modules that decide about HTTP traffic,
-//! loaded, called, limited and judged in one way.
+//! loaded, asked, limited and judged in one way.
 //!
-//! A module is core WebAssembly that gets an event of an HTTP exchange as JSON
-//! and answers with JSON. Whatever asks, the way through the house is this:
+//! A module is core WebAssembly. A [`policy::Policy`] is a loaded module with its
+//! instances, limits and failure policy; it answers a [`question::Question`] with
+//! a [`policy::Reply`], always:
 //!
 //! ```text
-//!   fixture ──> event ──> agent ──────────────────────────> response ──> report
-//!                          │  pool: a lease, within a time      ▲
-//!                          ▼                                    │
-//!                        abi::agent: the event as input JSON    │
-//!                          ▼                                    │
-//!                        runner: one call under limits          │
-//!                          ▼                                    │
-//!                        abi::answer: bytes, checked            │
-//!                          ▼                                    │
-//!                        decision: answer or fault, decided ────┘
+//!   question ──> policy ─────────────────────────────────────> reply
+//!                  │  pool: an instance, within a time            ▲
+//!                  ▼                                              │
+//!                guest::instance: one call under limits           │
+//!                  ▼                                              │
+//!                guest::convention: how this guest is called      │
+//!                  ▼                                              │
+//!                answer, checked ──> decision: answer or fault ───┘
 //!
-//!   hook context ──> plugin ─ pool ─ abi::hook ─ the same runner ─ abi::hook
-//!                       └──────> result, and the context with input and data applied
-//!
-//!   file ──> module::read ──> inspect ──> contract ──> engine (compiled) ──> module
+//!   file ──> read ──> inspect ──> contract ──> engine (compiled) ──> module
 //! ```
 //!
-//! | Room | Knows | Never |
-//! |---|---|---|
-//! | [`event`], [`response`], [`fault`], [`limits`], [`latency`], [`error`] | the words everything speaks | any other room |
-//! | [`files`] | how a file is opened, read and replaced | what is in it |
-//! | [`inspect`], [`contract`] | bytes and the static contract | running anything |
-//! | [`engine`], [`module`], [`runner`], [`pool`], [`wasi`] | wasmtime; the only door to it | JSON, decisions |
-//! | [`abi`] | what a guest gets and answers | wasmtime |
-//! | [`decision`] | fail-open and fail-closed | anything but answers and faults |
-//! | [`agent`] | the path from event to response | files, terminals |
-//! | [`plugin`] | the path from hook context to result | files, terminals |
-//! | [`smoke`] | one call of each handler before a module answers for anybody | files, terminals |
-//! | [`protocol`] | messages and their bytes, and what released proxies make of them | sockets, guests |
-//! | [`capture`] | recorded input, and what of it is secret | guests, wasmtime |
-//! | [`fixture`], [`report`] | hand-written input; results before formatting | wasmtime, terminals |
-//! | [`ops`] | one operation for each command | printing, argument parsing |
-//! | [`server`] | connections and their protocols; asks the agent | guests, the failure policy |
-//! | [`client`] | the proxy's side of the protocols: asks a running agent | guests, our own agent |
+//! Each part of the source may use the parts of its own row and of the rows above
+//! it, and no two parts use each other; a test reads this table.
 //!
-//! There are two ABIs and one way to call a guest. An [`abi::Input`] is an event, a
-//! hook's context or the bytes of before. [`runner`] allocates, writes,
-//! calls, reads and gives back for both; [`abi::Abi`] knows which exports are
-//! handlers, whether an answer may lie at address 0, and which limits hold where
-//! nobody says otherwise; [`abi::agent`] with [`abi::answer`], and [`abi::hook`],
-//! know the JSON on either side.
+//! | Parts | What they know |
+//! |---|---|
+//! | `abi` `answer` `check` `cost` `digest` `error` `event` `fault` `hook` `http_types` `latency` `limits` `question` `report` `response` `suggest` `unix` | the words that everything speaks |
+//! | `files` `json` `log_limiter` | how files are opened and replaced, how JSON is written fast, how log lines are bounded |
+//! | `guest` | the engine: how a module is read, checked, compiled, instantiated and called |
+//! | `policy` `protocol` | instances, limits and the failure policy; messages to proxies and their bytes, without I/O |
+//! | `fixture` `client` | hand-written input; the proxy's side of the protocols |
+//! | `capture` | recorded input, and what of it is secret |
+//! | `ops` `server` | one operation for each command; connections |
+//! | `cli` | arguments, terminals and formats |
 //!
 //! The feature `cli`, on by default, is the program: commands, recorded and
 //! hand-written input, the server and its client. A host that loads modules and
@@ -57,20 +42,20 @@
 //! use std::path::Path;
 //! use std::sync::Arc;
 //!
-//! use wasm_agent_kit::policy::{Policy, PolicySettings};
-//! use wasm_agent_kit::guest::engine::{Engine, EngineSettings};
 //! use wasm_agent_kit::event::{Event, RequestHead};
+//! use wasm_agent_kit::guest::engine::{Engine, EngineSettings};
 //! use wasm_agent_kit::guest::module::{LoadSettings, Module};
+//! use wasm_agent_kit::policy::{Policy, PolicySettings};
 //!
 //! let engine = Engine::new(EngineSettings::default())?;
 //! let module = Module::load(&engine, Path::new("rules.wasm"), &LoadSettings::default())?;
-//! let agent = Agent::new(Arc::new(module), PolicySettings::default());
+//! let policy = Policy::new(Arc::new(module), PolicySettings::default());
 //! let event = Event::RequestHeaders(RequestHead {
 //!     method: "GET".into(),
 //!     uri: "/admin".into(),
 //!     ..RequestHead::default()
 //! });
-//! let handled = agent.handle(&event);
+//! let handled = policy.handle(&event);
 //! assert_eq!(handled.response.decision.name(), "block");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -84,8 +69,10 @@ pub mod abi;
 pub mod answer;
 #[cfg(feature = "cli")]
 pub mod capture;
+pub mod check;
 #[cfg(feature = "cli")]
 pub mod client;
+pub mod cost;
 mod digest;
 pub mod error;
 pub mod event;

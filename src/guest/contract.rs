@@ -4,16 +4,15 @@
 //! result, so that all problems are found in one pass. `validate` prints them;
 //! `load` refuses a module on any failed one. There is no second list.
 
-mod check;
 mod exports;
 mod imports;
 
 use self::exports::{declare, function, near_handlers, near_miss};
 use crate::abi::{Abi, AbiChoice};
+use crate::check::{Check, CheckStatus};
 use crate::guest::inspect::{Complexity, Facts, ItemType, Language};
 use crate::limits::{self, LimitChoice, Limits, LoadLimits};
 
-pub use check::{Check, CheckStatus};
 pub use imports::{Linked, linked};
 
 /// Bytes of one wasm page.

@@ -17,6 +17,7 @@ use wasmtime::{
 
 use crate::error::Error;
 use crate::fault::printable;
+use crate::guest::faults::host_error;
 use crate::guest::inspect::ALLOWED_FEATURES;
 use crate::limits::{
     COMPILE_THREAD_STACK_BYTES, GUEST_STACK_BYTES, MAX_COMPILE_BYTES_AT_ONCE, MAX_TABLE_ELEMENTS,
@@ -141,7 +142,7 @@ impl Engine {
     /// no address space.
     pub fn new(settings: EngineSettings) -> Result<Arc<Self>, Error> {
         let wasm = wasmtime::Engine::new(&config(settings))
-            .map_err(Error::host("cannot start the wasm engine"))?;
+            .map_err(host_error("cannot start the wasm engine"))?;
         let clock = Clock::start(wasm.clone()).map_err(|source| Error::Host {
             what: "cannot start the deadline thread",
             source: source.into(),
@@ -215,7 +216,7 @@ impl Engine {
         match result.recv_timeout(limit) {
             Ok(module) => module
                 .map(Some)
-                .map_err(Error::host("the engine refuses the module")),
+                .map_err(host_error("the engine refuses the module")),
             Err(_) => Ok(None),
         }
     }

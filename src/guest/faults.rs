@@ -5,6 +5,7 @@ use std::fmt;
 use wasmtime::{Memory, Store, Trap, WasmBacktrace};
 
 use super::host::HostState;
+use crate::error::Error;
 use crate::fault::{Fault, FaultCode, Frame, printable};
 use crate::guest::wasi::{self, Ended};
 
@@ -172,6 +173,22 @@ pub(super) fn range(ptr: u32, len: u32) -> Option<std::ops::Range<usize>> {
     Some(start..end)
 }
 
+/// For `map_err`: a failure of the engine.
+pub(super) fn host_error(what: &'static str) -> impl FnOnce(wasmtime::Error) -> Error {
+    move |source| {
+        let denied = source
+            .chain()
+            .filter_map(|cause| cause.downcast_ref::<rustix::io::Errno>())
+            .any(|error| error.kind() == std::io::ErrorKind::PermissionDenied);
+        let source = source.into();
+        if denied {
+            Error::NotExecutable { source }
+        } else {
+            Error::Host { what, source }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -185,5 +202,19 @@ mod tests {
             let _ = utf16_at(&memory, address);
             let _ = utf16_at(&memory, address % 70);
         }
+    }
+
+    /// In this form the engine reports what mprotect answered.
+    #[test]
+    fn forbidden_memory_has_an_error_of_its_own() {
+        for denied in [rustix::io::Errno::ACCESS, rustix::io::Errno::PERM] {
+            let error = wasmtime::Error::new(denied).context("unable to make memory executable");
+            assert!(matches!(
+                host_error("cannot")(error),
+                Error::NotExecutable { .. }
+            ));
+        }
+        let other = wasmtime::Error::msg("no room");
+        assert!(matches!(host_error("cannot")(other), Error::Host { .. }));
     }
 }

@@ -24,6 +24,7 @@ use wasmtime::{Store, UpdateDeadline, WasmBacktrace};
 use super::convention::{AskSettings, Checked, Guest};
 use super::faults::fault_of;
 use super::host::{HostState, Turns, enter};
+use crate::cost::Cost;
 use crate::fault::{Fault, FaultCode};
 use crate::guest::engine::Seat;
 use crate::guest::module::Module;
@@ -53,25 +54,6 @@ pub(crate) fn drive<T>(call: impl Future<Output = T>) -> T {
 /// A module without a standard error may export this global: the address of
 /// text, ended by a NUL, that is empty until the guest says why it panics.
 pub const PANIC_MESSAGE: &str = "panic_message";
-
-/// What one call cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Cost {
-    /// Instructions, where the engine counts them.
-    pub fuel: Option<u64>,
-    /// Wall clock for alloc, handler and dealloc together.
-    pub time: Duration,
-    /// How long the call waited for its instance; not part of its time.
-    pub waited: Duration,
-    /// Bytes of input JSON.
-    pub input_bytes: u64,
-    /// Bytes of the answer.
-    pub answer_bytes: u64,
-    /// Linear memory after the call, in bytes.
-    pub memory_bytes: u64,
-    /// How much of it this call added.
-    pub grown_bytes: u64,
-}
 
 /// What a handler returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

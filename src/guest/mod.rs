@@ -15,7 +15,7 @@ pub mod wasi;
 
 pub use convention::{AskSettings, Checked};
 pub use host::StackSamples;
-pub use instance::{Called, Cost, Instance, PANIC_MESSAGE, RawAnswer, SLICE};
+pub use instance::{Called, Instance, PANIC_MESSAGE, RawAnswer, SLICE};
 
 pub(crate) use faults::GuestAbort;
 pub(crate) use host::{HostState, Turns};

@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::files::{self, Accept};
 use crate::guest::contract::{self, Linked, Verdict};
 use crate::guest::engine::Engine;
+use crate::guest::faults::host_error;
 use crate::guest::inspect::{Facts, inspect};
 use crate::guest::wasi;
 use crate::guest::{GuestAbort, HostState};
@@ -231,7 +232,7 @@ impl Candidate {
         };
         let pre = linker(engine, &self.facts)
             .and_then(|linker| linker.instantiate_pre(&compiled))
-            .map_err(Error::host("cannot link the module"))?;
+            .map_err(host_error("cannot link the module"))?;
         Ok(Module {
             path,
             hash,

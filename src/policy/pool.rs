@@ -15,10 +15,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use crate::cost::Cost;
 use crate::error::Error;
 use crate::fault::{Fault, FaultCode};
 use crate::guest::module::Module;
-use crate::guest::{Cost, Instance, Turns, drive};
+use crate::guest::{Instance, Turns, drive};
 use crate::limits::{DEFAULT_POOL_SIZE, DEFAULT_QUEUE_WAIT, Isolation, Limits, after};
 pub(crate) use room::Room;
 

@@ -1,8 +1,9 @@
 //! What came of one question: the answer, the guest's fault and the cost.
 
 use crate::answer::Answer;
+use crate::cost::Cost;
 use crate::fault::Fault;
-use crate::guest::{Checked, Cost};
+use crate::guest::Checked;
 use crate::hook::{Applied, Change, HookContext, HookResult, apply};
 use crate::response::AgentResponse;
 

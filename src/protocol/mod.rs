@@ -1,7 +1,7 @@
 //! The protocols between a proxy and an agent, without any I/O.
 //!
 //! In: the bytes of one message. Out: what it says, in our own types; and the
-//! other way. [`wire`] is what a Unix socket carries (v1, v2), [`grpc`] the
+//! other way. [`wire`] is what a Unix socket carries (v1, v2), `grpc` the
 //! messages of gRPC, [`proxy`] what released proxies do with events and
 //! answers. Nothing here waits, calls a guest or reads a clock.
 

@@ -6,4 +6,4 @@
     reason = "helpers of tests are tests; clippy.toml knows only the functions themselves"
 )]
 
-mod doors;
+mod layers;

@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use wasm_agent_kit::guest::contract::CheckStatus;
+use wasm_agent_kit::check::CheckStatus;
 use wasm_agent_kit::ops::validate::{Metrics, ModuleReport, Row, ValidateReport};
 use wasm_agent_kit::report::{Report as _, Verdict};
 

@@ -1,8 +1,8 @@
 //! Exports: the functions a module must have, and those it nearly has.
 
-use super::check::{Check, CheckStatus};
 use super::{ALLOC_TYPE, DEALLOC_TYPE, HANDLER_TYPE};
 use crate::abi::Abi;
+use crate::check::{Check, CheckStatus};
 use crate::guest::inspect::{Export, Facts, ItemType, Language};
 use crate::suggest;
 

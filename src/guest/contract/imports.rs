@@ -1,7 +1,7 @@
 //! Imports: which of them are answered, and how to get rid of the others.
 
 use super::ABORT_TYPE;
-use super::check::Check;
+use crate::check::Check;
 use crate::fault::printable;
 use crate::guest::inspect::{Import, ItemType, Language};
 use crate::guest::wasi::catalog;

@@ -28,7 +28,7 @@ impl Played {
             .fold(0, u64::saturating_add)
     }
 
-    fn costs(&self) -> impl Iterator<Item = &crate::guest::Cost> {
+    fn costs(&self) -> impl Iterator<Item = &crate::cost::Cost> {
         self.answered
             .iter()
             .filter_map(|answered| answered.cost.as_ref())

@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::hooks::HookOutcome;
+use crate::cost::Cost;
 use crate::fault::{Fault, printable};
 use crate::fixture::{Actual, Mismatch, Seen, expect, hook};
-use crate::guest::Cost;
 use crate::ops::module_info::ModuleInfo;
 use crate::policy::Handled;
 use crate::protocol::proxy::Quirk;

@@ -2,8 +2,8 @@
 //! is it repeated, does it hang on how header names are spelled.
 
 use crate::abi::Abi;
+use crate::check::{Check, CheckStatus};
 use crate::fault::printable;
-use crate::guest::contract::{Check, CheckStatus};
 use crate::guest::convention::json_buffer::answer::KEYS;
 use crate::guest::convention::json_buffer::hook::RESULT_KEYS;
 use crate::question::HeaderNames;

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::answer::Answer;
+use crate::cost::Cost;
 use crate::fault::{Fault, FaultCode};
 use crate::guest::module::Module;
-use crate::guest::{AskSettings, Checked, Cost, Instance};
+use crate::guest::{AskSettings, Checked, Instance};
 use crate::hook::HookResult;
 use crate::limits::Isolation;
 use crate::question::{HeaderNames, Question};

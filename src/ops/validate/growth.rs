@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::guest::contract::{Check, CheckStatus};
+use crate::check::{Check, CheckStatus};
 use crate::limits::{Isolation, RECYCLE_MEMORY_PERCENT};
 use crate::policy::pool::Room;
 

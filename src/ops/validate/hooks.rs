@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 
 use crate::abi::Abi;
-use crate::guest::contract::{Check, CheckStatus};
+use crate::check::{Check, CheckStatus};
 use crate::hook::{Hook, HookContext, HookUser, apply};
 use crate::question::Question;
 

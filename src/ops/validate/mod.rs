@@ -18,10 +18,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::check::{Check, CheckStatus};
 use crate::error::Error;
 use crate::fault::printable;
 use crate::guest::Instance;
-use crate::guest::contract::{Check, CheckStatus};
 use crate::guest::convention::json_buffer::answer::AnswerPolicy;
 use crate::guest::engine::Engine;
 use crate::guest::inspect::{Facts, Language};

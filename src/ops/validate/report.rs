@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::check::{Check, CheckStatus};
 use crate::fault::{Fault, FaultCode, printable};
-use crate::guest::contract::{Check, CheckStatus};
 use crate::report::{Case, CaseStatus, Report, Verdict};
 
 use super::growth::Growth;

@@ -2,8 +2,8 @@
 //! shuffled and just-faulted instances, and the shortest sequence of calls that
 //! changes one.
 
+use crate::check::{Check, CheckStatus};
 use crate::guest::Instance;
-use crate::guest::contract::{Check, CheckStatus};
 use crate::limits::Isolation;
 
 use super::Row;

@@ -12,9 +12,9 @@
 //!   that allows what it cannot read will do so with what it should have read.
 
 use crate::abi::Abi;
+use crate::check::{Check, CheckStatus};
 use crate::event::{BodyChunk, Event, EventKind, Headers, RequestHead, ResponseHead};
 use crate::fault::FaultCode;
-use crate::guest::contract::{Check, CheckStatus};
 use crate::question::Question;
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -1,0 +1,22 @@
+//! What one call of a guest cost: instructions, time and memory.
+
+use std::time::Duration;
+
+/// What one call cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cost {
+    /// Instructions, where the engine counts them.
+    pub fuel: Option<u64>,
+    /// Wall clock for alloc, handler and dealloc together.
+    pub time: Duration,
+    /// How long the call waited for its instance; not part of its time.
+    pub waited: Duration,
+    /// Bytes of input JSON.
+    pub input_bytes: u64,
+    /// Bytes of the answer.
+    pub answer_bytes: u64,
+    /// Linear memory after the call, in bytes.
+    pub memory_bytes: u64,
+    /// How much of it this call added.
+    pub grown_bytes: u64,
+}
