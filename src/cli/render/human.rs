@@ -96,6 +96,15 @@ impl Style {
         lines.join(&format!("\n{indent}"))
     }
 
+    /// A line whose spaces mean something, behind the indent: broken only where it
+    /// does not fit.
+    fn code(self, line: &str, indent: &str) -> Vec<String> {
+        if !self.wraps {
+            return vec![line.to_owned()];
+        }
+        layout::wrap_code(line, self.width().saturating_sub(indent.len()))
+    }
+
     /// Text in a colour, where colour is wanted.
     pub(crate) fn paint(self, paint: Paint, text: &str) -> String {
         if !self.colored {
@@ -230,7 +239,8 @@ fn block(block: &Block, style: Style, indent: &str, out: &mut dyn Write) -> io::
         Block::Diff(diff) => self::diff(diff, style, indent, out),
         Block::Code(text) => text
             .lines()
-            .try_for_each(|line| writeln!(out, "{indent}{}", style.prose(&terminal(line), indent))),
+            .flat_map(|line| style.code(&terminal(line), indent))
+            .try_for_each(|line| writeln!(out, "{indent}{line}")),
         Block::Group(group) => {
             if let Some(mark) = &group.mark {
                 write!(out, "{} ", style.painted(mark.paint, &mark.text))?;
@@ -254,6 +264,9 @@ fn subject((name, facts): (&str, &str), style: Style, out: &mut dyn Write) -> io
     let (name, facts) = (terminal(name), terminal(facts));
     let fits = columns(&name) + 2 + columns(&facts) <= style.width();
     write!(out, "{}", style.paint(Paint::Strong, &name))?;
+    if facts.is_empty() {
+        return writeln!(out);
+    }
     if fits {
         return writeln!(out, "  {facts}");
     }

@@ -69,15 +69,33 @@ impl<'a> Layout<'a> {
             }
         }
         let room = style.width().saturating_sub(gaps(&kept));
-        // What is served first is broken last: parts of words, words, texts.
-        let mut widths = vec![0; kept.len()];
-        let stages: [fn(&Size) -> usize; 3] = [|it| it.part, |it| it.least, |it| it.natural];
-        for stage in stages {
-            let wanted = kept.iter().zip(&widths);
-            let wanted: Vec<usize> = wanted
-                .map(|(&column, width)| stage(&sizes[column]).saturating_sub(*width))
-                .collect();
-            let more = shares(&wanted, room.saturating_sub(widths.iter().sum()));
+        let wants = |size: fn(&Size) -> usize, widths: &[usize]| -> Vec<usize> {
+            let wanted = kept.iter().zip(widths);
+            wanted
+                .map(|(&column, width)| size(&sizes[column]).saturating_sub(*width))
+                .collect()
+        };
+        // No word is broken where there is room for all of them, else no part of one.
+        // Then room goes where it saves most lines, then where it can be used.
+        let none = vec![0; kept.len()];
+        let whole = wants(|it| it.least, &none);
+        let mut widths = if whole.iter().sum::<usize>() <= room {
+            whole
+        } else {
+            shares(&wants(|it| it.part, &none), room)
+        };
+        let heights: Vec<Heights> = kept
+            .iter()
+            .zip(&widths)
+            .map(|(&column, &width)| {
+                let natural = sizes[column].natural.min(room);
+                Heights::of((table, column, style), width..=natural)
+            })
+            .collect();
+        save_lines(&heights, &mut widths, room);
+        for size in [|it: &Size| it.least, |it: &Size| it.natural] {
+            let left = room.saturating_sub(widths.iter().sum());
+            let more = shares(&wants(size, &widths), left);
             for (width, more) in widths.iter_mut().zip(more) {
                 *width += more;
             }
@@ -181,6 +199,84 @@ impl Size {
             enough: natural.min(ENOUGH).max(least.min(LONG_WORD)),
         }
     }
+}
+
+/// Rows that are looked at when room is given away, evenly from all.
+const LOOKED_AT: usize = 100;
+
+/// How many lines the cells of a column take at each width.
+struct Heights {
+    least: usize,
+    /// For each width from the least on, the lines of each row.
+    at: Vec<Vec<usize>>,
+}
+
+impl Heights {
+    fn of(
+        (table, column, style): (&Table, usize, Style),
+        widths: std::ops::RangeInclusive<usize>,
+    ) -> Self {
+        let step = table.rows.len().div_ceil(LOOKED_AT).max(1);
+        let cells = table.rows.iter().step_by(step);
+        let texts: Vec<String> = cells
+            .map(|row| {
+                row.cells
+                    .get(column)
+                    .map_or_else(String::new, |cell| shown(cell, style))
+            })
+            .collect();
+        let lines = |width| texts.iter().map(|text| wrap(text, width).len()).collect();
+        Self {
+            least: *widths.start(),
+            at: widths.map(lines).collect(),
+        }
+    }
+
+    /// The lines of each row at this width; none beyond what it can use.
+    fn at(&self, width: usize) -> Option<&[usize]> {
+        self.at.get(width - self.least).map(Vec::as_slice)
+    }
+}
+
+/// Gives room to the column where it saves most lines for its width, as long as
+/// any does.
+fn save_lines(columns: &[Heights], widths: &mut [usize], room: usize) {
+    loop {
+        let left = room.saturating_sub(widths.iter().sum());
+        let now = height(columns, widths);
+        let mut best: Option<(usize, usize, usize)> = None;
+        for column in 0..columns.len() {
+            let before = widths[column];
+            for more in 1..=left {
+                widths[column] = before + more;
+                if columns[column].at(widths[column]).is_none() {
+                    break;
+                }
+                let saved = now.saturating_sub(height(columns, widths));
+                let is_better = |(_, by, most): (usize, usize, usize)| saved * by > most * more;
+                if saved > 0 && best.is_none_or(is_better) {
+                    best = Some((column, more, saved));
+                }
+            }
+            widths[column] = before;
+        }
+        let Some((column, more, _)) = best else {
+            return;
+        };
+        widths[column] += more;
+    }
+}
+
+/// Lines of all rows together, each as high as its highest cell.
+fn height(columns: &[Heights], widths: &[usize]) -> usize {
+    let cells: Vec<&[usize]> = columns
+        .iter()
+        .zip(widths)
+        .filter_map(|(column, width)| column.at(*width))
+        .collect();
+    let rows = cells.first().map_or(0, |column| column.len());
+    let highest = |row| cells.iter().map(|column| column[row]).max();
+    (0..rows).filter_map(highest).sum()
 }
 
 fn shown(cell: &Cell, style: Style) -> String {
