@@ -27,7 +27,7 @@
 
 use std::net::IpAddr;
 
-use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, MaxSizeReached};
 use http::{Method, Request, Response, StatusCode, Uri};
 
 use crate::event::{Headers, RequestHead, ResponseHead};
@@ -73,6 +73,9 @@ pub enum HttpError {
         /// What was found.
         uri: String,
     },
+    /// More headers than the other type holds.
+    #[error("expected fewer headers; an http::HeaderMap holds no more")]
+    TooMany,
     /// A status outside 100 to 999.
     #[error("expected a status from 100 to 999, found {status}")]
     Status {
@@ -85,8 +88,8 @@ impl RequestHead {
     /// The head of `request`, which `client_ip` sent. Events of one exchange have
     /// the same `correlation_id`.
     ///
-    /// `uri` becomes path and query, or the authority of a `CONNECT`. Where no
-    /// `Host` came, the URI's authority is it: so it is in HTTP/2.
+    /// `uri` becomes path and query, or the authority of a `CONNECT`. Where the URI
+    /// has an authority, as in HTTP/2, that is the `host`, whatever `Host` came.
     ///
     /// # Errors
     /// [`HttpError::NotUtf8`].
@@ -96,12 +99,22 @@ impl RequestHead {
         client_ip: IpAddr,
     ) -> Result<Self, HttpError> {
         let uri = request.uri();
-        let mut headers = Headers::try_from(request.headers())?;
-        if let Some(authority) = uri.authority()
-            && !request.headers().contains_key(HOST)
-        {
-            headers.prepend(HOST.as_str(), authority.as_str());
-        }
+        let headers = match uri.authority() {
+            // A recipient ignores `Host` where the target has an authority (RFC 9112,
+            // 3.2.2): the module decides about the host that is routed to.
+            Some(authority) => {
+                let mut others = request.headers().clone();
+                others.remove(HOST);
+                let mut headers = Headers::try_from(&others)?;
+                let (_, host) = authority
+                    .as_str()
+                    .rsplit_once('@')
+                    .unwrap_or(("", authority.as_str()));
+                headers.prepend(HOST.as_str(), host);
+                headers
+            }
+            None => Headers::try_from(request.headers())?,
+        };
         Ok(Self {
             correlation_id: correlation_id.into(),
             method: request.method().as_str().to_owned(),
@@ -182,11 +195,11 @@ impl TryFrom<&Headers> for HeaderMap {
     type Error = HttpError;
 
     fn try_from(headers: &Headers) -> Result<Self, HttpError> {
-        let mut map = Self::with_capacity(headers.len());
+        let mut map = Self::try_with_capacity(headers.len()).map_err(too_many)?;
         for (name, value) in headers {
             let name = header_name(name)?;
             let value = header_value(&name, value)?;
-            map.append(name, value);
+            map.try_append(name, value).map_err(too_many)?;
         }
         Ok(map)
     }
@@ -229,7 +242,7 @@ impl HeaderOp {
     ///
     /// # Errors
     /// [`HttpError::Name`] or [`HttpError::Value`], for operations that no module
-    /// gave.
+    /// gave; [`HttpError::TooMany`].
     pub fn apply_all(ops: &[Self], headers: &mut HeaderMap) -> Result<(), HttpError> {
         let mut changes = Vec::with_capacity(ops.len());
         for op in ops {
@@ -240,14 +253,20 @@ impl HeaderOp {
             };
             changes.push((name, value));
         }
+        let mut changed = headers.clone();
         for (name, value) in changes {
             match value {
-                Some(value) => headers.insert(name, value),
-                None => headers.remove(name),
+                Some(value) => changed.try_insert(name, value).map_err(too_many)?,
+                None => changed.remove(name),
             };
         }
+        *headers = changed;
         Ok(())
     }
+}
+
+fn too_many(_: MaxSizeReached) -> HttpError {
+    HttpError::TooMany
 }
 
 fn status(status: u16) -> Result<StatusCode, HttpError> {
@@ -316,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn the_authority_is_the_host_where_none_came() {
+    fn the_authority_is_the_host_whatever_host_came() {
         for (method, sent, uri) in [
             ("GET", "https://example.org/a?b", "/a?b"),
             ("GET", "https://example.org", "/"),
@@ -334,7 +353,7 @@ mod tests {
                 .headers_mut()
                 .insert(HOST, HeaderValue::from_static("other"));
             let head = RequestHead::from_http(&request, "", CLIENT).unwrap();
-            assert_eq!(fields(&head.headers), [("host", "other")]);
+            assert_eq!(fields(&head.headers), [("host", "example.org")]);
         }
         let request = Request::options("*").body(()).unwrap();
         let head = RequestHead::from_http(&request, "", CLIENT).unwrap();
