@@ -264,7 +264,7 @@ impl Connection {
         self.shared.tell(event.correlation_id(), &handled);
         let proxy = self.proxy();
         let handled = self.expressible(&event, handled);
-        // Before the proxy's version changes it: a replay has no proxy.
+        // What this transport carries, and before the proxy's version changes it.
         let recorder = self.shared.settings.recorder.as_ref();
         let mut record = recorder
             .zip(source)

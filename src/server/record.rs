@@ -220,6 +220,12 @@ impl Recorder {
             self.leave_out();
             return None;
         }
+        // Looked at again when it is offered; here it saves the copy.
+        let size = size_of(event);
+        if self.counts.waiting.load(Ordering::Relaxed) + size > MAX_WAITING_BYTES {
+            self.give_up(source.exchange);
+            return None;
+        }
         Some(Record {
             source,
             event: event.clone(),
@@ -228,7 +234,7 @@ impl Recorder {
             fuel: handled.cost.and_then(|cost| cost.fuel),
             time: handled.cost.map(|cost| cost.time),
             at: SystemTime::now(),
-            size: size_of(event),
+            size,
         })
     }
 

@@ -489,7 +489,7 @@ fn recorded(counts: RecordCounts) -> Family {
     let count = |result, count| Sample::new(Value::Count(count)).with("result", result);
     Family::new(
         "wasm_agent_records_total",
-        "Calls that --record selected: written to the file, or dropped because the queue or the file was full.",
+        "Calls that --record selected: written to the file, or dropped because the queue or the file was full, or because the answer of it or of an earlier call of its exchange was not sent.",
         [
             count("written", counts.written),
             count("dropped", counts.dropped),
