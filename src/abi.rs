@@ -1,7 +1,6 @@
 //! The ABIs: what a module exports, gets and answers.
 //!
-//! Both ABIs share one calling convention (`runner`); an adapter knows only
-//! what is different. `Abi` is matched here and nowhere else.
+//! Both share one calling convention (`guest::convention`).
 
 use crate::event::EventKind;
 use crate::hook;

@@ -226,7 +226,7 @@ impl GuestArgs {
         }
     }
 
-    /// How an agent answers: the same locally and in production.
+    /// How a policy answers: the same locally and in production.
     pub(crate) fn agent(
         &self,
         pool_size: usize,

@@ -1,8 +1,7 @@
-//! One guest call under limits: the only place that runs guest code.
+//! One instance of a module, and one call of its guest under limits.
 //!
-//! In: an [`Instance`] and input JSON. Out: the answer's bytes or a
-//! [`Fault`], with what the call cost. Every value a guest returns is taken as
-//! unsigned and range-checked before it is used. Invariant: an instance that
+//! In: a question. Out: an answer, checked, or a [`Fault`], with what the call
+//! cost. How the guest is entered and read is [`super::convention`]'s. Invariant: an instance that
 //! trapped, broke a limit or was given up in mid-call says so, and is never
 //! called again.
 //!
@@ -23,16 +22,14 @@ use wasmtime::{Store, UpdateDeadline, WasmBacktrace};
 
 use super::convention::{AskSettings, Checked, Guest};
 use super::faults::fault_of;
-use super::host::{HostState, Turns, enter};
+use super::host::{HostState, StackSamples, Turns, enter};
 use crate::cost::Cost;
 use crate::fault::{Fault, FaultCode};
 use crate::guest::engine::Seat;
 use crate::guest::module::Module;
 use crate::guest::wasi;
 use crate::limits::{Limits, after};
-use crate::question::Question;
-
-use super::host::StackSamples;
+use crate::question::{Phase, Question};
 
 /// How long a guest computes before its call gives way, at the next tick of
 /// the engine's clock: as a rule 0.2 to 1.2 ms, and longer only in one bulk
@@ -241,7 +238,7 @@ impl Instance {
 
     /// Asks the guest and checks what it answers; `None` is the empty answer.
     ///
-    /// Checking belongs to the call and counts into its deadline.
+    /// Checking the answer about an event counts into the deadline of the call.
     pub fn ask(
         &mut self,
         question: &Question<'_>,
@@ -256,11 +253,18 @@ impl Instance {
         question: &Question<'_>,
         settings: AskSettings<'_>,
     ) -> (Result<Option<Checked>, Fault>, Cost) {
+        let phase = question.phase();
+        if phase.abi() != self.module.abi {
+            let what = format!("{} is asked of another ABI's module", phase.name());
+            return (Err(Fault::new(FaultCode::Internal, what)), Cost::default());
+        }
         self.in_call = true;
         self.calls += 1;
         self.guest.write(question, settings.header_names);
-        let (called, cost) = self.called(turns, question.phase().index()).await;
-        let is_long = cost.answer_bytes > LONG_ANSWER_BYTES || called.is_err();
+        let (called, cost) = self.called(turns, phase.index()).await;
+        // Only an answer about an event may refuse what its fault would let pass.
+        let may_refuse = matches!(phase, Phase::Event(_));
+        let is_long = cost.answer_bytes > LONG_ANSWER_BYTES || called.is_err() && may_refuse;
         if is_long && turns == Turns::Many {
             give_way().await;
         }
@@ -268,14 +272,15 @@ impl Instance {
         let result = match called {
             Ok(false) => Ok(None),
             Ok(true) => self.guest.check(question, settings.answer_policy).map(Some),
-            Err(mut fault) => {
+            Err(mut fault) if may_refuse => {
                 fault.refusal = self.guest.refusal_in_unread(&self.store);
                 Err(fault)
             }
+            Err(fault) => Err(fault),
         };
         // Not what it waited for its turn in between.
         let took = cost.time.saturating_add(checking.elapsed());
-        let is_overdue = is_long && took > self.limits.timeout;
+        let is_overdue = is_long && may_refuse && took > self.limits.timeout;
         (within_deadline(result, is_overdue), cost)
     }
 

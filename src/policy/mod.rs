@@ -102,7 +102,9 @@ impl Policy {
     }
 
     /// Makes the first instance, so that a module whose start fails is refused
-    /// before the first question rather than at it.
+    /// before the first question rather than at it. A host that asks about events
+    /// alone, or hooks alone, asks [`Module::require`] too: other questions are
+    /// faults.
     ///
     /// # Errors
     /// [`Error::Start`] with what the start did wrong.
@@ -168,30 +170,25 @@ impl Policy {
     pub fn ask(&self, question: &Question<'_>) -> Reply {
         match question {
             Question::Hook(hook, context) => self.hook(*hook, context.as_ref().clone()).into(),
-            Question::Exact {
-                phase: Phase::Hook(_),
-                json,
-                ..
-            } => self.recorded_hook(question, json).into(),
-            Question::Event(_) | Question::Exact { .. } => self.event(question).into(),
+            Question::Event(event) => self.event(event.kind(), question).into(),
+            Question::Exact { phase, json, .. } => match phase {
+                Phase::Hook(hook) => self.recorded_hook(*hook, question, json).into(),
+                Phase::Event(kind) => self.event(*kind, question).into(),
+            },
         }
     }
 
     /// Answers one event. Waits for an instance, never fails, never panics.
     #[must_use]
     pub fn handle(&self, event: &Event) -> Handled {
-        self.event(&event.into())
+        self.event(event.kind(), &event.into())
     }
 
-    fn event(&self, question: &Question<'_>) -> Handled {
+    fn event(&self, kind: EventKind, question: &Question<'_>) -> Handled {
         // Its handlers are absent, which must not pass for an allow.
         if let Err(error) = self.pool.module().require(Abi::Agent) {
             return self.refuse(Fault::new(FaultCode::Internal, error.to_string()));
         }
-        let Phase::Event(kind) = question.phase() else {
-            let what = "a hook's context, which no agent answers";
-            return self.refuse(Fault::new(FaultCode::Internal, what));
-        };
         if !self.handles(kind) {
             return self.pass();
         }
@@ -203,14 +200,14 @@ impl Policy {
     /// the module lacks is not called, and changes nothing.
     #[must_use]
     pub fn hook(&self, hook: Hook, context: HookContext) -> HandledHook {
-        let (result, cost) = self.hook_called(&Question::Hook(hook, Cow::Borrowed(&context)));
+        let (result, cost) = self.hook_called(hook, &Question::Hook(hook, Cow::Borrowed(&context)));
         HandledHook::of(context, result, cost)
     }
 
-    fn recorded_hook(&self, question: &Question<'_>, json: &[u8]) -> HandledHook {
+    fn recorded_hook(&self, hook: Hook, question: &Question<'_>, json: &[u8]) -> HandledHook {
         match serde_json::from_slice(json) {
             Ok(context) => {
-                let (result, cost) = self.hook_called(question);
+                let (result, cost) = self.hook_called(hook, question);
                 HandledHook::of(context, result, cost)
             }
             Err(error) => {
@@ -223,6 +220,7 @@ impl Policy {
 
     fn hook_called(
         &self,
+        hook: Hook,
         question: &Question<'_>,
     ) -> (Result<Option<Checked>, Fault>, Option<Cost>) {
         // Its hooks are absent, which must not pass for leave to go on.
@@ -230,10 +228,10 @@ impl Policy {
             let fault = Fault::new(FaultCode::Internal, error.to_string());
             return (Err(fault), None);
         }
-        match question.phase() {
-            Phase::Hook(hook) if self.has(hook) => self.called(question),
-            _ => (Ok(None), None),
+        if !self.has(hook) {
+            return (Ok(None), None);
         }
+        self.called(question)
     }
 
     fn called(&self, question: &Question<'_>) -> (Result<Option<Checked>, Fault>, Option<Cost>) {
@@ -281,8 +279,8 @@ impl Policy {
                 answer: Answer::Response(response),
                 unknown_keys,
             })) => self.decided(Ok(Outcome::Given(response)), cost, unknown_keys),
-            // No convention answers an event with a hook's result.
-            Ok(_) => self.decided(Ok(Outcome::Empty), cost, Vec::new()),
+            Ok(None) => self.decided(Ok(Outcome::Empty), cost, Vec::new()),
+            Ok(Some(_)) => self.decided(Err(wrong_answer()), cost, Vec::new()),
             Err(fault) => self.decided(Err(fault), cost, Vec::new()),
         }
     }
@@ -305,4 +303,12 @@ impl Policy {
             unknown_keys,
         }
     }
+}
+
+/// A defect of a calling convention, which must not pass for an empty answer.
+fn wrong_answer() -> Fault {
+    Fault::new(
+        FaultCode::Internal,
+        "the answer is to another question; please report it",
+    )
 }

@@ -1,5 +1,6 @@
 //! What came of one question: the answer, the guest's fault and the cost.
 
+use super::wrong_answer;
 use crate::answer::Answer;
 use crate::cost::Cost;
 use crate::fault::Fault;
@@ -96,8 +97,8 @@ impl HandledHook {
                 answer: Answer::Result(result),
                 unknown_keys,
             })) => (*result, unknown_keys, None),
-            // No convention answers a hook with a response.
-            Ok(_) => (HookResult::unchanged(), Vec::new(), None),
+            Ok(None) => (HookResult::unchanged(), Vec::new(), None),
+            Ok(Some(_)) => return Self::of(context, Err(wrong_answer()), cost),
             Err(fault) => (HookResult::trapped(&fault), Vec::new(), Some(fault)),
         };
         let Applied {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use wasm_agent_kit::abi::Abi;
 use wasm_agent_kit::error::Error;
-use wasm_agent_kit::event::{Event, RequestHead};
+use wasm_agent_kit::event::{Event, EventKind, RequestHead};
 use wasm_agent_kit::guest::engine::{Engine, EngineSettings};
 use wasm_agent_kit::guest::module::{LoadSettings, Module};
 use wasm_agent_kit::hook::{Hook, HookContext};
@@ -15,6 +15,7 @@ use wasm_agent_kit::limits::LimitChoice;
 use wasm_agent_kit::policy::pool::PoolSettings;
 use wasm_agent_kit::policy::runtime::{PluginRuntime, PluginSettings};
 use wasm_agent_kit::policy::{HandledHook, Policy, PolicySettings};
+use wasm_agent_kit::question::{Phase, Question};
 use wasm_agent_kit::response::Decision;
 
 use crate::shipped;
@@ -77,6 +78,15 @@ fn an_agent_never_lets_a_hook_module_pass_for_one_that_allows() {
         handled.response.decision,
         Decision::Block { status: 500, .. }
     ));
+    let says = handled.fault.unwrap().to_string();
+    assert!(says.contains("the hook ABI"), "{says}");
+    // Nor where the question is recorded bytes.
+    let reply = agent.ask(&Question::Exact {
+        phase: Phase::Event(EventKind::RequestHeaders),
+        chunk_index: None,
+        json: b"{}".into(),
+    });
+    assert!(!reply.answer.passes());
 }
 
 #[test]
@@ -86,7 +96,21 @@ fn a_plugin_never_lets_an_agent_module_pass_for_one_that_says_yes() {
     let says = refused.unwrap_err().to_string();
     assert!(says.contains("a proxy agent (the agent ABI)"), "{says}");
     assert!(says.contains("wasm-agent serve"), "{says}");
-    assert!(!handle(&plugin, Hook::Before, ada()).result.ok);
+    let handled = handle(&plugin, Hook::Before, ada());
+    assert!(!handled.result.ok);
+    assert!(
+        handled
+            .fault
+            .unwrap()
+            .to_string()
+            .contains("wasm-agent serve")
+    );
+    let reply = plugin.ask(&Question::Exact {
+        phase: Phase::Hook(Hook::Before),
+        chunk_index: None,
+        json: br#"{"input":{},"headers":{}}"#.into(),
+    });
+    assert!(!reply.answer.passes());
 }
 
 #[test]
@@ -444,3 +468,23 @@ fn the_example_stores_what_the_plugin_lets_it() {
 #[expect(dead_code, reason = "its main is for people")]
 #[path = "../../examples/hooks.rs"]
 mod example;
+
+/// Only an answer about an event is searched for a refusal that its fault would
+/// lose: a hook has no decision, and its fault is a result that is not ok.
+#[test]
+fn a_hook_that_faults_refuses_by_its_result_alone() {
+    let module = r#"(module
+        (memory (export "memory") 1)
+        (data (i32.const 65500) "{\"decision\":\"block\"}")
+        (func (export "alloc") (param i32) (result i32) (i32.const 1024))
+        (func (export "dealloc") (param i32 i32))
+        (func (export "before_hook") (param i32 i32) (result i64)
+            (i64.const 0xffdc_0000_0064)))"#;
+    let runtime = PluginRuntime::new(PluginSettings::default()).unwrap();
+    let plugin = runtime.load_bytes("m", module.into()).unwrap();
+    let handled = handle(&plugin, Hook::Before, ada());
+    assert!(!handled.result.ok);
+    let fault = handled.fault.unwrap();
+    assert!(fault.to_string().contains("out-of-bounds"), "{fault}");
+    assert!(fault.refusal.is_none());
+}

@@ -20,7 +20,7 @@ use crate::policy::Policy;
 /// Turns each load gets.
 pub(super) const TURNS: u32 = 3;
 
-/// What is asked of an agent.
+/// What is asked of a policy.
 pub(super) struct Load<'a> {
     pub(super) subject: &'a Policy,
     pub(super) cases: &'a [BenchCase],

@@ -2,7 +2,7 @@
 //! change made it worse.
 //!
 //! In: a module file, events and settings. Out: a [`BenchReport`]. Guests are
-//! called through an [`Policy`](crate::policy::Policy) as in every command, on the
+//! called through a [`Policy`](crate::policy::Policy) as in every command, on the
 //! engine that `serve` would have; instructions are counted on a second one. A
 //! guest that faults ends the benchmark and is its result: never a fast one.
 

@@ -40,7 +40,7 @@ pub fn input_json<'a>(question: &'a Question<'_>) -> Cow<'a, str> {
 ///
 /// # Errors
 /// A [`Fault`] of code `bad-answer:…` that names the JSON path.
-pub fn check(
+pub(crate) fn check(
     question: &Question<'_>,
     bytes: &[u8],
     policy: &AnswerPolicy,
