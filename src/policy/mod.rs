@@ -147,7 +147,7 @@ impl Policy {
 
     /// Whether the module has this hook. `after_hook` is optional.
     #[must_use]
-    pub const fn has(&self, hook: Hook) -> bool {
+    pub const fn has_hook(&self, hook: Hook) -> bool {
         self.has_handler[EventKind::ALL.len() + hook as usize]
     }
 
@@ -228,7 +228,7 @@ impl Policy {
             let fault = Fault::new(FaultCode::Internal, error.to_string());
             return (Err(fault), None);
         }
-        if !self.has(hook) {
+        if !self.has_hook(hook) {
             return (Ok(None), None);
         }
         self.called(question)

@@ -410,7 +410,7 @@ mod tests {
             &fast.unwrap()
         ));
         // Whoever asked for the other one has it all the same.
-        assert!(slow.has(Hook::Before));
+        assert!(slow.has_hook(Hook::Before));
         // Asked for again, it is the newest.
         let again = runtime.load_bytes("name", module(true)).unwrap();
         assert!(Arc::ptr_eq(&runtime.plugin(name()).unwrap(), &again));

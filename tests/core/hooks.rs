@@ -142,9 +142,9 @@ fn the_shipped_module_normalises_refuses_and_stamps() {
 #[test]
 fn a_hook_that_the_module_lacks_is_not_called() {
     let plugin = plugin("hooks/trap.wat");
-    assert!(plugin.has(Hook::After));
+    assert!(plugin.has_hook(Hook::After));
     let plugin = self::plugin("hooks/empty.wat");
-    assert!(!plugin.has(Hook::After));
+    assert!(!plugin.has_hook(Hook::After));
     let handled = handle(&plugin, Hook::After, ada());
     assert!(handled.result.ok && handled.cost.is_none());
     assert_eq!(handled.context, ada());
