@@ -84,7 +84,7 @@ fi
 mutant m01-pool-keeps-poisoned src/policy/pool.rs 's/if instance\.poison\(\)\.is_some\(\)/if false/' m_01
 mutant m01-default-is-open src/cli/mod.rs 's/FailurePolicy::Closed/FailurePolicy::Open/' m_01
 mutant m02-deadline-too-late src/guest/instance.rs 's/after\(now, state\.timeout\)/after(now, state.timeout * 100)/' m_02
-mutant m02-no-deadline src/guest/instance.rs 's/if now >= state\.deadline/if false \&\& now >= state.deadline/' m_03_an_endless_alloc
+mutant m02-no-deadline src/guest/instance.rs 's/if now >= state\.wasi\.deadline/if false \&\& now >= state.wasi.deadline/' m_03_an_endless_alloc
 mutant m02-interrupted-is-reused src/fault.rs 's/\| Self::Deadline\n//; s/Self::BadEvent\(_\) \| Self::Overload => false/Self::BadEvent(_) | Self::Overload | Self::Deadline => false/; s/!FaultCode::BadAnswer\("not-json"\)\.poisons/!FaultCode::BadAnswer("not-json").poisons/' m_0
 mutant m03-start-not-tried src/cli/mod.rs 's/policy\.start\(\)\?;//' m_03_a_start
 mutant m04-m06-no-memory-cap src/guest/host.rs 's/desired <= self\.max_memory_bytes && //' m_0
@@ -131,11 +131,11 @@ mutant i02-compile-memory-of-all src/limits.rs 's/MAX_COMPILE_BYTES: u64 = 136 <
 mutant file-size-signal src/main.rs 's/\n    outlive_file_size_limits\(\);//' what_meets_a_limit
 mutant m20-instance-kept src/guest/convention/json_buffer/guest.rs 's/if let Err\(fault\) = given_back \{\n\s+self\.not_given_back = Some\(fault\.code\);\n\s+\}/let _ = given_back;/' m_20
 mutant m20-answer-lost src/guest/convention/json_buffer/guest.rs 's/if let Err\(fault\) = given_back \{\n\s+self\.not_given_back = Some\(fault\.code\);\n\s+\}/given_back?;/' m_20
-mutant m21-any-type src/guest/contract/exports.rs 's/if export\.ty == ItemType::Func\(ty\.into\(\)\) =>/if matches!(export.ty, ItemType::Func(_)) =>/' m_21
+mutant m21-any-type src/guest/convention/json_buffer/exports.rs 's/if export\.ty == ItemType::Func\(ty\.into\(\)\) =>/if matches!(export.ty, ItemType::Func(_)) =>/' m_21
 mutant m22-imported-memory src/guest/contract.rs 's/if memory\.is_imported/if false/' m_22
 mutant m22-memory64 src/guest/contract.rs 's/if memory\.is_64/if false/' m_22
 mutant m22-shared-memory src/guest/contract.rs 's/if memory\.is_shared/if false/' m_22
-mutant m23-abort-of-any-type src/guest/contract/imports.rs 's/\(\*\*ty == \*ABORT_TYPE\)\.then_some\(Linked::Abort\)/Some(Linked::Abort)/' m_23
+mutant m23-abort-of-any-type src/guest/convention/mod.rs 's/\(\*\*ty == \*ABORT_TYPE\)\.then_some\(Linked::Abort\)/Some(Linked::Abort)/' m_23
 mutant m23-abort-unread src/guest/faults.rs 's/let header = range\(address\.checked_sub\(4\)\?, 4\)\?;/let header = range(address.checked_sub(4)?, 0)?;/' m_23
 mutant m24-nothing-escaped src/fault.rs 's/if is_unprintable\(character\)/if false \&\& is_unprintable(character)/' m_24
 mutant m24-only-c0-escaped src/fault.rs 's/character\.is_control\(\)/character < \x27 \x27/' m_24
@@ -144,7 +144,7 @@ mutant m24-summary-raw src/ops/run/report.rs 's/printable\(&response\.audit\.tag
 mutant m24-import-names-raw src/guest/contract/imports.rs 's/let name = \|text\| printable\(text, 100\);/let name = |text: \&str| text.to_owned();/; s/use crate::fault::printable;\n//' m_24
 mutant m23-files-open src/guest/wasi/link.rs 's/(Role::NoFile \| Role::NoDirectory \| Role::NoSocket => \{\n\s+)return Err\(Errno::BadDescriptor\.into\(\)\)/$1return Ok(())/' m_23_nothing
 mutant m23-clocks-of-the-host src/limits.rs 's/#\[default\]\n    Fixed,/Fixed,/; s/Real,\n\}/#[default]\n    Real,\n}/' m_23_clocks
-mutant m23-sleeps-as-long-as-it-likes src/guest/wasi/link.rs 's/if time >= left \{/if false {/; s/self\.deadline -= time;//' m_23_a_sleep
+mutant m23-sleeps-as-long-as-it-likes src/guest/wasi/context.rs 's/if time >= left \{/if false {/; s/self\.deadline -= time;//' m_23_a_sleep
 mutant m23-exits-go-on src/guest/wasi/link.rs 's/Role::Exit => return Err\(Ended::Exit\(params\.int\(0\)\)\.into\(\)\)/Role::Exit => return Ok(())/' m_23_an_exit
 mutant m23-initialize-mistyped src/guest/contract.rs 's/if facts\.export\("_initialize"\)\.is_some\(\)/if false/' a_program
 mutant m24-output-unbounded src/guest/wasi/output.rs 's/bytes\.iter\(\)\.take\(left\)/bytes.iter()/; s/_ if !self\.log_limiter\.admit\(\) => \{\}//' m_24_a_flood
@@ -175,7 +175,7 @@ mutant i02-imports-listed src/guest/contract.rs 's/\.take\(limits::MAX_LISTED\)/
 mutant i02-long-names-compared src/suggest.rs 's/MAX_BYTES: usize = 64/MAX_BYTES: usize = usize::MAX/' i_02_names
 mutant i02-compile-time src/guest/engine.rs 's/result\.recv_timeout\(limit\)/result.recv_timeout(limit * 100_000)/' i_02_compiling
 mutant i03-producers-unbounded src/guest/inspect.rs 's/facts\.producers\.len\(\) < crate::limits::MAX_LISTED/true/' i_03_a_million
-mutant i03-names-uncut src/guest/faults.rs 's/printable\(&format!\("\{:#\}", rustc_demangle::demangle\(name\)\), 200\)/format!("{:#}", rustc_demangle::demangle(name))/' i_03
+mutant i03-names-uncut src/guest/stack.rs 's/printable\(&format!\("\{:#\}", rustc_demangle::demangle\(name\)\), 200\)/format!("{:#}", rustc_demangle::demangle(name))/' i_03
 mutant i04-depth src/fixture/text.rs 's/MAX_DEPTH: usize = 32/MAX_DEPTH: usize = 100/' i_04
 mutant i04-size src/fixture/files.rs 's/MAX_FIXTURE_BYTES: u64 = 64 << 20/MAX_FIXTURE_BYTES: u64 = 1 << 30/' i_04_a_huge
 mutant i04-headers-twice src/fixture/parse.rs 's/if !seen\.insert\(name\.clone\(\)\)/if false \&\& seen.insert(name.clone())/' i_04

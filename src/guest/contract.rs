@@ -4,16 +4,14 @@
 //! result, so that all problems are found in one pass. `validate` prints them;
 //! `load` refuses a module on any failed one. There is no second list.
 
-mod exports;
 mod imports;
 
-use self::exports::{declare, function, near_handlers, near_miss};
 use crate::abi::{Abi, AbiChoice};
 use crate::check::{Check, CheckStatus};
+use crate::guest::convention::Convention;
+use crate::guest::convention::json_buffer::exports::function;
 use crate::guest::inspect::{Complexity, Facts, ItemType, Language};
 use crate::limits::{self, LimitChoice, Limits, LoadLimits};
-
-pub use imports::{Linked, linked};
 
 /// Bytes of one wasm page.
 pub const PAGE_BYTES: u64 = 64 << 10;
@@ -44,24 +42,13 @@ pub fn check(facts: &Facts, choice: AbiChoice, limits: LimitChoice, load: &LoadL
         return Verdict { checks, abi: None };
     }
     checks.push(complexity(facts));
-    let (abi, abi_check) = abi(facts, choice);
+    let convention = Convention::of(facts);
+    let (abi, abi_check) = abi(facts, choice, convention);
     checks.push(abi_check);
     // Without an ABI the larger of the two defaults holds.
     let limits = limits.over(abi.unwrap_or(Abi::Agent).limits());
     checks.push(memory(facts, &limits));
-    checks.push(function(facts, "alloc", ALLOC_TYPE));
-    checks.push(function(facts, "dealloc", DEALLOC_TYPE));
-    if let Some(abi) = abi {
-        checks.extend(
-            abi.handlers()
-                .iter()
-                .filter(|name| {
-                    facts.export(name).is_some() || abi.required_handler() == Some(**name)
-                })
-                .map(|name| function(facts, name, HANDLER_TYPE)),
-        );
-        checks.extend(near_handlers(facts, abi));
-    }
+    checks.extend(convention.check_exports(facts, abi));
     checks.push(tables(facts));
     checks.extend(
         facts
@@ -71,7 +58,7 @@ pub fn check(facts: &Facts, choice: AbiChoice, limits: LimitChoice, load: &LoadL
             .enumerate()
             .filter(|(index, import)| !facts.imports[..*index].contains(import))
             .map(|(_, import)| import)
-            .map(|import| imports::import(import, facts.language, limits.wasi)),
+            .map(|import| imports::import(import, facts, limits.wasi)),
     );
     if facts.imports.len() > limits::MAX_LISTED {
         checks.push(Check::fail(
@@ -88,16 +75,8 @@ pub fn check(facts: &Facts, choice: AbiChoice, limits: LimitChoice, load: &LoadL
     Verdict { checks, abi }
 }
 
-/// `alloc`, `dealloc` and every handler, as the contract types them.
-pub const ALLOC_TYPE: &str = "(i32) -> i32";
-/// See [`ALLOC_TYPE`].
-pub const DEALLOC_TYPE: &str = "(i32, i32)";
-/// See [`ALLOC_TYPE`].
-pub const HANDLER_TYPE: &str = "(i32, i32) -> i64";
 /// `_initialize` of a reactor.
 const INITIALIZE_TYPE: &str = "()";
-/// AssemblyScript's `abort(message, file, line, column)`.
-pub const ABORT_TYPE: &str = "(i32, i32, i32, i32)";
 
 fn size(facts: &Facts, load: &LoadLimits) -> Check {
     Check::pass(
@@ -235,14 +214,8 @@ fn mib_up(bytes: u64) -> String {
     format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
-fn abi(facts: &Facts, choice: AbiChoice) -> (Option<Abi>, Check) {
-    let present = |abi: Abi| -> Vec<&'static str> {
-        abi.handlers()
-            .iter()
-            .copied()
-            .filter(|name| facts.export(name).is_some())
-            .collect()
-    };
+fn abi(facts: &Facts, choice: AbiChoice, convention: Convention) -> (Option<Abi>, Check) {
+    let present = |abi: Abi| convention.handlers(facts, abi);
     let agent = present(Abi::Agent);
     let hook = present(Abi::Hook);
     let expected = match choice {
@@ -277,22 +250,11 @@ fn abi(facts: &Facts, choice: AbiChoice) -> (Option<Abi>, Check) {
             other_abi(expected, found_list(Abi::Agent, &agent), Abi::Agent),
         ),
         (_, true, true) => {
-            let near: Vec<String> = Abi::ALL
-                .iter()
-                .flat_map(|abi| abi.handlers())
-                .filter_map(|name| near_miss(facts, name).map(|near| (near, *name)))
-                .map(|(near, name)| format!("{:?} for {name:?}", near.name))
-                .collect();
-            let found = if near.is_empty() {
-                "no handler".to_owned()
-            } else {
-                format!("no handler, but {}", near.join(", "))
+            let wanted = match choice {
+                AbiChoice::Only(Abi::Hook) => Abi::Hook,
+                AbiChoice::Auto | AbiChoice::Only(Abi::Agent) => Abi::Agent,
             };
-            let handler = match choice {
-                AbiChoice::Only(Abi::Hook) => Abi::Hook.handlers()[0],
-                AbiChoice::Auto | AbiChoice::Only(Abi::Agent) => Abi::Agent.handlers()[0],
-            };
-            let fix = declare(facts.language, handler, HANDLER_TYPE);
+            let (found, fix) = convention.no_handler(facts, wanted);
             (None, Check::fail("abi", expected, found, fix))
         }
     }
@@ -542,22 +504,6 @@ mod tests {
         let chosen = verdict(&both, AbiChoice::Only(Abi::Agent));
         assert_eq!(chosen.abi, Some(Abi::Agent));
         assert_eq!(chosen.failures().count(), 0);
-    }
-
-    #[test]
-    fn a_fix_speaks_the_modules_language() {
-        assert_eq!(
-            declare(Language::Rust, "dealloc", DEALLOC_TYPE),
-            "#[unsafe(no_mangle)] pub extern \"C\" fn dealloc(ptr: i32, size: i32)"
-        );
-        assert_eq!(
-            declare(Language::Go, "on_request_body", HANDLER_TYPE),
-            "//go:wasmexport on_request_body, then func(ptr int32, len int32) int64"
-        );
-        assert_eq!(
-            declare(Language::C, "alloc", ALLOC_TYPE),
-            "__attribute__((export_name(\"alloc\"))) int32_t alloc(int32_t size)"
-        );
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::fmt;
 use wasmtime::{Memory, Store, Trap, WasmBacktrace};
 
 use super::host::HostState;
+use super::stack::frame;
 use crate::error::Error;
-use crate::fault::{Fault, FaultCode, Frame, printable};
+use crate::fault::{Fault, FaultCode, printable};
 use crate::guest::wasi::{self, Ended};
 
 /// `env.abort` was called; the arguments are addresses in the guest.
@@ -129,28 +130,6 @@ fn trap_fault(trap: Trap, state: &HostState, stage: &str) -> Fault {
         _ => format!("{trap} {stage}"),
     };
     Fault::new(code, detail)
-}
-
-pub(super) fn frame(frame: &wasmtime::FrameInfo) -> Frame {
-    let symbol = frame.symbols().first();
-    let name = symbol
-        .and_then(wasmtime::FrameSymbol::name)
-        .or_else(|| frame.func_name());
-    Frame {
-        function: name.map_or_else(
-            || format!("func[{}]", frame.func_index()),
-            |name| printable(&format!("{:#}", rustc_demangle::demangle(name)), 200),
-        ),
-        location: symbol.and_then(|symbol| {
-            let file = printable(symbol.file()?, 200);
-            Some(match (symbol.line(), symbol.column()) {
-                (Some(line), Some(column)) => format!("{file}:{line}:{column}"),
-                (Some(line), None) => format!("{file}:{line}"),
-                _ => file,
-            })
-        }),
-        wasm_offset: frame.module_offset().map(|offset| offset as u64),
-    }
 }
 
 /// An AssemblyScript string: UTF-16, its length in bytes before it.

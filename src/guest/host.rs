@@ -1,11 +1,11 @@
 //! What the host knows of a guest: its limits, and how it used them.
 
-use std::collections::BTreeMap;
+use std::any::Any;
 use std::time::{Duration, Instant};
 
-use wasmtime::{ResourceLimiter, Store, TypedFunc, WasmBacktrace, WasmParams, WasmResults};
+use wasmtime::{ResourceLimiter, Store, TypedFunc, WasmParams, WasmResults};
 
-use super::faults::frame;
+use super::stack::StackSamples;
 use crate::guest::wasi;
 use crate::limits::{CALLERS_STACK_BYTES, MAX_GROWS_PER_CALL, MAX_TABLE_ELEMENTS, MAX_TABLES};
 
@@ -46,8 +46,6 @@ pub(crate) struct HostState {
     /// Fuel for each call; none where the engine counts none.
     pub(super) fuel: Option<u64>,
     pub(super) timeout: Duration,
-    /// When the call has to be over; a guest's sleeps bring it nearer.
-    pub(crate) deadline: Instant,
     pub(super) turns: Turns,
     /// When the call gives way.
     pub(super) slice_ends: Instant,
@@ -57,36 +55,10 @@ pub(crate) struct HostState {
     pub(super) refused_growth: bool,
     /// Where the guest was, if that is to be known.
     pub(super) samples: Option<Box<StackSamples>>,
+    /// What a convention keeps of an exchange between its calls.
+    pub(super) kept: Option<Box<dyn Any + Send>>,
     /// Where the guest keeps what it says as it panics.
     pub(super) panic_message: Option<u32>,
-}
-
-/// Where a guest was each time its deadline was looked at.
-#[derive(Debug, Clone, Default)]
-pub struct StackSamples {
-    /// When it was, from the first look on, and the functions by number, the
-    /// outermost first.
-    pub stacks: Vec<(Duration, Vec<u32>)>,
-    /// Names of functions, demangled, where the module has them.
-    pub names: BTreeMap<u32, String>,
-    pub(crate) began: Option<Instant>,
-}
-
-impl StackSamples {
-    pub(super) fn add(&mut self, stack: &WasmBacktrace) {
-        let now = Instant::now();
-        let began = *self.began.get_or_insert(now);
-        let mut functions = Vec::new();
-        for found in stack.frames().iter().rev() {
-            let function = found.func_index();
-            functions.push(function);
-            if found.func_name().is_some() {
-                let name = || frame(found).function;
-                self.names.entry(function).or_insert_with(name);
-            }
-        }
-        self.stacks.push((now - began, functions));
-    }
 }
 
 impl ResourceLimiter for HostState {

@@ -22,7 +22,8 @@ use wasmtime::{Store, UpdateDeadline, WasmBacktrace};
 
 use super::convention::{AskSettings, Checked, Guest};
 use super::faults::fault_of;
-use super::host::{HostState, StackSamples, Turns, enter};
+use super::host::{HostState, Turns, enter};
+use super::stack::StackSamples;
 use crate::cost::Cost;
 use crate::fault::{Fault, FaultCode};
 use crate::guest::engine::Seat;
@@ -123,13 +124,13 @@ impl Instance {
             max_memory_bytes: usize::try_from(limits.max_memory_bytes).unwrap_or(usize::MAX),
             fuel: counts_fuel.then(|| limits.fuel.unwrap_or(u64::MAX)),
             timeout: limits.timeout,
-            deadline: Instant::now(),
             turns,
             slice_ends: Instant::now(),
             wasi: wasi::Context::new(limits.wasi, Arc::clone(&module.log_limiter)),
             grows: 0,
             refused_growth: false,
             samples: None,
+            kept: None,
             panic_message: None,
         };
         let mut store = Store::new(module.engine.wasm(), state);
@@ -143,7 +144,7 @@ impl Instance {
                 }
             }
             let (now, state) = (Instant::now(), context.data_mut());
-            Ok(if now >= state.deadline {
+            Ok(if now >= state.wasi.deadline {
                 UpdateDeadline::Interrupt
             } else if now >= state.slice_ends {
                 // For fairness, not for limits: how long it then waits for its
@@ -193,7 +194,8 @@ impl Instance {
             let initialize = instance.get_typed_func::<(), ()>(&mut *store, "_initialize")?;
             enter(&initialize, store, ()).await?;
         }
-        Guest::link(module, &instance, (store, limits))
+        let exports = (&module.facts, module.abi);
+        Guest::link(module.convention, exports, &instance, (store, limits))
     }
 
     /// Calls one handler, an index into the ABI's list, on the input JSON that
@@ -260,7 +262,8 @@ impl Instance {
         }
         self.in_call = true;
         self.calls += 1;
-        self.guest.write(question, settings.header_names);
+        self.guest
+            .write(&mut self.store, question, settings.header_names);
         let (called, cost) = self.called(turns, phase.index()).await;
         // Only an answer about an event may refuse what its fault would let pass.
         let may_refuse = matches!(phase, Phase::Event(_));
@@ -271,7 +274,12 @@ impl Instance {
         let checking = Instant::now();
         let result = match called {
             Ok(false) => Ok(None),
-            Ok(true) => self.guest.check(question, settings.answer_policy).map(Some),
+            Ok(true) => {
+                let checked = self
+                    .guest
+                    .check(&self.store, question, settings.answer_policy);
+                checked.map(Some)
+            }
             Err(mut fault) if may_refuse => {
                 fault.refusal = self.guest.refusal_in_unread(&self.store);
                 Err(fault)
@@ -340,6 +348,11 @@ impl Instance {
         samples.map_or_else(StackSamples::default, |samples| *samples)
     }
 
+    /// Nothing is left of the exchange that the instance was kept for.
+    pub(crate) fn end_exchange(&mut self) {
+        drop(self.store.data_mut().kept.take());
+    }
+
     /// The bytes of the last answer, as the guest gave them.
     #[must_use]
     pub fn last_answer(&self) -> &[u8] {
@@ -391,11 +404,11 @@ fn arm(store: &mut Store<HostState>, turns: Turns, now: Instant) -> wasmtime::Re
     let state = store.data_mut();
     state.grows = 0;
     state.refused_growth = false;
-    state.deadline = after(now, state.timeout);
+    state.wasi.deadline = after(now, state.timeout);
     state.turns = turns;
     state.slice_ends = match turns {
         // Never before its deadline.
-        Turns::One => state.deadline,
+        Turns::One => state.wasi.deadline,
         Turns::Many => now + SLICE,
     };
     state.wasi.begin_call();
@@ -426,10 +439,11 @@ fn within_deadline(
 /// a thread that reads.
 async fn give_way() {
     let mut has_given_way = false;
-    poll_fn(|_| {
+    poll_fn(|context| {
         if std::mem::replace(&mut has_given_way, true) {
             Poll::Ready(())
         } else {
+            context.waker().wake_by_ref();
             Poll::Pending
         }
     })

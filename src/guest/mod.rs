@@ -11,12 +11,12 @@ mod host;
 pub mod inspect;
 mod instance;
 pub mod module;
+mod stack;
 pub mod wasi;
 
 pub use convention::{AskSettings, Checked};
-pub use host::StackSamples;
 pub use instance::{Called, Instance, PANIC_MESSAGE, RawAnswer, SLICE};
+pub use stack::StackSamples;
 
-pub(crate) use faults::GuestAbort;
 pub(crate) use host::{HostState, Turns};
 pub(crate) use instance::drive;

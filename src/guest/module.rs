@@ -14,12 +14,12 @@ use crate::abi::{Abi, AbiChoice};
 use crate::digest;
 use crate::error::Error;
 use crate::files::{self, Accept};
-use crate::guest::contract::{self, Linked, Verdict};
+use crate::guest::HostState;
+use crate::guest::contract::{self, Verdict};
+use crate::guest::convention::Convention;
 use crate::guest::engine::Engine;
 use crate::guest::faults::host_error;
 use crate::guest::inspect::{Facts, inspect};
-use crate::guest::wasi;
-use crate::guest::{GuestAbort, HostState};
 use crate::limits::{LimitChoice, Limits, LoadLimits, MAX_TEXT_BYTES};
 use crate::log_limiter::LogLimiter;
 use crate::question::Phase;
@@ -154,6 +154,7 @@ pub struct Module {
     pub facts: Facts,
     /// The ABI it is called by.
     pub abi: Abi,
+    pub(crate) convention: Convention,
     /// What a call may use: what loading was asked for, over the ABI's own.
     pub limits: Limits,
     /// Wall clock that compiling took.
@@ -230,7 +231,8 @@ impl Candidate {
                 limit: limits.max_compile_time,
             });
         };
-        let pre = linker(engine, &self.facts)
+        let convention = Convention::of(&self.facts);
+        let pre = linker(engine, &self.facts, convention)
             .and_then(|linker| linker.instantiate_pre(&compiled))
             .map_err(host_error("cannot link the module"))?;
         Ok(Module {
@@ -238,6 +240,7 @@ impl Candidate {
             hash,
             facts: self.facts,
             abi,
+            convention,
             limits: self.limits.over(abi.limits()),
             compile_time,
             engine: Arc::clone(engine),
@@ -256,24 +259,29 @@ impl Module {
         Candidate::read(path, settings)?.compile(engine, &settings.load)
     }
 
-    /// Whether the module exports this handler of its ABI. A handler of the
-    /// other one is not called, so it is none.
+    /// Whether the module has a handler for this phase. A handler of the other ABI
+    /// is not called, so it is none.
+    #[must_use]
+    pub fn handles(&self, phase: Phase) -> bool {
+        let name = self.convention.handler(phase);
+        phase.abi() == self.abi && self.facts.export(name).is_some()
+    }
+
+    /// The same by the name of the handler.
     #[must_use]
     pub fn has_handler(&self, name: &str) -> bool {
-        self.abi.handlers().contains(&name) && self.facts.export(name).is_some()
+        self.handlers().contains(&name)
     }
 
     /// The handlers of its ABI that the module exports.
     #[must_use]
     pub fn handlers(&self) -> Vec<&'static str> {
-        let handlers = self.abi.handlers().iter().copied();
-        handlers.filter(|name| self.has_handler(name)).collect()
+        self.convention.handlers(&self.facts, self.abi)
     }
 
     /// The same as phases of an exchange.
     pub fn phases(&self) -> impl Iterator<Item = Phase> {
-        let handled = |phase: &Phase| phase.abi() == self.abi && self.has_handler(phase.handler());
-        Phase::ALL.into_iter().filter(handled)
+        Phase::ALL.into_iter().filter(|phase| self.handles(*phase))
     }
 
     /// Refuses a module that is called by the other ABI.
@@ -294,29 +302,14 @@ impl Module {
 }
 
 /// Only what is imported is linked, and only what the contract names.
-fn linker(engine: &Engine, facts: &Facts) -> wasmtime::Result<wasmtime::Linker<HostState>> {
+fn linker(
+    engine: &Engine,
+    facts: &Facts,
+    convention: Convention,
+) -> wasmtime::Result<wasmtime::Linker<HostState>> {
     let mut linker = wasmtime::Linker::new(engine.wasm());
     // Go imports some functions more than once.
     linker.allow_shadowing(true);
-    for import in &facts.imports {
-        match contract::linked(import) {
-            Some(Linked::Abort) => {
-                linker.func_wrap(
-                    &import.module,
-                    &import.name,
-                    |message: i32, file: i32, line: i32, column: i32| -> wasmtime::Result<()> {
-                        Err(wasmtime::Error::new(GuestAbort {
-                            message: message.cast_unsigned(),
-                            file: file.cast_unsigned(),
-                            line: line.cast_unsigned(),
-                            column: column.cast_unsigned(),
-                        }))
-                    },
-                )?;
-            }
-            Some(Linked::Wasi(function)) => wasi::link(&mut linker, function)?,
-            None => {}
-        }
-    }
+    convention.link_imports(&mut linker, facts)?;
     Ok(linker)
 }

@@ -1,41 +1,97 @@
 //! One exchange, question by question, as a proxy or a host asks them.
 
-use super::{Handled, Reply};
+use super::pool::{Caller, Lease};
+use super::{Handled, Policy, Reply};
+use crate::event::Event;
+use crate::guest::drive;
+use crate::question::Question;
 use crate::response::Decision;
 
-/// An exchange in progress.
-#[derive(Debug, Default)]
-pub struct Exchange {
-    refused: bool,
+/// An exchange in progress: a request and its response, of which a policy is asked
+/// about one part after the other.
+///
+/// Nothing is asked any more once an answer has refused: neither a proxy nor a host
+/// asks any further then. A guest that keeps what it was told between its calls has
+/// one instance for the whole exchange; others share the pool call by call.
+///
+/// ```no_run
+/// use wasm_agent_kit::event::Event;
+/// use wasm_agent_kit::policy::Policy;
+///
+/// fn all_pass(policy: &Policy, events: &[Event]) -> bool {
+///     let mut exchange = policy.exchange();
+///     let answered = events.iter().map_while(|event| exchange.handle(event));
+///     answered.count() == events.len() && !exchange.has_ended()
+/// }
+/// ```
+pub struct Exchange<'a> {
+    policy: &'a Policy,
+    /// The instance that keeps this exchange.
+    kept: Option<Lease<'a>>,
+    has_ended: bool,
 }
 
-impl Exchange {
-    /// Makes the next call. Nothing where an earlier one refused: neither a
-    /// proxy nor a host asks any further then.
-    pub fn ask<A: Ends>(&mut self, call: impl FnOnce() -> A) -> Option<A> {
-        if self.refused {
+impl<'a> Exchange<'a> {
+    pub(super) const fn new(policy: &'a Policy) -> Self {
+        Self {
+            policy,
+            kept: None,
+            has_ended: false,
+        }
+    }
+
+    /// Whether an answer has refused.
+    #[must_use]
+    pub const fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
+    /// Asks the next question, see [`Policy::ask`]; nothing once it has ended.
+    pub fn ask(&mut self, question: &Question<'_>) -> Option<Reply> {
+        drive(self.ask_in(Caller::Thread, question))
+    }
+
+    /// The same as a future, see [`Policy::ask_async`].
+    pub async fn ask_async(&mut self, question: &Question<'_>) -> Option<Reply> {
+        self.ask_in(Caller::Task, question).await
+    }
+
+    async fn ask_in(&mut self, caller: Caller, question: &Question<'_>) -> Option<Reply> {
+        if self.has_ended {
             return None;
         }
-        let answered = call();
-        self.refused = answered.ends();
-        Some(answered)
+        let reply = self.policy.ask_in(caller, &mut self.kept, question).await;
+        self.ends(reply.ends());
+        Some(reply)
     }
-}
 
-/// What may end an exchange.
-pub trait Ends {
-    /// Whether the exchange is over with it.
-    fn ends(&self) -> bool;
-}
-
-impl Ends for Handled {
-    fn ends(&self) -> bool {
-        self.response.decision != Decision::Allow
+    /// Asks about the next event, see [`Policy::handle`]; nothing once it has ended.
+    pub fn handle(&mut self, event: &Event) -> Option<Handled> {
+        drive(self.handle_in(Caller::Thread, event))
     }
-}
 
-impl Ends for Reply {
-    fn ends(&self) -> bool {
-        !self.answer.passes()
+    /// The same as a future, see [`Policy::ask_async`].
+    pub async fn handle_async(&mut self, event: &Event) -> Option<Handled> {
+        self.handle_in(Caller::Task, event).await
+    }
+
+    async fn handle_in(&mut self, caller: Caller, event: &Event) -> Option<Handled> {
+        if self.has_ended {
+            return None;
+        }
+        let question = Question::from(event);
+        let handled = self
+            .policy
+            .handle_in(caller, &mut self.kept, &question)
+            .await;
+        self.ends(handled.response.decision != Decision::Allow);
+        Some(handled)
+    }
+
+    fn ends(&mut self, has_ended: bool) {
+        self.has_ended = has_ended;
+        if has_ended {
+            self.kept = None;
+        }
     }
 }

@@ -17,7 +17,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use self::decision::{FailurePolicy, Outcome, decide};
-use self::pool::{Lease, Pool, PoolSettings, caught};
+use self::pool::{Caller, Lease, Pool, PoolSettings, caught};
 use crate::abi::Abi;
 use crate::answer::Answer;
 use crate::cost::Cost;
@@ -31,7 +31,7 @@ use crate::hook::{Hook, HookContext};
 use crate::limits::Isolation;
 use crate::question::{HeaderNames, Phase, Question};
 
-pub use exchange::{Ends, Exchange};
+pub use exchange::Exchange;
 pub use reply::{Handled, HandledHook, Reply};
 
 /// How a module is asked, and what its faults become.
@@ -83,7 +83,7 @@ impl Policy {
     }
 
     fn behind(pool: Pool, settings: PolicySettings) -> Self {
-        let has = |phase: Phase| pool.module().has_handler(phase.handler());
+        let has = |phase: Phase| pool.module().handles(phase);
         Self {
             has_handler: Phase::ALL.map(has),
             pool,
@@ -121,6 +121,12 @@ impl Policy {
         self.pool.fill(self.settings.pool.size)
     }
 
+    /// Begins an exchange.
+    #[must_use]
+    pub const fn exchange(&self) -> Exchange<'_> {
+        Exchange::new(self)
+    }
+
     /// The ABI its module is written to.
     #[must_use]
     pub fn abi(&self) -> Abi {
@@ -145,6 +151,13 @@ impl Policy {
         self.has_handler[kind as usize]
     }
 
+    const fn has(&self, phase: Phase) -> bool {
+        match phase {
+            Phase::Event(kind) => self.handles(kind),
+            Phase::Hook(hook) => self.has_hook(hook),
+        }
+    }
+
     /// Whether the module has this hook. `after_hook` is optional.
     #[must_use]
     pub const fn has_hook(&self, hook: Hook) -> bool {
@@ -165,49 +178,96 @@ impl Policy {
     }
 
     /// Answers any question, also input recorded earlier, byte for byte. Waits for
-    /// an instance, never fails, never panics.
+    /// an instance, never fails, never panics. Its thread is taken until there is
+    /// an answer; an async host uses [`Policy::ask_async`].
     #[must_use]
     pub fn ask(&self, question: &Question<'_>) -> Reply {
-        match question {
-            Question::Hook(hook, context) => self.hook(*hook, context.as_ref().clone()).into(),
-            Question::Event(event) => self.event(event.kind(), question).into(),
-            Question::Exact { phase, json, .. } => match phase {
-                Phase::Hook(hook) => self.recorded_hook(*hook, question, json).into(),
-                Phase::Event(kind) => self.event(*kind, question).into(),
-            },
-        }
+        drive(self.ask_in(Caller::Thread, &mut None, question))
     }
 
-    /// Answers one event. Waits for an instance, never fails, never panics.
+    /// The same as a future, for any executor. It gives its thread back while it
+    /// waits for an instance, and after each [`SLICE`](crate::guest::SLICE) that
+    /// the guest computes. If it is dropped, its instance is too.
+    pub async fn ask_async(&self, question: &Question<'_>) -> Reply {
+        self.ask_in(Caller::Task, &mut None, question).await
+    }
+
+    /// Answers one event. Waits for an instance, never fails, never panics. Its
+    /// thread is taken until there is an answer; an async host uses
+    /// [`Policy::handle_async`].
     #[must_use]
     pub fn handle(&self, event: &Event) -> Handled {
-        self.event(event.kind(), &event.into())
+        drive(self.handle_in(Caller::Thread, &mut None, &event.into()))
     }
 
-    fn event(&self, kind: EventKind, question: &Question<'_>) -> Handled {
-        // Its handlers are absent, which must not pass for an allow.
-        if let Err(error) = self.pool.module().require(Abi::Agent) {
-            return self.refuse(Fault::new(FaultCode::Internal, error.to_string()));
-        }
-        if !self.handles(kind) {
-            return self.pass();
-        }
-        let (result, cost) = self.called(question);
-        self.answered(result, cost)
+    /// The same as a future, see [`Policy::ask_async`].
+    pub async fn handle_async(&self, event: &Event) -> Handled {
+        self.handle_in(Caller::Task, &mut None, &event.into()).await
     }
 
     /// Calls a hook. Waits for its turn, never fails, never panics. A hook that
     /// the module lacks is not called, and changes nothing.
     #[must_use]
     pub fn hook(&self, hook: Hook, context: HookContext) -> HandledHook {
-        let (result, cost) = self.hook_called(hook, &Question::Hook(hook, Cow::Borrowed(&context)));
+        drive(self.hook_in(Caller::Thread, hook, context))
+    }
+
+    /// The same as a future, see [`Policy::ask_async`].
+    pub async fn hook_async(&self, hook: Hook, context: HookContext) -> HandledHook {
+        self.hook_in(Caller::Task, hook, context).await
+    }
+
+    async fn ask_in<'a>(
+        &'a self,
+        caller: Caller,
+        kept: &mut Option<Lease<'a>>,
+        question: &Question<'_>,
+    ) -> Reply {
+        match (question.phase(), question) {
+            (Phase::Event(_), _) => self.handle_in(caller, kept, question).await.into(),
+            (Phase::Hook(hook), Question::Hook(_, context)) => {
+                let context = context.as_ref().clone();
+                self.hook_in(caller, hook, context).await.into()
+            }
+            (Phase::Hook(hook), _) => self.recorded_hook(caller, hook, question).await.into(),
+        }
+    }
+
+    async fn handle_in<'a>(
+        &'a self,
+        caller: Caller,
+        kept: &mut Option<Lease<'a>>,
+        question: &Question<'_>,
+    ) -> Handled {
+        // Its handlers are absent, which must not pass for an allow.
+        if let Err(error) = self.pool.module().require(Abi::Agent) {
+            return self.refuse(Fault::new(FaultCode::Internal, error.to_string()));
+        }
+        if !self.has(question.phase()) {
+            return self.pass();
+        }
+        let (result, cost) = self.called(caller, kept, question).await;
+        self.answered(result, cost)
+    }
+
+    async fn hook_in(&self, caller: Caller, hook: Hook, context: HookContext) -> HandledHook {
+        let question = Question::Hook(hook, Cow::Borrowed(&context));
+        let (result, cost) = self.hook_called(caller, hook, &question).await;
         HandledHook::of(context, result, cost)
     }
 
-    fn recorded_hook(&self, hook: Hook, question: &Question<'_>, json: &[u8]) -> HandledHook {
+    async fn recorded_hook(
+        &self,
+        caller: Caller,
+        hook: Hook,
+        question: &Question<'_>,
+    ) -> HandledHook {
+        let Question::Exact { json, .. } = question else {
+            return HandledHook::of(HookContext::default(), Err(wrong_answer()), None);
+        };
         match serde_json::from_slice(json) {
             Ok(context) => {
-                let (result, cost) = self.hook_called(hook, question);
+                let (result, cost) = self.hook_called(caller, hook, question).await;
                 HandledHook::of(context, result, cost)
             }
             Err(error) => {
@@ -218,8 +278,9 @@ impl Policy {
         }
     }
 
-    fn hook_called(
+    async fn hook_called(
         &self,
+        caller: Caller,
         hook: Hook,
         question: &Question<'_>,
     ) -> (Result<Option<Checked>, Fault>, Option<Cost>) {
@@ -231,12 +292,25 @@ impl Policy {
         if !self.has_hook(hook) {
             return (Ok(None), None);
         }
-        self.called(question)
+        self.called(caller, &mut None, question).await
     }
 
-    fn called(&self, question: &Question<'_>) -> (Result<Option<Checked>, Fault>, Option<Cost>) {
-        let lease = async { self.pool.lease() };
-        drive(self.called_on(lease, question, Turns::for_this_thread()))
+    /// Calls the guest, on the instance that was kept for this exchange if one was.
+    async fn called<'a>(
+        &'a self,
+        caller: Caller,
+        kept: &mut Option<Lease<'a>>,
+        question: &Question<'_>,
+    ) -> (Result<Option<Checked>, Fault>, Option<Cost>) {
+        let before = kept.take().filter(|lease| lease.poison().is_none());
+        let lease = async {
+            match before {
+                Some(lease) => Ok(lease),
+                None => self.pool.lease_in(caller).await,
+            }
+        };
+        self.called_on(lease, kept, (question, caller.turns()))
+            .await
     }
 
     /// Answers one event that the module has a handler for, on an instance that
@@ -248,15 +322,16 @@ impl Policy {
         event: &Event,
     ) -> Handled {
         let question = Question::from(event);
-        let (result, cost) = self.called_on(lease, &question, Turns::Many).await;
+        let asked = (&question, Turns::Many);
+        let (result, cost) = self.called_on(lease, &mut None, asked).await;
         self.answered(result, cost)
     }
 
     async fn called_on<'a>(
         &'a self,
         lease: impl Future<Output = Result<Lease<'a>, Box<Fault>>> + Send,
-        question: &Question<'_>,
-        turns: Turns,
+        kept: &mut Option<Lease<'a>>,
+        (question, turns): (&Question<'_>, Turns),
     ) -> (Result<Option<Checked>, Fault>, Option<Cost>) {
         // Pinned where it stands: a future that is moved is copied, whole.
         let called = pin!(async {
@@ -265,7 +340,10 @@ impl Policy {
                 Ok(mut lease) => {
                     let asking = self.settings.asking();
                     let (result, mut cost) = lease.ask_in(turns, question, asking).await;
-                    cost.waited = lease.waited();
+                    cost.waited = lease.take_waited();
+                    if self.pool.module().convention.keeps_exchange() {
+                        *kept = Some(lease);
+                    }
                     (result, Some(cost))
                 }
             }

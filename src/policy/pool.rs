@@ -5,15 +5,18 @@
 //! be shared never comes back; the next lease makes a new one.
 
 mod room;
+mod wait;
 
 use std::future::{Future, poll_fn};
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::cost::Cost;
 use crate::error::Error;
@@ -22,6 +25,8 @@ use crate::guest::module::Module;
 use crate::guest::{Instance, Turns, drive};
 use crate::limits::{DEFAULT_POOL_SIZE, DEFAULT_QUEUE_WAIT, Isolation, Limits, after};
 pub(crate) use room::Room;
+pub(super) use wait::Caller;
+use wait::Waiting;
 
 /// How instances are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,22 +99,15 @@ pub struct Pool {
     settings: PoolSettings,
     counters: Arc<Counters>,
     room: Room,
-    state: Mutex<State>,
-    freed: Condvar,
+    /// One for each call that may run at once; callers wait in order.
+    places: Semaphore,
+    waiting: AtomicUsize,
+    /// The one used last is lent first: its memory is warm.
+    idle: Mutex<Idle>,
 }
 
-#[derive(Default)]
-struct State {
-    /// The one used last is lent first: its memory is warm.
-    #[expect(
-        clippy::vec_box,
-        reason = "an instance is large, and moves at every lease"
-    )]
-    idle: Vec<Box<Instance>>,
-    leased: usize,
-    /// Callers asleep until a lease ends.
-    waiting: usize,
-}
+/// In boxes: an instance is large, and moves at every lease.
+type Idle = Vec<Box<Instance>>;
 
 impl Pool {
     /// An empty pool; instances are made when they are first needed.
@@ -118,10 +116,11 @@ impl Pool {
         Self {
             module,
             room: Room::new(settings.limits.max_memory_bytes),
+            places: Semaphore::new(settings.size.min(Semaphore::MAX_PERMITS)),
             settings,
             counters: Arc::default(),
-            state: Mutex::default(),
-            freed: Condvar::new(),
+            waiting: AtomicUsize::new(0),
+            idle: Mutex::default(),
         }
     }
 
@@ -162,29 +161,36 @@ impl Pool {
     /// What the instances do right now.
     #[must_use]
     pub fn usage(&self) -> PoolUse {
-        let state = self.lock();
+        let free = self.places.available_permits();
         PoolUse {
             size: self.settings.size,
-            in_use: state.leased,
-            idle: state.idle.len(),
-            waiting: state.waiting,
+            in_use: self.settings.size.saturating_sub(free),
+            idle: self.idle().len(),
+            waiting: self.waiting.load(Ordering::Relaxed),
         }
     }
 
-    /// Borrows an instance for one call, waiting for its turn.
+    /// Borrows an instance for one call. The thread sleeps while it waits.
     ///
     /// # Errors
     /// A fault: `overload` where none came free in time, or what the module's
     /// start did wrong.
     pub fn lease(&self) -> Result<Lease<'_>, Box<Fault>> {
-        let mut state = self.lock();
-        let mut waited = Duration::ZERO;
-        if state.leased >= self.settings.size {
-            let asked = Instant::now();
-            state = self.wait_for_turn(state)?;
-            waited = asked.elapsed();
-        }
-        drive(self.lend(state, waited, Turns::for_this_thread()))
+        drive(self.lease_in(Caller::Thread))
+    }
+
+    /// The same as a future, which gives its thread back while it waits and while
+    /// an instance is made.
+    ///
+    /// # Errors
+    /// Those of [`Pool::lease`].
+    pub async fn lease_async(&self) -> Result<Lease<'_>, Box<Fault>> {
+        self.lease_in(Caller::Task).await
+    }
+
+    pub(super) async fn lease_in(&self, caller: Caller) -> Result<Lease<'_>, Box<Fault>> {
+        let place = self.place(caller).await?;
+        self.lend(place, caller.turns()).await
     }
 
     /// Borrows an instance for one call if there is one to be had without
@@ -192,32 +198,29 @@ impl Pool {
     pub fn try_lease(
         &self,
     ) -> Option<impl Future<Output = Result<Lease<'_>, Box<Fault>>> + Send + use<'_>> {
-        let state = self.lock();
-        let is_free = state.leased < self.settings.size;
-        is_free.then(|| self.lend(state, Duration::ZERO, Turns::Many))
+        let place = self.free_place()?;
+        Some(self.lend(place, Turns::Many))
     }
 
     /// Whether a lease would be had without waiting, now.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.lock().leased < self.settings.size
+        self.places.available_permits() > 0
     }
 
-    /// Takes a free place.
-    fn lend(
-        &self,
-        mut state: MutexGuard<'_, State>,
-        waited: Duration,
+    /// An instance for whoever has a place.
+    fn lend<'a>(
+        &'a self,
+        place: Place<'a>,
         turns: Turns,
-    ) -> impl Future<Output = Result<Lease<'_>, Box<Fault>>> + Send + use<'_> {
-        state.leased += 1;
+    ) -> impl Future<Output = Result<Lease<'a>, Box<Fault>>> + Send + use<'a> {
         // From here on dropping the lease gives the place back, come what may.
         let mut lease = Lease {
             pool: self,
-            instance: state.idle.pop(),
-            waited,
+            instance: self.idle().pop(),
+            waited: place.waited,
+            _permit: place.permit,
         };
-        drop(state);
         async move {
             if lease.instance.is_none() {
                 // In a box: it is rare, and every call's future would have its size.
@@ -247,75 +250,64 @@ impl Pool {
         })
     }
 
-    fn wait_for_turn<'a>(
-        &'a self,
-        mut state: MutexGuard<'a, State>,
-    ) -> Result<MutexGuard<'a, State>, Box<Fault>> {
-        let until = after(Instant::now(), self.settings.wait);
-        loop {
-            if state.leased < self.settings.size {
-                return Ok(state);
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+    fn free_place(&self) -> Option<Place<'_>> {
+        let permit = self.places.try_acquire().ok()?;
+        Some(Place {
+            permit,
+            waited: Duration::ZERO,
+        })
+    }
+
+    async fn place(&self, caller: Caller) -> Result<Place<'_>, Box<Fault>> {
+        if let Some(place) = self.free_place() {
+            return Ok(place);
+        }
+        let asked = Instant::now();
+        let _waiting = Waiting::begin(&self.waiting);
+        let until = after(asked, self.settings.wait);
+        match caller.wait(until, self.places.acquire()).await {
+            Some(Ok(permit)) => Ok(Place {
+                permit,
+                waited: asked.elapsed(),
+            }),
+            _ => {
                 self.counters.refused.fetch_add(1, Ordering::Relaxed);
-                return Err(Box::new(Fault::new(
+                Err(Box::new(Fault::new(
                     FaultCode::Overload,
                     format!(
                         "no instance of {} came free within {:?}",
                         self.settings.size, self.settings.wait
                     ),
-                )));
+                )))
             }
-            state.waiting += 1;
-            state = self
-                .freed
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-            state.waiting -= 1;
         }
     }
 
-    /// Nothing in the state can be half-changed by a panic, so one elsewhere
+    /// Nothing in the list can be half-changed by a panic, so one elsewhere
     /// does not end the pool.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn end_lease(&self, instance: Option<Box<Instance>>) {
+    /// Keeps the instance of a call that is over, or drops it; its place is free
+    /// only then.
+    fn end_lease(&self, mut instance: Option<Box<Instance>>) {
+        if let Some(instance) = &mut instance {
+            instance.end_exchange();
+        }
         // A panic in mid-call leaves the instance in an unknown state.
         let fate = match &instance {
             Some(instance) if !std::thread::panicking() => self.fate(instance),
             _ => Fate::Faulted,
         };
-        let mut state = self.lock();
-        state.leased -= 1;
         let counters = &self.counters;
         let dropped = match fate {
-            Fate::Kept => None,
-            Fate::Faulted => Some(&counters.faulted),
-            Fate::MemoryFull => Some(&counters.memory),
-            Fate::Isolated => Some(&counters.isolation),
+            Fate::Kept => return self.idle().extend(instance),
+            Fate::Faulted => &counters.faulted,
+            Fate::MemoryFull => &counters.memory,
+            Fate::Isolated => &counters.isolation,
         };
-        let gone = match dropped {
-            None => {
-                state.idle.extend(instance);
-                None
-            }
-            Some(count) => {
-                count.fetch_add(u64::from(instance.is_some()), Ordering::Relaxed);
-                instance
-            }
-        };
-        let waiting = state.waiting > 0;
-        drop(state);
-        // Waking costs a system call even where nobody sleeps.
-        if waiting {
-            self.freed.notify_one();
-        }
-        // Unmapping takes its time and needs no lock.
-        drop(gone);
+        dropped.fetch_add(u64::from(instance.is_some()), Ordering::Relaxed);
     }
 
     fn fate(&self, instance: &Instance) -> Fate {
@@ -337,7 +329,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        let idle = self.lock().idle.len() as u64;
+        let idle = self.idle().len() as u64;
         self.counters.replaced.fetch_add(idle, Ordering::Relaxed);
     }
 }
@@ -362,19 +354,27 @@ enum Fate {
     Isolated,
 }
 
+/// Leave to make one call.
+struct Place<'a> {
+    permit: SemaphorePermit<'a>,
+    waited: Duration,
+}
+
 /// A borrowed instance.
 pub struct Lease<'a> {
     pool: &'a Pool,
     /// None only while it is being made.
     instance: Option<Box<Instance>>,
     waited: Duration,
+    /// Given back last: the next caller finds the instance.
+    _permit: SemaphorePermit<'a>,
 }
 
 impl Lease<'_> {
-    /// How long the caller waited for its turn; nothing where a place was free.
-    #[must_use]
-    pub const fn waited(&self) -> Duration {
-        self.waited
+    /// How long the caller waited for its turn; nothing where a place was free,
+    /// and at each further call.
+    pub(super) fn take_waited(&mut self) -> Duration {
+        std::mem::take(&mut self.waited)
     }
 }
 

@@ -65,6 +65,14 @@ impl HandledHook {
     }
 }
 
+impl Reply {
+    /// Whether the exchange is over with it.
+    #[must_use]
+    pub fn ends(&self) -> bool {
+        !self.answer.passes()
+    }
+}
+
 impl From<Handled> for Reply {
     fn from(handled: Handled) -> Self {
         Self {

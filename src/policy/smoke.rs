@@ -14,7 +14,7 @@ use crate::fault::{Fault, FaultCode};
 use crate::guest::Instance;
 use crate::guest::module::Module;
 use crate::policy::PolicySettings;
-use crate::question::Question;
+use crate::question::{Phase, Question};
 
 /// A deadline may be the machine's doing; a guest that runs away does so
 /// every time.
@@ -35,7 +35,7 @@ pub fn smoke_call(module: &Arc<Module>, settings: &PolicySettings) -> Result<(),
     let mut instance = new()?;
     for event in exchange() {
         let handler = handler_name(event.kind());
-        if !module.has_handler(handler) {
+        if !module.handles(Phase::Event(event.kind())) {
             continue;
         }
         let mut call = || -> Result<Result<(), Fault>, Error> {

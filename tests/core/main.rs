@@ -8,6 +8,7 @@
     reason = "helpers of tests are tests; clippy.toml knows only the functions themselves"
 )]
 
+mod async_host;
 mod fuzz_seeds;
 mod hooks;
 mod pool;

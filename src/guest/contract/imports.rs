@@ -1,37 +1,13 @@
 //! Imports: which of them are answered, and how to get rid of the others.
 
-use super::ABORT_TYPE;
 use crate::check::Check;
 use crate::fault::printable;
-use crate::guest::inspect::{Import, ItemType, Language};
+use crate::guest::convention::{ABORT_TYPE, Convention};
+use crate::guest::inspect::{Facts, Import, Language};
 use crate::guest::wasi::catalog;
 use crate::limits::Wasi;
 
-/// What becomes of an import.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Linked {
-    /// `env.abort` of AssemblyScript: a trap that carries the message.
-    Abort,
-    /// A function of WASI preview 1, whose world holds nothing.
-    Wasi(&'static catalog::Function),
-}
-
-/// How we answer an import, if we do.
-#[must_use]
-pub fn linked(import: &Import) -> Option<Linked> {
-    let ItemType::Func(ty) = &import.ty else {
-        return None;
-    };
-    match (import.module.as_str(), import.name.as_str()) {
-        ("env", "abort") => (**ty == *ABORT_TYPE).then_some(Linked::Abort),
-        (catalog::MODULE, name) => catalog::find(name)
-            .filter(|function| **ty == *function.ty)
-            .map(Linked::Wasi),
-        _ => None,
-    }
-}
-
-pub(super) fn import(import: &Import, language: Language, wasi: Wasi) -> Check {
+pub(super) fn import(import: &Import, facts: &Facts, wasi: Wasi) -> Check {
     // Names of imports are any text, of any length.
     let name = |text| printable(text, 100);
     let id = format!("import:{}.{}", name(&import.module), name(&import.name));
@@ -44,14 +20,12 @@ pub(super) fn import(import: &Import, language: Language, wasi: Wasi) -> Check {
         _ => "none, env.abort of AssemblyScript, or WASI preview 1".to_owned(),
     };
     let stubbed = |answer| format!("{}, stubbed: {answer}", import.ty);
-    match linked(import) {
-        Some(Linked::Abort) => {
-            Check::pass(id, expected, stubbed("a trap that carries the message"))
-        }
-        Some(Linked::Wasi(function)) if wasi != Wasi::None => {
-            Check::pass(id, expected, stubbed(function.answer(wasi)))
-        }
-        Some(Linked::Wasi(_)) | None => Check::fail(
+    match Convention::of(facts)
+        .linked(import)
+        .and_then(|linked| linked.answer(wasi))
+    {
+        Some(answer) => Check::pass(id, expected, stubbed(answer)),
+        None => Check::fail(
             id,
             expected,
             match wasi {
@@ -60,7 +34,7 @@ pub(super) fn import(import: &Import, language: Language, wasi: Wasi) -> Check {
                 }
                 _ => format!("{}, refused", import.ty),
             },
-            import_fix(import, language, wasi),
+            import_fix(import, facts.language, wasi),
         ),
     }
 }

@@ -30,7 +30,12 @@ pub(crate) struct Context {
     /// The same since the instance was made.
     moved: Duration,
     random: u64,
+    /// When the call has to be over; the guest's sleeps bring it nearer.
+    pub(crate) deadline: Instant,
 }
+
+/// A sleep that would not be over before the deadline.
+pub(super) struct TooLong;
 
 impl Context {
     pub(crate) fn new(wasi: Wasi, log_limiter: Arc<LogLimiter>) -> Self {
@@ -41,6 +46,7 @@ impl Context {
             moved_in_call: Duration::ZERO,
             moved: Duration::ZERO,
             random: SEED,
+            deadline: Instant::now(),
         }
     }
 
@@ -52,8 +58,20 @@ impl Context {
         self.output.begin_call();
     }
 
-    /// Lets the guest's clocks go forward, as if it had slept.
-    pub(crate) fn skip(&mut self, time: Duration) {
+    /// As if the guest had slept: its clocks go forward and its deadline comes
+    /// nearer. Nobody waits, so no thread is held and local runs answer as
+    /// production does.
+    pub(super) fn sleep(&mut self, time: Duration) -> Result<(), TooLong> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if time >= left {
+            return Err(TooLong);
+        }
+        self.deadline -= time;
+        self.skip(time);
+        Ok(())
+    }
+
+    fn skip(&mut self, time: Duration) {
         self.moved_in_call = self.moved_in_call.saturating_add(time);
         self.moved = self.moved.saturating_add(time);
     }

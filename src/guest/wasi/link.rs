@@ -2,15 +2,14 @@
 //! ranges, and answers an error number of WASI, or ends the call.
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use wasmtime::{Caller, Engine, Extern, FuncType, Linker, Val, ValType};
 
-use crate::fault::{Fault, FaultCode};
-use crate::guest::HostState;
-
 use super::catalog::{Function, MODULE, Role};
+use super::context::{Context, TooLong};
 use super::output::Stream;
+use crate::fault::{Fault, FaultCode};
 
 /// Pieces of one write, and subscriptions of one poll. More is no program's
 /// need, and each is looked at.
@@ -83,10 +82,12 @@ impl From<Ended> for Refusal {
 
 type Answer = Result<(), Refusal>;
 
-/// Links one function. Its import has the type of the catalog.
-pub(crate) fn link(
-    linker: &mut Linker<HostState>,
+/// Links one function. Its import has the type of the catalog; `context` is where
+/// the store keeps what the instance has.
+pub(crate) fn link<T: 'static>(
+    linker: &mut Linker<T>,
     function: &'static Function,
+    context: fn(&mut T) -> &mut Context,
 ) -> wasmtime::Result<()> {
     let ty = func_type(linker.engine(), function.ty);
     let role = function.role;
@@ -95,7 +96,7 @@ pub(crate) fn link(
         function.name,
         ty,
         move |mut caller, params, results| {
-            let errno = match call(role, &mut caller, &Params(params)) {
+            let errno = match call(role, (&mut caller, context), &Params(params)) {
                 Ok(()) => 0,
                 Err(Refusal::Errno(errno)) => errno as i32,
                 Err(Refusal::End(error)) => return Err(error),
@@ -135,7 +136,11 @@ impl Params<'_> {
     }
 }
 
-fn call(role: Role, caller: &mut Caller<'_, HostState>, params: &Params<'_>) -> Answer {
+fn call<T>(
+    role: Role,
+    (caller, context): (&mut Caller<'_, T>, fn(&mut T) -> &mut Context),
+    params: &Params<'_>,
+) -> Answer {
     match role {
         // Those that need no memory, which a start function may lack.
         Role::Yield | Role::Args | Role::Environ => return Ok(()),
@@ -150,6 +155,7 @@ fn call(role: Role, caller: &mut Caller<'_, HostState>, params: &Params<'_>) -> 
         return Err(Errno::Fault.into());
     };
     let (bytes, host) = memory.data_and_store_mut(caller);
+    let host = context(host);
     let mut guest = Guest { bytes };
     let first = params.int(0);
     match role {
@@ -201,7 +207,7 @@ fn standard_stream(role: Role, guest: &mut Guest<'_>, params: &Params<'_>) -> An
     }
 }
 
-fn write(guest: &mut Guest<'_>, params: &Params<'_>, host: &mut HostState) -> Answer {
+fn write(guest: &mut Guest<'_>, params: &Params<'_>, host: &mut Context) -> Answer {
     let stream = match params.int(0) {
         1 => Stream::Output,
         2 => Stream::Error,
@@ -217,7 +223,7 @@ fn write(guest: &mut Guest<'_>, params: &Params<'_>, host: &mut HostState) -> An
         let (ptr, len) = (guest.int(at)?, guest.int(at.saturating_add(4))?);
         let bytes = guest.slice(ptr, len)?;
         written = written.checked_add(len).ok_or(Errno::Invalid)?;
-        host.wasi.output.write(stream, bytes);
+        host.output.write(stream, bytes);
     }
     guest.put(params.int(3), &written.to_le_bytes())
 }
@@ -231,7 +237,7 @@ enum Awaited {
 }
 
 /// Answers the descriptors that are ready, else the first sleep to be over.
-fn poll(guest: &mut Guest<'_>, params: &Params<'_>, host: &mut HostState) -> Answer {
+fn poll(guest: &mut Guest<'_>, params: &Params<'_>, host: &mut Context) -> Answer {
     let (subscriptions, events, count) = (params.int(0), params.int(1), params.int(2));
     if count == 0 || count > MAX_PIECES {
         return Err(Errno::Invalid.into());
@@ -252,7 +258,7 @@ fn poll(guest: &mut Guest<'_>, params: &Params<'_>, host: &mut HostState) -> Ans
         shortest.min()
     };
     if let Some(time) = ready_after {
-        host.sleep(time)?;
+        host.sleep(time).map_err(|TooLong| Ended::Slept(time))?;
     }
     let mut answered = 0_u32;
     for (userdata, kind, awaited) in &awaited {
@@ -280,26 +286,11 @@ enum Clock {
 }
 
 impl Clock {
-    fn read(self, host: &mut HostState) -> Duration {
+    fn read(self, host: &mut Context) -> Duration {
         match self {
-            Self::Wall => host.wasi.wall_clock(),
-            Self::Monotonic => host.wasi.monotonic(),
+            Self::Wall => host.wall_clock(),
+            Self::Monotonic => host.monotonic(),
         }
-    }
-}
-
-impl HostState {
-    /// As if the guest had slept: its clocks go forward and its deadline comes
-    /// nearer. Nobody waits, so no thread is held and local runs answer as
-    /// production does.
-    fn sleep(&mut self, time: Duration) -> Answer {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        if time >= left {
-            return Err(Ended::Slept(time).into());
-        }
-        self.deadline -= time;
-        self.wasi.skip(time);
-        Ok(())
     }
 }
 
@@ -352,11 +343,11 @@ impl Guest<'_> {
         }
     }
 
-    fn random(&mut self, ptr: u32, len: u32, host: &mut HostState) -> Answer {
+    fn random(&mut self, ptr: u32, len: u32, host: &mut Context) -> Answer {
         if len > MAX_RANDOM_BYTES {
             return Err(Errno::Invalid.into());
         }
-        if host.wasi.fill_random(self.slice_mut(ptr, len)?) {
+        if host.fill_random(self.slice_mut(ptr, len)?) {
             Ok(())
         } else {
             Err(Errno::Io.into())
@@ -364,11 +355,7 @@ impl Guest<'_> {
     }
 
     /// One of 48 bytes: user data, what is awaited, and its particulars.
-    fn subscription(
-        &self,
-        at: u32,
-        host: &mut HostState,
-    ) -> Result<([u8; 8], u8, Awaited), Refusal> {
+    fn subscription(&self, at: u32, host: &mut Context) -> Result<([u8; 8], u8, Awaited), Refusal> {
         const CLOCK: u8 = 0;
         const READ: u8 = 1;
         const WRITE: u8 = 2;

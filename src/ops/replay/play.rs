@@ -4,7 +4,7 @@
 use super::compare::Played;
 use crate::abi::Abi;
 use crate::capture::Transaction;
-use crate::policy::{Exchange, Policy, Reply};
+use crate::policy::{Policy, Reply};
 use crate::question::HeaderNames;
 use crate::question::Question;
 
@@ -26,10 +26,10 @@ pub(super) fn play(
     {
         return play_inputs(subject, &inputs);
     }
-    let mut exchange = Exchange::default();
+    let mut exchange = subject.exchange();
     answered.clear();
     for step in &transaction.steps {
-        match exchange.ask(|| subject.ask(&step.input)) {
+        match exchange.ask(&step.input) {
             Some(answer) => answered.push(answer),
             None => break,
         }
@@ -39,10 +39,10 @@ pub(super) fn play(
 
 /// Plays inputs that a fixture holds.
 pub(super) fn play_inputs(subject: &Policy, inputs: &[Question<'_>]) -> Played {
-    let mut exchange = Exchange::default();
+    let mut exchange = subject.exchange();
     let answered = inputs
         .iter()
-        .map_while(|input| exchange.ask(|| subject.ask(input)))
+        .map_while(|input| exchange.ask(input))
         .collect();
     Played { answered }
 }

@@ -13,7 +13,7 @@ use super::work::{Pair, Shared};
 use crate::capture::{Found, RecordLine, Transaction, may_hold_secret, write_record};
 use crate::fault::printable;
 use crate::guest::convention::json_buffer::input_json;
-use crate::policy::{Ends as _, Reply};
+use crate::policy::Reply;
 use crate::question::{Phase, Question};
 
 /// Characters of a request line in reports.

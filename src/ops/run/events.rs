@@ -7,7 +7,7 @@ use super::{RunSettings, not_reached};
 use crate::event::Event;
 use crate::fixture::{Actual, Fixture, Step, expect};
 use crate::limits::Isolation;
-use crate::policy::{Exchange, Handled, Policy};
+use crate::policy::{Handled, Policy};
 use crate::protocol::proxy;
 use crate::question::HeaderNames;
 use crate::report::CaseStatus;
@@ -21,9 +21,9 @@ pub(super) fn run(
 ) -> Vec<StepResult> {
     let mut steps: Vec<StepResult> = Vec::new();
     for round in 1..=settings.repeat {
-        let mut exchange = Exchange::default();
+        let mut exchange = policy.exchange();
         for (index, step) in fixture.steps.iter().enumerate() {
-            let handled = exchange.ask(|| policy.handle(&step.event));
+            let handled = exchange.handle(&step.event);
             match (steps.get_mut(index), handled) {
                 (None, Some(handled)) => steps.push(judge(spelling, step, handled)),
                 (None, None) => {

@@ -5,10 +5,14 @@
 
 use wasmtime::{Instance, Memory, Store, TypedFunc};
 
-use crate::fault::{Fault, FaultCode};
+use super::answer::{AnswerPolicy, refusal_in_unread};
+use super::write_input;
+use crate::abi::Abi;
+use crate::fault::{Fault, FaultCode, Refusal};
+use crate::guest::convention::Checked;
 use crate::guest::faults::{fault_of, range};
 use crate::guest::host::{HostState, enter};
-use crate::guest::module::Module;
+use crate::question::{HeaderNames, Question};
 
 /// The exports of one instance, and what a call needs beside them.
 pub(crate) struct Guest {
@@ -33,30 +37,26 @@ pub(crate) struct Guest {
 impl Guest {
     /// Finds the exports that the contract promises.
     pub(crate) fn link(
-        module: &Module,
-        instance: &Instance,
-        store: &mut Store<HostState>,
-        max_answer_bytes: u64,
+        (instance, handlers): (&Instance, Vec<Option<&'static str>>),
+        abi: Abi,
+        (store, max_answer_bytes): (&mut Store<HostState>, u64),
     ) -> wasmtime::Result<Self> {
         let memory = instance
             .get_memory(&mut *store, "memory")
             .ok_or_else(|| wasmtime::Error::msg("no exported memory"))?;
         let alloc = instance.get_typed_func(&mut *store, "alloc")?;
         let dealloc = instance.get_typed_func(&mut *store, "dealloc")?;
-        let mut handlers = Vec::new();
-        for name in module.abi.handlers() {
-            handlers.push(if module.has_handler(name) {
-                Some(instance.get_typed_func(&mut *store, name)?)
-            } else {
-                None
-            });
-        }
+        let handlers = handlers.into_iter().map(|name| {
+            let link = |name| instance.get_typed_func(&mut *store, name);
+            name.map(link).transpose()
+        });
+        let handlers = handlers.collect::<wasmtime::Result<_>>()?;
         Ok(Self {
             memory,
             alloc,
             dealloc,
             handlers,
-            reads_address_zero: module.abi.reads_address_zero(),
+            reads_address_zero: abi.reads_address_zero(),
             max_answer_bytes,
             unread: None,
             not_given_back: None,
@@ -72,6 +72,31 @@ impl Guest {
         self.not_given_back = None;
         self.input.clear();
         &mut self.input
+    }
+
+    /// Begins a call with this question.
+    pub(crate) fn write(
+        &mut self,
+        _store: &mut Store<HostState>,
+        question: &Question<'_>,
+        names: HeaderNames,
+    ) {
+        write_input(question, names, self.begin());
+    }
+
+    /// Checks the answer of the last call.
+    pub(crate) fn check(
+        &self,
+        _store: &Store<HostState>,
+        question: &Question<'_>,
+        policy: &AnswerPolicy,
+    ) -> Result<Checked, Fault> {
+        super::check(question, &self.answer, policy)
+    }
+
+    /// The refusal in an answer of the last call that could not be read whole.
+    pub(crate) fn refusal_in_unread(&self, store: &Store<HostState>) -> Option<Refusal> {
+        refusal_in_unread(self.unread_answer(store))
     }
 
     /// The guest's linear memory.
@@ -96,7 +121,7 @@ impl Guest {
 
     /// What is in memory of an answer that was too large to be copied out or
     /// not all inside memory; empty where the last call gave none such.
-    pub(crate) fn unread_answer<'a>(&self, store: &'a Store<HostState>) -> &'a [u8] {
+    fn unread_answer<'a>(&self, store: &'a Store<HostState>) -> &'a [u8] {
         let memory = self.memory.data(store);
         self.unread
             .and_then(|(ptr, len)| range(ptr, len))

@@ -4,6 +4,7 @@
 
 pub mod answer;
 pub mod event;
+pub(crate) mod exports;
 pub(crate) mod guest;
 pub mod hook;
 

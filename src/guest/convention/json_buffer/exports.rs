@@ -1,13 +1,62 @@
-//! Exports: the functions a module must have, and those it nearly has.
+//! The exports of this convention: those a module must have, and those it nearly
+//! has.
 
-use super::{ALLOC_TYPE, DEALLOC_TYPE, HANDLER_TYPE};
 use crate::abi::Abi;
 use crate::check::{Check, CheckStatus};
 use crate::guest::inspect::{Export, Facts, ItemType, Language};
 use crate::suggest;
 
+/// The type of `alloc`.
+const ALLOC_TYPE: &str = "(i32) -> i32";
+/// The type of `dealloc`.
+const DEALLOC_TYPE: &str = "(i32, i32)";
+/// The type of every handler.
+const HANDLER_TYPE: &str = "(i32, i32) -> i64";
+
+/// Checks every export of this convention, of a module of this ABI if it has one.
+pub(crate) fn check(facts: &Facts, abi: Option<Abi>) -> Vec<Check> {
+    let mut checks = vec![
+        function(facts, "alloc", ALLOC_TYPE),
+        function(facts, "dealloc", DEALLOC_TYPE),
+    ];
+    let Some(abi) = abi else {
+        return checks;
+    };
+    let is_checked =
+        |name: &&str| facts.export(name).is_some() || abi.required_handler() == Some(*name);
+    let handlers = abi.handlers().iter().copied().filter(is_checked);
+    checks.extend(handlers.map(|name| function(facts, name, HANDLER_TYPE)));
+    checks.extend(near_handlers(facts, abi));
+    checks
+}
+
+/// The handlers of an ABI, in its order, where the module exports them.
+pub(crate) fn present(facts: &Facts, abi: Abi) -> Vec<Option<&'static str>> {
+    let handlers = abi.handlers().iter().copied();
+    handlers
+        .map(|name| facts.export(name).is_some().then_some(name))
+        .collect()
+}
+
+/// What there is in place of any handler, and how to declare one.
+pub(crate) fn no_handler(facts: &Facts, wanted: Abi) -> (String, String) {
+    let near: Vec<String> = Abi::ALL
+        .iter()
+        .flat_map(|abi| abi.handlers())
+        .filter_map(|name| near_miss(facts, name).map(|near| (near, *name)))
+        .map(|(near, name)| format!("{:?} for {name:?}", near.name))
+        .collect();
+    let found = if near.is_empty() {
+        "no handler".to_owned()
+    } else {
+        format!("no handler, but {}", near.join(", "))
+    };
+    let fix = declare(facts.language, wanted.handlers()[0], HANDLER_TYPE);
+    (found, fix)
+}
+
 /// A function export of a given type. Absent and mistyped are different things.
-pub(super) fn function(facts: &Facts, name: &str, ty: &str) -> Check {
+pub(crate) fn function(facts: &Facts, name: &str, ty: &str) -> Check {
     let id = format!("export:{name}");
     let expected = format!("func {ty}");
     let found = match facts.export(name) {
@@ -24,7 +73,7 @@ pub(super) fn function(facts: &Facts, name: &str, ty: &str) -> Check {
 }
 
 /// Exports that look like a handler and are none: they would never be called.
-pub(super) fn near_handlers(facts: &Facts, abi: Abi) -> Vec<Check> {
+fn near_handlers(facts: &Facts, abi: Abi) -> Vec<Check> {
     abi.handlers()
         .iter()
         .filter(|name| facts.export(name).is_none() && abi.required_handler() != Some(**name))
@@ -44,7 +93,7 @@ pub(super) fn near_handlers(facts: &Facts, abi: Abi) -> Vec<Check> {
 }
 
 /// The export somebody may have meant by `name`.
-pub(super) fn near_miss<'a>(facts: &'a Facts, name: &str) -> Option<&'a Export> {
+fn near_miss<'a>(facts: &'a Facts, name: &str) -> Option<&'a Export> {
     let plain = |text: &str| text.replace(['_', '-'], "").to_ascii_lowercase();
     let wanted = plain(name);
     let synonyms: &[&str] = match name {
@@ -78,7 +127,7 @@ fn contract_names() -> impl Iterator<Item = &'static str> {
 }
 
 /// How a function of this type is exported in the module's own language.
-pub(super) fn declare(language: Language, name: &str, ty: &str) -> String {
+fn declare(language: Language, name: &str, ty: &str) -> String {
     let (params, result): (&[&str], Option<&str>) = match ty {
         ALLOC_TYPE => (&["size"], Some("32")),
         DEALLOC_TYPE => (&["ptr", "size"], None),
@@ -128,5 +177,26 @@ pub(super) fn declare(language: Language, name: &str, ty: &str) -> String {
             }
         ),
         Language::Unknown => format!("export {name:?} as func {ty}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fix_speaks_the_modules_language() {
+        assert_eq!(
+            declare(Language::Rust, "dealloc", DEALLOC_TYPE),
+            "#[unsafe(no_mangle)] pub extern \"C\" fn dealloc(ptr: i32, size: i32)"
+        );
+        assert_eq!(
+            declare(Language::Go, "on_request_body", HANDLER_TYPE),
+            "//go:wasmexport on_request_body, then func(ptr int32, len int32) int64"
+        );
+        assert_eq!(
+            declare(Language::C, "alloc", ALLOC_TYPE),
+            "__attribute__((export_name(\"alloc\"))) int32_t alloc(int32_t size)"
+        );
     }
 }
