@@ -13,8 +13,8 @@ use wasm_agent_kit::error::Error;
 use wasm_agent_kit::files::{Destination, Links};
 use wasm_agent_kit::limits::{DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
 use wasm_agent_kit::ops::bench::{
-    self, Against, Amount, Baseline, BenchReport, BenchSettings, Benched, InputSettings, Inputs,
-    MAX_CASES, Profile, Progress, Running, Thresholds,
+    self, Against, Amount, Baseline, BenchReport, BenchSettings, BenchTask, Benched, InputSettings,
+    Inputs, MAX_CASES, Profile, Progress, Running, Thresholds,
 };
 use wasm_agent_kit::report::Report as _;
 
@@ -204,15 +204,19 @@ pub(crate) fn exec(args: &BenchArgs, style: Style) -> Result<u8> {
     let inputs = bench::read_inputs(&inputs, &args.input(&settings))?;
     let bar = bar();
     let watcher = |progress: &Progress<'_>| show(&bar, progress);
-    let how = (&settings, against.as_ref());
+    let task = BenchTask {
+        settings: &settings,
+        against: against.as_ref(),
+        watcher: &watcher,
+    };
     let benched = match (args.target.running(), modules.last()) {
         (Some(running), _) => {
             let names = settings.agent.header_names;
             let inputs = inputs.unwrap_or_else(|| Inputs::requests(names));
-            bench::bench_target(&running, &inputs, how, &watcher)
+            bench::bench_target(&running, inputs, &task)
         }
         // Of two modules the second is judged.
-        (None, Some(judged)) => bench::bench(judged, inputs, how, &watcher),
+        (None, Some(judged)) => bench::bench(judged, inputs, &task),
         (None, None) => Err(Error::Usage("expected a module".to_owned())),
     };
     bar.finish_and_clear();

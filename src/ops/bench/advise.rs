@@ -3,26 +3,13 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-
-use super::report::LoadPoint;
+use super::report::{Advice, LoadPoint};
 
 /// A pool that came within this share of the best one's throughput in one of
 /// its turns is as good: what is between turns is noise.
 const AS_GOOD: f64 = 0.95;
 /// A schedule was kept where so much of it was answered in its time.
 const KEPT: f64 = 0.95;
-
-/// What the loads say of the number of instances.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Advice {
-    /// The number of instances to have; none where no measured one will do.
-    pub pool_size: Option<usize>,
-    /// The flags of `serve` that give it.
-    pub flags: Option<String>,
-    /// The whole of it as sentences.
-    pub text: String,
-}
 
 /// What is asked of a module besides its figures.
 #[derive(Debug, Clone, Copy)]

@@ -5,13 +5,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::compare::growth_bytes;
-use super::judge::Rounds;
+use super::judge::{Rounds, Timings};
 use super::machine::Machine;
-use super::report::BenchReport;
+use super::report::{BenchReport, MemoryReport};
 use crate::error::Error;
 use crate::files::{self, Accept, Links};
 use crate::guest::engine;
+use crate::ops::module_info::ModuleInfo;
 
 const SCHEMA: &str = "wasm-agent/baseline/1";
 /// Bytes of a baseline; a hundred cases take about one MiB.
@@ -66,25 +66,35 @@ pub struct BaselineCase {
     pub rounds: Rounds,
 }
 
-impl Baseline {
-    /// What is to be kept of a report.
-    pub(super) fn of(
-        report: &BenchReport,
-        settings: &BTreeMap<String, String>,
-        (rounds, busy): (Vec<Rounds>, Option<f64>),
-    ) -> Self {
-        let module = report.module.as_ref().zip(report.memory);
-        let module = module.map(|(module, memory)| BaselineModule {
+impl BaselineModule {
+    pub(super) fn of(module: &ModuleInfo, memory: &MemoryReport) -> Self {
+        Self {
             path: module.path.clone(),
             hash: module.hash.clone(),
             size_bytes: module.size_bytes,
             peak_bytes: memory.peak_bytes,
-            growth_bytes: growth_bytes(&memory),
-        });
+            growth_bytes: memory.growth_bytes(),
+        }
+    }
+
+    /// The module of a report, where it was one.
+    pub(super) fn of_report(report: &BenchReport) -> Option<Self> {
+        let module = report.module.as_ref().zip(report.memory.as_ref());
+        module.map(|(module, memory)| Self::of(module, memory))
+    }
+}
+
+impl Baseline {
+    /// What is to be kept of a report.
+    pub(super) fn of(
+        report: &BenchReport,
+        flags: &BTreeMap<&'static str, String>,
+        timings: Timings,
+    ) -> Self {
         let cases = report
             .cases
             .iter()
-            .zip(rounds)
+            .zip(timings.rounds)
             .map(|(case, rounds)| BaselineCase {
                 name: case.name.clone(),
                 input_hash: case.input_hash.clone(),
@@ -96,9 +106,12 @@ impl Baseline {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             machine: report.machine.clone(),
             engine: engine::version().to_owned(),
-            settings: settings.clone(),
-            module,
-            busy,
+            settings: flags
+                .iter()
+                .map(|(flag, value)| ((*flag).to_owned(), value.clone()))
+                .collect(),
+            module: BaselineModule::of_report(report),
+            busy: timings.busy,
             cases: cases.collect(),
         }
     }

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use super::report::CaseReport;
 use crate::capture::{Found, Redactor};
 use crate::digest;
 use crate::fault::Fault;
@@ -11,8 +12,7 @@ use crate::fixture::Fixture;
 use crate::guest::convention::json_buffer::write_input;
 use crate::guest::module::Module;
 use crate::ops::validate::samples;
-use crate::question::HeaderNames;
-use crate::question::Question;
+use crate::question::{HeaderNames, Question};
 
 /// One event or context, and what it is called in reports.
 #[derive(Debug, Clone)]
@@ -32,6 +32,21 @@ pub struct BenchCase {
 }
 
 impl BenchCase {
+    /// As it stands in a report before it was measured.
+    pub(super) fn unmeasured(&self) -> CaseReport {
+        CaseReport {
+            name: self.name.clone(),
+            event: self.input.phase().name(),
+            input_hash: self.input_hash.clone(),
+            input_bytes: self.input_bytes,
+            answer_bytes: 0,
+            decision: "none",
+            fuel: None,
+            response: None,
+            guest: None,
+        }
+    }
+
     /// Keeps what is secret in a captured exchange out of all that is written.
     pub(super) fn hide(&mut self, exchange: &Found, names: HeaderNames) {
         let mut input = Vec::new();

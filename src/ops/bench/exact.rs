@@ -1,11 +1,11 @@
 //! What does not depend on the machine: instructions and linear memory.
 
 use super::cases::BenchCase;
-use super::lab::{Answered, Lab, Stop, answer};
+use super::harness::{Harness, measured};
 use super::report::{CaseFuel, CaseReport, MemoryReport};
+use super::stop::Stop;
 use crate::limits::Isolation;
 use crate::ops::validate::growth::fit;
-use crate::policy::Policy;
 
 /// How often a case is tried that misses its deadline.
 const ATTEMPTS: u32 = 4;
@@ -21,10 +21,10 @@ const MEMORY_CALLS: usize = 10_000;
 const MEMORY_FUEL: u64 = 500_000_000;
 
 /// Instructions of each case, on an instance of its own.
-pub(super) fn cases(lab: &Lab<'_>, cases: &[BenchCase]) -> Result<Vec<CaseReport>, Stop> {
+pub(super) fn cases(harness: &Harness<'_>, cases: &[BenchCase]) -> Result<Vec<CaseReport>, Stop> {
     cases
         .iter()
-        .map(|case| patiently(|| one(lab, case)))
+        .map(|case| patiently(|| one(harness, case)))
         .collect()
 }
 
@@ -40,15 +40,15 @@ fn patiently<T>(mut measure: impl FnMut() -> Result<T, Stop>) -> Result<T, Stop>
     measure()
 }
 
-fn one(lab: &Lab<'_>, case: &BenchCase) -> Result<CaseReport, Stop> {
-    let subject = lab.counting_subject();
-    let answered = call(&subject, case, "counting instructions")?;
-    let cost = answered.cost;
-    let first = cost.fuel.unwrap_or_default();
+fn one(harness: &Harness<'_>, case: &BenchCase) -> Result<CaseReport, Stop> {
+    let policy = harness.counting_policy();
+    let during = "counting instructions";
+    let answered = measured(&policy, case, during)?;
+    let first = answered.cost.fuel.unwrap_or_default();
     let mut warm = Vec::new();
     let mut spent = 0;
     while warm.len() < LEAST_WARM_CALLS || warm.len() < WARM_CALLS && spent < WARM_FUEL {
-        let again = call(&subject, case, "counting instructions")?;
+        let again = measured(&policy, case, during)?;
         let fuel = again.cost.fuel.unwrap_or_default();
         spent += fuel;
         warm.push(fuel);
@@ -61,39 +61,30 @@ fn one(lab: &Lab<'_>, case: &BenchCase) -> Result<CaseReport, Stop> {
         warm_max: warm.last().copied().unwrap_or(first),
     };
     Ok(CaseReport {
-        name: case.name.clone(),
-        event: case.input.phase().name(),
-        input_hash: case.input_hash.clone(),
-        input_bytes: case.input_bytes,
-        answer_bytes: cost.answer_bytes,
+        answer_bytes: answered.cost.answer_bytes,
         decision: answered.decision,
         fuel: Some(fuel),
-        response: None,
-        guest: None,
+        ..case.unmeasured()
     })
 }
 
-fn call(subject: &Policy, case: &BenchCase, during: &str) -> Result<Answered, Stop> {
-    answer(subject, case).map_err(|fault| Stop::fault(during, Some(case), *fault))
-}
-
 /// Linear memory of one instance that is called on and on.
-pub(super) fn memory(lab: &Lab<'_>, cases: &[BenchCase]) -> Result<MemoryReport, Stop> {
-    patiently(|| on_and_on(lab, cases))
+pub(super) fn memory(harness: &Harness<'_>, cases: &[BenchCase]) -> Result<MemoryReport, Stop> {
+    patiently(|| on_and_on(harness, cases))
 }
 
-fn on_and_on(lab: &Lab<'_>, cases: &[BenchCase]) -> Result<MemoryReport, Stop> {
+fn on_and_on(harness: &Harness<'_>, cases: &[BenchCase]) -> Result<MemoryReport, Stop> {
     let during = "watching its memory";
-    let limit = lab.limits().max_memory_bytes;
-    let most = match lab.isolation() {
+    let limit = harness.pool.limits.max_memory_bytes;
+    let most = match harness.pool.isolation {
         Isolation::Pooled => MEMORY_CALLS,
         Isolation::Fresh => 1,
         Isolation::Recycle(calls) => {
             usize::try_from(calls).map_or(MEMORY_CALLS, |calls| calls.min(MEMORY_CALLS))
         }
     };
-    let subject = lab.counting_subject();
-    let initial_bytes = subject
+    let policy = harness.counting_policy();
+    let initial_bytes = policy
         .pool()
         .lease()
         .map_err(|fault| Stop::fault(during, None, *fault))?
@@ -101,9 +92,9 @@ fn on_and_on(lab: &Lab<'_>, cases: &[BenchCase]) -> Result<MemoryReport, Stop> {
     let mut memory = vec![initial_bytes];
     let mut fuel = 0;
     // From there on production replaces the instance, as the pool here does.
-    let is_replaced = || subject.pool().counts().dropped_memory > 0;
+    let is_replaced = || policy.pool().counts().dropped_memory > 0;
     for case in cases.iter().cycle().take(most) {
-        let cost = call(&subject, case, during)?.cost;
+        let cost = measured(&policy, case, during)?.cost;
         memory.push(cost.memory_bytes);
         fuel += cost.fuel.unwrap_or_default();
         if is_replaced() || fuel > MEMORY_FUEL {

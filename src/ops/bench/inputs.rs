@@ -10,12 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use serde::Serialize;
-
 use super::cases::{self, BenchCase};
+use super::report::Sampled;
 use crate::capture::{
-    self, Capture, DecodeSettings, Format, Found, Frame, Item, Opened, Redactor, Remark,
-    Transaction, Unusable, stable_hash,
+    self, Capture, DecodeSettings, Format, Found, Frame, Item, Opened, Redactor, Transaction,
+    Unusable, stable_hash,
 };
 use crate::error::Error;
 use crate::fault::printable;
@@ -62,30 +61,6 @@ pub struct Inputs {
     pub exchanges: Vec<Vec<BenchCase>>,
     /// What was taken of captures, where there was one.
     pub sampled: Option<Sampled>,
-}
-
-/// What was taken of captures.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Sampled {
-    /// The files.
-    pub captures: Vec<CaptureInfo>,
-    /// Transactions they hold.
-    pub transactions: u64,
-    /// Those that were taken.
-    pub taken: u64,
-    /// Their events.
-    pub events: u64,
-    /// What picked them.
-    pub seed: u64,
-    /// Records that could not be used; of what was not taken only as far as
-    /// one could tell without decoding it.
-    pub unusable: u64,
-    /// The first of those.
-    pub examples: Vec<Unusable>,
-    /// Records that are no traffic.
-    pub skipped: u64,
-    /// What a reader should know, with how many of what was taken it is true of.
-    pub remarks: BTreeMap<Remark, u64>,
 }
 
 impl Inputs {
@@ -379,52 +354,4 @@ fn name(transaction: &Transaction<'_>, found: &mut Found) -> String {
         .map(|(method, uri)| format!(" {method} {}", Redactor::with_numbers().uri(&uri, found)));
     let name = format!("{file}:{}{}", place.record, asked.unwrap_or_default());
     printable(&name, MAX_NAME)
-}
-
-impl Sampled {
-    /// What a reader of the figures has to know, in sentences.
-    pub(super) fn notes(&self) -> Vec<String> {
-        let mut notes = vec![format!(
-            "{} of {} in {} taken, {} (seed {})",
-            self.taken,
-            counted(self.transactions, "captured transaction"),
-            match self.captures.as_slice() {
-                [one] => one.file.clone(),
-                many => format!("{} captures", many.len()),
-            },
-            counted(self.events, "event"),
-            self.seed
-        )];
-        if self.unusable > 0 {
-            let mut note = format!("{} cannot be used", counted(self.unusable, "record"));
-            if let Some(Unusable { place, why }) = self.examples.first() {
-                note.push_str(&format!(
-                    ", the first {} record {} at byte {}: {why}",
-                    place.file, place.record, place.offset
-                ));
-            }
-            notes.push(note);
-        }
-        let losses: BTreeMap<&str, &str> = self
-            .captures
-            .iter()
-            .filter_map(|capture| Some((capture.format?.name(), capture.loses.as_deref()?)))
-            .collect();
-        notes.extend(
-            losses
-                .iter()
-                .map(|(name, loses)| format!("{name}: {loses}")),
-        );
-        let remarks = self.remarks.iter();
-        notes.extend(
-            remarks.map(|(remark, count)| {
-                format!("{} of {}: {}", count, self.taken, remark.explain())
-            }),
-        );
-        notes.iter().map(|note| printable(note, 300)).collect()
-    }
-}
-
-fn counted(count: u64, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

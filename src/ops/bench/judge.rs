@@ -82,6 +82,16 @@ pub struct Pair {
 /// Pairs by round; each round has instances of its own.
 pub type Rounds = Vec<Vec<Pair>>;
 
+/// Times of each case beside those of what it is compared with.
+#[derive(Debug)]
+pub(super) struct Timings {
+    /// By case.
+    pub(super) rounds: Vec<Rounds>,
+    /// The share of the time that others had the processor; none where the
+    /// kernel does not say.
+    pub(super) busy: Option<f64>,
+}
+
 /// How much slower, and how sure that is.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Estimate {

@@ -9,11 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
-use super::Amount;
 use super::cases::BenchCase;
-use super::lab::{Samples, Stop, timed};
+use super::harness::{Call, Samples, measured};
 use super::progress::Meter;
 use super::report::LoadPoint;
+use super::settings::{Amount, share};
+use super::stop::Stop;
+use crate::client::Pace;
 use crate::latency::{Latency, Schedule};
 use crate::policy::Policy;
 
@@ -22,10 +24,10 @@ pub(super) const TURNS: u32 = 3;
 
 /// What is asked of a policy.
 pub(super) struct Load<'a> {
-    pub(super) subject: &'a Policy,
+    pub(super) policy: &'a Policy,
     pub(super) cases: &'a [BenchCase],
     pub(super) concurrency: usize,
-    pub(super) amount: Amount,
+    pub(super) pace: Pace,
     pub(super) warm_up: Duration,
 }
 
@@ -40,38 +42,39 @@ struct Caller {
 }
 
 impl Load<'_> {
+    pub(super) fn measure(&self, amount: Amount, meter: &Meter<'_>) -> Result<LoadPoint, Stop> {
+        match self.pace {
+            Pace::Closed => self.closed(amount, meter),
+            Pace::Rate(rate) => self.open(rate, amount, meter),
+        }
+    }
+
     /// Each caller asks again as soon as it is answered.
-    pub(super) fn closed(&self, meter: &Meter<'_>) -> Result<LoadPoint, Stop> {
+    fn closed(&self, amount: Amount, meter: &Meter<'_>) -> Result<LoadPoint, Stop> {
         let measures = AtomicBool::new(false);
         let over = AtomicBool::new(false);
-        let quota = match self.amount {
+        let quota = match amount {
             Amount::Time(_) => None,
             Amount::Calls(calls) => Some(calls),
         };
         let caller = |number: usize| -> Result<Caller, Stop> {
             let mut caller = Caller::default();
             let mut next = number;
-            let mine = quota.map(|calls| {
-                let (callers, number) = (self.concurrency as u64, number as u64);
-                calls / callers + u64::from(number < calls % callers)
-            });
+            let mine = quota.map(|calls| share(calls, number as u64, self.concurrency as u64));
             let mut counted = 0;
             while !over.load(Ordering::Relaxed) && mine.is_none_or(|mine| counted < mine) {
                 let case = &self.cases[next % self.cases.len()];
                 next += 1;
-                let timed = timed(self.subject, case).map_err(|fault| {
-                    over.store(true, Ordering::Relaxed);
-                    Stop::fault("under load", Some(case), *fault)
-                })?;
+                let call = self.call(case, &over)?;
                 if measures.load(Ordering::Relaxed) || mine.is_some() {
-                    caller.samples.record(timed);
+                    caller.samples.record(&call);
                     counted += 1;
                 }
             }
             Ok(caller)
         };
-        let (time, callers) = self.callers((caller, &over), || {
-            if let Amount::Time(time) = self.amount {
+        let (time, callers) = self.callers(&over, caller, || {
+            if let Amount::Time(time) = amount {
                 meter.sleep(self.warm_up);
                 let began = Instant::now();
                 measures.store(true, Ordering::Relaxed);
@@ -88,8 +91,8 @@ impl Load<'_> {
     }
 
     /// An event is due every so often, whoever is free takes it.
-    pub(super) fn open(&self, rate: f64, meter: &Meter<'_>) -> Result<LoadPoint, Stop> {
-        let measured = match self.amount {
+    fn open(&self, rate: f64, amount: Amount, meter: &Meter<'_>) -> Result<LoadPoint, Stop> {
+        let measured = match amount {
             Amount::Time(time) => time,
             Amount::Calls(calls) => Duration::from_secs_f64(calls as f64 / rate),
         };
@@ -103,21 +106,18 @@ impl Load<'_> {
             while !over.load(Ordering::Relaxed) {
                 let Some(due) = schedule.next() else { break };
                 let case = &self.cases[due.number % self.cases.len()];
-                let mut timed = timed(self.subject, case).map_err(|fault| {
-                    over.store(true, Ordering::Relaxed);
-                    Stop::fault("under load", Some(case), *fault)
-                })?;
+                let mut call = self.call(case, &over)?;
                 if due.is_measured {
-                    caller.service.record(timed.response);
-                    timed.response += due.late;
-                    timed.queue += due.late;
-                    caller.samples.record(timed);
+                    caller.service.record(call.time);
+                    call.time += due.late;
+                    call.cost.waited += due.late;
+                    caller.samples.record(&call);
                     caller.last = Some(Instant::now());
                 }
             }
             Ok(caller)
         };
-        let (_, callers) = self.callers((caller, &over), || {
+        let (_, callers) = self.callers(&over, caller, || {
             meter.sleep(self.warm_up + measured);
             None
         })?;
@@ -127,11 +127,18 @@ impl Load<'_> {
         Ok(self.point(Some(rate), time, callers))
     }
 
+    /// One call; a fault ends all callers.
+    fn call(&self, case: &BenchCase, over: &AtomicBool) -> Result<Call, Stop> {
+        measured(self.policy, case, "under load")
+            .inspect_err(|_| over.store(true, Ordering::Relaxed))
+    }
+
     /// Starts the callers, and beside them what keeps the time. None begins
     /// before all are there.
     fn callers(
         &self,
-        (caller, over): (impl Fn(usize) -> Result<Caller, Stop> + Sync, &AtomicBool),
+        over: &AtomicBool,
+        caller: impl Fn(usize) -> Result<Caller, Stop> + Sync,
         clock: impl FnOnce() -> Option<Duration>,
     ) -> Result<(Duration, Vec<Caller>), Stop> {
         let gate = RwLock::new(());
@@ -175,7 +182,7 @@ impl Load<'_> {
         }
         let throughput = samples.response.count() as f64 / time.as_secs_f64();
         LoadPoint {
-            pool_size: self.subject.pool().settings().size,
+            pool_size: self.policy.pool().settings().size,
             concurrency: self.concurrency,
             rate,
             throughput,

@@ -51,6 +51,16 @@ impl Machine {
             .to_owned(),
         }
     }
+
+    /// What times hang on, each by name.
+    pub(super) fn parts(&self) -> [(&'static str, String); 4] {
+        [
+            ("processor", self.processor.clone()),
+            ("cores", self.cores.to_string()),
+            ("kernel", self.kernel.clone()),
+            ("build", self.build.clone()),
+        ]
+    }
 }
 
 /// Cores this process may use.
@@ -62,12 +72,12 @@ pub fn cores() -> usize {
 /// How long the calling thread has run, and has been ready to run while
 /// others did; nothing where the kernel does not say.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Turns {
+pub(super) struct CpuTime {
     ran: Duration,
     waited: Duration,
 }
 
-impl Turns {
+impl CpuTime {
     pub(super) fn of_this_thread() -> Option<Self> {
         let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
         let mut nanos = text.split_whitespace().map(str::parse::<u64>);
@@ -92,13 +102,13 @@ impl Turns {
 
 /// What the whole machine and this process have computed so far.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Computed {
+pub(super) struct CpuUse {
     own: Duration,
     busy_ticks: u64,
     all_ticks: u64,
 }
 
-impl Computed {
+impl CpuUse {
     /// None where the kernel does not say.
     pub(super) fn so_far() -> Option<Self> {
         let stat = fs::read_to_string("/proc/stat").ok()?;
@@ -138,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_share_is_of_both_times() {
-        let at = |ran, waited| Turns {
+        let at = |ran, waited| CpuTime {
             ran: Duration::from_millis(ran),
             waited: Duration::from_millis(waited),
         };
@@ -149,7 +159,7 @@ mod tests {
 
     #[test]
     fn others_have_what_is_neither_ours_nor_idle() {
-        let at = |own, busy_ticks, all_ticks| Computed {
+        let at = |own, busy_ticks, all_ticks| CpuUse {
             own: Duration::from_millis(own),
             busy_ticks,
             all_ticks,
@@ -158,7 +168,7 @@ mod tests {
         let share = at(1000, 150, 200).others_since(at(0, 0, 0));
         assert!((share - 0.25).abs() < 1e-9, "{share}");
         assert!(at(0, 0, 0).others_since(at(0, 0, 0)).abs() < 1e-9);
-        assert!(Computed::so_far().is_some());
+        assert!(CpuUse::so_far().is_some());
     }
 
     #[test]

@@ -4,17 +4,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cases::{BenchCase, of_inputs};
+use super::harness::{ROUNDS, built_in, measured};
 use super::judge::{Pair, Rounds};
-use super::lab::{Stop, built_in, timed};
-use super::machine::Turns;
+use super::machine::CpuTime;
 use super::progress::Meter;
+use super::stop::Stop;
 use crate::event::{Event, RequestHead};
 use crate::guest::module::Module;
 use crate::policy::{Policy, PolicySettings};
 use crate::question::HeaderNames;
 
-/// Rounds, each with instances of its own.
-pub(super) const ROUNDS: usize = 8;
 /// Batches of each side in a round are at least so many.
 const LEAST_PAIRS: u32 = 4;
 /// One batch takes about so long.
@@ -26,21 +25,21 @@ pub(super) const DURING: &str = "comparing times";
 pub(super) type Batch<'a> = Box<dyn FnMut(u32) -> Result<Duration, Stop> + 'a>;
 
 /// Makes a side's batch anew for each round, by its number.
-pub(super) type Side<'a> = dyn Fn(usize) -> Result<Batch<'a>, Stop> + 'a;
+pub(super) type Side<'a> = Box<dyn Fn(usize) -> Result<Batch<'a>, Stop> + 'a>;
 
 /// Calls of a case on an agent.
-pub(super) fn calls(subject: Policy, case: &BenchCase) -> Batch<'_> {
+pub(super) fn calls(policy: Policy, case: &BenchCase) -> Batch<'_> {
     Box::new(move |calls| {
         let started = Instant::now();
         for _ in 0..calls {
-            timed(&subject, case).map_err(|fault| Stop::fault(DURING, Some(case), *fault))?;
+            measured(&policy, case, DURING)?;
         }
         Ok(started.elapsed())
     })
 }
 
-/// What the turns gave.
-pub(super) struct Taken {
+/// What one case gave.
+pub(super) struct Compared {
     pub(super) rounds: Rounds,
     /// The share of the time that this thread waited for a processor; none
     /// where the kernel does not say.
@@ -49,11 +48,11 @@ pub(super) struct Taken {
 
 /// Times both sides for about so long.
 pub(super) fn by_turns(
-    [before, after]: [&Side<'_>; 2],
+    [before, after]: [Side<'_>; 2],
     time: Duration,
     meter: &Meter<'_>,
-) -> Result<Taken, Stop> {
-    let turns = Turns::of_this_thread();
+) -> Result<Compared, Stop> {
+    let began = CpuTime::of_this_thread();
     let mut rounds = Rounds::new();
     for round in 0..ROUNDS {
         let mut sides = [before(round)?, after(round)?];
@@ -84,8 +83,8 @@ pub(super) fn by_turns(
         rounds.push(pairs);
         meter.tick();
     }
-    let busy = turns.and_then(|before| Some(Turns::of_this_thread()?.waited_since(before)));
-    Ok(Taken { rounds, busy })
+    let busy = began.and_then(|before| Some(CpuTime::of_this_thread()?.waited_since(before)));
+    Ok(Compared { rounds, busy })
 }
 
 /// A guest that never changes, as a measure of the machine's speed today.
@@ -127,9 +126,11 @@ impl Reference {
         })
     }
 
-    pub(super) fn batch(&self, round: usize) -> Batch<'_> {
-        let module = Arc::clone(&self.copies[round % self.copies.len()]);
-        let agent = Policy::new(module, PolicySettings::default());
-        calls(agent, &self.case)
+    pub(super) fn side(&self) -> Side<'_> {
+        Box::new(|round| {
+            let module = Arc::clone(&self.copies[round % self.copies.len()]);
+            let policy = Policy::new(module, PolicySettings::default());
+            Ok(calls(policy, &self.case))
+        })
     }
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cases::BenchCase;
-use super::lab::{Lab, Stop, timed};
+use super::harness::{Harness, measured};
 use super::progress::Meter;
 use super::report::{Phases, Spread};
+use super::stop::Stop;
 use crate::guest::Instance;
 use crate::guest::engine::{Allocation, Engine, EngineSettings};
 use crate::guest::module::{Candidate, Module};
@@ -23,16 +24,20 @@ const INSTANCE_TIME: Duration = Duration::from_millis(300);
 pub(super) const EXPECTED: Duration = Duration::from_millis(2400);
 
 /// Measures them. The first and the warm call are those of the first case.
-pub(super) fn measure(lab: &Lab<'_>, case: &BenchCase, meter: &Meter<'_>) -> Result<Phases, Stop> {
-    let (read, compile) = loads(lab, meter)?;
+pub(super) fn measure(
+    harness: &Harness<'_>,
+    case: &BenchCase,
+    meter: &Meter<'_>,
+) -> Result<Phases, Stop> {
+    let (read, compile) = loads(harness, meter)?;
     let during = "making instances";
-    let instantiate_on_demand = instances(lab, &lab.module, during)?;
-    let instantiate_in_slot = match in_slots(lab) {
-        Some(module) => Some(instances(lab, &module, during)?),
+    let instantiate_on_demand = instances(harness, &harness.module, during)?;
+    let instantiate_in_slot = match in_slots(harness) {
+        Some(module) => Some(instances(harness, &module, during)?),
         None => None,
     };
     meter.tick();
-    let (first_call, warm_call) = calls(lab, case)?;
+    let (first_call, warm_call) = calls(harness, case)?;
     Ok(Phases {
         read,
         compile,
@@ -43,18 +48,15 @@ pub(super) fn measure(lab: &Lab<'_>, case: &BenchCase, meter: &Meter<'_>) -> Res
     })
 }
 
-fn loads(lab: &Lab<'_>, meter: &Meter<'_>) -> Result<(Spread, Spread), Stop> {
-    let engine = Engine::new(EngineSettings {
-        fuel: lab.limits().fuel.is_some(),
-        ..EngineSettings::default()
-    })?;
+fn loads(harness: &Harness<'_>, meter: &Meter<'_>) -> Result<(Spread, Spread), Stop> {
+    let engine = Engine::new(harness.served())?;
     let (mut read, mut compile) = (Vec::new(), Vec::new());
     let until = Instant::now() + LOAD_TIME;
     while read.len() < LOADS && (read.is_empty() || Instant::now() < until) {
         let started = Instant::now();
-        let candidate = Candidate::read(lab.path, lab.load())?;
+        let candidate = Candidate::read(harness.path, harness.load())?;
         read.push(started.elapsed());
-        let module = candidate.compile(&engine, &lab.load().load)?;
+        let module = candidate.compile(&engine, &harness.load().load)?;
         compile.push(module.compile_time);
         meter.tick();
     }
@@ -62,23 +64,23 @@ fn loads(lab: &Lab<'_>, meter: &Meter<'_>) -> Result<(Spread, Spread), Stop> {
 }
 
 /// The module with slots mapped beforehand; none where there is no room.
-pub(super) fn in_slots(lab: &Lab<'_>) -> Option<Arc<Module>> {
-    let memory_bytes = usize::try_from(lab.limits().max_memory_bytes).ok()?;
-    lab.on(EngineSettings {
-        fuel: lab.limits().fuel.is_some(),
-        allocation: Allocation::Slots {
-            count: 2,
-            memory_bytes,
-        },
-        ..EngineSettings::default()
-    })
-    .ok()
+pub(super) fn in_slots(harness: &Harness<'_>) -> Option<Arc<Module>> {
+    let memory_bytes = usize::try_from(harness.pool.limits.max_memory_bytes).ok()?;
+    harness
+        .on(EngineSettings {
+            allocation: Allocation::Slots {
+                count: 2,
+                memory_bytes,
+            },
+            ..harness.served()
+        })
+        .ok()
 }
 
-fn instances(lab: &Lab<'_>, module: &Arc<Module>, during: &str) -> Result<Spread, Stop> {
+fn instances(harness: &Harness<'_>, module: &Arc<Module>, during: &str) -> Result<Spread, Stop> {
     repeated(|| {
         let started = Instant::now();
-        let instance = Instance::new(module, lab.limits())
+        let instance = Instance::new(module, harness.pool.limits)
             .map_err(|fault| Stop::fault(during, None, *fault))?;
         let made = started.elapsed();
         drop(instance);
@@ -88,19 +90,15 @@ fn instances(lab: &Lab<'_>, module: &Arc<Module>, during: &str) -> Result<Spread
 }
 
 /// The first call on an instance, and the third.
-fn calls(lab: &Lab<'_>, case: &BenchCase) -> Result<(Spread, Spread), Stop> {
-    let call = |subject: &Policy| {
-        timed(subject, case)
-            .map(|timed| timed.response)
-            .map_err(|fault| Stop::fault("making first calls", Some(case), *fault))
-    };
+fn calls(harness: &Harness<'_>, case: &BenchCase) -> Result<(Spread, Spread), Stop> {
+    let call = |policy: &Policy| measured(policy, case, "making first calls").map(|call| call.time);
     repeated(|| {
-        let subject = lab.subject(1);
+        let policy = harness.policy(1);
         // The instance is made by now, and has not been called.
-        subject.pool().fill(1)?;
-        let first = call(&subject)?;
-        call(&subject)?;
-        Ok([first, call(&subject)?])
+        policy.pool().fill(1)?;
+        let first = call(&policy)?;
+        call(&policy)?;
+        Ok([first, call(&policy)?])
     })
     .map(|[first, warm]| (first, warm))
 }

@@ -7,13 +7,14 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
 use super::cases::BenchCase;
-use super::lab::{Lab, Stop};
+use super::harness::Harness;
 use super::progress::Meter;
+use super::report::{FunctionTime, Profile};
+use super::stop::Stop;
 use crate::guest::StackSamples;
 use crate::limits::Isolation;
+use crate::policy::pool::PoolSettings;
 
 /// How long a guest is watched.
 pub(super) const TIME: Duration = Duration::from_secs(3);
@@ -21,41 +22,21 @@ pub(super) const TIME: Duration = Duration::from_secs(3);
 const CALLS: usize = 16;
 const DURING: &str = "taking a profile";
 
-/// What was seen.
-#[derive(Debug, Clone, Serialize)]
-pub struct Profile {
-    /// The module's file.
-    pub module: String,
-    /// Looks at the guest.
-    pub samples: u64,
-    /// Wall clock from one look to the next while a guest ran, in microseconds.
-    pub interval_us: u64,
-    /// Whether functions have names; else they have numbers.
-    pub has_names: bool,
-    /// Functions, the one with the most time of its own first.
-    pub functions: Vec<FunctionTime>,
-    /// Every stack that was seen, the outermost function first, with how often.
-    pub stacks: Vec<(Vec<String>, u64)>,
-    /// When each look was, and which of the stacks it saw.
-    #[serde(skip)]
-    pub timeline: Vec<(Duration, usize)>,
-}
-
-/// One function's share.
-#[derive(Debug, Clone, Serialize)]
-pub struct FunctionTime {
-    /// Its name, demangled.
-    pub name: String,
-    /// Looks that found it running itself.
-    pub own: u64,
-    /// Looks that found it or what it called.
-    pub total: u64,
-}
-
 /// Watches the module while it answers the cases by turns.
-pub(super) fn take(lab: &Lab<'_>, cases: &[BenchCase], meter: &Meter<'_>) -> Result<Profile, Stop> {
-    let subject = lab.subject_of(&lab.module, (1, Isolation::Pooled), lab.limits());
-    let mut lease = subject
+pub(super) fn take(
+    harness: &Harness<'_>,
+    cases: &[BenchCase],
+    meter: &Meter<'_>,
+) -> Result<Profile, Stop> {
+    let policy = harness.policy_of(
+        &harness.module,
+        PoolSettings {
+            size: 1,
+            isolation: Isolation::Pooled,
+            ..harness.pool
+        },
+    );
+    let mut lease = policy
         .pool()
         .lease()
         .map_err(|fault| Stop::fault(DURING, None, *fault))?;
@@ -64,7 +45,7 @@ pub(super) fn take(lab: &Lab<'_>, cases: &[BenchCase], meter: &Meter<'_>) -> Res
     let mut all = cases.iter().cycle();
     while Instant::now() < until {
         for case in all.by_ref().take(CALLS) {
-            let asking = subject.settings().asking();
+            let asking = policy.settings().asking();
             let fault = lease.ask(&case.input, asking).0.err();
             if let Some(fault) = fault {
                 return Err(Stop::fault(DURING, Some(case), fault));
@@ -74,8 +55,8 @@ pub(super) fn take(lab: &Lab<'_>, cases: &[BenchCase], meter: &Meter<'_>) -> Res
     }
     let samples = lease.take_samples();
     Ok(Profile::of(
-        lab.path.display().to_string(),
-        lab.module.facts.has_names,
+        harness.path.display().to_string(),
+        harness.module.facts.has_names,
         &samples,
     ))
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::compare::Comparison;
+use super::comparison::Comparison;
 use super::machine::Machine;
-use super::profile::Profile;
-use crate::fault::{Fault, FaultCode};
+use crate::capture::{Remark, Unusable};
+use crate::fault::{Fault, FaultCode, printable};
 use crate::latency::Latency;
 use crate::ops::module_info::ModuleInfo;
+use crate::ops::replay::report::CaptureInfo;
 use crate::ops::validate::Growth;
 use crate::report::{Case, CaseStatus, Report, Verdict};
 
@@ -34,7 +35,7 @@ pub struct BenchReport {
     pub cases: Vec<CaseReport>,
     /// What was taken of captures, where there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub sampled: Option<super::inputs::Sampled>,
+    pub sampled: Option<Sampled>,
     /// Events that were not measured because the module has no handler.
     pub unhandled: usize,
     /// Linear memory over many calls on one instance.
@@ -44,7 +45,7 @@ pub struct BenchReport {
     pub loads: Vec<LoadPoint>,
     /// What the loads say of the number of instances.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub advice: Option<super::advise::Advice>,
+    pub advice: Option<Advice>,
     /// The same calls under other isolation and limits.
     pub safety: Vec<SafetyRow>,
     /// Where the guest spends its time.
@@ -58,6 +59,72 @@ pub struct BenchReport {
     pub failure: Option<BenchFailure>,
     /// What a reader should know of the figures.
     pub notes: Vec<String>,
+}
+
+/// What the loads say of the number of instances.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Advice {
+    /// The number of instances to have; none where no measured one will do.
+    pub pool_size: Option<usize>,
+    /// The flags of `serve` that give it.
+    pub flags: Option<String>,
+    /// The whole of it as sentences.
+    pub text: String,
+}
+
+/// What was taken of captures.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Sampled {
+    /// The files.
+    pub captures: Vec<CaptureInfo>,
+    /// Transactions they hold.
+    pub transactions: u64,
+    /// Those that were taken.
+    pub taken: u64,
+    /// Their events.
+    pub events: u64,
+    /// What picked them.
+    pub seed: u64,
+    /// Records that could not be used; of what was not taken only as far as
+    /// one could tell without decoding it.
+    pub unusable: u64,
+    /// The first of those.
+    pub examples: Vec<Unusable>,
+    /// Records that are no traffic.
+    pub skipped: u64,
+    /// What a reader should know, with how many of what was taken it is true of.
+    pub remarks: BTreeMap<Remark, u64>,
+}
+
+/// What was seen.
+#[derive(Debug, Clone, Serialize)]
+pub struct Profile {
+    /// The module's file.
+    pub module: String,
+    /// Looks at the guest.
+    pub samples: u64,
+    /// Wall clock from one look to the next while a guest ran, in microseconds.
+    pub interval_us: u64,
+    /// Whether functions have names; else they have numbers.
+    pub has_names: bool,
+    /// Functions, the one with the most time of its own first.
+    pub functions: Vec<FunctionTime>,
+    /// Every stack that was seen, the outermost function first, with how often.
+    pub stacks: Vec<(Vec<String>, u64)>,
+    /// When each look was, and which of the stacks it saw.
+    #[serde(skip)]
+    pub timeline: Vec<(Duration, usize)>,
+}
+
+/// One function's share.
+#[derive(Debug, Clone, Serialize)]
+pub struct FunctionTime {
+    /// Its name, demangled.
+    pub name: String,
+    /// Looks that found it running itself.
+    pub own: u64,
+    /// Looks that found it or what it called.
+    pub total: u64,
 }
 
 /// A guest or an agent failed where it was to be measured.
@@ -227,6 +294,19 @@ pub struct SafetyRow {
     pub ratio: f64,
 }
 
+impl MemoryReport {
+    /// Whole bytes that a call keeps.
+    pub(super) fn growth_bytes(&self) -> u64 {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "memory grows by no more than there is"
+        )]
+        let bytes = self.growth.bytes_per_call.round().max(0.0) as u64;
+        bytes
+    }
+}
+
 impl LoadPoint {
     /// Adds a further turn.
     pub(super) fn add(&mut self, turn: &Self) {
@@ -254,10 +334,8 @@ impl LoadPoint {
 
 impl BenchReport {
     /// Nothing measured yet, on this machine, by these flags.
-    pub(super) fn new(
-        settings: BTreeMap<&'static str, String>,
-        sampled: Option<&super::inputs::Sampled>,
-    ) -> Self {
+    pub(super) fn new(settings: BTreeMap<&'static str, String>, sampled: Option<Sampled>) -> Self {
+        let notes = sampled.as_ref().map(Sampled::notes).unwrap_or_default();
         Self {
             target: None,
             module: None,
@@ -265,7 +343,7 @@ impl BenchReport {
             settings,
             phases: None,
             cases: Vec::new(),
-            sampled: sampled.cloned(),
+            sampled,
             unhandled: 0,
             memory: None,
             loads: Vec::new(),
@@ -274,9 +352,7 @@ impl BenchReport {
             profile: None,
             comparison: None,
             failure: None,
-            notes: sampled
-                .map(super::inputs::Sampled::notes)
-                .unwrap_or_default(),
+            notes,
         }
     }
 
@@ -285,6 +361,53 @@ impl BenchReport {
     pub fn is_debug(&self) -> bool {
         self.machine.build == "debug"
     }
+}
+
+impl Sampled {
+    /// What a reader of the figures has to know, in sentences.
+    fn notes(&self) -> Vec<String> {
+        let mut notes = vec![format!(
+            "{} of {} in {} taken, {} (seed {})",
+            self.taken,
+            counted(self.transactions, "captured transaction"),
+            match self.captures.as_slice() {
+                [one] => one.file.clone(),
+                many => format!("{} captures", many.len()),
+            },
+            counted(self.events, "event"),
+            self.seed
+        )];
+        if self.unusable > 0 {
+            let mut note = format!("{} cannot be used", counted(self.unusable, "record"));
+            if let Some(Unusable { place, why }) = self.examples.first() {
+                note.push_str(&format!(
+                    ", the first {} record {} at byte {}: {why}",
+                    place.file, place.record, place.offset
+                ));
+            }
+            notes.push(note);
+        }
+        let losses: BTreeMap<&str, &str> = self
+            .captures
+            .iter()
+            .filter_map(|capture| Some((capture.format?.name(), capture.loses.as_deref()?)))
+            .collect();
+        notes.extend(
+            losses
+                .iter()
+                .map(|(name, loses)| format!("{name}: {loses}")),
+        );
+        let remarks = self.remarks.iter();
+        notes.extend(
+            remarks.map(|(remark, count)| {
+                format!("{} of {}: {}", count, self.taken, remark.explain())
+            }),
+        );
+        notes.iter().map(|note| printable(note, 300)).collect()
+    }
+}
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 impl Report for BenchReport {

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cases::BenchCase;
-use super::lab::{Lab, Samples, Stop, timed};
+use super::harness::{Harness, Samples, measured};
+use super::phases;
 use super::progress::Meter;
 use super::report::SafetyRow;
-use super::{Amount, phases};
+use super::stop::Stop;
 use crate::guest::engine::EngineSettings;
 use crate::guest::module::Module;
 use crate::limits::{Isolation, Limits};
 use crate::policy::Policy;
+use crate::policy::pool::PoolSettings;
 
 /// Turns each mode gets.
 const TURNS: u32 = 20;
@@ -21,14 +23,15 @@ const CALLS: usize = 8;
 /// Modes, where the system has room for slots.
 pub(super) const MODES: u32 = 7;
 const RECYCLE: Isolation = Isolation::Recycle(100);
-/// How much more than the dearest case a call may use up where fuel takes the
+/// How much more than the most expensive case a call may use up where fuel takes the
 /// place of the deadline.
-const FUEL_ROOM: u64 = 1000;
+const FUEL_FACTOR: u64 = 1000;
 
-struct Mode {
+/// One isolation with its limits, and what was measured of it.
+pub(super) struct Mode {
     name: &'static str,
     is_chosen: bool,
-    subject: Policy,
+    policy: Policy,
     samples: Samples,
     /// The case whose turn it is.
     next: usize,
@@ -47,10 +50,9 @@ impl Mode {
             for _ in 0..calls {
                 let case = &cases[self.next % cases.len()];
                 self.next += 1;
-                let timed = timed(&self.subject, case)
-                    .map_err(|fault| Stop::fault(during, Some(case), *fault))?;
+                let call = measured(&self.policy, case, during)?;
                 if is_kept {
-                    self.samples.record(timed);
+                    self.samples.record(&call);
                 }
             }
             calls = CALLS.min(calls * 2);
@@ -62,18 +64,13 @@ impl Mode {
     }
 }
 
-/// Measures each mode. `dearest` is the fuel of the dearest case.
+/// Measures each mode for so long.
 pub(super) fn measure(
-    lab: &Lab<'_>,
+    mut modes: Vec<Mode>,
     cases: &[BenchCase],
-    (amount, dearest): (Amount, u64),
+    time: Duration,
     meter: &Meter<'_>,
 ) -> Result<Vec<SafetyRow>, Stop> {
-    let mut modes = modes(lab, dearest)?;
-    let time = match amount {
-        Amount::Time(time) => time,
-        Amount::Calls(_) => Duration::from_millis(100),
-    };
     // The first turn is for warming up.
     for number in 0..=TURNS {
         // Who has had the time already waits for the others.
@@ -96,34 +93,44 @@ pub(super) fn measure(
         .collect())
 }
 
-fn modes(lab: &Lab<'_>, dearest: u64) -> Result<Vec<Mode>, Stop> {
+/// Every way to call the module. A call of the most expensive case takes this
+/// fuel.
+pub(super) fn modes(harness: &Harness<'_>, most_fuel: u64) -> Result<Vec<Mode>, Stop> {
     let limits = Limits {
         fuel: None,
-        ..lab.limits()
+        ..harness.pool.limits
     };
     let fuelled = Limits {
-        fuel: Some(
-            lab.limits()
-                .fuel
-                .unwrap_or_else(|| dearest.saturating_mul(FUEL_ROOM).saturating_add(1_000_000)),
-        ),
+        fuel: Some(harness.pool.limits.fuel.unwrap_or_else(|| {
+            most_fuel
+                .saturating_mul(FUEL_FACTOR)
+                .saturating_add(1_000_000)
+        })),
         ..limits
     };
-    let plain = if lab.limits().fuel.is_none() {
-        Arc::clone(&lab.module)
+    let plain = if harness.pool.limits.fuel.is_none() {
+        Arc::clone(&harness.module)
     } else {
-        lab.on(EngineSettings::default())?
+        harness.on(EngineSettings::default())?
     };
-    let without_deadlines = lab.on(EngineSettings {
+    let without_deadlines = harness.on(EngineSettings {
         fuel: true,
         no_deadlines: true,
         ..EngineSettings::default()
     })?;
-    let chosen = (lab.isolation(), lab.limits().fuel.is_some());
+    let chosen = (harness.pool.isolation, harness.pool.limits.fuel.is_some());
     let mode = |name, module: &Arc<Module>, isolation, limits: Limits| Mode {
         name,
         is_chosen: chosen == (isolation, limits.fuel.is_some()),
-        subject: lab.subject_of(module, (1, isolation), limits),
+        policy: harness.policy_of(
+            module,
+            PoolSettings {
+                size: 1,
+                isolation,
+                limits,
+                ..harness.pool
+            },
+        ),
         samples: Samples::default(),
         next: 0,
         taken: Duration::ZERO,
@@ -131,7 +138,12 @@ fn modes(lab: &Lab<'_>, dearest: u64) -> Result<Vec<Mode>, Stop> {
     let pooled = Isolation::Pooled;
     let mut modes = vec![
         mode("pooled, deadline", &plain, pooled, limits),
-        mode("pooled, deadline and fuel", &lab.counting, pooled, fuelled),
+        mode(
+            "pooled, deadline and fuel",
+            &harness.counting,
+            pooled,
+            fuelled,
+        ),
         Mode {
             is_chosen: false,
             ..mode("pooled, fuel alone", &without_deadlines, pooled, fuelled)
@@ -140,13 +152,13 @@ fn modes(lab: &Lab<'_>, dearest: u64) -> Result<Vec<Mode>, Stop> {
         mode("fresh, deadline", &plain, Isolation::Fresh, limits),
         mode(
             "fresh, deadline and fuel",
-            &lab.counting,
+            &harness.counting,
             Isolation::Fresh,
             fuelled,
         ),
     ];
-    if let Some(slots) = phases::in_slots(lab) {
-        let (name, limits) = if lab.limits().fuel.is_none() {
+    if let Some(slots) = phases::in_slots(harness) {
+        let (name, limits) = if harness.pool.limits.fuel.is_none() {
             ("fresh from slots, deadline", limits)
         } else {
             ("fresh from slots, deadline and fuel", fuelled)

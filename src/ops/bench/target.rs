@@ -1,17 +1,18 @@
 //! A running agent, ours or anybody's, measured from outside: the same
 //! fixtures, loads and gate, without a module to look into.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::baseline::Baseline;
 use super::cases::BenchCase;
 use super::inputs::Inputs;
-use super::judge::Rounds;
-use super::lab::Stop;
+use super::judge::Timings;
 use super::pairs::{self, Batch, Reference, Side};
-use super::progress::{Meter, Watcher};
 use super::report::{BenchReport, CaseReport, LoadPoint, ProcessUse};
-use super::{Against, Amount, Baseline, Bench, BenchSettings, Benched, share};
+use super::session::{Benched, Flags, Session};
+use super::settings::{Amount, BenchTask, repeated, share};
+use super::stop::Stop;
+use super::warm::time_each;
 use crate::client::{Ask, AskError, Asker, Drive, Driven, Exchange, Pace, Process, Speech, Target};
 use crate::error::Error;
 use crate::latency::Latency;
@@ -38,109 +39,82 @@ pub struct Running {
 /// baseline of other settings. An agent that fails is in the report.
 pub fn bench_target(
     running: &Running,
-    inputs: &Inputs,
-    (settings, against): (&BenchSettings, Option<&Against>),
-    watcher: &Watcher<'_>,
+    inputs: Inputs,
+    task: &BenchTask<'_>,
 ) -> Result<Benched, Error> {
-    let bench = Bench {
-        settings,
-        meter: Meter::new(watcher),
-    };
-    Outside {
+    let session = Session::new(task);
+    let target = &running.target;
+    if let Some(process) = running.process {
+        process.spent().map_err(|source| Error::Host {
+            what: "cannot look at the process of --pid",
+            source: source.into(),
+        })?;
+    }
+    let called = Flags::from([("protocol", target.speech.name().to_owned())]);
+    let mut flags = called.clone();
+    flags.insert("connections", running.connections.to_string());
+    flags.extend(task.settings.measuring());
+    let mut report = BenchReport::new(flags, inputs.sampled);
+    report.target = Some(target.address.to_string());
+    if report.is_debug() {
+        report
+            .notes
+            .push("this is a debug build, which sends slowly".to_owned());
+    }
+    let bench = TargetBench {
         running,
-        bench: &bench,
-    }
-    .run(inputs, against)
+        session: &session,
+        cases: &inputs.exchanges,
+    };
+    let done = bench.measure(&called, &mut report);
+    session.end(done, report)
 }
 
-struct Outside<'a> {
+struct TargetBench<'a> {
     running: &'a Running,
-    bench: &'a Bench<'a>,
+    session: &'a Session<'a>,
+    /// By exchange.
+    cases: &'a [Vec<BenchCase>],
 }
 
-impl Outside<'_> {
-    fn run(&self, inputs: &Inputs, against: Option<&Against>) -> Result<Benched, Error> {
-        let target = &self.running.target;
-        if let Some(process) = self.running.process {
-            process.spent().map_err(|source| Error::Host {
-                what: "cannot look at the process of --pid",
-                source: source.into(),
-            })?;
-        }
-        let mut flags = BTreeMap::from([("protocol", target.speech.name().to_owned())]);
-        let mut settings = flags.clone();
-        flags.insert("connections", self.running.connections.to_string());
-        flags.extend(self.bench.settings.measuring());
-        let mut report = BenchReport::new(flags, inputs.sampled.as_ref());
-        report.target = Some(target.address.to_string());
-        if report.is_debug() {
-            report
-                .notes
-                .push("this is a debug build, which sends slowly".to_owned());
-        }
-        let settings: BTreeMap<String, String> = std::mem::take(&mut settings)
-            .into_iter()
-            .map(|(flag, value)| (flag.to_owned(), value))
-            .collect();
-        let mut baseline = None;
-        match self.measure(&inputs.exchanges, (against, &settings), &mut report) {
-            Ok(kept) => baseline = kept,
-            Err(Stop::Failure(failure)) => report.failure = Some(*failure),
-            Err(Stop::Error(error)) => return Err(error),
-        }
-        Ok(Benched { report, baseline })
-    }
-
-    fn measure(
-        &self,
-        cases: &[Vec<BenchCase>],
-        (against, flags): (Option<&Against>, &BTreeMap<String, String>),
-        report: &mut BenchReport,
-    ) -> Result<Option<Baseline>, Stop> {
-        let exchanges = self.exchanges(cases)?;
-        let settings = self.bench.settings;
-        let count = u32::try_from(cases.len()).unwrap_or(u32::MAX);
-        let events: usize = cases.iter().map(Vec::len).sum();
-        let each = super::warm::time_each(settings.amount, cases.len());
-        let pairs = self.bench.pair_time(events) * u32::try_from(events).unwrap_or(u32::MAX);
-        let loads = self.loads();
-        let load_time = self.bench.load_time();
+impl TargetBench<'_> {
+    fn measure(&self, called: &Flags, report: &mut BenchReport) -> Result<Option<Baseline>, Stop> {
+        let exchanges = self.exchanges()?;
+        let Session {
+            settings,
+            against,
+            meter,
+        } = self.session;
+        let each = time_each(settings.amount, self.cases.len());
+        let one_by_one = repeated(each, self.cases.len());
+        let load_time = self.session.load_time();
+        let callers = settings.callers();
         let compares = against.is_some() || settings.keep;
-        let meter = &self.bench.meter;
-        meter.plan(each * count);
+        meter.plan(one_by_one);
         if compares {
-            meter.plan(pairs);
+            self.session
+                .plan_pairs(self.cases.iter().map(Vec::len).sum());
         }
         if against.is_none() {
-            meter.plan(load_time * u32::try_from(loads.len()).unwrap_or(u32::MAX));
+            meter.plan(repeated(load_time, callers.len()));
         }
-        meter.begin("one at a time", each * count);
-        report.cases = self.one_by_one(cases, &exchanges, each)?;
+        meter.begin("one at a time", one_by_one);
+        report.cases = self.one_by_one(&exchanges, each)?;
         if against.is_none() {
-            for (concurrency, pace) in loads {
+            for (concurrency, pace) in callers {
                 meter.begin(format!("{concurrency} callers"), load_time);
-                report
-                    .loads
-                    .push(self.load(&exchanges, (concurrency, pace))?);
+                let point = self.load(&exchanges, concurrency, pace)?;
+                report.loads.push(point);
             }
         }
         if !compares {
             return Ok(None);
         }
-        let (rounds, busy) = self.rounds(cases, &exchanges)?;
-        if let Some(Against::Baseline(path, baseline)) = against {
-            report.comparison = Some(self.bench.beside_baseline(
-                (path, baseline),
-                (report, flags),
-                (&rounds, busy),
-            )?);
-        }
-        Ok(settings
-            .keep
-            .then(|| Baseline::of(report, flags, (rounds, busy))))
+        let timings = self.timings(&exchanges)?;
+        self.session.keep(report, called, timings)
     }
 
-    fn exchanges(&self, cases: &[Vec<BenchCase>]) -> Result<Vec<Exchange>, Stop> {
+    fn exchanges(&self) -> Result<Vec<Exchange>, Stop> {
         let exchange = |cases: &Vec<BenchCase>| {
             let asks = cases
                 .iter()
@@ -158,41 +132,28 @@ impl Outside<'_> {
             Exchange::new(self.running.target.speech, &asks)
                 .map_err(|error| Error::Usage(error.to_string()).into())
         };
-        cases.iter().map(exchange).collect()
+        self.cases.iter().map(exchange).collect()
     }
 
-    fn loads(&self) -> Vec<(usize, Pace)> {
-        let settings = self.bench.settings;
-        let mut paces: Vec<Pace> = settings.rates.iter().copied().map(Pace::Rate).collect();
-        if paces.is_empty() {
-            paces.push(Pace::Closed);
-        }
-        let concurrency = settings.concurrency.iter();
-        concurrency
-            .flat_map(|concurrency| paces.iter().map(|pace| (*concurrency, *pace)))
-            .collect()
-    }
-
-    fn one_by_one(
-        &self,
-        cases: &[Vec<BenchCase>],
-        exchanges: &[Exchange],
-        each: Duration,
-    ) -> Result<Vec<CaseReport>, Stop> {
+    fn one_by_one(&self, exchanges: &[Exchange], each: Duration) -> Result<Vec<CaseReport>, Stop> {
         let failed = |error| Stop::ask("sending one event at a time", error);
         let mut asker = self.connect()?;
+        let unmeasured = |case: &BenchCase| CaseReport {
+            response: Some(Latency::new()),
+            ..case.unmeasured()
+        };
+        let cases = self.cases.iter();
         let mut reports: Vec<Vec<CaseReport>> = cases
-            .iter()
             .map(|cases| cases.iter().map(unmeasured).collect())
             .collect();
         // The first turn warms up.
         for turn in 0..=TURNS {
             for (exchange, reports) in exchanges.iter().zip(&mut reports) {
                 let until = Instant::now() + each / TURNS;
-                let calls = match (self.bench.settings.amount, turn.checked_sub(1)) {
+                let calls = match (self.session.settings.amount, turn.checked_sub(1)) {
                     (_, None) => 1,
                     (Amount::Time(_), Some(_)) => u64::MAX,
-                    (Amount::Calls(calls), Some(turn)) => share(calls, (TURNS, turn)),
+                    (Amount::Calls(calls), Some(turn)) => share(calls, turn.into(), TURNS.into()),
                 };
                 for asked in 0..calls {
                     if asked > 0 && calls == u64::MAX && Instant::now() >= until {
@@ -212,7 +173,7 @@ impl Outside<'_> {
                         .map_err(failed)?;
                 }
             }
-            self.bench.meter.tick();
+            self.session.meter.tick();
         }
         Ok(reports.into_iter().flatten().collect())
     }
@@ -220,13 +181,9 @@ impl Outside<'_> {
     fn connect(&self) -> Result<Asker, Stop> {
         let target = &self.running.target;
         Asker::connect(target).map_err(|error| {
-            Stop::Error(Error::Host {
-                what: "cannot measure the agent",
-                source: AskErrorAt {
-                    target: target.address.to_string(),
-                    error,
-                }
-                .into(),
+            Stop::no_agent(AskErrorAt {
+                target: target.address.to_string(),
+                error,
             })
         })
     }
@@ -234,9 +191,10 @@ impl Outside<'_> {
     fn load(
         &self,
         exchanges: &[Exchange],
-        (concurrency, pace): (usize, Pace),
+        concurrency: usize,
+        pace: Pace,
     ) -> Result<LoadPoint, Stop> {
-        let settings = self.bench.settings;
+        let settings = self.session.settings;
         let (time, events) = match (settings.amount, pace) {
             (Amount::Time(time), _) => (time, None),
             (Amount::Calls(calls), Pace::Rate(rate)) => {
@@ -261,30 +219,26 @@ impl Outside<'_> {
             process: self.running.process,
         };
         let driven = drive
-            .run(&|| self.bench.meter.tick())
+            .run(&|| self.session.meter.tick())
             .map_err(|error| Stop::ask("under load", error))?;
-        Ok(point(driven, (concurrency, pace)))
+        Ok(point(driven, concurrency, pace))
     }
 
     /// Times of each event beside the reference's, those before and after it
     /// in its exchange being asked about as well.
-    fn rounds(
-        &self,
-        cases: &[Vec<BenchCase>],
-        exchanges: &[Exchange],
-    ) -> Result<(Vec<Rounds>, Option<f64>), Stop> {
+    fn timings(&self, exchanges: &[Exchange]) -> Result<Timings, Stop> {
         let reference = Reference::new()?;
-        let places = cases.iter().enumerate().flat_map(|(exchange, cases)| {
+        let places = self.cases.iter().enumerate().flat_map(|(exchange, cases)| {
             let places = cases.iter().enumerate();
             places.map(move |(step, case)| (case, (exchange, step)))
         });
         let (all, places): (Vec<&BenchCase>, Vec<(usize, usize)>) = places.unzip();
-        self.bench.by_turns(&all, |index, time| {
+        self.session.by_turns(&all, |index| {
             let (exchange, judged) = places[index];
             let exchange = &exchanges[exchange];
-            let after = |_: usize| -> Result<Batch<'_>, Stop> {
+            let after: Side<'_> = Box::new(move |_| {
                 let mut asker = self.connect()?;
-                Ok(Box::new(move |calls| {
+                Ok(Box::new(move |calls: u32| {
                     let mut time = Duration::ZERO;
                     for _ in 0..calls {
                         asker
@@ -296,10 +250,9 @@ impl Outside<'_> {
                             .map_err(|error| Stop::ask(pairs::DURING, error))?;
                     }
                     Ok(time)
-                }))
-            };
-            let sides: [&Side<'_>; 2] = [&|round| Ok(reference.batch(round)), &after];
-            pairs::by_turns(sides, time, &self.bench.meter)
+                }) as Batch<'_>)
+            });
+            [reference.side(), after]
         })
     }
 }
@@ -312,21 +265,7 @@ struct AskErrorAt {
     error: AskError,
 }
 
-fn unmeasured(case: &BenchCase) -> CaseReport {
-    CaseReport {
-        name: case.name.clone(),
-        event: case.input.phase().name(),
-        input_hash: case.input_hash.clone(),
-        input_bytes: case.input_bytes,
-        answer_bytes: 0,
-        decision: "none",
-        fuel: None,
-        response: Some(Latency::new()),
-        guest: None,
-    }
-}
-
-fn point(driven: Driven, (concurrency, pace): (usize, Pace)) -> LoadPoint {
+fn point(driven: Driven, concurrency: usize, pace: Pace) -> LoadPoint {
     let events = driven.response.count() as f64;
     let seconds = driven.time.as_secs_f64();
     let rate = match pace {

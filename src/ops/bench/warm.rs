@@ -4,9 +4,10 @@
 use std::time::{Duration, Instant};
 
 use super::cases::BenchCase;
-use super::lab::{Lab, Samples, Stop, sample};
+use super::harness::{Harness, Samples, sample};
 use super::progress::Meter;
-use super::{Amount, share};
+use super::settings::{Amount, BenchSettings, part, share};
+use super::stop::Stop;
 
 /// Turns each case gets.
 const TURNS: u32 = 10;
@@ -18,22 +19,23 @@ const MOST_CASES: u32 = 8;
 
 /// The time of each case, of so many.
 pub(super) fn time_each(amount: Amount, cases: usize) -> Duration {
-    let cases = u32::try_from(cases).unwrap_or(u32::MAX).max(1);
+    let row = amount.row_time();
     match amount {
-        Amount::Time(time) => time.min(time * MOST_CASES / cases),
-        Amount::Calls(_) => Duration::from_millis(100),
+        Amount::Time(_) => row.min(part(row * MOST_CASES, cases)),
+        Amount::Calls(_) => row,
     }
 }
 
 /// Measures every case.
 pub(super) fn measure(
-    lab: &Lab<'_>,
+    harness: &Harness<'_>,
     cases: &[BenchCase],
-    (amount, warm_up): (Amount, Duration),
+    settings: &BenchSettings,
     meter: &Meter<'_>,
 ) -> Result<Vec<Samples>, Stop> {
     let during = "making warm calls";
-    let subject = lab.subject(1);
+    let policy = harness.policy(1);
+    let amount = settings.amount;
     let each = time_each(amount, cases.len());
     let mut samples = vec![Samples::default(); cases.len()];
     let turn = |samples: Option<&mut Samples>, case: &BenchCase, time, calls: u64| {
@@ -47,15 +49,14 @@ pub(super) fn measure(
             // Looking at the clock is no part of a call.
             let few = next.min(calls - made);
             next = CALLS.min(next * 2);
-            sample(&subject, case, few, samples)
+            sample(&policy, case, few, samples)
                 .map_err(|fault| Stop::fault(during, Some(case), *fault))?;
             made += few;
         }
         Ok::<(), Stop>(())
     };
-    let cases_u32 = u32::try_from(cases.len()).unwrap_or(u32::MAX).max(1);
     for case in cases {
-        turn(None, case, warm_up / cases_u32, u64::MAX)?;
+        turn(None, case, part(settings.warm_up, cases.len()), u64::MAX)?;
     }
     let mut taken = vec![Duration::ZERO; cases.len()];
     for number in 0..TURNS {
@@ -64,7 +65,9 @@ pub(super) fn measure(
                 // It has had its time already.
                 Amount::Time(_) if *taken > each => continue,
                 Amount::Time(_) => (each / TURNS, u64::MAX),
-                Amount::Calls(calls) => (Duration::MAX / 4, share(calls, (TURNS, number))),
+                Amount::Calls(calls) => {
+                    (Duration::MAX / 4, share(calls, number.into(), TURNS.into()))
+                }
             };
             let started = Instant::now();
             turn(Some(samples), case, time, calls)?;

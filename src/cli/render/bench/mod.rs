@@ -115,13 +115,17 @@ fn heading(report: &BenchReport) -> (String, Vec<String>) {
     if let Some(protocol) = flag("protocol") {
         lines.push(format!("protocol {protocol}"));
     } else {
-        lines.push(format!(
-            "isolation {}, timeout {}, fuel limit {}, header names {}",
-            flag("isolation").unwrap_or_default(),
-            flag("timeout").unwrap_or_default(),
-            flag("fuel").unwrap_or_default(),
-            flag("header_names").unwrap_or_default(),
-        ));
+        // A hook module has no header names.
+        let flags = [
+            ("isolation", "isolation"),
+            ("timeout", "timeout"),
+            ("fuel limit", "fuel"),
+            ("header names", "header_names"),
+        ];
+        let flags = flags
+            .into_iter()
+            .filter_map(|(name, key)| Some(format!("{name} {}", flag(key)?)));
+        lines.push(flags.collect::<Vec<_>>().join(", "));
     }
     (title, lines)
 }

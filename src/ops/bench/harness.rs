@@ -6,19 +6,16 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::BenchSettings;
 use super::cases::BenchCase;
-use super::pairs::ROUNDS;
-use super::report::BenchFailure;
+use super::settings::BenchSettings;
+use super::stop::Stop;
 use crate::abi::Abi;
-use crate::client::AskError;
 use crate::cost::Cost;
 use crate::error::Error;
 use crate::fault::Fault;
 use crate::guest::engine::{Engine, EngineSettings};
 use crate::guest::module::{Candidate, LoadSettings, Module, Source};
 use crate::latency::Latency;
-use crate::limits::{Isolation, Limits};
 use crate::ops::module_info::{called, pooled};
 use crate::policy::pool::PoolSettings;
 use crate::policy::{Policy, PolicySettings};
@@ -28,75 +25,19 @@ use crate::question::Question;
 /// whatever that takes.
 const COPIES_TIME: Duration = Duration::from_secs(2);
 
+/// Rounds of a comparison, each with instances of its own.
+pub(super) const ROUNDS: usize = 8;
+
 /// How long a caller waits for an instance: long enough that a load shows as
 /// queueing and not as refusals.
 const QUEUE_WAIT: Duration = Duration::from_secs(30);
 
-/// Why measuring ended early.
-#[derive(Debug)]
-pub(super) enum Stop {
-    /// It could not be done at all.
-    Error(Error),
-    /// The guest faulted: a result of its own.
-    Failure(Box<BenchFailure>),
-}
-
-impl From<Error> for Stop {
-    fn from(error: Error) -> Self {
-        Self::Error(error)
-    }
-}
-
-impl Stop {
-    pub(super) fn fault(during: &str, case: Option<&BenchCase>, fault: Fault) -> Self {
-        let fault = match case {
-            Some(case) => case.hidden(fault),
-            None => fault,
-        };
-        Self::Failure(Box::new(BenchFailure {
-            during: during.to_owned(),
-            case: case.map(|case| case.name.clone()),
-            message: fault.to_string(),
-            others: None,
-            fault: Some(fault),
-        }))
-    }
-
-    /// A running agent: nobody there is an error, whoever fails a failure.
-    pub(super) fn ask(during: &str, error: AskError) -> Self {
-        match error {
-            AskError::Connect { .. } => Self::Error(Error::Host {
-                what: "cannot measure the agent",
-                source: error.into(),
-            }),
-            AskError::Failed { case, reason } => Self::agent(during, Some(case), reason),
-            other => Self::agent(during, None, other.to_string()),
-        }
-    }
-
-    fn agent(during: &str, case: Option<String>, message: String) -> Self {
-        Self::Failure(Box::new(BenchFailure {
-            during: during.to_owned(),
-            case,
-            message,
-            others: None,
-            fault: None,
-        }))
-    }
-
-    pub(super) fn no_thread(source: std::io::Error) -> Self {
-        Self::Error(Error::Host {
-            what: "cannot start a thread",
-            source: source.into(),
-        })
-    }
-}
-
 /// A module under test.
-pub(super) struct Lab<'a> {
+pub(super) struct Harness<'a> {
     pub(super) path: &'a Path,
     settings: &'a BenchSettings,
-    /// How its instances are kept: its ABI's way where nobody said.
+    /// How its instances are kept and limited: as its ABI has it where nobody
+    /// said.
     pub(super) pool: PoolSettings,
     /// On the engine that production would have.
     pub(super) module: Arc<Module>,
@@ -105,37 +46,33 @@ pub(super) struct Lab<'a> {
     copies: OnceLock<Vec<Arc<Module>>>,
 }
 
-impl<'a> Lab<'a> {
+impl<'a> Harness<'a> {
     pub(super) fn new(path: &'a Path, settings: &'a BenchSettings) -> Result<Self, Error> {
         let load = &settings.load;
-        let abi = Candidate::read(path, load)?.verdict.abi;
-        let pool = match abi {
+        let pool = match Candidate::read(path, load)?.verdict.abi {
             Some(Abi::Hook) => settings.hook_pool,
             // What has none is refused with its reasons when it is compiled.
             Some(Abi::Agent) | None => settings.agent.pool,
         };
-        let compiled = |settings| -> Result<Arc<Module>, Error> {
-            let engine = Engine::new(settings)?;
-            Ok(Arc::new(Module::load(&engine, path, load)?))
-        };
-        let served = EngineSettings {
-            fuel: pool.limits.fuel.is_some(),
-            ..EngineSettings::default()
-        };
-        let module = compiled(served)?;
+        let served = served(&pool);
+        let module = compiled(path, load, served)?;
         let counting = if served.fuel {
             Arc::clone(&module)
         } else {
-            compiled(EngineSettings {
+            let counting = EngineSettings {
                 fuel: true,
                 debug_lines: true,
                 ..served
-            })?
+            };
+            compiled(path, load, counting)?
         };
         Ok(Self {
             path,
             settings,
-            pool,
+            pool: PoolSettings {
+                wait: QUEUE_WAIT,
+                ..pool
+            },
             module,
             counting,
             copies: OnceLock::new(),
@@ -154,30 +91,39 @@ impl<'a> Lab<'a> {
         }
     }
 
+    /// The engine that production would have.
+    pub(super) fn served(&self) -> EngineSettings {
+        served(&self.pool)
+    }
+
     /// The module on an engine of its own.
     pub(super) fn on(&self, settings: EngineSettings) -> Result<Arc<Module>, Error> {
-        let engine = Engine::new(settings)?;
-        Ok(Arc::new(Module::load(&engine, self.path, self.load())?))
-    }
-
-    /// What the limits are, isolation and all.
-    pub(super) const fn limits(&self) -> Limits {
-        self.pool.limits
-    }
-
-    pub(super) const fn isolation(&self) -> Isolation {
-        self.pool.isolation
+        compiled(self.path, self.load(), settings)
     }
 
     /// As production would have it, with so many instances.
-    pub(super) fn subject(&self, size: usize) -> Policy {
-        self.subject_of(&self.module, (size, self.isolation()), self.limits())
+    pub(super) fn policy(&self, size: usize) -> Policy {
+        self.policy_of(&self.module, PoolSettings { size, ..self.pool })
     }
 
-    /// The same for a round of a comparison, if it can, on code of its own:
-    /// where in memory code comes to lie makes it some per cent faster or
-    /// slower, which must not pass for the module's doing.
-    pub(super) fn subject_of_round(&self, round: usize) -> Result<Policy, Error> {
+    /// On an engine that counts instructions, with one instance.
+    pub(super) fn counting_policy(&self) -> Policy {
+        let size = 1;
+        self.policy_of(&self.counting, PoolSettings { size, ..self.pool })
+    }
+
+    pub(super) fn policy_of(&self, module: &Arc<Module>, pool: PoolSettings) -> Policy {
+        let settings = PolicySettings {
+            pool,
+            ..self.settings.agent.clone()
+        };
+        Policy::new(Arc::clone(module), settings)
+    }
+
+    /// As production would have it, for a round of a comparison, if it can on
+    /// code of its own: where in memory code comes to lie makes it some per
+    /// cent faster or slower, which must not pass for the module's doing.
+    pub(super) fn policy_of_round(&self, round: usize) -> Result<Policy, Error> {
         let copies = match self.copies.get() {
             Some(copies) => copies,
             None => {
@@ -185,8 +131,9 @@ impl<'a> Lab<'a> {
                 self.copies.get_or_init(|| copies)
             }
         };
-        let module = &copies[round % copies.len()];
-        Ok(self.subject_of(module, (1, self.isolation()), self.limits()))
+        let size = 1;
+        let pool = PoolSettings { size, ..self.pool };
+        Ok(self.policy_of(&copies[round % copies.len()], pool))
     }
 
     fn compile_copies(&self) -> Result<Vec<Arc<Module>>, Error> {
@@ -205,31 +152,22 @@ impl<'a> Lab<'a> {
         }
         Ok(copies)
     }
+}
 
-    /// On an engine that counts instructions, with one instance.
-    pub(super) fn counting_subject(&self) -> Policy {
-        self.subject_of(&self.counting, (1, self.isolation()), self.limits())
+fn served(pool: &PoolSettings) -> EngineSettings {
+    EngineSettings {
+        fuel: pool.limits.fuel.is_some(),
+        ..EngineSettings::default()
     }
+}
 
-    pub(super) fn subject_of(
-        &self,
-        module: &Arc<Module>,
-        (size, isolation): (usize, Isolation),
-        limits: Limits,
-    ) -> Policy {
-        let pool = PoolSettings {
-            size,
-            wait: QUEUE_WAIT,
-            isolation,
-            limits,
-        };
-        let module = Arc::clone(module);
-        let settings = PolicySettings {
-            pool,
-            ..self.settings.agent.clone()
-        };
-        Policy::new(module, settings)
-    }
+fn compiled(
+    path: &Path,
+    load: &LoadSettings,
+    settings: EngineSettings,
+) -> Result<Arc<Module>, Error> {
+    let engine = Engine::new(settings)?;
+    Ok(Arc::new(Module::load(&engine, path, load)?))
 }
 
 /// A module of our own making, for what must not change from run to run.
@@ -246,19 +184,9 @@ pub(super) fn built_in(wasm: Vec<u8>, name: &str) -> Result<Arc<Module>, Error> 
 }
 
 /// One measured call.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Timed {
+pub(super) struct Call {
     /// From the event to the agent response, from a hook's context to the
     /// context that comes of it.
-    pub(super) response: Duration,
-    /// Inside the guest.
-    pub(super) guest: Duration,
-    /// Waiting for an instance.
-    pub(super) queue: Duration,
-}
-
-/// What a module made of a case.
-pub(super) struct Answered {
     pub(super) time: Duration,
     pub(super) cost: Cost,
     pub(super) decision: &'static str,
@@ -266,13 +194,13 @@ pub(super) struct Answered {
 
 /// Calls the module as every command does, and times that. A guest that faults
 /// is not measured.
-pub(super) fn answer(subject: &Policy, case: &BenchCase) -> Result<Answered, Box<Fault>> {
+fn call(policy: &Policy, case: &BenchCase) -> Result<Call, Box<Fault>> {
     let (time, cost, decision, fault) = match &case.input {
         // The context is the host's own to give: copying it is not part of a call.
         Question::Hook(hook, context) => {
             let context = context.as_ref().clone();
             let started = Instant::now();
-            let mut handled = black_box(subject.hook(*hook, context));
+            let mut handled = black_box(policy.hook(*hook, context));
             let fault = handled.fault.take();
             let decision = if handled.result.ok { "ok" } else { "refused" };
             let cost = handled.cost;
@@ -281,7 +209,7 @@ pub(super) fn answer(subject: &Policy, case: &BenchCase) -> Result<Answered, Box
         }
         question => {
             let started = Instant::now();
-            let mut reply = black_box(subject.ask(question));
+            let mut reply = black_box(policy.ask(question));
             let fault = reply.fault.take();
             let (cost, decision) = (reply.cost, reply.answer.name());
             // The response is the caller's to drop, so that is part of a call.
@@ -291,7 +219,7 @@ pub(super) fn answer(subject: &Policy, case: &BenchCase) -> Result<Answered, Box
     };
     match fault {
         Some(fault) => Err(Box::new(fault)),
-        None => Ok(Answered {
+        None => Ok(Call {
             time,
             cost: cost.unwrap_or_default(),
             decision,
@@ -299,13 +227,9 @@ pub(super) fn answer(subject: &Policy, case: &BenchCase) -> Result<Answered, Box
     }
 }
 
-/// The times of one call.
-pub(super) fn timed(subject: &Policy, case: &BenchCase) -> Result<Timed, Box<Fault>> {
-    answer(subject, case).map(|answered| Timed {
-        response: answered.time,
-        guest: answered.cost.time,
-        queue: answered.cost.waited,
-    })
+/// The same while this is being measured, which a fault ends.
+pub(super) fn measured(policy: &Policy, case: &BenchCase, during: &str) -> Result<Call, Stop> {
+    call(policy, case).map_err(|fault| Stop::fault(during, Some(case), *fault))
 }
 
 /// Distributions of many measured calls.
@@ -324,22 +248,22 @@ pub struct Samples {
 /// # Errors
 /// The guest's fault: what faults is not measured.
 pub fn sample(
-    subject: &Policy,
+    policy: &Policy,
     case: &BenchCase,
     calls: u64,
     samples: &mut Samples,
 ) -> Result<(), Box<Fault>> {
     for _ in 0..calls {
-        samples.record(timed(subject, case)?);
+        samples.record(&call(policy, case)?);
     }
     Ok(())
 }
 
 impl Samples {
-    pub(super) fn record(&mut self, timed: Timed) {
-        self.response.record(timed.response);
-        self.guest.record(timed.guest);
-        self.queue.record(timed.queue);
+    pub(super) fn record(&mut self, call: &Call) {
+        self.response.record(call.time);
+        self.guest.record(call.cost.time);
+        self.queue.record(call.cost.waited);
     }
 
     pub(super) fn add(&mut self, other: &Self) {
@@ -384,8 +308,8 @@ mod tests {
     fn rounds_have_code_of_their_own() {
         let (_folder, path) = copied();
         let settings = settings();
-        let lab = Lab::new(&path, &settings).unwrap();
-        let module = |round| Arc::clone(lab.subject_of_round(round).unwrap().pool().module());
+        let harness = Harness::new(&path, &settings).unwrap();
+        let module = |round| Arc::clone(harness.policy_of_round(round).unwrap().pool().module());
         let mut copies: Vec<_> = (0..ROUNDS)
             .map(|round| Arc::as_ptr(&module(round)))
             .collect();
@@ -399,9 +323,9 @@ mod tests {
     fn a_file_that_is_replaced_meanwhile_is_not_taken_for_the_same() {
         let (_folder, path) = copied();
         let settings = settings();
-        let lab = Lab::new(&path, &settings).unwrap();
+        let harness = Harness::new(&path, &settings).unwrap();
         std::fs::copy("fixtures/modules/right/deny.wat", &path).unwrap();
-        let error = lab.subject_of_round(0).err().unwrap().to_string();
+        let error = harness.policy_of_round(0).err().unwrap().to_string();
         assert!(error.contains("replaced while it was measured"), "{error}");
     }
 }
