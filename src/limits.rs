@@ -77,13 +77,13 @@ pub const MAX_NESTING: u32 = 1_000;
 /// Cranelift takes about a second for 80 000.
 pub const MAX_CARRIED_LOCALS: u64 = 500_000;
 /// Bytes that compiling one function may take, as reckoned from its operators;
-/// the dearest one of Go's own library takes 9 MiB.
+/// the most expensive one of Go's own library takes 9 MiB.
 pub const MAX_FUNCTION_COMPILE_BYTES: u64 = 84 << 20;
 /// What is kept of a compiled function until all are, as a share of what
 /// compiling it takes: one part in so many.
 pub const KEPT_OF_COMPILING: u64 = 16;
 /// Bytes that compiling a module may take beyond three times its size: those of
-/// the dearest function, and what is kept of all. A reload adds no more to a
+/// the most expensive function, and what is kept of all. A reload adds no more to a
 /// running agent.
 pub const MAX_COMPILE_BYTES: u64 = 136 << 20;
 /// Bytes that the functions which are compiled at once may take together; less

@@ -7,7 +7,7 @@
 mod imports;
 
 use crate::abi::{Abi, AbiChoice};
-use crate::check::{Check, CheckStatus};
+use crate::check::{Check, CheckKind, CheckStatus};
 use crate::guest::convention::Convention;
 use crate::guest::convention::json_buffer::exports::function;
 use crate::guest::inspect::{Complexity, Facts, ItemType, Language};
@@ -62,14 +62,18 @@ pub fn check(facts: &Facts, choice: AbiChoice, limits: LimitChoice, load: &LoadL
     );
     if facts.imports.len() > limits::MAX_LISTED {
         checks.push(Check::fail(
-            "imports",
+            CheckKind::Imports,
             format!("at most {}", limits::MAX_LISTED),
             format!("{}; only the first are listed", facts.imports.len()),
             "a module gets only its input from the host; remove the imports",
         ));
     }
     if facts.imports.is_empty() {
-        checks.push(Check::pass("imports", "none, or supported ones", "none"));
+        checks.push(Check::pass(
+            CheckKind::Imports,
+            "none, or supported ones",
+            "none",
+        ));
     }
     checks.extend(start(facts));
     Verdict { checks, abi }
@@ -80,7 +84,7 @@ const INITIALIZE_TYPE: &str = "()";
 
 fn size(facts: &Facts, load: &LoadLimits) -> Check {
     Check::pass(
-        "size",
+        CheckKind::Size,
         format!("at most {} bytes", load.max_module_bytes),
         format!("{} bytes", facts.size_bytes),
     )
@@ -93,7 +97,7 @@ fn features(facts: &Facts) -> Check {
     let expected = "a core module using only the proposals toolchains emit by default";
     if facts.is_component {
         return Check::fail(
-            "features",
+            CheckKind::Features,
             expected,
             "a component",
             "build a core module: --target wasm32-unknown-unknown for Rust, no `wasm-tools component new`",
@@ -104,23 +108,24 @@ fn features(facts: &Facts) -> Check {
     } else {
         facts.disallowed_features.join(", ")
     };
-    Check::pass("features", expected, found).requires(facts.disallowed_features.is_empty(), || {
-        match facts.language {
-            Language::Rust => "build without the matching -C target-feature=+…".to_owned(),
-            Language::C => "build without the matching -m… flag of clang".to_owned(),
-            Language::AssemblyScript => "build without the matching --enable …".to_owned(),
-            Language::Go | Language::Zig | Language::Unknown => {
+    Check::pass(CheckKind::Features, expected, found).requires(
+        facts.disallowed_features.is_empty(),
+        || match facts.language {
+            Some(Language::Rust) => "build without the matching -C target-feature=+…".to_owned(),
+            Some(Language::C) => "build without the matching -m… flag of clang".to_owned(),
+            Some(Language::AssemblyScript) => "build without the matching --enable …".to_owned(),
+            Some(Language::Go | Language::Zig) | None => {
                 "switch these proposals off in the compiler; they are off in production".to_owned()
             }
-        }
-    })
+        },
+    )
 }
 
 fn complexity(facts: &Facts) -> Check {
     let have = &facts.complexity;
     let fail = |limit: u64, what: &str, found: String| {
         Check::fail(
-            "complexity",
+            CheckKind::Complexity,
             format!("at most {limit} {what}"),
             found,
             "split generated code into smaller functions; compile time grows faster than linearly",
@@ -129,10 +134,10 @@ fn complexity(facts: &Facts) -> Check {
     if let Some((what, found, limit)) = over_a_limit(have) {
         return fail(limit, what, found.to_string());
     }
-    let dearest = || {
+    let costliest = || {
         format!(
             "{} takes {} of it",
-            have.dearest(),
+            have.costliest(),
             mib_up(have.most_compile_bytes)
         )
     };
@@ -140,7 +145,7 @@ fn complexity(facts: &Facts) -> Check {
         return fail(
             limits::MAX_FUNCTION_COMPILE_BYTES >> 20,
             "MiB of memory to compile one function, estimated from its operators",
-            dearest(),
+            costliest(),
         );
     }
     let most = (facts.size_bytes.saturating_mul(3)).saturating_add(limits::MAX_COMPILE_BYTES);
@@ -148,11 +153,11 @@ fn complexity(facts: &Facts) -> Check {
         return fail(
             most >> 20,
             "MiB of memory to compile it, estimated from its operators",
-            format!("{}, {}", mib_up(have.compile_bytes()), dearest()),
+            format!("{}, {}", mib_up(have.compile_bytes()), costliest()),
         );
     }
     Check::pass(
-        "complexity",
+        CheckKind::Complexity,
         "compiles in bounded time",
         format!(
             "{} functions, the largest {} bytes",
@@ -227,7 +232,7 @@ fn abi(facts: &Facts, choice: AbiChoice, convention: Convention) -> (Option<Abi>
         (AbiChoice::Auto, false, false) => (
             None,
             Check::fail(
-                "abi",
+                CheckKind::Abi,
                 expected,
                 format!("both: {}, {}", agent.join(", "), hook.join(", ")),
                 "choose one with --abi agent or --abi hook",
@@ -235,11 +240,11 @@ fn abi(facts: &Facts, choice: AbiChoice, convention: Convention) -> (Option<Abi>
         ),
         (AbiChoice::Auto | AbiChoice::Only(Abi::Agent), false, _) => (
             Some(Abi::Agent),
-            Check::pass("abi", expected, found_list(Abi::Agent, &agent)),
+            Check::pass(CheckKind::Abi, expected, found_list(Abi::Agent, &agent)),
         ),
         (AbiChoice::Auto | AbiChoice::Only(Abi::Hook), _, false) => (
             Some(Abi::Hook),
-            Check::pass("abi", expected, found_list(Abi::Hook, &hook)),
+            Check::pass(CheckKind::Abi, expected, found_list(Abi::Hook, &hook)),
         ),
         (AbiChoice::Only(Abi::Agent), true, false) => (
             None,
@@ -255,7 +260,7 @@ fn abi(facts: &Facts, choice: AbiChoice, convention: Convention) -> (Option<Abi>
                 AbiChoice::Auto | AbiChoice::Only(Abi::Agent) => Abi::Agent,
             };
             let (found, fix) = convention.no_handler(facts, wanted);
-            (None, Check::fail("abi", expected, found, fix))
+            (None, Check::fail(CheckKind::Abi, expected, found, fix))
         }
     }
 }
@@ -268,7 +273,7 @@ fn other_abi(expected: String, found: String, abi: Abi) -> Check {
         abi.name(),
         abi.way_out()
     );
-    Check::fail("abi", expected, found, fix)
+    Check::fail(CheckKind::Abi, expected, found, fix)
 }
 
 fn memory(facts: &Facts, limits: &Limits) -> Check {
@@ -276,7 +281,8 @@ fn memory(facts: &Facts, limits: &Limits) -> Check {
         "exports its one 32-bit, unshared memory of at most {} as \"memory\"",
         mib(limits.max_memory_bytes)
     );
-    let fail = |found: String, fix: &str| Check::fail("memory", expected.clone(), found, fix);
+    let fail =
+        |found: String, fix: &str| Check::fail(CheckKind::Memory, expected.clone(), found, fix);
     if facts.memories.len() > 1 {
         return fail(
             format!("{} memories", facts.memories.len()),
@@ -340,7 +346,7 @@ fn memory(facts: &Facts, limits: &Limits) -> Check {
         );
     }
     Check::pass(
-        "memory",
+        CheckKind::Memory,
         expected,
         format!(
             "{} at instantiation, {}",
@@ -367,7 +373,7 @@ fn start(facts: &Facts) -> Vec<Check> {
     let mut checks = Vec::new();
     if facts.has_start {
         checks.push(Check::pass(
-            "start",
+            CheckKind::Start,
             "a start function that ends within the deadline",
             "a start function; it runs at every instantiation",
         ));
@@ -376,26 +382,24 @@ fn start(facts: &Facts) -> Vec<Check> {
         checks.push(function(facts, "_initialize", INITIALIZE_TYPE));
     } else if facts.export("_start").is_some() {
         // Nobody calls it, so whatever it sets up is not there.
-        checks.push(
-            Check::pass(
-                "start",
-                "_initialize, or nothing to set up",
-                "a program with a main function (_start), which is never called",
-            )
-            .with(CheckStatus::Warn, reactor(facts.language)),
-        );
+        checks.push(Check::warn(
+            CheckKind::Start,
+            "_initialize, or nothing to set up",
+            "a program with a main function (_start), which is never called",
+            reactor(facts.language),
+        ));
     }
     checks
 }
 
 /// How to build a library that is set up once instead of a program.
-const fn reactor(language: Language) -> &'static str {
+const fn reactor(language: Option<Language>) -> &'static str {
     match language {
-        Language::Go => "build with -buildmode=c-shared",
-        Language::C => "link with -mexec-model=reactor, or with -nostartfiles -Wl,--no-entry",
-        Language::Rust => "build a cdylib instead of a binary",
-        Language::Zig => "build with -fno-entry and -mexec-model=reactor",
-        Language::AssemblyScript | Language::Unknown => "build a reactor instead of a command",
+        Some(Language::Go) => "build with -buildmode=c-shared",
+        Some(Language::C) => "link with -mexec-model=reactor, or with -nostartfiles -Wl,--no-entry",
+        Some(Language::Rust) => "build a cdylib instead of a binary",
+        Some(Language::Zig) => "build with -fno-entry and -mexec-model=reactor",
+        Some(Language::AssemblyScript) | None => "build a reactor instead of a command",
     }
 }
 
@@ -411,7 +415,7 @@ fn tables(facts: &Facts) -> Check {
         limits::MAX_TABLES,
         limits::MAX_TABLE_ELEMENTS
     );
-    Check::pass("tables", expected, found).requires(
+    Check::pass(CheckKind::Tables, expected, found).requires(
         facts.tables.len() <= limits::MAX_TABLES && largest <= limits::MAX_TABLE_ELEMENTS,
         || "make the table smaller".to_owned(),
     )
@@ -434,7 +438,7 @@ mod tests {
     fn failed(text: &str) -> Vec<(String, String)> {
         verdict(text, AbiChoice::Auto)
             .failures()
-            .map(|check| (check.id.clone(), check.found.clone()))
+            .map(|check| (check.id.to_string(), check.found.clone()))
             .collect()
     }
 
@@ -491,7 +495,7 @@ mod tests {
             .iter()
             .find(|check| check.status == CheckStatus::Warn)
             .unwrap();
-        assert_eq!(warning.id, "export:on_response_headers");
+        assert_eq!(warning.id.to_string(), "export:on_response_headers");
     }
 
     #[test]

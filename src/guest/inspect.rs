@@ -9,6 +9,7 @@ mod cost;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use serde::Serialize;
 use wasmparser::{
     CompositeInnerType, ExternalKind, FuncType, Imports, KnownCustom, Name, Operator, Parser,
     Payload, TypeRef, Validator, WasmFeatures,
@@ -108,22 +109,20 @@ pub struct Memory {
     pub is_imported: bool,
 }
 
-/// The toolchain that made a module, where its `producers` section says so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// A language that modules are written in: what a toolchain says it compiled,
+/// and what `new` has a starter in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Language {
-    /// rustc.
+    /// By rustc, for `wasm32-unknown-unknown`.
     Rust,
-    /// clang.
+    /// By clang, freestanding.
     C,
-    /// The AssemblyScript compiler.
-    AssemblyScript,
-    /// Go or TinyGo.
-    Go,
-    /// zig.
+    /// By zig, freestanding.
     Zig,
-    /// Nothing or something else.
-    #[default]
-    Unknown,
+    /// By its own compiler, on its minimal runtime.
+    AssemblyScript,
+    /// By Go or TinyGo, for `wasip1`, as a reactor.
+    Go,
 }
 
 /// The largest of what compile time grows with, over all functions.
@@ -144,9 +143,9 @@ pub struct Complexity {
     /// function that takes most.
     pub most_compile_bytes: u64,
     /// The number of that function, imported ones counted first.
-    pub dearest_function: u32,
+    pub costliest_function: u32,
     /// Its name, where an export or the names of functions tell one.
-    pub dearest_name: Option<String>,
+    pub costliest_name: Option<String>,
     /// The same bytes of all functions together.
     pub all_compile_bytes: u64,
     /// Types, and all their parameters and results.
@@ -174,8 +173,8 @@ pub struct Facts {
     pub has_start: bool,
     /// What compile time grows with.
     pub complexity: Complexity,
-    /// The toolchain's language.
-    pub language: Language,
+    /// The language, where the toolchain left a trace of it.
+    pub language: Option<Language>,
     /// `name version` of the tools that made it.
     pub producers: Vec<String>,
     /// Functions have names.
@@ -214,9 +213,9 @@ pub fn inspect(wasm: &[u8]) -> Result<Facts, Malformed> {
     for payload in Parser::new(0).parse_all(wasm) {
         reading.payload(payload?, &mut facts)?;
     }
-    reading.name_dearest(&mut facts);
-    if facts.language == Language::Unknown && facts.imports.iter().any(is_abort) {
-        facts.language = Language::AssemblyScript;
+    reading.name_costliest(&mut facts);
+    if facts.language.is_none() && facts.imports.iter().any(is_abort) {
+        facts.language = Some(Language::AssemblyScript);
     }
     // The limits come before validation, which costs more than this pass.
     if !facts.complexity.is_over_a_limit() {
@@ -232,7 +231,7 @@ fn is_abort(import: &Import) -> bool {
 
 impl Complexity {
     /// Bytes that compiling the module takes, as reckoned from the operators: the
-    /// dearest function, and what is kept of all of them.
+    /// most expensive function, and what is kept of all of them.
     #[must_use]
     pub const fn compile_bytes(&self) -> u64 {
         let kept = self.all_compile_bytes / crate::limits::KEPT_OF_COMPILING;
@@ -241,9 +240,9 @@ impl Complexity {
 
     /// The function that takes most of compiling, for people.
     #[must_use]
-    pub fn dearest(&self) -> String {
-        let number = self.dearest_function;
-        match &self.dearest_name {
+    pub fn costliest(&self) -> String {
+        let number = self.costliest_function;
+        match &self.costliest_name {
             Some(name) => format!("function {number} ({})", printable(name, 100)),
             None => format!("function {number}"),
         }
@@ -361,13 +360,13 @@ impl Reading {
     }
 
     /// The exported name, unless the section of names has told one.
-    fn name_dearest(&self, facts: &mut Facts) {
-        let dearest = Some(facts.complexity.dearest_function);
+    fn name_costliest(&self, facts: &mut Facts) {
+        let costliest = Some(facts.complexity.costliest_function);
         let mut exports = self.exported.iter().zip(&facts.exports);
         if facts.complexity.most_compile_bytes > 0
-            && let Some((_, export)) = exports.find(|(function, _)| **function == dearest)
+            && let Some((_, export)) = exports.find(|(function, _)| **function == costliest)
         {
-            facts.complexity.dearest_name = Some(export.name.clone());
+            facts.complexity.costliest_name = Some(export.name.clone());
         }
     }
 
@@ -508,7 +507,7 @@ impl Reading {
         let bytes = cost.total();
         if bytes > complexity.most_compile_bytes {
             complexity.most_compile_bytes = bytes;
-            complexity.dearest_function = number;
+            complexity.costliest_function = number;
         }
         complexity.all_compile_bytes = complexity.all_compile_bytes.saturating_add(bytes);
         Ok(())
@@ -559,7 +558,7 @@ fn custom(section: &wasmparser::CustomSectionReader<'_>, facts: &mut Facts) {
                 for value in field.values.into_iter().flatten() {
                     let producer = format!("{} {}", value.name, value.version);
                     let producer = producer.trim().to_owned();
-                    if facts.language == Language::Unknown {
+                    if facts.language.is_none() {
                         facts.language = language(value.name);
                     }
                     if facts.producers.len() < crate::limits::MAX_LISTED
@@ -574,39 +573,44 @@ fn custom(section: &wasmparser::CustomSectionReader<'_>, facts: &mut Facts) {
             for name in names.into_iter().flatten() {
                 let Name::Function(map) = name else { continue };
                 facts.has_names |= map.count() > 0;
-                let dearest = facts.complexity.dearest_function;
+                let costliest = facts.complexity.costliest_function;
                 if facts.complexity.most_compile_bytes == 0 {
                     // The functions are yet to come.
                     continue;
                 }
-                let named = map.into_iter().flatten().find(|name| name.index == dearest);
+                let named = map
+                    .into_iter()
+                    .flatten()
+                    .find(|name| name.index == costliest);
                 if let Some(named) = named {
-                    facts.complexity.dearest_name = Some(named.name.to_owned());
+                    facts.complexity.costliest_name = Some(named.name.to_owned());
                 }
             }
         }
         _ if section.name() == ".debug_line" => facts.has_dwarf = true,
-        _ if section.name() == "sourceMappingURL" && facts.language == Language::Unknown => {
-            facts.language = Language::AssemblyScript;
+        _ if section.name() == "sourceMappingURL" && facts.language.is_none() => {
+            facts.language = Some(Language::AssemblyScript);
         }
         _ => {}
     }
 }
 
-fn language(producer: &str) -> Language {
-    let is = |word: &str| producer.to_ascii_lowercase().contains(word);
-    if is("rust") {
-        Language::Rust
-    } else if is("assemblyscript") {
-        Language::AssemblyScript
-    } else if is("tinygo") || producer == "Go" || is("go cmd") {
-        Language::Go
-    } else if is("zig") {
-        Language::Zig
-    } else if is("clang") || is("emscripten") || producer == "C11" || producer == "C_plus_plus_14" {
-        Language::C
+fn language(producer: &str) -> Option<Language> {
+    let lower = producer.to_ascii_lowercase();
+    let has = |word: &&str| lower.contains(word);
+    let is = |words: &[&str]| words.iter().any(has);
+    if is(&["rust"]) {
+        Some(Language::Rust)
+    } else if is(&["assemblyscript"]) {
+        Some(Language::AssemblyScript)
+    } else if is(&["tinygo", "go cmd"]) || producer == "Go" {
+        Some(Language::Go)
+    } else if is(&["zig"]) {
+        Some(Language::Zig)
+    } else if is(&["clang", "emscripten"]) || matches!(producer, "C11" | "C_plus_plus_14") {
+        Some(Language::C)
     } else {
-        Language::Unknown
+        None
     }
 }
 

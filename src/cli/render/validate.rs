@@ -54,8 +54,8 @@ fn subject(module: &ModuleReport) -> Block {
         let producer = facts.producers.iter().find(versioned);
         parts.push(
             match (facts.language, producer.or(facts.producers.first())) {
-                (Some(language), Some(producer)) => format!("{language} ({producer})"),
-                (Some(language), None) => language.to_owned(),
+                (Some(language), Some(producer)) => format!("{language:?} ({producer})"),
+                (Some(language), None) => format!("{language:?}"),
                 (None, Some(producer)) => producer.clone(),
                 (None, None) => "unknown toolchain".to_owned(),
             },
@@ -72,7 +72,7 @@ fn rows(module: &ModuleReport) -> Table {
     for run in module.checks.chunk_by(is_more_of_the_same) {
         if let [first, _, _, ..] = run {
             let mut all = first.clone();
-            all.check.id = format!("{}:* ({})", family(first), run.len());
+            all.check.id.subject = Some(format!("* ({})", run.len()));
             all.check.expected = String::new();
             rows.push(cells(&all).into());
             continue;
@@ -95,12 +95,7 @@ fn is_more_of_the_same(one: &Row, other: &Row) -> bool {
     one.check.status == CheckStatus::Skip
         && other.check.status == CheckStatus::Skip
         && one.check.found == other.check.found
-        && family(one) == family(other)
-}
-
-/// A check's id up to the first colon.
-fn family(row: &Row) -> &str {
-    row.check.id.split(':').next().unwrap_or_default()
+        && one.check.id.kind == other.check.id.kind
 }
 
 /// The cells, then what to mend and the detail below them.
@@ -128,7 +123,7 @@ fn cells(row: &Row) -> Vec<Cell> {
     let is_passed = row.check.status == CheckStatus::Pass;
     vec![
         Span::new(paint, mark).into(),
-        row.check.id.as_str().into(),
+        row.check.id.to_string().into(),
         row.check.expected.as_str().into(),
         Span {
             text: row.check.found.clone(),

@@ -1,6 +1,6 @@
 //! Imports: which of them are answered, and how to get rid of the others.
 
-use crate::check::Check;
+use crate::check::{Check, CheckKind};
 use crate::fault::printable;
 use crate::guest::convention::{ABORT_TYPE, Convention};
 use crate::guest::inspect::{Facts, Import, Language};
@@ -10,7 +10,7 @@ use crate::limits::Wasi;
 pub(super) fn import(import: &Import, facts: &Facts, wasi: Wasi) -> Check {
     // Names of imports are any text, of any length.
     let name = |text| printable(text, 100);
-    let id = format!("import:{}.{}", name(&import.module), name(&import.name));
+    let id = CheckKind::Import.of(format!("{}.{}", name(&import.module), name(&import.name)));
     let expected = match (wasi, import.module.as_str()) {
         (Wasi::None, _) => "none, or env.abort of AssemblyScript".to_owned(),
         (_, catalog::MODULE) => catalog::find(&import.name).map_or_else(
@@ -39,7 +39,7 @@ pub(super) fn import(import: &Import, facts: &Facts, wasi: Wasi) -> Check {
     }
 }
 
-fn import_fix(import: &Import, language: Language, wasi: Wasi) -> String {
+fn import_fix(import: &Import, language: Option<Language>, wasi: Wasi) -> String {
     if import.module == "wasi_unstable" {
         return format!("build with a newer toolchain, one for {}", catalog::MODULE);
     }
@@ -60,11 +60,11 @@ fn import_fix(import: &Import, language: Language, wasi: Wasi) -> String {
     }
     if import.module == catalog::MODULE {
         let without = match language {
-            Language::Rust => "build for wasm32-unknown-unknown instead of wasm32-wasip1",
-            Language::C => "build without a libc that needs WASI (-nostdlib)",
-            Language::Go => "build with TinyGo's -target wasm-unknown",
-            Language::Zig => "build for wasm32-freestanding",
-            Language::AssemblyScript | Language::Unknown => "build without WASI",
+            Some(Language::Rust) => "build for wasm32-unknown-unknown instead of wasm32-wasip1",
+            Some(Language::C) => "build without a libc that needs WASI (-nostdlib)",
+            Some(Language::Go) => "build with TinyGo's -target wasm-unknown",
+            Some(Language::Zig) => "build for wasm32-freestanding",
+            Some(Language::AssemblyScript) | None => "build without WASI",
         };
         return format!("{without}, or allow it with --wasi fixed");
     }

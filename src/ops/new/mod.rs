@@ -11,24 +11,10 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 use crate::fault::shown;
-
-/// A language that a starter can be had in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Language {
-    /// For `wasm32-unknown-unknown`.
-    Rust,
-    /// Freestanding, with clang.
-    C,
-    /// Freestanding.
-    Zig,
-    /// On its minimal runtime.
-    AssemblyScript,
-    /// For `wasip1`, as a reactor.
-    Go,
-}
+pub use crate::guest::inspect::Language;
 
 impl Language {
-    /// All of them.
+    /// All of them, in the order that `new` lists them.
     pub const ALL: [Self; 5] = [
         Self::Rust,
         Self::C,

@@ -2,7 +2,7 @@
 //! is it repeated, does it hang on how header names are spelled.
 
 use crate::abi::Abi;
-use crate::check::{Check, CheckStatus};
+use crate::check::{Check, CheckKind, CheckStatus};
 use crate::fault::printable;
 use crate::guest::convention::json_buffer::answer::KEYS;
 use crate::guest::convention::json_buffer::hook::RESULT_KEYS;
@@ -55,7 +55,7 @@ pub(super) fn rows(prober: &Prober<'_>, trials: &[Trial]) -> Vec<Row> {
             .filter(|trial| trial.sample.handler() == handler)
             .collect();
         if own.is_empty() {
-            let id = format!("answer:{handler}");
+            let id = CheckKind::Answer.of(handler);
             rows.push(Row::skip(
                 id,
                 "a valid result each time",
@@ -77,7 +77,7 @@ pub(super) fn rows(prober: &Prober<'_>, trials: &[Trial]) -> Vec<Row> {
 }
 
 fn valid(handler: &str, trials: &[&Trial]) -> Row {
-    let id = format!("answer:{handler}");
+    let id = CheckKind::Answer.of(handler);
     let expected = "a valid result each time";
     let faulted: Vec<&&Trial> = trials
         .iter()
@@ -121,7 +121,7 @@ fn given_back(handler: &str, trials: &[&Trial]) -> Option<Row> {
         Some((trial, code))
     })?;
     let mut row = Row::from(Check::fail(
-        format!("dealloc:{handler}"),
+        CheckKind::Dealloc.of(handler),
         "dealloc frees input and answer",
         format!("{code} in dealloc, first for {:?}", trial.sample.name),
         "dealloc gets the addresses that alloc and the handler returned, once each; the answer is used, but every such call costs an instance",
@@ -143,10 +143,7 @@ fn empty(handler: &str, trials: &[&Trial]) -> Option<Row> {
         first.sample.name
     );
     Some(
-        Check::pass(format!("empty:{handler}"), "a decision in each answer", found)
-            .with(
-                CheckStatus::Warn,
-                "answer with a decision; published modules answer 0 when they fail to parse their input, so that it passes",
+        Check::warn(CheckKind::Empty.of(handler), "a decision in each answer", found, "answer with a decision; published modules answer 0 when they fail to parse their input, so that it passes",
             )
             .into(),
     )
@@ -181,13 +178,10 @@ fn unknown_keys(handler: &str, trials: &[&Trial]) -> Option<Row> {
         named.push("and more".to_owned());
     }
     Some(
-        Check::pass(
-            format!("keys:{handler}"),
+        Check::warn(
+            CheckKind::Keys.of(handler),
             "known keys in each answer",
             format!("unknown {}", named.join(", ")),
-        )
-        .with(
-            CheckStatus::Warn,
             "rename or drop them; production ignores them",
         )
         .into(),
@@ -210,26 +204,26 @@ fn mended(handler: &str, trials: &[&Trial]) -> Vec<Row> {
     let kinds = [
         (
             "bad-status",
-            "status",
+            CheckKind::Status,
             "a status of 200 to 599, for a redirect of 301, 302, 303, 307 or 308",
             "another one, replaced by the default",
         ),
         (
             "bad-redirect",
-            "redirect",
+            CheckKind::Redirect,
             "an http or https URL or an absolute path as \"body\"",
             "none, replaced by a block with 500",
         ),
         (
             "bad-header",
-            "headers",
+            CheckKind::Headers,
             "at most 128 operations on headers a proxy does not own, values free of CR, LF and NUL",
             "other operations, removed from the answer",
         ),
     ];
     kinds
         .into_iter()
-        .filter_map(|(tag, id, expected, found)| {
+        .filter_map(|(tag, kind, expected, found)| {
             let trial = trials.iter().find(|trial| {
                 trial
                     .seen
@@ -237,16 +231,15 @@ fn mended(handler: &str, trials: &[&Trial]) -> Vec<Row> {
                     .is_some_and(|response| response.audit.tags.iter().any(|have| have == tag))
             })?;
             let found = format!("{found}, first for {:?}", trial.sample.name);
-            let check = Check::pass(format!("{id}:{handler}"), expected, found);
             let fix = format!("correct the answer; in production it is tagged {tag:?}");
-            Some(check.with(CheckStatus::Warn, fix).into())
+            Some(Check::warn(kind.of(handler), expected, found, fix).into())
         })
         .collect()
 }
 
 /// Two equal calls on fresh instances: equal bytes, equal fuel.
 pub(super) fn determinism(prober: &Prober<'_>, trials: &[Trial]) -> Row {
-    let id = "determinism";
+    let id = CheckKind::Determinism;
     let expected = "equal answers and equal fuel";
     let budget = prober.budget(REPEAT_BUDGET);
     let mut compared = 0;
@@ -298,7 +291,7 @@ pub(super) fn difference(one: &Seen, other: &Seen) -> (String, String) {
 
 /// The decision must not hang on how header names are spelled.
 pub(super) fn spelling(prober: &Prober<'_>, trials: &[Trial]) -> Option<Row> {
-    let id = "header-spelling";
+    let id = CheckKind::HeaderSpelling;
     let expected = "the same in any letter case";
     let budget = prober.budget(REPEAT_BUDGET);
     let names = prober.settings.header_names;
@@ -336,17 +329,17 @@ pub(super) fn spelling(prober: &Prober<'_>, trials: &[Trial]) -> Option<Row> {
             });
         }
     }
-    let check = Check::pass(id, expected, format!("{compared} events in both spellings"));
     if compared == 0 {
         return None;
     }
-    if hanging.is_empty() {
-        return Some(check.into());
-    }
-    let found = format!("it depends on the spelling: {}", hanging.join("; "));
+    let found = if hanging.is_empty() {
+        format!("{compared} events in both spellings")
+    } else {
+        format!("it depends on the spelling: {}", hanging.join("; "))
+    };
     let check = Check::pass(id, expected, found);
     // Who gives the flag has seen this, and has applied the remedy.
-    if names == HeaderNames::Canonical {
+    if hanging.is_empty() || names == HeaderNames::Canonical {
         return Some(check.into());
     }
     Some(

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::check::{Check, CheckStatus};
+use crate::check::{Check, CheckKind, CheckStatus};
 use crate::limits::{Isolation, RECYCLE_MEMORY_PERCENT};
 use crate::policy::pool::Room;
 
@@ -46,7 +46,7 @@ impl Growth {
 
 /// Calls one instance until memory, time or patience runs out.
 pub(super) fn probe(prober: &Prober<'_>, trials: &[Trial]) -> (Option<Growth>, Row) {
-    let id = "growth";
+    let id = CheckKind::Growth;
     let gate = prober.settings.max_growth_bytes;
     let expected = gate.map_or_else(
         || "no memory kept".to_owned(),
@@ -97,7 +97,7 @@ fn call_on_and_on(
     trials: &[&Trial],
     most: usize,
 ) -> Result<(Vec<u64>, bool), Box<Row>> {
-    let id = "growth";
+    let id = CheckKind::Growth;
     let limits = prober.module.limits;
     let mut instance = prober
         .instance()

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 
 use crate::abi::Abi;
-use crate::check::{Check, CheckStatus};
+use crate::check::{Check, CheckKind};
 use crate::hook::{Hook, HookContext, HookUser, apply};
 use crate::question::Question;
 
@@ -179,11 +179,12 @@ fn ignored(handler: &str, trials: &[&Trial]) -> Option<Row> {
         paths.join(", "),
         trial.sample.name
     );
-    Some(warning(
-        format!("ignored:{handler}"),
-        ("only input and data are changed", &found),
+    Some(Check::warn(
+        CheckKind::Ignored.of(handler),
+        "only input and data are changed",
+        found,
         "return user, headers and tenant_id unchanged; their changes are ignored, and so are all changes of a result that is not ok",
-    ))
+    ).into())
 }
 
 /// A refusal that nobody can explain to a client.
@@ -199,11 +200,15 @@ fn unexplained(handler: &str, trials: &[&Trial]) -> Option<Row> {
         word(false),
         trial.sample.name
     );
-    Some(warning(
-        format!("error:{handler}"),
-        ("an \"error\" with each refusal", &found),
-        "say why in \"error\"; without it a host can only report that a plugin refused",
-    ))
+    Some(
+        Check::warn(
+            CheckKind::Error.of(handler),
+            "an \"error\" with each refusal",
+            found,
+            "say why in \"error\"; without it a host can only report that a plugin refused",
+        )
+        .into(),
+    )
 }
 
 /// Memory beyond the limit was asked for, and the guest coped.
@@ -219,15 +224,13 @@ fn refused_memory(prober: &Prober<'_>, handler: &str, trials: &[&Trial]) -> Opti
         "more asked for and refused, first for {:?}",
         trial.sample.name
     );
-    Some(warning(
-        format!("memory:{handler}"),
-        (&expected, &found),
-        "use less memory, or raise --max-memory here and in production",
-    ))
-}
-
-fn warning(id: String, (expected, found): (&str, &str), fix: &str) -> Row {
-    Check::pass(id, expected, found)
-        .with(CheckStatus::Warn, fix)
-        .into()
+    Some(
+        Check::warn(
+            CheckKind::Memory.of(handler),
+            expected,
+            found,
+            "use less memory, or raise --max-memory here and in production",
+        )
+        .into(),
+    )
 }

@@ -18,13 +18,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::check::{Check, CheckStatus};
+use crate::check::{Check, CheckKind, CheckStatus};
 use crate::error::Error;
 use crate::fault::printable;
 use crate::guest::Instance;
 use crate::guest::convention::json_buffer::answer::AnswerPolicy;
 use crate::guest::engine::Engine;
-use crate::guest::inspect::{Facts, Language};
+use crate::guest::inspect::Facts;
 use crate::guest::module::{Candidate, LoadSettings, Module};
 use crate::limits::Isolation;
 use crate::question::HeaderNames;
@@ -123,7 +123,7 @@ fn module(
     let failed = report.count(CheckStatus::Fail);
     if failed > 0 {
         report.checks.push(Row::skip(
-            "compile",
+            CheckKind::Compile,
             "compiles, makes instances, answers",
             format!("not tried, {failed} of the checks above failed"),
         ));
@@ -151,14 +151,7 @@ fn facts(candidate: &Candidate) -> ModuleFacts {
         hash: candidate.source.hash.clone(),
         size_bytes: *size_bytes,
         abi: candidate.verdict.abi.map(crate::abi::Abi::name),
-        language: match language {
-            Language::Rust => Some("Rust"),
-            Language::C => Some("C"),
-            Language::AssemblyScript => Some("AssemblyScript"),
-            Language::Go => Some("Go"),
-            Language::Zig => Some("Zig"),
-            Language::Unknown => None,
-        },
+        language: *language,
         producers: producers
             .iter()
             .map(|producer| printable(producer, 100))
@@ -185,7 +178,7 @@ fn unreadable(error: &Error) -> Row {
         .unwrap_or_default();
     let rest: Vec<String> = rest.lines().map(|line| printable(line, 200)).collect();
     Row::from(Check::fail(
-        "readable",
+        CheckKind::Readable,
         "a well-formed wasm binary or wasm text",
         printable(&format!("{first}{place}"), 500),
         "",
@@ -210,14 +203,14 @@ fn compile_and_probe(
     // Rounded, so that rows do not differ from run to run; metrics say it.
     report
         .checks
-        .push(Check::pass("compile", expected, "compiles").into());
+        .push(Check::pass(CheckKind::Compile, expected, "compiles").into());
     let mut metrics = Metrics {
         compile_us: micros(module.compile_time),
         ..Metrics::default()
     };
     if settings.probing == Probing::Static {
         report.checks.push(Row::skip(
-            "instantiate",
+            CheckKind::Instantiate,
             "an instance, and answers to sample events",
             "not tried (--no-probe)",
         ));
@@ -245,7 +238,7 @@ fn not_compiled(expected: String, error: &Error) -> Row {
         // It says so itself, and nothing about the module would help.
         _ => "",
     };
-    Check::fail("compile", expected, printable(&found, 500), fix).into()
+    Check::fail(CheckKind::Compile, expected, printable(&found, 500), fix).into()
 }
 
 /// Everything that needs the module to run.
@@ -281,13 +274,13 @@ fn instantiate(module: &Arc<Module>, metrics: &mut Metrics) -> Row {
                 times.push(started.elapsed());
                 metrics.instance_memory_bytes = instance.memory_bytes();
             }
-            Err(fault) => return Row::fault("instantiate", expected, &fault),
+            Err(fault) => return Row::fault(CheckKind::Instantiate, expected, &fault),
         }
     }
     times.sort_unstable();
     metrics.instantiate_us = micros(times[times.len() / 2]);
     let found = format!("{} bytes of memory", metrics.instance_memory_bytes);
-    Check::pass("instantiate", expected, found).into()
+    Check::pass(CheckKind::Instantiate, expected, found).into()
 }
 
 fn micros(time: Duration) -> u64 {

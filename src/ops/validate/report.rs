@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::check::{Check, CheckStatus};
+use crate::check::{Check, CheckId, CheckStatus};
 use crate::fault::{Fault, FaultCode, printable};
+use crate::guest::inspect::Language;
 use crate::report::{Case, CaseStatus, Report, Verdict};
 
 use super::growth::Growth;
@@ -35,7 +36,11 @@ impl From<Check> for Row {
 }
 
 impl Row {
-    pub(super) fn fault(id: impl Into<String>, expected: impl Into<String>, fault: &Fault) -> Self {
+    pub(super) fn fault(
+        id: impl Into<CheckId>,
+        expected: impl Into<String>,
+        fault: &Fault,
+    ) -> Self {
         let found = format!("{}: {}", fault.code, printable(&fault.detail, 300));
         Self {
             check: Check::fail(id, expected, found, fix_of(fault.code)),
@@ -45,7 +50,7 @@ impl Row {
     }
 
     pub(super) fn skip(
-        id: impl Into<String>,
+        id: impl Into<CheckId>,
         expected: impl Into<String>,
         why: impl Into<String>,
     ) -> Self {
@@ -104,7 +109,7 @@ pub struct ModuleFacts {
     /// The ABI it is held to, where one could be settled.
     pub abi: Option<&'static str>,
     /// The toolchain's language, where the module says so.
-    pub language: Option<&'static str>,
+    pub language: Option<Language>,
     /// `name version` of the tools that made it.
     pub producers: Vec<String>,
     /// Functions have names, so backtraces do.
@@ -199,7 +204,7 @@ impl ValidateReport {
         };
         Case {
             suite: module.path.clone(),
-            name: check.id.clone(),
+            name: check.id.to_string(),
             status,
             message,
             detail: row.detail.clone(),
@@ -249,9 +254,10 @@ fn fix_of(code: FaultCode) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::CheckKind;
 
     fn report(statuses: &[CheckStatus], deny_warnings: bool) -> ValidateReport {
-        let row = |status| Row::from(Check::pass("id", "a", "b").with(status, "c"));
+        let row = |status| Row::from(Check::pass(CheckKind::State, "a", "b").with(status, "c"));
         ValidateReport {
             deny_warnings,
             modules: vec![ModuleReport {

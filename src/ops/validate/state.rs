@@ -2,7 +2,7 @@
 //! shuffled and just-faulted instances, and the shortest sequence of calls that
 //! changes one.
 
-use crate::check::{Check, CheckStatus};
+use crate::check::{Check, CheckKind, CheckStatus};
 use crate::guest::Instance;
 use crate::limits::Isolation;
 
@@ -32,7 +32,7 @@ struct Leak {
 }
 
 pub(super) fn probe(prober: &Prober<'_>, trials: &[Trial]) -> Row {
-    let id = "state";
+    let id = CheckKind::State;
     let expected = "no trace of earlier calls";
     let budget = prober.budget(BUDGET);
     let calls = Calls::new(prober, trials, budget);

@@ -12,7 +12,7 @@
 //!   that allows what it cannot read will do so with what it should have read.
 
 use crate::abi::Abi;
-use crate::check::{Check, CheckStatus};
+use crate::check::{Check, CheckId, CheckKind, CheckStatus};
 use crate::event::{BodyChunk, Event, EventKind, Headers, RequestHead, ResponseHead};
 use crate::fault::FaultCode;
 use crate::question::Question;
@@ -63,17 +63,18 @@ pub(super) fn probe(prober: &Prober<'_>, trials: &[Trial]) -> Vec<Row> {
         .into_iter()
         .map(|torture| {
             let kind = torture.sample.handler().trim_start_matches("on_");
-            let id = format!("torture:{kind}:{}", torture.sample.name);
+            let id = CheckKind::Torture.of(format!("{kind}:{}", torture.sample.name));
             if prober.is_exhausted() {
                 Row::skip(id, torture.what, prober.why_skipped())
             } else if budget.is_spent() {
                 // Asked for and not done: not to be taken for a pass.
-                Check::pass(id, torture.what, "not tried, the others took too long")
-                    .with(
-                        CheckStatus::Warn,
-                        "validate it on an idle machine, or one handler at a time",
-                    )
-                    .into()
+                Check::warn(
+                    id,
+                    torture.what,
+                    "not tried, the others took too long",
+                    "validate it on an idle machine, or one handler at a time",
+                )
+                .into()
             } else {
                 one(prober, trials, &torture, id)
             }
@@ -81,7 +82,7 @@ pub(super) fn probe(prober: &Prober<'_>, trials: &[Trial]) -> Vec<Row> {
         .collect()
 }
 
-fn one(prober: &Prober<'_>, trials: &[Trial], torture: &Torture, id: String) -> Row {
+fn one(prober: &Prober<'_>, trials: &[Trial], torture: &Torture, id: CheckId) -> Row {
     let mut instance = match prober.instance() {
         Ok(instance) => instance,
         Err(fault) => return Row::fault(id, torture.what, &fault),
@@ -89,8 +90,7 @@ fn one(prober: &Prober<'_>, trials: &[Trial], torture: &Torture, id: String) -> 
     let seen = prober.call(&mut instance, &torture.sample);
     // What any first call grows by says nothing about this input.
     let usual = trials.iter().map(|trial| trial.seen.cost.grown_bytes).max();
-    let mut row = judge(&seen, torture, usual.unwrap_or(0));
-    row.check.id = id;
+    let mut row = judge(&seen, torture, id, usual.unwrap_or(0));
     // Whatever came of it, the next client must not notice.
     let ordinary = trials
         .iter()
@@ -116,8 +116,7 @@ fn one(prober: &Prober<'_>, trials: &[Trial], torture: &Torture, id: String) -> 
     row
 }
 
-fn judge(seen: &Seen, torture: &Torture, usual_growth: u64) -> Row {
-    let id = "";
+fn judge(seen: &Seen, torture: &Torture, id: CheckId, usual_growth: u64) -> Row {
     let is_event = torture.sample.is_ordinary();
     let grew = match seen.cost.grown_bytes {
         bytes if bytes > usual_growth => format!(", grew {bytes} bytes"),

@@ -2,7 +2,7 @@
 //! has.
 
 use crate::abi::Abi;
-use crate::check::{Check, CheckStatus};
+use crate::check::{Check, CheckKind};
 use crate::guest::inspect::{Export, Facts, ItemType, Language};
 use crate::suggest;
 
@@ -57,7 +57,7 @@ pub(crate) fn no_handler(facts: &Facts, wanted: Abi) -> (String, String) {
 
 /// A function export of a given type. Absent and mistyped are different things.
 pub(crate) fn function(facts: &Facts, name: &str, ty: &str) -> Check {
-    let id = format!("export:{name}");
+    let id = CheckKind::Export.of(name);
     let expected = format!("func {ty}");
     let found = match facts.export(name) {
         Some(export) if export.ty == ItemType::Func(ty.into()) => {
@@ -79,13 +79,10 @@ fn near_handlers(facts: &Facts, abi: Abi) -> Vec<Check> {
         .filter(|name| facts.export(name).is_none() && abi.required_handler() != Some(**name))
         .filter_map(|name| near_miss(facts, name).map(|near| (*name, near)))
         .map(|(name, near)| {
-            Check::pass(
-                format!("export:{name}"),
+            Check::warn(
+                CheckKind::Export.of(name),
                 format!("func {HANDLER_TYPE}, or no such export"),
                 format!("{:?}, which is never called", near.name),
-            )
-            .with(
-                CheckStatus::Warn,
                 format!("rename it to {name:?}, or remove it"),
             )
         })
@@ -127,7 +124,7 @@ fn contract_names() -> impl Iterator<Item = &'static str> {
 }
 
 /// How a function of this type is exported in the module's own language.
-fn declare(language: Language, name: &str, ty: &str) -> String {
+fn declare(language: Option<Language>, name: &str, ty: &str) -> String {
     let (params, result): (&[&str], Option<&str>) = match ty {
         ALLOC_TYPE => (&["size"], Some("32")),
         DEALLOC_TYPE => (&["ptr", "size"], None),
@@ -142,12 +139,12 @@ fn declare(language: Language, name: &str, ty: &str) -> String {
     };
     let result = |one: &dyn Fn(&str) -> String| result.map(one).unwrap_or_default();
     match language {
-        Language::Rust => format!(
+        Some(Language::Rust) => format!(
             "#[unsafe(no_mangle)] pub extern \"C\" fn {name}({}){}",
             list(&|param| format!("{param}: i32")),
             result(&|bits| format!(" -> i{bits}"))
         ),
-        Language::C => format!(
+        Some(Language::C) => format!(
             "__attribute__((export_name(\"{name}\"))) {} {name}({})",
             match result(&|bits| format!("int{bits}_t")).as_str() {
                 "" => "void",
@@ -155,7 +152,7 @@ fn declare(language: Language, name: &str, ty: &str) -> String {
             },
             list(&|param| format!("int32_t {param}"))
         ),
-        Language::AssemblyScript => format!(
+        Some(Language::AssemblyScript) => format!(
             "export function {name}({}): {}",
             list(&|param| format!("{param}: i32")),
             match result(&|bits| format!("i{bits}")).as_str() {
@@ -163,12 +160,12 @@ fn declare(language: Language, name: &str, ty: &str) -> String {
                 ty => ty,
             }
         ),
-        Language::Go => format!(
+        Some(Language::Go) => format!(
             "//go:wasmexport {name}, then func({}){}",
             list(&|param| format!("{param} int32")),
             result(&|bits| format!(" int{bits}"))
         ),
-        Language::Zig => format!(
+        Some(Language::Zig) => format!(
             "export fn {name}({}) {}",
             list(&|param| format!("{param}: i32")),
             match result(&|bits| format!("i{bits}")).as_str() {
@@ -176,7 +173,7 @@ fn declare(language: Language, name: &str, ty: &str) -> String {
                 ty => ty,
             }
         ),
-        Language::Unknown => format!("export {name:?} as func {ty}"),
+        None => format!("export {name:?} as func {ty}"),
     }
 }
 
@@ -187,15 +184,15 @@ mod tests {
     #[test]
     fn a_fix_speaks_the_modules_language() {
         assert_eq!(
-            declare(Language::Rust, "dealloc", DEALLOC_TYPE),
+            declare(Some(Language::Rust), "dealloc", DEALLOC_TYPE),
             "#[unsafe(no_mangle)] pub extern \"C\" fn dealloc(ptr: i32, size: i32)"
         );
         assert_eq!(
-            declare(Language::Go, "on_request_body", HANDLER_TYPE),
+            declare(Some(Language::Go), "on_request_body", HANDLER_TYPE),
             "//go:wasmexport on_request_body, then func(ptr int32, len int32) int64"
         );
         assert_eq!(
-            declare(Language::C, "alloc", ALLOC_TYPE),
+            declare(Some(Language::C), "alloc", ALLOC_TYPE),
             "__attribute__((export_name(\"alloc\"))) int32_t alloc(int32_t size)"
         );
     }
