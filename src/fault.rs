@@ -13,8 +13,8 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FaultCode {
-    /// A wasm trap; the field names it.
-    Trap(&'static str),
+    /// A wasm trap.
+    Trap(TrapKind),
     /// The call ran longer than its deadline.
     Deadline,
     /// The call used up its fuel.
@@ -28,6 +28,8 @@ pub enum FaultCode {
     AllocNull,
     /// `alloc` answered a range outside linear memory.
     AllocOutOfBounds,
+    /// The answer is said to lie outside memory.
+    AnswerOutOfBounds,
     /// The guest returned, and what it returned cannot be used.
     BadAnswer(&'static str),
     /// The event itself could not be read.
@@ -42,6 +44,37 @@ pub enum FaultCode {
     Internal,
 }
 
+/// What made a guest trap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum TrapKind {
+    /// AssemblyScript's `abort`.
+    Abort,
+    /// The stack of the call was used up.
+    StackOverflow,
+    /// Memory was accessed outside its bounds.
+    OutOfBounds,
+    /// A table was accessed outside its bounds.
+    TableOutOfBounds,
+    /// An indirect call of nothing.
+    NullCall,
+    /// An indirect call of another type.
+    BadSignature,
+    /// An integer that does not fit.
+    IntegerOverflow,
+    /// A division by zero.
+    DivideByZero,
+    /// A float that is no integer.
+    BadConversion,
+    /// `unreachable`, as after a panic.
+    Unreachable,
+    /// Any other.
+    Other,
+    /// The program exited.
+    Exit,
+}
+
 impl FaultCode {
     /// Whether the instance must not be called again.
     ///
@@ -50,8 +83,11 @@ impl FaultCode {
     #[must_use]
     pub const fn poisons(self) -> bool {
         match self {
-            Self::BadAnswer(what) => matches!(what.as_bytes(), b"out-of-bounds"),
-            Self::BadEvent(_) | Self::Overload | Self::HeadLost | Self::AmbiguousExchange => false,
+            Self::BadAnswer(_)
+            | Self::BadEvent(_)
+            | Self::Overload
+            | Self::HeadLost
+            | Self::AmbiguousExchange => false,
             Self::Trap(_)
             | Self::Deadline
             | Self::Fuel
@@ -59,6 +95,7 @@ impl FaultCode {
             | Self::AnswerLimit
             | Self::AllocNull
             | Self::AllocOutOfBounds
+            | Self::AnswerOutOfBounds
             | Self::Internal => true,
         }
     }
@@ -67,13 +104,17 @@ impl FaultCode {
 impl fmt::Display for FaultCode {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Trap(what) => write!(out, "trap:{what}"),
+            Self::Trap(kind) => {
+                out.write_str("trap:")?;
+                kind.serialize(out)
+            }
             Self::Deadline => out.write_str("deadline"),
             Self::Fuel => out.write_str("fuel"),
             Self::MemoryLimit => out.write_str("memory-limit"),
             Self::AnswerLimit => out.write_str("answer-limit"),
             Self::AllocNull => out.write_str("alloc:null"),
             Self::AllocOutOfBounds => out.write_str("alloc:out-of-bounds"),
+            Self::AnswerOutOfBounds => out.write_str("bad-answer:out-of-bounds"),
             Self::BadAnswer(what) => write!(out, "bad-answer:{what}"),
             Self::BadEvent(what) => write!(out, "bad-event:{what}"),
             Self::Overload => out.write_str("overload"),
@@ -248,8 +289,8 @@ mod tests {
     #[test]
     fn only_faults_that_leave_the_instance_whole_keep_it() {
         assert!(!FaultCode::BadAnswer("not-json").poisons());
-        assert!(FaultCode::BadAnswer("out-of-bounds").poisons());
+        assert!(FaultCode::AnswerOutOfBounds.poisons());
         assert!(FaultCode::AnswerLimit.poisons());
-        assert!(FaultCode::Trap("unreachable").poisons());
+        assert!(FaultCode::Trap(TrapKind::Unreachable).poisons());
     }
 }

@@ -174,7 +174,7 @@ mutant i02-text-size src/limits.rs 's/MAX_TEXT_BYTES: usize = 8 << 20/MAX_TEXT_B
 mutant i02-imports-listed src/guest/contract.rs 's/\.take\(limits::MAX_LISTED\)//' i_02_names
 mutant i02-long-names-compared src/suggest.rs 's/MAX_BYTES: usize = 64/MAX_BYTES: usize = usize::MAX/' i_02_names
 mutant i02-compile-time src/guest/engine.rs 's/result\.recv_timeout\(limit\)/result.recv_timeout(limit * 100_000)/' i_02_compiling
-mutant i03-producers-unbounded src/guest/inspect.rs 's/facts\.producers\.len\(\) < crate::limits::MAX_LISTED/true/' i_03_a_million
+mutant i03-producers-unbounded src/guest/inspect.rs 's/facts\.producers\.len\(\) < limits::MAX_LISTED/true/' i_03_a_million
 mutant i03-names-uncut src/guest/stack.rs 's/printable\(&format!\("\{:#\}", rustc_demangle::demangle\(name\)\), 200\)/format!("{:#}", rustc_demangle::demangle(name))/' i_03
 mutant i04-depth src/fixture/text.rs 's/MAX_DEPTH: usize = 32/MAX_DEPTH: usize = 100/' i_04
 mutant i04-size src/fixture/files.rs 's/MAX_FIXTURE_BYTES: u64 = 64 << 20/MAX_FIXTURE_BYTES: u64 = 1 << 30/' i_04_a_huge

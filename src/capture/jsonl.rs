@@ -186,7 +186,7 @@ pub fn write_record<Output: Serialize>(
 mod tests {
     use super::super::{Found, Redactor};
     use super::*;
-    use crate::fault::FaultCode;
+    use crate::fault::{FaultCode, TrapKind};
 
     /// A secret that reaches over the end of what is shown is none the less
     /// found as a whole.
@@ -207,7 +207,10 @@ mod tests {
                 module: "sha256:0",
                 input: &format!(r#"{{"headers":{{"x-api-key":"{secret}"}}}}"#),
                 output: &serde_json::Value::Null,
-                fault: Some(&Fault::new(FaultCode::Trap("unreachable"), said.as_str())),
+                fault: Some(&Fault::new(
+                    FaultCode::Trap(TrapKind::Unreachable),
+                    said.as_str(),
+                )),
                 fuel: None,
                 wall_ns: None,
             };

@@ -10,7 +10,7 @@ use crate::abi::{Abi, AbiChoice};
 use crate::check::{Check, CheckKind, CheckStatus};
 use crate::guest::convention::Convention;
 use crate::guest::convention::json_buffer::exports::function;
-use crate::guest::inspect::{Complexity, Facts, ItemType, Language};
+use crate::guest::inspect::{Facts, ItemType, Language};
 use crate::limits::{self, LimitChoice, Limits, LoadLimits};
 
 /// Bytes of one wasm page.
@@ -131,8 +131,8 @@ fn complexity(facts: &Facts) -> Check {
             "split generated code into smaller functions; compile time grows faster than linearly",
         )
     };
-    if let Some((what, found, limit)) = over_a_limit(have) {
-        return fail(limit, what, found.to_string());
+    if let Some(excess) = have.excess() {
+        return fail(excess.limit, excess.what, excess.found.to_string());
     }
     let costliest = || {
         format!(
@@ -164,54 +164,6 @@ fn complexity(facts: &Facts) -> Check {
             have.functions, have.largest_body_bytes
         ),
     )
-}
-
-/// What there is too much of, how much, and how much there may be.
-fn over_a_limit(have: &Complexity) -> Option<(&'static str, u64, u64)> {
-    [
-        (
-            "functions",
-            u64::from(have.functions),
-            u64::from(limits::MAX_FUNCTIONS),
-        ),
-        (
-            "bytes in one function",
-            have.largest_body_bytes as u64,
-            limits::MAX_FUNCTION_BYTES as u64,
-        ),
-        (
-            "locals in one function",
-            have.most_locals,
-            limits::MAX_LOCALS,
-        ),
-        (
-            "nested blocks",
-            u64::from(have.deepest_nesting),
-            u64::from(limits::MAX_NESTING),
-        ),
-        (
-            "uses of locals within loops in one function",
-            have.most_carried_locals,
-            limits::MAX_CARRIED_LOCALS,
-        ),
-        (
-            "types, parameters and results of types",
-            have.type_values,
-            limits::MAX_TYPE_VALUES,
-        ),
-        (
-            "data segments",
-            u64::from(have.data_segments),
-            u64::from(limits::MAX_DATA_SEGMENTS),
-        ),
-        (
-            "element segments",
-            u64::from(have.element_segments),
-            u64::from(limits::MAX_ELEMENT_SEGMENTS),
-        ),
-    ]
-    .into_iter()
-    .find(|(_, found, limit)| found > limit)
 }
 
 /// MiB, rounded up.

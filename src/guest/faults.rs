@@ -7,7 +7,7 @@ use wasmtime::{Memory, Store, Trap, WasmBacktrace};
 use super::host::HostState;
 use super::stack::frame;
 use crate::error::Error;
-use crate::fault::{Fault, FaultCode, printable};
+use crate::fault::{Fault, FaultCode, TrapKind, printable};
 use crate::guest::wasi::{self, Ended};
 
 /// `env.abort` was called; the arguments are addresses in the guest.
@@ -42,7 +42,7 @@ pub(super) fn fault_of(
                 .unwrap_or_else(|| "no message".to_owned())
         };
         Fault::new(
-            FaultCode::Trap("abort"),
+            FaultCode::Trap(TrapKind::Abort),
             format!(
                 "abort {stage}: {} at {}:{}:{}",
                 text(abort.message),
@@ -109,16 +109,16 @@ fn trap_fault(trap: Trap, state: &HostState, stage: &str) -> Fault {
         Trap::OutOfFuel => FaultCode::Fuel,
         Trap::Interrupt => FaultCode::Deadline,
         _ if state.refused_growth => FaultCode::MemoryLimit,
-        Trap::StackOverflow => FaultCode::Trap("stack-overflow"),
-        Trap::MemoryOutOfBounds => FaultCode::Trap("out-of-bounds"),
-        Trap::TableOutOfBounds => FaultCode::Trap("table-out-of-bounds"),
-        Trap::IndirectCallToNull => FaultCode::Trap("null-call"),
-        Trap::BadSignature => FaultCode::Trap("bad-signature"),
-        Trap::IntegerOverflow => FaultCode::Trap("integer-overflow"),
-        Trap::IntegerDivisionByZero => FaultCode::Trap("divide-by-zero"),
-        Trap::BadConversionToInteger => FaultCode::Trap("bad-conversion"),
-        Trap::UnreachableCodeReached => FaultCode::Trap("unreachable"),
-        _ => FaultCode::Trap("other"),
+        Trap::StackOverflow => FaultCode::Trap(TrapKind::StackOverflow),
+        Trap::MemoryOutOfBounds => FaultCode::Trap(TrapKind::OutOfBounds),
+        Trap::TableOutOfBounds => FaultCode::Trap(TrapKind::TableOutOfBounds),
+        Trap::IndirectCallToNull => FaultCode::Trap(TrapKind::NullCall),
+        Trap::BadSignature => FaultCode::Trap(TrapKind::BadSignature),
+        Trap::IntegerOverflow => FaultCode::Trap(TrapKind::IntegerOverflow),
+        Trap::IntegerDivisionByZero => FaultCode::Trap(TrapKind::DivideByZero),
+        Trap::BadConversionToInteger => FaultCode::Trap(TrapKind::BadConversion),
+        Trap::UnreachableCodeReached => FaultCode::Trap(TrapKind::Unreachable),
+        _ => FaultCode::Trap(TrapKind::Other),
     };
     let detail = match code {
         FaultCode::Deadline => format!("still running after its deadline {stage}"),

@@ -17,6 +17,7 @@ use wasmparser::{
 
 use self::cost::{Arities, Arity, Cost};
 use crate::fault::printable;
+use crate::limits;
 
 /// The proposals a guest may use: what real toolchains emit by default
 /// (rustc since 1.82 emits reference types and multi-value), and no more.
@@ -234,7 +235,7 @@ impl Complexity {
     /// most expensive function, and what is kept of all of them.
     #[must_use]
     pub const fn compile_bytes(&self) -> u64 {
-        let kept = self.all_compile_bytes / crate::limits::KEPT_OF_COMPILING;
+        let kept = self.all_compile_bytes / limits::KEPT_OF_COMPILING;
         self.most_compile_bytes.saturating_add(kept)
     }
 
@@ -248,20 +249,71 @@ impl Complexity {
         }
     }
 
+    /// The first of what compile time grows with that there is too much of.
+    #[must_use]
+    pub fn excess(&self) -> Option<Excess> {
+        let row = |what, found, limit| Excess { what, found, limit };
+        let rows = [
+            row(
+                "functions",
+                self.functions.into(),
+                limits::MAX_FUNCTIONS.into(),
+            ),
+            row(
+                "bytes in one function",
+                self.largest_body_bytes as u64,
+                limits::MAX_FUNCTION_BYTES as u64,
+            ),
+            row(
+                "locals in one function",
+                self.most_locals,
+                limits::MAX_LOCALS,
+            ),
+            row(
+                "nested blocks",
+                self.deepest_nesting.into(),
+                limits::MAX_NESTING.into(),
+            ),
+            row(
+                "uses of locals within loops in one function",
+                self.most_carried_locals,
+                limits::MAX_CARRIED_LOCALS,
+            ),
+            row(
+                "types, parameters and results of types",
+                self.type_values,
+                limits::MAX_TYPE_VALUES,
+            ),
+            row(
+                "data segments",
+                self.data_segments.into(),
+                limits::MAX_DATA_SEGMENTS.into(),
+            ),
+            row(
+                "element segments",
+                self.element_segments.into(),
+                limits::MAX_ELEMENT_SEGMENTS.into(),
+            ),
+        ];
+        rows.into_iter().find(|row| row.found > row.limit)
+    }
+
     /// Whether compiling could take longer than anybody would wait.
     #[must_use]
-    pub const fn is_over_a_limit(&self) -> bool {
-        use crate::limits as at;
-        self.functions > at::MAX_FUNCTIONS
-            || self.largest_body_bytes > at::MAX_FUNCTION_BYTES
-            || self.most_locals > at::MAX_LOCALS
-            || self.deepest_nesting > at::MAX_NESTING
-            || self.most_carried_locals > at::MAX_CARRIED_LOCALS
-            || self.most_compile_bytes > at::MAX_FUNCTION_COMPILE_BYTES
-            || self.type_values > at::MAX_TYPE_VALUES
-            || self.data_segments > at::MAX_DATA_SEGMENTS
-            || self.element_segments > at::MAX_ELEMENT_SEGMENTS
+    pub fn is_over_a_limit(&self) -> bool {
+        self.excess().is_some() || self.most_compile_bytes > limits::MAX_FUNCTION_COMPILE_BYTES
     }
+}
+
+/// What a module has too much of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Excess {
+    /// In words.
+    pub what: &'static str,
+    /// How much there is.
+    pub found: u64,
+    /// How much there may be.
+    pub limit: u64,
 }
 
 /// The index spaces, filled as the sections come.
@@ -488,7 +540,7 @@ impl Reading {
             locals += u64::from(group?.0);
         }
         complexity.most_locals = complexity.most_locals.max(locals);
-        if bytes > crate::limits::MAX_FUNCTION_BYTES || locals > crate::limits::MAX_LOCALS {
+        if bytes > limits::MAX_FUNCTION_BYTES || locals > limits::MAX_LOCALS {
             return Ok(());
         }
         let number = u32::try_from(self.imported + self.bodies).unwrap_or(u32::MAX);
@@ -561,7 +613,7 @@ fn custom(section: &wasmparser::CustomSectionReader<'_>, facts: &mut Facts) {
                     if facts.language.is_none() {
                         facts.language = language(value.name);
                     }
-                    if facts.producers.len() < crate::limits::MAX_LISTED
+                    if facts.producers.len() < limits::MAX_LISTED
                         && !facts.producers.contains(&producer)
                     {
                         facts.producers.push(producer);

@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_fault_blocks_with_500_when_closed() {
-        let fault = Fault::new(FaultCode::Trap("unreachable"), "");
+        let fault = Fault::new(FaultCode::Trap(crate::fault::TrapKind::Unreachable), "");
         let response = decide(Err(&fault), FailurePolicy::Closed);
         assert_eq!(
             response.decision,

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use wasm_agent_kit::event::{Event, RequestHead};
-use wasm_agent_kit::fault::FaultCode;
+use wasm_agent_kit::fault::{FaultCode, TrapKind};
 use wasm_agent_kit::guest::engine::{Allocation, Engine, EngineSettings};
 use wasm_agent_kit::guest::module::{LoadSettings, Module};
 use wasm_agent_kit::guest::{Instance, RawAnswer};
@@ -172,7 +172,10 @@ fn every_fault_costs_one_instance_and_nothing_else() {
     );
     for _ in 0..100 {
         let handled = agent.handle(&request("/"));
-        assert_eq!(handled.fault.unwrap().code, FaultCode::Trap("unreachable"));
+        assert_eq!(
+            handled.fault.unwrap().code,
+            FaultCode::Trap(TrapKind::Unreachable)
+        );
     }
     let counts = agent.pool().counts();
     assert_eq!((counts.created, counts.dropped_faulted), (100, 100));
@@ -287,7 +290,7 @@ fn endless_recursion_is_a_fault_on_a_thread_with_little_stack() {
             instance.call(0, |_| {}).result.map(|_| ())
         });
     let fault = called.unwrap().join().unwrap().unwrap_err();
-    assert_eq!(fault.code, FaultCode::Trap("stack-overflow"));
+    assert_eq!(fault.code, FaultCode::Trap(TrapKind::StackOverflow));
 }
 
 #[test]

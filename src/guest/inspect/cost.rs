@@ -226,52 +226,22 @@ const fn values(arity: Arity) -> u64 {
 
 /// How far from its address an operator reads or writes memory.
 const fn offset(operator: &Operator<'_>) -> Option<u64> {
-    match operator {
-        Operator::I32Load { memarg }
-        | Operator::I64Load { memarg }
-        | Operator::F32Load { memarg }
-        | Operator::F64Load { memarg }
-        | Operator::I32Load8S { memarg }
-        | Operator::I32Load8U { memarg }
-        | Operator::I32Load16S { memarg }
-        | Operator::I32Load16U { memarg }
-        | Operator::I64Load8S { memarg }
-        | Operator::I64Load8U { memarg }
-        | Operator::I64Load16S { memarg }
-        | Operator::I64Load16U { memarg }
-        | Operator::I64Load32S { memarg }
-        | Operator::I64Load32U { memarg }
-        | Operator::I32Store { memarg }
-        | Operator::I64Store { memarg }
-        | Operator::F32Store { memarg }
-        | Operator::F64Store { memarg }
-        | Operator::I32Store8 { memarg }
-        | Operator::I32Store16 { memarg }
-        | Operator::I64Store8 { memarg }
-        | Operator::I64Store16 { memarg }
-        | Operator::I64Store32 { memarg }
-        | Operator::V128Load { memarg }
-        | Operator::V128Load8x8S { memarg }
-        | Operator::V128Load8x8U { memarg }
-        | Operator::V128Load16x4S { memarg }
-        | Operator::V128Load16x4U { memarg }
-        | Operator::V128Load32x2S { memarg }
-        | Operator::V128Load32x2U { memarg }
-        | Operator::V128Load8Splat { memarg }
-        | Operator::V128Load16Splat { memarg }
-        | Operator::V128Load32Splat { memarg }
-        | Operator::V128Load64Splat { memarg }
-        | Operator::V128Load32Zero { memarg }
-        | Operator::V128Load64Zero { memarg }
-        | Operator::V128Store { memarg }
-        | Operator::V128Load8Lane { memarg, .. }
-        | Operator::V128Load16Lane { memarg, .. }
-        | Operator::V128Load32Lane { memarg, .. }
-        | Operator::V128Load64Lane { memarg, .. }
-        | Operator::V128Store8Lane { memarg, .. }
-        | Operator::V128Store16Lane { memarg, .. }
-        | Operator::V128Store32Lane { memarg, .. }
-        | Operator::V128Store64Lane { memarg, .. } => Some(memarg.offset),
-        _ => None,
+    macro_rules! of_accesses {
+        ($($access:ident)*) => {
+            match operator {
+                $(Operator::$access { memarg, .. } => Some(memarg.offset),)*
+                _ => None,
+            }
+        };
     }
+    of_accesses!(
+        I32Load I64Load F32Load F64Load I32Load8S I32Load8U I32Load16S I32Load16U
+        I64Load8S I64Load8U I64Load16S I64Load16U I64Load32S I64Load32U I32Store
+        I64Store F32Store F64Store I32Store8 I32Store16 I64Store8 I64Store16
+        I64Store32 V128Load V128Load8x8S V128Load8x8U V128Load16x4S V128Load16x4U
+        V128Load32x2S V128Load32x2U V128Load8Splat V128Load16Splat V128Load32Splat
+        V128Load64Splat V128Load32Zero V128Load64Zero V128Store V128Load8Lane
+        V128Load16Lane V128Load32Lane V128Load64Lane V128Store8Lane V128Store16Lane
+        V128Store32Lane V128Store64Lane
+    )
 }

@@ -9,7 +9,7 @@ use wasmtime::{Caller, Engine, Extern, FuncType, Linker, Val, ValType};
 use super::catalog::{Function, MODULE, Role};
 use super::context::{Context, TooLong};
 use super::output::Stream;
-use crate::fault::{Fault, FaultCode};
+use crate::fault::{Fault, FaultCode, TrapKind};
 
 /// Pieces of one write, and subscriptions of one poll. More is no program's
 /// need, and each is looked at.
@@ -32,7 +32,7 @@ pub(crate) enum Ended {
 impl Ended {
     pub(crate) fn fault(&self, stage: &str) -> Fault {
         let code = match self {
-            Self::Exit(_) | Self::Raised(_) => FaultCode::Trap("exit"),
+            Self::Exit(_) | Self::Raised(_) => FaultCode::Trap(TrapKind::Exit),
             Self::Slept(_) => FaultCode::Deadline,
         };
         Fault::new(code, format!("{self} {stage}"))

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::check::{Check, CheckId, CheckStatus};
-use crate::fault::{Fault, FaultCode, printable};
+use crate::fault::{Fault, FaultCode, TrapKind, printable};
 use crate::guest::inspect::Language;
 use crate::report::{Case, CaseStatus, Report, Verdict};
 
@@ -224,7 +224,7 @@ fn line_in(detail: &str) -> Option<usize> {
 /// What a guest's author can do about a fault.
 fn fix_of(code: FaultCode) -> &'static str {
     match code {
-        FaultCode::Trap("stack-overflow") => {
+        FaultCode::Trap(TrapKind::StackOverflow) => {
             "bound the recursion; the stack of a call is limited to 512 KiB"
         }
         FaultCode::Trap(_) => {
@@ -241,7 +241,7 @@ fn fix_of(code: FaultCode) -> &'static str {
         FaultCode::AllocNull | FaultCode::AllocOutOfBounds => {
             "alloc must return the address of a free block of that size, growing memory if need be"
         }
-        FaultCode::BadAnswer("out-of-bounds") => {
+        FaultCode::AnswerOutOfBounds => {
             "return (address << 32) | length of a block inside memory, both unsigned"
         }
         FaultCode::BadAnswer(_) => {

@@ -8,6 +8,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use serde::Deserialize;
+
 use crate::abi::Abi;
 use crate::event::{BodyChunk, Event, EventKind, Headers, RequestHead, ResponseHead};
 use crate::guest::module::Module;
@@ -17,155 +19,36 @@ use crate::question::Question;
 use super::calls::Sample;
 use super::hooks;
 
-type Fields = &'static [(&'static str, &'static str)];
+/// Requests and responses, from a file.
+#[derive(Default, Deserialize)]
+struct Samples<'a> {
+    #[serde(borrow)]
+    requests: Vec<RequestSample<'a>>,
+    #[serde(borrow)]
+    responses: Vec<ResponseSample<'a>>,
+}
 
-const BROWSER: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
+#[derive(Deserialize)]
+struct RequestSample<'a> {
+    name: &'a str,
+    method: String,
+    uri: String,
+    #[serde(borrow)]
+    headers: Vec<(&'a str, &'a str)>,
+}
 
-/// Name, method, URI, headers.
-const REQUESTS: &[(&str, &str, &str, Fields)] = &[
-    (
-        "browser",
-        "GET",
-        "/",
-        &[
-            ("host", "www.example.com"),
-            ("user-agent", BROWSER),
-            ("accept", "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"),
-            ("accept-language", "en-GB,en;q=0.7"),
-            ("cookie", "session=6f1e; theme=dark"),
-        ],
-    ),
-    (
-        "search",
-        "GET",
-        "/search?q=garden+chairs&page=2",
-        &[("host", "www.example.com"), ("user-agent", BROWSER)],
-    ),
-    (
-        "login",
-        "POST",
-        "/login",
-        &[
-            ("host", "www.example.com"),
-            ("user-agent", BROWSER),
-            ("content-type", "application/x-www-form-urlencoded"),
-            ("content-length", "27"),
-            ("origin", "https://www.example.com"),
-            ("referer", "https://www.example.com/login"),
-        ],
-    ),
-    (
-        "api-json",
-        "PUT",
-        "/api/items/7",
-        &[
-            ("host", "api.example.com"),
-            ("content-type", "application/json"),
-            ("x-api-key", "k-1234"),
-            ("authorization", "Bearer eyJhbGciOiJub25lIn0.e30."),
-        ],
-    ),
-    (
-        "admin-authorized",
-        "GET",
-        "/admin/users",
-        &[
-            ("host", "www.example.com"),
-            ("user-agent", BROWSER),
-            ("authorization", "Basic YWRtaW46c2VjcmV0"),
-        ],
-    ),
-    (
-        "admin-anonymous",
-        "GET",
-        "/admin",
-        &[("host", "www.example.com"), ("user-agent", BROWSER)],
-    ),
-    (
-        "scanner",
-        "GET",
-        "/",
-        &[
-            ("host", "www.example.com"),
-            ("user-agent", "sqlmap/1.8.2#stable (https://sqlmap.org)"),
-        ],
-    ),
-    (
-        "crawler",
-        "GET",
-        "/articles/1",
-        &[
-            ("host", "www.example.com"),
-            (
-                "user-agent",
-                "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
-            ),
-        ],
-    ),
-    (
-        "crawler-with-cookie",
-        "GET",
-        "/articles/1",
-        &[
-            ("host", "www.example.com"),
-            ("user-agent", "ExampleBot/1.0"),
-            ("cookie", "challenge=passed; session=6f1e"),
-        ],
-    ),
-    (
-        "sql-injection",
-        "GET",
-        "/products?id=1%27%20OR%20%271%27=%271%20UNION%20SELECT%20password%20FROM%20users--",
-        &[("host", "www.example.com"), ("user-agent", BROWSER)],
-    ),
-    (
-        "path-traversal",
-        "GET",
-        "/files/..%2f..%2f../etc/passwd",
-        &[("host", "www.example.com"), ("user-agent", BROWSER)],
-    ),
-    (
-        "cross-site-script",
-        "GET",
-        "/comment?text=%3Cscript%3Ealert(1)%3C/script%3E",
-        &[("host", "www.example.com"), ("user-agent", BROWSER)],
-    ),
-    (
-        "forwarded",
-        "GET",
-        "/old/page",
-        &[
-            ("host", "www.example.com"),
-            ("x-forwarded-for", "198.51.100.9, 192.0.2.1"),
-            ("x-forwarded-proto", "https"),
-            ("x-real-ip", "198.51.100.9"),
-            ("x-request-id", "9a3f"),
-        ],
-    ),
-    ("bare", "GET", "/", &[]),
-];
+#[derive(Deserialize)]
+struct ResponseSample<'a> {
+    name: &'a str,
+    status: u16,
+    #[serde(borrow)]
+    headers: Vec<(&'a str, &'a str)>,
+}
 
-/// Name, status, headers.
-const RESPONSES: &[(&str, u16, Fields)] = &[
-    (
-        "page",
-        200,
-        &[
-            ("content-type", "text/html; charset=utf-8"),
-            ("server", "nginx/1.24.0"),
-            ("x-powered-by", "PHP/8.2.1"),
-            ("set-cookie", "session=6f1e; HttpOnly"),
-        ],
-    ),
-    ("not-found", 404, &[("content-type", "text/plain")]),
-    (
-        "redirect",
-        302,
-        &[("location", "https://www.example.com/login")],
-    ),
-    ("error", 500, &[("content-type", "application/json")]),
-    ("bare", 204, &[]),
-];
+/// A test holds the file to be read whole.
+fn samples() -> Samples<'static> {
+    serde_json::from_str(include_str!("samples.json")).unwrap_or_default()
+}
 
 /// Name, bytes, whether it is the last chunk.
 const BODIES: &[(&str, &[u8], bool)] = &[
@@ -268,31 +151,35 @@ pub(super) fn broken(module: &Module) -> Vec<Sample> {
 }
 
 fn requests() -> impl Iterator<Item = Sample> {
-    (1..)
-        .zip(REQUESTS)
-        .map(|(n, (name, method, uri, fields))| Sample {
-            name,
-            input: Question::Event(Cow::Owned(Event::RequestHeaders(RequestHead {
-                correlation_id: format!("request-{n}"),
-                method: (*method).to_owned(),
-                uri: (*uri).to_owned(),
-                client_ip: "192.0.2.7".to_owned(),
-                headers: headers(fields),
-            }))),
-        })
+    (1..).zip(samples().requests).map(|(n, sample)| {
+        let head = RequestHead {
+            correlation_id: format!("request-{n}"),
+            method: sample.method,
+            uri: sample.uri,
+            client_ip: "192.0.2.7".to_owned(),
+            headers: sample.headers.into_iter().collect(),
+        };
+        event(sample.name, Event::RequestHeaders(head))
+    })
 }
 
 fn responses() -> impl Iterator<Item = Sample> {
-    (1..)
-        .zip(RESPONSES)
-        .map(|(n, (name, status, fields))| Sample {
-            name,
-            input: Question::Event(Cow::Owned(Event::ResponseHeaders(ResponseHead {
-                correlation_id: format!("response-{n}"),
-                status: *status,
-                headers: headers(fields),
-            }))),
-        })
+    (1..).zip(samples().responses).map(|(n, sample)| {
+        let head = ResponseHead {
+            correlation_id: format!("response-{n}"),
+            status: sample.status,
+            headers: sample.headers.into_iter().collect(),
+        };
+        event(sample.name, Event::ResponseHeaders(head))
+    })
+}
+
+/// A sample of an event.
+pub(super) fn event(name: &'static str, event: Event) -> Sample {
+    Sample {
+        name,
+        input: Question::from(event),
+    }
 }
 
 fn bodies(kind: EventKind) -> impl Iterator<Item = Sample> {
@@ -312,7 +199,7 @@ fn bodies(kind: EventKind) -> impl Iterator<Item = Sample> {
         };
         // The last one comes without its head, as from a proxy that lost it.
         let is_known = *name != "empty";
-        let fields = headers(&[("content-type", content_type), ("x-trace", "1")]);
+        let fields = Headers::from([("content-type", content_type), ("x-trace", "1")]);
         let request = is_known.then(|| {
             Arc::new(RequestHead {
                 correlation_id: chunk.correlation_id.clone(),
@@ -322,7 +209,7 @@ fn bodies(kind: EventKind) -> impl Iterator<Item = Sample> {
                 headers: fields.clone(),
             })
         });
-        let event = if kind == EventKind::RequestBody {
+        let body = if kind == EventKind::RequestBody {
             Event::RequestBody { chunk, request }
         } else {
             let response = is_known.then(|| {
@@ -338,13 +225,17 @@ fn bodies(kind: EventKind) -> impl Iterator<Item = Sample> {
                 response,
             }
         };
-        Sample {
-            name,
-            input: Question::from(event),
-        }
+        event(name, body)
     })
 }
 
-fn headers(fields: &[(&str, &str)]) -> Headers {
-    fields.iter().copied().collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_of_samples_is_read_whole() {
+        assert_eq!(requests().count(), 14);
+        assert_eq!(responses().count(), 5);
+    }
 }

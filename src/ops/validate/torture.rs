@@ -16,7 +16,6 @@ use crate::check::{Check, CheckId, CheckKind, CheckStatus};
 use crate::event::{BodyChunk, Event, EventKind, Headers, RequestHead, ResponseHead};
 use crate::fault::FaultCode;
 use crate::question::Question;
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Row;
@@ -296,15 +295,13 @@ fn request_headers() -> Vec<Torture> {
 
 fn response_headers() -> Vec<Torture> {
     let response = |name, what, status, headers| {
-        let input = Question::Event(Cow::Owned(Event::ResponseHeaders(ResponseHead {
+        let event = Event::ResponseHeaders(ResponseHead {
             correlation_id: "torture".to_owned(),
             status,
             headers,
-        })));
-        Torture {
-            what,
-            sample: Sample { name, input },
-        }
+        });
+        let sample = samples::event(name, event);
+        Torture { what, sample }
     };
     let one = |value: &str| Headers::from([("set-cookie", value)]);
     vec![
@@ -339,11 +336,8 @@ fn bodies(kind: EventKind) -> Vec<Torture> {
                 response: None,
             }
         };
-        let input = Question::from(event);
-        Torture {
-            what,
-            sample: Sample { name, input },
-        }
+        let sample = samples::event(name, event);
+        Torture { what, sample }
     };
     let data = |data: Vec<u8>| BodyChunk {
         is_last: true,

@@ -168,7 +168,7 @@ impl From<FaultCode> for FaultKind {
             FaultCode::MemoryLimit => Self::MemoryLimit,
             FaultCode::AnswerLimit => Self::AnswerLimit,
             FaultCode::AllocNull | FaultCode::AllocOutOfBounds => Self::Alloc,
-            FaultCode::BadAnswer(_) => Self::BadAnswer,
+            FaultCode::AnswerOutOfBounds | FaultCode::BadAnswer(_) => Self::BadAnswer,
             FaultCode::BadEvent(_) => Self::BadEvent,
             FaultCode::Overload => Self::Overload,
             FaultCode::Internal => Self::Internal,

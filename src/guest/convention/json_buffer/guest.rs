@@ -207,7 +207,7 @@ impl Guest {
         let memory = self.memory.data(store);
         let Some(bytes) = range(ptr, len).and_then(|range| memory.get(range)) else {
             return Err(Fault::new(
-                FaultCode::BadAnswer("out-of-bounds"),
+                FaultCode::AnswerOutOfBounds,
                 format!(
                     "the answer must lie inside memory of {} bytes, found {len} bytes at {ptr:#x}",
                     memory.len()
