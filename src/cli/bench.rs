@@ -244,7 +244,7 @@ fn write_profile(profile: &Profile, path: &Path) -> Result<(), Error> {
     let is_svg = path.extension().is_some_and(|extension| extension == "svg");
     let render = |out: &mut dyn std::io::Write| {
         if is_svg {
-            render::bench::profile::flame(profile, out)
+            render::bench::profile::flame_file(profile, out)
         } else {
             render::bench::profile::firefox(profile, out)
         }

@@ -41,11 +41,14 @@ pub(crate) enum Block {
     Code(String),
     /// A line with blocks that belong to it.
     Group(Group),
-    /// What to know or to change, and what it is about.
+    /// What to know or to change, and what it is about, where that must be said.
     Note {
         text: String,
         about: String,
     },
+    /// What the blocks below it are about.
+    Heading(String),
+    Chart(Chart),
 }
 
 /// Text in a colour.
@@ -101,6 +104,9 @@ pub(crate) enum ColumnKind {
 }
 
 impl Column {
+    /// The first to be left out: a terminal of the usual width does without.
+    pub(crate) const ONLY_WIDE: u8 = u8::MAX;
+
     pub(crate) const fn text(heading: &'static str) -> Self {
         Self {
             heading,
@@ -123,6 +129,11 @@ impl Column {
             kind: ColumnKind::Figure,
             spare: None,
         }
+    }
+
+    /// Only where there is room to spell lists out.
+    pub(crate) const fn only_wide(self) -> Self {
+        self.spared(Self::ONLY_WIDE)
     }
 
     /// Left out where there is no room, the highest number first.
@@ -185,6 +196,77 @@ pub(crate) struct Group {
     pub(crate) mark: Option<Span>,
     pub(crate) title: String,
     pub(crate) blocks: Vec<Block>,
+}
+
+/// A drawing of figures that stand in tables too, so that formats without
+/// drawings leave it out.
+#[derive(Debug)]
+pub(crate) enum Chart {
+    /// Lines over two axes.
+    Lines {
+        caption: &'static str,
+        x: Axis,
+        y: Axis,
+        series: Vec<Series>,
+    },
+    /// Bars to the right, one below the other.
+    Bars {
+        caption: &'static str,
+        name: &'static str,
+        /// Whether they differ by powers of ten.
+        is_log: bool,
+        bars: Vec<Bar>,
+    },
+    /// A flame graph.
+    Flame { caption: &'static str, flame: Flame },
+}
+
+/// An axis of a chart.
+#[derive(Debug)]
+pub(crate) struct Axis {
+    pub(crate) name: &'static str,
+    /// Whether each step is a multiple of the last.
+    pub(crate) is_log: bool,
+    pub(crate) ticks: Vec<Tick>,
+}
+
+/// A place on an axis.
+#[derive(Debug)]
+pub(crate) struct Tick {
+    pub(crate) at: f64,
+    pub(crate) label: String,
+}
+
+/// A line of a chart.
+#[derive(Debug)]
+pub(crate) struct Series {
+    pub(crate) name: String,
+    /// From the least `x` to the greatest.
+    pub(crate) points: Vec<Point>,
+}
+
+/// A point of a line; its label is for who points at it.
+#[derive(Debug)]
+pub(crate) struct Point {
+    pub(crate) x: f64,
+    pub(crate) y: f64,
+    pub(crate) label: String,
+}
+
+/// A bar of a chart, with its label at its end.
+#[derive(Debug)]
+pub(crate) struct Bar {
+    pub(crate) name: String,
+    pub(crate) value: f64,
+    pub(crate) label: String,
+}
+
+/// Which functions were found running.
+#[derive(Debug)]
+pub(crate) struct Flame {
+    pub(crate) title: String,
+    /// Stacks of functions, the outermost first, and how often each was seen.
+    pub(crate) stacks: Vec<(Vec<String>, u64)>,
 }
 
 /// A text of which at most so many bytes are shown.

@@ -76,7 +76,7 @@ fn without_figures(text: &str) -> String {
         &[
             (r#"("(?:processor|kernel)": ?)"[^"]*""#, r#"$1"MACHINE""#),
             (
-                r"(?m)^(<p>)?[^\n<>]*, \d+ cores?, [^\n<]*, wasmtime",
+                r"(?m)^(<p[^>]*>)?[^\n<>]*, \d+ cores?, [^\n<]*, wasmtime",
                 "${1}MACHINE, wasmtime",
             ),
             (r"was another, is [^\n]*\)", "was another, is MACHINE)"),
@@ -409,7 +409,7 @@ fn bench_compares_times() {
     let text = replaced(
         &text,
         &[
-            (r"(?m)^( time .*  )[a-z]+$", "${1}VERDICT"),
+            (r"(?m)^(time .*  )[a-z]+$", "${1}VERDICT"),
             (r"(?m)^Inconclusive: .*\n", ""),
             (r"(?m)^[a-z ]+: N regressed", "VERDICT: N regressed"),
             (r"# exit \d", "# exit N"),

@@ -4,7 +4,9 @@
 use std::fmt::Write as _;
 
 use super::escape::html as escaped;
+use super::flame;
 use super::human::end_of;
+use crate::cli::document::{Axis, Bar, Chart, Series, Tick};
 
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 320.0;
@@ -15,27 +17,31 @@ const BOTTOM: f64 = 46.0;
 /// Series that have colours of their own.
 const COLORS: usize = 6;
 
-/// One line.
-pub(crate) struct Series {
-    pub(crate) name: String,
-    /// Growing by the first of each.
-    pub(crate) points: Vec<(f64, f64)>,
+/// A chart with its caption, as markup.
+pub(super) fn figure(chart: &Chart) -> String {
+    let (svg, caption) = match chart {
+        Chart::Lines {
+            caption,
+            x,
+            y,
+            series,
+        } => (lines(series, x, y), caption),
+        Chart::Bars {
+            caption,
+            name,
+            is_log,
+            bars,
+        } => (self::bars(name, bars, *is_log), caption),
+        Chart::Flame { caption, flame } => (flame::svg(flame), caption),
+    };
+    let caption = escaped(caption);
+    format!("<figure>{svg}<figcaption>{caption}</figcaption></figure>\n")
 }
 
-/// How an axis is laid out.
-pub(crate) struct Axis<'a> {
-    pub(crate) name: &'a str,
-    /// Whether each step is ten times the last.
-    pub(crate) is_log: bool,
-    /// Places with their labels; none for steps of the axis's own.
-    pub(crate) ticks: Vec<(f64, String)>,
-    /// How a value is written.
-    pub(crate) show: &'a dyn Fn(f64) -> String,
-}
-
-impl Axis<'_> {
+impl Axis {
+    /// The least and the greatest value that have a place on it.
     fn ends(&self, values: impl Iterator<Item = f64>) -> (f64, f64) {
-        let ticks = self.ticks.iter().map(|(at, _)| *at);
+        let ticks = self.ticks.iter().map(|tick| tick.at);
         let all = values.chain(ticks).filter(|value| value.is_finite());
         let (mut low, mut high) = all.fold((f64::MAX, f64::MIN), |(low, high), value| {
             (low.min(value), high.max(value))
@@ -43,14 +49,8 @@ impl Axis<'_> {
         if low > high {
             (low, high) = (0.0, 1.0);
         }
-        if self.is_log && self.ticks.len() > 1 {
+        if self.is_log {
             low = low.max(1e-9);
-        } else if self.is_log {
-            low = 10_f64.powf(low.max(1e-9).log10().floor());
-            high = 10_f64.powf(high.max(low * 1.01).log10().ceil());
-        } else if self.ticks.is_empty() {
-            low = 0.0;
-            high = if high > 0.0 { high * 1.05 } else { 1.0 };
         }
         (low, if high > low { high } else { low + 1.0 })
     }
@@ -64,41 +64,52 @@ impl Axis<'_> {
         };
         share.clamp(0.0, 1.0)
     }
+}
 
-    fn steps(&self, (low, high): (f64, f64)) -> Vec<(f64, String)> {
-        if !self.ticks.is_empty() {
-            return self.ticks.clone();
-        }
-        let mut steps = Vec::new();
-        if self.is_log {
-            let mut at = low;
-            while at <= high * 1.001 {
-                steps.push((at, (self.show)(at)));
-                at *= 10.0;
-            }
-            return steps;
-        }
-        let rough = (high - low) / 5.0;
-        let unit = 10_f64.powf(rough.log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0]
-            .into_iter()
-            .map(|times| times * unit)
-            .find(|step| *step >= rough)
-            .unwrap_or(unit);
-        let mut at = low;
-        while at <= high {
-            steps.push((at, (self.show)(at)));
-            at += step;
-        }
-        steps
-    }
+/// Powers of ten from below the least value to above the greatest.
+pub(crate) fn decades(
+    values: impl Iterator<Item = f64>,
+    show: impl Fn(f64) -> String,
+) -> Vec<Tick> {
+    let finite = values.filter(|value| value.is_finite() && *value > 0.0);
+    let (low, high) = finite.fold((f64::MAX, 1e-9), |(low, high), value| {
+        (value.min(low), value.max(high))
+    });
+    let first = low.min(high).log10().floor();
+    let last = high.log10().ceil().max(first + 1.0);
+    let powers = std::iter::successors(Some(first), |power| Some(power + 1.0));
+    let ticks = powers.take_while(|power| *power <= last).map(|power| {
+        let at = 10_f64.powf(power);
+        let label = show(at);
+        Tick { at, label }
+    });
+    ticks.collect()
+}
+
+/// Round steps from nothing to above the greatest value.
+pub(crate) fn round_steps(
+    values: impl Iterator<Item = f64>,
+    show: impl Fn(f64) -> String,
+) -> Vec<Tick> {
+    let high = values.filter(|value| value.is_finite()).fold(0.0, f64::max);
+    let rough = if high > 0.0 { high / 5.0 } else { 0.2 };
+    let unit = 10_f64.powf(rough.log10().floor());
+    let steps = [1.0, 2.0, 5.0, 10.0].map(|times| times * unit);
+    let step = steps.into_iter().find(|step| *step >= rough);
+    let step = step.unwrap_or(unit);
+    let ticks = (0..=5).map(|count| {
+        let at = step * f64::from(count);
+        let label = show(at);
+        Tick { at, label }
+    });
+    ticks.take_while(|tick| tick.at < high + step).collect()
 }
 
 /// Lines over two axes, each point with its values for who points at it.
-pub(crate) fn lines(series: &[Series], x: &Axis<'_>, y: &Axis<'_>) -> String {
+fn lines(series: &[Series], x: &Axis, y: &Axis) -> String {
     let all = || series.iter().flat_map(|series| &series.points);
-    let x_ends = x.ends(all().map(|(at, _)| *at));
-    let y_ends = y.ends(all().map(|(_, value)| *value));
+    let x_ends = x.ends(all().map(|point| point.x));
+    let y_ends = y.ends(all().map(|point| point.y));
     let (width, height) = (WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM);
     let at_x = |value: f64| LEFT + x.place(value, x_ends) * width;
     let at_y = |value: f64| TOP + (1.0 - y.place(value, y_ends)) * height;
@@ -109,23 +120,23 @@ pub(crate) fn lines(series: &[Series], x: &Axis<'_>, y: &Axis<'_>) -> String {
         escaped(y.name),
         escaped(x.name)
     );
-    for (value, label) in y.steps(y_ends) {
-        let at = at_y(value);
+    for Tick { at, label } in &y.ticks {
+        let at = at_y(*at);
         svg.push_str(&format!(
             "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\
              <text class=\"faint\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n",
             WIDTH - RIGHT,
             LEFT - 8.0,
             at + 4.0,
-            escaped(&label)
+            escaped(label)
         ));
     }
-    for (value, label) in x.steps(x_ends) {
+    for Tick { at, label } in &x.ticks {
         svg.push_str(&format!(
             "<text class=\"faint\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\n",
-            at_x(value),
+            at_x(*at),
             HEIGHT - BOTTOM + 18.0,
-            escaped(&label)
+            escaped(label)
         ));
     }
     svg.push_str(&format!(
@@ -142,19 +153,19 @@ pub(crate) fn lines(series: &[Series], x: &Axis<'_>, y: &Axis<'_>) -> String {
         let points: Vec<String> = series
             .points
             .iter()
-            .map(|(x, y)| format!("{:.1},{:.1}", at_x(*x), at_y(*y)))
+            .map(|point| format!("{:.1},{:.1}", at_x(point.x), at_y(point.y)))
             .collect();
         svg.push_str(&format!(
             "<polyline class=\"s{color}\" points=\"{}\"/>\n",
             points.join(" ")
         ));
-        for (place, value) in &series.points {
+        for point in &series.points {
             svg.push_str(&format!(
                 "<circle class=\"s{color}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"><title>{}: {}</title></circle>\n",
-                at_x(*place),
-                at_y(*value),
+                at_x(point.x),
+                at_y(point.y),
                 escaped(&series.name),
-                escaped(&(y.show)(*value))
+                escaped(&point.label)
             ));
         }
     }
@@ -186,16 +197,8 @@ fn legend(series: &[Series]) -> (String, f64) {
     (svg, y - HEIGHT + 10.0)
 }
 
-/// One bar and what stands at its end.
-pub(crate) struct Bar {
-    pub(crate) name: String,
-    pub(crate) value: f64,
-    pub(crate) label: String,
-}
-
-/// Bars to the right, one below the other; `is_log` where they differ by
-/// powers of ten.
-pub(crate) fn bars(what: &str, bars: &[Bar], is_log: bool) -> String {
+/// Bars to the right, one below the other.
+fn bars(name: &str, bars: &[Bar], is_log: bool) -> String {
     const ROW: f64 = 24.0;
     const NAMES: f64 = 250.0;
     /// As many as there is room for.
@@ -222,7 +225,7 @@ pub(crate) fn bars(what: &str, bars: &[Bar], is_log: bool) -> String {
     let mut svg = format!(
         "<svg viewBox=\"0 0 {WIDTH} {:.0}\" role=\"img\" aria-label=\"{}\">\n",
         ROW * bars.len() as f64 + 6.0,
-        escaped(what)
+        escaped(name)
     );
     for (index, bar) in bars.iter().enumerate() {
         let y = ROW * index as f64 + 4.0;
@@ -372,28 +375,32 @@ fn ticks(svg: &mut String, (low, high): (f64, f64), show: &impl Fn(u64) -> Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::document::Point;
 
-    fn axis<'a>(is_log: bool, show: &'a dyn Fn(f64) -> String) -> Axis<'a> {
+    fn axis(is_log: bool) -> Axis {
         Axis {
             name: "<x>",
             is_log,
             ticks: Vec::new(),
-            show,
         }
     }
 
     #[test]
     fn whatever_is_drawn_stays_inside_and_is_no_markup() {
-        let show = |value: f64| format!("{value}");
         let odd = [0.0, -1.0, 1e300, f64::NAN, f64::INFINITY, 5.0];
         for is_log in [false, true] {
+            let points = odd.iter().map(|&value| Point {
+                x: value,
+                y: value,
+                label: "<i>".to_owned(),
+            });
             let series = [Series {
                 name: "<script>".to_owned(),
-                points: odd.iter().map(|value| (*value, *value)).collect(),
+                points: points.collect(),
             }];
-            let svg = lines(&series, &axis(is_log, &show), &axis(is_log, &show));
-            assert!(!svg.contains("<script"), "{svg}");
-            let nothing = lines(&[], &axis(is_log, &show), &axis(is_log, &show));
+            let svg = lines(&series, &axis(is_log), &axis(is_log));
+            assert!(!svg.contains("<script") && !svg.contains("<i>"), "{svg}");
+            let nothing = lines(&[], &axis(is_log), &axis(is_log));
             assert!(nothing.ends_with("</svg>"));
             let all: Vec<Bar> = odd
                 .iter()
@@ -428,12 +435,19 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_axis_begins_at_nothing_and_has_round_steps() {
+    fn ticks_are_round_and_reach_over_the_values() {
+        let labels = |ticks: Vec<Tick>| -> Vec<String> {
+            ticks.into_iter().map(|tick| tick.label).collect()
+        };
         let show = |value: f64| format!("{value:.0}");
-        let axis = axis(false, &show);
-        let ends = axis.ends([3.0, 41_000.0].into_iter());
-        assert_eq!(ends.0, 0.0);
-        let steps: Vec<String> = axis.steps(ends).into_iter().map(|step| step.1).collect();
-        assert_eq!(steps, ["0", "10000", "20000", "30000", "40000"]);
+        let steps = |values: &[f64]| labels(round_steps(values.iter().copied(), show));
+        let shown = ["0", "10000", "20000", "30000", "40000", "50000"];
+        assert_eq!(steps(&[3.0, 41_000.0]), shown);
+        assert_eq!(steps(&[10.0]), ["0", "2", "4", "6", "8", "10"]);
+        assert_eq!(steps(&[0.0, f64::NAN]), ["0"]);
+        let powers = |values: &[f64]| labels(decades(values.iter().copied(), show));
+        assert_eq!(powers(&[3.0, 41.0]), ["1", "10", "100"]);
+        assert_eq!(powers(&[100.0]), ["100", "1000"]);
+        assert_eq!(powers(&[0.0, f64::INFINITY]).len(), 2);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use super::chart;
 use super::escape::html as shown;
 use super::human::Paint;
 use super::page::Page;
@@ -64,11 +65,16 @@ fn block(block: &Block) -> String {
                 "<details open><summary>{mark}{title}</summary><div>\n{inner}</div></details>\n"
             )
         }
-        Block::Note { text, about } => format!(
-            "<p><b class=\"warning\">note:</b> {}<br>{}</p>\n",
-            shown(text),
-            shown(about)
-        ),
+        Block::Note { text, about } => {
+            let about = match about.as_str() {
+                "" => String::new(),
+                about => format!("<br>{}", shown(about)),
+            };
+            let text = shown(text);
+            format!("<p><b class=\"warning\">note:</b> {text}{about}</p>\n")
+        }
+        Block::Heading(text) => format!("<h2>{}</h2>\n", shown(text)),
+        Block::Chart(chart) => chart::figure(chart),
     }
 }
 
@@ -133,4 +139,54 @@ fn diff(diff: &Diff) -> String {
         shown(&diff.before),
         shown(&diff.after)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::document::{Bar, Chart, Column};
+
+    #[test]
+    fn nothing_in_a_text_is_markup() {
+        let hostile = "<script>alert('1')</script>&\"\u{1b}[31m\u{202e}";
+        let text = || hostile.to_owned();
+        let document = Document {
+            title: "Test",
+            verdict: text().into(),
+            totals: text(),
+            blocks: vec![
+                Block::Heading(text()),
+                Block::Text(text().into()),
+                Block::Code(text()),
+                Block::Table(Table {
+                    columns: vec![Column::text("")],
+                    rows: vec![vec![text().into()].into()],
+                }),
+                Block::Note {
+                    text: text(),
+                    about: text(),
+                },
+                Block::Chart(Chart::Bars {
+                    caption: "",
+                    name: "",
+                    is_log: false,
+                    bars: vec![Bar {
+                        name: text(),
+                        value: 1.0,
+                        label: text(),
+                    }],
+                }),
+            ],
+        };
+        let mut out = Vec::new();
+        write(&document, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(!text.contains("<script"), "{text}");
+        assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text}");
+        // A bar has its name and label twice, and shows the end of a long name.
+        assert_eq!(text.matches("&lt;script&gt;").count(), 11, "{text}");
+        for fetched in ["http:", "https:", "url(", "@import", "src="] {
+            assert!(!text.contains(fetched), "{fetched}");
+        }
+    }
 }

@@ -24,9 +24,6 @@ const WIDTH_WITHOUT_TERMINAL: u16 = 100;
 /// A table squeezed narrower than this cannot be read.
 const LEAST_WIDTH: u16 = 40;
 
-/// Below this width, columns that can be spared are.
-const SLIM: u16 = 80;
-
 /// From this width on, lists are spelled out in tables.
 const WIDE: u16 = 140;
 
@@ -144,16 +141,6 @@ impl Style {
         self.width.into()
     }
 
-    /// Whether a column that can be spared should be.
-    pub(crate) const fn is_narrow(self) -> bool {
-        self.width < WIDTH_WITHOUT_TERMINAL
-    }
-
-    /// Whether only the columns that nobody can do without have room.
-    pub(crate) const fn is_slim(self) -> bool {
-        self.width < SLIM
-    }
-
     /// Whether there is room to spell lists out.
     pub(crate) const fn is_wide(self) -> bool {
         self.width >= WIDE
@@ -220,7 +207,7 @@ pub(super) fn write(document: &Document, style: Style, out: &mut dyn Write) -> i
 /// Blocks below each other, each line behind the indent.
 fn blocks(blocks: &[Block], style: Style, indent: &str, out: &mut dyn Write) -> io::Result<()> {
     for (at, block) in blocks.iter().enumerate() {
-        if at > 0 && matches!(block, Block::Subject { .. }) {
+        if at > 0 && matches!(block, Block::Subject { .. } | Block::Heading(_)) {
             writeln!(out)?;
         }
         self::block(block, style, indent, out)?;
@@ -249,13 +236,21 @@ fn block(block: &Block, style: Style, indent: &str, out: &mut dyn Write) -> io::
             writeln!(out, "{title}")?;
             blocks(&group.blocks, style, "    ", out)
         }
-        Block::Note { text, about } => writeln!(
-            out,
-            "{} {}\n  {}",
-            style.paint(Paint::Warning, "note:"),
-            style.prose(&terminal(text), "      "),
-            style.paint(Paint::Faint, &style.prose(&terminal(about), "  "))
-        ),
+        Block::Note { text, about } => {
+            let note = style.paint(Paint::Warning, "note:");
+            writeln!(out, "{note} {}", style.prose(&terminal(text), "      "))?;
+            if about.is_empty() {
+                return Ok(());
+            }
+            let about = style.prose(&terminal(about), "  ");
+            writeln!(out, "  {}", style.paint(Paint::Faint, &about))
+        }
+        Block::Heading(text) => {
+            let text = style.wrapped(&terminal(text));
+            writeln!(out, "{}", style.paint(Paint::Strong, &text))
+        }
+        // Its figures stand in tables.
+        Block::Chart(_) => Ok(()),
     }
 }
 

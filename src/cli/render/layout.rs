@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use super::escape::terminal;
 use super::human::{Paint, Style, columns, is_joint, wrap};
-use crate::cli::document::{Cell, ColumnKind, Row, Span, Table};
+use crate::cli::document::{Cell, Column, ColumnKind, Row, Span, Table};
 
 /// Spaces between two columns.
 const GAP: usize = 2;
@@ -53,7 +53,10 @@ impl<'a> Layout<'a> {
         let sizes: Vec<Size> = (0..table.columns.len())
             .map(|column| Size::of(table, column, style))
             .collect();
-        let mut kept: Vec<usize> = (0..sizes.len()).collect();
+        let has_room = |spare: Option<u8>| style.is_wide() || spare != Some(Column::ONLY_WIDE);
+        let mut kept: Vec<usize> = (0..sizes.len())
+            .filter(|&column| has_room(table.columns[column].spare))
+            .collect();
         let gaps = |kept: &[usize]| GAP * kept.len().saturating_sub(1);
         loop {
             let needed: usize = kept.iter().map(|&column| sizes[column].enough).sum();
@@ -309,7 +312,6 @@ pub(super) fn wrap_code(line: &str, width: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::document::Column;
 
     /// The table in lines, at this width.
     fn lines(columns: Vec<Column>, rows: &[&[&str]], width: u16) -> Vec<String> {

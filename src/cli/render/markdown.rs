@@ -42,6 +42,12 @@ fn blocks(blocks: &[Block], out: &mut dyn Write) -> io::Result<()> {
                 self::blocks(&group.blocks, out)?;
                 writeln!(out, "</details>\n")?;
             }
+            [Block::Heading(text)] => writeln!(out, "#### {}\n", shown(text))?,
+            // Its figures stand in tables.
+            [Block::Chart(_)] => {}
+            [Block::Note { text, about }] if about.is_empty() => {
+                writeln!(out, "> **Note:** {}\n", shown(text))?;
+            }
             [Block::Note { text, about }] => {
                 writeln!(out, "> **Note:** {}  \n> {}\n", shown(text), shown(about))?;
             }

@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod chart;
 pub(crate) mod escape;
+mod flame;
 mod format;
 pub(crate) mod github;
 mod html;

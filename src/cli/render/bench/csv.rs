@@ -82,7 +82,7 @@ pub(super) fn write(report: &BenchReport, out: &mut dyn Write) -> io::Result<()>
         lines.line(
             ("gate", &name),
             "verdict",
-            super::sheets::word(finding.verdict),
+            super::tables::word(finding.verdict),
         )?;
     }
     Ok(())

@@ -1,0 +1,432 @@
+//! The parts of a benchmark's document: each is a heading, a table, its charts
+//! and what a reader has to know of them.
+
+use std::time::Duration;
+
+use wasm_agent_kit::latency::Latency;
+use wasm_agent_kit::ops::bench::{
+    BenchReport, CaseReport, Comparison, Finding, GateVerdict, LoadPoint, MemoryReport, Metric,
+    Phases, Profile, SafetyRow, Spread,
+};
+
+use super::charts;
+use super::faint;
+use crate::cli::document::{Block, Cell, Column, Row, Span, Table, shortened};
+use crate::cli::render::human::{Paint, bytes, count, end_of, plural, short_hash, time};
+
+/// Rows of events in a table; the rest is in json and csv.
+const MAX_ROWS: usize = 60;
+/// Letters of an event's name.
+const SHOWN: usize = 56;
+/// Functions in a table.
+const MAX_FUNCTIONS: usize = 15;
+
+/// A column, and what stands in it of each row's data.
+struct Field<T>(Column, fn(&T) -> String);
+
+/// A table without the columns that nothing stands in.
+fn table<'a, T: 'a>(
+    fields: &[Field<T>],
+    rows: impl IntoIterator<Item = &'a T>,
+    paint: fn(&T) -> Option<Paint>,
+) -> Block {
+    let rows = rows.into_iter().map(|of| {
+        let paint = paint(of);
+        let texts = fields.iter().map(|Field(_, show)| show(of));
+        let spans = texts.map(|text| Cell::from(Span { text, paint }));
+        spans.collect::<Vec<_>>()
+    });
+    filled(
+        fields.iter().map(|Field(column, _)| *column).collect(),
+        rows.collect(),
+    )
+}
+
+fn filled(columns: Vec<Column>, rows: Vec<Vec<Cell>>) -> Block {
+    let is_filled = |column: usize| {
+        let mut cells = rows.iter().filter_map(|cells| cells.get(column));
+        cells.any(|cell| !cell.span.text.is_empty())
+    };
+    let kept: Vec<bool> = (0..columns.len()).map(is_filled).collect();
+    Block::Table(Table {
+        columns: only(columns, &kept),
+        rows: rows
+            .into_iter()
+            .map(|cells| Row::from(only(cells, &kept)))
+            .collect(),
+    })
+}
+
+fn only<T>(all: Vec<T>, kept: &[bool]) -> Vec<T> {
+    let kept = all.into_iter().zip(kept).filter(|(_, kept)| **kept);
+    kept.map(|(it, _)| it).collect()
+}
+
+fn heading(text: &str) -> Block {
+    Block::Heading(text.to_owned())
+}
+
+/// The name of an event in a table: its end tells it from others.
+fn event(name: &str) -> String {
+    end_of(name, SHOWN)
+}
+
+fn nanos(nanos: u64) -> String {
+    time(Duration::from_nanos(nanos))
+}
+
+/// A quantile, where there is a distribution.
+fn at(latency: Option<&Latency>, share: f64) -> String {
+    latency.map_or_else(String::new, |latency| time(latency.at(share)))
+}
+
+pub(super) fn phases(phases: &Phases) -> Vec<Block> {
+    type Phase<'a> = (&'static str, &'a Spread);
+    let mut all: Vec<Phase<'_>> = vec![
+        ("read and check", &phases.read),
+        ("compile", &phases.compile),
+        ("instance, mapped anew", &phases.instantiate_on_demand),
+    ];
+    let in_slot = phases.instantiate_in_slot.as_ref();
+    all.extend(in_slot.map(|spread| ("instance, in a slot", spread)));
+    all.push(("first call", &phases.first_call));
+    all.push(("third call", &phases.warm_call));
+    let fields: [Field<Phase<'_>>; 5] = [
+        Field(Column::text(""), |(name, _)| (*name).to_owned()),
+        Field(Column::figure("Median"), |(_, of)| nanos(of.median_ns)),
+        Field(Column::figure("Least").spared(1), |(_, of)| {
+            nanos(of.min_ns)
+        }),
+        Field(Column::figure("Most"), |(_, of)| nanos(of.max_ns)),
+        Field(Column::figure("Times").spared(2), |(_, of)| count(of.count)),
+    ];
+    vec![
+        heading("Phases"),
+        charts::phases(&all),
+        table(&fields, &all, |_| None),
+    ]
+}
+
+pub(super) fn calls(report: &BenchReport) -> Vec<Block> {
+    let cases = &report.cases;
+    if cases.is_empty() {
+        return Vec::new();
+    }
+    let is_timed = cases.iter().any(|case| case.response.is_some());
+    let has_fuel = cases.iter().any(|case| case.fuel.is_some());
+    let decision = Column::text("Decision");
+    let fields: [Field<CaseReport>; 10] = [
+        Field(Column::text("Event"), |case| event(&case.name)),
+        Field(
+            if is_timed {
+                decision.only_wide()
+            } else {
+                decision
+            },
+            |case| case.decision.to_owned(),
+        ),
+        Field(Column::figure("Fuel, first").spared(2), |case| {
+            case.fuel.map_or_else(String::new, |fuel| count(fuel.first))
+        }),
+        Field(Column::figure("Fuel, warm"), |case| {
+            case.fuel.map_or_else(String::new, |fuel| count(fuel.warm))
+        }),
+        Field(Column::figure("p50").spared(1), |case| {
+            at(case.response.as_ref(), 0.5)
+        }),
+        Field(Column::figure("p90").spared(5), |case| {
+            at(case.response.as_ref(), 0.9)
+        }),
+        Field(Column::figure("p99"), |case| {
+            at(case.response.as_ref(), 0.99)
+        }),
+        Field(Column::figure("p99.9").spared(4), |case| {
+            at(case.response.as_ref(), 0.999)
+        }),
+        Field(Column::figure("Max").spared(3), |case| {
+            case.response
+                .as_ref()
+                .map_or_else(String::new, |response| time(response.max()))
+        }),
+        Field(Column::figure("Guest").only_wide(), |case| {
+            at(case.guest.as_ref(), 0.5)
+        }),
+    ];
+    let mut blocks = vec![heading("Calls, one at a time")];
+    blocks.extend(charts::fuel(&cases[..cases.len().min(MAX_ROWS)]));
+    blocks.push(table(&fields, cases.iter().take(MAX_ROWS), |_| None));
+    if has_fuel {
+        blocks.push(faint(
+            "Fuel counts instructions, the same on every machine.",
+        ));
+    }
+    if is_timed && has_fuel {
+        blocks.push(faint("Times are from the event to the agent response."));
+    }
+    let more = cases.len().saturating_sub(MAX_ROWS);
+    if more > 0 {
+        blocks.push(faint(format!("{more} more in --format json and csv.")));
+    }
+    if report.unhandled > 0 {
+        let events = plural(report.unhandled as u64, "event");
+        let why = format!("{events} left out: the module has no handler for it.");
+        blocks.push(faint(why));
+    }
+    blocks
+}
+
+pub(super) fn memory(memory: &MemoryReport) -> Vec<Block> {
+    let growth = &memory.growth;
+    let kept = match growth.calls_until_limit {
+        Some(until) => format!(
+            "{:.0} bytes kept for each call: the limit is reached after {} calls",
+            growth.bytes_per_call,
+            count(until)
+        ),
+        None => format!("nothing kept over {}", plural(growth.calls, "call")),
+    };
+    let sizes = [memory.initial_bytes, memory.peak_bytes].map(bytes);
+    let [initial, peak] = sizes;
+    let mut blocks = vec![
+        heading("Memory of one instance"),
+        faint(format!("{initial} at first, {peak} at most, {kept}.")),
+    ];
+    blocks.extend(
+        growth
+            .fate()
+            .map(|fate| faint(format!("In production {fate}."))),
+    );
+    blocks
+}
+
+pub(super) fn loads(report: &BenchReport) -> Vec<Block> {
+    let loads = &report.loads;
+    if loads.is_empty() {
+        return Vec::new();
+    }
+    let is_open = loads.iter().any(|point| point.rate.is_some());
+    let callers = Column::figure("Callers");
+    let fields: [Field<LoadPoint>; 14] = [
+        Field(Column::figure("Pool"), |point| match point.pool_size {
+            0 => String::new(),
+            size => size.to_string(),
+        }),
+        // By schedule, the rate is what loads are told by.
+        Field(if is_open { callers.spared(3) } else { callers }, |point| {
+            point.concurrency.to_string()
+        }),
+        Field(Column::figure("Due/s"), |point| {
+            point.rate.map_or_else(String::new, rate)
+        }),
+        Field(Column::figure("Done/s"), |point| rate(point.throughput)),
+        Field(Column::figure("p50").spared(1), |point| {
+            at(Some(&point.response), 0.5)
+        }),
+        Field(Column::figure("p90").spared(8), |point| {
+            at(Some(&point.response), 0.9)
+        }),
+        Field(Column::figure("p99"), |point| {
+            at(Some(&point.response), 0.99)
+        }),
+        Field(Column::figure("p99.9").spared(6), |point| {
+            at(Some(&point.response), 0.999)
+        }),
+        Field(Column::figure("Max").spared(7), |point| {
+            time(point.response.max())
+        }),
+        Field(Column::figure("Service p99").spared(5), |point| {
+            at(
+                point.service.as_ref().filter(|_| point.rate.is_some()),
+                0.99,
+            )
+        }),
+        Field(Column::figure("Queue p99").spared(2), |point| {
+            at(point.queue.as_ref(), 0.99)
+        }),
+        Field(Column::figure("Guest p99").spared(9), |point| {
+            at(point.guest.as_ref(), 0.99)
+        }),
+        Field(Column::figure("CPU"), |point| {
+            let used = point.process.map(|used| used.cpu_us_per_event / 1e6);
+            used.map_or_else(String::new, |seconds| {
+                time(Duration::from_secs_f64(seconds))
+            })
+        }),
+        Field(Column::figure("Resident").spared(4), |point| {
+            point
+                .process
+                .map_or_else(String::new, |used| bytes(used.resident_bytes))
+        }),
+    ];
+    let mut blocks = vec![heading("Under load")];
+    blocks.extend(charts::loads(loads));
+    blocks.push(table(&fields, loads, |_| None));
+    blocks.push(faint(if is_open {
+        "By schedule: response times start when an event was due, service times when it was sent."
+    } else {
+        "Each caller sends the next event as soon as it is answered; queue is the wait for an instance."
+    }));
+    if loads.iter().any(|point| point.process.is_some()) {
+        blocks.push(faint("CPU is the time of the agent's process per event."));
+    }
+    blocks
+}
+
+pub(super) fn safety(report: &BenchReport) -> Vec<Block> {
+    if report.safety.is_empty() {
+        return Vec::new();
+    }
+    let fields: [Field<SafetyRow>; 4] = [
+        Field(Column::text("Isolation and limits"), |row| row.mode.clone()),
+        Field(Column::figure("p50"), |row| time(row.response.at(0.5))),
+        Field(Column::figure("p99"), |row| time(row.response.at(0.99))),
+        Field(Column::figure("Times"), |row| format!("{:.2}", row.ratio)),
+    ];
+    vec![
+        heading("Costs of isolation and limits"),
+        table(&fields, &report.safety, |row| {
+            row.is_chosen.then_some(Paint::Strong)
+        }),
+        faint("One caller, all events in turn."),
+    ]
+}
+
+pub(super) fn profile(profile: &Profile) -> Vec<Block> {
+    let share = |looks: u64| {
+        let all = profile.samples.max(1) as f64;
+        Cell::from(format!("{:.1} %", looks as f64 / all * 100.0))
+    };
+    let functions = profile.functions.iter().take(MAX_FUNCTIONS);
+    let rows = functions.map(|function| {
+        let name = shortened(&function.name, SHOWN * 2);
+        vec![name.into(), share(function.own), share(function.total)]
+    });
+    let columns = vec![
+        Column::text("Function"),
+        Column::figure("Own"),
+        Column::figure("With callees"),
+    ];
+    let mut blocks = vec![
+        heading("Where the time goes"),
+        charts::flame(profile),
+        filled(columns, rows.collect()),
+        faint(format!(
+            "{} of the guest, one every {} µs while it ran, at function entries and loop heads.",
+            plural(profile.samples, "look"),
+            profile.interval_us
+        )),
+    ];
+    if !profile.has_names {
+        blocks.push(faint(
+            "The module has no names, so functions are numbers: build it without stripping (Rust: strip = false; wasm-opt: -g; TinyGo: without -no-debug; C: without -s).",
+        ));
+    }
+    blocks
+}
+
+pub(super) fn gate(comparison: &Comparison) -> Vec<Block> {
+    let is_quiet = |finding: &&Finding| {
+        finding.interval.is_none()
+            && finding.verdict == GateVerdict::BetterOrEqual
+            && finding.before.to_bits() == finding.after.to_bits()
+    };
+    let findings = comparison.findings.iter();
+    let (quiet, mut shown): (Vec<&Finding>, Vec<&Finding>) = findings.partition(is_quiet);
+    shown.sort_by_key(|finding| match finding.verdict {
+        GateVerdict::Regressed => 0,
+        GateVerdict::Inconclusive => 1,
+        GateVerdict::BetterOrEqual => 2,
+    });
+    let fields: [Field<Finding>; 7] = [
+        Field(Column::text(""), |finding| finding.metric.name().to_owned()),
+        Field(Column::text("Event"), |finding| {
+            finding.case.as_deref().map_or_else(String::new, event)
+        }),
+        Field(Column::figure("Before").spared(2), |finding| {
+            figure(finding.metric, finding.before)
+        }),
+        Field(Column::figure("Now").spared(1), |finding| {
+            figure(finding.metric, finding.after)
+        }),
+        Field(Column::figure("Change"), |finding| {
+            if finding.before > 0.0 || finding.after == 0.0 {
+                percent(finding.ratio)
+            } else {
+                "from nothing".to_owned()
+            }
+        }),
+        Field(Column::figure("99 % interval").spared(3), |finding| {
+            finding.interval.map_or_else(String::new, |[low, high]| {
+                format!("{} to {}", percent(low), percent(high))
+            })
+        }),
+        Field(Column::unbroken("Verdict"), |finding| {
+            word(finding.verdict).to_owned()
+        }),
+    ];
+    let rows = shown.iter().take(MAX_ROWS).copied();
+    let mut blocks = vec![
+        heading("Compared"),
+        table(&fields, rows, |finding| match finding.verdict {
+            GateVerdict::Regressed => Some(Paint::Bad),
+            GateVerdict::Inconclusive => Some(Paint::Warning),
+            GateVerdict::BetterOrEqual => None,
+        }),
+        faint(format!(
+            "Before: {}, {}",
+            shortened(&comparison.before, 512),
+            short_hash(&comparison.before_hash)
+        )),
+    ];
+    if !quiet.is_empty() {
+        let figures = plural(quiet.len() as u64, "figure");
+        blocks.push(faint(format!("{figures} exactly unchanged.")));
+    }
+    if let Some(why) = shown.iter().find_map(|finding| finding.why.as_deref()) {
+        blocks.push(faint(format!("Inconclusive: {}.", shortened(why, 300))));
+    }
+    let skipped = comparison.not_compared.iter().take(MAX_ROWS);
+    blocks.extend(
+        skipped.map(|skipped| faint(format!("Not compared: {}.", shortened(skipped, 300)))),
+    );
+    blocks
+}
+
+pub(super) const fn word(verdict: GateVerdict) -> &'static str {
+    match verdict {
+        GateVerdict::BetterOrEqual => "ok",
+        GateVerdict::Regressed => "regressed",
+        GateVerdict::Inconclusive => "inconclusive",
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts and bytes, which came from integers"
+)]
+fn figure(metric: Metric, value: f64) -> String {
+    match metric {
+        Metric::Time => time(Duration::from_secs_f64((value / 1e9).max(0.0))),
+        Metric::Memory | Metric::Growth | Metric::Size => bytes(value as u64),
+        Metric::FuelFirst | Metric::FuelWarm => count(value as u64),
+    }
+}
+
+fn percent(ratio: f64) -> String {
+    format!("{:+.1} %", (ratio - 1.0) * 100.0)
+}
+
+/// Events for each second, without figures nobody can trust.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "rates are positive and far below the largest integer"
+)]
+pub(super) fn rate(rate: f64) -> String {
+    if rate < 100.0 {
+        return format!("{rate:.1}");
+    }
+    let unit = 10_f64.powf((rate.log10().floor() - 2.0).max(0.0));
+    count(((rate / unit).round() * unit) as u64)
+}
