@@ -211,7 +211,7 @@ pub(crate) fn exec(args: &BenchArgs, style: Style) -> Result<u8> {
     };
     let benched = match (args.target.running(), modules.last()) {
         (Some(running), _) => {
-            let names = settings.agent.header_names;
+            let names = settings.policy.header_names;
             let inputs = inputs.unwrap_or_else(|| Inputs::requests(names));
             bench::bench_target(&running, inputs, &task)
         }
@@ -339,7 +339,7 @@ impl BenchArgs {
         }
         Ok(BenchSettings {
             load: self.guest.load(),
-            agent: self.guest.agent(1, DEFAULT_QUEUE_WAIT, false),
+            policy: self.guest.agent(1, DEFAULT_QUEUE_WAIT, false),
             hook_pool: self.guest.pool(Abi::Hook, 1, DEFAULT_QUEUE_WAIT),
             amount,
             warm_up: measuring.warm_up.0,
@@ -363,7 +363,7 @@ impl BenchArgs {
             max_errors: self.captures.max_errors,
             sample: self.sample.into(),
             seed: self.gate.seed,
-            header_names: settings.agent.header_names,
+            header_names: settings.policy.header_names,
         }
     }
 

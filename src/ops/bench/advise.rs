@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::report::{Advice, LoadPoint};
+use super::report::{Advice, LoadPoint, counted};
 
 /// A pool that came within this share of the best one's throughput in one of
 /// its turns is as good: what is between turns is noise.
@@ -56,7 +56,7 @@ pub fn advise(loads: &[LoadPoint], wish: Wish) -> Option<Advice> {
         "Pool {size} keeps p99 below {p99} up to {}/s with {} on {}",
         grouped(point.throughput),
         callers(point),
-        plural(wish.cores, "core"),
+        counted(wish.cores as u64, "core"),
     );
     if let Some((_, smaller)) = best.iter().rev().find(|(other, _)| *other < size) {
         text.push_str(&format!(
@@ -110,15 +110,7 @@ fn best_of(loads: &[LoadPoint], size: usize, p99: Duration) -> Option<&LoadPoint
 }
 
 fn callers(point: &LoadPoint) -> String {
-    plural(point.concurrency, "caller")
-}
-
-fn plural(count: usize, word: &str) -> String {
-    if count == 1 {
-        format!("1 {word}")
-    } else {
-        format!("{count} {word}s")
-    }
+    counted(point.concurrency as u64, "caller")
 }
 
 fn time(time: Duration) -> String {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::judge::{Rounds, Timings};
 use super::machine::Machine;
-use super::report::{BenchReport, MemoryReport};
+use super::report::{BenchReport, Flags, MemoryReport};
 use crate::error::Error;
 use crate::files::{self, Accept, Links};
 use crate::guest::engine;
@@ -86,11 +86,7 @@ impl BaselineModule {
 
 impl Baseline {
     /// What is to be kept of a report.
-    pub(super) fn of(
-        report: &BenchReport,
-        flags: &BTreeMap<&'static str, String>,
-        timings: Timings,
-    ) -> Self {
+    pub(super) fn of(report: &BenchReport, flags: &Flags, timings: Timings) -> Self {
         let cases = report
             .cases
             .iter()

@@ -92,18 +92,12 @@ pub(super) fn inputs(fixture: &Fixture) -> Vec<Question<'static>> {
 /// Ordinary traffic, attacks and odd input, for the handlers that a module has.
 #[must_use]
 pub(super) fn of_samples(module: &Module, names: HeaderNames) -> Vec<BenchCase> {
-    let events = samples::events(module)
-        .into_iter()
-        .map(|(name, event)| (name, Question::from(event)));
-    let contexts = samples::contexts(module)
-        .into_iter()
-        .map(|(name, hook, context)| (name, Question::Hook(hook, Cow::Owned(context))));
-    let named = events.chain(contexts).map(|(name, input)| {
-        let name = match input.phase().name() {
-            "request_headers" => name.to_owned(),
-            kind => format!("{}/{name}", kind.replace('_', "-")),
+    let named = samples::all(module).into_iter().map(|sample| {
+        let name = match sample.input.phase().name() {
+            "request_headers" => sample.name.to_owned(),
+            kind => format!("{}/{}", kind.replace('_', "-"), sample.name),
         };
-        (name, input)
+        (name, sample.input)
     });
     of_inputs(named, names)
 }
@@ -111,10 +105,7 @@ pub(super) fn of_samples(module: &Module, names: HeaderNames) -> Vec<BenchCase> 
 /// The requests among those, for an agent whose handlers nobody knows.
 #[must_use]
 pub(super) fn of_request_samples(names: HeaderNames) -> Vec<BenchCase> {
-    let events = samples::requests_alone();
-    let named = events
-        .into_iter()
-        .map(|(name, event)| (name.to_owned(), Question::from(event)));
+    let named = samples::requests().map(|sample| (sample.name.to_owned(), sample.input));
     of_inputs(named, names)
 }
 

@@ -2,13 +2,13 @@
 //!
 //! In: this run's report, and what it is compared with. Out: a [`Comparison`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::baseline::{Baseline, BaselineModule};
 use super::comparison::{Comparison, Finding, Metric};
 use super::judge::{self, Estimate, Thresholds, Timings};
 use super::machine::Machine;
-use super::report::{BenchReport, CaseReport};
+use super::report::{BenchReport, CaseReport, Flags};
 use crate::error::Error;
 use crate::guest::engine;
 
@@ -20,15 +20,18 @@ pub(super) struct Gate<'a> {
     pub(super) seed: u64,
 }
 
+/// What a case cost before, and how its time differs now.
+struct CaseBefore {
+    fuel: Option<[u64; 2]>,
+    estimate: Option<Estimate>,
+    /// The share of the time that others had the processor.
+    busy: Option<f64>,
+}
+
 impl Gate<'_> {
-    fn case(
-        &self,
-        case: &CaseReport,
-        fuel_before: Option<[u64; 2]>,
-        time: Option<(Estimate, Option<f64>)>,
-    ) -> Vec<Finding> {
+    fn case(&self, case: &CaseReport, before: CaseBefore) -> Vec<Finding> {
         let mut findings = Vec::new();
-        if let (Some([first, warm]), Some(fuel)) = (fuel_before, case.fuel) {
+        if let (Some([first, warm]), Some(fuel)) = (before.fuel, case.fuel) {
             for (metric, pair) in [
                 (Metric::FuelFirst, [first, fuel.first]),
                 (Metric::FuelWarm, [warm, fuel.warm]),
@@ -37,20 +40,21 @@ impl Gate<'_> {
                 findings.push(Finding::exact(metric, Some(&case.name), pair, limit));
             }
         }
-        findings.extend(
-            time.map(|(estimate, busy)| Finding::time(&case.name, estimate, self.thresholds, busy)),
-        );
+        let time = |estimate| Finding::time(&case.name, estimate, self.thresholds, before.busy);
+        findings.extend(before.estimate.map(time));
         findings
     }
 
-    fn size(&self, before: &BaselineModule, after: &BaselineModule) -> Finding {
-        Finding::size([before.size_bytes, after.size_bytes], self.thresholds)
-    }
-
-    fn memory(&self, before: &BaselineModule, after: &BaselineModule) -> [Finding; 2] {
-        let peak = [before.peak_bytes, after.peak_bytes];
-        let growth = [before.growth_bytes, after.growth_bytes];
-        Finding::memory([peak, growth], self.thresholds)
+    /// Size and memory.
+    fn module(&self, before: &BaselineModule, after: &BaselineModule) -> [Finding; 3] {
+        let Thresholds { size, memory, .. } = *self.thresholds;
+        let pair = |bytes: fn(&BaselineModule) -> u64| [before, after].map(bytes);
+        [
+            (Metric::Size, pair(|module| module.size_bytes), size),
+            (Metric::Memory, pair(|module| module.peak_bytes), memory),
+            (Metric::Growth, pair(|module| module.growth_bytes), memory),
+        ]
+        .map(|(metric, pair, limit)| Finding::exact(metric, None, pair, limit))
     }
 }
 
@@ -62,16 +66,17 @@ pub(super) fn of_modules(
     gate: Gate<'_>,
 ) -> Comparison {
     let busy = gate.timings.busy;
-    let mut findings = Vec::new();
-    if let Some(after) = &BaselineModule::of_report(report) {
-        findings.push(gate.size(&before, after));
-        findings.extend(gate.memory(&before, after));
-    }
+    let after = BaselineModule::of_report(report);
+    let of_module = after.iter().flat_map(|after| gate.module(&before, after));
+    let mut findings: Vec<Finding> = of_module.collect();
     let pairs = cases.iter().zip(&report.cases);
     for ((before, after), rounds) in pairs.zip(&gate.timings.rounds) {
-        let fuel = before.fuel.map(|fuel| [fuel.first, fuel.warm]);
-        let estimate = judge::paired(rounds, gate.seed);
-        findings.extend(gate.case(after, fuel, estimate.map(|estimate| (estimate, busy))));
+        let before = CaseBefore {
+            fuel: before.fuel.map(|fuel| [fuel.first, fuel.warm]),
+            estimate: judge::paired(rounds, gate.seed),
+            busy,
+        };
+        findings.extend(gate.case(after, before));
     }
     Comparison {
         before: before.path,
@@ -99,7 +104,7 @@ pub(super) struct Comparable {
 pub(super) fn comparable(
     baseline: &Baseline,
     path: &str,
-    flags: &BTreeMap<&'static str, String>,
+    flags: &Flags,
     machine: &Machine,
 ) -> Result<Comparable, Error> {
     let then = baseline.settings.keys().map(String::as_str);
@@ -170,11 +175,14 @@ pub(super) fn of_baseline(
             }
         };
         let rounds = gate.timings.rounds.get(index);
-        let estimate = rounds
-            .filter(|_| comparable.time)
-            .and_then(|rounds| judge::apart(&then.rounds, rounds, gate.seed));
-        let fuel = then.fuel.filter(|_| comparable.fuel);
-        findings.extend(gate.case(case, fuel, estimate.map(|estimate| (estimate, busy))));
+        let before = CaseBefore {
+            fuel: then.fuel.filter(|_| comparable.fuel),
+            estimate: rounds
+                .filter(|_| comparable.time)
+                .and_then(|rounds| judge::apart(&then.rounds, rounds, gate.seed)),
+            busy,
+        };
+        findings.extend(gate.case(case, before));
     }
     for then in &baseline.cases {
         if !report.cases.iter().any(|case| case.name == then.name) {
@@ -182,9 +190,10 @@ pub(super) fn of_baseline(
         }
     }
     if let (Some(then), Some(now)) = (&baseline.module, BaselineModule::of_report(report)) {
-        findings.push(gate.size(then, &now));
+        let [size, memory, growth] = gate.module(then, &now);
+        findings.push(size);
         if same_cases {
-            findings.extend(gate.memory(then, &now));
+            findings.extend([memory, growth]);
         } else {
             not_compared.push("memory: it was measured over different calls".to_owned());
         }

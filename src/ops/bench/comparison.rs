@@ -109,15 +109,6 @@ impl Finding {
         }
     }
 
-    pub(super) fn size(pair: [u64; 2], thresholds: &Thresholds) -> Self {
-        Self::exact(Metric::Size, None, pair, thresholds.size)
-    }
-
-    pub(super) fn memory([peak, growth]: [[u64; 2]; 2], thresholds: &Thresholds) -> [Self; 2] {
-        [(Metric::Memory, peak), (Metric::Growth, growth)]
-            .map(|(metric, pair)| Self::exact(metric, None, pair, thresholds.memory))
-    }
-
     pub(super) fn time(
         case: &str,
         estimate: Estimate,
@@ -255,7 +246,7 @@ mod tests {
 
     #[test]
     fn figures_of_the_module_alone_are_no_comparison_of_its_calls() {
-        let size = Finding::size([1, 1], &Thresholds::default());
+        let size = Finding::exact(Metric::Size, None, [1, 1], 0.0);
         assert_eq!(comparison(vec![size]).verdict(), Verdict::NothingChecked);
         assert_eq!(comparison(Vec::new()).verdict(), Verdict::NothingChecked);
     }

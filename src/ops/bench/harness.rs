@@ -1,12 +1,12 @@
 //! The module on every engine it is measured on, and one measured call.
 
-use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::cases::BenchCase;
+use super::report::Flags;
 use super::settings::BenchSettings;
 use super::stop::Stop;
 use crate::abi::Abi;
@@ -52,7 +52,7 @@ impl<'a> Harness<'a> {
         let pool = match Candidate::read(path, load)?.verdict.abi {
             Some(Abi::Hook) => settings.hook_pool,
             // What has none is refused with its reasons when it is compiled.
-            Some(Abi::Agent) | None => settings.agent.pool,
+            Some(Abi::Agent) | None => settings.policy.pool,
         };
         let served = served(&pool);
         let module = compiled(path, load, served)?;
@@ -84,9 +84,9 @@ impl<'a> Harness<'a> {
     }
 
     /// How the module is called, as flags.
-    pub(super) fn flags(&self) -> BTreeMap<&'static str, String> {
+    pub(super) fn flags(&self) -> Flags {
         match self.module.abi {
-            Abi::Agent => called(&self.settings.agent),
+            Abi::Agent => called(&self.settings.policy),
             Abi::Hook => pooled(&self.pool),
         }
     }
@@ -115,7 +115,7 @@ impl<'a> Harness<'a> {
     pub(super) fn policy_of(&self, module: &Arc<Module>, pool: PoolSettings) -> Policy {
         let settings = PolicySettings {
             pool,
-            ..self.settings.agent.clone()
+            ..self.settings.policy.clone()
         };
         Policy::new(Arc::clone(module), settings)
     }
@@ -281,7 +281,7 @@ mod tests {
     fn settings() -> BenchSettings {
         BenchSettings {
             load: LoadSettings::default(),
-            agent: PolicySettings::default(),
+            policy: PolicySettings::default(),
             hook_pool: PoolSettings::default(),
             amount: Amount::Calls(1),
             warm_up: Duration::ZERO,

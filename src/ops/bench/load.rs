@@ -87,7 +87,7 @@ impl Load<'_> {
                 None
             }
         })?;
-        Ok(self.point(None, time, callers))
+        Ok(self.point(time, callers))
     }
 
     /// An event is due every so often, whoever is free takes it.
@@ -124,7 +124,7 @@ impl Load<'_> {
         // What was late is answered after the schedule's end.
         let last = callers.iter().filter_map(|caller| caller.last).max();
         let time = schedule().measured_time(last);
-        Ok(self.point(Some(rate), time, callers))
+        Ok(self.point(time, callers))
     }
 
     /// One call; a fault ends all callers.
@@ -174,24 +174,20 @@ impl Load<'_> {
         })
     }
 
-    fn point(&self, rate: Option<f64>, time: Duration, callers: Vec<Caller>) -> LoadPoint {
+    fn point(&self, time: Duration, callers: Vec<Caller>) -> LoadPoint {
         let (mut samples, mut service) = (Samples::default(), Latency::new());
         for caller in callers {
             samples.add(&caller.samples);
             service.add(&caller.service);
         }
-        let throughput = samples.response.count() as f64 / time.as_secs_f64();
+        let seconds = time.as_secs_f64();
+        let point = LoadPoint::new(self.concurrency, self.pace, seconds, samples.response);
         LoadPoint {
             pool_size: self.policy.pool().settings().size,
-            concurrency: self.concurrency,
-            rate,
-            throughput,
-            turns: vec![throughput],
-            response: samples.response,
-            service: rate.map(|_| service),
+            service: point.rate.map(|_| service),
             queue: Some(samples.queue),
             guest: Some(samples.guest),
-            process: None,
+            ..point
         }
     }
 }

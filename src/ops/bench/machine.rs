@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::client::Process;
 
 /// What times hang on. Two that differ are never compared by time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     /// The processor's name, as the kernel has it.
     pub processor: String,

@@ -41,8 +41,8 @@ pub use machine::{Machine, cores};
 pub use module::bench;
 pub use progress::{Progress, Watcher};
 pub use report::{
-    Advice, BenchFailure, BenchReport, CaseFuel, CaseReport, FunctionTime, LoadPoint, MemoryReport,
-    Phases, ProcessUse, Profile, SafetyRow, Sampled, Spread,
+    Advice, BenchFailure, BenchReport, CaseFuel, CaseReport, Flags, FunctionTime, LoadPoint,
+    MemoryReport, Phases, ProcessUse, Profile, SafetyRow, Sampled, Spread,
 };
 pub use session::Benched;
 pub use settings::{Against, Amount, BenchSettings, BenchTask};

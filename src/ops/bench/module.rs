@@ -37,7 +37,7 @@ pub fn bench(path: &Path, inputs: Option<Inputs>, task: &BenchTask<'_>) -> Resul
     let (mut cases, sampled) = match inputs {
         Some(inputs) => (inputs.exchanges.concat(), inputs.sampled),
         None => {
-            let names = settings.agent.header_names;
+            let names = settings.policy.header_names;
             (of_samples(&harness.module, names), None)
         }
     };
@@ -48,14 +48,10 @@ pub fn bench(path: &Path, inputs: Option<Inputs>, task: &BenchTask<'_>) -> Resul
     });
     let mut flags = harness.flags();
     flags.extend(settings.measuring());
-    let mut report = BenchReport::new(flags, sampled);
+    let debug_note = "this is a debug build: its times mean nothing; build with --release";
+    let mut report = BenchReport::new(flags, sampled, debug_note);
     report.module = Some(ModuleInfo::of(&harness.module));
     report.unhandled = given - cases.len();
-    if report.is_debug() {
-        report
-            .notes
-            .push("this is a debug build: its times mean nothing; build with --release".to_owned());
-    }
     if cases.is_empty() {
         return session.end(Ok(None), report);
     }

@@ -1,4 +1,7 @@
-//! Two agents timed by turns, in short batches, A B then B A.
+//! Two sides, modules or running agents, timed by turns in short batches: A B,
+//! then B A.
+//!
+//! In: what makes the calls of each side. Out: [`Rounds`] of pairs of times.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,7 +30,7 @@ pub(super) type Batch<'a> = Box<dyn FnMut(u32) -> Result<Duration, Stop> + 'a>;
 /// Makes a side's batch anew for each round, by its number.
 pub(super) type Side<'a> = Box<dyn Fn(usize) -> Result<Batch<'a>, Stop> + 'a>;
 
-/// Calls of a case on an agent.
+/// Calls of a case on one policy.
 pub(super) fn calls(policy: Policy, case: &BenchCase) -> Batch<'_> {
     Box::new(move |calls| {
         let started = Instant::now();

@@ -60,7 +60,7 @@ fn loads(harness: &Harness<'_>, meter: &Meter<'_>) -> Result<(Spread, Spread), S
         compile.push(module.compile_time);
         meter.tick();
     }
-    Ok((spread(read), spread(compile)))
+    Ok((Spread::of(read), Spread::of(compile)))
 }
 
 /// The module with slots mapped beforehand; none where there is no room.
@@ -116,14 +116,5 @@ fn repeated<const N: usize>(
             break;
         }
     }
-    Ok(times.map(spread))
-}
-
-fn spread(times: Vec<Duration>) -> Spread {
-    Spread::of(times).unwrap_or(Spread {
-        count: 0,
-        min_ns: 0,
-        median_ns: 0,
-        max_ns: 0,
-    })
+    Ok(times.map(Spread::of))
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::comparison::Comparison;
 use super::machine::Machine;
 use crate::capture::{Remark, Unusable};
+use crate::client::Pace;
 use crate::fault::{Fault, FaultCode, printable};
 use crate::latency::Latency;
 use crate::ops::module_info::ModuleInfo;
@@ -15,8 +16,11 @@ use crate::ops::replay::report::CaptureInfo;
 use crate::ops::validate::Growth;
 use crate::report::{Case, CaseStatus, Report, Verdict};
 
+/// How a module or an agent is called and measured, as flags.
+pub type Flags = BTreeMap<&'static str, String>;
+
 /// All that was measured.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct BenchReport {
     /// The running agent that was measured, by its address.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -27,7 +31,7 @@ pub struct BenchReport {
     /// Where it was measured.
     pub machine: Machine,
     /// How it was called and measured, as flags.
-    pub settings: BTreeMap<&'static str, String>,
+    pub settings: Flags,
     /// What it takes before the first warm call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phases: Option<Phases>,
@@ -145,7 +149,7 @@ pub struct BenchFailure {
 }
 
 /// Least, median and most of a few times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Spread {
     /// How many there were.
     pub count: u64,
@@ -158,17 +162,20 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of these times; none of none.
+    /// Of these times; all 0 of none.
     #[must_use]
-    pub fn of(mut times: Vec<Duration>) -> Option<Self> {
+    pub fn of(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
-        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        Some(Self {
+        let nanos = |time: Option<&Duration>| {
+            let nanos = time.map_or(0, Duration::as_nanos);
+            u64::try_from(nanos).unwrap_or(u64::MAX)
+        };
+        Self {
             count: times.len() as u64,
-            min_ns: nanos(*times.first()?),
-            median_ns: nanos(*times.get(times.len() / 2)?),
-            max_ns: nanos(*times.last()?),
-        })
+            min_ns: nanos(times.first()),
+            median_ns: nanos(times.get(times.len() / 2)),
+            max_ns: nanos(times.last()),
+        }
     }
 }
 
@@ -308,6 +315,26 @@ impl MemoryReport {
 }
 
 impl LoadPoint {
+    /// What so many callers did in so many seconds, as seen from outside a module.
+    pub(super) fn new(concurrency: usize, pace: Pace, seconds: f64, response: Latency) -> Self {
+        let throughput = response.count() as f64 / seconds;
+        Self {
+            pool_size: 0,
+            concurrency,
+            rate: match pace {
+                Pace::Closed => None,
+                Pace::Rate(rate) => Some(rate),
+            },
+            throughput,
+            turns: vec![throughput],
+            response,
+            service: None,
+            queue: None,
+            guest: None,
+            process: None,
+        }
+    }
+
     /// Adds a further turn.
     pub(super) fn add(&mut self, turn: &Self) {
         self.turns.extend_from_slice(&turn.turns);
@@ -333,33 +360,21 @@ impl LoadPoint {
 }
 
 impl BenchReport {
-    /// Nothing measured yet, on this machine, by these flags.
-    pub(super) fn new(settings: BTreeMap<&'static str, String>, sampled: Option<Sampled>) -> Self {
-        let notes = sampled.as_ref().map(Sampled::notes).unwrap_or_default();
-        Self {
-            target: None,
-            module: None,
-            machine: Machine::here(),
-            settings,
-            phases: None,
-            cases: Vec::new(),
-            sampled,
-            unhandled: 0,
-            memory: None,
-            loads: Vec::new(),
-            advice: None,
-            safety: Vec::new(),
-            profile: None,
-            comparison: None,
-            failure: None,
-            notes,
+    /// Nothing measured yet, on this machine, by these flags. What a debug build
+    /// does to the figures is a note.
+    pub(super) fn new(settings: Flags, sampled: Option<Sampled>, debug_note: &str) -> Self {
+        let machine = Machine::here();
+        let mut notes = sampled.as_ref().map(Sampled::notes).unwrap_or_default();
+        if machine.build == "debug" {
+            notes.push(debug_note.to_owned());
         }
-    }
-
-    /// Whether the figures are of a build that is not optimised.
-    #[must_use]
-    pub fn is_debug(&self) -> bool {
-        self.machine.build == "debug"
+        Self {
+            machine,
+            settings,
+            sampled,
+            notes,
+            ..Self::default()
+        }
     }
 }
 
@@ -406,7 +421,9 @@ impl Sampled {
         notes.iter().map(|note| printable(note, 300)).collect()
     }
 }
-fn counted(count: u64, what: &str) -> String {
+
+/// A number of things, by their word for one.
+pub(super) fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 

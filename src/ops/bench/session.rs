@@ -1,7 +1,6 @@
 //! What both benchmarks share, of a module and of a running agent: the time
 //! that parts take, comparing by turns, and the gate at the end.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::baseline::Baseline;
@@ -10,13 +9,10 @@ use super::compare::{self, Gate};
 use super::judge::Timings;
 use super::pairs::{self, Side};
 use super::progress::Meter;
-use super::report::BenchReport;
+use super::report::{BenchReport, Flags};
 use super::settings::{Against, BenchSettings, BenchTask, part, repeated};
 use super::stop::Stop;
 use crate::error::Error;
-
-/// How the module or agent is called, as flags.
-pub(super) type Flags = BTreeMap<&'static str, String>;
 
 /// What came of it.
 #[derive(Debug)]

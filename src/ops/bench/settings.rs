@@ -67,9 +67,10 @@ pub(super) fn part(time: Duration, parts: usize) -> Duration {
 pub struct BenchSettings {
     /// Bounds of the file, limits of a call, the ABI asked for.
     pub load: LoadSettings,
-    /// How an agent module is called; its pool's size and wait are not used.
-    pub agent: PolicySettings,
-    /// How a hook module is called, likewise.
+    /// How a module is called, an agent module with this pool; its size and wait
+    /// are not used.
+    pub policy: PolicySettings,
+    /// The pool of a hook module, likewise.
     pub hook_pool: PoolSettings,
     /// How long each row is measured.
     pub amount: Amount,

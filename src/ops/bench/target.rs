@@ -8,12 +8,12 @@ use super::cases::BenchCase;
 use super::inputs::Inputs;
 use super::judge::Timings;
 use super::pairs::{self, Batch, Reference, Side};
-use super::report::{BenchReport, CaseReport, LoadPoint, ProcessUse};
-use super::session::{Benched, Flags, Session};
+use super::report::{BenchReport, CaseReport, Flags, LoadPoint, ProcessUse};
+use super::session::{Benched, Session};
 use super::settings::{Amount, BenchTask, repeated, share};
 use super::stop::Stop;
 use super::warm::time_each;
-use crate::client::{Ask, AskError, Asker, Drive, Driven, Exchange, Pace, Process, Speech, Target};
+use crate::client::{Ask, Asker, Drive, Driven, Exchange, Pace, Process, Speech, Target};
 use crate::error::Error;
 use crate::latency::Latency;
 
@@ -54,13 +54,9 @@ pub fn bench_target(
     let mut flags = called.clone();
     flags.insert("connections", running.connections.to_string());
     flags.extend(task.settings.measuring());
-    let mut report = BenchReport::new(flags, inputs.sampled);
+    let debug_note = "this is a debug build, which sends slowly";
+    let mut report = BenchReport::new(flags, inputs.sampled, debug_note);
     report.target = Some(target.address.to_string());
-    if report.is_debug() {
-        report
-            .notes
-            .push("this is a debug build, which sends slowly".to_owned());
-    }
     let bench = TargetBench {
         running,
         session: &session,
@@ -180,12 +176,8 @@ impl TargetBench<'_> {
 
     fn connect(&self) -> Result<Asker, Stop> {
         let target = &self.running.target;
-        Asker::connect(target).map_err(|error| {
-            Stop::no_agent(AskErrorAt {
-                target: target.address.to_string(),
-                error,
-            })
-        })
+        Asker::connect(target)
+            .map_err(|error| Stop::no_agent(format!("{}: {error}", target.address)))
     }
 
     fn load(
@@ -257,40 +249,22 @@ impl TargetBench<'_> {
     }
 }
 
-/// Says where the agent that did wrong was to be.
-#[derive(Debug, thiserror::Error)]
-#[error("{target}: {error}")]
-struct AskErrorAt {
-    target: String,
-    error: AskError,
-}
-
 fn point(driven: Driven, concurrency: usize, pace: Pace) -> LoadPoint {
-    let events = driven.response.count() as f64;
-    let seconds = driven.time.as_secs_f64();
-    let rate = match pace {
-        Pace::Closed => None,
-        Pace::Rate(rate) => Some(rate),
-    };
+    let events = (driven.response.count() as f64).max(1.0);
     let process = driven.spent.map(|[before, after]| {
         let cpu = after.cpu.saturating_sub(before.cpu).as_secs_f64();
         let grown = after.resident_bytes as f64 - before.resident_bytes as f64;
         ProcessUse {
-            cpu_us_per_event: cpu * 1e6 / events.max(1.0),
+            cpu_us_per_event: cpu * 1e6 / events,
             resident_bytes: after.resident_bytes,
-            resident_growth_per_event: grown / events.max(1.0),
+            resident_growth_per_event: grown / events,
         }
     });
+    let seconds = driven.time.as_secs_f64();
+    let point = LoadPoint::new(concurrency, pace, seconds, driven.response);
     LoadPoint {
-        pool_size: 0,
-        concurrency,
-        rate,
-        throughput: events / seconds,
-        turns: vec![events / seconds],
-        response: driven.response,
-        service: rate.map(|_| driven.service),
-        queue: None,
-        guest: None,
+        service: point.rate.map(|_| driven.service),
         process,
+        ..point
     }
 }

@@ -31,11 +31,11 @@ const SLOWEST: u64 = 2;
 
 /// One call to be made.
 #[derive(Debug, Clone)]
-pub(super) struct Sample {
+pub(in crate::ops) struct Sample {
     /// Names it in rows and sequences.
-    pub(super) name: &'static str,
+    pub(in crate::ops) name: &'static str,
     /// What the guest gets.
-    pub(super) input: Question<'static>,
+    pub(in crate::ops) input: Question<'static>,
 }
 
 impl Sample {

@@ -13,7 +13,6 @@ use serde::Deserialize;
 use crate::abi::Abi;
 use crate::event::{BodyChunk, Event, EventKind, Headers, RequestHead, ResponseHead};
 use crate::guest::module::Module;
-use crate::hook::{Hook, HookContext};
 use crate::question::Question;
 
 use super::calls::Sample;
@@ -73,7 +72,7 @@ const BODIES: &[(&str, &[u8], bool)] = &[
 pub(super) const LONE_SURROGATE: &str = "lone-surrogate";
 
 /// What the handlers of this module are called with.
-pub(super) fn all(module: &Module) -> Vec<Sample> {
+pub(in crate::ops) fn all(module: &Module) -> Vec<Sample> {
     if module.abi == Abi::Hook {
         let samples = hooks::samples();
         return samples
@@ -86,38 +85,6 @@ pub(super) fn all(module: &Module) -> Vec<Sample> {
         .chain(bodies(EventKind::ResponseBody));
     events
         .filter(|sample| module.has_handler(sample.handler()))
-        .collect()
-}
-
-/// The events alone, by name: what a module is called with where nobody gave
-/// fixtures.
-pub(in crate::ops) fn events(module: &Module) -> Vec<(&'static str, Event)> {
-    events_of(all(module))
-}
-
-/// The contexts that a hook module is called with, likewise.
-pub(in crate::ops) fn contexts(module: &Module) -> Vec<(&'static str, Hook, HookContext)> {
-    all(module)
-        .into_iter()
-        .filter_map(|sample| match sample.input {
-            Question::Hook(hook, context) => Some((sample.name, hook, context.into_owned())),
-            Question::Event(..) | Question::Exact { .. } => None,
-        })
-        .collect()
-}
-
-/// The requests among them.
-pub(in crate::ops) fn requests_alone() -> Vec<(&'static str, Event)> {
-    events_of(requests())
-}
-
-fn events_of(samples: impl IntoIterator<Item = Sample>) -> Vec<(&'static str, Event)> {
-    samples
-        .into_iter()
-        .filter_map(|sample| match sample.input {
-            Question::Event(event) => Some((sample.name, event.into_owned())),
-            Question::Hook(..) | Question::Exact { .. } => None,
-        })
         .collect()
 }
 
@@ -150,7 +117,8 @@ pub(super) fn broken(module: &Module) -> Vec<Sample> {
         .collect()
 }
 
-fn requests() -> impl Iterator<Item = Sample> {
+/// The requests among them.
+pub(in crate::ops) fn requests() -> impl Iterator<Item = Sample> {
     (1..).zip(samples().requests).map(|(n, sample)| {
         let head = RequestHead {
             correlation_id: format!("request-{n}"),

@@ -37,7 +37,7 @@ impl Render for BenchReport {
 
 fn built(report: &BenchReport) -> Document {
     let mut blocks = vec![subject(report)];
-    blocks.extend(about(report).map(|line| faint(line)));
+    blocks.extend(about(report).map(faint));
     let comparison = report.comparison.as_ref();
     blocks.extend(comparison.into_iter().flat_map(tables::gate));
     blocks.extend(report.phases.iter().flat_map(tables::phases));

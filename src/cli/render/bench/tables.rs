@@ -21,27 +21,65 @@ const SHOWN: usize = 56;
 /// Functions in a table.
 const MAX_FUNCTIONS: usize = 15;
 
-/// A column, and what stands in it of each row's data.
-struct Field<T>(Column, fn(&T) -> String);
+/// The columns of a table, and what stands in each of a row's data, if anything.
+struct Fields<'a, T>(Vec<(Column, Show<'a, T>)>);
 
-/// A table without the columns that nothing stands in.
-fn table<'a, T: 'a>(
-    fields: &[Field<T>],
-    rows: impl IntoIterator<Item = &'a T>,
-    paint: fn(&T) -> Option<Paint>,
-) -> Block {
-    let rows = rows.into_iter().map(|of| {
-        let paint = paint(of);
-        let texts = fields.iter().map(|Field(_, show)| show(of));
-        let spans = texts.map(|text| Cell::from(Span { text, paint }));
-        spans.collect::<Vec<_>>()
-    });
-    filled(
-        fields.iter().map(|Field(column, _)| *column).collect(),
-        rows.collect(),
-    )
+type Show<'a, T> = Box<dyn Fn(&T) -> Option<String> + 'a>;
+
+impl<'a, T: 'a> Fields<'a, T> {
+    fn with(mut self, column: Column, show: impl Fn(&T) -> Option<String> + 'a) -> Self {
+        self.0.push((column, Box::new(show)));
+        self
+    }
+
+    fn figure(self, heading: &'static str, show: impl Fn(&T) -> Option<String> + 'a) -> Self {
+        self.with(Column::figure(heading), show)
+    }
+
+    /// Figures that a terminal without room leaves out.
+    fn spared(
+        self,
+        heading: &'static str,
+        spare: u8,
+        show: impl Fn(&T) -> Option<String> + 'a,
+    ) -> Self {
+        self.with(Column::figure(heading).spared(spare), show)
+    }
+
+    /// The distribution of response times.
+    fn response_times(self, of: fn(&T) -> Option<&Latency>) -> Self {
+        self.spared("p50", 1, move |row| at(of(row), 0.5))
+            .spared("p90", 8, move |row| at(of(row), 0.9))
+            .figure("p99", move |row| at(of(row), 0.99))
+            .spared("p99.9", 6, move |row| at(of(row), 0.999))
+            .spared("Max", 7, move |row| of(row).map(|it| time(it.max())))
+    }
+
+    fn table<'r>(
+        self,
+        rows: impl IntoIterator<Item = &'r T>,
+        paint: fn(&T) -> Option<Paint>,
+    ) -> Block
+    where
+        T: 'r,
+    {
+        let (columns, shows): (Vec<Column>, Vec<Show<'a, T>>) = self.0.into_iter().unzip();
+        let rows = rows.into_iter().map(|of| {
+            let paint = paint(of);
+            let texts = shows.iter().map(|show| show(of).unwrap_or_default());
+            let cells = texts.map(|text| Cell::from(Span { text, paint }));
+            cells.collect::<Vec<_>>()
+        });
+        filled(columns, rows.collect())
+    }
 }
 
+/// A quantile.
+fn at(times: Option<&Latency>, share: f64) -> Option<String> {
+    times.map(|times| time(times.at(share)))
+}
+
+/// A table without the columns that nothing stands in.
 fn filled(columns: Vec<Column>, rows: Vec<Vec<Cell>>) -> Block {
     let is_filled = |column: usize| {
         let mut cells = rows.iter().filter_map(|cells| cells.get(column));
@@ -71,13 +109,8 @@ fn event(name: &str) -> String {
     end_of(name, SHOWN)
 }
 
-fn nanos(nanos: u64) -> String {
-    time(Duration::from_nanos(nanos))
-}
-
-/// A quantile, where there is a distribution.
-fn at(latency: Option<&Latency>, share: f64) -> String {
-    latency.map_or_else(String::new, |latency| time(latency.at(share)))
+fn nanos(nanos: u64) -> Option<String> {
+    Some(time(Duration::from_nanos(nanos)))
 }
 
 pub(super) fn phases(phases: &Phases) -> Vec<Block> {
@@ -91,19 +124,16 @@ pub(super) fn phases(phases: &Phases) -> Vec<Block> {
     all.extend(in_slot.map(|spread| ("instance, in a slot", spread)));
     all.push(("first call", &phases.first_call));
     all.push(("third call", &phases.warm_call));
-    let fields: [Field<Phase<'_>>; 5] = [
-        Field(Column::text(""), |(name, _)| (*name).to_owned()),
-        Field(Column::figure("Median"), |(_, of)| nanos(of.median_ns)),
-        Field(Column::figure("Least").spared(1), |(_, of)| {
-            nanos(of.min_ns)
-        }),
-        Field(Column::figure("Most"), |(_, of)| nanos(of.max_ns)),
-        Field(Column::figure("Times").spared(2), |(_, of)| count(of.count)),
-    ];
+    let fields = Fields::<Phase<'_>>(Vec::new())
+        .with(Column::text(""), |(name, _)| Some((*name).to_owned()))
+        .figure("Median", |(_, of)| nanos(of.median_ns))
+        .spared("Least", 1, |(_, of)| nanos(of.min_ns))
+        .figure("Most", |(_, of)| nanos(of.max_ns))
+        .spared("Times", 2, |(_, of)| Some(count(of.count)));
     vec![
         heading("Phases"),
         charts::phases(&all),
-        table(&fields, &all, |_| None),
+        fields.table(&all, |_| None),
     ]
 }
 
@@ -115,46 +145,23 @@ pub(super) fn calls(report: &BenchReport) -> Vec<Block> {
     let is_timed = cases.iter().any(|case| case.response.is_some());
     let has_fuel = cases.iter().any(|case| case.fuel.is_some());
     let decision = Column::text("Decision");
-    let fields: [Field<CaseReport>; 10] = [
-        Field(Column::text("Event"), |case| event(&case.name)),
-        Field(
-            if is_timed {
-                decision.only_wide()
-            } else {
-                decision
-            },
-            |case| case.decision.to_owned(),
-        ),
-        Field(Column::figure("Fuel, first").spared(2), |case| {
-            case.fuel.map_or_else(String::new, |fuel| count(fuel.first))
-        }),
-        Field(Column::figure("Fuel, warm"), |case| {
-            case.fuel.map_or_else(String::new, |fuel| count(fuel.warm))
-        }),
-        Field(Column::figure("p50").spared(1), |case| {
-            at(case.response.as_ref(), 0.5)
-        }),
-        Field(Column::figure("p90").spared(5), |case| {
-            at(case.response.as_ref(), 0.9)
-        }),
-        Field(Column::figure("p99"), |case| {
-            at(case.response.as_ref(), 0.99)
-        }),
-        Field(Column::figure("p99.9").spared(4), |case| {
-            at(case.response.as_ref(), 0.999)
-        }),
-        Field(Column::figure("Max").spared(3), |case| {
-            case.response
-                .as_ref()
-                .map_or_else(String::new, |response| time(response.max()))
-        }),
-        Field(Column::figure("Guest").only_wide(), |case| {
+    let decision = if is_timed {
+        decision.only_wide()
+    } else {
+        decision
+    };
+    let fields = Fields::<CaseReport>(Vec::new())
+        .with(Column::text("Event"), |case| Some(event(&case.name)))
+        .with(decision, |case| Some(case.decision.to_owned()))
+        .spared("Fuel, first", 2, |case| Some(count(case.fuel?.first)))
+        .figure("Fuel, warm", |case| Some(count(case.fuel?.warm)))
+        .response_times(|case| case.response.as_ref())
+        .with(Column::figure("Guest").only_wide(), |case| {
             at(case.guest.as_ref(), 0.5)
-        }),
-    ];
+        });
     let mut blocks = vec![heading("Calls, one at a time")];
     blocks.extend(charts::fuel(&cases[..cases.len().min(MAX_ROWS)]));
-    blocks.push(table(&fields, cases.iter().take(MAX_ROWS), |_| None));
+    blocks.push(fields.table(cases.iter().take(MAX_ROWS), |_| None));
     if has_fuel {
         blocks.push(faint(
             "Fuel counts instructions, the same on every machine.",
@@ -205,62 +212,30 @@ pub(super) fn loads(report: &BenchReport) -> Vec<Block> {
         return Vec::new();
     }
     let is_open = loads.iter().any(|point| point.rate.is_some());
+    // By schedule, the rate is what loads are told by.
     let callers = Column::figure("Callers");
-    let fields: [Field<LoadPoint>; 14] = [
-        Field(Column::figure("Pool"), |point| match point.pool_size {
-            0 => String::new(),
-            size => size.to_string(),
-        }),
-        // By schedule, the rate is what loads are told by.
-        Field(if is_open { callers.spared(3) } else { callers }, |point| {
-            point.concurrency.to_string()
-        }),
-        Field(Column::figure("Due/s"), |point| {
-            point.rate.map_or_else(String::new, rate)
-        }),
-        Field(Column::figure("Done/s"), |point| rate(point.throughput)),
-        Field(Column::figure("p50").spared(1), |point| {
-            at(Some(&point.response), 0.5)
-        }),
-        Field(Column::figure("p90").spared(8), |point| {
-            at(Some(&point.response), 0.9)
-        }),
-        Field(Column::figure("p99"), |point| {
-            at(Some(&point.response), 0.99)
-        }),
-        Field(Column::figure("p99.9").spared(6), |point| {
-            at(Some(&point.response), 0.999)
-        }),
-        Field(Column::figure("Max").spared(7), |point| {
-            time(point.response.max())
-        }),
-        Field(Column::figure("Service p99").spared(5), |point| {
-            at(
-                point.service.as_ref().filter(|_| point.rate.is_some()),
-                0.99,
-            )
-        }),
-        Field(Column::figure("Queue p99").spared(2), |point| {
-            at(point.queue.as_ref(), 0.99)
-        }),
-        Field(Column::figure("Guest p99").spared(9), |point| {
-            at(point.guest.as_ref(), 0.99)
-        }),
-        Field(Column::figure("CPU"), |point| {
-            let used = point.process.map(|used| used.cpu_us_per_event / 1e6);
-            used.map_or_else(String::new, |seconds| {
-                time(Duration::from_secs_f64(seconds))
-            })
-        }),
-        Field(Column::figure("Resident").spared(4), |point| {
-            point
-                .process
-                .map_or_else(String::new, |used| bytes(used.resident_bytes))
-        }),
-    ];
+    let callers = if is_open { callers.spared(3) } else { callers };
+    let fields = Fields::<LoadPoint>(Vec::new())
+        .figure("Pool", |point| {
+            (point.pool_size > 0).then(|| point.pool_size.to_string())
+        })
+        .with(callers, |point| Some(point.concurrency.to_string()))
+        .figure("Due/s", |point| point.rate.map(rate))
+        .figure("Done/s", |point| Some(rate(point.throughput)))
+        .response_times(|point| Some(&point.response))
+        .spared("Service p99", 5, |point| at(point.service.as_ref(), 0.99))
+        .spared("Queue p99", 2, |point| at(point.queue.as_ref(), 0.99))
+        .spared("Guest p99", 9, |point| at(point.guest.as_ref(), 0.99))
+        .figure("CPU", |point| {
+            let seconds = point.process?.cpu_us_per_event / 1e6;
+            Some(time(Duration::from_secs_f64(seconds)))
+        })
+        .spared("Resident", 4, |point| {
+            Some(bytes(point.process?.resident_bytes))
+        });
     let mut blocks = vec![heading("Under load")];
     blocks.extend(charts::loads(loads));
-    blocks.push(table(&fields, loads, |_| None));
+    blocks.push(fields.table(loads, |_| None));
     blocks.push(faint(if is_open {
         "By schedule: response times start when an event was due, service times when it was sent."
     } else {
@@ -276,17 +251,16 @@ pub(super) fn safety(report: &BenchReport) -> Vec<Block> {
     if report.safety.is_empty() {
         return Vec::new();
     }
-    let fields: [Field<SafetyRow>; 4] = [
-        Field(Column::text("Isolation and limits"), |row| row.mode.clone()),
-        Field(Column::figure("p50"), |row| time(row.response.at(0.5))),
-        Field(Column::figure("p99"), |row| time(row.response.at(0.99))),
-        Field(Column::figure("Times"), |row| format!("{:.2}", row.ratio)),
-    ];
+    let fields = Fields::<SafetyRow>(Vec::new())
+        .with(Column::text("Isolation and limits"), |row| {
+            Some(row.mode.clone())
+        })
+        .figure("p50", |row| at(Some(&row.response), 0.5))
+        .figure("p99", |row| at(Some(&row.response), 0.99))
+        .figure("Times", |row| Some(format!("{:.2}", row.ratio)));
     vec![
         heading("Costs of isolation and limits"),
-        table(&fields, &report.safety, |row| {
-            row.is_chosen.then_some(Paint::Strong)
-        }),
+        fields.table(&report.safety, |row| row.is_chosen.then_some(Paint::Strong)),
         faint("One caller, all events in turn."),
     ]
 }
@@ -337,37 +311,27 @@ pub(super) fn gate(comparison: &Comparison) -> Vec<Block> {
         GateVerdict::Inconclusive => 1,
         GateVerdict::BetterOrEqual => 2,
     });
-    let fields: [Field<Finding>; 7] = [
-        Field(Column::text(""), |finding| finding.metric.name().to_owned()),
-        Field(Column::text("Event"), |finding| {
-            finding.case.as_deref().map_or_else(String::new, event)
-        }),
-        Field(Column::figure("Before").spared(2), |finding| {
-            figure(finding.metric, finding.before)
-        }),
-        Field(Column::figure("Now").spared(1), |finding| {
-            figure(finding.metric, finding.after)
-        }),
-        Field(Column::figure("Change"), |finding| {
-            if finding.before > 0.0 || finding.after == 0.0 {
-                percent(finding.ratio)
-            } else {
-                "from nothing".to_owned()
-            }
-        }),
-        Field(Column::figure("99 % interval").spared(3), |finding| {
-            finding.interval.map_or_else(String::new, |[low, high]| {
-                format!("{} to {}", percent(low), percent(high))
-            })
-        }),
-        Field(Column::unbroken("Verdict"), |finding| {
-            word(finding.verdict).to_owned()
-        }),
-    ];
+    let fields = Fields::<Finding>(Vec::new())
+        .with(Column::text(""), |it| Some(it.metric.name().to_owned()))
+        .with(Column::text("Event"), |it| it.case.as_deref().map(event))
+        .spared("Before", 2, |it| Some(figure(it.metric, it.before)))
+        .spared("Now", 1, |it| Some(figure(it.metric, it.after)))
+        .figure("Change", |it| {
+            let is_new = it.before <= 0.0 && it.after != 0.0;
+            let ratio = (!is_new).then(|| percent(it.ratio));
+            Some(ratio.unwrap_or_else(|| "from nothing".to_owned()))
+        })
+        .spared("99 % interval", 3, |it| {
+            let [low, high] = it.interval?.map(percent);
+            Some(format!("{low} to {high}"))
+        })
+        .with(Column::unbroken("Verdict"), |it| {
+            Some(word(it.verdict).to_owned())
+        });
     let rows = shown.iter().take(MAX_ROWS).copied();
     let mut blocks = vec![
         heading("Compared"),
-        table(&fields, rows, |finding| match finding.verdict {
+        fields.table(rows, |finding| match finding.verdict {
             GateVerdict::Regressed => Some(Paint::Bad),
             GateVerdict::Inconclusive => Some(Paint::Warning),
             GateVerdict::BetterOrEqual => None,
