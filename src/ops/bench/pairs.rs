@@ -113,12 +113,8 @@ const REFERENCE: &str = r#"(module
 
 impl Reference {
     pub(super) fn new() -> Result<Self, Stop> {
-        let wasm = wat::parse_str(REFERENCE).map_err(|source| {
-            Stop::Error(crate::error::Error::Host {
-                what: "cannot assemble the reference",
-                source: source.into(),
-            })
-        })?;
+        let wasm = wat::parse_str(REFERENCE)
+            .map_err(|source| Stop::host("cannot assemble the reference", source))?;
         let event = Event::RequestHeaders(RequestHead::default());
         let input = ("the reference".to_owned(), event.into());
         let mut cases = of_inputs([input], HeaderNames::Lower);

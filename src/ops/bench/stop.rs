@@ -57,16 +57,18 @@ impl Stop {
     }
 
     pub(super) fn no_agent(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::Error(Error::Host {
-            what: "cannot measure the agent",
-            source: source.into(),
-        })
+        Self::host("cannot measure the agent", source)
     }
 
     pub(super) fn no_thread(source: std::io::Error) -> Self {
-        Self::Error(Error::Host {
-            what: "cannot start a thread",
-            source: source.into(),
-        })
+        Self::host("cannot start a thread", source)
+    }
+
+    pub(super) fn host(
+        what: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        let source = source.into();
+        Self::Error(Error::Host { what, source })
     }
 }
