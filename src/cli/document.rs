@@ -1,5 +1,5 @@
 //! What a report says, before any format is chosen: headings, texts, tables,
-//! diffs and groups. The builder of a command makes one document; each renderer
+//! diffs, groups and charts. The builder of a command makes one document; each renderer
 //! in `render` writes it in its format and escapes every text in it.
 
 /// What a colour means.
@@ -46,9 +46,14 @@ pub(crate) enum Block {
         text: String,
         about: String,
     },
-    /// What the blocks below it are about.
+    /// Where a section begins.
     Heading(String),
+    /// What a page draws; elsewhere its figures stand in tables.
     Chart(Chart),
+    /// A group that a reader opens; a terminal leaves it out.
+    Folded(Group),
+    /// A JSON document.
+    Json(serde_json::Value),
 }
 
 /// Text in a colour.
@@ -81,6 +86,12 @@ impl<T: Into<String>> From<T> for Span {
 pub(crate) struct Table {
     pub(crate) columns: Vec<Column>,
     pub(crate) rows: Vec<Row>,
+}
+
+impl Table {
+    pub(crate) fn has_headings(&self) -> bool {
+        self.columns.iter().any(|column| !column.heading.is_empty())
+    }
 }
 
 /// A column of a table.
@@ -219,6 +230,12 @@ pub(crate) enum Chart {
     },
     /// A flame graph.
     Flame { caption: &'static str, flame: Flame },
+    /// How often values came, of one side or of two, over a logarithmic axis.
+    Distribution {
+        title: &'static str,
+        unit: Unit,
+        sides: Vec<Counts>,
+    },
 }
 
 /// An axis of a chart.
@@ -267,6 +284,20 @@ pub(crate) struct Flame {
     pub(crate) title: String,
     /// Stacks of functions, the outermost first, and how often each was seen.
     pub(crate) stacks: Vec<(Vec<String>, u64)>,
+}
+
+/// What a value counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Instructions,
+    Nanoseconds,
+}
+
+/// One side of a distribution: values and how often each came.
+#[derive(Debug, Clone)]
+pub(crate) struct Counts {
+    pub(crate) name: &'static str,
+    pub(crate) counts: Vec<(u64, u64)>,
 }
 
 /// A text of which at most so many bytes are shown.

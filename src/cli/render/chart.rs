@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::escape::html as escaped;
 use super::flame;
 use super::human::end_of;
-use crate::cli::document::{Axis, Bar, Chart, Series, Tick};
+use crate::cli::document::{Axis, Bar, Chart, Counts, Series, Tick};
 
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 320.0;
@@ -33,6 +33,9 @@ pub(super) fn figure(chart: &Chart) -> String {
             bars,
         } => (self::bars(name, bars, *is_log), caption),
         Chart::Flame { caption, flame } => (flame::svg(flame), caption),
+        Chart::Distribution { title, unit, sides } => {
+            (distribution(title, sides, |value| unit.show(value)), title)
+        }
     };
     let caption = escaped(caption);
     format!("<figure>{svg}<figcaption>{caption}</figcaption></figure>\n")
@@ -249,12 +252,6 @@ fn bars(name: &str, bars: &[Bar], is_log: bool) -> String {
     svg
 }
 
-/// One side of a distribution: values and how often each came.
-pub(crate) struct Counts<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) counts: Vec<(u64, u64)>,
-}
-
 /// Steps of a distribution's axis.
 const BINS: usize = 48;
 
@@ -265,7 +262,7 @@ const BINS: usize = 48;
     clippy::cast_sign_loss,
     reason = "positions in a picture, from counts far below 2^52"
 )]
-pub(crate) fn distribution(series: &[Counts<'_>], show: impl Fn(u64) -> String) -> String {
+fn distribution(title: &str, series: &[Counts], show: impl Fn(u64) -> String) -> String {
     let values = || series.iter().flat_map(|side| &side.counts);
     let least = values().map(|(value, _)| *value).min().unwrap_or(0).max(1);
     let most = values()
@@ -298,8 +295,10 @@ pub(crate) fn distribution(series: &[Counts<'_>], show: impl Fn(u64) -> String) 
         .collect();
     let top = binned.iter().flatten().copied().max().unwrap_or(0).max(1);
     let plot = (WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM);
-    let mut svg =
-        format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"distribution\">");
+    let mut svg = format!(
+        "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
+        escaped(title)
+    );
     for share in [0.0, 0.5, 1.0] {
         let y = TOP + plot.1 * (1.0 - share);
         let _ = write!(
@@ -428,7 +427,7 @@ mod tests {
                 counts: counts.clone(),
             };
             let sides = [side("<before>"), side("<now>")];
-            let svg = distribution(&sides, |value| value.to_string());
+            let svg = distribution("<title>", &sides, |value| value.to_string());
             assert!(svg.starts_with("<svg") && svg.ends_with("</svg>"));
             assert!(!svg.contains("NaN") && !svg.contains("<now>"), "{svg}");
         }

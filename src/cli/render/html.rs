@@ -6,7 +6,7 @@ use super::chart;
 use super::escape::html as shown;
 use super::human::Paint;
 use super::page::Page;
-use crate::cli::document::{Block, Cell, ColumnKind, Diff, Document, Span, Table};
+use crate::cli::document::{Block, Cell, ColumnKind, Diff, Document, Group, Span, Table};
 
 /// Writes the page.
 pub(super) fn write(document: &Document, out: &mut dyn Write) -> io::Result<()> {
@@ -51,20 +51,11 @@ fn block(block: &Block) -> String {
         Block::Table(table) => self::table(table),
         Block::Diff(diff) => self::diff(diff),
         Block::Code(text) => format!("<pre>{}</pre>\n", shown(text)),
-        Block::Group(group) => {
-            let mark = group.mark.as_ref().map_or_else(String::new, |mark| {
-                format!(
-                    "<b class=\"{}\">{}</b> ",
-                    class(mark.paint),
-                    shown(&mark.text)
-                )
-            });
-            let title = shown(&group.title);
-            let inner = blocks(&group.blocks);
-            format!(
-                "<details open><summary>{mark}{title}</summary><div>\n{inner}</div></details>\n"
-            )
-        }
+        Block::Json(value) => format!("<pre>{}</pre>\n", shown(&format!("{value:#}"))),
+        Block::Heading(text) => format!("<h2>{}</h2>\n", shown(text)),
+        Block::Chart(chart) => chart::figure(chart),
+        Block::Group(group) => self::group(group, " open"),
+        Block::Folded(group) => self::group(group, ""),
         Block::Note { text, about } => {
             let about = match about.as_str() {
                 "" => String::new(),
@@ -73,9 +64,20 @@ fn block(block: &Block) -> String {
             let text = shown(text);
             format!("<p><b class=\"warning\">note:</b> {text}{about}</p>\n")
         }
-        Block::Heading(text) => format!("<h2>{}</h2>\n", shown(text)),
-        Block::Chart(chart) => chart::figure(chart),
     }
+}
+
+fn group(group: &Group, open: &str) -> String {
+    let mark = group.mark.as_ref().map_or_else(String::new, |mark| {
+        format!(
+            "<b class=\"{}\">{}</b> ",
+            class(mark.paint),
+            shown(&mark.text)
+        )
+    });
+    let title = shown(&group.title);
+    let inner = blocks(&group.blocks);
+    format!("<details{open}><summary>{mark}{title}</summary><div>\n{inner}</div></details>\n")
 }
 
 fn table(table: &Table) -> String {
@@ -87,11 +89,7 @@ fn table(table: &Table) -> String {
         column.is_some_and(|column| column.kind == ColumnKind::Figure)
     };
     let mut text = String::from("<div class=\"wide\"><table>\n");
-    if table
-        .columns
-        .iter()
-        .any(|column| !column.heading.is_empty())
-    {
+    if table.has_headings() {
         text.push_str("<thead><tr>");
         for (at, column) in table.columns.iter().enumerate() {
             let class = if is_figure(at) { " class=\"n\"" } else { "" };

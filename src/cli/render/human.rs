@@ -17,7 +17,7 @@ use super::escape::{Syntax, guarded, terminal};
 use super::layout;
 use crate::cli::Color;
 pub(crate) use crate::cli::document::Paint;
-use crate::cli::document::{Block, Diff, Document};
+use crate::cli::document::{Block, Diff, Document, Group, Unit};
 
 /// Width of tables where there is no terminal to ask.
 const WIDTH_WITHOUT_TERMINAL: u16 = 100;
@@ -89,7 +89,8 @@ impl Style {
             return text.to_owned();
         }
         let room = self.width().saturating_sub(indent.len());
-        let lines: Vec<String> = text.lines().flat_map(|line| wrap(line, room)).collect();
+        let broken = |line| wrap(line, room).join(&format!("\n{indent}"));
+        let lines: Vec<String> = text.lines().map(broken).collect();
         lines.join(&format!("\n{indent}"))
     }
 
@@ -199,20 +200,45 @@ pub(super) fn write(document: &Document, style: Style, out: &mut dyn Write) -> i
         writeln!(out)?;
         let verdict = terminal(&document.verdict.text);
         let both = style.wrapped(&format!("{verdict}{}", terminal(&document.totals)));
-        let painted = style.painted(document.verdict.paint, &verdict);
-        writeln!(out, "{}", both.replacen(&verdict, &painted, 1))
+        let (verdict, totals) = both.split_at(same_letters(&both, &verdict));
+        let verdict = style.painted(document.verdict.paint, verdict);
+        writeln!(out, "{verdict}{totals}")
     })
+}
+
+/// Where a text that begins with another one ends to be that one, wherever its
+/// lines are broken.
+fn same_letters(text: &str, start: &str) -> usize {
+    let letters = |text: &str| text.chars().filter(|it| !it.is_whitespace()).count();
+    let mut ends = text
+        .char_indices()
+        .map(|(at, letter)| at + letter.len_utf8());
+    let end = ends.find(|&end| letters(&text[..end]) >= letters(start));
+    end.unwrap_or(0)
 }
 
 /// Blocks below each other, each line behind the indent.
 fn blocks(blocks: &[Block], style: Style, indent: &str, out: &mut dyn Write) -> io::Result<()> {
     for (at, block) in blocks.iter().enumerate() {
-        if at > 0 && matches!(block, Block::Subject { .. } | Block::Heading(_)) {
+        let before = at.checked_sub(1).and_then(|at| blocks.get(at));
+        if before.is_some_and(|before| is_apart(before, block)) {
             writeln!(out)?;
         }
         self::block(block, style, indent, out)?;
     }
     Ok(())
+}
+
+/// Whether a blank line stands between these two.
+fn is_apart(before: &Block, block: &Block) -> bool {
+    match block {
+        Block::Subject { .. } => !matches!(before, Block::Subject { .. }),
+        Block::Table(table) => {
+            table.has_headings() && !matches!(before, Block::Subject { .. } | Block::Heading(_))
+        }
+        Block::Heading(_) => true,
+        _ => false,
+    }
 }
 
 fn block(block: &Block, style: Style, indent: &str, out: &mut dyn Write) -> io::Result<()> {
@@ -224,18 +250,9 @@ fn block(block: &Block, style: Style, indent: &str, out: &mut dyn Write) -> io::
         }
         Block::Table(table) => layout::table(table, style, out),
         Block::Diff(diff) => self::diff(diff, style, indent, out),
-        Block::Code(text) => text
-            .lines()
-            .flat_map(|line| style.code(&terminal(line), indent))
-            .try_for_each(|line| writeln!(out, "{indent}{line}")),
-        Block::Group(group) => {
-            if let Some(mark) = &group.mark {
-                write!(out, "{} ", style.painted(mark.paint, &mark.text))?;
-            }
-            let title = style.prose(&terminal(&group.title), "  ");
-            writeln!(out, "{title}")?;
-            blocks(&group.blocks, style, "    ", out)
-        }
+        Block::Code(text) => code(text, style, indent, out),
+        Block::Json(value) => code(&format!("{value:#}"), style, indent, out),
+        Block::Group(group) => self::group(group, style, indent, out),
         Block::Note { text, about } => {
             let note = style.paint(Paint::Warning, "note:");
             writeln!(out, "{note} {}", style.prose(&terminal(text), "      "))?;
@@ -246,12 +263,29 @@ fn block(block: &Block, style: Style, indent: &str, out: &mut dyn Write) -> io::
             writeln!(out, "  {}", style.paint(Paint::Faint, &about))
         }
         Block::Heading(text) => {
-            let text = style.wrapped(&terminal(text));
+            let text = style.prose(&terminal(text), indent);
             writeln!(out, "{}", style.paint(Paint::Strong, &text))
         }
-        // Its figures stand in tables.
-        Block::Chart(_) => Ok(()),
+        Block::Chart(_) | Block::Folded(_) => Ok(()),
     }
+}
+
+fn code(text: &str, style: Style, indent: &str, out: &mut dyn Write) -> io::Result<()> {
+    text.lines()
+        .flat_map(|line| style.code(&terminal(line), indent))
+        .try_for_each(|line| writeln!(out, "{indent}{line}"))
+}
+
+fn group(group: &Group, style: Style, indent: &str, out: &mut dyn Write) -> io::Result<()> {
+    write!(out, "{indent}")?;
+    let mut hanging = 2;
+    if let Some(mark) = &group.mark {
+        write!(out, "{} ", style.painted(mark.paint, &mark.text))?;
+        hanging = columns(&mark.text) + 1;
+    }
+    let title = style.prose(&terminal(&group.title), &format!("{indent}{:hanging$}", ""));
+    writeln!(out, "{title}")?;
+    blocks(&group.blocks, style, &format!("{indent}    "), out)
 }
 
 /// On one line, where there is room for it.
@@ -315,6 +349,16 @@ pub(crate) fn time(duration: Duration) -> String {
         format!("{:.1} ms", micros / 1e3)
     } else {
         format!("{:.2} s", micros / 1e6)
+    }
+}
+
+impl Unit {
+    /// A value, for people.
+    pub(crate) fn show(self, value: u64) -> String {
+        match self {
+            Self::Instructions => count(value),
+            Self::Nanoseconds => time(Duration::from_nanos(value)),
+        }
     }
 }
 
@@ -425,6 +469,7 @@ pub(super) fn columns(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::document::Span;
 
     #[test]
     fn sentences_are_broken_between_words_on_a_terminal_alone() {
@@ -437,6 +482,26 @@ mod tests {
         };
         assert_eq!(narrow.wrapped(text), "one two\nthree\nfour-and-\na-half");
         assert_eq!(narrow.wrapped(""), "");
+        assert_eq!(narrow.wrapped("one\n\ntwo"), "one\n\ntwo");
+    }
+
+    #[test]
+    fn a_verdict_that_is_broken_keeps_its_colour() {
+        let document = Document {
+            title: "",
+            verdict: Span::new(Paint::Bad, "nothing was checked"),
+            totals: ": none".to_owned(),
+            blocks: Vec::new(),
+        };
+        let style = Style {
+            colored: true,
+            width: 9,
+            wraps: true,
+        };
+        let mut out = Vec::new();
+        write(&document, style, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text, "\n\u{1b}[31mnothing\nwas\nchecked\u{1b}[0m:\nnone\n");
     }
 
     #[test]

@@ -22,11 +22,7 @@ pub(super) fn table(table: &Table, style: Style, out: &mut dyn Write) -> io::Res
         return Ok(());
     }
     let layout = Layout::of(table, style);
-    if table
-        .columns
-        .iter()
-        .any(|column| !column.heading.is_empty())
-    {
+    if table.has_headings() {
         let headings = table.columns.iter();
         let headings: Vec<Cell> = headings
             .map(|column| Span::new(Paint::Strong, column.heading).into())

@@ -2,9 +2,11 @@
 
 use std::io::{self, Write};
 
-use super::escape::{markdown as shown, markdown_block, markdown_code as code, markdown_html};
+use super::escape::{
+    markdown as shown, markdown_block, markdown_code as code, markdown_html, markdown_json,
+};
 use super::human::{Paint, Style};
-use crate::cli::document::{Block, ColumnKind, Diff, Document, Row, Table};
+use crate::cli::document::{Block, ColumnKind, Diff, Document, Group, Row, Table};
 
 /// Writes the document.
 pub(super) fn write(document: &Document, out: &mut dyn Write) -> io::Result<()> {
@@ -31,20 +33,11 @@ fn blocks(blocks: &[Block], out: &mut dyn Write) -> io::Result<()> {
             [Block::Text(span)] => writeln!(out, "{}\n", shown(&span.text))?,
             [Block::Table(table)] => self::table(table, out)?,
             [Block::Code(text)] => writeln!(out, "{}\n", markdown_block("text", text))?,
-            [Block::Group(group)] => {
-                let mark = group.mark.as_ref().map_or("", |mark| &mark.text);
-                let title = markdown_html(&format!("{mark} {}", group.title));
-                writeln!(
-                    out,
-                    "<details open><summary>{}</summary>\n",
-                    title.trim_start()
-                )?;
-                self::blocks(&group.blocks, out)?;
-                writeln!(out, "</details>\n")?;
-            }
+            [Block::Json(value)] => writeln!(out, "{}\n", markdown_json(value))?,
             [Block::Heading(text)] => writeln!(out, "#### {}\n", shown(text))?,
-            // Its figures stand in tables.
             [Block::Chart(_)] => {}
+            [Block::Group(group)] => self::group(group, " open", out)?,
+            [Block::Folded(group)] => self::group(group, "", out)?,
             [Block::Note { text, about }] if about.is_empty() => {
                 writeln!(out, "> **Note:** {}\n", shown(text))?;
             }
@@ -55,6 +48,15 @@ fn blocks(blocks: &[Block], out: &mut dyn Write) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn group(group: &Group, open: &str, out: &mut dyn Write) -> io::Result<()> {
+    let mark = group.mark.as_ref().map_or("", |mark| &mark.text);
+    let title = markdown_html(&format!("{mark} {}", group.title));
+    let title = title.trim_start();
+    writeln!(out, "<details{open}><summary>{title}</summary>\n")?;
+    blocks(&group.blocks, out)?;
+    writeln!(out, "</details>\n")
 }
 
 fn table(table: &Table, out: &mut dyn Write) -> io::Result<()> {

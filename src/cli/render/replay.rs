@@ -1,24 +1,23 @@
-//! A replay for people: what was read, what was decided, what changed, what
+//! A replay as a document: what was read, what was decided, what changed, what
 //! it cost.
 
-mod figures;
-mod html;
-mod markdown;
+mod changes;
+mod costs;
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use comfy_table::{Cell, CellAlignment};
-use wasm_agent_kit::fault::printable;
+use wasm_agent_kit::ops::module_info::ModuleInfo;
 use wasm_agent_kit::ops::replay::ReplayReport;
-use wasm_agent_kit::ops::replay::report::{Category, Comparison, Costly, Group};
+use wasm_agent_kit::ops::replay::report::{
+    CaptureInfo, Category, MAX_COSTLY, MAX_KINDS, TestResult,
+};
 use wasm_agent_kit::report::{Report as _, Verdict};
 
-use super::escape::terminal;
+use super::format::document;
 use super::human::{Paint, Style, bytes, count, plural, short_hash};
 use super::{Format, Render};
-
-/// Rules, tags and groups that are shown; the JSON has all.
-const SHOWN: usize = 12;
+use crate::cli::document::{Block, Cell, Column, Document, Group, Row, Span, Table, shortened};
 
 impl Render for ReplayReport {
     const FORMATS: &'static [Format] = &[
@@ -35,301 +34,206 @@ impl Render for ReplayReport {
         match format {
             // Written while the replay went on.
             Format::Jsonl => Ok(()),
-            Format::Markdown => Style::plain().guarded(out, |out| markdown::write(self, out)),
-            Format::Html => html::write(self, out),
-            _ => style.guarded(out, |out| human(self, style, out)),
+            _ => document(&built(self, &Amount::of(format)), format, style, out),
         }
     }
 }
 
-fn human(report: &ReplayReport, style: Style, out: &mut dyn Write) -> io::Result<()> {
-    for (word, module) in [
-        ("baseline", report.baseline.as_ref()),
-        ("module", Some(&report.module)),
-    ] {
-        let Some(module) = module else { continue };
-        writeln!(
-            out,
-            "{:<9} {}  {}, {}",
-            if report.baseline.is_some() {
-                word
-            } else {
-                "module"
+/// How much a reader of a format reads; the JSON has all.
+struct Amount {
+    /// Rows of a table.
+    rows: usize,
+    /// Groups of changes.
+    groups: usize,
+    /// The most expensive transactions.
+    costly: usize,
+    /// Whether answers stand beside the fixture that holds the last of them.
+    has_answers: bool,
+}
+
+impl Amount {
+    const fn of(format: Format) -> Self {
+        match format {
+            Format::Html => Self {
+                rows: MAX_KINDS,
+                groups: 200,
+                costly: MAX_COSTLY,
+                has_answers: true,
             },
-            style.paint(Paint::Strong, &printable(&module.path, 512)),
-            bytes(module.size_bytes),
-            short_hash(&module.hash),
-        )?;
+            Format::Markdown => Self {
+                rows: 20,
+                groups: 20,
+                costly: 5,
+                has_answers: false,
+            },
+            _ => Self {
+                rows: 12,
+                groups: 12,
+                costly: 5,
+                has_answers: false,
+            },
+        }
     }
-    input(report, style, out)?;
-    decisions(report, style, out)?;
-    costs(report, style, out)?;
-    if let Some(comparison) = &report.comparison {
-        compared(comparison, "the baseline", style, out)?;
-    }
-    if let Some(drift) = &report.drift {
-        compared(drift, "the recorded decisions", style, out)?;
+}
+
+fn built(report: &ReplayReport, amount: &Amount) -> Document {
+    let mut blocks = subjects(report);
+    captures(report, amount, &mut blocks);
+    unusable(report, amount, &mut blocks);
+    changes::decisions(report, amount, &mut blocks);
+    for (with, comparison) in [
+        ("the baseline", &report.comparison),
+        ("the recorded decisions", &report.drift),
+    ] {
+        if let Some(comparison) = comparison {
+            changes::compared(comparison, with, amount, &mut blocks);
+        }
     }
     if !report.faulted.is_empty() {
-        writeln!(out, "\n{}", style.paint(Paint::Bad, "faults"))?;
-        groups(&report.faulted, style, out)?;
+        blocks.push(Block::Heading("Faults".to_owned()));
+        changes::groups(&report.faulted, amount, &mut blocks);
     }
-    tests(report, style, out)?;
+    tests(report, amount, &mut blocks);
+    costs::costs(report, amount, &mut blocks);
+    blocks.push(settings(report));
     if report.fixtures_written > 0 {
-        writeln!(out, "\n{} fixtures written", count(report.fixtures_written))?;
+        let written = plural(report.fixtures_written, "fixture");
+        blocks.push(Block::Text(format!("{written} written").into()));
     }
-    writeln!(out, "\n{}", conclusion(report, style))
+    let (verdict, totals) = summary(report);
+    Document {
+        title: "Replay",
+        verdict,
+        totals,
+        blocks,
+    }
 }
 
-/// The files, and what of them could not be used.
-fn input(report: &ReplayReport, style: Style, out: &mut dyn Write) -> io::Result<()> {
-    for capture in report.captures.iter().take(SHOWN) {
+fn subjects(report: &ReplayReport) -> Vec<Block> {
+    let subject = |word: &str, module: &ModuleInfo| {
+        let (size, hash) = (bytes(module.size_bytes), short_hash(&module.hash));
+        Block::Subject {
+            name: shortened(&module.path, 512),
+            facts: format!("{word}{size}, {hash}"),
+        }
+    };
+    match &report.baseline {
+        None => vec![subject("", &report.module)],
+        Some(baseline) => vec![
+            subject("baseline, ", baseline),
+            subject("module, ", &report.module),
+        ],
+    }
+}
+
+/// The files, and what should be known of them.
+fn captures(report: &ReplayReport, amount: &Amount, blocks: &mut Vec<Block>) {
+    let row = |capture: &CaptureInfo| {
         let format = capture.format.map_or("unreadable", |format| format.name());
-        writeln!(
-            out,
-            "{:<9} {}  {format}",
-            "capture",
-            printable(&capture.file, 512)
-        )?;
-    }
-    let more = report.captures.len().saturating_sub(SHOWN);
-    if more > 0 {
-        writeln!(out, "{:<9} and {more} more", "")?;
-    }
+        vec![shortened(&capture.file, 512).into(), format.into()]
+    };
+    let rows = report.captures.iter().take(amount.rows).map(row);
+    let columns = vec![Column::text("Capture"), Column::unbroken("Format")];
+    blocks.push(table(columns, rows));
+    blocks.extend(more(report.captures.len(), amount.rows));
     if let Some(shard) = report.shard {
-        writeln!(out, "{:<9} {} of {}", "shard", shard.index, shard.of)?;
+        let text = format!("shard {} of {}", shard.index, shard.of);
+        blocks.push(Block::Text(text.into()));
     }
-    for (format, loses) in figures::lossy(report) {
-        let text = style.wrapped(&terminal(&format!("{format} is lossy: {loses}")));
-        writeln!(out, "{}", style.paint(Paint::Faint, &text))?;
-    }
-    for (remark, number) in &report.remarks {
-        let text = style.wrapped(&format!(
-            "{}: {}",
-            plural(*number, "transaction"),
-            remark.explain()
-        ));
-        writeln!(out, "{}", style.paint(Paint::Faint, &text))?;
-    }
-    let records = &report.records;
-    if records.unusable > 0 {
-        let text = plural(records.unusable, "unusable record");
-        writeln!(out, "{}", style.paint(Paint::Warning, &text))?;
-        for unusable in report.unusable.iter().take(SHOWN) {
-            writeln!(
-                out,
-                "  {} record {} at byte {}: {}",
-                printable(&unusable.place.file, 512),
-                unusable.place.record,
-                unusable.place.offset,
-                printable(&unusable.why, 512)
-            )?;
-        }
-        let more = records.unusable.saturating_sub(SHOWN as u64);
-        if more > 0 && report.unusable.len() > SHOWN {
-            writeln!(out, "  and {} more", count(more))?;
-        }
-    }
-    Ok(())
+    let lossy = report.captures.iter();
+    let lossy: BTreeMap<&str, &str> = lossy
+        .filter_map(|capture| Some((capture.format?.name(), capture.loses.as_deref()?)))
+        .collect();
+    let lossy = lossy.iter();
+    let lossy = lossy.map(|(format, loses)| format!("{format} is lossy: {loses}"));
+    let remarks = report.remarks.iter().map(|(remark, number)| {
+        let number = plural(*number, "transaction");
+        format!("{number}: {}", remark.explain())
+    });
+    let notes = lossy.chain(remarks);
+    blocks.extend(notes.map(|text| Block::Text(Span::new(Paint::Faint, text))));
 }
 
-fn decisions(report: &ReplayReport, style: Style, out: &mut dyn Write) -> io::Result<()> {
-    for words in figures::words(report) {
-        let headings = [&[words.heading], words.columns].concat();
-        let mut table = style.table(&headings);
-        for (word, figures) in words.rows.iter().take(SHOWN) {
-            let figure = |text| Cell::new(text).set_alignment(CellAlignment::Right);
-            let mut row = vec![decision_cell(words.heading, word)];
-            row.extend(figures.iter().map(figure));
-            table.add_row(row);
-        }
-        Style::tighten(&mut table, &[1, 2, 3]);
-        writeln!(out, "\n{}", table.trim_fmt())?;
-        if words.rows.len() > SHOWN {
-            writeln!(out, "and {} more", words.rows.len() - SHOWN)?;
-        }
+/// Records that could not be used.
+fn unusable(report: &ReplayReport, amount: &Amount, blocks: &mut Vec<Block>) {
+    let number = report.records.unusable;
+    if number == 0 {
+        return;
     }
-    Ok(())
-}
-
-fn decision_cell(heading: &str, word: &str) -> Cell {
-    let shown = printable(word, 80);
-    match heading {
-        "Decision" if matches!(word, "allow" | "ok" | "ok changed") => Paint::Good.cell(&shown),
-        "Decision" if word.starts_with("block") || word.starts_with("refused") => {
-            Paint::Bad.cell(&shown)
-        }
-        "Decision" => Paint::Warning.cell(&shown),
-        "Fault" => Paint::Bad.cell(&shown),
-        _ => Cell::new(shown),
-    }
-}
-
-fn costs(report: &ReplayReport, style: Style, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out)?;
-    for (side, outcomes) in figures::sides(report) {
-        for (of, figures) in figures::costs(outcomes) {
-            let named = figures::cost_columns().zip(figures);
-            let figures: Vec<String> = named.map(|(name, text)| format!("{name} {text}")).collect();
-            writeln!(out, "{of} a call{side}: {}", figures.join(", "))?;
-        }
-        writeln!(out, "memory{side}: {}", figures::memory(outcomes))?;
-    }
-    type Show = fn(u64) -> String;
-    let lists: [(&str, &[Costly], Show); 2] = [
-        ("Most expensive", &report.dearest, |fuel| {
-            format!("{} instructions", count(fuel))
-        }),
-        ("Slowest", &report.slowest, figures::nanos),
+    blocks.push(Block::Heading(plural(number, "unusable record")));
+    let rows = report.unusable.iter().take(amount.rows).map(|unusable| {
+        let place = &unusable.place;
+        vec![
+            shortened(&place.file, 512).into(),
+            count(place.record).into(),
+            count(place.offset).into(),
+            shortened(&unusable.why, 512).into(),
+        ]
+    });
+    let columns = vec![
+        Column::text("File"),
+        Column::figure("Record"),
+        Column::figure("At byte"),
+        Column::text("Why"),
     ];
-    for (heading, list, show) in lists {
-        if list.is_empty() || list.iter().all(|costly| costly.cost == 0) {
-            continue;
-        }
-        let mut table = style.table(&[heading, "Request", "Decision", "Record"]);
-        for costly in list.iter().take(5) {
-            table.add_row([
-                Cell::new(show(costly.cost)).set_alignment(CellAlignment::Right),
-                Cell::new(printable(&costly.request, 100)),
-                Cell::new(printable(&costly.decision, 100)),
-                Cell::new(costly.place.record),
-            ]);
-        }
-        Style::tighten(&mut table, &[0, 2, 3]);
-        writeln!(out, "\n{}", table.trim_fmt())?;
-    }
-    Ok(())
+    blocks.push(table(columns, rows));
+    let shown = report.unusable.len().min(amount.rows);
+    blocks.extend(more(usize::try_from(number).unwrap_or(usize::MAX), shown));
 }
 
-fn compared(
-    comparison: &Comparison,
-    with: &str,
-    style: Style,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    writeln!(
-        out,
-        "\n{}",
-        style.paint(
-            Paint::Strong,
-            &format!(
-                "compared with {with}: {}",
-                plural(comparison.compared, "transaction")
-            )
-        )
-    )?;
-    for (category, number, share) in figures::categories(comparison) {
-        let text = format!("{:>12}  {}  {share}", count(number), category.name());
-        let paint = match category {
-            _ if number == 0 => Paint::Faint,
-            Category::Faulted | Category::Decision => Paint::Bad,
-            Category::Details => Paint::Warning,
-            Category::Unchanged => Paint::Good,
-        };
-        writeln!(out, "{}", style.paint(paint, &text))?;
+fn tests(report: &ReplayReport, amount: &Amount, blocks: &mut Vec<Block>) {
+    let (passed, failed) = (report.tests_passed, report.tests_failed);
+    if passed + failed == 0 {
+        return;
     }
-    if let Some(fuel) = &comparison.fuel {
-        writeln!(out, "fuel {}", figures::fuel(fuel))?;
-    }
-    groups(&comparison.groups, style, out)
-}
-
-fn groups(groups: &[Group], style: Style, out: &mut dyn Write) -> io::Result<()> {
-    for group in groups.iter().take(SHOWN) {
-        let paint = match group.category {
-            Category::Faulted | Category::Decision => Paint::Bad,
-            Category::Details | Category::Unchanged => Paint::Warning,
-        };
-        writeln!(
-            out,
-            "{}",
-            style.paint(
-                paint,
-                &format!("  {} × {}", count(group.count), terminal(&group.title()))
-            )
-        )?;
-        for example in &group.examples {
-            writeln!(
-                out,
-                "      {}  {}",
-                printable(&example.request, 120),
-                style.paint(
-                    Paint::Faint,
-                    &format!(
-                        "{} record {}",
-                        printable(&example.place.file, 200),
-                        example.place.record
-                    )
-                )
-            )?;
-            if let Some(minimized) = &example.minimized {
-                writeln!(out, "      smallest: {}", smallest(minimized))?;
-            }
-            for note in &example.notes {
-                writeln!(
-                    out,
-                    "      {}",
-                    style.paint(Paint::Faint, &printable(note, 300))
-                )?;
-            }
-        }
-    }
-    if groups.len() > SHOWN {
-        writeln!(out, "  and {} more groups", groups.len() - SHOWN)?;
-    }
-    Ok(())
-}
-
-/// The inputs of a minimised fixture, on one line: of its steps, or the context
-/// of its hooks and the data of the second.
-pub(super) fn smallest(fixture: &serde_json::Value) -> String {
-    let steps = fixture.get("steps").and_then(serde_json::Value::as_array);
-    let inputs: Vec<String> = match steps {
-        Some(steps) => steps
+    blocks.push(Block::Heading("Tests".to_owned()));
+    let text = format!("{} passed, {} failed", count(passed), count(failed));
+    blocks.push(Block::Text(text.into()));
+    let all = report.tests.iter().filter(|test| !test.missed.is_empty());
+    let all: Vec<&TestResult> = all.collect();
+    let row = |test: &&TestResult| Row {
+        cells: vec![
+            Span::new(Paint::Bad, "✗").into(),
+            shortened(&test.test, 80).into(),
+            Span::new(Paint::Faint, shortened(&test.place.file, 200)).into(),
+        ],
+        below: test
+            .missed
             .iter()
-            .filter_map(|step| step.get("input"))
-            .map(ToString::to_string)
-            .collect(),
-        None => [fixture.get("context"), fixture.pointer("/after/data")]
-            .into_iter()
-            .flatten()
-            .map(ToString::to_string)
+            .map(|it| shortened(it, 200).into())
             .collect(),
     };
-    printable(&inputs.join(" "), 400)
+    blocks.push(Block::Table(Table {
+        columns: vec![
+            Column::unbroken(""),
+            Column::text("Failed test"),
+            Column::text("File"),
+        ],
+        rows: all.iter().take(amount.rows).map(row).collect(),
+    }));
+    blocks.extend(more(all.len(), amount.rows));
 }
 
-fn tests(report: &ReplayReport, style: Style, out: &mut dyn Write) -> io::Result<()> {
-    let Some(tests) = figures::tests(report) else {
-        return Ok(());
-    };
-    writeln!(out, "\ntests: {tests}")?;
-    let failed = figures::failed_tests(report);
-    for test in failed.iter().take(SHOWN) {
-        writeln!(
-            out,
-            "  {} {} {}",
-            style.paint(Paint::Bad, "✗"),
-            printable(&test.test, 80),
-            style.paint(Paint::Faint, &printable(&test.place.file, 200))
-        )?;
-        for missed in &test.missed {
-            writeln!(out, "      {}", printable(missed, 200))?;
-        }
-    }
-    if failed.len() > SHOWN {
-        writeln!(out, "  and {} more", failed.len() - SHOWN)?;
-    }
-    Ok(())
+/// How modules were called and what was selected, as flags.
+fn settings(report: &ReplayReport) -> Block {
+    let rows = report.settings.iter();
+    let rows = rows.map(|(name, value)| vec![name.as_str().into(), value.as_str().into()]);
+    let columns = vec![Column::text("Setting"), Column::text("Value")];
+    Block::Folded(Group {
+        mark: None,
+        title: "Settings".to_owned(),
+        blocks: vec![table(columns, rows)],
+    })
 }
 
-fn conclusion(report: &ReplayReport, style: Style) -> String {
-    let paint = match report.verdict() {
-        Verdict::Passed => Paint::Good,
-        Verdict::Failed | Verdict::Unreadable => Paint::Bad,
-        Verdict::NothingChecked | Verdict::Inconclusive => Paint::Warning,
+fn summary(report: &ReplayReport) -> (Span, String) {
+    let (paint, word) = match report.verdict() {
+        Verdict::Passed => (Paint::Good, "passed"),
+        Verdict::Failed => (Paint::Bad, "failed"),
+        Verdict::Unreadable => (Paint::Bad, "unreadable"),
+        Verdict::NothingChecked => (Paint::Warning, "nothing was checked"),
+        Verdict::Inconclusive => (Paint::Warning, "interrupted"),
     };
-    let word = figures::verdict_word(report);
     let records = &report.records;
     let mut parts = vec![plural(records.transactions, "transaction")];
     if records.unusable > 0 {
@@ -347,7 +251,26 @@ fn conclusion(report: &ReplayReport, style: Style) -> String {
         let changed = judged.compared - judged.count(Category::Unchanged);
         parts.push(format!("{} changed", count(changed)));
     }
-    let faults: u64 = report.outcomes.faults.values().sum();
-    parts.push(plural(faults, "fault"));
-    style.paint(paint, &format!("{word}: {}", parts.join(", ")))
+    parts.push(plural(report.outcomes.faults.values().sum(), "fault"));
+    if report.tests_failed > 0 {
+        parts.push(plural(report.tests_failed, "failed test"));
+    }
+    (Span::new(paint, word), format!(": {}", parts.join(", ")))
+}
+
+fn table(columns: Vec<Column>, rows: impl Iterator<Item = Vec<Cell>>) -> Block {
+    Block::Table(Table {
+        columns,
+        rows: rows.map(Row::from).collect(),
+    })
+}
+
+/// How many of all are not shown.
+fn more(all: usize, shown: usize) -> Option<Block> {
+    match all.saturating_sub(shown) {
+        0 => None,
+        rest => Some(Block::Text(
+            format!("and {} more", count(rest as u64)).into(),
+        )),
+    }
 }
