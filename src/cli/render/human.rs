@@ -147,18 +147,25 @@ impl Style {
         self.width >= WIDE
     }
 
-    /// A table as wide as the output, with these headings.
-    pub(crate) fn table(self, headings: &[&str]) -> Table {
+    /// A table without lines, whose texts alone are coloured.
+    pub(super) fn line(self) -> Table {
         let mut table = Table::new();
-        table
-            .load_style(RULED)
-            .set_content_arrangement(ContentArrangement::Dynamic)
-            .set_width(self.width);
+        table.load_style(NOTHING).style_text_only();
         if self.colored {
             table.enforce_styling();
         } else {
             table.force_no_tty();
         }
+        table
+    }
+
+    /// A table as wide as the output, with these headings.
+    pub(crate) fn table(self, headings: &[&str]) -> Table {
+        let mut table = self.line();
+        table
+            .load_style(RULED)
+            .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_width(self.width);
         table.set_header(
             headings
                 .iter()
@@ -184,9 +191,9 @@ impl Paint {
     pub(crate) fn cell(self, text: &str) -> Cell {
         let cell = Cell::new(text);
         match self {
-            Self::Good => cell.fg(comfy_table::Color::Green),
-            Self::Warning => cell.fg(comfy_table::Color::Yellow),
-            Self::Bad => cell.fg(comfy_table::Color::Red),
+            Self::Good => cell.fg(comfy_table::Color::DarkGreen),
+            Self::Warning => cell.fg(comfy_table::Color::DarkYellow),
+            Self::Bad => cell.fg(comfy_table::Color::DarkRed),
             Self::Faint => cell.add_attribute(Attribute::Dim),
             Self::Strong => cell.add_attribute(Attribute::Bold),
         }

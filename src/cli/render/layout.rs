@@ -3,6 +3,8 @@
 
 use std::io::{self, Write};
 
+use comfy_table::{CellAlignment, ColumnConstraint, Width};
+
 use super::escape::terminal;
 use super::human::{Paint, Style, columns, is_joint, wrap};
 use crate::cli::document::{Cell, Column, ColumnKind, Row, Span, Table};
@@ -128,34 +130,25 @@ impl<'a> Layout<'a> {
     /// The cells beside each other, in as many lines as the highest needs.
     fn line(&self, cells: &[Cell], out: &mut dyn Write) -> io::Result<()> {
         let none = Cell::default();
-        let broken: Vec<(Vec<String>, usize, &Cell)> = self
-            .widths
-            .iter()
-            .map(|&(column, width)| {
-                let cell = cells.get(column).unwrap_or(&none);
-                (wrap(&shown(cell, self.style), width), column, cell)
-            })
-            .collect();
-        let height = broken.iter().map(|(lines, ..)| lines.len()).max();
-        for at in 0..height.unwrap_or(0) {
-            let mut line = String::new();
-            let mut blank = 0;
-            for ((lines, column, cell), (_, width)) in broken.iter().zip(&self.widths) {
-                let text = lines.get(at).map_or("", String::as_str);
-                let left = width.saturating_sub(columns(text));
-                let is_figure = self.table.columns[*column].kind == ColumnKind::Figure;
-                let (before, after) = if is_figure { (left, 0) } else { (0, left) };
-                if text.is_empty() {
-                    blank += width + GAP;
-                    continue;
-                }
-                line.push_str(&" ".repeat(blank + before));
-                line.push_str(&self.style.painted(cell.span.paint, text));
-                blank = after + GAP;
+        let broken = self.widths.iter().map(|&(column, width)| {
+            let cell = cells.get(column).unwrap_or(&none);
+            let text = wrap(&shown(cell, self.style), width).join("\n");
+            match cell.span.paint {
+                Some(paint) if !text.is_empty() => paint.cell(&text),
+                _ => comfy_table::Cell::new(text),
             }
-            writeln!(out, "{line}")?;
+        });
+        let mut line = self.style.line();
+        line.add_row(broken);
+        for (drawn, &(column, width)) in line.column_iter_mut().zip(&self.widths) {
+            let room = u16::try_from(width + GAP).unwrap_or(u16::MAX);
+            drawn.set_padding((0, GAP as u16));
+            drawn.set_constraint(ColumnConstraint::Absolute(Width::Fixed(room)));
+            if self.table.columns[column].kind == ColumnKind::Figure {
+                drawn.set_cell_alignment(CellAlignment::Right);
+            }
         }
-        Ok(())
+        writeln!(out, "{}", line.trim_fmt())
     }
 }
 

@@ -126,7 +126,7 @@ fn assert_markdown(what: &str, text: &str) {
             }
             continue;
         }
-        if ticks.len() >= 3 && line[ticks.len()..] == *"json" {
+        if ticks.len() >= 3 && ["json", "text"].contains(&&line[ticks.len()..]) {
             fence = Some(ticks);
             continue;
         }
