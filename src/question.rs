@@ -137,7 +137,7 @@ impl Phase {
 }
 
 /// What a guest is called with.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Question<'a> {
     /// An event of an HTTP exchange.
     Event(Cow<'a, Event>),

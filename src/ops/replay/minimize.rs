@@ -3,13 +3,14 @@
 //! Parts are taken away as long as the same change comes out on fresh
 //! instances: calls from the end, headers, query parameters, segments of the
 //! path, and the body, by halves and then byte by byte; of a hook's context
-//! whatever it has.
+//! whatever it has: keys, elements and characters.
 
-mod contexts;
-
+use std::ops::Range;
 use std::sync::Arc;
 
-use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead};
+use serde_json::Value;
+
+use crate::event::{Event, Headers, RequestHead, ResponseHead};
 use crate::question::Question;
 
 /// Trials for one transaction; each is a call or two of each module.
@@ -30,187 +31,245 @@ pub(super) enum Minimized {
 
 /// Takes away what `shows` does not need.
 pub(super) fn minimize(
-    inputs: &[Question<'_>],
+    questions: &[Question<'_>],
     shows: impl Fn(&[Question<'_>]) -> bool,
 ) -> Minimized {
-    if !shows(inputs) {
+    if !shows(questions) {
         return Minimized::NotReproduced;
     }
-    let events: Option<Vec<Event>> = inputs.iter().map(|input| input.event().cloned()).collect();
-    let Some(events) = events else {
-        return contexts::minimize(inputs, shows);
-    };
-    let shows = |events: &[Event]| {
-        let inputs: Vec<Question<'_>> = events.iter().map(Question::from).collect();
-        shows(&inputs)
-    };
+    let mut left: Questions = questions
+        .iter()
+        .cloned()
+        .map(Question::into_owned)
+        .collect();
+    Heads::of(&left).put(&mut left);
     let mut search = Search {
-        parts: Parts::of(&events),
+        left,
         shows,
         trials: 0,
-        progress: false,
+        progress: true,
     };
-    loop {
-        search.progress = false;
+    while std::mem::take(&mut search.progress) && search.trials < MAX_TRIALS {
         search.round();
-        if !search.progress || search.trials >= MAX_TRIALS {
-            break;
-        }
     }
-    let left = search.parts.events();
-    if left == events {
+    if search.left == questions {
         Minimized::Already
     } else {
-        Minimized::To(left.into_iter().map(Question::from).collect())
+        Minimized::To(search.left)
     }
 }
 
-/// A transaction taken apart.
-#[derive(Clone)]
-struct Parts {
-    kinds: Vec<Event>,
-    request: Option<RequestHead>,
-    response: Option<ResponseHead>,
+type Questions = Vec<Question<'static>>;
+
+/// The heads of an exchange, which its body events repeat.
+struct Heads {
+    request: Option<Arc<RequestHead>>,
+    response: Option<Arc<ResponseHead>>,
 }
 
-impl Parts {
-    fn of(events: &[Event]) -> Self {
-        let mut request = None;
-        let mut response = None;
-        for event in events {
+impl Heads {
+    fn of(questions: &[Question<'_>]) -> Self {
+        let (mut request, mut response) = (None, None);
+        for event in questions.iter().filter_map(Question::event) {
             match event {
-                Event::RequestHeaders(head) => request = Some(head.clone()),
-                Event::ResponseHeaders(head) => response = Some(head.clone()),
+                Event::RequestHeaders(head) => request = Some(Arc::new(head.clone())),
+                Event::ResponseHeaders(head) => response = Some(Arc::new(head.clone())),
                 Event::RequestBody { request: known, .. } => {
-                    request = request.or_else(|| known.as_deref().cloned());
+                    request = request.or_else(|| known.clone());
                 }
                 Event::ResponseBody {
                     request: known,
                     response: head,
                     ..
                 } => {
-                    request = request.or_else(|| known.as_deref().cloned());
-                    response = response.or_else(|| head.as_deref().cloned());
+                    request = request.or_else(|| known.clone());
+                    response = response.or_else(|| head.clone());
                 }
             }
         }
-        Self {
-            kinds: events.to_vec(),
-            request,
-            response,
+        Self { request, response }
+    }
+
+    /// Writes them wherever they stand.
+    fn put(&self, questions: &mut Questions) {
+        for event in questions.iter_mut().filter_map(event_of) {
+            match event {
+                Event::RequestHeaders(head) => {
+                    if let Some(request) = &self.request {
+                        head.clone_from(request);
+                    }
+                }
+                Event::ResponseHeaders(head) => {
+                    if let Some(response) = &self.response {
+                        head.clone_from(response);
+                    }
+                }
+                Event::RequestBody { request, .. } => request.clone_from(&self.request),
+                Event::ResponseBody {
+                    request, response, ..
+                } => {
+                    request.clone_from(&self.request);
+                    response.clone_from(&self.response);
+                }
+            }
         }
     }
 
-    /// The events again, each with the heads as they are now.
-    fn events(&self) -> Vec<Event> {
-        let request = self.request.clone().map(Arc::new);
-        let response = self.response.clone().map(Arc::new);
-        self.kinds
-            .iter()
-            .map(|event| match event {
-                Event::RequestHeaders(head) => {
-                    Event::RequestHeaders(self.request.clone().unwrap_or_else(|| head.clone()))
-                }
-                Event::ResponseHeaders(head) => {
-                    Event::ResponseHeaders(self.response.clone().unwrap_or_else(|| head.clone()))
-                }
-                Event::RequestBody { chunk, .. } => Event::RequestBody {
-                    chunk: chunk.clone(),
-                    request: request.clone(),
-                },
-                Event::ResponseBody { chunk, .. } => Event::ResponseBody {
-                    chunk: chunk.clone(),
-                    request: request.clone(),
-                    response: response.clone(),
-                },
-            })
-            .collect()
+    fn request_headers(&mut self) -> Option<&mut Headers> {
+        let head = self.request.as_mut()?;
+        Some(&mut Arc::make_mut(head).headers)
     }
 
-    fn chunk(&mut self, index: usize) -> Option<&mut BodyChunk> {
-        match self.kinds.get_mut(index)? {
-            Event::RequestBody { chunk, .. } | Event::ResponseBody { chunk, .. } => Some(chunk),
-            Event::RequestHeaders(_) | Event::ResponseHeaders(_) => None,
+    fn response_headers(&mut self) -> Option<&mut Headers> {
+        let head = self.response.as_mut()?;
+        Some(&mut Arc::make_mut(head).headers)
+    }
+}
+
+fn event_of<'q>(question: &'q mut Question<'static>) -> Option<&'q mut Event> {
+    match question {
+        Question::Event(event) => Some(event.to_mut()),
+        Question::Hook(..) | Question::Exact { .. } => None,
+    }
+}
+
+/// A hook's context as JSON.
+fn context_of(question: &Question<'_>) -> Option<Value> {
+    match question {
+        Question::Hook(_, context) => serde_json::to_value(context).ok(),
+        Question::Event(_) | Question::Exact { .. } => None,
+    }
+}
+
+/// A place in a hook's context.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    /// Which hook.
+    index: usize,
+    /// A JSON pointer.
+    pointer: &'a str,
+}
+
+impl Place<'_> {
+    fn value(self, questions: &Questions) -> Option<Value> {
+        let context = context_of(questions.get(self.index)?)?;
+        context.pointer(self.pointer).cloned()
+    }
+
+    /// Changes what stands there; what would be no context any more stays.
+    fn change(self, questions: &mut Questions, change: impl FnOnce(&mut Value)) {
+        let Some(question) = questions.get_mut(self.index) else {
+            return;
+        };
+        let changed = context_of(question).and_then(|mut context| {
+            change(context.pointer_mut(self.pointer)?);
+            serde_json::from_value(context).ok()
+        });
+        if let (Question::Hook(_, context), Some(changed)) = (question, changed) {
+            *context.to_mut() = changed;
         }
     }
 }
 
 struct Search<F> {
-    parts: Parts,
+    left: Questions,
     shows: F,
     trials: usize,
     progress: bool,
 }
 
-impl<F: Fn(&[Event]) -> bool> Search<F> {
+impl<F: Fn(&[Question<'_>]) -> bool> Search<F> {
     /// Keeps a change that still shows.
-    fn attempt(&mut self, change: impl FnOnce(&mut Parts)) -> bool {
+    fn attempt(&mut self, change: impl FnOnce(&mut Questions)) -> bool {
         if self.trials >= MAX_TRIALS {
             return false;
         }
-        let mut smaller = self.parts.clone();
+        let mut smaller = self.left.clone();
         change(&mut smaller);
         self.trials += 1;
-        let shows = !smaller.kinds.is_empty() && (self.shows)(&smaller.events());
+        let shows = smaller != self.left && !smaller.is_empty() && (self.shows)(&smaller);
         if shows {
-            self.parts = smaller;
+            self.left = smaller;
             self.progress = true;
         }
         shows
     }
 
-    fn round(&mut self) {
-        for index in (0..self.parts.kinds.len()).rev() {
-            self.attempt(|parts| {
-                parts.kinds.remove(index);
-            });
-        }
-        self.headers(|parts| parts.request.as_mut().map(|head| &mut head.headers));
-        self.headers(|parts| parts.response.as_mut().map(|head| &mut head.headers));
-        self.query();
-        self.path();
-        for index in 0..self.parts.kinds.len() {
-            self.body(index);
-        }
-    }
-
-    fn headers(&mut self, of: impl Fn(&mut Parts) -> Option<&mut Headers>) {
-        let Some(count) = of(&mut self.parts).map(|headers| headers.len()) else {
-            return;
-        };
-        let mut size = count;
-        // Many at once first, for the many that never matter.
-        while size > 0 {
-            let mut at = 0;
-            while let Some(len) = of(&mut self.parts).map(|headers| headers.len())
-                && at < len
-            {
-                let end = (at + size).min(len);
-                let gone = self.attempt(|parts| {
-                    if let Some(headers) = of(parts) {
-                        *headers = headers.without(&(at..end));
-                    }
-                });
-                if !gone {
-                    at = end;
+    /// Takes away ranges of a list, many at once first, for the many that never
+    /// matter.
+    fn by_halves(
+        &mut self,
+        length: impl Fn(&Questions) -> usize,
+        cut: impl Fn(&mut Questions, Range<usize>),
+    ) {
+        let mut size = length(&self.left);
+        while size > 0 && self.trials < MAX_TRIALS {
+            let (mut at, mut end) = (0, length(&self.left));
+            while at < end && self.trials < MAX_TRIALS {
+                let range = at..(at + size).min(end);
+                if self.attempt(|questions| cut(questions, range.clone())) {
+                    end = length(&self.left);
+                } else {
+                    at = range.end;
                 }
             }
             size /= 2;
         }
     }
 
+    fn round(&mut self) {
+        for index in (0..self.left.len()).rev() {
+            self.attempt(|questions| {
+                questions.remove(index);
+            });
+        }
+        self.headers(Heads::request_headers);
+        self.headers(Heads::response_headers);
+        self.query();
+        self.path();
+        for index in 0..self.left.len() {
+            self.body(index);
+            for pointer in ["/user", "/tenant_id"] {
+                let place = Place { index, pointer };
+                if place.value(&self.left).is_some() {
+                    self.attempt(|questions| {
+                        place.change(questions, |value| *value = Value::Null);
+                    });
+                }
+            }
+            for pointer in ["/headers", "/input", "/data"] {
+                self.within(Place { index, pointer });
+            }
+        }
+    }
+
+    fn headers(&mut self, of: fn(&mut Heads) -> Option<&mut Headers>) {
+        self.by_halves(
+            |questions| of(&mut Heads::of(questions)).map_or(0, |headers| headers.len()),
+            |questions, range| {
+                let mut heads = Heads::of(questions);
+                if let Some(headers) = of(&mut heads) {
+                    *headers = headers.without(&range);
+                }
+                heads.put(questions);
+            },
+        );
+    }
+
     fn uri(&self) -> Option<String> {
-        self.parts.request.as_ref().map(|head| head.uri.clone())
+        Heads::of(&self.left).request.map(|head| head.uri.clone())
     }
 
     fn set_uri(&mut self, uri: String) -> bool {
         if self.uri().is_none_or(|now| now == uri) {
             return false;
         }
-        self.attempt(|parts| {
-            if let Some(head) = &mut parts.request {
-                head.uri = uri;
+        self.attempt(|questions| {
+            let mut heads = Heads::of(questions);
+            if let Some(head) = &mut heads.request {
+                Arc::make_mut(head).uri = uri;
             }
+            heads.put(questions);
         })
     }
 
@@ -260,35 +319,91 @@ impl<F: Fn(&[Event]) -> bool> Search<F> {
     }
 
     fn body(&mut self, index: usize) {
-        let size = |this: &mut Self| this.parts.chunk(index).map_or(0, |chunk| chunk.data.len());
-        let mut step = size(self);
-        while step > 0 {
-            let mut at = 0;
-            while at < size(self) {
-                let end = (at + step).min(size(self));
-                let gone = self.attempt(|parts| {
-                    if let Some(chunk) = parts.chunk(index) {
-                        chunk.data.drain(at..end);
-                        let left = chunk.data.len() as u64;
-                        chunk.total_size = chunk.total_size.map(|_| left);
-                        chunk.transferred_bytes = left;
-                    }
-                });
-                if !gone {
-                    at = end;
+        self.by_halves(
+            |questions| match questions.get(index).and_then(Question::event) {
+                Some(Event::RequestBody { chunk, .. } | Event::ResponseBody { chunk, .. }) => {
+                    chunk.data.len()
                 }
-                if self.trials >= MAX_TRIALS {
-                    return;
+                _ => 0,
+            },
+            |questions, range| {
+                if let Some(Event::RequestBody { chunk, .. } | Event::ResponseBody { chunk, .. }) =
+                    questions.get_mut(index).and_then(event_of)
+                {
+                    chunk.data.drain(range);
+                    let left = chunk.data.len() as u64;
+                    chunk.total_size = chunk.total_size.map(|_| left);
+                    chunk.transferred_bytes = left;
+                }
+            },
+        );
+    }
+
+    /// Takes away from what stands at a place, but not all of it.
+    fn within(&mut self, place: Place<'_>) {
+        let Place { index, pointer } = place;
+        match place.value(&self.left) {
+            Some(Value::Object(map)) => {
+                for key in map.keys() {
+                    let gone = self.attempt(|questions| {
+                        place.change(questions, |value| {
+                            if let Value::Object(map) = value {
+                                map.shift_remove(key);
+                            }
+                        });
+                    });
+                    if !gone {
+                        let step = key.replace('~', "~0").replace('/', "~1");
+                        let pointer = &format!("{pointer}/{step}");
+                        self.within(Place { index, pointer });
+                    }
                 }
             }
-            step /= 2;
+            Some(Value::Array(list)) => {
+                for at in (0..list.len()).rev() {
+                    let gone = self.attempt(|questions| {
+                        place.change(questions, |value| {
+                            if let Value::Array(list) = value {
+                                list.remove(at);
+                            }
+                        });
+                    });
+                    if !gone {
+                        let pointer = &format!("{pointer}/{at}");
+                        self.within(Place { index, pointer });
+                    }
+                }
+            }
+            Some(Value::String(_)) => self.shorten(place),
+            Some(Value::Null | Value::Bool(_) | Value::Number(_)) | None => {}
         }
+    }
+
+    fn shorten(&mut self, place: Place<'_>) {
+        let letters = |value: &Value| value.as_str().map_or(0, |text| text.chars().count());
+        self.by_halves(
+            |questions| place.value(questions).as_ref().map_or(0, letters),
+            |questions, range| {
+                place.change(questions, |value| {
+                    let letters = value.as_str().into_iter().flat_map(str::chars);
+                    let letters = letters.enumerate();
+                    let kept = letters.filter(|(at, _)| !range.contains(at));
+                    *value = kept.map(|(_, letter)| letter).collect::<String>().into();
+                });
+            },
+        );
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
+    use serde_json::json;
+
     use super::*;
+    use crate::event::{BodyChunk, RequestHead};
+    use crate::hook::{Hook, HookContext};
 
     fn request() -> Vec<Event> {
         let headers = (0..20)
@@ -358,5 +473,42 @@ mod tests {
             minimize(&inputs, |_| false),
             Minimized::NotReproduced
         ));
+    }
+
+    #[test]
+    fn only_what_matters_of_a_context_is_left() {
+        let context: HookContext = serde_json::from_value(json!({
+            "input": {"name": "Ada", "tags": ["a", "evil deed", "c"], "deep": {"x": 1, "y": 2}},
+            "user": {"id": "7", "role": "user"},
+            "headers": {"a": "1"},
+            "tenant_id": "acme",
+        }))
+        .unwrap();
+        let inputs = [
+            Question::Hook(Hook::Before, Cow::Owned(context.clone())),
+            Question::Hook(Hook::After, Cow::Owned(context)),
+        ];
+        let shows = |inputs: &[Question<'_>]| {
+            inputs.iter().any(|input| {
+                let Question::Hook(_, context) = input else {
+                    return false;
+                };
+                let tags = context.input.get("tags").map(Value::to_string);
+                tags.is_some_and(|tags| tags.contains("evil")) && context.input.contains_key("deep")
+            })
+        };
+        let Minimized::To(left) = minimize(&inputs, shows) else {
+            panic!("smaller");
+        };
+        let [Question::Hook(_, context)] = left.as_slice() else {
+            panic!("{left:?}");
+        };
+        assert_eq!(
+            serde_json::to_value(context.as_ref()).unwrap(),
+            json!({
+                "input": {"tags": ["evil"], "deep": {}},
+                "data": null, "user": null, "headers": {}, "tenant_id": null,
+            })
+        );
     }
 }
