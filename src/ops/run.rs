@@ -4,17 +4,17 @@
 //! step the agent response or the hook's result, what it cost, and where it
 //! differs from what was expected.
 
-mod events;
-mod hooks;
 mod report;
+mod spelling;
+pub(crate) mod steps;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use self::events::Spelling;
 use self::report::{badness, is_bad};
+use self::spelling::Spelling;
 use super::module_info::{self, ModuleInfo};
 use crate::abi::Abi;
 use crate::error::Error;
@@ -22,10 +22,9 @@ use crate::fixture::{Fixture, FixtureError, Mismatch, expect};
 use crate::policy::Policy;
 use crate::report::CaseStatus;
 
-pub use hooks::HookOutcome;
 pub use report::{
-    FixtureResult, Hint, RunReport, StepResult, Totals, UnreadFixture, Unstable, status_name,
-    summary,
+    FixtureResult, Hint, HookOutcome, RunReport, StepResult, Totals, UnreadFixture, Unstable,
+    status_name, summary,
 };
 
 /// How fixtures are fed to the module.
@@ -100,10 +99,7 @@ fn run_one(
     if fixture.abi() != policy.abi() {
         return unread(&wrong_abi(fixture, policy.abi()));
     }
-    let steps = match &fixture.hooks {
-        None => events::run(policy, spelling, fixture, settings),
-        Some(hooks) => hooks::run(policy, hooks, settings),
-    };
+    let steps = steps::run(policy, spelling, fixture, settings.repeat);
     finished(fixture, steps)
 }
 

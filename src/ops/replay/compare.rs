@@ -14,7 +14,7 @@ use crate::policy::Reply;
 #[derive(Debug)]
 pub(super) struct Played {
     /// Its answers, up to the one that ended it.
-    pub(super) answered: Vec<Reply>,
+    pub(super) replies: Vec<Reply>,
 }
 
 impl Played {
@@ -29,30 +29,26 @@ impl Played {
     }
 
     fn costs(&self) -> impl Iterator<Item = &crate::cost::Cost> {
-        self.answered
-            .iter()
-            .filter_map(|answered| answered.cost.as_ref())
+        self.replies.iter().filter_map(|reply| reply.cost.as_ref())
     }
 
     pub(super) fn has_fault(&self) -> bool {
-        self.answered
-            .iter()
-            .any(|answered| answered.fault.is_some())
+        self.replies.iter().any(|reply| reply.fault.is_some())
     }
 
     pub(super) fn values(&self) -> Vec<Value> {
-        self.answered
+        self.replies
             .iter()
-            .map(|answered| serde_json::to_value(&answered.answer).unwrap_or_default())
+            .map(|reply| serde_json::to_value(&reply.answer).unwrap_or_default())
             .collect()
     }
 
     pub(super) fn summary(&self) -> Summary {
         let mut summary = summary_of(&self.values());
         summary.fault = self
-            .answered
+            .replies
             .iter()
-            .filter_map(|answered| answered.fault.as_ref())
+            .filter_map(|reply| reply.fault.as_ref())
             .map(|fault| fault.code.to_string())
             .next_back();
         summary
@@ -143,11 +139,11 @@ pub(super) struct Change {
 /// Holds what two modules made of a transaction against each other. Equal
 /// answers, by far the most, cost one comparison.
 pub(super) fn compare(old: &Played, new: &Played, ignored: &[String]) -> Option<Change> {
-    let equal = old.answered.len() == new.answered.len()
+    let equal = old.replies.len() == new.replies.len()
         && old
-            .answered
+            .replies
             .iter()
-            .zip(&new.answered)
+            .zip(&new.replies)
             .all(|(old, new)| old.answer == new.answer);
     if equal {
         return None;
@@ -177,9 +173,9 @@ pub(super) fn drift(
         any = true;
         equal = equal
             && now
-                .answered
+                .replies
                 .get(index)
-                .is_some_and(|answered| reads_as(&answered.answer, &recorded.response, room));
+                .is_some_and(|reply| reads_as(&reply.answer, &recorded.response, room));
     }
     if !any {
         return None;

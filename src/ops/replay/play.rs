@@ -11,11 +11,11 @@ use crate::question::Question;
 /// Plays a captured transaction. Exact inputs go in byte for byte, unless
 /// header names are to be spelled otherwise than they were.
 ///
-/// `answered` is room for its answers, from a transaction before.
+/// `replies` is room for its answers, from a transaction before.
 pub(super) fn play(
     subject: &Policy,
     transaction: &Transaction<'_>,
-    mut answered: Vec<Reply>,
+    mut replies: Vec<Reply>,
 ) -> Played {
     let respelled =
         subject.abi() == Abi::Agent && subject.settings().header_names != HeaderNames::Lower;
@@ -27,22 +27,22 @@ pub(super) fn play(
         return play_inputs(subject, &inputs);
     }
     let mut exchange = subject.exchange();
-    answered.clear();
+    replies.clear();
     for step in &transaction.steps {
         match exchange.ask(&step.input) {
-            Some(answer) => answered.push(answer),
+            Some(reply) => replies.push(reply),
             None => break,
         }
     }
-    Played { answered }
+    Played { replies }
 }
 
 /// Plays inputs that a fixture holds.
 pub(super) fn play_inputs(subject: &Policy, inputs: &[Question<'_>]) -> Played {
     let mut exchange = subject.exchange();
-    let answered = inputs
+    let replies = inputs
         .iter()
         .map_while(|input| exchange.ask(input))
         .collect();
-    Played { answered }
+    Played { replies }
 }

@@ -191,8 +191,8 @@ impl Outcomes {
     ///
     /// Words of the guest's are kept without secrets.
     pub(super) fn count(&mut self, (played, words): (&Played, &mut Words<'_>), timings: bool) {
-        for answered in &played.answered {
-            if let Some(cost) = &answered.cost {
+        for reply in &played.replies {
+            if let Some(cost) = &reply.cost {
                 self.calls += 1;
                 if let Some(fuel) = cost.fuel {
                     self.fuel.record(fuel);
@@ -206,11 +206,11 @@ impl Outcomes {
                 self.memory.growing_calls += u64::from(cost.grown_bytes > 0);
                 self.memory.grown_bytes += cost.grown_bytes;
             }
-            if let Some(fault) = &answered.fault {
+            if let Some(fault) = &reply.fault {
                 *self.faults.entry(fault.code.to_string()).or_default() += 1;
             }
         }
-        match played.answered.last() {
+        match played.replies.last() {
             Some(last) => {
                 let decision = (words.hide_decision)(&last.answer.decision());
                 count(&mut self.decisions, &decision);
@@ -219,11 +219,7 @@ impl Outcomes {
         }
         let texts = |of: fn(&Answer) -> &[String]| {
             let mut seen: Vec<&str> = Vec::new();
-            for text in played
-                .answered
-                .iter()
-                .flat_map(|answered| of(&answered.answer))
-            {
+            for text in played.replies.iter().flat_map(|reply| of(&reply.answer)) {
                 if !seen.contains(&text.as_str()) {
                     seen.push(text);
                 }

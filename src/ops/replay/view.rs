@@ -28,19 +28,19 @@ pub(super) struct View<'a> {
     pub(super) transaction: &'a Transaction<'a>,
     pub(super) new: &'a Played,
     pub(super) old: Option<&'a Played>,
-    pub(super) found: OnceCell<Found>,
+    pub(super) secrets: OnceCell<Found>,
 }
 
 impl View<'_> {
-    fn found(&self) -> &Found {
-        self.found.get_or_init(|| {
-            let mut found = Found::default();
+    fn secrets(&self) -> &Found {
+        self.secrets.get_or_init(|| {
+            let mut secrets = Found::default();
             for step in &self.transaction.steps {
                 self.shared
                     .redactor
-                    .input(&input_json(&step.input), &mut found);
+                    .input(&input_json(&step.input), &mut secrets);
             }
-            found
+            secrets
         })
     }
 
@@ -57,7 +57,7 @@ impl View<'_> {
         if !may_hold_secret(text) {
             return text.to_owned();
         }
-        self.found().text(text).into_owned()
+        self.secrets().text(text).into_owned()
     }
 
     pub(super) fn hidden_summary(&self, summary: &Summary) -> Summary {
@@ -74,11 +74,11 @@ impl View<'_> {
         if let Some(step) = self.transaction.steps.first()
             && let Phase::Hook(hook) = step.input.phase()
         {
-            let mut found = self.found().known();
+            let mut secrets = self.secrets().known();
             let context = self
                 .shared
                 .redactor
-                .input(&input_json(&step.input), &mut found);
+                .input(&input_json(&step.input), &mut secrets);
             let context: Value = serde_json::from_str(&context).unwrap_or_default();
             let text = format!("{} {}", hook.name(), context["input"]);
             return printable(&self.hidden(&text), SHOWN_CONTEXT);
@@ -91,8 +91,8 @@ impl View<'_> {
                 )
             },
             |(method, uri)| {
-                let mut found = self.found().known();
-                format!("{method} {}", self.shared.redactor.uri(&uri, &mut found))
+                let mut secrets = self.secrets().known();
+                format!("{method} {}", self.shared.redactor.uri(&uri, &mut secrets))
             },
         );
         printable(&self.hidden(&line), SHOWN)
@@ -110,11 +110,14 @@ impl View<'_> {
     }
 
     fn answers(&self, values: &[Value]) -> Vec<Value> {
-        let mut found = self.found().clone();
+        let mut secrets = self.secrets().clone();
         values
             .iter()
             .map(|value| {
-                let text = self.shared.redactor.output(&value.to_string(), &mut found);
+                let text = self
+                    .shared
+                    .redactor
+                    .output(&value.to_string(), &mut secrets);
                 serde_json::from_str(&text).unwrap_or_default()
             })
             .collect()
@@ -165,15 +168,12 @@ impl View<'_> {
             place.file.rsplit('/').next().unwrap_or_default(),
             place.record
         );
-        let make = |inputs: &[Question<'_>], known: Found| {
-            save::fixture(
-                self.transaction,
-                inputs,
-                (expected, &self.shared.redactor, known),
-                &described,
-            )
+        let make = |inputs: &[Question<'_>], secrets: Found| {
+            let redactor = &self.shared.redactor;
+            let filter = save::SecretFilter { redactor, secrets };
+            save::fixture(self.transaction, inputs, (expected, filter), &described)
         };
-        match make(inputs, self.found().known()) {
+        match make(inputs, self.secrets().known()) {
             Ok((fixture, notes)) => {
                 example.fixture = fixture;
                 example.notes.extend(notes);
@@ -186,7 +186,7 @@ impl View<'_> {
         match self.smallest(inputs, change, fresh) {
             Minimized::To(inputs) => {
                 // The name that told a secret may be gone, with half of it.
-                let known = self.found().known_in_parts();
+                let known = self.secrets().known_in_parts();
                 example.minimized = make(&inputs, known).ok().map(|made| made.0);
             }
             Minimized::Already => {}
@@ -213,7 +213,7 @@ impl View<'_> {
             (Some(change), judged) if change.is_drift => {
                 let judged = judged.as_ref().unwrap_or(&fresh.module);
                 let played = self.old.unwrap_or(self.new);
-                if !played.answered.last().is_some_and(Reply::ends) {
+                if !played.replies.last().is_some_and(Reply::ends) {
                     return Minimized::Unknown;
                 }
                 let wanted = played.summary();
@@ -287,26 +287,26 @@ impl View<'_> {
         let mut out = Vec::new();
         let module = self.shared.subjects.module.pool().module();
         let redactor = &self.shared.saving;
-        let mut found = Found::default();
+        let mut secrets = Found::default();
         for step in &self.transaction.steps {
-            redactor.input(&input_json(&step.input), &mut found);
+            redactor.input(&input_json(&step.input), &mut secrets);
         }
-        for (step, answered) in self.transaction.steps.iter().zip(&self.new.answered) {
-            let cost = answered.cost.as_ref();
+        for (step, reply) in self.transaction.steps.iter().zip(&self.new.replies) {
+            let cost = reply.cost.as_ref();
             let line = RecordLine {
                 id: &self.transaction.id,
                 phase: step.input.phase().name(),
                 at_ns: self.transaction.at_ns,
                 module: &module.hash,
                 input: &input_json(&step.input),
-                output: &answered.answer,
-                fault: answered.fault.as_ref(),
+                output: &reply.answer,
+                fault: reply.fault.as_ref(),
                 fuel: cost.and_then(|cost| cost.fuel),
                 wall_ns: cost
                     .filter(|_| self.shared.settings.timings)
                     .and_then(|cost| u64::try_from(cost.time.as_nanos()).ok()),
             };
-            write_record(&line, (redactor, &mut found), &mut out);
+            write_record(&line, (redactor, &mut secrets), &mut out);
         }
         out
     }

@@ -217,7 +217,7 @@ impl<'a> Worker<'a> {
             transaction,
             new: &new,
             old: old.as_ref(),
-            found: OnceCell::new(),
+            secrets: OnceCell::new(),
         };
         self.count(&view);
         let change = self.judge(&view);
@@ -236,8 +236,8 @@ impl<'a> Worker<'a> {
                 Vec::new()
             },
         });
-        self.room.new = new.answered;
-        self.room.old = old.map(|old| old.answered).unwrap_or_default();
+        self.room.new = new.replies;
+        self.room.old = old.map(|old| old.replies).unwrap_or_default();
         row
     }
 
@@ -269,9 +269,9 @@ impl<'a> Worker<'a> {
         if let Some(expect) = &view.transaction.expect {
             let responses: Vec<_> = view
                 .new
-                .answered
+                .replies
                 .iter()
-                .filter_map(|answered| match &answered.answer {
+                .filter_map(|reply| match &reply.answer {
                     Answer::Response(response) => Some(&**response),
                     Answer::Result(_) => None,
                 })
@@ -387,7 +387,7 @@ fn recorded_fuel(transaction: &Transaction<'_>, now: &Played) -> Option<u64> {
     if transaction.remarks.contains(&Remark::Redacted) {
         return None;
     }
-    let calls = transaction.steps.iter().zip(&now.answered);
+    let calls = transaction.steps.iter().zip(&now.replies);
     calls.map(|(step, _)| step.recorded.as_ref()?.fuel).sum()
 }
 

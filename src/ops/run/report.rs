@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::hooks::HookOutcome;
 use crate::cost::Cost;
 use crate::fault::{Fault, printable};
+use crate::fixture::hook::ActualHook;
 use crate::fixture::{Actual, Mismatch, Seen, expect, hook};
+use crate::hook::{Change, HookContext, HookResult, changes};
 use crate::ops::module_info::ModuleInfo;
-use crate::policy::Handled;
+use crate::policy::HandledHook;
 use crate::protocol::proxy::Quirk;
 use crate::report::{Case, CaseStatus, Report, Verdict};
 use crate::response::AgentResponse;
@@ -78,6 +79,58 @@ pub struct StepResult {
     pub hints: Vec<Hint>,
     /// Whether anything was expected of this step.
     pub has_expectations: bool,
+}
+
+/// What a hook made of its context.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct HookOutcome {
+    /// What it answered.
+    pub result: HookResult,
+    /// The context the host goes on with.
+    pub context: HookContext,
+    /// What it changed.
+    pub changed: Vec<Change>,
+    /// What it would have changed and may not.
+    pub ignored: Vec<Change>,
+}
+
+impl HookOutcome {
+    pub(super) fn of(before: &HookContext, handled: &HandledHook) -> Self {
+        Self {
+            result: handled.result.clone(),
+            context: handled.context.clone(),
+            changed: changes(before, &handled.context),
+            ignored: handled.ignored.clone(),
+        }
+    }
+
+    /// `ok` or `refused`.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        if self.result.ok { "ok" } else { "refused" }
+    }
+
+    /// The same with the error and the number of changes, for one line.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let error = self.result.error.as_ref().filter(|_| !self.result.ok);
+        let error = error.map_or_else(String::new, |error| format!(": {}", printable(error, 160)));
+        let changed = match self.changed.len() {
+            0 => String::new(),
+            count => format!(", {count} changed"),
+        };
+        format!("{}{error}{changed}", self.word())
+    }
+
+    pub(super) fn actual<'a>(&'a self, fault: Option<&'a Fault>) -> ActualHook<'a> {
+        ActualHook {
+            result: &self.result,
+            context: &self.context,
+            ignored: &self.ignored,
+            fault,
+            cost: None,
+        }
+    }
 }
 
 /// The same event was answered in more than one way.
@@ -294,16 +347,6 @@ impl StepResult {
         })
     }
 
-    /// Holds a repeat against the first round.
-    pub(super) fn compare(&mut self, again: &Handled, round: u32, repeats: u32) {
-        if self.response.as_ref() != Some(&again.response) {
-            let unstable = self.differs(round, repeats);
-            unstable
-                .response
-                .get_or_insert_with(|| again.response.clone());
-        }
-    }
-
     /// Budgets that a repeat was over; the first time counts.
     pub(super) fn over(&mut self, budgets: Vec<Mismatch>) {
         for budget in budgets {
@@ -318,7 +361,7 @@ impl StepResult {
     }
 
     /// Counts a repeat that came out otherwise than the first.
-    pub(super) fn differs(&mut self, round: u32, repeats: u32) -> &mut Unstable {
+    pub(super) fn differs(&mut self, (round, repeats): (u32, u32)) -> &mut Unstable {
         let unstable = self.unstable.get_or_insert(Unstable {
             differing: 0,
             repeats,

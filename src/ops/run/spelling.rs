@@ -1,0 +1,48 @@
+//! What another spelling of header names would change of a decision.
+
+use std::sync::Arc;
+
+use super::report::{Hint, summary};
+use crate::event::Event;
+use crate::limits::Isolation;
+use crate::policy::Policy;
+use crate::question::HeaderNames;
+
+/// Two policies beside the one under test, which find out what another spelling
+/// of header names would change. They use fresh instances, so that a module with
+/// state decides about the fixtures as if they were not there.
+pub(super) struct Spelling {
+    names: HeaderNames,
+    as_sent: Policy,
+    as_written: Policy,
+}
+
+impl Spelling {
+    pub(super) fn new(policy: &Policy) -> Self {
+        let beside = |header_names| {
+            let mut settings = policy.settings().clone();
+            settings.pool.isolation = Isolation::Fresh;
+            settings.header_names = header_names;
+            Policy::new(Arc::clone(policy.pool().module()), settings)
+        };
+        let names = policy.settings().header_names;
+        Self {
+            names,
+            as_sent: beside(names),
+            as_written: beside(HeaderNames::AsWritten),
+        }
+    }
+
+    pub(super) fn hint(&self, event: &Event) -> Option<Hint> {
+        let is_upper = |(name, _): (&str, &str)| name.bytes().any(|byte| byte.is_ascii_uppercase());
+        if self.names != HeaderNames::Lower || !event.headers().iter().any(is_upper) {
+            return None;
+        }
+        let sent = self.as_sent.handle(event);
+        let written = self.as_written.handle(event);
+        (written.fault.is_none() && written.response != sent.response).then(|| Hint::Spelling {
+            decision: summary(&sent.response),
+            as_written: summary(&written.response),
+        })
+    }
+}

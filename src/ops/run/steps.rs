@@ -1,0 +1,182 @@
+//! The steps of a fixture, asked in turn: what a module makes of each, and how
+//! that differs from what was expected.
+
+use serde_json::Value;
+
+use super::not_reached;
+use super::report::{Hint, HookOutcome, StepResult};
+use super::spelling::Spelling;
+use crate::fixture::hook::{self, ActualHook};
+use crate::fixture::{Actual, Fixture, HookStep, Step, expect};
+use crate::hook::{Change, HookContext};
+use crate::policy::{Handled, HandledHook, Policy, Reply};
+use crate::protocol::proxy;
+use crate::report::CaseStatus;
+
+/// What a module made of one step.
+pub(crate) enum StepReply<'a> {
+    Event {
+        step: &'a Step,
+        handled: Handled,
+    },
+    Hook {
+        step: &'a HookStep,
+        /// What it was called with: what the hook before left, with the step's
+        /// own data.
+        before: HookContext,
+        handled: HandledHook,
+    },
+}
+
+impl From<StepReply<'_>> for Reply {
+    fn from(reply: StepReply<'_>) -> Self {
+        match reply {
+            StepReply::Event { handled, .. } => handled.into(),
+            StepReply::Hook { handled, .. } => handled.into(),
+        }
+    }
+}
+
+/// Asks about each step in turn, up to the one that ends the exchange.
+pub(crate) fn ask<'a>(policy: &Policy, fixture: &'a Fixture) -> Vec<StepReply<'a>> {
+    let Some(hooks) = &fixture.hooks else {
+        let mut exchange = policy.exchange();
+        let replies = fixture.steps.iter().map_while(|step| {
+            let handled = exchange.handle(&step.event)?;
+            Some(StepReply::Event { step, handled })
+        });
+        return replies.collect();
+    };
+    let mut context = Some(hooks.context.clone());
+    let replies = hooks.steps.iter().map_while(|step| {
+        let mut before = context.take()?;
+        if step.data.is_some() {
+            before.data.clone_from(&step.data);
+        }
+        let handled = policy.hook(step.hook, before.clone());
+        context = handled.result.ok.then(|| handled.context.clone());
+        Some(StepReply::Hook {
+            step,
+            before,
+            handled,
+        })
+    });
+    replies.collect()
+}
+
+/// Feeds a fixture so many times; the first time is judged, and what differs
+/// from it is noted.
+pub(super) fn run(
+    policy: &Policy,
+    spelling: &Spelling,
+    fixture: &Fixture,
+    repeats: u32,
+) -> Vec<StepResult> {
+    let replies = ask(policy, fixture).into_iter();
+    let mut results: Vec<StepResult> = replies.map(|reply| reply.judged(spelling)).collect();
+    let rest = (results.len()..).map_while(|index| fixture.step(index));
+    results.extend(rest.map(|(name, line, expects)| not_reached(name, line, expects)));
+    for round in 2..=repeats {
+        for (first, reply) in results.iter_mut().zip(ask(policy, fixture)) {
+            reply.repeats(first, (round, repeats));
+        }
+    }
+    results
+}
+
+impl StepReply<'_> {
+    fn judged(self, spelling: &Spelling) -> StepResult {
+        match self {
+            Self::Event { step, handled } => {
+                let actual = Actual {
+                    response: &handled.response,
+                    fault: handled.fault.as_ref(),
+                    cost: handled.cost.as_ref(),
+                };
+                StepResult {
+                    status: CaseStatus::Passed,
+                    mismatches: expect::check(step.expect.as_ref(), actual),
+                    hints: event_hints(step, &handled, spelling),
+                    response: Some(handled.response),
+                    fault: handled.fault,
+                    ..not_reached(step.event.kind().name(), step.line, step.expect.is_some())
+                }
+                .costing(handled.cost)
+            }
+            Self::Hook {
+                step,
+                before,
+                handled,
+            } => {
+                let outcome = HookOutcome::of(&before, &handled);
+                let actual = ActualHook {
+                    cost: handled.cost.as_ref(),
+                    ..outcome.actual(handled.fault.as_ref())
+                };
+                StepResult {
+                    status: CaseStatus::Passed,
+                    mismatches: hook::check(step.expect.as_ref(), actual),
+                    hints: hook_hints(&handled),
+                    hook: Some(outcome),
+                    fault: handled.fault,
+                    ..not_reached(step.hook.name(), step.line, step.expect.is_some())
+                }
+                .costing(handled.cost)
+            }
+        }
+    }
+
+    /// Holds a repeat against the first round.
+    fn repeats(self, first: &mut StepResult, rounds: (u32, u32)) {
+        match self {
+            Self::Event { step, handled } => {
+                if first.response.as_ref() != Some(&handled.response) {
+                    let unstable = first.differs(rounds);
+                    unstable.response.get_or_insert(handled.response);
+                }
+                let cost = handled.cost.as_ref();
+                first.over(expect::over_budget(step.expect.as_ref(), cost));
+            }
+            Self::Hook {
+                before, handled, ..
+            } => {
+                let outcome = HookOutcome::of(&before, &handled);
+                if first.hook.as_ref() != Some(&outcome) {
+                    let unstable = first.differs(rounds);
+                    unstable.hook.get_or_insert_with(|| Box::new(outcome));
+                }
+            }
+        }
+    }
+}
+
+fn event_hints(step: &Step, handled: &Handled, spelling: &Spelling) -> Vec<Hint> {
+    let mut hints = Vec::new();
+    if handled.fault.is_none() {
+        hints.extend(spelling.hint(&step.event));
+    }
+    let mut tags = handled.response.audit.tags.iter();
+    if tags.any(|tag| tag == "empty-answer") {
+        hints.push(Hint::EmptyAnswer);
+    }
+    hints.extend(unknown_keys(&handled.unknown_keys));
+    let quirks = proxy::quirks(&step.event, &handled.response).into_iter();
+    hints.extend(quirks.map(|quirk| Hint::Proxy { quirk }));
+    hints
+}
+
+fn hook_hints(handled: &HandledHook) -> Vec<Hint> {
+    // What is only left out, as the published examples do, asks for nothing.
+    let sets = |change: &&Change| !matches!(change.after, None | Some(Value::Null));
+    let ignored = handled.ignored.iter().filter(sets);
+    let paths: Vec<String> = ignored.map(|change| change.path.clone()).collect();
+    let ignored = (!paths.is_empty()).then_some(Hint::Ignored { paths });
+    let keys = unknown_keys(&handled.unknown_keys);
+    ignored.into_iter().chain(keys).collect()
+}
+
+fn unknown_keys(keys: &[String]) -> Option<Hint> {
+    (!keys.is_empty()).then(|| Hint::UnknownKeys {
+        keys: keys.to_vec(),
+    })
+}
