@@ -11,7 +11,7 @@ use crate::policy::pool::PoolSettings;
 use crate::policy::{Policy, PolicySettings};
 
 /// The module that was run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleInfo {
     /// The file.
     pub path: String,

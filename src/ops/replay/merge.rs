@@ -67,18 +67,20 @@ pub fn merge(paths: &[PathBuf]) -> Result<ReplayReport, Error> {
         .get("examples")
         .and_then(|examples| examples.parse().ok())
         .unwrap_or(usize::MAX);
-    let mut merged = first.clone();
-    merged.shard = None;
-    let mut tally = Tally::default();
-    for (_, _, report) in parts {
-        merged.interrupted |= report.interrupted;
-        if report.captures.len() > merged.captures.len() {
-            merged.captures.clone_from(&report.captures);
+    let mut reports = parts.into_iter().map(|(_, _, report)| report);
+    let mut tally = Tally::of_report(reports.next().unwrap_or_default());
+    for mut report in reports {
+        let whole = &mut tally.report;
+        whole.interrupted |= report.interrupted;
+        if report.captures.len() > whole.captures.len() {
+            whole.captures = std::mem::take(&mut report.captures);
         }
         tally.absorb(Tally::of_report(report), examples);
     }
-    tally.into_report(&mut merged);
-    Ok(merged)
+    Ok(ReplayReport {
+        shard: None,
+        ..tally.into_report()
+    })
 }
 
 fn read(path: &Path) -> Result<(Shard, ReplayReport), Error> {

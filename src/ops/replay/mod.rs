@@ -53,8 +53,6 @@ pub use save::{Expect, SaveFixtures, Which};
 
 use ordered::Ordered;
 use read::{Dealer, Reading};
-use report::RecordCounts;
-use tally::Tally;
 use work::{Shared, Worker};
 
 /// Lanes of an epoch, and so the most shards there can be. It has many
@@ -255,25 +253,36 @@ pub fn replay(
         tally.absorb(part, settings.examples);
     }
     ordered.finish()?;
-    for unusable in &mut tally.unusable {
+    for unusable in &mut tally.report.unusable {
         unusable.why = redactor.text(&unusable.why);
     }
     shared.failure()?;
-    too_many(&tally, captures, settings)?;
-    let mut report = empty_report(subjects, settings);
-    report.interrupted = interrupted;
-    report.captures = reading.infos();
-    tally.into_report(&mut report);
-    Ok(report)
+    too_many(&tally.report, captures, settings)?;
+    let module = |policy: &Policy| ModuleInfo::of(policy.pool().module());
+    Ok(ReplayReport {
+        module: module(subjects.module),
+        baseline: subjects.baseline.map(module),
+        settings: described(subjects, settings),
+        shard: settings.selection.shard,
+        interrupted,
+        fail_on: settings.fail_on,
+        strict: settings.strict,
+        captures: reading.infos(),
+        ..tally.into_report()
+    })
 }
 
 /// Refuses a result of which too little is left. Which records were found
 /// beyond the limit depends on who was faster; the first of all does not, since
 /// what was dealt out is always done.
-fn too_many(tally: &Tally, captures: &[Capture], settings: &ReplaySettings) -> Result<(), Error> {
+fn too_many(
+    report: &ReplayReport,
+    captures: &[Capture],
+    settings: &ReplaySettings,
+) -> Result<(), Error> {
     let Some(most) = settings
         .max_errors
-        .filter(|most| tally.records.unusable > *most)
+        .filter(|most| report.records.unusable > *most)
     else {
         return Ok(());
     };
@@ -282,7 +291,7 @@ fn too_many(tally: &Tally, captures: &[Capture], settings: &ReplaySettings) -> R
             .iter()
             .position(|capture| capture.path.to_string_lossy() == file)
     };
-    let first = tally
+    let first = report
         .unusable
         .iter()
         .min_by_key(|unusable| (position(&unusable.place.file), unusable.place.record));
@@ -296,61 +305,31 @@ fn too_many(tally: &Tally, captures: &[Capture], settings: &ReplaySettings) -> R
     })
 }
 
-/// A report with everything but the counts.
-fn empty_report(subjects: &Subjects<'_>, settings: &ReplaySettings) -> ReplayReport {
-    let described = module_info::described(subjects.module)
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .chain(described(settings))
-        .collect();
-    ReplayReport {
-        module: ModuleInfo::of(subjects.module.pool().module()),
-        baseline: subjects
-            .baseline
-            .map(|baseline| ModuleInfo::of(baseline.pool().module())),
-        settings: described,
-        shard: settings.selection.shard,
-        interrupted: false,
-        fail_on: settings.fail_on,
-        strict: settings.strict,
-        captures: Vec::new(),
-        records: RecordCounts::default(),
-        unusable: Vec::new(),
-        remarks: BTreeMap::new(),
-        outcomes: report::Outcomes::default(),
-        baseline_outcomes: None,
-        dearest: Vec::new(),
-        slowest: Vec::new(),
-        comparison: None,
-        drift: None,
-        faulted: Vec::new(),
-        tests: Vec::new(),
-        tests_passed: 0,
-        tests_failed: 0,
-        fixtures_written: 0,
-    }
-}
-
-/// What was selected and compared, as flags. The number of jobs is not among
-/// them: nothing depends on it.
-fn described(settings: &ReplaySettings) -> Vec<(String, String)> {
-    let mut list = vec![("examples".to_owned(), settings.examples.to_string())];
+/// How the module was called, and what was selected and compared, as flags. The
+/// number of jobs is not among them: nothing depends on it.
+fn described(subjects: &Subjects<'_>, settings: &ReplaySettings) -> BTreeMap<String, String> {
+    let called = module_info::described(subjects.module).into_iter();
+    let mut list: Vec<(&str, String)> = called.collect();
+    list.push(("examples", settings.examples.to_string()));
     let selection = &settings.selection;
     if let Some(limit) = selection.limit {
-        list.push(("limit".to_owned(), limit.to_string()));
+        list.push(("limit", limit.to_string()));
     }
     if let Some((rate, seed)) = selection.sample {
-        list.push(("sample_rate".to_owned(), rate.to_string()));
-        list.push(("seed".to_owned(), seed.to_string()));
+        list.push(("sample_rate", rate.to_string()));
+        list.push(("seed", seed.to_string()));
     }
     if !selection.matching.is_empty() {
         let matching: Vec<String> = selection.matching.iter().map(Match::text).collect();
-        list.push(("match".to_owned(), matching.join(" ")));
+        list.push(("match", matching.join(" ")));
     }
     if !settings.ignore.is_empty() {
-        list.push(("ignore".to_owned(), settings.ignore.join(" ")));
+        list.push(("ignore", settings.ignore.join(" ")));
     }
-    list
+    let owned = list
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value));
+    owned.collect()
 }
 
 impl Match {

@@ -199,7 +199,7 @@ impl<'a> Dealer<'a> {
                     .shard
                     .is_none_or(|shard| shard.index == 1)
                 {
-                    self.tally.records.skipped += 1;
+                    self.tally.report.records.skipped += 1;
                     self.tally.remark(remark);
                 }
             }
@@ -248,7 +248,7 @@ impl<'a> Dealer<'a> {
         self.bytes += size;
         let ours = self.is_ours(lane);
         if !wanted {
-            self.tally.records.not_selected += u64::from(ours);
+            self.tally.report.records.not_selected += u64::from(ours);
         } else {
             self.selected += 1;
             if ours {

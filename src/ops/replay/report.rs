@@ -252,12 +252,13 @@ pub struct TestResult {
 }
 
 /// What makes a replay fail.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailOn {
     /// Any difference.
     Any,
     /// Another decision, or a fault.
+    #[default]
     Decision,
     /// A fault.
     Fault,
@@ -267,8 +268,8 @@ pub enum FailOn {
     Never,
 }
 
-/// What came of a replay.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// What came of a replay; by default of one without a transaction.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReplayReport {
     /// The module.
     pub module: ModuleInfo,

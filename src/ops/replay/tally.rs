@@ -9,8 +9,8 @@ use super::compare::Played;
 use super::groups::Groups;
 use super::histogram::Histogram;
 use super::report::{
-    Comparison, Costly, MAX_COSTLY, MAX_KINDS, MAX_LISTED, OTHER, Outcomes, RecordCounts,
-    ReplayReport, TestResult,
+    Comparison, Costly, MAX_COSTLY, MAX_KINDS, MAX_LISTED, OTHER, Outcomes, ReplayReport,
+    TestResult,
 };
 use crate::answer::Answer;
 use crate::capture::{Remark, Unusable};
@@ -21,121 +21,99 @@ const MAX_TESTS: usize = 20_000;
 /// What one worker counted.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    pub(super) records: RecordCounts,
-    pub(super) unusable: Vec<Unusable>,
-    pub(super) remarks: BTreeMap<Remark, u64>,
-    pub(super) outcomes: Outcomes,
-    pub(super) baseline: Option<Outcomes>,
-    pub(super) dearest: Vec<Costly>,
-    pub(super) slowest: Vec<Costly>,
+    /// Where all counts stand but those of the groups.
+    pub(super) report: ReplayReport,
     pub(super) comparison: Option<Groups>,
     pub(super) drift: Option<Groups>,
     pub(super) faulted: Groups,
-    pub(super) tests: Vec<TestResult>,
-    pub(super) tests_passed: u64,
-    pub(super) tests_failed: u64,
-    pub(super) fixtures_written: u64,
 }
 
 impl Tally {
     pub(super) fn unusable(&mut self, unusable: Unusable) {
-        self.records.unusable += 1;
-        self.unusable.push(unusable);
-        if self.unusable.len() > 2 * MAX_LISTED {
-            cut(&mut self.unusable);
+        let report = &mut self.report;
+        report.records.unusable += 1;
+        report.unusable.push(unusable);
+        if report.unusable.len() > 2 * MAX_LISTED {
+            cut(&mut report.unusable);
         }
     }
 
     pub(super) fn remark(&mut self, remark: Remark) {
-        *self.remarks.entry(remark).or_default() += 1;
+        *self.report.remarks.entry(remark).or_default() += 1;
     }
 
     pub(super) fn test(&mut self, result: TestResult) {
+        let report = &mut self.report;
         if result.missed.is_empty() {
-            self.tests_passed += 1;
+            report.tests_passed += 1;
         } else {
-            self.tests_failed += 1;
+            report.tests_failed += 1;
         }
-        self.tests.push(result);
-        if self.tests.len() > 2 * MAX_TESTS {
-            cut_tests(&mut self.tests);
+        report.tests.push(result);
+        if report.tests.len() > 2 * MAX_TESTS {
+            cut_tests(&mut report.tests);
         }
     }
 
     /// Adds what another worker, or another shard, counted; of each group so
     /// many examples are kept.
     pub(super) fn absorb(&mut self, other: Self, examples: usize) {
-        self.records.transactions += other.records.transactions;
-        self.records.unusable += other.records.unusable;
-        self.records.not_selected += other.records.not_selected;
-        self.records.skipped += other.records.skipped;
-        self.unusable.extend(other.unusable);
-        cut(&mut self.unusable);
-        for (remark, count) in other.remarks {
-            *self.remarks.entry(remark).or_default() += count;
-        }
-        self.outcomes.absorb(&other.outcomes);
-        absorb_option(&mut self.baseline, other.baseline, |into, from| {
-            into.absorb(&from);
-        });
-        self.dearest.extend(other.dearest);
-        cut_costly(&mut self.dearest);
-        self.slowest.extend(other.slowest);
-        cut_costly(&mut self.slowest);
         let absorb = |into: &mut Groups, from| into.absorb(from, examples);
         absorb_option(&mut self.comparison, other.comparison, absorb);
         absorb_option(&mut self.drift, other.drift, absorb);
         self.faulted.absorb(other.faulted, examples);
-        self.tests.extend(other.tests);
-        cut_tests(&mut self.tests);
-        self.tests_passed += other.tests_passed;
-        self.tests_failed += other.tests_failed;
-        self.fixtures_written += other.fixtures_written;
+        let (report, other) = (&mut self.report, other.report);
+        report.records.transactions += other.records.transactions;
+        report.records.unusable += other.records.unusable;
+        report.records.not_selected += other.records.not_selected;
+        report.records.skipped += other.records.skipped;
+        for (remark, count) in other.remarks {
+            *report.remarks.entry(remark).or_default() += count;
+        }
+        report.outcomes.absorb(&other.outcomes);
+        let before = &mut report.baseline_outcomes;
+        absorb_option(before, other.baseline_outcomes, |into, from| {
+            into.absorb(&from);
+        });
+        report.unusable.extend(other.unusable);
+        report.dearest.extend(other.dearest);
+        report.slowest.extend(other.slowest);
+        report.tests.extend(other.tests);
+        report.tests_passed += other.tests_passed;
+        report.tests_failed += other.tests_failed;
+        report.fixtures_written += other.fixtures_written;
+        self.cut();
+    }
+
+    fn cut(&mut self) {
+        cut(&mut self.report.unusable);
+        cut_costly(&mut self.report.dearest);
+        cut_costly(&mut self.report.slowest);
+        cut_tests(&mut self.report.tests);
     }
 
     /// What a report that was read again had counted.
-    pub(super) fn of_report(report: ReplayReport) -> Self {
+    pub(super) fn of_report(mut report: ReplayReport) -> Self {
         Self {
-            records: report.records,
-            unusable: report.unusable,
-            remarks: report.remarks,
-            outcomes: report.outcomes,
-            baseline: report.baseline_outcomes,
-            dearest: report.dearest,
-            slowest: report.slowest,
-            comparison: report.comparison.map(Groups::of),
-            drift: report.drift.map(Groups::of),
+            comparison: report.comparison.take().map(Groups::of),
+            drift: report.drift.take().map(Groups::of),
             faulted: Groups::of(Comparison {
-                groups: report.faulted,
+                groups: std::mem::take(&mut report.faulted),
                 ..Comparison::default()
             }),
-            tests: report.tests,
-            tests_passed: report.tests_passed,
-            tests_failed: report.tests_failed,
-            fixtures_written: report.fixtures_written,
+            report,
         }
     }
 
-    /// Writes the counts into a report that has all the rest.
-    pub(super) fn into_report(mut self, report: &mut ReplayReport) {
-        cut(&mut self.unusable);
-        cut_tests(&mut self.tests);
-        cut_costly(&mut self.dearest);
-        cut_costly(&mut self.slowest);
-        report.records = self.records;
-        report.unusable = self.unusable;
-        report.remarks = self.remarks;
-        report.outcomes = self.outcomes;
-        report.baseline_outcomes = self.baseline;
-        report.dearest = self.dearest;
-        report.slowest = self.slowest;
-        report.comparison = self.comparison.map(Groups::comparison);
-        report.drift = self.drift.map(Groups::comparison);
-        report.faulted = self.faulted.comparison().groups;
-        report.tests = self.tests;
-        report.tests_passed = self.tests_passed;
-        report.tests_failed = self.tests_failed;
-        report.fixtures_written = self.fixtures_written;
+    /// A report of all that was counted.
+    pub(super) fn into_report(mut self) -> ReplayReport {
+        self.cut();
+        ReplayReport {
+            comparison: self.comparison.map(Groups::comparison),
+            drift: self.drift.map(Groups::comparison),
+            faulted: self.faulted.comparison().groups,
+            ..self.report
+        }
     }
 }
 

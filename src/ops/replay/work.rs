@@ -143,7 +143,7 @@ impl<'a> Worker<'a> {
         );
         self.clean.clear();
         let mut rows = Vec::new();
-        let before = self.tally.records.transactions;
+        let before = self.tally.report.records.transactions;
         for (seq, mut frame) in batch.items {
             if self.shared.watch.stop.load(Ordering::Relaxed) {
                 break;
@@ -157,7 +157,7 @@ impl<'a> Worker<'a> {
             }
         }
         // Once for all of them: it is a place that all jobs write to.
-        let done = self.tally.records.transactions - before;
+        let done = self.tally.report.records.transactions - before;
         let watch = self.shared.watch;
         watch.transactions.fetch_add(done, Ordering::Relaxed);
         if paced {
@@ -207,7 +207,7 @@ impl<'a> Worker<'a> {
             .baseline
             .as_ref()
             .map(|baseline| play(baseline, transaction, old));
-        self.tally.records.transactions += 1;
+        self.tally.report.records.transactions += 1;
         for remark in &transaction.remarks {
             self.tally.remark(*remark);
         }
@@ -248,21 +248,24 @@ impl<'a> Worker<'a> {
             hide: &|text| view.hidden(text),
             hide_decision: &|text| view.hidden_decision(text),
         };
-        let outcomes = &mut self.tally.outcomes;
+        let outcomes = &mut self.tally.report.outcomes;
         outcomes.count((view.new, &mut words), timings);
-        costly(&mut self.tally.dearest, (view.seq, view.new.fuel()), || {
-            view.costly(view.new.fuel())
-        });
+        costly(
+            &mut self.tally.report.dearest,
+            (view.seq, view.new.fuel()),
+            || view.costly(view.new.fuel()),
+        );
         if timings {
             costly(
-                &mut self.tally.slowest,
+                &mut self.tally.report.slowest,
                 (view.seq, view.new.time_ns()),
                 || view.costly(view.new.time_ns()),
             );
         }
         if let Some(old) = view.old {
             self.tally
-                .baseline
+                .report
+                .baseline_outcomes
                 .get_or_insert_with(Outcomes::default)
                 .count((old, &mut words), timings);
         }
@@ -345,7 +348,7 @@ impl<'a> Worker<'a> {
             (view.seq, stem, &view.hidden(&view.transaction.id)),
             fixture,
         ) {
-            Ok(()) => self.tally.fixtures_written += 1,
+            Ok(()) => self.tally.report.fixtures_written += 1,
             Err(error) => view.shared.fail(error),
         }
     }
