@@ -20,3 +20,11 @@ pub struct Cost {
     /// How much of it this call added.
     pub grown_bytes: u64,
 }
+
+impl Cost {
+    /// The wall clock in nanoseconds.
+    #[must_use]
+    pub fn time_ns(&self) -> u64 {
+        u64::try_from(self.time.as_nanos()).unwrap_or(u64::MAX)
+    }
+}

@@ -252,14 +252,10 @@ fn problem(step: &StepResult, report: &RunReport) -> Vec<Block> {
         })
         .collect();
     if let (Some(unstable), Some(first)) = (&step.unstable, step.summary()) {
-        let text = format!(
-            "the answer changed between equal runs: {} of {} repeats differ from the first",
-            unstable.differing, unstable.repeats
-        );
         let event = unstable.response.as_deref().map(summary);
         let hook = unstable.hook.as_deref().map(HookOutcome::summary);
         let then = event.or(hook).unwrap_or_default();
-        blocks.push(Block::Text(text.into()));
+        blocks.push(Block::Text(unstable.text().into()));
         blocks.push(Block::Text(format!("run 1: {first}").into()));
         blocks.push(Block::Text(
             format!("run {}: {then}", unstable.first_differing).into(),

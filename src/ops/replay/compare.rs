@@ -24,7 +24,7 @@ impl Played {
 
     pub(super) fn time_ns(&self) -> u64 {
         self.costs()
-            .map(|cost| u64::try_from(cost.time.as_nanos()).unwrap_or(u64::MAX))
+            .map(crate::cost::Cost::time_ns)
             .fold(0, u64::saturating_add)
     }
 

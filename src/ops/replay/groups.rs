@@ -182,9 +182,7 @@ impl Group {
 
     pub(super) fn absorb(&mut self, other: Self, examples: usize) {
         self.count += other.count;
-        self.examples.extend(other.examples);
-        self.examples.sort_by_key(|example| example.seq);
-        self.examples.truncate(examples);
+        self.keep(other.examples, examples);
     }
 
     /// Whether an example at this position is wanted.
@@ -192,9 +190,9 @@ impl Group {
         self.examples.len() < most || self.examples.last().is_some_and(|last| seq < last.seq)
     }
 
-    /// Keeps an example that is wanted.
-    pub(super) fn keep(&mut self, example: Example, most: usize) {
-        self.examples.push(example);
+    /// Keeps the first of its examples and of these.
+    pub(super) fn keep(&mut self, more: impl IntoIterator<Item = Example>, most: usize) {
+        self.examples.extend(more);
         self.examples.sort_by_key(|example| example.seq);
         self.examples.truncate(most);
     }

@@ -171,6 +171,26 @@ impl Place<'_> {
     }
 }
 
+fn without_parameter(uri: &str, at: usize) -> Option<String> {
+    let (path, query) = uri.split_once('?')?;
+    let mut parameters: Vec<&str> = query.split('&').collect();
+    (at < parameters.len()).then(|| parameters.remove(at))?;
+    Some(match parameters.as_slice() {
+        [] => path.to_owned(),
+        left => format!("{path}?{}", left.join("&")),
+    })
+}
+
+fn without_segment(uri: &str, at: usize) -> Option<String> {
+    let (path, query) = uri.split_at(uri.find('?').unwrap_or(uri.len()));
+    let mut segments: Vec<&str> = path.split('/').collect();
+    (path.starts_with('/') && at < segments.len()).then(|| segments.remove(at))?;
+    Some(match segments.join("/").as_str() {
+        "" => format!("/{query}"),
+        path => format!("{path}{query}"),
+    })
+}
+
 struct Search<F> {
     left: Questions,
     shows: F,
@@ -225,8 +245,9 @@ impl<F: Fn(&[Question<'_>]) -> bool> Search<F> {
         }
         self.headers(Heads::request_headers);
         self.headers(Heads::response_headers);
-        self.query();
-        self.path();
+        self.uri_parts(0, without_parameter);
+        // The path begins with an empty segment.
+        self.uri_parts(1, without_segment);
         for index in 0..self.left.len() {
             self.body(index);
             for pointer in ["/user", "/tenant_id"] {
@@ -273,45 +294,10 @@ impl<F: Fn(&[Question<'_>]) -> bool> Search<F> {
         })
     }
 
-    fn query(&mut self) {
-        let mut at = 0;
-        while let Some(uri) = self.uri()
-            && let Some((path, query)) = uri.split_once('?')
-        {
-            let mut parameters: Vec<&str> = query.split('&').collect();
-            if at >= parameters.len() {
-                break;
-            }
-            parameters.remove(at);
-            let smaller = if parameters.is_empty() {
-                path.to_owned()
-            } else {
-                format!("{path}?{}", parameters.join("&"))
-            };
-            if !self.set_uri(smaller) {
-                at += 1;
-            }
-        }
-    }
-
-    fn path(&mut self) {
-        let mut at = 1;
-        while let Some(uri) = self.uri() {
-            let (path, query) = uri
-                .split_once('?')
-                .map_or((uri.as_str(), None), |(path, query)| (path, Some(query)));
-            let mut segments: Vec<&str> = path.split('/').collect();
-            if !path.starts_with('/') || at >= segments.len() {
-                break;
-            }
-            segments.remove(at);
-            let mut smaller = segments.join("/");
-            if smaller.is_empty() {
-                smaller.push('/');
-            }
-            if let Some(query) = query {
-                smaller = format!("{smaller}?{query}");
-            }
+    /// Takes away parts of the path with query, from this one on.
+    fn uri_parts(&mut self, first: usize, without: fn(&str, usize) -> Option<String>) {
+        let mut at = first;
+        while let Some(smaller) = self.uri().and_then(|uri| without(&uri, at)) {
             if !self.set_uri(smaller) {
                 at += 1;
             }

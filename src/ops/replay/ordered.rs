@@ -18,20 +18,22 @@ pub(super) struct Row {
 
 /// The sinks, behind what waits for its turn.
 pub(super) struct Ordered<'a> {
-    state: Mutex<State>,
+    queue: Mutex<Queue>,
     stop: &'a AtomicBool,
     /// Whether rows, and records, are wanted at all.
     pub(super) wants: (bool, bool),
 }
 
-struct State {
+/// What was announced, and what of it is written.
+struct Queue {
     sinks: Sinks,
     next: u64,
-    waiting: BTreeMap<u64, Group>,
+    waiting: BTreeMap<u64, Pending>,
     failed: Option<io::Error>,
 }
 
-struct Group {
+/// Batches whose lines are written together.
+struct Pending {
     left: usize,
     rows: Vec<Row>,
 }
@@ -40,7 +42,7 @@ impl<'a> Ordered<'a> {
     pub(super) fn new(sinks: Sinks, stop: &'a AtomicBool) -> Self {
         Self {
             wants: (sinks.rows.is_some(), sinks.records.is_some()),
-            state: Mutex::new(State {
+            queue: Mutex::new(Queue {
                 sinks,
                 next: 0,
                 waiting: BTreeMap::new(),
@@ -54,8 +56,8 @@ impl<'a> Ordered<'a> {
         !self.wants.0 && !self.wants.1
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Announces a group of so many batches.
@@ -63,7 +65,7 @@ impl<'a> Ordered<'a> {
         if !self.is_idle() {
             self.lock().waiting.insert(
                 group,
-                Group {
+                Pending {
                     left: batches,
                     rows: Vec::new(),
                 },
@@ -76,50 +78,50 @@ impl<'a> Ordered<'a> {
         if self.is_idle() {
             return;
         }
-        let mut state = self.lock();
-        if let Some(group) = state.waiting.get_mut(&group) {
+        let mut queue = self.lock();
+        if let Some(group) = queue.waiting.get_mut(&group) {
             group.left -= 1;
             group.rows.extend(rows);
         }
         loop {
-            let next = state.next;
-            if state.waiting.get(&next).is_none_or(|group| group.left > 0) {
+            let next = queue.next;
+            if queue.waiting.get(&next).is_none_or(|group| group.left > 0) {
                 return;
             }
-            let rows = state.waiting.remove(&next).map(|group| group.rows);
-            state.next += 1;
-            self.write(&mut state, rows.unwrap_or_default());
+            let rows = queue.waiting.remove(&next).map(|group| group.rows);
+            queue.next += 1;
+            self.write(&mut queue, rows.unwrap_or_default());
         }
     }
 
-    fn write(&self, state: &mut State, mut rows: Vec<Row>) {
+    fn write(&self, queue: &mut Queue, mut rows: Vec<Row>) {
         rows.sort_by_key(|row| row.seq);
         for row in rows {
-            if state.failed.is_some() {
+            if queue.failed.is_some() {
                 return;
             }
             let mut written = Ok(());
-            if let Some(out) = &mut state.sinks.rows {
+            if let Some(out) = &mut queue.sinks.rows {
                 written = out.write_all(&row.row);
             }
-            if let Some(out) = &mut state.sinks.records {
+            if let Some(out) = &mut queue.sinks.records {
                 written = written.and_then(|()| out.write_all(&row.record));
             }
             if let Err(error) = written {
                 // Nothing more can be written, so nothing more is done.
                 self.stop.store(true, Ordering::Relaxed);
-                state.failed = Some(error);
+                queue.failed = Some(error);
             }
         }
     }
 
     /// Writes what an early end left, and flushes.
     pub(super) fn finish(&self) -> Result<(), Error> {
-        let mut state = self.lock();
-        let left = std::mem::take(&mut state.waiting);
+        let mut queue = self.lock();
+        let left = std::mem::take(&mut queue.waiting);
         let rows = left.into_values().flat_map(|group| group.rows).collect();
-        self.write(&mut state, rows);
-        let State { sinks, failed, .. } = &mut *state;
+        self.write(&mut queue, rows);
+        let Queue { sinks, failed, .. } = &mut *queue;
         let flush = |sink: &mut Option<Box<dyn Write + Send>>| {
             sink.as_mut().map_or(Ok(()), |sink| sink.flush())
         };

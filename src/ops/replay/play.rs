@@ -5,8 +5,7 @@ use super::compare::Played;
 use crate::abi::Abi;
 use crate::capture::Transaction;
 use crate::policy::{Policy, Reply};
-use crate::question::HeaderNames;
-use crate::question::Question;
+use crate::question::{HeaderNames, Question};
 
 /// Plays a captured transaction. Exact inputs go in byte for byte, unless
 /// header names are to be spelled otherwise than they were.
@@ -26,23 +25,21 @@ pub(super) fn play(
     {
         return play_inputs(subject, &inputs);
     }
-    let mut exchange = subject.exchange();
     replies.clear();
-    for step in &transaction.steps {
-        match exchange.ask(&step.input) {
-            Some(reply) => replies.push(reply),
-            None => break,
-        }
-    }
-    Played { replies }
+    asked(subject, transaction.questions(), replies)
 }
 
 /// Plays inputs that a fixture holds.
 pub(super) fn play_inputs(subject: &Policy, inputs: &[Question<'_>]) -> Played {
+    asked(subject, inputs.iter(), Vec::new())
+}
+
+fn asked<'q, 'a: 'q>(
+    subject: &Policy,
+    questions: impl Iterator<Item = &'q Question<'a>>,
+    mut replies: Vec<Reply>,
+) -> Played {
     let mut exchange = subject.exchange();
-    let replies = inputs
-        .iter()
-        .map_while(|input| exchange.ask(input))
-        .collect();
+    replies.extend(questions.map_while(|question| exchange.ask(question)));
     Played { replies }
 }

@@ -1,6 +1,6 @@
 //! Reading captures and dealing their transactions out.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
@@ -144,7 +144,7 @@ impl<'a> Dealer<'a> {
     /// Reads to the end, the limit or the signal to stop. What was counted on
     /// the way, and whether it ended early.
     pub(super) fn deal(mut self, reading: &mut Reading<'_>) -> Result<(Tally, bool), Error> {
-        let stop = &reading.watch.stop;
+        let stop = &self.watch.stop;
         let mut interrupted = false;
         while let Some(item) = reading.next_item()? {
             if stop.load(Ordering::Relaxed) || self.deserted {
@@ -154,7 +154,7 @@ impl<'a> Dealer<'a> {
             if self.is_enough() || self.is_hopeless() {
                 break;
             }
-            self.item(item, stop);
+            self.item(item);
         }
         interrupted |= stop.load(Ordering::Relaxed);
         self.end_epoch();
@@ -180,7 +180,7 @@ impl<'a> Dealer<'a> {
         self.tally.unusable(unusable);
     }
 
-    fn item(&mut self, item: Item, stop: &std::sync::atomic::AtomicBool) {
+    fn item(&mut self, item: Item) {
         // What is no transaction is counted by one shard only.
         match item {
             Item::Unusable(unusable) => {
@@ -203,7 +203,7 @@ impl<'a> Dealer<'a> {
                     self.tally.remark(remark);
                 }
             }
-            Item::Frame(frame) => self.frame(frame, stop),
+            Item::Frame(frame) => self.frame(frame),
         }
     }
 
@@ -214,7 +214,7 @@ impl<'a> Dealer<'a> {
             .is_none_or(|shard| lane % shard.of == shard.index - 1)
     }
 
-    fn frame(&mut self, mut frame: Frame, stop: &std::sync::atomic::AtomicBool) {
+    fn frame(&mut self, mut frame: Frame) {
         let lane = lane_of(frame.key);
         let size = frame.size_bytes();
         let selection = &self.settings.selection;
@@ -252,7 +252,7 @@ impl<'a> Dealer<'a> {
         } else {
             self.selected += 1;
             if ours {
-                self.hand_on(lane, (seq, frame), (at_ns, stop));
+                self.hand_on(lane, (seq, frame), at_ns);
             }
         }
         if self.count >= EPOCH_TRANSACTIONS || self.bytes >= EPOCH_BYTES {
@@ -260,19 +260,14 @@ impl<'a> Dealer<'a> {
         }
     }
 
-    fn hand_on(
-        &mut self,
-        lane: u32,
-        item: (u64, Frame),
-        (at_ns, stop): (Option<i64>, &std::sync::atomic::AtomicBool),
-    ) {
+    fn hand_on(&mut self, lane: u32, item: (u64, Frame), at_ns: Option<i64>) {
         let Some(pace) = &mut self.pace else {
             if let Some(items) = self.lanes.get_mut(lane as usize) {
                 items.push(item);
             }
             return;
         };
-        pace.wait(at_ns, stop);
+        pace.wait(at_ns, &self.watch.stop);
         self.ordered.expect(self.group, 1);
         let batch = Batch {
             group: self.group,
@@ -364,7 +359,7 @@ impl Pace {
         clippy::cast_precision_loss,
         reason = "a microsecond more or less in a month does not matter"
     )]
-    fn wait(&mut self, at_ns: Option<i64>, stop: &std::sync::atomic::AtomicBool) {
+    fn wait(&mut self, at_ns: Option<i64>, stop: &AtomicBool) {
         let Some(at) = at_ns else { return };
         let (began, first) = *self.began.get_or_insert_with(|| (Instant::now(), at));
         let seconds = (at.saturating_sub(first)) as f64 / 1e9 / self.speed;

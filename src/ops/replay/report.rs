@@ -268,6 +268,18 @@ pub enum FailOn {
     Never,
 }
 
+impl FailOn {
+    /// Whether transactions that came out so count.
+    const fn is_about(self, category: Category) -> bool {
+        match (self, category) {
+            (Self::Never, _) | (_, Category::Unchanged) => false,
+            (Self::Any, _) | (_, Category::Faulted) => true,
+            (Self::Decision | Self::Percent(_), category) => matches!(category, Category::Decision),
+            (Self::Fault, _) => false,
+        }
+    }
+}
+
 /// What came of a replay; by default of one without a transaction.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReplayReport {
@@ -341,18 +353,16 @@ impl ReplayReport {
     }
 
     fn fails(&self) -> bool {
-        let count = |category| self.judged().map_or(0, |judged| judged.count(category));
-        let faults = self.faults();
-        let decisions = count(Category::Decision) + faults;
+        let count = |category| match category {
+            Category::Faulted => self.faults(),
+            _ => self.judged().map_or(0, |judged| judged.count(category)),
+        };
+        let counted = Category::ALL.into_iter();
+        let counted = counted.filter(|category| self.fail_on.is_about(*category));
+        let number = counted.map(count).sum();
         let differs = match self.fail_on {
-            FailOn::Never => false,
-            FailOn::Fault => faults > 0,
-            FailOn::Decision => decisions > 0,
-            FailOn::Any => decisions + count(Category::Details) > 0,
-            FailOn::Percent(most) => {
-                let all = self.records.transactions.max(1);
-                percent(decisions, all) > most
-            }
+            FailOn::Percent(most) => percent(number, self.records.transactions.max(1)) > most,
+            _ => number > 0,
         };
         differs || self.tests_failed > 0
     }
@@ -426,18 +436,15 @@ impl Report for ReplayReport {
             } else {
                 CaseStatus::Warned
             };
+            let record = format!("record {}", unusable.place.record);
             Case {
-                suite: unusable.place.file.to_string(),
-                name: format!("record {}", unusable.place.record),
                 status,
                 message: format!(
                     "unusable record {} at byte {}: {}",
                     unusable.place.record, unusable.place.offset, unusable.why
                 ),
-                detail: String::new(),
                 file: unusable.place.file.to_string(),
-                line: None,
-                time: Duration::ZERO,
+                ..plain_case(&unusable.place.file, &record)
             }
         }));
         if cases.is_empty() && self.records.transactions > 0 {
@@ -479,13 +486,7 @@ fn test_case(test: &TestResult) -> Case {
 
 impl ReplayReport {
     fn group_case(&self, suite: &str, group: &Group, judged: bool) -> Case {
-        let fails = judged
-            && match (self.fail_on, group.category) {
-                (FailOn::Never, _) | (_, Category::Unchanged) => false,
-                (FailOn::Any, _) => true,
-                (FailOn::Fault, category) => category == Category::Faulted,
-                (FailOn::Decision | FailOn::Percent(_), category) => category != Category::Details,
-            };
+        let fails = judged && self.fail_on.is_about(group.category);
         let status = match (fails, group.category) {
             (true, Category::Faulted) => CaseStatus::Errored,
             (true, _) => CaseStatus::Failed,

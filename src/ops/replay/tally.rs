@@ -178,7 +178,7 @@ impl Outcomes {
                 if timings {
                     self.time_ns
                         .get_or_insert_with(Histogram::default)
-                        .record(u64::try_from(cost.time.as_nanos()).unwrap_or(u64::MAX));
+                        .record(cost.time_ns());
                 }
                 self.memory.max_bytes = self.memory.max_bytes.max(cost.memory_bytes);
                 self.memory.growing_calls += u64::from(cost.grown_bytes > 0);
@@ -329,7 +329,7 @@ mod tests {
             let group = new_group(Category::Details, None, summary(word), Vec::new());
             let group = groups.count(group, (MOST, 2));
             if group.wants(*seq, 2) {
-                group.keep(example(*seq), 2);
+                group.keep([example(*seq)], 2);
             }
         }
         (counts, groups)

@@ -11,6 +11,7 @@ use super::report::{Category, Costly, Example, Summary};
 use super::save::{self, Expect};
 use super::work::{Pair, Shared};
 use crate::capture::{Found, RecordLine, Transaction, may_hold_secret, write_record};
+use crate::cost::Cost;
 use crate::fault::printable;
 use crate::guest::convention::json_buffer::input_json;
 use crate::policy::Reply;
@@ -304,7 +305,7 @@ impl View<'_> {
                 fuel: cost.and_then(|cost| cost.fuel),
                 wall_ns: cost
                     .filter(|_| self.shared.settings.timings)
-                    .and_then(|cost| u64::try_from(cost.time.as_nanos()).ok()),
+                    .map(Cost::time_ns),
             };
             write_record(&line, (redactor, &mut secrets), &mut out);
         }

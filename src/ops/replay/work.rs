@@ -369,7 +369,7 @@ fn note(groups: &mut Groups, view: &View<'_>, change: Option<&mut Change>, fresh
 fn keep_example(group: &mut Group, view: &View<'_>, change: Option<&Change>, fresh: &Pair) {
     let most = view.shared.settings.examples;
     if group.wants(view.seq, most) {
-        group.keep(view.example(change, fresh), most);
+        group.keep([view.example(change, fresh)], most);
     }
 }
 

@@ -150,6 +150,17 @@ pub struct Unstable {
     pub hook: Option<Box<HookOutcome>>,
 }
 
+impl Unstable {
+    /// How many differ, in a sentence.
+    #[must_use]
+    pub fn text(&self) -> String {
+        format!(
+            "the answer changed between equal runs: {} of {} repeats differ from the first",
+            self.differing, self.repeats
+        )
+    }
+}
+
 /// What came of one fixture.
 #[derive(Debug, Clone, Serialize)]
 pub struct FixtureResult {
@@ -266,39 +277,29 @@ impl FixtureResult {
     }
 }
 
+fn line(mismatch: &Mismatch) -> String {
+    let Mismatch {
+        path,
+        expected,
+        found,
+        ..
+    } = mismatch;
+    format!("{path}: expected {expected}, found {found}")
+}
+
 impl StepResult {
     /// One line: what was expected and what was found.
     #[must_use]
     pub fn message(&self) -> String {
-        let first = self.mismatches.first().map(|mismatch| {
-            format!(
-                "{}: expected {}, found {}",
-                mismatch.path, mismatch.expected, mismatch.found
-            )
-        });
-        let unstable = self.unstable.as_ref().map(|unstable| {
-            format!(
-                "the answer changed between equal runs: {} of {} repeats differ from the first",
-                unstable.differing, unstable.repeats
-            )
-        });
+        let first = self.mismatches.first().map(line);
+        let unstable = self.unstable.as_ref().map(Unstable::text);
         let skipped = (self.status == CaseStatus::Skipped)
             .then(|| "not reached: an earlier step refused the request".to_owned());
         first.or(unstable).or(skipped).unwrap_or_default()
     }
 
     fn detail(&self) -> String {
-        let mut lines: Vec<String> = self
-            .mismatches
-            .iter()
-            .skip(1)
-            .map(|mismatch| {
-                format!(
-                    "{}: expected {}, found {}",
-                    mismatch.path, mismatch.expected, mismatch.found
-                )
-            })
-            .collect();
+        let mut lines: Vec<String> = self.mismatches.iter().skip(1).map(line).collect();
         if let Some(fault) = self.fault.as_ref().filter(|_| is_bad(self.status)) {
             lines.extend(fault.story().lines().map(str::to_owned));
         }
@@ -309,7 +310,7 @@ impl StepResult {
 impl StepResult {
     pub(super) fn costing(mut self, cost: Option<Cost>) -> Self {
         self.fuel = cost.and_then(|cost| cost.fuel);
-        self.time_ns = cost.map(|cost| u64::try_from(cost.time.as_nanos()).unwrap_or(u64::MAX));
+        self.time_ns = cost.map(|cost| cost.time_ns());
         self.memory_bytes = cost.map(|cost| cost.memory_bytes);
         self.answer_bytes = cost.map(|cost| cost.answer_bytes);
         self
