@@ -10,13 +10,18 @@ use super::human::{Paint, Style, columns, is_joint, wrap};
 use crate::cli::document::{Cell, Column, ColumnKind, Row, Span, Table};
 
 /// Spaces between two columns.
-const GAP: usize = 2;
+const GAP: u16 = 2;
 /// A text has enough room with this, or with its longest word if that is longer.
 const ENOUGH: usize = 16;
 /// No word counts for more than this when columns are left out for it.
 const LONG_WORD: usize = 24;
 /// Spaces before lines below a row.
 const INDENT: usize = 6;
+
+/// Spaces between so many columns.
+fn gaps(columns: usize) -> usize {
+    usize::from(GAP) * columns.saturating_sub(1)
+}
 
 /// Writes a table in lines that are no longer than the output is wide.
 pub(super) fn table(table: &Table, style: Style, out: &mut dyn Write) -> io::Result<()> {
@@ -55,7 +60,6 @@ impl<'a> Layout<'a> {
         let mut kept: Vec<usize> = (0..sizes.len())
             .filter(|&column| has_room(table.columns[column].spare))
             .collect();
-        let gaps = |kept: &[usize]| GAP * kept.len().saturating_sub(1);
         loop {
             let needed: usize = kept.iter().map(|&column| sizes[column].enough).sum();
             let spare = kept
@@ -63,13 +67,13 @@ impl<'a> Layout<'a> {
                 .copied()
                 .filter(|&it| table.columns[it].spare.is_some());
             match spare.max_by_key(|&column| table.columns[column].spare) {
-                Some(spare) if needed + gaps(&kept) > style.width() => {
+                Some(spare) if needed + gaps(kept.len()) > style.width() => {
                     kept.retain(|&column| column != spare);
                 }
                 _ => break,
             }
         }
-        let room = style.width().saturating_sub(gaps(&kept));
+        let room = style.width().saturating_sub(gaps(kept.len()));
         let wants = |size: fn(&Size) -> usize, widths: &[usize]| -> Vec<usize> {
             let wanted = kept.iter().zip(widths);
             wanted
@@ -110,7 +114,7 @@ impl<'a> Layout<'a> {
 
     fn width(&self) -> usize {
         let columns: usize = self.widths.iter().map(|(_, width)| width).sum();
-        columns + GAP * self.widths.len().saturating_sub(1)
+        columns + gaps(self.widths.len())
     }
 
     fn row(&self, row: &Row, out: &mut dyn Write) -> io::Result<()> {
@@ -141,8 +145,8 @@ impl<'a> Layout<'a> {
         let mut line = self.style.line();
         line.add_row(broken);
         for (drawn, &(column, width)) in line.column_iter_mut().zip(&self.widths) {
-            let room = u16::try_from(width + GAP).unwrap_or(u16::MAX);
-            drawn.set_padding((0, GAP as u16));
+            let room = u16::try_from(width).unwrap_or(u16::MAX).saturating_add(GAP);
+            drawn.set_padding((0, GAP));
             drawn.set_constraint(ColumnConstraint::Absolute(Width::Fixed(room)));
             if self.table.columns[column].kind == ColumnKind::Figure {
                 drawn.set_cell_alignment(CellAlignment::Right);

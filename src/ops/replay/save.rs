@@ -208,7 +208,7 @@ fn of_hooks(hooks: &[(Hook, HookContext)]) -> Value {
 /// Whether the second hook was recorded with what the first leaves.
 fn goes_on(replies: &[StepReply<'_>], hooks: &[(Hook, HookContext)]) -> bool {
     match (replies.get(1), hooks.get(1)) {
-        (Some(StepReply::Hook { before, .. }), Some((_, recorded))) => before == recorded,
+        (Some(StepReply::Hook { before, .. }), Some((_, recorded))) => **before == *recorded,
         _ => false,
     }
 }

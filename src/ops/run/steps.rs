@@ -23,8 +23,8 @@ pub(crate) enum StepReply<'a> {
         step: &'a HookStep,
         /// What it was called with: what the hook before left, with the step's
         /// own data.
-        before: HookContext,
-        handled: HandledHook,
+        before: Box<HookContext>,
+        handled: Box<HandledHook>,
     },
 }
 
@@ -32,7 +32,7 @@ impl From<StepReply<'_>> for Reply {
     fn from(reply: StepReply<'_>) -> Self {
         match reply {
             StepReply::Event { handled, .. } => handled.into(),
-            StepReply::Hook { handled, .. } => handled.into(),
+            StepReply::Hook { handled, .. } => (*handled).into(),
         }
     }
 }
@@ -57,8 +57,8 @@ pub(crate) fn ask<'a>(policy: &Policy, fixture: &'a Fixture) -> Vec<StepReply<'a
         context = handled.result.ok.then(|| handled.context.clone());
         Some(StepReply::Hook {
             step,
-            before,
-            handled,
+            before: Box::new(before),
+            handled: Box::new(handled),
         })
     });
     replies.collect()
