@@ -6,9 +6,7 @@ use std::time::Duration;
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Effects};
 use comfy_table::presets::NOTHING;
-use comfy_table::{
-    Attribute, Cell, ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle,
-};
+use comfy_table::{Attribute, Cell, Table};
 
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 use wasm_agent_kit::fault::printable;
@@ -26,9 +24,6 @@ const LEAST_WIDTH: u16 = 40;
 
 /// From this width on, lists are spelled out in tables.
 const WIDE: u16 = 140;
-
-/// A rule below the headings and nothing else.
-const RULED: TableStyle = NOTHING.header_separator(LineStyle::new('─', '─', '─', '─'));
 
 /// How to print for a person.
 #[derive(Debug, Clone, Copy)]
@@ -112,16 +107,6 @@ impl Style {
         format!("{style}{text}{style:#}")
     }
 
-    /// Closes a table up: less padding, and columns of figures never wrap.
-    pub(crate) fn tighten(table: &mut Table, figures: &[usize]) {
-        for column in table.column_iter_mut() {
-            column.set_padding((0, 1));
-            if figures.contains(&column.index) {
-                column.set_constraint(ColumnConstraint::ContentWidth);
-            }
-        }
-    }
-
     /// Text in a colour, if it has one.
     pub(crate) fn painted(self, paint: Option<Paint>, text: &str) -> String {
         paint.map_or_else(|| text.to_owned(), |paint| self.paint(paint, text))
@@ -156,21 +141,6 @@ impl Style {
         } else {
             table.force_no_tty();
         }
-        table
-    }
-
-    /// A table as wide as the output, with these headings.
-    pub(crate) fn table(self, headings: &[&str]) -> Table {
-        let mut table = self.line();
-        table
-            .load_style(RULED)
-            .set_content_arrangement(ContentArrangement::Dynamic)
-            .set_width(self.width);
-        table.set_header(
-            headings
-                .iter()
-                .map(|heading| Cell::new(heading).add_attribute(Attribute::Bold)),
-        );
         table
     }
 }
