@@ -105,12 +105,12 @@ switch o06-old-one-goes-on src/server/live.rs 's/while Arc::strong_count\(&old\)
 switch o07-drops-what-it-has src/server/peer.rs 's/connection\.finish\(\);\n\s+poll_fn\(\|context\| answers\.poll_send\(context\)\)\.await;/connection.finish(); if !'"$(off o07-drops-what-it-has)"' { poll_fn(|context| answers.poll_send(context)).await; }/' o_07
 switch o07-grace-for-ever src/server/accept.rs 's/tokio::time::timeout\(grace, /tokio::time::timeout(grace * if '"$(off o07-grace-for-ever)"' { 1000 } else { 1 }, /' o_07_the_grace
 switch o13-always-healthy src/server/live.rs 's/(pub\(crate\) fn say_faulty\(&self, what: Option<String>\) \{)/$1 if '"$(off o13-always-healthy)"' { return; }/' o_13
-switch log-ids-raw src/server/mod.rs 's/(if let Some\(fault\) = &handled\.fault.*?)correlation_id = printable\(correlation_id, 128\)/$1correlation_id = if '"$(off log-ids-raw)"' { correlation_id.to_owned() } else { printable(correlation_id, 128) }/s' log_lines
+switch log-ids-raw src/server/mod.rs 's/(if let Some\(fault\) = &sent\.fault.*?)correlation_id = printable\(correlation_id, 128\)/$1correlation_id = if '"$(off log-ids-raw)"' { correlation_id.to_owned() } else { printable(correlation_id, 128) }/s' log_lines
 switch log-lines-unlimited src/log_limiter.rs 's/< PER_SECOND;/< PER_SECOND || '"$(off log-lines-unlimited)"';/' a_flood_of_faults
-switch empty-body-in-silence src/server/connection.rs 's/if ignored\n/if ignored \&\& !'"$(off empty-body-in-silence)"'\n/' an_empty
+switch empty-body-in-silence src/protocol/outgoing/rules.rs 's/if is_empty\n/if is_empty \&\& !'"$(off empty-body-in-silence)"'\n/' an_empty
 
 # Old proxies.
-switch challenge-let-through src/protocol/proxy/adapt.rs 's/if matches!\(response\.decision, Decision::Challenge \{ \.\. \}\) \{/if !'"$(off challenge-let-through)"' \&\& matches!(response.decision, Decision::Challenge { .. }) {/' a_challenge
+switch challenge-let-through src/protocol/outgoing/rules.rs 's/if out\.is_unrepaired\(\) && matches!\(out\.answer\.decision, Decision::Challenge/if !'"$(off challenge-let-through)"' \&\& out.is_unrepaired() \&\& matches!(out.answer.decision, Decision::Challenge/' a_challenge
 
 # What is written down.
 switch record-secrets src/server/record.rs 's/\(_, true\) => Ok\(Redactor::keep_secrets\(\)\)/(_, true) => Ok(Redactor::keep_secrets()), _ if '"$(off record-secrets)"' => Ok(Redactor::keep_secrets())/' record

@@ -3,9 +3,11 @@
 //! In: the bytes of one message. Out: what it says, in our own types; and the
 //! other way. [`wire`] is what a Unix socket carries (v1, v2), `grpc` the
 //! messages of gRPC, [`proxy`] what released proxies do with events and
-//! answers. Nothing here waits, calls a guest or reads a clock.
+//! answers, `outgoing` the one way that all answers take. Nothing here waits, calls
+//! a guest or reads a clock.
 
 pub(crate) mod grpc;
+pub(crate) mod outgoing;
 pub mod proxy;
 pub(crate) mod shortened;
 pub mod wire;

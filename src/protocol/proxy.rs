@@ -1,10 +1,9 @@
 //! What released proxies make of events and answers, where it may surprise.
 //!
 //! In: an event and its answer. Out: the quirks that would show, each naming
-//! the releases it was seen in, for `run` to report; or, for
-//! `serve`, the answer changed so that this proxy does what it says.
+//! the releases it was seen in, for `run` to report. What `serve` does about them
+//! are rules of `protocol::outgoing`.
 
-mod adapt;
 mod version;
 
 use serde::Serialize;
@@ -12,7 +11,6 @@ use serde::Serialize;
 use crate::event::Event;
 use crate::response::{AgentResponse, Decision};
 
-pub use adapt::{Adapted, adapt};
 pub use version::{Proxy, ProxyQuirks, Version};
 
 /// One surprising thing that a released proxy does.

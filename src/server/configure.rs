@@ -18,6 +18,7 @@ use super::live::Live;
 use super::metrics::Change;
 use super::pushed::{Pushed, Setting};
 use crate::fault::printable;
+use crate::policy::Handled;
 use crate::response::{AgentResponse, Decision};
 
 /// Messages that wait for the worker; the oldest gives way to one more.
@@ -254,17 +255,20 @@ fn told(live: &Live, pushed: &Pushed, result: Result<Change, String>) -> Outcome
 }
 
 /// What a proxy is answered; any decision but allow is a refusal.
-pub(crate) fn response(result: Outcome) -> AgentResponse {
-    match result {
-        Ok(()) => AgentResponse::allow(),
-        Err(reason) => {
-            let mut response = AgentResponse::new(Decision::Block {
-                status: 403,
-                body: Some(reason),
-            });
-            response.tag("config-refused");
-            response
-        }
+pub(crate) fn response(result: Outcome) -> Handled {
+    let mut response = AgentResponse::allow();
+    if let Err(reason) = result {
+        response.decision = Decision::Block {
+            status: 403,
+            body: Some(reason),
+        };
+        response.tag("config-refused");
+    }
+    Handled {
+        response: Box::new(response),
+        fault: None,
+        cost: None,
+        unknown_keys: Vec::new(),
     }
 }
 

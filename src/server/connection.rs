@@ -11,7 +11,7 @@
 
 use std::cell::RefCell;
 use std::hash::BuildHasher as _;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Instant;
@@ -21,18 +21,18 @@ use tokio::sync::Notify;
 use super::Shared;
 use super::exchanges::{Affinity, Arrival, JoinedEvent, Origin, Peer, Wants};
 use super::metrics::Seen;
-use super::record::{Record, Source};
+use super::record::Source;
 use super::settings::MAX_UNSENT_BYTES;
 use crate::event::{Event, EventKind};
-use crate::fault::{Fault, FaultCode};
+use crate::fault::printable;
 use crate::policy::decision::FailurePolicy;
 use crate::policy::{Handled, Policy};
-use crate::protocol::grpc::{BODY_MUTATION_LOST, express};
-use crate::protocol::proxy::{Proxy, adapt};
+use crate::protocol::outgoing::{Asked, Outgoing, Recipient, Sent};
+use crate::protocol::proxy::Proxy;
 use crate::protocol::wire::HttpVersion;
 use crate::protocol::wire::frame::Protocol;
-use crate::protocol::wire::response::{Dialect, RequestBodyText};
-use crate::response::{AgentResponse, Decision, HeaderOp};
+use crate::protocol::wire::response::Dialect;
+use crate::response::Decision;
 
 thread_local! {
     /// Kept from answer to answer, so that writing one allocates nothing.
@@ -54,14 +54,14 @@ impl Ticket {
     }
 }
 
-/// An answer on its way out, and the guest that gave it, where it is to be
+/// What came of an event, and the guest that gave the answer, where it is to be
 /// recorded.
-pub(crate) struct Outgoing {
+pub(crate) struct Given {
     pub(crate) handled: Handled,
     pub(crate) source: Option<Source>,
 }
 
-impl From<Handled> for Outgoing {
+impl From<Handled> for Given {
     fn from(handled: Handled) -> Self {
         Self {
             handled,
@@ -83,9 +83,8 @@ pub(crate) struct Connection {
     pub(crate) eased: Notify,
     request_heads_came: AtomicBool,
     response_heads_came: AtomicBool,
-    redirect_told: AtomicBool,
-    body_loss_told: AtomicBool,
-    cut_bodies_told: AtomicBool,
+    /// A bit for each lasting note that was logged.
+    told: AtomicU8,
 }
 
 #[derive(Default)]
@@ -139,9 +138,7 @@ impl Connection {
             eased: Notify::new(),
             request_heads_came: AtomicBool::new(false),
             response_heads_came: AtomicBool::new(false),
-            redirect_told: AtomicBool::new(false),
-            body_loss_told: AtomicBool::new(false),
-            cut_bodies_told: AtomicBool::new(false),
+            told: AtomicU8::new(0),
         }
     }
 
@@ -248,226 +245,148 @@ impl Connection {
     }
 
     /// Sends the answer to an event, and keeps what later events need of it.
-    pub(crate) fn answer(&self, ticket: Ticket, asked: JoinedEvent, outgoing: impl Into<Outgoing>) {
-        let Outgoing { handled, source } = outgoing.into();
-        let JoinedEvent {
-            mut event,
-            mut joined,
-        } = asked;
+    pub(crate) fn answer(&self, ticket: Ticket, asked: JoinedEvent, given: impl Into<Given>) {
+        let Given { handled, source } = given.into();
+        let JoinedEvent { mut event, joined } = asked;
+        let exchange = source.as_ref().map(|source| source.exchange);
         if !self.is_awaited(ticket) {
-            self.shared.live.metrics().abandoned();
-            if let (Some(recorder), Some(source)) = (&self.shared.settings.recorder, source) {
-                recorder.give_up(source.exchange);
-            }
+            self.give_up(exchange);
             return;
         }
-        self.shared.tell(event.correlation_id(), &handled);
-        let proxy = self.proxy();
-        let handled = self.expressible(&event, handled);
-        // What this transport carries, and before the proxy's version changes it.
+        let cost = handled.cost;
         let recorder = self.shared.settings.recorder.as_ref();
-        let mut record = recorder
+        // Before a rule takes the body out of the event.
+        let record = recorder
             .zip(source)
-            .and_then(|(recorder, source)| recorder.prepare(&event, &handled, source));
-        let (mut response, fault, cost) = (handled.response, handled.fault, handled.cost);
-        if event.kind() == EventKind::ResponseHeaders && self.may_replace_response_body() {
-            joined.operations.push(HeaderOp::Remove {
-                name: "content-length".to_owned(),
-            });
-        }
-        let (place, is_unclear) = (joined.place, joined.is_unclear);
-        let adapted = adapt(&mut response, &mut event, proxy, joined.operations);
-        if adapted.redirect_fails && !self.redirect_told.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                correlation_id = crate::fault::printable(event.correlation_id(), 128),
-                "this proxy answers 500 to a redirect; zentinel-proxy 0.6.54 redirects (logged once for each connection)"
-            );
-        }
-        self.tell_ignored(&event, &response);
-        let metrics = self.shared.live.metrics();
-        metrics.answered(Seen::Kind(event.kind()), &response.decision, fault.as_ref());
-        if let Some(cost) = cost {
-            metrics.called(event.kind(), cost.time);
-        }
+            .and_then(|(recorder, source)| recorder.prepare(&event, cost, source));
+        let mut outgoing = self.outgoing(handled, Asked::Event(&mut event));
+        outgoing.earlier = joined.operations;
+        outgoing.is_recorded = record.is_some();
         let mut frame = FRAME.take();
         frame.clear();
-        let replaced = self.encode(&response, event.correlation_id(), &mut frame);
-        if let (Some(record), Some(replaced)) = (&mut record, replaced) {
-            record.replace(replaced);
-        }
-        // Before the answer goes out: the next event may follow it at once.
-        let exchanges = &self.shared.exchanges;
-        if response.decision != Decision::Allow {
-            // Before 0.6.54 a refusal of a response is ignored, and it goes on.
-            let goes_on = proxy.is_unrepaired() && !event.kind().is_request();
-            if !goes_on && ticket.since.elapsed() <= self.shared.late_after() {
-                exchanges.refused(place, &event, is_unclear);
+        let sent = outgoing.write(&mut frame);
+        self.tell(event.correlation_id(), sent.as_ref());
+        self.send_answer(ticket, &frame, |is_sent| {
+            let Some(mut sent) = sent.filter(|_| is_sent) else {
+                self.give_up(exchange);
+                return;
+            };
+            let metrics = self.shared.live.metrics();
+            metrics.answered(Seen::Kind(event.kind()), &sent);
+            if let Some(cost) = cost {
+                metrics.called(event.kind(), cost.time);
             }
-        } else if proxy.is_unrepaired() && event.kind().is_request() {
-            let place = place.filter(|_| !is_unclear);
-            exchanges.answered(place, adapted.remembered);
-        }
-        self.send_answer(ticket, &frame, record);
+            let exchanges = &self.shared.exchanges;
+            if sent.answer.decision != Decision::Allow {
+                // Before 0.6.54 a refusal of a response is ignored, and it goes on.
+                let goes_on = self.proxy().is_unrepaired() && !event.kind().is_request();
+                if !goes_on && ticket.since.elapsed() <= self.shared.late_after() {
+                    exchanges.refused(joined.place, &event, joined.is_unclear);
+                }
+            } else if let Some(later) = sent.later.take() {
+                exchanges.answered(joined.place.filter(|_| !joined.is_unclear), later);
+            }
+            if let (Some(recorder), Some(record), Some(answer)) = (recorder, record, sent.recorded)
+            {
+                recorder.offer(record, answer, sent.fault);
+            }
+        });
         // One large answer is no reason to keep its size for ever.
         if frame.capacity() <= MAX_UNSENT_BYTES {
             FRAME.set(frame);
         }
     }
 
-    /// Whether a response's body may become longer or shorter behind a proxy
-    /// that leaves the length in its head as it was.
-    fn may_replace_response_body(&self) -> bool {
-        self.proxy().is_unrepaired()
-            && self.dialect.protocol != Protocol::Grpc
-            && self.shared.agent().handles(EventKind::ResponseBody)
+    /// Sends an answer that no guest gave and that is not recorded: to what no
+    /// module is asked about, or what could not be read; `seen` where it counts
+    /// as an event.
+    pub(crate) fn answer_plain(
+        &self,
+        (ticket, id): (Ticket, &str),
+        handled: Handled,
+        seen: Option<Seen>,
+    ) {
+        let mut frame = Vec::new();
+        let sent = self.outgoing(handled, Asked::Other(id)).write(&mut frame);
+        self.tell(id, sent.as_ref());
+        self.send_answer(ticket, &frame, |is_sent| {
+            if let (Some(sent), Some(seen), true) = (sent, seen, is_sent) {
+                self.shared.live.metrics().answered(seen, &sent);
+            }
+        });
     }
 
-    /// A proxy leaves a body as it is that is to be replaced by nothing.
-    fn tell_ignored(&self, event: &Event, response: &AgentResponse) {
-        let ignored = response
-            .response_body_mutation
-            .as_ref()
-            .is_some_and(|mutation| mutation.data.is_empty());
-        if ignored
-            && matches!(event, Event::ResponseBody { chunk, .. } if !chunk.data.is_empty())
-            && self.shared.log_limiter.admit()
-        {
-            tracing::warn!(
-                correlation_id = crate::fault::printable(event.correlation_id(), 128),
-                "proxies ignore an empty replacement of a response body; replace it with one byte, or block"
-            );
+    /// An event is not answered, since nobody waits for it any more.
+    fn give_up(&self, recorded_exchange: Option<u64>) {
+        self.shared.live.metrics().abandoned();
+        let recorder = self.shared.settings.recorder.as_ref();
+        if let Some((recorder, exchange)) = recorder.zip(recorded_exchange) {
+            recorder.give_up(exchange);
         }
     }
 
-    /// Sends an answer that is no event's: to settings, or to what could not
-    /// be read.
-    pub(crate) fn answer_plain(&self, ticket: Ticket, id: &str, response: &AgentResponse) {
-        let mut frame = Vec::new();
-        // No guest gave it, so it is not recorded.
-        let _ = self.encode(response, id, &mut frame);
-        self.send_answer(ticket, &frame, None);
+    fn outgoing<'a>(&self, handled: Handled, asked: Asked<'a>) -> Outgoing<'a> {
+        let agent = self.shared.agent();
+        let to = Recipient {
+            dialect: self.dialect,
+            proxy: self.proxy(),
+            failure_policy: agent.settings().failure_policy,
+            changes_response_bodies: agent.handles(EventKind::ResponseBody),
+        };
+        let mut outgoing = Outgoing::new(handled.response, asked, to);
+        outgoing.fault = handled.fault;
+        outgoing
     }
 
-    /// Says once what this connection keeps losing; each time in debug logs
-    /// and in the audit tags.
-    fn tell_lost(&self, event: &Event, lost: &[&str]) {
-        let id = || crate::fault::printable(event.correlation_id(), 128);
-        if !lost.is_empty() {
+    /// Logs what is about to be sent.
+    fn tell(&self, correlation_id: &str, sent: Option<&Sent>) {
+        let Some(sent) = sent else {
+            // Only an id of many megabytes comes here; nobody can be told.
+            self.end();
+            return;
+        };
+        self.shared.tell(correlation_id, sent);
+        let id = || printable(correlation_id, 128);
+        if !sent.left_out.is_empty() {
             tracing::debug!(
                 correlation_id = id(),
-                lost = lost.join(" "),
+                lost = sent.left_out.join(" "),
                 "gRPC cannot carry the whole answer; the Unix socket can"
             );
         }
-        if lost.contains(&BODY_MUTATION_LOST) && !self.body_loss_told.swap(true, Ordering::Relaxed)
-        {
-            tracing::warn!(
-                correlation_id = id(),
-                "gRPC cannot replace a body; the Unix socket can (logged once for each connection)"
-            );
-        }
-        // Nothing that can be answered over gRPC repairs this.
-        if event.kind() == EventKind::ResponseBody
-            && self.proxy().is_unrepaired()
-            && !self.cut_bodies_told.swap(true, Ordering::Relaxed)
-        {
-            tracing::warn!(
-                correlation_id = id(),
-                "over gRPC this proxy forwards only the last piece of a response body that an agent has seen: take response_body out of its events, or use the Unix socket (logged once for each connection)"
-            );
-        }
-    }
-
-    /// A replacement of a request body that no proxy could be sent is the
-    /// module's fault; beside a refusal it does not matter.
-    fn expressible(&self, event: &Event, mut handled: Handled) -> Handled {
-        if self.dialect.protocol == Protocol::Grpc {
-            let lost = express(&mut handled.response);
-            self.tell_lost(event, &lost);
-            return handled;
-        }
-        let verbatim = self.dialect.request_body == RequestBodyText::Verbatim;
-        let binary = |data: &[u8]| verbatim && std::str::from_utf8(data).is_err();
-        let Some(mutation) = &handled.response.request_body_mutation else {
-            return handled;
-        };
-        if !binary(&mutation.data) {
-            return handled;
-        }
-        if handled.response.decision != Decision::Allow {
-            handled.response.request_body_mutation = None;
-            return handled;
-        }
-        let fault = Fault::new(
-            FaultCode::BadAnswer("binary-request-body"),
-            "a request body can be replaced by text only; --request-body base64 is for proxies that decode",
-        );
-        let refused = self.shared.agent().refuse(fault);
-        self.shared.tell(event.correlation_id(), &refused);
-        refused
-    }
-
-    /// Appends the answer's frame to `out`, without its body changes where it
-    /// would be too large with them. Says what was written in its place.
-    fn encode(&self, response: &AgentResponse, id: &str, out: &mut Vec<u8>) -> Option<Handled> {
-        if self.dialect.write(response, id, out) {
-            return None;
-        }
-        let allows = response.decision == Decision::Allow;
-        let fault = Fault::new(
-            FaultCode::AnswerLimit,
-            "the answer is larger than the protocol's largest frame",
-        );
-        let mut smaller = if allows {
-            self.shared.agent().refuse(fault)
-        } else {
-            Handled {
-                response: Box::new(response.clone()),
-                fault: None,
-                cost: None,
-                unknown_keys: Vec::new(),
+        for note in &sent.notes {
+            let bit = 1 << *note as u8;
+            let is_new = if note.is_lasting() {
+                self.told.fetch_or(bit, Ordering::Relaxed) & bit == 0
+            } else {
+                self.shared.log_limiter.admit()
+            };
+            if is_new {
+                tracing::warn!(correlation_id = id(), "{}", note.text());
             }
-        };
-        smaller.response.request_body_mutation = None;
-        smaller.response.response_body_mutation = None;
-        if self.dialect.write(&smaller.response, id, out) {
-            return Some(smaller);
         }
-        // Still a refusal, and nothing else.
-        let status = smaller.response.decision.status().unwrap_or(403);
-        *smaller.response = AgentResponse::new(Decision::Block { status, body: None });
-        if !self.dialect.write(&smaller.response, id, out) {
-            // Only an id of many megabytes comes here; nobody can be told.
-            self.end();
-        }
-        Some(smaller)
     }
 
-    /// Recorded under the lock: nothing of the exchange that follows the answer
-    /// can be recorded before it.
-    fn send_answer(&self, ticket: Ticket, frame: &[u8], record: Option<Record>) {
-        let record = self.shared.settings.recorder.as_ref().zip(record);
+    /// Takes the event out of those in flight and sends its answer. `settle` is
+    /// told whether it is sent, before it is: the next event may follow it at
+    /// once, and nothing of the exchange that follows the answer may be recorded
+    /// before it.
+    fn send_answer(&self, ticket: Ticket, frame: &[u8], settle: impl FnOnce(bool)) {
         let mut state = self.lock();
         let Some(place) = state.in_flight.iter().position(|open| *open == ticket) else {
             drop(state);
-            if let Some((recorder, record)) = record {
-                recorder.give_up(record.exchange());
-            }
+            settle(false);
             return;
         };
         state.in_flight.swap_remove(place);
         let late = self.dialect.protocol == Protocol::V1
             && ticket.since.elapsed() > self.shared.late_after();
         let is_sent = !late && !state.ended;
+        settle(is_sent);
         if late {
             state.ended = true;
         } else if is_sent {
             state.unsent.extend_from_slice(frame);
-        }
-        match record {
-            Some((recorder, record)) if is_sent => recorder.offer(record),
-            Some((recorder, record)) => recorder.give_up(record.exchange()),
-            None => {}
         }
         wake_writer(state);
     }

@@ -18,7 +18,7 @@ use std::time::Instant;
 use tokio_util::sync::ReusableBoxFuture;
 
 use super::Shared;
-use super::connection::{Connection, Outgoing, Ticket};
+use super::connection::{Connection, Given, Ticket};
 use super::exchanges::JoinedEvent;
 use super::queue::Work;
 use super::record::Source;
@@ -115,7 +115,7 @@ impl Job {
                 });
             }
         }
-        self.answer(Outgoing { handled, source });
+        self.answer(Given { handled, source });
         None
     }
 
@@ -125,9 +125,9 @@ impl Job {
         self.answer(handled);
     }
 
-    fn answer(&mut self, outgoing: impl Into<Outgoing>) {
+    fn answer(&mut self, given: impl Into<Given>) {
         if let Some(asked) = self.asked.take() {
-            self.connection.answer(self.ticket, asked, outgoing);
+            self.connection.answer(self.ticket, asked, given);
         }
     }
 }

@@ -46,7 +46,8 @@ use tokio::time::Instant;
 
 use crate::fault::printable;
 use crate::log_limiter::LogLimiter;
-use crate::policy::{Handled, Policy, PolicySettings};
+use crate::policy::{Policy, PolicySettings};
+use crate::protocol::outgoing::Sent;
 use crate::protocol::wire::{BadMessage, Message};
 use exchanges::Exchanges;
 use health::watch_faults;
@@ -103,13 +104,14 @@ impl Shared {
 
     /// Writes down what came of an event. Never header values or bodies; the
     /// guest's own words escaped and cut.
-    pub(crate) fn tell(&self, correlation_id: &str, handled: &Handled) {
+    pub(crate) fn tell(&self, correlation_id: &str, sent: &Sent) {
+        let decision = sent.answer.decision.name();
         tracing::debug!(
             correlation_id = printable(correlation_id, 128),
-            decision = handled.response.decision.name(),
+            decision,
             "answered"
         );
-        if let Some(fault) = &handled.fault
+        if let Some(fault) = &sent.fault
             && self.log_limiter.admit()
         {
             let backtrace: Vec<&str> = fault
@@ -119,7 +121,7 @@ impl Shared {
                 .collect();
             tracing::warn!(
                 correlation_id = printable(correlation_id, 128),
-                decision = handled.response.decision.name(),
+                decision,
                 fault = %fault.code,
                 detail = printable(&fault.detail, 512),
                 words = fault.words.join(" | "),

@@ -112,10 +112,8 @@ pub(crate) fn dispatch(
                 let exchanges = &connection.shared().exchanges;
                 exchanges.completed(connection.origin(), &correlation_id);
             }
-            let response = connection.shared().agent().pass().response;
-            let metrics = connection.shared().live.metrics();
-            metrics.answered(Seen::Other, &response.decision, None);
-            connection.answer_plain(ticket, &correlation_id, &response);
+            let handled = connection.shared().agent().pass();
+            connection.answer_plain((ticket, &correlation_id), handled, Some(Seen::Other));
             Ok(())
         }
         Ok(Message::Configure {
@@ -128,13 +126,13 @@ pub(crate) fn dispatch(
             let sender = (connection.number(), correlation_id.len());
             match configure(live, &config, sender) {
                 Reply::Now(outcome) => {
-                    connection.answer_plain(ticket, &correlation_id, &response(outcome));
+                    connection.answer_plain((ticket, &correlation_id), response(outcome), None);
                 }
                 later @ Reply::Later(_) => {
                     let connection = Arc::clone(connection);
                     tokio::spawn(async move {
-                        let outcome = later.outcome().await;
-                        connection.answer_plain(ticket, &correlation_id, &response(outcome));
+                        let handled = response(later.outcome().await);
+                        connection.answer_plain((ticket, &correlation_id), handled, None);
                     });
                 }
             }
@@ -211,12 +209,6 @@ fn refuse(connection: &Arc<Connection>, bad: BadMessage) -> Result<(), Violation
     let handled = shared
         .agent()
         .refuse(Fault::new(FaultCode::BadEvent(bad.what), bad.at));
-    shared.tell(&id, &handled);
-    let (decision, fault) = (&handled.response.decision, handled.fault.as_ref());
-    shared
-        .live
-        .metrics()
-        .answered(Seen::Unreadable, decision, fault);
-    connection.answer_plain(ticket, &id, &handled.response);
+    connection.answer_plain((ticket, &id), handled, Some(Seen::Unreadable));
     Ok(())
 }

@@ -23,11 +23,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use secrets::{GivenUp, KnownSecrets};
 
 use crate::capture::{RecordLine, Redactor, write_record};
+use crate::cost::Cost;
 use crate::error::Error;
 use crate::event::Event;
 use crate::fault::Fault;
 use crate::guest::convention::json_buffer::event::write_input;
-use crate::policy::Handled;
 use crate::question::HeaderNames;
 use crate::response::AgentResponse;
 
@@ -124,28 +124,20 @@ pub(crate) struct Source {
     pub(crate) names: HeaderNames,
 }
 
-/// One event and its answer.
-pub(crate) struct Record {
+/// One event whose answer is still to be sent.
+pub(crate) struct Prepared {
     source: Source,
     event: Event,
-    response: Box<AgentResponse>,
-    fault: Option<Fault>,
-    fuel: Option<u64>,
-    time: Option<Duration>,
+    cost: Option<Cost>,
     at: SystemTime,
     size: usize,
 }
 
-impl Record {
-    pub(crate) const fn exchange(&self) -> u64 {
-        self.source.exchange
-    }
-
-    /// The answer that was sent in place of the one that was prepared.
-    pub(crate) fn replace(&mut self, sent: Handled) {
-        self.response = sent.response;
-        self.fault = sent.fault.or_else(|| self.fault.take());
-    }
+/// One event and its answer.
+struct Record {
+    asked: Prepared,
+    answer: Box<AgentResponse>,
+    fault: Option<Fault>,
 }
 
 impl Recorder {
@@ -205,14 +197,14 @@ impl Recorder {
         })
     }
 
-    /// Copies an event and its answer, if its exchange is of the sample and no
-    /// event of it was dropped.
+    /// Copies an event, if its exchange is of the sample and no event of it was
+    /// dropped.
     pub(crate) fn prepare(
         &self,
         event: &Event,
-        handled: &Handled,
+        cost: Option<Cost>,
         source: Source,
-    ) -> Option<Record> {
+    ) -> Option<Prepared> {
         if !self.is_sampled(source.exchange) {
             return None;
         }
@@ -226,21 +218,23 @@ impl Recorder {
             self.give_up(source.exchange);
             return None;
         }
-        Some(Record {
+        Some(Prepared {
             source,
             event: event.clone(),
-            response: handled.response.clone(),
-            fault: handled.fault.clone(),
-            fuel: handled.cost.and_then(|cost| cost.fuel),
-            time: handled.cost.map(|cost| cost.time),
+            cost,
             at: SystemTime::now(),
             size,
         })
     }
 
     /// Takes what was sent, if there is room.
-    pub(crate) fn offer(&self, record: Record) {
-        let (exchange, size) = (record.source.exchange, record.size);
+    pub(crate) fn offer(&self, asked: Prepared, answer: Box<AgentResponse>, fault: Option<Fault>) {
+        let (exchange, size) = (asked.source.exchange, asked.size);
+        let record = Record {
+            asked,
+            answer,
+            fault,
+        };
         let waiting = self.counts.waiting.fetch_add(size, Ordering::Relaxed);
         let sender = self
             .records
@@ -425,7 +419,7 @@ impl Writer {
     fn write(&mut self, record: &Record) {
         self.counts
             .waiting
-            .fetch_sub(record.size, Ordering::Relaxed);
+            .fetch_sub(record.asked.size, Ordering::Relaxed);
         let Some(line) = self.line(record) else {
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);
             return;
@@ -457,25 +451,30 @@ impl Writer {
 
     /// None where secrets of its exchange are not known any more.
     fn line(&mut self, record: &Record) -> Option<Vec<u8>> {
-        let (exchange, now) = (record.source.exchange, Instant::now());
-        let is_first = is_first(&record.event);
-        let mut found = self.known.take(exchange, is_first, now)?;
+        let Prepared {
+            source,
+            event,
+            cost,
+            at,
+            ..
+        } = &record.asked;
+        let (exchange, now) = (source.exchange, Instant::now());
+        let mut found = self.known.take(exchange, is_first(event), now)?;
         let mut input = Vec::new();
-        write_input(&record.event, record.source.names, &mut input);
-        let nanoseconds = |duration: Duration| u64::try_from(duration.as_nanos()).ok();
-        let at_ns = record.at.duration_since(UNIX_EPOCH).ok();
+        write_input(event, source.names, &mut input);
+        let at_ns = at.duration_since(UNIX_EPOCH).ok();
         let mut line = Vec::new();
         write_record(
             &RecordLine {
-                id: record.event.correlation_id(),
-                phase: record.event.kind().name(),
+                id: event.correlation_id(),
+                phase: event.kind().name(),
                 at_ns: at_ns.and_then(|at| i64::try_from(at.as_nanos()).ok()),
-                module: &record.source.module,
+                module: &source.module,
                 input: &String::from_utf8_lossy(&input),
-                output: &record.response,
+                output: &record.answer,
                 fault: record.fault.as_ref(),
-                fuel: record.fuel,
-                wall_ns: record.time.and_then(nanoseconds),
+                fuel: cost.and_then(|cost| cost.fuel),
+                wall_ns: cost.and_then(|cost| u64::try_from(cost.time.as_nanos()).ok()),
             },
             (&self.redactor, &mut found),
             &mut line,

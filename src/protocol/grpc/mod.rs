@@ -147,30 +147,6 @@ fn chunk(sent: BodyChunkEvent) -> BodyChunk {
     }
 }
 
-/// The tag of an answer whose body mutation was left out.
-pub(crate) const BODY_MUTATION_LOST: &str = "body-mutation-unsupported";
-
-/// Takes out of an answer what gRPC has no field for, and tags the audit.
-/// Says what that was, for the log.
-pub(crate) fn express(response: &mut AgentResponse) -> Vec<&'static str> {
-    let bodies = [
-        response.request_body_mutation.take(),
-        response.response_body_mutation.take(),
-    ];
-    let routing = std::mem::take(&mut response.routing_metadata);
-    let lost: Vec<_> = [
-        (bodies.iter().any(Option::is_some), BODY_MUTATION_LOST),
-        (!routing.is_empty(), "routing-metadata-unsupported"),
-    ]
-    .into_iter()
-    .filter_map(|(is_lost, tag)| is_lost.then_some(tag))
-    .collect();
-    for tag in &lost {
-        response.tag(tag);
-    }
-    lost
-}
-
 /// The answer to one event.
 pub(crate) fn answer(response: &AgentResponse, correlation_id: &str) -> agent_to_proxy::Message {
     agent_to_proxy::Message::Response(proto::AgentResponse {

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::response::BodyMutation;
 
 fn read_sent(message: proxy_to_agent::Message) -> Inbound {
     let sent = ProxyToAgent {
@@ -97,27 +96,6 @@ fn what_is_unknown_is_nothing_and_what_is_broken_an_error() {
     // Field 99, a message of no bytes.
     assert_eq!(read(&[0x9a, 0x06, 0x00]).unwrap(), Inbound::Nothing);
     assert!(read(&[0x0a, 0xff]).is_err());
-}
-
-#[test]
-fn what_has_no_field_is_taken_out_and_tagged() {
-    let mut response = AgentResponse::allow();
-    assert!(express(&mut response).is_empty());
-    response.request_body_mutation = Some(BodyMutation {
-        chunk_index: 0,
-        data: vec![0xff],
-    });
-    response
-        .routing_metadata
-        .insert("pool".into(), "blue".into());
-    let lost = express(&mut response);
-    assert_eq!(
-        lost,
-        ["body-mutation-unsupported", "routing-metadata-unsupported"]
-    );
-    assert_eq!(response.audit.tags, lost);
-    assert_eq!(response.request_body_mutation, None);
-    assert!(response.routing_metadata.is_empty());
 }
 
 #[test]

@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::event::EventKind;
-use crate::fault::{Fault, FaultCode};
+use crate::fault::FaultCode;
 use crate::policy::Policy;
+use crate::protocol::outgoing::Sent;
 use crate::response::Decision;
 use crate::server::exchanges::ExchangeCounts;
 use crate::server::record::RecordCounts;
@@ -300,9 +301,9 @@ impl Default for Metrics {
 
 impl Metrics {
     /// An event got its answer, which is counted as it is sent.
-    pub(crate) fn answered(&self, seen: Seen, decision: &Decision, fault: Option<&Fault>) {
-        self.answered[seen.index()][Decided::from(decision) as usize].add(1);
-        if let Some(fault) = fault {
+    pub(crate) fn answered(&self, seen: Seen, sent: &Sent) {
+        self.answered[seen.index()][Decided::from(&sent.answer.decision) as usize].add(1);
+        if let Some(fault) = &sent.fault {
             self.faults[FaultKind::from(fault.code) as usize].add(1);
         }
     }

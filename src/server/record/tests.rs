@@ -46,19 +46,13 @@ fn body(bytes: usize) -> Event {
 }
 
 fn offer(recorder: &Recorder, exchange: u64, event: &Event) {
-    let handled = Handled {
-        response: Box::new(AgentResponse::allow()),
-        fault: None,
-        cost: None,
-        unknown_keys: Vec::new(),
-    };
     let source = Source {
         exchange,
         module: "sha256:0".into(),
         names: HeaderNames::Lower,
     };
-    if let Some(record) = recorder.prepare(event, &handled, source) {
-        recorder.offer(record);
+    if let Some(record) = recorder.prepare(event, None, source) {
+        recorder.offer(record, Box::new(AgentResponse::allow()), None);
     }
 }
 

@@ -8,8 +8,8 @@ use super::super::{AnswerPolicy, check_answer};
 use super::*;
 use crate::event::{Event, EventKind, RequestHead};
 use crate::policy::decision::{FailurePolicy, Outcome, decide};
-use crate::protocol::grpc::express;
-use crate::protocol::proxy::{Proxy, ProxyQuirks, adapt};
+use crate::protocol::outgoing::{Asked, Outgoing, Recipient};
+use crate::protocol::proxy::{Proxy, ProxyQuirks};
 use crate::protocol::wire::Encoding;
 use crate::protocol::wire::frame::Protocol;
 use crate::protocol::wire::response::{Dialect, RequestBodyText};
@@ -220,19 +220,21 @@ fn transports_that_allow(response: &AgentResponse, version: &str) -> Vec<String>
         (Protocol::V2, Encoding::MessagePack),
         (Protocol::Grpc, Encoding::Json),
     ] {
-        let mut response = response.clone();
         let mut event = Event::RequestHeaders(RequestHead::default());
-        adapt(&mut response, &mut event, proxy, Vec::new());
-        if protocol == Protocol::Grpc {
-            express(&mut response);
-        }
-        let dialect = Dialect {
-            protocol,
-            encoding,
-            request_body: RequestBodyText::Verbatim,
+        let to = Recipient {
+            dialect: Dialect {
+                protocol,
+                encoding,
+                request_body: RequestBodyText::Verbatim,
+            },
+            proxy,
+            failure_policy: FailurePolicy::Open,
+            changes_response_bodies: true,
         };
+        let asked = Asked::Event(&mut event);
         let mut frame = Vec::new();
-        assert!(dialect.write(&response, "c", &mut frame));
+        let sent = Outgoing::new(Box::new(response.clone()), asked, to).write(&mut frame);
+        assert!(sent.is_some());
         let payload = protocol.frame(&frame).unwrap().unwrap().payload;
         let allows = match (protocol, encoding) {
             (Protocol::Grpc, _) => grpc_allows(payload),
