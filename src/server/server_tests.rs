@@ -1,6 +1,5 @@
 //! Connections over a stream in memory, with a clock that can be moved.
 
-use crate::protocol::wire::frame::Protocol;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,13 +10,22 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::accept::Crowd;
+use super::connection::{Connection, Given};
+use super::exchanges::Peer;
 use super::peer::{ReadHalf, serve_peer};
 use super::*;
+use crate::event::{Event, RequestHead, ResponseHead};
 use crate::guest::engine::{Engine, EngineSettings};
 use crate::guest::module::{LoadSettings, Module};
-use crate::policy::PolicySettings;
 use crate::policy::decision::FailurePolicy;
 use crate::policy::pool::PoolSettings;
+use crate::policy::{Handled, PolicySettings};
+use crate::protocol::proxy::{Proxy, ProxyQuirks};
+use crate::protocol::wire::frame::Protocol;
+use crate::protocol::wire::response::{Dialect, RequestBodyText};
+use crate::protocol::wire::{Encoding, HttpVersion};
+use crate::question::HeaderNames;
+use crate::response::{AgentResponse, BodyMutation, Decision, HeaderOp};
 
 impl ReadHalf for tokio::io::ReadHalf<DuplexStream> {
     fn stop(&self) -> bool {
@@ -502,6 +510,16 @@ async fn a_late_v1_answer_closes_the_connection_instead() {
     let mut answers = Vec::new();
     client.stream.read_to_end(&mut answers).await.unwrap();
     assert!(answers.is_empty());
+    // An answer that is not sent is none.
+    assert_eq!(
+        counted(&server, "wasm_agent_events_abandoned_total", &[]),
+        1
+    );
+    assert_eq!(server.shared.live.metrics().totals().events, 0);
+    assert_eq!(
+        counted(&server, "wasm_agent_faults_total", &["deadline"]),
+        0
+    );
 }
 
 /// The recording holds the answer that replaced the module's, and none where
@@ -563,6 +581,123 @@ async fn what_is_recorded_is_what_was_sent() {
     dropped.close(Duration::from_secs(60));
     let counts = dropped.counts();
     assert_eq!((counts.written, counts.dropped), (0, 1));
+}
+
+/// A sample of the metrics.
+fn counted(server: &Server, family: &str, labels: &[&str]) -> u64 {
+    let agent = server.shared.agent();
+    let families = server.shared.live.metrics().picture(&agent, Now::default());
+    let family = families.iter().find(|found| found.name == family).unwrap();
+    let has = |sample: &&metrics::Sample| sample.labels.iter().map(|(_, value)| value).eq(labels);
+    match family.samples.iter().find(has).unwrap().value {
+        metrics::Value::Count(count) => count,
+        ref other => panic!("{other:?}"),
+    }
+}
+
+/// An answer that is too large is refused: so it is counted, so its exchange is
+/// over, and so it is recorded, whatever the module had answered.
+#[tokio::test]
+async fn what_is_counted_and_remembered_is_what_was_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("recording");
+    let recorder = record::Recorder::start(&record::RecordSettings {
+        path: path.clone(),
+        rate: 1.0,
+        max_bytes: u64::MAX,
+        keep_secrets: false,
+        key: None,
+    });
+    let recorder = Arc::new(recorder.unwrap());
+    let settings = ServeSettings {
+        recorder: Some(Arc::clone(&recorder)),
+        ..ServeSettings::default()
+    };
+    let server = Server::with("right/challenge.wat", 1, settings);
+    let shared = &server.shared;
+    let dialect = Dialect {
+        protocol: Protocol::V2,
+        encoding: Encoding::Json,
+        request_body: RequestBodyText::Verbatim,
+    };
+    let old = Proxy::new(ProxyQuirks::Auto, Some("0.6.45"));
+    let connection = Connection::new(Arc::clone(shared), dialect, Some(old), Peer::Unknown);
+    let answer = |id: &str, mut response: AgentResponse, is_large: bool| {
+        let event = Event::RequestHeaders(RequestHead {
+            correlation_id: id.to_owned(),
+            ..RequestHead::default()
+        });
+        let (ticket, _) = connection.begin(id);
+        let asked = connection.join(event, HttpVersion::Other, &shared.agent());
+        let source = record::Source {
+            exchange: asked.joined.number,
+            module: "sha256:0".into(),
+            names: HeaderNames::Lower,
+        };
+        response.response_headers = vec![HeaderOp::Remove {
+            name: "x".to_owned(),
+        }];
+        response.request_body_mutation = is_large.then(|| BodyMutation {
+            chunk_index: 0,
+            data: vec![b'x'; 17 << 20],
+        });
+        let given = Given {
+            handled: Handled {
+                response: Box::new(response),
+                fault: None,
+                cost: None,
+                unknown_keys: Vec::new(),
+            },
+            source: Some(source),
+        };
+        connection.answer(ticket, asked, given);
+    };
+    answer("large", AgentResponse::allow(), true);
+    let events = |decision| {
+        counted(
+            &server,
+            "wasm_agent_events_total",
+            &["request_headers", decision],
+        )
+    };
+    assert_eq!((events("allow"), events("block")), (0, 1));
+    assert_eq!(
+        counted(&server, "wasm_agent_faults_total", &["answer-limit"]),
+        1
+    );
+    let totals = shared.live.metrics().totals();
+    assert_eq!((totals.events, totals.faults.iter().sum()), (1, 1));
+    answer("small", AgentResponse::allow(), false);
+    assert_eq!(events("allow"), 1);
+    // A refusal asks for nothing in the answer to the response.
+    let repeated = |id: &str| {
+        let event = Event::ResponseHeaders(ResponseHead {
+            correlation_id: id.to_owned(),
+            ..ResponseHead::default()
+        });
+        let asked = connection.join(event, HttpVersion::Other, &shared.agent());
+        asked.joined.operations.len()
+    };
+    assert_eq!((repeated("large"), repeated("small")), (0, 1));
+    let challenge = AgentResponse::new(Decision::Challenge {
+        challenge_type: "js".to_owned(),
+        params: std::collections::BTreeMap::new(),
+    });
+    answer("challenge", challenge.clone(), false);
+    answer("large-challenge", challenge, true);
+    assert_eq!((events("block"), events("challenge")), (3, 0));
+    recorder.close(Duration::from_secs(60));
+    let text = std::fs::read_to_string(path).unwrap();
+    let decisions: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .map(|line| line["output"]["decision"].clone())
+        .collect();
+    let asked = json!({"challenge": {"challenge_type": "js", "params": {}}});
+    assert_eq!(decisions.len(), 4, "{text}");
+    assert_eq!(decisions[0]["block"]["status"], 500);
+    // As they were before they became a block for this proxy.
+    assert_eq!(decisions[1..], [json!("allow"), asked.clone(), asked]);
 }
 
 /// What was received before the signal is answered.
