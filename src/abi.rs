@@ -14,13 +14,15 @@ pub const EVENT_HANDLERS: [&str; 4] = [
     "on_response_body",
 ];
 
-/// The contract a module was written to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Abi {
-    /// `on_request_headers` and its kin: decisions about HTTP traffic.
-    Agent,
-    /// `before_hook` and `after_hook`: a plugin around somebody's own code.
-    Hook,
+named! {
+    /// The contract a module was written to.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    pub enum Abi {
+        /// `on_request_headers` and its kin: decisions about HTTP traffic.
+        Agent => "agent",
+        /// `before_hook` and `after_hook`: a plugin around somebody's own code.
+        Hook => "hook",
+    }
 }
 
 /// Which ABI to hold a module to.
@@ -34,18 +36,6 @@ pub enum AbiChoice {
 }
 
 impl Abi {
-    /// Both of them.
-    pub const ALL: [Self; 2] = [Self::Agent, Self::Hook];
-
-    /// The name on the command line and in reports.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Agent => "agent",
-            Self::Hook => "hook",
-        }
-    }
-
     /// The handlers a module of this ABI may export.
     #[must_use]
     pub const fn handlers(self) -> &'static [&'static str] {

@@ -11,45 +11,22 @@ mod headers;
 
 pub use headers::{Headers, Iter as HeadersIter};
 
-/// The name of one event, which is also the name of its handler less `on_`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum EventKind {
-    /// The request line and headers.
-    RequestHeaders,
-    /// One chunk of the request body.
-    RequestBody,
-    /// The status and headers of the upstream's answer.
-    ResponseHeaders,
-    /// One chunk of the response body.
-    ResponseBody,
+named! {
+    /// The name of one event, which is also the name of its handler less `on_`.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+    pub enum EventKind {
+        /// The request line and headers.
+        RequestHeaders => "request_headers",
+        /// One chunk of the request body.
+        RequestBody => "request_body",
+        /// The status and headers of the upstream's answer.
+        ResponseHeaders => "response_headers",
+        /// One chunk of the response body.
+        ResponseBody => "response_body",
+    }
 }
 
 impl EventKind {
-    /// Every kind, in the order an exchange has them.
-    pub const ALL: [Self; 4] = [
-        Self::RequestHeaders,
-        Self::RequestBody,
-        Self::ResponseHeaders,
-        Self::ResponseBody,
-    ];
-
-    /// The name in fixtures, reports and metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::RequestHeaders => "request_headers",
-            Self::RequestBody => "request_body",
-            Self::ResponseHeaders => "response_headers",
-            Self::ResponseBody => "response_body",
-        }
-    }
-
-    /// The kind that [`EventKind::name`] spells, if any does.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-
     /// Whether the event belongs to the request half of the exchange.
     #[must_use]
     pub const fn is_request(self) -> bool {

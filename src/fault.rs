@@ -133,7 +133,7 @@ impl Serialize for FaultCode {
 
 /// One frame of the guest's own stack, innermost first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Frame {
+pub struct StackFrame {
     /// Demangled name, or `func[N]` where the module has no names.
     pub function: String,
     /// `file:line:column`, where the module has DWARF.
@@ -144,7 +144,7 @@ pub struct Frame {
     pub wasm_offset: Option<u64>,
 }
 
-impl fmt::Display for Frame {
+impl fmt::Display for StackFrame {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.function)?;
         match (&self.location, self.wasm_offset) {
@@ -176,7 +176,7 @@ pub struct Fault {
     pub words: Vec<String>,
     /// The guest's stack at a trap, empty otherwise.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub backtrace: Vec<Frame>,
+    pub backtrace: Vec<StackFrame>,
     /// Set when the answer named a refusing decision. Invariant: such an
     /// answer is never turned into an allow, in either failure mode.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -12,38 +12,25 @@ use serde_json::{Map, Value};
 use crate::fault::Fault;
 
 /// Exports of this ABI, in the order of [`Hook::ALL`].
-pub const HANDLERS: [&str; 2] = ["before_hook", "after_hook"];
+pub const HANDLERS: [&str; 2] = [Hook::Before.name(), Hook::After.name()];
 
 /// Keys of a context.
 pub const CONTEXT_KEYS: [&str; 5] = ["input", "data", "user", "headers", "tenant_id"];
 /// How the error of a result begins that stands for a fault; its code follows.
 pub const TRAPPED: &str = "WASM plugin trapped: ";
 
-/// On which side of the host's own work a hook runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Hook {
-    /// Before it: may change or refuse the input.
-    Before,
-    /// After it: may change the data that came of it.
-    After,
+named! {
+    /// On which side of the host's own work a hook runs.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+    pub enum Hook {
+        /// Before it: may change or refuse the input.
+        Before => "before_hook",
+        /// After it: may change the data that came of it.
+        After => "after_hook",
+    }
 }
 
 impl Hook {
-    /// Both, in the order they run in.
-    pub const ALL: [Self; 2] = [Self::Before, Self::After];
-
-    /// The export's name, also in fixtures, captures and reports.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        HANDLERS[self as usize]
-    }
-
-    /// The hook that [`Hook::name`] spells, if any does.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|hook| hook.name() == name)
-    }
-
     /// The hook a host calls with this context: with `data` the one after.
     #[must_use]
     pub const fn of(context: &HookContext) -> Self {

@@ -108,29 +108,19 @@ pub fn after(start: Instant, time: Duration) -> Instant {
     end.unwrap_or_else(|| start + FOR_EVER)
 }
 
-/// What a guest gets of WASI preview 1, which never is more than clocks, random
-/// bytes and a log to write to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Wasi {
-    /// Nothing: a module that imports it is refused.
-    None,
-    /// Clocks and random bytes that are the same at every call, so that
-    /// decisions repeat.
-    #[default]
-    Fixed,
-    /// The host's clocks and random bytes.
-    Real,
-}
-
-impl Wasi {
-    /// The name in reports and on the command line.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Fixed => "fixed",
-            Self::Real => "real",
-        }
+named! {
+    /// What a guest gets of WASI preview 1, which never is more than clocks, random
+    /// bytes and a log to write to.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum Wasi {
+        /// Nothing: a module that imports it is refused.
+        None => "none",
+        /// Clocks and random bytes that are the same at every call, so that
+        /// decisions repeat.
+        #[default]
+        Fixed => "fixed",
+        /// The host's clocks and random bytes.
+        Real => "real",
     }
 }
 

@@ -9,29 +9,21 @@ use crate::abi::{Abi, handler_name};
 use crate::event::{Event, EventKind};
 use crate::hook::{Hook, HookContext};
 
-/// How header names are spelled for the guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum HeaderNames {
-    /// `user-agent`: what every released proxy sends. The default.
-    #[default]
-    Lower,
-    /// `User-Agent`: for modules written to the published examples.
-    Canonical,
-    /// As the event has them. Only to find out what a spelling would change.
-    AsWritten,
+named! {
+    /// How header names are spelled for the guest.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum HeaderNames {
+        /// `user-agent`: what every released proxy sends. The default.
+        #[default]
+        Lower => "lower",
+        /// `User-Agent`: for modules written to the published examples.
+        Canonical => "canonical",
+        /// As the event has them. Only to find out what a spelling would change.
+        AsWritten => "as-written",
+    }
 }
 
 impl HeaderNames {
-    /// The name on the command line and in reports.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Lower => "lower",
-            Self::Canonical => "canonical",
-            Self::AsWritten => "as-written",
-        }
-    }
-
     pub(crate) fn spell(self, name: &str) -> Cow<'_, str> {
         match self {
             Self::AsWritten => Cow::Borrowed(name),

@@ -143,7 +143,7 @@ mutant m24-nothing-cut src/fault.rs 's/if out\.len\(\) >= max_bytes/if false \&\
 mutant m24-summary-raw src/ops/run/report.rs 's/printable\(&response\.audit\.tags\.join\(", "\), 160\)/response.audit.tags.join(", ")/; s/use crate::fault::\{Fault, printable\}/use crate::fault::Fault/' m_24
 mutant m24-import-names-raw src/guest/contract/imports.rs 's/let name = \|text\| printable\(text, 100\);/let name = |text: \&str| text.to_owned();/; s/use crate::fault::printable;\n//' m_24
 mutant m23-files-open src/guest/wasi/link.rs 's/(Role::NoFile \| Role::NoDirectory \| Role::NoSocket => \{\n\s+)return Err\(Errno::BadDescriptor\.into\(\)\)/$1return Ok(())/' m_23_nothing
-mutant m23-clocks-of-the-host src/limits.rs 's/#\[default\]\n    Fixed,/Fixed,/; s/Real,\n\}/#[default]\n    Real,\n}/' m_23_clocks
+mutant m23-clocks-of-the-host src/limits.rs 's/#\[default\]\n\s+(Fixed => "fixed",)/$1/; s/(Real => "real",)/#[default]\n        $1/' m_23_clocks
 mutant m23-sleeps-as-long-as-it-likes src/guest/wasi/context.rs 's/if time >= left \{/if false {/; s/self\.deadline -= time;//' m_23_a_sleep
 mutant m23-exits-go-on src/guest/wasi/link.rs 's/Role::Exit => return Err\(Ended::Exit\(params\.int\(0\)\)\.into\(\)\)/Role::Exit => return Ok(())/' m_23_an_exit
 mutant m23-initialize-mistyped src/guest/contract.rs 's/if facts\.export\("_initialize"\)\.is_some\(\)/if false/' a_program

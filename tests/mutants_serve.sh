@@ -77,7 +77,7 @@ switch p02-announced-is-believed src/server/peer.rs 's/(let read = self\.reader\
 switch p10-writes-for-ever src/server/peer.rs 's/Box::pin\(sleep\(limit\)\)/Box::pin(sleep(limit * if '"$(off p10-writes-for-ever)"' { 10_000 } else { 1 }))/' p_10_a_flood
 switch p10-unsent-unbounded src/server/connection.rs 's/state\.unsent\.len\(\) <= MAX_UNSENT_BYTES/('"$(off p10-unsent-unbounded)"' || state.unsent.len() <= MAX_UNSENT_BYTES)/' p_10_a_flood
 switch p13-streams-unbounded src/server/grpc/mod.rs 's/\.max_concurrent_streams\(MAX_STREAMS\)/.max_concurrent_streams(if '"$(off p13-streams-unbounded)"' { 100_000 } else { MAX_STREAMS })/' p_13
-switch p01-grpc-silent src/server/grpc/mod.rs 's/doors\.crowd\.wanted\(settings\.handshake_timeout\)/doors.crowd.wanted(settings.handshake_timeout * if '"$(off p01-grpc-silent)"' { 10_000 } else { 1 })/' a_silent
+switch p01-grpc-silent src/server/grpc/mod.rs 's/signals\.crowd\.wanted\(settings\.handshake_timeout\)/signals.crowd.wanted(settings.handshake_timeout * if '"$(off p01-grpc-silent)"' { 10_000 } else { 1 })/' a_silent
 
 # What a peer may send.
 switch p03-any-length src/protocol/wire/frame.rs 's/if length > self\.max_bytes\(\) \{/if !'"$(off p03-any-length)"' \&\& length > self.max_bytes() {/' p_03

@@ -20,7 +20,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
-use wasm_agent_kit::client::{Drive, Driven, Exchange, Pace, Peer, Process, Speech};
+use wasm_agent_kit::client::{Drive, Driven, Exchange, Pace, Peer, Process, Protocol};
 
 use args::Args;
 use process::{PATIENT, Served};
@@ -34,17 +34,18 @@ fn main() -> Result<()> {
     if args.neighbours {
         return neighbours::measure(&args);
     }
-    let frame_bytes =
-        |speech| -> Result<usize> { Ok(Exchange::new(speech, &[request("GET")])?.frame_bytes()) };
+    let frame_bytes = |protocol| -> Result<usize> {
+        Ok(Exchange::new(protocol, &[request("GET")])?.frame_bytes())
+    };
     println!(
         "{} connections, best of {} rounds of {:?}, pool of {}, frames of {} (v1), {} (v2) and {} (gRPC) bytes",
         args.connections,
         args.rounds,
         args.seconds(),
         args.pool_size,
-        frame_bytes(Speech::V1)?,
-        frame_bytes(Speech::V2)?,
-        frame_bytes(Speech::Grpc)?,
+        frame_bytes(Protocol::V1)?,
+        frame_bytes(Protocol::V2)?,
+        frame_bytes(Protocol::Grpc)?,
     );
     println!(
         "{:<12} {:>2} {:>5} {:>9} {:>8} {:>8} {:>8} {:>8} {:>9} {:>7}",
@@ -59,9 +60,9 @@ fn main() -> Result<()> {
         "CPU us/ev",
         "x echo"
     );
-    for speech in [Speech::V1, Speech::V2, Speech::Grpc] {
+    for protocol in [Protocol::V1, Protocol::V2, Protocol::Grpc] {
         for &depth in &args.depths {
-            Rows { speech, depth }.measure(&args)?;
+            Rows { protocol, depth }.measure(&args)?;
         }
     }
     neighbours::measure(&args)
@@ -69,7 +70,7 @@ fn main() -> Result<()> {
 
 /// One row for the echo, where there is one, and one for each module.
 struct Rows {
-    speech: Speech,
+    protocol: Protocol,
     depth: usize,
 }
 
@@ -84,7 +85,7 @@ impl Rows {
     /// rest of the machine disturbed least.
     fn measure(&self, args: &Args) -> Result<()> {
         let modules = args.modules();
-        let echo = (self.speech != Speech::Grpc).then_some(None);
+        let echo = (self.protocol != Protocol::Grpc).then_some(None);
         let servers: Vec<Option<&Path>> = echo
             .into_iter()
             .chain(modules.iter().map(|module| Some(module.as_path())))
@@ -121,8 +122,8 @@ impl Rows {
         };
         let peer = module.map_or(Peer::Echo, |_| Peer::Agent);
         let driven = Drive {
-            target: &served.target(self.speech, peer),
-            exchanges: &[Exchange::new(self.speech, &[request("GET")])?],
+            target: &served.target(self.protocol, peer),
+            exchanges: &[Exchange::new(self.protocol, &[request("GET")])?],
             concurrency: args.connections * self.depth,
             connections: args.connections,
             pace: Pace::Closed,
@@ -146,8 +147,8 @@ impl Rows {
         let cpu = measured.cpu_us_per_event;
         println!(
             "{name:<12} {:>2} {:>5} {:>9.0} {:>8.0} {:>8.0} {:>8.0} {:>8.0} {cpu:>9.2} {:>7}",
-            match self.speech {
-                Speech::Grpc => "gr",
+            match self.protocol {
+                Protocol::Grpc => "gr",
                 other => other.name(),
             },
             self.depth,

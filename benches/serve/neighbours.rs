@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use wasm_agent_kit::client::{
-    AskError, Asker, Drive, Driven, Exchange, Pace, Peer, Speech, Target,
+    AskError, Asker, Drive, Driven, Exchange, Pace, Peer, Protocol, Target,
 };
 use wasm_agent_kit::latency::Latency;
 
@@ -64,7 +64,7 @@ pub(crate) fn measure(args: &Args) -> Result<()> {
 
 /// Events and pings while so many runaways are in flight, which end so often.
 fn beside(served: &Served, runaways: usize, time: Duration) -> Result<(Driven, u64, Latency)> {
-    let target = served.target(Speech::V2, Peer::Agent);
+    let target = served.target(Protocol::V2, Peer::Agent);
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let runaways: Vec<_> = (0..runaways)
@@ -73,7 +73,7 @@ fn beside(served: &Served, runaways: usize, time: Duration) -> Result<(Driven, u
         let pings = scope.spawn(|| ping(&target, &over));
         let driven = Drive {
             target: &target,
-            exchanges: &[Exchange::new(Speech::V2, &[request("GET")])?],
+            exchanges: &[Exchange::new(Protocol::V2, &[request("GET")])?],
             concurrency: CONNECTIONS,
             connections: CONNECTIONS,
             pace: Pace::Rate(RATE),
@@ -100,7 +100,7 @@ fn beside(served: &Served, runaways: usize, time: Duration) -> Result<(Driven, u
 
 fn run_away(target: &Target, over: &AtomicBool) -> Result<u64> {
     let mut asker = Asker::connect(target)?;
-    let exchange = Exchange::new(Speech::V2, &[request("TRACE")])?;
+    let exchange = Exchange::new(Protocol::V2, &[request("TRACE")])?;
     let mut ended = 0;
     while !over.load(Ordering::Relaxed) {
         match asker.ask(&exchange, |_, _| {}) {

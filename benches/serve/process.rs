@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
-use wasm_agent_kit::client::{Address, Peer, Speech, Target};
+use wasm_agent_kit::client::{Address, Peer, Protocol, Target};
 
 use super::args::Args;
 
@@ -89,14 +89,14 @@ impl Served {
         self.child.id()
     }
 
-    pub(crate) fn target(&self, speech: Speech, peer: Peer) -> Target {
-        let address = match (speech, self.grpc) {
-            (Speech::Grpc, Some(address)) => Address::Grpc(address),
+    pub(crate) fn target(&self, protocol: Protocol, peer: Peer) -> Target {
+        let address = match (protocol, self.grpc) {
+            (Protocol::Grpc, Some(address)) => Address::Grpc(address),
             _ => Address::Unix(self.socket()),
         };
         Target {
             address,
-            speech,
+            protocol,
             peer,
         }
     }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use wasm_agent_kit::capture::{
     DecodeSettings, Format, Found, Item, Opened, Redactor, decode, key_of,
 };
-use wasm_agent_kit::client::{self, Speech};
+use wasm_agent_kit::client;
 use wasm_agent_kit::event::EventKind;
 use wasm_agent_kit::fixture::{self, Input};
 use wasm_agent_kit::guest::convention::json_buffer::answer::{AnswerPolicy, check_answer};
@@ -391,14 +391,10 @@ pub fn settings(bytes: &[u8]) {
 
 /// What a running agent sends to our own client.
 pub fn client(bytes: &[u8]) {
-    for (speech, protocol) in [
-        (Speech::V1, Protocol::V1),
-        (Speech::V2, Protocol::V2),
-        (Speech::Grpc, Protocol::Grpc),
-    ] {
+    for protocol in Protocol::ALL {
         let mut rest = bytes;
         while let Ok(Some(frame)) = protocol.frame(rest) {
-            if let Err(error) = client::try_read(speech, frame) {
+            if let Err(error) = client::try_read(protocol, frame) {
                 let error = error.to_string();
                 assert!(!error.is_empty() && !error.contains('\u{1b}'), "{error}");
             }

@@ -2,52 +2,29 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What a capture file is written in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Format {
-    /// Our own JSON Lines: exact inputs and answers.
-    Jsonl,
-    /// HTTP Archive 1.2.
-    Har,
-    /// Envoy's HTTP tap as JSON, buffered or streamed.
-    EnvoyTap,
-    /// `GoReplay`'s file format.
-    Gor,
-    /// go-ftw test files.
-    Ftw,
-    /// Access logs in the combined format.
-    AccessLog,
-    /// Access logs as JSON, one object a line.
-    JsonLog,
+named! {
+    /// What a capture file is written in.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    pub enum Format {
+        /// Our own JSON Lines: exact inputs and answers.
+        Jsonl => "jsonl",
+        /// HTTP Archive 1.2.
+        Har => "har",
+        /// Envoy's HTTP tap as JSON, buffered or streamed.
+        EnvoyTap => "envoy-tap",
+        /// `GoReplay`'s file format.
+        Gor => "gor",
+        /// go-ftw test files.
+        Ftw => "ftw",
+        /// Access logs in the combined format.
+        AccessLog => "access-log",
+        /// Access logs as JSON, one object a line.
+        JsonLog => "json-log",
+    }
 }
 
 impl Format {
-    /// Every format.
-    pub const ALL: [Self; 7] = [
-        Self::Jsonl,
-        Self::Har,
-        Self::EnvoyTap,
-        Self::Gor,
-        Self::Ftw,
-        Self::AccessLog,
-        Self::JsonLog,
-    ];
-
-    /// The name on the command line and in reports.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Jsonl => "jsonl",
-            Self::Har => "har",
-            Self::EnvoyTap => "envoy-tap",
-            Self::Gor => "gor",
-            Self::Ftw => "ftw",
-            Self::AccessLog => "access-log",
-            Self::JsonLog => "json-log",
-        }
-    }
-
     /// What it is, for people.
     #[must_use]
     pub const fn title(self) -> &'static str {

@@ -5,10 +5,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressStyle};
 use wasm_agent_kit::abi::Abi;
-use wasm_agent_kit::client::{Address, Peer, Process, Speech, Target};
+use wasm_agent_kit::client::{Address, Peer, Process, Protocol, Target};
 use wasm_agent_kit::error::Error;
 use wasm_agent_kit::files::{Destination, Links};
 use wasm_agent_kit::limits::{DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
@@ -127,8 +128,8 @@ struct TargetArgs {
     target: Option<Address>,
 
     /// The protocol on a Unix socket
-    #[arg(long, value_enum, default_value_t = ProtocolArg::V2, requires = "target")]
-    protocol: ProtocolArg,
+    #[arg(long, value_parser = socket_protocol(), default_value = "v2", requires = "target")]
+    protocol: Protocol,
 
     /// Connections that the callers share; with v1 or --rate each caller has its own
     #[arg(long, value_name = "N", default_value_t = 4, requires = "target", value_parser = clap::value_parser!(u16).range(1..=MAX_CONCURRENCY))]
@@ -139,12 +140,14 @@ struct TargetArgs {
     pid: Option<u32>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ProtocolArg {
-    /// One event at a time on each connection
-    V1,
-    /// Any number in flight
-    V2,
+/// Reads the protocol on a Unix socket.
+fn socket_protocol() -> impl TypedValueParser<Value = Protocol> {
+    let values = [
+        (Protocol::V1, "One event at a time on each connection"),
+        (Protocol::V2, "Any number in flight"),
+    ];
+    let named = values.map(|(protocol, help)| PossibleValue::new(protocol.name()).help(help));
+    PossibleValuesParser::new(named).map(|name| Protocol::from_name(&name).unwrap_or(Protocol::V2))
 }
 
 /// What it is compared with, and what counts as worse.
@@ -267,15 +270,14 @@ fn write_profile(profile: &Profile, path: &Path) -> Result<(), Error> {
 impl TargetArgs {
     fn running(&self) -> Option<Running> {
         let address = self.target.clone()?;
-        let speech = match (&address, self.protocol) {
-            (Address::Grpc(_), _) => Speech::Grpc,
-            (Address::Unix(_), ProtocolArg::V1) => Speech::V1,
-            (Address::Unix(_), ProtocolArg::V2) => Speech::V2,
+        let protocol = match address {
+            Address::Grpc(_) => Protocol::Grpc,
+            Address::Unix(_) => self.protocol,
         };
         Some(Running {
             target: Target {
                 address,
-                speech,
+                protocol,
                 peer: Peer::Agent,
             },
             connections: self.connections.into(),

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::frames::{BEFORE_ID, PLACEHOLDER, slot};
-use super::{AskError, Speech};
+use super::{AskError, Protocol};
 use crate::fault::printable;
 use crate::protocol::grpc::proto::{AgentToProxy, agent_to_proxy};
 use crate::protocol::wire::frame::{Frame, kind};
@@ -34,11 +34,11 @@ pub(super) enum Said {
 }
 
 /// Reads a frame.
-pub(super) fn read(speech: Speech, frame: Frame<'_>) -> Result<Said, AskError> {
-    if speech == Speech::Grpc {
+pub(super) fn read(protocol: Protocol, frame: Frame<'_>) -> Result<Said, AskError> {
+    if protocol == Protocol::Grpc {
         return read_grpc(frame.payload);
     }
-    let is_answer = speech == Speech::V1 || frame.kind == kind::AGENT_RESPONSE;
+    let is_answer = protocol == Protocol::V1 || frame.kind == kind::AGENT_RESPONSE;
     if !is_answer {
         return Ok(match frame.kind {
             kind::HANDSHAKE_RESPONSE => Said::Welcome(welcome(frame.payload)?),
@@ -47,8 +47,8 @@ pub(super) fn read(speech: Speech, frame: Frame<'_>) -> Result<Said, AskError> {
         });
     }
     let answer: Answer<'_> = parsed(frame.payload, "an answer")?;
-    let slot = match (speech, answer.audit.custom.correlation_id) {
-        (Speech::V1, _) => None,
+    let slot = match (protocol, answer.audit.custom.correlation_id) {
+        (Protocol::V1, _) => None,
         (_, Some(id)) => Some(slot(&id)?),
         (_, None) => {
             return Err(AskError::Protocol(
@@ -64,16 +64,16 @@ pub(super) fn read(speech: Speech, frame: Frame<'_>) -> Result<Said, AskError> {
 }
 
 /// Reads a frame of our own that came back.
-pub(super) fn read_echo(speech: Speech, frame: Frame<'_>) -> Result<Said, AskError> {
-    let slot = match speech {
-        Speech::V1 => None,
-        Speech::V2 => {
+pub(super) fn read_echo(protocol: Protocol, frame: Frame<'_>) -> Result<Said, AskError> {
+    let slot = match protocol {
+        Protocol::V1 => None,
+        Protocol::V2 => {
             let id = memchr::memmem::find(frame.payload, BEFORE_ID)
                 .and_then(|place| frame.payload.get(place + BEFORE_ID.len()..))
                 .and_then(|id| std::str::from_utf8(id.get(..PLACEHOLDER.len())?).ok());
             Some(slot(id.unwrap_or_default())?)
         }
-        Speech::Grpc => return Err(AskError::Protocol("gRPC has no echo".to_owned())),
+        Protocol::Grpc => return Err(AskError::Protocol("gRPC has no echo".to_owned())),
     };
     Ok(Said::Answer {
         slot,
@@ -215,19 +215,18 @@ fn welcome(payload: &[u8]) -> Result<Result<(), String>, AskError> {
 mod tests {
     use super::super::frames::write;
     use super::*;
-    use crate::protocol::wire::frame::Protocol;
 
     #[test]
     fn answers_say_whose_they_are_and_whether_they_failed() {
         let answer = |text: &str| {
             let mut out = Vec::new();
             assert!(write(
-                Speech::V2,
+                Protocol::V2,
                 kind::AGENT_RESPONSE,
                 &mut out,
                 text.as_bytes()
             ));
-            read(Speech::V2, Protocol::V2.frame(&out).unwrap().unwrap())
+            read(Protocol::V2, Protocol::V2.frame(&out).unwrap().unwrap())
         };
         let id = "c-0001-0017-000000000009";
         let allow = answer(&format!(

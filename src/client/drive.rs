@@ -11,7 +11,7 @@ use super::answers::Said;
 use super::frames::Exchange;
 use super::link::{Asker, Link};
 use super::process::Spent;
-use super::{AskError, Process, Speech, Target};
+use super::{AskError, Process, Protocol, Target};
 use crate::latency::{Latency, Schedule};
 
 /// How events follow each other.
@@ -305,9 +305,9 @@ impl Drive<'_> {
         let mut flights: Vec<Flight> = (0..depth).map(|slot| begin(slot, &mut out)).collect();
         left -= depth as u64;
         // In v1 answers do not say whose they are, and come in order.
-        let mut in_order: VecDeque<usize> = match self.target.speech {
-            Speech::V1 => (0..depth).collect(),
-            Speech::V2 | Speech::Grpc => VecDeque::new(),
+        let mut in_order: VecDeque<usize> = match self.target.protocol {
+            Protocol::V1 => (0..depth).collect(),
+            Protocol::V2 | Protocol::Grpc => VecDeque::new(),
         };
         let mut in_flight = depth;
         while in_flight > 0 {
@@ -344,7 +344,7 @@ impl Drive<'_> {
                 } else {
                     *flight = begin(slot, &mut out);
                 }
-                if self.target.speech == Speech::V1 {
+                if self.target.protocol == Protocol::V1 {
                     in_order.push_back(slot);
                 }
             }

@@ -8,10 +8,11 @@ use base64::engine::general_purpose::STANDARD;
 use prost::Message as _;
 use serde_json::{Map, Value, json};
 
-use super::{Ask, AskError, Speech};
-use crate::event::{BodyChunk, Event, EventKind, Headers};
+use super::{Ask, AskError};
+use crate::event::{BodyChunk, Event, Headers};
 use crate::fault::printable;
 use crate::protocol::grpc::proto::{self, ProxyToAgent, proxy_to_agent};
+use crate::protocol::wire::RequestType;
 use crate::protocol::wire::frame::{Protocol, kind};
 
 /// Where the id of an event goes; as long as every id.
@@ -22,16 +23,6 @@ const NUMBERS: [Range<usize>; 3] = [2..6, SLOT, 12..24];
 const SLOT: Range<usize> = 7..11;
 /// What stands before the id in an event's JSON.
 pub(super) const BEFORE_ID: &[u8] = b"\"correlation_id\":\"";
-
-impl Speech {
-    pub(super) const fn protocol(self) -> Protocol {
-        match self {
-            Self::V1 => Protocol::V1,
-            Self::V2 => Protocol::V2,
-            Self::Grpc => Protocol::Grpc,
-        }
-    }
-}
 
 /// Events that share an id, asked about one after the other.
 #[derive(Debug, Clone)]
@@ -52,10 +43,10 @@ impl Exchange {
     ///
     /// # Errors
     /// Where an event is beyond the protocol's limit.
-    pub fn new(speech: Speech, asks: &[Ask]) -> Result<Self, AskError> {
+    pub fn new(protocol: Protocol, asks: &[Ask]) -> Result<Self, AskError> {
         let steps = asks
             .iter()
-            .map(|ask| Step::new(speech, ask))
+            .map(|ask| Step::new(protocol, ask))
             .collect::<Result<_, _>>()?;
         Ok(Self { steps })
     }
@@ -68,22 +59,26 @@ impl Exchange {
 }
 
 impl Step {
-    fn new(speech: Speech, ask: &Ask) -> Result<Self, AskError> {
+    fn new(protocol: Protocol, ask: &Ask) -> Result<Self, AskError> {
         let mut frame = Vec::new();
-        let fits = match speech {
-            Speech::V1 => {
-                let (name, _) = names(ask.event.kind());
+        let fits = match protocol {
+            Protocol::V1 => {
                 let event = json!({
-                    "version": 1, "event_type": name, "payload": payload(&ask.event, false),
+                    "version": 1, "event_type": RequestType::from(ask.event.kind()).name(), "payload": payload(&ask.event, false),
                 });
-                write(speech, 0, &mut frame, event.to_string().as_bytes())
+                write(protocol, 0, &mut frame, event.to_string().as_bytes())
             }
-            Speech::V2 => {
-                let (_, kind) = names(ask.event.kind());
+            Protocol::V2 => {
+                let kind = RequestType::from(ask.event.kind()) as u8;
                 let event = payload(&ask.event, true);
-                write(speech, kind, &mut frame, event.to_string().as_bytes())
+                write(protocol, kind, &mut frame, event.to_string().as_bytes())
             }
-            Speech::Grpc => write(speech, 0, &mut frame, &message(&ask.event).encode_to_vec()),
+            Protocol::Grpc => write(
+                protocol,
+                0,
+                &mut frame,
+                &message(&ask.event).encode_to_vec(),
+            ),
         };
         if !fits {
             return Err(AskError::Protocol(format!(
@@ -129,20 +124,8 @@ fn id(numbers: [usize; 3]) -> [u8; PLACEHOLDER.len()] {
     id
 }
 
-pub(super) fn write(speech: Speech, kind: u8, out: &mut Vec<u8>, payload: &[u8]) -> bool {
-    speech
-        .protocol()
-        .write(kind, out, |out| out.extend_from_slice(payload))
-}
-
-/// The event's name in v1, and its type in v2.
-const fn names(kind: EventKind) -> (&'static str, u8) {
-    match kind {
-        EventKind::RequestHeaders => ("request_headers", 0x10),
-        EventKind::RequestBody => ("request_body_chunk", 0x11),
-        EventKind::ResponseHeaders => ("response_headers", 0x12),
-        EventKind::ResponseBody => ("response_body_chunk", 0x13),
-    }
+pub(super) fn write(protocol: Protocol, kind: u8, out: &mut Vec<u8>, payload: &[u8]) -> bool {
+    protocol.write(kind, out, |out| out.extend_from_slice(payload))
 }
 
 /// The event as JSON, as a proxy writes it.
@@ -236,21 +219,21 @@ fn message(event: &Event) -> ProxyToAgent {
 }
 
 /// The first frame of a connection; v1 has none.
-pub(super) fn handshake(speech: Speech) -> Option<Vec<u8>> {
+pub(super) fn handshake(protocol: Protocol) -> Option<Vec<u8>> {
     const PROXY: &str = "zentinel-proxy";
     const VERSION: &str = "0.6.45";
     let mut out = Vec::new();
-    let fits = match speech {
-        Speech::V1 => return None,
-        Speech::V2 => {
+    let fits = match protocol {
+        Protocol::V1 => return None,
+        Protocol::V2 => {
             let request = json!({
                 "supported_versions": [2], "proxy_id": PROXY, "proxy_version": VERSION,
                 "config": null, "supported_encodings": ["json"],
             });
             let kind = kind::HANDSHAKE_REQUEST;
-            write(speech, kind, &mut out, request.to_string().as_bytes())
+            write(protocol, kind, &mut out, request.to_string().as_bytes())
         }
-        Speech::Grpc => {
+        Protocol::Grpc => {
             let request = ProxyToAgent {
                 message: Some(proxy_to_agent::Message::Handshake(
                     proto::HandshakeRequest {
@@ -261,7 +244,7 @@ pub(super) fn handshake(speech: Speech) -> Option<Vec<u8>> {
                     },
                 )),
             };
-            write(speech, 0, &mut out, &request.encode_to_vec())
+            write(protocol, 0, &mut out, &request.encode_to_vec())
         }
     };
     debug_assert!(fits, "a handshake is small");
@@ -269,23 +252,23 @@ pub(super) fn handshake(speech: Speech) -> Option<Vec<u8>> {
 }
 
 /// A question whether the agent is there; v1 has none.
-pub(super) fn ping(speech: Speech, number: usize) -> Option<Vec<u8>> {
+pub(super) fn ping(protocol: Protocol, number: usize) -> Option<Vec<u8>> {
     let sequence = number as u64;
     let mut out = Vec::new();
-    let fits = match speech {
-        Speech::V1 => return None,
-        Speech::V2 => {
+    let fits = match protocol {
+        Protocol::V1 => return None,
+        Protocol::V2 => {
             let ping = json!({"sequence": sequence, "timestamp_ms": 0});
-            write(speech, kind::PING, &mut out, ping.to_string().as_bytes())
+            write(protocol, kind::PING, &mut out, ping.to_string().as_bytes())
         }
-        Speech::Grpc => {
+        Protocol::Grpc => {
             let ping = ProxyToAgent {
                 message: Some(proxy_to_agent::Message::Ping(proto::Ping {
                     sequence,
                     ..Default::default()
                 })),
             };
-            write(speech, 0, &mut out, &ping.encode_to_vec())
+            write(protocol, 0, &mut out, &ping.encode_to_vec())
         }
     };
     debug_assert!(fits, "a ping is small");
@@ -309,7 +292,7 @@ mod tests {
     use super::*;
     use crate::event::{RequestHead, ResponseHead};
     use crate::protocol::wire::frame::Frame;
-    use crate::protocol::wire::{self, Encoding, RequestType};
+    use crate::protocol::wire::{self, Encoding};
 
     fn head() -> RequestHead {
         RequestHead {
@@ -357,14 +340,14 @@ mod tests {
                 name: "x".to_owned(),
                 event: event.clone(),
             };
-            for speech in [Speech::V1, Speech::V2] {
-                let step = Step::new(speech, &ask).unwrap();
+            for protocol in [Protocol::V1, Protocol::V2] {
+                let step = Step::new(protocol, &ask).unwrap();
                 let mut out = Vec::new();
                 step.write([7, 42, 3], &mut out);
-                let frame = speech.protocol().frame(&out).unwrap().unwrap();
+                let frame = protocol.frame(&out).unwrap().unwrap();
                 assert_eq!(frame.size, out.len());
-                let read = match speech {
-                    Speech::V1 => wire::event::read_v1(frame.payload),
+                let read = match protocol {
+                    Protocol::V1 => wire::event::read_v1(frame.payload),
                     _ => wire::event::read_v2(
                         RequestType::from_byte(frame.kind).unwrap(),
                         Encoding::Json,
@@ -374,10 +357,10 @@ mod tests {
                 assert_eq!(
                     read,
                     Ok(wire::Message::Event(event.clone(), version(&event))),
-                    "{speech:?}"
+                    "{protocol:?}"
                 );
             }
-            let step = Step::new(Speech::Grpc, &ask).unwrap();
+            let step = Step::new(Protocol::Grpc, &ask).unwrap();
             let mut out = Vec::new();
             step.write([7, 42, 3], &mut out);
             let frame = Protocol::Grpc.frame(&out).unwrap().unwrap();
@@ -403,11 +386,13 @@ mod tests {
             name: "x".to_owned(),
             event: events().remove(0),
         };
-        for (speech, place) in [(Speech::V1, None), (Speech::V2, Some(42))] {
+        for (protocol, place) in [(Protocol::V1, None), (Protocol::V2, Some(42))] {
             let mut out = Vec::new();
-            Step::new(speech, &ask).unwrap().write([7, 42, 3], &mut out);
-            let frame = speech.protocol().frame(&out).unwrap().unwrap();
-            let Said::Answer { slot, .. } = read_echo(speech, frame).unwrap() else {
+            Step::new(protocol, &ask)
+                .unwrap()
+                .write([7, 42, 3], &mut out);
+            let frame = protocol.frame(&out).unwrap().unwrap();
+            let Said::Answer { slot, .. } = read_echo(protocol, frame).unwrap() else {
                 panic!("no answer");
             };
             assert_eq!(slot, place);
@@ -417,6 +402,6 @@ mod tests {
             payload: b"{}",
             size: 7,
         };
-        assert!(read_echo(Speech::V2, other).is_err());
+        assert!(read_echo(Protocol::V2, other).is_err());
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::answers::{self, Said};
 use super::frames::{self, Exchange};
 use super::grpc::Stream;
-use super::{Address, AskError, PATIENCE, Peer, Speech, Target};
+use super::{Address, AskError, PATIENCE, Peer, Protocol, Target};
 use crate::unix::connect_now;
 
 /// For an agent to accept one of the connections that wait.
@@ -20,7 +20,7 @@ const PATIENCE_TO_CONNECT: Duration = Duration::from_secs(5);
 
 /// A connection that was let in.
 pub(super) struct Link {
-    speech: Speech,
+    protocol: Protocol,
     peer: Peer,
     end: End,
     received: Vec<u8>,
@@ -58,14 +58,14 @@ impl Link {
             }
         };
         let mut link = Self {
-            speech: target.speech,
+            protocol: target.protocol,
             peer: target.peer,
             end,
             received: Vec::new(),
             done: 0,
             buffer: vec![0; 64 << 10],
         };
-        if let Some(hello) = frames::handshake(target.speech)
+        if let Some(hello) = frames::handshake(target.protocol)
             && target.peer == Peer::Agent
         {
             link.sender()?.send(&hello)?;
@@ -125,8 +125,7 @@ impl Link {
     pub(super) fn next(&mut self) -> Result<Option<Said>, AskError> {
         let rest = self.received.get(self.done..).unwrap_or_default();
         let frame = self
-            .speech
-            .protocol()
+            .protocol
             .frame(rest)
             .map_err(|error| AskError::Protocol(format!("the agent sent {error}")))?;
         let Some(frame) = frame else {
@@ -134,8 +133,8 @@ impl Link {
         };
         self.done += frame.size;
         match self.peer {
-            Peer::Agent => answers::read(self.speech, frame),
-            Peer::Echo => answers::read_echo(self.speech, frame),
+            Peer::Agent => answers::read(self.protocol, frame),
+            Peer::Echo => answers::read_echo(self.protocol, frame),
         }
         .map(Some)
     }
@@ -258,7 +257,7 @@ impl Asker {
     /// Where it does not say so, and by v1, which has no such question.
     pub fn ping(&mut self) -> Result<Duration, AskError> {
         self.number += 1;
-        let ping = frames::ping(self.link.speech, self.number)
+        let ping = frames::ping(self.link.protocol, self.number)
             .ok_or_else(|| AskError::Protocol("v1 has no pings".to_owned()))?;
         let sent = Instant::now();
         self.sender.send(&ping)?;

@@ -21,6 +21,8 @@ use std::time::Duration;
 use crate::event::Event;
 use crate::protocol::wire::frame::Frame;
 
+pub use crate::protocol::wire::frame::Protocol;
+
 pub use drive::{Drive, Driven, Pace};
 pub use frames::Exchange;
 pub use link::{Asked, Asker};
@@ -38,17 +40,6 @@ pub enum Address {
     Grpc(SocketAddr),
 }
 
-/// Which protocol it is asked by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Speech {
-    /// One event at a time on each connection.
-    V1,
-    /// Any number in flight.
-    V2,
-    /// The same over HTTP/2.
-    Grpc,
-}
-
 /// Who is at the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
@@ -64,7 +55,7 @@ pub struct Target {
     /// Where it listens.
     pub address: Address,
     /// How it is spoken to.
-    pub speech: Speech,
+    pub protocol: Protocol,
     /// Who it is.
     pub peer: Peer,
 }
@@ -94,18 +85,6 @@ impl FromStr for Address {
             })
             .map(Self::Grpc)
             .ok_or_else(|| expected.to_owned())
-    }
-}
-
-impl Speech {
-    /// As reports have it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::V1 => "v1",
-            Self::V2 => "v2",
-            Self::Grpc => "grpc",
-        }
     }
 }
 
@@ -158,8 +137,8 @@ pub struct Ask {
 /// # Errors
 /// What is wrong with it.
 #[doc(hidden)]
-pub fn try_read(speech: Speech, frame: Frame<'_>) -> Result<(), AskError> {
-    answers::read(speech, frame).map(drop)
+pub fn try_read(protocol: Protocol, frame: Frame<'_>) -> Result<(), AskError> {
+    answers::read(protocol, frame).map(drop)
 }
 
 #[cfg(test)]

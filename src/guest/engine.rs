@@ -172,11 +172,11 @@ impl Engine {
         self.has_deadlines
     }
 
-    /// A seat for one instance.
-    pub(crate) fn seat(&self) -> Seat {
+    /// A count for one instance.
+    pub(crate) fn running_count(&self) -> RunningCount {
         let shared = Arc::clone(&self.clock.shared);
         let next = shared.next_row.fetch_add(1, Ordering::Relaxed);
-        Seat {
+        RunningCount {
             row: next % shared.rows.len(),
             shared,
         }
@@ -247,40 +247,40 @@ fn survived<T>(compile: impl FnOnce() -> wasmtime::Result<T>) -> wasmtime::Resul
 }
 
 /// Where one instance is counted while it runs, so that the clock stays awake.
-pub(crate) struct Seat {
+pub(crate) struct RunningCount {
     shared: Arc<Shared>,
     row: usize,
 }
 
-impl Seat {
+impl RunningCount {
     /// Keeps the clock awake from now on.
-    pub(crate) fn begin(self) -> Running {
+    pub(crate) fn begin(self) -> RunningGuard {
         self.shared.guest_starts(self.row);
-        Running { seat: Some(self) }
+        RunningGuard { count: Some(self) }
     }
 }
 
 /// A guest that runs, until this is dropped.
-pub(crate) struct Running {
-    seat: Option<Seat>,
+pub(crate) struct RunningGuard {
+    count: Option<RunningCount>,
 }
 
-impl Running {
-    /// The guest does not run any more; its seat, for the next call.
-    pub(crate) fn end(mut self) -> Option<Seat> {
+impl RunningGuard {
+    /// The guest does not run any more; its count, for the next call.
+    pub(crate) fn end(mut self) -> Option<RunningCount> {
         self.stop()
     }
 
-    fn stop(&mut self) -> Option<Seat> {
-        let seat = self.seat.take()?;
-        if let Some(Row(guests)) = seat.shared.rows.get(seat.row) {
+    fn stop(&mut self) -> Option<RunningCount> {
+        let count = self.count.take()?;
+        if let Some(Row(guests)) = count.shared.rows.get(count.row) {
             guests.fetch_sub(1, Ordering::SeqCst);
         }
-        Some(seat)
+        Some(count)
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningGuard {
     fn drop(&mut self) {
         drop(self.stop());
     }

@@ -11,19 +11,19 @@ use crate::limits::{CALLERS_STACK_BYTES, MAX_GROWS_PER_CALL, MAX_TABLE_ELEMENTS,
 
 /// How a guest's computing is spread over time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Turns {
+pub(crate) enum ExecMode {
     /// To its end at once, on the caller's stack.
-    One,
+    AtOnce,
     /// In slices, on a stack of its own.
-    Many,
+    InSlices,
 }
 
-impl Turns {
+impl ExecMode {
     /// For a caller that has nothing else to do.
     pub(crate) fn for_this_thread() -> Self {
         match stacker::remaining_stack() {
-            Some(left) if left >= CALLERS_STACK_BYTES => Self::One,
-            _ => Self::Many,
+            Some(left) if left >= CALLERS_STACK_BYTES => Self::AtOnce,
+            _ => Self::InSlices,
         }
     }
 }
@@ -34,9 +34,9 @@ pub(super) async fn enter<P: WasmParams + Sync, R: WasmResults + Sync>(
     store: &mut Store<HostState>,
     arguments: P,
 ) -> wasmtime::Result<R> {
-    match store.data().turns {
-        Turns::One => function.call(store, arguments),
-        Turns::Many => function.call_async(store, arguments).await,
+    match store.data().mode {
+        ExecMode::AtOnce => function.call(store, arguments),
+        ExecMode::InSlices => function.call_async(store, arguments).await,
     }
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct HostState {
     /// Fuel for each call; none where the engine counts none.
     pub(super) fuel: Option<u64>,
     pub(super) timeout: Duration,
-    pub(super) turns: Turns,
+    pub(super) mode: ExecMode,
     /// When the call gives way.
     pub(super) slice_ends: Instant,
     pub(crate) wasi: wasi::Context,

@@ -22,11 +22,11 @@ use wasmtime::{Store, UpdateDeadline, WasmBacktrace};
 
 use super::convention::{AskSettings, Checked, Guest};
 use super::faults::fault_of;
-use super::host::{HostState, Turns, enter};
+use super::host::{ExecMode, HostState, enter};
 use super::stack::StackSamples;
 use crate::cost::Cost;
 use crate::fault::{Fault, FaultCode};
-use crate::guest::engine::Seat;
+use crate::guest::engine::RunningCount;
 use crate::guest::module::Module;
 use crate::guest::wasi;
 use crate::limits::{Limits, after};
@@ -76,7 +76,7 @@ pub struct Instance {
     guest: Guest,
     module: Arc<Module>,
     /// Where it is counted while it runs; away in mid-call.
-    seat: Option<Seat>,
+    running_count: Option<RunningCount>,
     limits: Limits,
     /// Linear memory once its start was over.
     memory_at_start: u64,
@@ -95,7 +95,7 @@ impl Instance {
     /// # Errors
     /// The fault that ended it.
     pub fn new(module: &Arc<Module>, limits: Limits) -> Result<Self, Box<Fault>> {
-        drive(Self::new_in(Turns::for_this_thread(), module, limits))
+        drive(Self::new_in(ExecMode::for_this_thread(), module, limits))
     }
 
     /// The same as a future.
@@ -103,7 +103,7 @@ impl Instance {
     /// # Errors
     /// The fault that ended it.
     pub(crate) async fn new_in(
-        turns: Turns,
+        mode: ExecMode,
         module: &Arc<Module>,
         limits: Limits,
     ) -> Result<Self, Box<Fault>> {
@@ -124,7 +124,7 @@ impl Instance {
             max_memory_bytes: usize::try_from(limits.max_memory_bytes).unwrap_or(usize::MAX),
             fuel: counts_fuel.then(|| limits.fuel.unwrap_or(u64::MAX)),
             timeout: limits.timeout,
-            turns,
+            mode,
             slice_ends: Instant::now(),
             wasi: wasi::Context::new(limits.wasi, Arc::clone(&module.log_limiter)),
             grows: 0,
@@ -155,8 +155,8 @@ impl Instance {
                 UpdateDeadline::Continue(1)
             })
         });
-        let running = module.engine.seat().begin();
-        let made = match arm(&mut store, turns, Instant::now()) {
+        let running = module.engine.running_count().begin();
+        let made = match arm(&mut store, mode, Instant::now()) {
             Ok(()) => Self::instantiate(module, &mut store, &limits).await,
             Err(error) => Err(error),
         };
@@ -168,7 +168,7 @@ impl Instance {
                 store,
                 guest,
                 module: Arc::clone(module),
-                seat: running.end(),
+                running_count: running.end(),
                 limits,
                 calls: 0,
                 poison: None,
@@ -183,9 +183,9 @@ impl Instance {
         store: &mut Store<HostState>,
         limits: &Limits,
     ) -> wasmtime::Result<Guest> {
-        let instance = match store.data().turns {
-            Turns::One => module.pre.instantiate(&mut *store)?,
-            Turns::Many => module.pre.instantiate_async(&mut *store).await?,
+        let instance = match store.data().mode {
+            ExecMode::AtOnce => module.pre.instantiate(&mut *store)?,
+            ExecMode::InSlices => module.pre.instantiate_async(&mut *store).await?,
         };
         let message = instance.get_global(&mut *store, PANIC_MESSAGE);
         let message = message.and_then(|global| global.get(&mut *store).i32());
@@ -203,7 +203,7 @@ impl Instance {
     ///
     /// A handler the module lacks answers nothing; callers do not come that far.
     pub fn call(&mut self, handler: usize, write: impl FnOnce(&mut Vec<u8>)) -> Called<'_> {
-        drive(self.call_in(Turns::for_this_thread(), handler, write))
+        drive(self.call_in(ExecMode::for_this_thread(), handler, write))
     }
 
     /// The same as a future that gives way, see [`SLICE`]. The input is
@@ -213,12 +213,12 @@ impl Instance {
         handler: usize,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> impl Future<Output = Called<'_>> + Send {
-        self.call_in(Turns::Many, handler, write)
+        self.call_in(ExecMode::InSlices, handler, write)
     }
 
     pub(crate) fn call_in(
         &mut self,
-        turns: Turns,
+        mode: ExecMode,
         handler: usize,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> impl Future<Output = Called<'_>> + Send {
@@ -226,7 +226,7 @@ impl Instance {
         self.calls += 1;
         write(self.guest.begin());
         async move {
-            let (result, cost) = self.called(turns, handler).await;
+            let (result, cost) = self.called(mode, handler).await;
             let result = result.map(|has_answer| {
                 if has_answer {
                     RawAnswer::Bytes(self.guest.answer())
@@ -246,12 +246,12 @@ impl Instance {
         question: &Question<'_>,
         settings: AskSettings<'_>,
     ) -> (Result<Option<Checked>, Fault>, Cost) {
-        drive(self.ask_in(Turns::for_this_thread(), question, settings))
+        drive(self.ask_in(ExecMode::for_this_thread(), question, settings))
     }
 
     pub(crate) async fn ask_in(
         &mut self,
-        turns: Turns,
+        mode: ExecMode,
         question: &Question<'_>,
         settings: AskSettings<'_>,
     ) -> (Result<Option<Checked>, Fault>, Cost) {
@@ -264,11 +264,11 @@ impl Instance {
         self.calls += 1;
         self.guest
             .write(&mut self.store, question, settings.header_names);
-        let (called, cost) = self.called(turns, phase.index()).await;
+        let (called, cost) = self.called(mode, phase.index()).await;
         // Only an answer about an event may refuse what its fault would let pass.
         let may_refuse = matches!(phase, Phase::Event(_));
         let is_long = cost.answer_bytes > LONG_ANSWER_BYTES || called.is_err() && may_refuse;
-        if is_long && turns == Turns::Many {
+        if is_long && mode == ExecMode::InSlices {
             give_way().await;
         }
         let checking = Instant::now();
@@ -292,18 +292,20 @@ impl Instance {
         (within_deadline(result, is_overdue), cost)
     }
 
-    async fn called(&mut self, turns: Turns, handler: usize) -> (Result<bool, Fault>, Cost) {
-        let seat = self.seat.take();
-        let running = seat.unwrap_or_else(|| self.module.engine.seat()).begin();
+    async fn called(&mut self, mode: ExecMode, handler: usize) -> (Result<bool, Fault>, Cost) {
+        let running_count = self.running_count.take();
+        let running = running_count
+            .unwrap_or_else(|| self.module.engine.running_count())
+            .begin();
         let memory_before = self.guest.memory().data_size(&self.store);
         let started = Instant::now();
-        let result = match arm(&mut self.store, turns, started) {
+        let result = match arm(&mut self.store, mode, started) {
             Ok(()) => self.guest.run(&mut self.store, handler).await,
             Err(error) => Err(self.fault(&error, "before the call")),
         };
         self.store.data_mut().wasi.output.end_call();
         let time = started.elapsed();
-        self.seat = running.end();
+        self.running_count = running.end();
         let memory_after = self.guest.memory().data_size(&self.store);
         let cost = Cost {
             fuel: self.fuel_used(),
@@ -400,16 +402,16 @@ impl Instance {
 }
 
 /// Winds up the limits of one call or one start that begins now.
-fn arm(store: &mut Store<HostState>, turns: Turns, now: Instant) -> wasmtime::Result<()> {
+fn arm(store: &mut Store<HostState>, mode: ExecMode, now: Instant) -> wasmtime::Result<()> {
     let state = store.data_mut();
     state.grows = 0;
     state.refused_growth = false;
     state.wasi.deadline = after(now, state.timeout);
-    state.turns = turns;
-    state.slice_ends = match turns {
+    state.mode = mode;
+    state.slice_ends = match mode {
         // Never before its deadline.
-        Turns::One => state.wasi.deadline,
-        Turns::Many => now + SLICE,
+        ExecMode::AtOnce => state.wasi.deadline,
+        ExecMode::InSlices => now + SLICE,
     };
     state.wasi.begin_call();
     let fuel = state.fuel;

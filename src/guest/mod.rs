@@ -18,5 +18,5 @@ pub use convention::{AskSettings, Checked};
 pub use instance::{Called, Instance, PANIC_MESSAGE, RawAnswer, SLICE};
 pub use stack::StackSamples;
 
-pub(crate) use host::{HostState, Turns};
+pub(crate) use host::{ExecMode, HostState};
 pub(crate) use instance::drive;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use wasmtime::WasmBacktrace;
 
-use crate::fault::{Frame, printable};
+use crate::fault::{StackFrame, printable};
 
 /// Where a guest was each time its deadline was looked at.
 #[derive(Debug, Clone, Default)]
@@ -36,12 +36,12 @@ impl StackSamples {
 }
 
 /// A frame as faults name it.
-pub(super) fn frame(frame: &wasmtime::FrameInfo) -> Frame {
+pub(super) fn frame(frame: &wasmtime::FrameInfo) -> StackFrame {
     let symbol = frame.symbols().first();
     let name = symbol
         .and_then(wasmtime::FrameSymbol::name)
         .or_else(|| frame.func_name());
-    Frame {
+    StackFrame {
         function: name.map_or_else(
             || format!("func[{}]", frame.func_index()),
             |name| printable(&format!("{:#}", rustc_demangle::demangle(name)), 200),

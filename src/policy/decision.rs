@@ -10,24 +10,15 @@
 use crate::fault::{Fault, FaultCode};
 use crate::response::{AgentResponse, Decision};
 
-/// What a fault becomes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum FailurePolicy {
-    /// Block with 500. The default.
-    #[default]
-    Closed,
-    /// Allow, and say so in the audit tags.
-    Open,
-}
-
-impl FailurePolicy {
-    /// The name in reports and logs.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Closed => "fail-closed",
-            Self::Open => "fail-open",
-        }
+named! {
+    /// What a fault becomes.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+    pub enum FailurePolicy {
+        /// Block with 500. The default.
+        #[default]
+        Closed => "fail-closed",
+        /// Allow, and say so in the audit tags.
+        Open => "fail-open",
     }
 }
 

@@ -26,7 +26,7 @@ use crate::event::{Event, EventKind};
 use crate::fault::{Fault, FaultCode};
 use crate::guest::convention::json_buffer::answer::AnswerPolicy;
 use crate::guest::module::Module;
-use crate::guest::{AskSettings, Checked, Turns, drive};
+use crate::guest::{AskSettings, Checked, ExecMode, drive};
 use crate::hook::{Hook, HookContext};
 use crate::limits::Isolation;
 use crate::question::{HeaderNames, Phase, Question};
@@ -309,8 +309,7 @@ impl Policy {
                 None => self.pool.lease_in(caller).await,
             }
         };
-        self.called_on(lease, kept, (question, caller.turns()))
-            .await
+        self.called_on(lease, kept, (question, caller.mode())).await
     }
 
     /// Answers one event that the module has a handler for, on an instance that
@@ -322,7 +321,7 @@ impl Policy {
         event: &Event,
     ) -> Handled {
         let question = Question::from(event);
-        let asked = (&question, Turns::Many);
+        let asked = (&question, ExecMode::InSlices);
         let (result, cost) = self.called_on(lease, &mut None, asked).await;
         self.answered(result, cost)
     }
@@ -331,7 +330,7 @@ impl Policy {
         &'a self,
         lease: impl Future<Output = Result<Lease<'a>, Box<Fault>>> + Send,
         kept: &mut Option<Lease<'a>>,
-        (question, turns): (&Question<'_>, Turns),
+        (question, mode): (&Question<'_>, ExecMode),
     ) -> (Result<Option<Checked>, Fault>, Option<Cost>) {
         // Pinned where it stands: a future that is moved is copied, whole.
         let called = pin!(async {
@@ -339,7 +338,7 @@ impl Policy {
                 Err(fault) => (Err(*fault), None),
                 Ok(mut lease) => {
                     let asking = self.settings.asking();
-                    let (result, mut cost) = lease.ask_in(turns, question, asking).await;
+                    let (result, mut cost) = lease.ask_in(mode, question, asking).await;
                     cost.waited = lease.take_waited();
                     if self.pool.module().convention.keeps_exchange() {
                         *kept = Some(lease);

@@ -22,7 +22,7 @@ use crate::cost::Cost;
 use crate::error::Error;
 use crate::fault::{Fault, FaultCode};
 use crate::guest::module::Module;
-use crate::guest::{Instance, Turns, drive};
+use crate::guest::{ExecMode, Instance, drive};
 use crate::limits::{DEFAULT_POOL_SIZE, DEFAULT_QUEUE_WAIT, Isolation, Limits, after};
 pub(crate) use room::Room;
 pub(super) use wait::Caller;
@@ -190,7 +190,7 @@ impl Pool {
 
     pub(super) async fn lease_in(&self, caller: Caller) -> Result<Lease<'_>, Box<Fault>> {
         let place = self.place(caller).await?;
-        self.lend(place, caller.turns()).await
+        self.lend(place, caller.mode()).await
     }
 
     /// Borrows an instance for one call if there is one to be had without
@@ -199,7 +199,7 @@ impl Pool {
         &self,
     ) -> Option<impl Future<Output = Result<Lease<'_>, Box<Fault>>> + Send + use<'_>> {
         let place = self.free_place()?;
-        Some(self.lend(place, Turns::Many))
+        Some(self.lend(place, ExecMode::InSlices))
     }
 
     /// Whether a lease would be had without waiting, now.
@@ -212,7 +212,7 @@ impl Pool {
     fn lend<'a>(
         &'a self,
         place: Place<'a>,
-        turns: Turns,
+        mode: ExecMode,
     ) -> impl Future<Output = Result<Lease<'a>, Box<Fault>>> + Send + use<'a> {
         // From here on dropping the lease gives the place back, come what may.
         let mut lease = Lease {
@@ -224,7 +224,7 @@ impl Pool {
         async move {
             if lease.instance.is_none() {
                 // In a box: it is rare, and every call's future would have its size.
-                let made = Instance::new_in(turns, &self.module, self.settings.limits);
+                let made = Instance::new_in(mode, &self.module, self.settings.limits);
                 let made = Box::pin(made).await?;
                 lease.instance = Some(Box::new(made));
                 self.counters.created.fetch_add(1, Ordering::Relaxed);

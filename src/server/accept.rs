@@ -34,7 +34,7 @@ pub(crate) trait Transport {
     fn serve(
         stream: Self::Stream,
         shared: Arc<Shared>,
-        doors: Doors,
+        signals: Signals,
     ) -> impl Future<Output = ()> + Send + 'static;
 }
 
@@ -49,20 +49,20 @@ impl Transport for UnixListener {
         is_allowed(stream, shared)
     }
 
-    async fn serve(stream: UnixStream, shared: Arc<Shared>, doors: Doors) {
-        let stop = doors.told_to_stop();
-        serve_peer(stream.into_split(), shared, &doors.crowd, stop).await;
+    async fn serve(stream: UnixStream, shared: Arc<Shared>, signals: Signals) {
+        let stop = signals.told_to_stop();
+        serve_peer(stream.into_split(), shared, &signals.crowd, stop).await;
     }
 }
 
 /// What a connection is told from outside.
 #[derive(Clone)]
-pub(crate) struct Doors {
+pub(crate) struct Signals {
     pub(crate) stopped: watch::Receiver<bool>,
     pub(crate) crowd: Arc<Crowd>,
 }
 
-impl Doors {
+impl Signals {
     /// Ready once nothing more is to be read.
     pub(crate) fn told_to_stop(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut stopped = self.stopped.clone();
@@ -194,13 +194,13 @@ pub(crate) async fn accept<T: Transport>(
     shutdown: impl Future<Output = ()>,
 ) -> Permits {
     let permits = Permits::new(shared.settings.max_connections);
-    let doors = Doors {
+    let signals = Signals {
         stopped: stopped.clone(),
         crowd: Arc::new(Crowd::new()),
     };
     let mut shutdown = std::pin::pin!(shutdown);
     let begin = |stream, permit: OwnedSemaphorePermit| {
-        let served = T::serve(stream, Arc::clone(shared), doors.clone());
+        let served = T::serve(stream, Arc::clone(shared), signals.clone());
         tokio::spawn(async move {
             served.await;
             drop(permit);
@@ -231,7 +231,7 @@ pub(crate) async fn accept<T: Transport>(
         }
         let permit = tokio::select! {
             biased;
-            permit = permits.next(&doors.crowd) => permit,
+            permit = permits.next(&signals.crowd) => permit,
             () = &mut shutdown => None,
         };
         match permit {

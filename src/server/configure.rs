@@ -32,20 +32,20 @@ const MAX_TRIES: usize = 8;
 const DEFECT: &str = "a defect of this program; please report it";
 
 /// What a message comes to: whether its settings are in force, or why not.
-pub(crate) type Outcome = Result<(), String>;
+pub(crate) type InForce = Result<(), String>;
 
 /// The answer to one message.
-pub(crate) enum Reply {
-    Now(Outcome),
+pub(crate) enum Configured {
+    Now(InForce),
     /// Once the worker has come to it.
-    Later(oneshot::Receiver<Outcome>),
+    Later(oneshot::Receiver<InForce>),
 }
 
-impl Reply {
-    pub(crate) async fn outcome(self) -> Outcome {
+impl Configured {
+    pub(crate) async fn outcome(self) -> InForce {
         match self {
             Self::Now(outcome) => outcome,
-            Self::Later(reply) => reply.await.unwrap_or_else(|_gone| Err(DEFECT.to_owned())),
+            Self::Later(later) => later.await.unwrap_or_else(|_gone| Err(DEFECT.to_owned())),
         }
     }
 }
@@ -57,7 +57,7 @@ struct Waiting {
     connection: u64,
     /// What its sender's id holds meanwhile.
     bytes: usize,
-    reply: oneshot::Sender<Outcome>,
+    reply: oneshot::Sender<InForce>,
 }
 
 impl Waiting {
@@ -105,19 +105,19 @@ pub(crate) fn configure(
     live: &Live,
     config: &Value,
     (connection, id_bytes): (u64, usize),
-) -> Reply {
+) -> Configured {
     let pushed = match Pushed::read(config) {
         Ok(pushed) => pushed,
-        Err(reason) => return Reply::Now(told(live, &Pushed::default(), Err(reason))),
+        Err(reason) => return Configured::Now(told(live, &Pushed::default(), Err(reason))),
     };
     let pushed = match live.permitted(pushed) {
         Ok(pushed) => pushed,
-        Err(reason) => return Reply::Now(told(live, &Pushed::default(), Err(reason))),
+        Err(reason) => return Configured::Now(told(live, &Pushed::default(), Err(reason))),
     };
     let mut line = live.line();
     if !line.has_worker && live.are_in_force(&pushed.settings) {
         drop(line);
-        return Reply::Now(told(live, &pushed, Ok(Change::Unchanged)));
+        return Configured::Now(told(live, &pushed, Ok(Change::Unchanged)));
     }
     let (reply, later) = oneshot::channel();
     let given_up = line.push(Waiting {
@@ -136,13 +136,13 @@ pub(crate) fn configure(
     for waiting in given_up {
         waiting.answer(live, Err("newer settings came before these".to_owned()));
     }
-    Reply::Later(later)
+    Configured::Later(later)
 }
 
 /// Applies what waits until nothing does.
 fn work(live: &Live) {
     loop {
-        let turn = live.turn_for_settings();
+        let guard = live.lock_for_settings();
         let mut line = live.line();
         let batch = line.take_all();
         if batch.is_empty() {
@@ -154,7 +154,7 @@ fn work(live: &Live) {
         if catch_unwind(AssertUnwindSafe(|| apply(live, batch.into()))).is_err() {
             tracing::error!("{DEFECT}");
         }
-        drop(turn);
+        drop(guard);
     }
 }
 
@@ -216,7 +216,7 @@ impl Tries {
 }
 
 /// Counts and logs what came of it; says whether it is in force.
-fn told(live: &Live, pushed: &Pushed, result: Result<Change, String>) -> Outcome {
+fn told(live: &Live, pushed: &Pushed, result: Result<Change, String>) -> InForce {
     let metrics = live.metrics();
     match result {
         Ok(change) => {
@@ -255,7 +255,7 @@ fn told(live: &Live, pushed: &Pushed, result: Result<Change, String>) -> Outcome
 }
 
 /// What a proxy is answered; any decision but allow is a refusal.
-pub(crate) fn response(result: Outcome) -> Handled {
+pub(crate) fn response(result: InForce) -> Handled {
     let mut response = AgentResponse::allow();
     if let Err(reason) = result {
         response.decision = Decision::Block {
@@ -292,8 +292,8 @@ mod tests {
         Live::new(loader.start(PolicySettings::default()).unwrap(), loader)
     }
 
-    /// What each message is answered that waits for one turn, the oldest first.
-    fn answers(live: &Live, messages: &[(u64, Value)]) -> Vec<Outcome> {
+    /// What each message is answered that waits for one change, the oldest first.
+    fn answers(live: &Live, messages: &[(u64, Value)]) -> Vec<InForce> {
         let (batch, replies): (Vec<_>, Vec<_>) = messages
             .iter()
             .map(|(connection, config)| {
@@ -308,7 +308,7 @@ mod tests {
             })
             .unzip();
         apply(live, batch);
-        let answer = |mut later: oneshot::Receiver<Outcome>| later.try_recv().unwrap();
+        let answer = |mut later: oneshot::Receiver<InForce>| later.try_recv().unwrap();
         replies.into_iter().map(answer).collect()
     }
 

@@ -77,7 +77,7 @@ pub(crate) struct Connection {
     number: u64,
     /// Set by the handshake, where that comes after the connection.
     proxy: OnceLock<Proxy>,
-    state: Mutex<State>,
+    state: Mutex<Traffic>,
     /// For a reader that is no part of the writer's task: something was sent,
     /// or nothing is in flight any more.
     pub(crate) eased: Notify,
@@ -88,7 +88,7 @@ pub(crate) struct Connection {
 }
 
 #[derive(Default)]
-struct State {
+struct Traffic {
     in_flight: Vec<Ticket>,
     next_number: u64,
     unsent: Vec<u8>,
@@ -421,7 +421,7 @@ impl Connection {
         if state.ended {
             return Next::End;
         }
-        let State {
+        let Traffic {
             unsent, reports, ..
         } = &mut *state;
         for report in reports {
@@ -476,13 +476,13 @@ impl Connection {
     }
 
     /// Nothing in the state can be half-changed by a panic elsewhere.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Traffic> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// After the lock: whoever is woken wants it.
-fn wake_writer(mut state: MutexGuard<'_, State>) {
+fn wake_writer(mut state: MutexGuard<'_, Traffic>) {
     if !std::mem::take(&mut state.writer_sleeps) {
         return;
     }

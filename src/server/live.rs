@@ -5,7 +5,7 @@
 //! one change at a time, a reload before settings; what could not take its place
 //! has changed nothing but what [`Live::health`] says.
 
-mod turns;
+mod change_lock;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -24,7 +24,7 @@ use crate::guest::module::Module;
 use crate::limits::after;
 use crate::policy::{Policy, PolicySettings};
 use crate::protocol::wire::control::HealthState;
-use turns::{Turn, Turns};
+use change_lock::{ChangeGuard, ChangeLock};
 
 /// How often it is asked whether the calls of a replaced agent are over.
 const RETIRE_POLL: Duration = Duration::from_millis(2);
@@ -81,7 +81,7 @@ struct Inner {
     /// The module that runs, compiled to count instructions or not to, as it is
     /// not now.
     other: Mutex<Option<Arc<Module>>>,
-    turns: Turns,
+    changes: ChangeLock,
     causes: Mutex<Causes>,
     health: watch::Sender<Health>,
     metrics: Metrics,
@@ -111,7 +111,7 @@ impl Live {
             line: Mutex::default(),
             not_applied: Mutex::default(),
             other: Mutex::default(),
-            turns: Turns::default(),
+            changes: ChangeLock::default(),
             health: watch::Sender::new(causes.health()),
             causes: Mutex::new(causes),
             metrics: Metrics::default(),
@@ -165,7 +165,7 @@ impl Live {
     /// # Errors
     /// Why the old one goes on answering; [`Live::health`] says so too.
     pub fn reload(&self) -> Result<Arc<Policy>, Error> {
-        let _one_at_a_time = self.0.turns.for_reload();
+        let _one_at_a_time = self.0.changes.for_reload();
         let Some(loader) = &self.0.loader else {
             return Err(Error::Usage(
                 "this agent was not loaded from a file".to_owned(),
@@ -232,8 +232,8 @@ impl Live {
     }
 
     /// Waits until settings may be changed.
-    pub(super) fn turn_for_settings(&self) -> Turn<'_> {
-        self.0.turns.for_settings()
+    pub(super) fn lock_for_settings(&self) -> ChangeGuard<'_> {
+        self.0.changes.for_settings()
     }
 
     /// Lets an agent answer from now on that has these settings over those in

@@ -21,7 +21,6 @@ mod health;
 mod job;
 pub mod live;
 pub mod loader;
-mod members;
 pub mod metrics;
 mod patient;
 mod peer;
@@ -29,6 +28,7 @@ pub mod pushed;
 mod queue;
 mod receive;
 pub mod record;
+mod sessions;
 pub mod settings;
 mod unfinished;
 
@@ -52,9 +52,9 @@ use crate::protocol::wire::{BadMessage, Message};
 use exchanges::Exchanges;
 use health::watch_faults;
 pub use live::Live;
-use members::Members;
 use metrics::Now;
 use queue::Queue;
+use sessions::Sessions;
 use settings::MAX_QUEUED_BYTES;
 pub use settings::ServeSettings;
 use unfinished::Unfinished;
@@ -67,7 +67,7 @@ pub(crate) struct Shared {
     next_connection: AtomicU64,
     queue: Queue,
     log_limiter: LogLimiter,
-    members: Members,
+    sessions: Sessions,
     unfinished: Arc<Unfinished>,
     /// The threads that call guests.
     guests: Mutex<Vec<JoinHandle<()>>>,
@@ -82,7 +82,7 @@ impl Shared {
             next_connection: AtomicU64::new(0),
             queue: Queue::new(settings.max_queue, MAX_QUEUED_BYTES, settings.queue_wait),
             log_limiter: LogLimiter::new(),
-            members: Members::default(),
+            sessions: Sessions::default(),
             unfinished: Unfinished::new(settings.max_unfinished_bytes),
             guests: Mutex::default(),
             hasher: RandomState::new(),
@@ -255,9 +255,9 @@ pub async fn serve(
     let mut chores = JoinSet::new();
     chores.spawn(refuse_expired(Arc::clone(&shared)));
     chores.spawn(watch_faults(Arc::clone(&shared)));
-    chores.spawn(members::tell_health(Arc::clone(&shared)));
+    chores.spawn(sessions::tell_health(Arc::clone(&shared)));
     if let Some(interval) = shared.settings.metrics_interval {
-        chores.spawn(members::tell_metrics(Arc::clone(&shared), interval));
+        chores.spawn(sessions::tell_metrics(Arc::clone(&shared), interval));
     }
     let (stop, stopped) = watch::channel(false);
     let signal = async {

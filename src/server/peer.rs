@@ -17,9 +17,9 @@ use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 use super::accept::Crowd;
 use super::connection::{Connection, Next};
 use super::exchanges::Peer;
-use super::members::Members;
 use super::metrics::Closed;
 use super::receive::{Turn, Violation, receive};
+use super::sessions::Sessions;
 use super::unfinished::{LET_GO, SMALL_BYTES, Share};
 use super::{Shared, after};
 use crate::protocol::proxy::Proxy;
@@ -110,8 +110,8 @@ pub(crate) async fn serve_peer<R, W, S>(
             return;
         }
     };
-    let _member = Members::join(&connection);
-    let mut answers = Answers::new(&connection, writer);
+    let _session = Sessions::join(&connection);
+    let mut answers = AnswerWriter::new(&connection, writer);
     let end = read_events(&mut input, &mut answers).await;
     // What is left of it will never be whole, and the answers may take long.
     drop(input);
@@ -214,7 +214,7 @@ async fn greet<R: ReadHalf, W: AsyncWrite + Unpin, S: Future<Output = ()>>(
 /// meanwhile. `None` where nothing more can be sent.
 async fn read_events<R: ReadHalf, W: AsyncWrite + Unpin, S: Future<Output = ()>>(
     input: &mut Input<'_, R, S>,
-    answers: &mut Answers<'_, W>,
+    answers: &mut AnswerWriter<'_, W>,
 ) -> Option<End> {
     let connection = answers.connection;
     let protocol = connection.dialect().protocol;
@@ -276,7 +276,7 @@ async fn read_events<R: ReadHalf, W: AsyncWrite + Unpin, S: Future<Output = ()>>
 }
 
 /// Sends what is to be sent, as much as there is in each write.
-struct Answers<'a, W> {
+struct AnswerWriter<'a, W> {
     connection: &'a Arc<Connection>,
     writer: W,
     /// What is being written, and how much of it was.
@@ -286,7 +286,7 @@ struct Answers<'a, W> {
     patience: Option<Pin<Box<Sleep>>>,
 }
 
-impl<'a, W: AsyncWrite + Unpin> Answers<'a, W> {
+impl<'a, W: AsyncWrite + Unpin> AnswerWriter<'a, W> {
     const fn new(connection: &'a Arc<Connection>, writer: W) -> Self {
         Self {
             connection,

@@ -22,37 +22,28 @@ use crate::policy::decision::FailurePolicy;
 /// faster than they do.
 const MAX_WORD_BYTES: usize = 32;
 
-/// A setting's key, in the form the published agents have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Key {
-    /// Instances and calls at once.
-    PoolSize,
-    /// Whether a fault is an allow.
-    FailOpen,
-    /// Time for one call.
-    TimeoutMs,
-    /// Instructions for one call.
-    Fuel,
-    /// Linear memory of one instance.
-    MaxMemoryBytes,
-    /// Size of one answer.
-    MaxAnswerBytes,
-    /// Whether an instance serves more than one call.
-    Isolation,
+named! {
+    /// A setting's key, in the form the published agents have.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    pub enum Key {
+        /// Instances and calls at once.
+        PoolSize => "pool-size",
+        /// Whether a fault is an allow.
+        FailOpen => "fail-open",
+        /// Time for one call.
+        TimeoutMs => "timeout-ms",
+        /// Instructions for one call.
+        Fuel => "fuel",
+        /// Linear memory of one instance.
+        MaxMemoryBytes => "max-memory-bytes",
+        /// Size of one answer.
+        MaxAnswerBytes => "max-answer-bytes",
+        /// Whether an instance serves more than one call.
+        Isolation => "isolation",
+    }
 }
 
 impl Key {
-    /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::PoolSize,
-        Self::FailOpen,
-        Self::TimeoutMs,
-        Self::Fuel,
-        Self::MaxMemoryBytes,
-        Self::MaxAnswerBytes,
-        Self::Isolation,
-    ];
-
     /// Those whose every fault is an allow where the policy is open.
     const LIMITS: [Self; 4] = [
         Self::TimeoutMs,
@@ -60,20 +51,6 @@ impl Key {
         Self::MaxMemoryBytes,
         Self::MaxAnswerBytes,
     ];
-
-    /// As it is pushed.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::PoolSize => "pool-size",
-            Self::FailOpen => "fail-open",
-            Self::TimeoutMs => "timeout-ms",
-            Self::Fuel => "fuel",
-            Self::MaxMemoryBytes => "max-memory-bytes",
-            Self::MaxAnswerBytes => "max-answer-bytes",
-            Self::Isolation => "isolation",
-        }
-    }
 
     /// The setting of this key that is in force.
     fn of(self, settings: &PolicySettings) -> Setting {
@@ -94,8 +71,7 @@ impl FromStr for Key {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let known = Self::ALL.into_iter().find(|key| key.name() == text);
-        known.ok_or_else(|| unknown(text))
+        Self::from_name(text).ok_or_else(|| unknown(text))
     }
 }
 

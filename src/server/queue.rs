@@ -18,7 +18,7 @@ use crate::fault::{Fault, FaultCode};
 use crate::limits::after;
 
 pub(crate) struct Queue {
-    state: Mutex<State>,
+    state: Mutex<Waiting>,
     /// Jobs in the state, to look at without its lock.
     length: AtomicUsize,
     filled: Condvar,
@@ -31,7 +31,7 @@ pub(crate) struct Queue {
 }
 
 #[derive(Default)]
-struct State {
+struct Waiting {
     /// No more than there are instances; each holds one.
     begun: VecDeque<Call>,
     jobs: VecDeque<Job>,
@@ -97,7 +97,7 @@ impl Queue {
         self.pushed(state);
     }
 
-    fn pushed(&self, mut state: MutexGuard<'_, State>) {
+    fn pushed(&self, mut state: MutexGuard<'_, Waiting>) {
         self.length.store(state.jobs.len(), Ordering::SeqCst);
         let wake = state.idle > 0;
         let watch = !state.watched;
@@ -212,7 +212,7 @@ impl Queue {
     }
 
     /// Nothing in the state can be half-changed by a panic elsewhere.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::configure::{Reply, configure, response};
+use super::configure::{Configured, configure, response};
 use super::connection::Connection;
 use super::exchanges::Problem;
 use super::job::Job;
@@ -125,10 +125,10 @@ pub(crate) fn dispatch(
             let live = &connection.shared().live;
             let sender = (connection.number(), correlation_id.len());
             match configure(live, &config, sender) {
-                Reply::Now(outcome) => {
+                Configured::Now(outcome) => {
                     connection.answer_plain((ticket, &correlation_id), response(outcome), None);
                 }
-                later @ Reply::Later(_) => {
+                later @ Configured::Later(_) => {
                     let connection = Arc::clone(connection);
                     tokio::spawn(async move {
                         let handled = response(later.outcome().await);

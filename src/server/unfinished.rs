@@ -22,11 +22,11 @@ pub(crate) const LET_GO: &str =
 /// All messages that are not whole.
 pub(crate) struct Unfinished {
     max: usize,
-    state: Mutex<State>,
+    messages: Mutex<Messages>,
 }
 
 #[derive(Default)]
-struct State {
+struct Messages {
     bytes: usize,
     next_number: u64,
     /// By the order in which they were begun.
@@ -52,7 +52,7 @@ impl Unfinished {
     pub(crate) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self {
             max,
-            state: Mutex::default(),
+            messages: Mutex::default(),
         })
     }
 
@@ -67,12 +67,12 @@ impl Unfinished {
     }
 
     /// Nothing in the state can be half-changed by a panic elsewhere.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Messages> {
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl Messages {
     fn begin(&mut self, let_go: Arc<Notify>) -> u64 {
         self.next_number += 1;
         let message = Message { bytes: 0, let_go };

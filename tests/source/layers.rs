@@ -152,7 +152,7 @@ fn only_dates_are_taken_from_the_wall_clock() {
     const DATED: [&str; 5] = [
         "cli/render/bench/profile.rs",
         "guest/wasi/context.rs",
-        "server/members.rs",
+        "server/sessions.rs",
         "server/metrics/mod.rs",
         "server/record.rs",
     ];

@@ -26,36 +26,23 @@ pub struct Comparison {
     pub busy: Option<f64>,
 }
 
-/// What a finding is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Metric {
-    /// Instructions of the first call on a fresh instance.
-    FuelFirst,
-    /// Instructions of a warm call.
-    FuelWarm,
-    /// From event to response, in nanoseconds.
-    Time,
-    /// The most linear memory, in bytes.
-    Memory,
-    /// Memory that each call keeps, in bytes.
-    Growth,
-    /// The module's file, in bytes.
-    Size,
-}
-
-impl Metric {
-    /// As tables have it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::FuelFirst => "fuel, first call",
-            Self::FuelWarm => "fuel, warm call",
-            Self::Time => "time",
-            Self::Memory => "memory",
-            Self::Growth => "memory kept each call",
-            Self::Size => "size",
-        }
+named! {
+    /// What a finding is about.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Metric {
+        /// Instructions of the first call on a fresh instance.
+        FuelFirst => "fuel, first call",
+        /// Instructions of a warm call.
+        FuelWarm => "fuel, warm call",
+        /// From event to response, in nanoseconds.
+        Time => "time",
+        /// The most linear memory, in bytes.
+        Memory => "memory",
+        /// Memory that each call keeps, in bytes.
+        Growth => "memory kept each call",
+        /// The module's file, in bytes.
+        Size => "size",
     }
 }
 

@@ -13,7 +13,7 @@ use super::session::{Benched, Session};
 use super::settings::{Amount, BenchTask, repeated, share};
 use super::stop::Stop;
 use super::warm::time_each;
-use crate::client::{Ask, Asker, Drive, Driven, Exchange, Pace, Process, Speech, Target};
+use crate::client::{Ask, Asker, Drive, Driven, Exchange, Pace, Process, Protocol, Target};
 use crate::error::Error;
 use crate::latency::Latency;
 
@@ -50,7 +50,7 @@ pub fn bench_target(
             source: source.into(),
         })?;
     }
-    let called = Flags::from([("protocol", target.speech.name().to_owned())]);
+    let called = Flags::from([("protocol", target.protocol.name().to_owned())]);
     let mut flags = called.clone();
     flags.insert("connections", running.connections.to_string());
     flags.extend(task.settings.measuring());
@@ -125,7 +125,7 @@ impl TargetBench<'_> {
                     ))),
                 })
                 .collect::<Result<Vec<Ask>, Error>>()?;
-            Exchange::new(self.running.target.speech, &asks)
+            Exchange::new(self.running.target.protocol, &asks)
                 .map_err(|error| Error::Usage(error.to_string()).into())
         };
         self.cases.iter().map(exchange).collect()
@@ -200,9 +200,9 @@ impl TargetBench<'_> {
             exchanges,
             concurrency,
             // No proxy sends ahead of an answer in v1.
-            connections: match target.speech {
-                Speech::V1 => concurrency,
-                Speech::V2 | Speech::Grpc => self.running.connections,
+            connections: match target.protocol {
+                Protocol::V1 => concurrency,
+                Protocol::V2 | Protocol::Grpc => self.running.connections,
             },
             pace,
             warm_up: settings.warm_up,

@@ -106,38 +106,19 @@ pub struct Costly {
     pub cost: u64,
 }
 
-/// How a transaction came out beside what it is compared with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Category {
-    /// The module faulted on one side.
-    Faulted,
-    /// Another decision.
-    Decision,
-    /// The same decision with another status, body, header or tag.
-    Details,
-    /// Equal.
-    Unchanged,
-}
-
-impl Category {
-    /// All, the gravest first.
-    pub const ALL: [Self; 4] = [
-        Self::Faulted,
-        Self::Decision,
-        Self::Details,
-        Self::Unchanged,
-    ];
-
-    /// The word in reports.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Faulted => "faulted",
-            Self::Decision => "decision changed",
-            Self::Details => "details changed",
-            Self::Unchanged => "unchanged",
-        }
+named! {
+    /// How a transaction came out beside what it is compared with.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Category {
+        /// The module faulted on one side.
+        Faulted => "faulted",
+        /// Another decision.
+        Decision => "decision changed",
+        /// The same decision with another status, body, header or tag.
+        Details => "details changed",
+        /// Equal.
+        Unchanged => "unchanged",
     }
 }
 

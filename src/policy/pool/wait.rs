@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use futures_timer::Delay;
 
-use crate::guest::Turns;
+use crate::guest::ExecMode;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy)]
@@ -23,10 +23,10 @@ pub(in crate::policy) enum Caller {
 }
 
 impl Caller {
-    pub(in crate::policy) fn turns(self) -> Turns {
+    pub(in crate::policy) fn mode(self) -> ExecMode {
         match self {
-            Self::Thread => Turns::for_this_thread(),
-            Self::Task => Turns::Many,
+            Self::Thread => ExecMode::for_this_thread(),
+            Self::Task => ExecMode::InSlices,
         }
     }
 

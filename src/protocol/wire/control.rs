@@ -14,37 +14,18 @@ pub struct Cancel {
     pub correlation_id: String,
 }
 
-/// How the agent is, in the form clients read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HealthState {
-    /// All is well.
-    Healthy = 1,
-    /// Working, but not as it should.
-    Degraded = 2,
-    /// Answering what was received, and no more.
-    Draining = 3,
-    /// Not working.
-    Unhealthy = 4,
-}
-
-impl HealthState {
-    /// Every state.
-    pub const ALL: [Self; 4] = [
-        Self::Healthy,
-        Self::Degraded,
-        Self::Draining,
-        Self::Unhealthy,
-    ];
-
-    /// The name in logs and for operators.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Healthy => "healthy",
-            Self::Degraded => "degraded",
-            Self::Draining => "draining",
-            Self::Unhealthy => "unhealthy",
-        }
+named! {
+    /// How the agent is, in the form clients read.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum HealthState {
+        /// All is well.
+        Healthy = 1 => "healthy",
+        /// Working, but not as it should.
+        Degraded = 2 => "degraded",
+        /// Answering what was received, and no more.
+        Draining = 3 => "draining",
+        /// Not working.
+        Unhealthy = 4 => "unhealthy",
     }
 }
 

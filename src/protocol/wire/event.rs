@@ -128,46 +128,27 @@ fn message_pack_problem(error: &rmp_serde::decode::Error) -> Problem {
     }
 }
 
-/// Every key that some event has and that matters to us.
-#[derive(Clone, Copy, Default, Deserialize)]
-#[serde(field_identifier, rename_all = "snake_case")]
-enum Key {
-    CorrelationId,
-    Metadata,
-    Method,
-    Uri,
-    Headers,
-    Status,
-    Data,
-    IsLast,
-    TotalSize,
-    ChunkIndex,
-    BytesReceived,
-    BytesSent,
-    Config,
-    #[default]
-    #[serde(other)]
-    Other,
-}
-
-impl Key {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::CorrelationId => "correlation_id",
-            Self::Metadata => "metadata",
-            Self::Method => "method",
-            Self::Uri => "uri",
-            Self::Headers => "headers",
-            Self::Status => "status",
-            Self::Data => "data",
-            Self::IsLast => "is_last",
-            Self::TotalSize => "total_size",
-            Self::ChunkIndex => "chunk_index",
-            Self::BytesReceived => "bytes_received",
-            Self::BytesSent => "bytes_sent",
-            Self::Config => "config",
-            Self::Other => "",
-        }
+named! {
+    /// Every key that some event has and that matters to us.
+    #[derive(Clone, Copy, Default, Deserialize)]
+    #[serde(field_identifier, rename_all = "snake_case")]
+    enum Key {
+        CorrelationId => "correlation_id",
+        Metadata => "metadata",
+        Method => "method",
+        Uri => "uri",
+        Headers => "headers",
+        Status => "status",
+        Data => "data",
+        IsLast => "is_last",
+        TotalSize => "total_size",
+        ChunkIndex => "chunk_index",
+        BytesReceived => "bytes_received",
+        BytesSent => "bytes_sent",
+        Config => "config",
+        #[default]
+        #[serde(other)]
+        Other => "",
     }
 }
 

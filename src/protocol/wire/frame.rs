@@ -33,15 +33,17 @@ pub mod kind {
     pub const PONG: u8 = 0x42;
 }
 
-/// Which of the protocols a connection speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// One request, one response, in order; no handshake.
-    V1,
-    /// Typed frames, any number in flight.
-    V2,
-    /// The same as gRPC messages: the type is inside, a flag before the length.
-    Grpc,
+named! {
+    /// Which of the protocols a connection speaks.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Protocol {
+        /// One request, one response, in order; no handshake.
+        V1 => "v1",
+        /// Typed frames, any number in flight.
+        V2 => "v2",
+        /// The same as gRPC messages: the type is inside, a flag before the length.
+        Grpc => "grpc",
+    }
 }
 
 /// How a peer broke the framing; the connection cannot go on.

@@ -17,7 +17,7 @@ mod values;
 
 use serde_json::Value;
 
-use crate::event::Event;
+use crate::event::{Event, EventKind};
 
 /// How the payloads of a v2 connection are written. v1 is always JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,53 +53,46 @@ impl HttpVersion {
     }
 }
 
-/// A message that must be answered with one agent response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RequestType {
-    /// The request line and headers.
-    RequestHeaders,
-    /// One chunk of the request body.
-    RequestBodyChunk,
-    /// The upstream's status and headers.
-    ResponseHeaders,
-    /// One chunk of the response body.
-    ResponseBodyChunk,
-    /// The exchange is over.
-    RequestComplete,
-    /// One frame of a WebSocket.
-    WebSocketFrame,
-    /// Text for a guardrail to judge.
-    GuardrailInspect,
-    /// Settings, pushed by the proxy.
-    Configure,
+named! {
+    /// A message that must be answered with one agent response: the type that a v2
+    /// frame's fifth byte is, and the name of it in a v1 envelope.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum RequestType {
+        /// The request line and headers.
+        RequestHeaders = 0x10 => "request_headers",
+        /// One chunk of the request body.
+        RequestBodyChunk = 0x11 => "request_body_chunk",
+        /// The upstream's status and headers.
+        ResponseHeaders = 0x12 => "response_headers",
+        /// One chunk of the response body.
+        ResponseBodyChunk = 0x13 => "response_body_chunk",
+        /// The exchange is over.
+        RequestComplete = 0x14 => "request_complete",
+        /// One frame of a WebSocket.
+        WebSocketFrame = 0x15 => "web_socket_frame",
+        /// Text for a guardrail to judge.
+        GuardrailInspect = 0x16 => "guardrail_inspect",
+        /// Settings, pushed by the proxy.
+        Configure = 0x17 => "configure",
+    }
 }
 
 impl RequestType {
-    const ALL: [(Self, u8, &'static str); 8] = [
-        (Self::RequestHeaders, 0x10, "request_headers"),
-        (Self::RequestBodyChunk, 0x11, "request_body_chunk"),
-        (Self::ResponseHeaders, 0x12, "response_headers"),
-        (Self::ResponseBodyChunk, 0x13, "response_body_chunk"),
-        (Self::RequestComplete, 0x14, "request_complete"),
-        (Self::WebSocketFrame, 0x15, "web_socket_frame"),
-        (Self::GuardrailInspect, 0x16, "guardrail_inspect"),
-        (Self::Configure, 0x17, "configure"),
-    ];
-
     /// The type a v2 frame's fifth byte names.
     #[must_use]
     pub fn from_byte(byte: u8) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find_map(|(kind, code, _)| (code == byte).then_some(kind))
+        Self::ALL.into_iter().find(|kind| *kind as u8 == byte)
     }
+}
 
-    /// The type a v1 envelope's `event_type` names.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find_map(|(kind, _, known)| (known == name).then_some(kind))
+impl From<EventKind> for RequestType {
+    fn from(kind: EventKind) -> Self {
+        match kind {
+            EventKind::RequestHeaders => Self::RequestHeaders,
+            EventKind::RequestBody => Self::RequestBodyChunk,
+            EventKind::ResponseHeaders => Self::ResponseHeaders,
+            EventKind::ResponseBody => Self::ResponseBodyChunk,
+        }
     }
 }
 

@@ -114,8 +114,8 @@ fn escape(message: &str) -> String {
 }
 
 /// The body of any response.
-pub(super) enum Reply {
-    Answers(Answers),
+pub(super) enum CallBody {
+    Answers(CallAnswers),
     Nothing,
 }
 
@@ -123,14 +123,14 @@ pub(super) enum Reply {
 pub(super) type Ending = Arc<OnceLock<Status>>;
 
 /// All that one call is sent.
-pub(super) struct Answers {
+pub(super) struct CallAnswers {
     connection: Arc<Connection>,
     call: Arc<Call>,
     ending: Ending,
     done: bool,
 }
 
-impl Answers {
+impl CallAnswers {
     pub(super) fn new(connection: Arc<Connection>, call: Arc<Call>) -> (Self, Ending) {
         let ending = Ending::default();
         let answers = Self {
@@ -166,7 +166,7 @@ impl Answers {
     }
 }
 
-impl Drop for Answers {
+impl Drop for CallAnswers {
     /// Nobody takes answers any more; nor must the reader wait until somebody
     /// does.
     fn drop(&mut self) {
@@ -175,7 +175,7 @@ impl Drop for Answers {
     }
 }
 
-impl Body for Reply {
+impl Body for CallBody {
     type Data = Batch;
     type Error = Infallible;
 

@@ -26,7 +26,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::Shared;
-use super::accept::{Doors, Transport};
+use super::accept::{Signals, Transport};
 use super::connection::Connection;
 use super::exchanges::Peer;
 use super::metrics::Closed;
@@ -34,7 +34,7 @@ use super::patient::Patient;
 use crate::protocol::wire::Encoding;
 use crate::protocol::wire::frame::Protocol;
 use crate::protocol::wire::response::Dialect;
-use body::{Answers, Reply, Status};
+use body::{CallAnswers, CallBody, Status};
 use call::{Call, Calls};
 use stream::{Mode, Reader};
 
@@ -68,13 +68,13 @@ impl Transport for TcpListener {
         true
     }
 
-    async fn serve(stream: TcpStream, shared: Arc<Shared>, doors: Doors) {
-        serve_connection(stream, shared, doors).await;
+    async fn serve(stream: TcpStream, shared: Arc<Shared>, signals: Signals) {
+        serve_connection(stream, shared, signals).await;
     }
 }
 
 /// Serves one connection until all its calls are over.
-async fn serve_connection(stream: TcpStream, shared: Arc<Shared>, doors: Doors) {
+async fn serve_connection(stream: TcpStream, shared: Arc<Shared>, signals: Signals) {
     // Answers are small and must not wait for each other; without it all works.
     let _ = stream.set_nodelay(true);
     let peer = stream.peer_addr();
@@ -87,7 +87,7 @@ async fn serve_connection(stream: TcpStream, shared: Arc<Shared>, doors: Doors) 
     let service = {
         let (shared, stopped, called) = (
             Arc::clone(&shared),
-            doors.stopped.clone(),
+            signals.stopped.clone(),
             Arc::clone(&called),
         );
         service_fn(move |request| {
@@ -106,8 +106,8 @@ async fn serve_connection(stream: TcpStream, shared: Arc<Shared>, doors: Doors) 
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let mut slow = std::pin::pin!(never_begins(received, settings.handshake_timeout));
-    let mut unwelcome = std::pin::pin!(doors.crowd.wanted(settings.handshake_timeout));
-    let mut stop = std::pin::pin!(doors.told_to_stop());
+    let mut unwelcome = std::pin::pin!(signals.crowd.wanted(settings.handshake_timeout));
+    let mut stop = std::pin::pin!(signals.told_to_stop());
     let mut quiet = std::pin::pin!(calls.quiet(FAREWELL));
     let (mut stopping, mut silent) = (false, true);
     loop {
@@ -137,7 +137,7 @@ async fn serve_connection(stream: TcpStream, shared: Arc<Shared>, doors: Doors) 
             () = &mut unwelcome, if silent => {
                 silent = false;
                 if called.load(Ordering::Relaxed) {
-                    doors.crowd.pass_on();
+                    signals.crowd.pass_on();
                 } else {
                     return close(&shared, Closed::GaveWay, "it was idle, and another connection waits");
                 }
@@ -171,7 +171,7 @@ fn respond(
     shared: &Arc<Shared>,
     stopped: &watch::Receiver<bool>,
     peer: Peer,
-) -> Response<Reply> {
+) -> Response<CallBody> {
     let mode = match mode(&request) {
         Ok(mode) => mode,
         Err(status) => return refusal(&status),
@@ -186,10 +186,10 @@ fn respond(
         return refusal(&Status::unavailable("this agent is stopping"));
     }
     let connection = Arc::new(Connection::new(Arc::clone(shared), dialect, None, peer));
-    let (answers, ending) = Answers::new(Arc::clone(&connection), Arc::clone(&call));
+    let (answers, ending) = CallAnswers::new(Arc::clone(&connection), Arc::clone(&call));
     let reader = Reader::new(request.into_body(), connection, call, ending);
     tokio::spawn(reader.run(mode, stopped.clone()));
-    let mut response = Response::new(Reply::Answers(answers));
+    let mut response = Response::new(CallBody::Answers(answers));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
@@ -223,8 +223,8 @@ fn mode(request: &Request<Incoming>) -> Result<Mode, Status> {
 }
 
 /// A response without a body.
-fn refusal(status: &Status) -> Response<Reply> {
-    let mut response = Response::new(Reply::Nothing);
+fn refusal(status: &Status) -> Response<CallBody> {
+    let mut response = Response::new(CallBody::Nothing);
     *response.status_mut() = status.http();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));

@@ -28,9 +28,9 @@ use crate::protocol::wire::{BadMessage, Message};
 use crate::server::after;
 use crate::server::configure::configure;
 use crate::server::connection::Connection;
-use crate::server::members::{Member, Members, now_ms};
 use crate::server::metrics::Closed;
 use crate::server::receive::{Turn, dispatch};
+use crate::server::sessions::{Session, Sessions, now_ms};
 use crate::server::unfinished::{LET_GO, Share};
 
 /// What was sent before the signal to stop may still be on its way through
@@ -61,7 +61,7 @@ pub(super) struct Reader {
     call: Arc<Call>,
     ending: Ending,
     /// Once it is greeted.
-    member: Option<Member>,
+    session: Option<Session>,
 }
 
 impl Drop for Reader {
@@ -88,7 +88,7 @@ impl Reader {
             connection,
             call,
             ending,
-            member: None,
+            session: None,
         }
     }
 
@@ -292,7 +292,7 @@ impl Reader {
         }
         connection.greet(Proxy::new(settings.quirks, Some(&request.proxy_version)));
         if mode == Mode::Stream {
-            self.member = Some(Members::join(connection));
+            self.session = Some(Sessions::join(connection));
         }
         tracing::debug!(proxy = printable(&request.proxy_id, 64), "connected");
         Ok(())

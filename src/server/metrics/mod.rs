@@ -17,6 +17,9 @@ use crate::event::EventKind;
 use crate::fault::FaultCode;
 use crate::policy::Policy;
 use crate::protocol::outgoing::Sent;
+use crate::protocol::wire::Encoding;
+use crate::protocol::wire::frame::Protocol;
+use crate::protocol::wire::response::Dialect;
 use crate::response::Decision;
 use crate::server::exchanges::ExchangeCounts;
 use crate::server::record::RecordCounts;
@@ -43,82 +46,70 @@ const BOUNDS: [u64; 17] = [
     1_000_000_000,
 ];
 
-/// Enums whose values are the words of a label. `ALL` has them in the order they
-/// are shown, so that a value as a number is its place there.
-macro_rules! labels {
-    ($($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $value:ident: $word:literal,)+ })+) => {$(
-        $(#[$about])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(crate) enum $name {
-            $($(#[$doc])* $value,)+
-        }
-
-        impl $name {
-            pub(crate) const ALL: [Self; [$($word),+].len()] = [$(Self::$value),+];
-
-            pub(crate) const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$value => $word,)+
-                }
-            }
-        }
-    )+};
-}
-
-labels! {
+// Words of labels. A value as a number is its place among all.
+named! {
     /// What was decided.
-    Decided {
-        Allow: "allow",
-        Block: "block",
-        Redirect: "redirect",
-        Challenge: "challenge",
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) enum Decided {
+        Allow => "allow",
+        Block => "block",
+        Redirect => "redirect",
+        Challenge => "challenge",
     }
 
     /// Faults by kind. What kind of trap it was stands in the log.
-    FaultKind {
-        Trap: "trap",
-        Deadline: "deadline",
-        Fuel: "fuel",
-        MemoryLimit: "memory-limit",
-        AnswerLimit: "answer-limit",
-        Alloc: "alloc",
-        BadAnswer: "bad-answer",
-        BadEvent: "bad-event",
-        Overload: "overload",
-        Internal: "internal",
-        HeadLost: "head-lost",
-        AmbiguousExchange: "ambiguous-exchange",
-    }
-
-    /// The ways a peer may speak.
-    Speaks {
-        V1: "v1",
-        V2Json: "v2-json",
-        V2MessagePack: "v2-msgpack",
-        /// One stream; released proxies have one on each connection.
-        Grpc: "grpc",
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) enum FaultKind {
+        Trap => "trap",
+        Deadline => "deadline",
+        Fuel => "fuel",
+        MemoryLimit => "memory-limit",
+        AnswerLimit => "answer-limit",
+        Alloc => "alloc",
+        BadAnswer => "bad-answer",
+        BadEvent => "bad-event",
+        Overload => "overload",
+        Internal => "internal",
+        HeadLost => "head-lost",
+        AmbiguousExchange => "ambiguous-exchange",
     }
 
     /// What came of a change that was asked for.
-    Change {
-        Applied: "applied",
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) enum Change {
+        Applied => "applied",
         /// What was asked for was in force already.
-        Unchanged: "unchanged",
-        Refused: "refused",
+        Unchanged => "unchanged",
+        Refused => "refused",
         /// Some of it would loosen what the operator chose, and was left out.
-        Limited: "limited",
+        Limited => "limited",
     }
 
     /// Why a peer was closed that had done nothing wrong but to take its time.
-    Closed {
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) enum Closed {
         /// It said nothing, and others waited for its place.
-        GaveWay: "gave-way",
+        GaveWay => "gave-way",
         /// Its message was not whole in time.
-        Slow: "slow",
+        Slow => "slow",
         /// It took no answers.
-        Untaken: "untaken",
+        Untaken => "untaken",
         /// Its message was the oldest of those that took too much memory.
-        Unfinished: "unfinished",
+        Unfinished => "unfinished",
+    }
+}
+
+/// Labels of connections: their protocols, of v2 with the encoding. Of gRPC a
+/// connection is one stream; released proxies have one on each.
+const CONNECTIONS: [&str; 4] = ["v1", "v2-json", "v2-msgpack", "grpc"];
+
+/// The place of a connection's label.
+const fn connection_label(dialect: Dialect) -> usize {
+    match (dialect.protocol, dialect.encoding) {
+        (Protocol::V1, _) => 0,
+        (Protocol::V2, Encoding::Json) => 1,
+        (Protocol::V2, Encoding::MessagePack) => 2,
+        (Protocol::Grpc, _) => 3,
     }
 }
 
@@ -271,8 +262,8 @@ pub struct Metrics {
     faults: [Counter; FaultKind::ALL.len()],
     calls: [Histogram; EventKind::ALL.len()],
     waits: Histogram,
-    connections: [AtomicI64; Speaks::ALL.len()],
-    connected: [Counter; Speaks::ALL.len()],
+    connections: [AtomicI64; CONNECTIONS.len()],
+    connected: [Counter; CONNECTIONS.len()],
     reloads: [Counter; Change::ALL.len()],
     configurations: [Counter; Change::ALL.len()],
     lines_lost: OnceLock<fn() -> u64>,
@@ -324,13 +315,13 @@ impl Metrics {
         self.waits.observe(wait);
     }
 
-    pub(crate) fn connected(&self, speaks: Speaks) {
-        self.connected[speaks as usize].add(1);
-        self.connections[speaks as usize].fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn connected(&self, dialect: Dialect) {
+        self.connected[connection_label(dialect)].add(1);
+        self.connections[connection_label(dialect)].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn disconnected(&self, speaks: Speaks) {
-        self.connections[speaks as usize].fetch_sub(1, Ordering::Relaxed);
+    pub(crate) fn disconnected(&self, dialect: Dialect) {
+        self.connections[connection_label(dialect)].fetch_sub(1, Ordering::Relaxed);
     }
 
     /// A peer, or a call of gRPC, was closed.
@@ -420,12 +411,12 @@ impl Metrics {
 
     fn changes(&self, agent: &Policy, lines_cut: u64) -> Vec<Family> {
         let module = agent.pool().module();
-        let open = Speaks::ALL
+        let open = CONNECTIONS
             .iter()
             .zip(&self.connections)
-            .map(|(speaks, open)| {
+            .map(|(name, open)| {
                 let open = open.load(Ordering::Relaxed).max(0).unsigned_abs();
-                Sample::new(Value::gauge(open)).with("protocol", speaks.name())
+                Sample::new(Value::gauge(open)).with("protocol", *name)
             });
         let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default();
         let lost = self.lines_lost.get().map_or(0, |lost| lost());
@@ -440,7 +431,7 @@ impl Metrics {
             Family::new(
                 "wasm_agent_connections_total",
                 "Connections whose protocol is known, by protocol.",
-                labelled("protocol", Speaks::ALL.map(Speaks::name), &self.connected),
+                labelled("protocol", CONNECTIONS, &self.connected),
             ),
             Family::new(
                 "wasm_agent_reloads_total",

@@ -12,50 +12,45 @@ use serde::Serialize;
 
 use super::Shared;
 use super::connection::{Connection, Report};
+use super::metrics::Family;
 use super::metrics::report::report;
-use super::metrics::{Family, Speaks};
 use crate::protocol::grpc;
 use crate::protocol::wire::Encoding;
 use crate::protocol::wire::control::{HealthState, HealthStatus};
 use crate::protocol::wire::frame::{Protocol, kind};
+use crate::protocol::wire::response::Dialect;
 
 /// The open connections.
 #[derive(Default)]
-pub(crate) struct Members {
+pub(crate) struct Sessions {
     next: AtomicU64,
     open: Mutex<HashMap<u64, Weak<Connection>>>,
 }
 
 /// One open connection, as long as this is kept.
-pub(crate) struct Member {
+pub(crate) struct Session {
     shared: Arc<Shared>,
     number: u64,
-    speaks: Speaks,
+    dialect: Dialect,
 }
 
-impl Members {
+impl Sessions {
     /// Counts a connection whose peer has said what it speaks, and tells it
     /// how the agent is if that is not well.
-    pub(crate) fn join(connection: &Arc<Connection>) -> Member {
+    pub(crate) fn join(connection: &Arc<Connection>) -> Session {
         let shared = Arc::clone(connection.shared());
         let dialect = connection.dialect();
-        let speaks = match (dialect.protocol, dialect.encoding) {
-            (Protocol::V1, _) => Speaks::V1,
-            (Protocol::V2, Encoding::Json) => Speaks::V2Json,
-            (Protocol::V2, Encoding::MessagePack) => Speaks::V2MessagePack,
-            (Protocol::Grpc, _) => Speaks::Grpc,
-        };
-        shared.live.metrics().connected(speaks);
-        let members = &shared.members;
-        let number = members.next.fetch_add(1, Ordering::Relaxed);
-        members.lock().insert(number, Arc::downgrade(connection));
+        shared.live.metrics().connected(dialect);
+        let sessions = &shared.sessions;
+        let number = sessions.next.fetch_add(1, Ordering::Relaxed);
+        sessions.lock().insert(number, Arc::downgrade(connection));
         if shared.live.health().borrow().state != HealthState::Healthy {
             shared.say_health(connection);
         }
-        Member {
+        Session {
             shared,
             number,
-            speaks,
+            dialect,
         }
     }
 
@@ -69,10 +64,10 @@ impl Members {
     }
 }
 
-impl Drop for Member {
+impl Drop for Session {
     fn drop(&mut self) {
-        self.shared.members.lock().remove(&self.number);
-        self.shared.live.metrics().disconnected(self.speaks);
+        self.shared.sessions.lock().remove(&self.number);
+        self.shared.live.metrics().disconnected(self.dialect);
     }
 }
 
@@ -158,7 +153,7 @@ pub(crate) async fn tell_health(shared: Arc<Shared>) {
                 "health"
             ),
         }
-        for connection in shared.members.all() {
+        for connection in shared.sessions.all() {
             shared.say_health(&connection);
         }
     }
@@ -168,7 +163,7 @@ pub(crate) async fn tell_health(shared: Arc<Shared>) {
 pub(crate) async fn tell_metrics(shared: Arc<Shared>, interval: Duration) {
     loop {
         tokio::time::sleep(interval).await;
-        let connections = shared.members.all();
+        let connections = shared.sessions.all();
         if connections.is_empty() {
             continue;
         }

@@ -4,54 +4,54 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 #[derive(Default)]
-pub(super) struct Turns {
-    state: Mutex<State>,
+pub(super) struct ChangeLock {
+    state: Mutex<Changes>,
     ended: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct Changes {
     is_taken: bool,
     /// Reloads that wait.
     reloads: usize,
 }
 
 /// The right to change the agent, until it is dropped.
-pub(in crate::server) struct Turn<'a>(&'a Turns);
+pub(in crate::server) struct ChangeGuard<'a>(&'a ChangeLock);
 
-impl Turns {
-    pub(super) fn for_reload(&self) -> Turn<'_> {
+impl ChangeLock {
+    pub(super) fn for_reload(&self) -> ChangeGuard<'_> {
         let mut state = self.lock();
         state.reloads += 1;
         let mut state = self.wait_while(state, |state| state.is_taken);
         state.reloads -= 1;
         state.is_taken = true;
-        Turn(self)
+        ChangeGuard(self)
     }
 
-    pub(super) fn for_settings(&self) -> Turn<'_> {
+    pub(super) fn for_settings(&self) -> ChangeGuard<'_> {
         let state = self.lock();
         let mut state = self.wait_while(state, |state| state.is_taken || state.reloads > 0);
         state.is_taken = true;
-        Turn(self)
+        ChangeGuard(self)
     }
 
     fn wait_while<'a>(
         &'a self,
-        state: MutexGuard<'a, State>,
-        condition: impl Fn(&State) -> bool,
-    ) -> MutexGuard<'a, State> {
+        state: MutexGuard<'a, Changes>,
+        condition: impl Fn(&Changes) -> bool,
+    ) -> MutexGuard<'a, Changes> {
         let waited = self.ended.wait_while(state, |state| condition(state));
         waited.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Nothing in the state can be half-changed by a panic.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Changes> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for ChangeGuard<'_> {
     fn drop(&mut self) {
         self.0.lock().is_taken = false;
         self.0.ended.notify_all();
@@ -66,25 +66,25 @@ mod tests {
 
     #[test]
     fn a_reload_goes_before_settings_that_came_first() {
-        let turns = Turns::default();
+        let changes = ChangeLock::default();
         std::thread::scope(|scope| {
-            let first = turns.for_settings();
+            let first = changes.for_settings();
             let (sender, order) = channel();
             let settings = sender.clone();
             scope.spawn({
-                let turns = &turns;
+                let changes = &changes;
                 move || {
-                    let _turn = turns.for_reload();
+                    let _turn = changes.for_reload();
                     sender.send("reload").unwrap();
                 }
             });
-            while turns.lock().reloads == 0 {
+            while changes.lock().reloads == 0 {
                 std::thread::yield_now();
             }
             scope.spawn({
-                let turns = &turns;
+                let changes = &changes;
                 move || {
-                    let _turn = turns.for_settings();
+                    let _turn = changes.for_settings();
                     settings.send("settings").unwrap();
                 }
             });
