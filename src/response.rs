@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
 use serde::ser::SerializeStruct as _;
+use serde::{Deserialize, Serialize};
 
 /// What is to become of the request or response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -41,16 +41,39 @@ pub enum Decision {
     },
 }
 
+named! {
+    /// A decision without its details.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum DecisionKind {
+        /// Let it pass.
+        Allow => "allow",
+        /// Refuse it; also spelled `deny`.
+        #[serde(alias = "deny")]
+        Block => "block",
+        /// Send the client elsewhere.
+        Redirect => "redirect",
+        /// Ask the client to prove something first.
+        Challenge => "challenge",
+    }
+}
+
 impl Decision {
+    /// What kind of decision it is.
+    #[must_use]
+    pub const fn kind(&self) -> DecisionKind {
+        match self {
+            Self::Allow => DecisionKind::Allow,
+            Self::Block { .. } => DecisionKind::Block,
+            Self::Redirect { .. } => DecisionKind::Redirect,
+            Self::Challenge { .. } => DecisionKind::Challenge,
+        }
+    }
+
     /// The word for this decision in reports and metrics.
     #[must_use]
     pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Allow => "allow",
-            Self::Block { .. } => "block",
-            Self::Redirect { .. } => "redirect",
-            Self::Challenge { .. } => "challenge",
-        }
+        self.kind().name()
     }
 
     /// The HTTP status the decision carries, if it carries one.

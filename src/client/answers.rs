@@ -12,6 +12,7 @@ use super::{AskError, Protocol};
 use crate::fault::printable;
 use crate::protocol::grpc::proto::{AgentToProxy, agent_to_proxy};
 use crate::protocol::wire::frame::{Frame, kind};
+use crate::response::DecisionKind;
 
 /// The tags by which an agent says that it failed.
 const FAILED: [&str; 3] = ["wasm-error", "overload", "timeout"];
@@ -46,7 +47,7 @@ pub(super) fn read(protocol: Protocol, frame: Frame<'_>) -> Result<Said, AskErro
             _ => Said::Other,
         });
     }
-    let answer: Answer<'_> = parsed(frame.payload, "an answer")?;
+    let answer: AnswerText<'_> = parsed(frame.payload, "an answer")?;
     let slot = match (protocol, answer.audit.custom.correlation_id) {
         (Protocol::V1, _) => None,
         (_, Some(id)) => Some(slot(&id)?),
@@ -113,10 +114,7 @@ fn read_grpc(payload: &[u8]) -> Result<Said, AskError> {
 }
 
 fn decision_name(word: &str) -> &'static str {
-    ["allow", "block", "redirect", "challenge"]
-        .into_iter()
-        .find(|known| *known == word)
-        .unwrap_or("none")
+    DecisionKind::from_name(word).map_or("none", DecisionKind::name)
 }
 
 /// An answer that says its agent failed is no measurement.
@@ -136,31 +134,31 @@ fn parsed<'a, T: Deserialize<'a>>(payload: &'a [u8], what: &str) -> Result<T, As
 }
 
 #[derive(Deserialize)]
-struct Answer<'a> {
-    decision: Decided,
+struct AnswerText<'a> {
+    decision: DecisionWord,
     #[serde(borrow, default)]
     audit: Audit<'a>,
 }
 
 /// A decision's name: a word, or what stands first in an object.
-struct Decided(&'static str);
+struct DecisionWord(&'static str);
 
-impl<'de> Deserialize<'de> for Decided {
+impl<'de> Deserialize<'de> for DecisionWord {
     fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
         struct Name;
 
         impl<'de> Visitor<'de> for Name {
-            type Value = Decided;
+            type Value = DecisionWord;
 
             fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
                 out.write_str("a decision, a word or an object")
             }
 
-            fn visit_str<E: de::Error>(self, word: &str) -> Result<Decided, E> {
-                Ok(Decided(decision_name(word)))
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<DecisionWord, E> {
+                Ok(DecisionWord(decision_name(word)))
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Decided, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<DecisionWord, A::Error> {
                 let mut name = "none";
                 let mut is_first = true;
                 while let Some(word) = map.next_key::<Cow<'de, str>>()? {
@@ -170,7 +168,7 @@ impl<'de> Deserialize<'de> for Decided {
                     is_first = false;
                     map.next_value::<IgnoredAny>()?;
                 }
-                Ok(Decided(name))
+                Ok(DecisionWord(name))
             }
         }
 

@@ -61,25 +61,19 @@ impl Exchange {
 impl Step {
     fn new(protocol: Protocol, ask: &Ask) -> Result<Self, AskError> {
         let mut frame = Vec::new();
-        let fits = match protocol {
+        let kind = RequestType::from(ask.event.kind());
+        let payload = match protocol {
             Protocol::V1 => {
+                let payload = payload(&ask.event, false);
                 let event = json!({
-                    "version": 1, "event_type": RequestType::from(ask.event.kind()).name(), "payload": payload(&ask.event, false),
+                    "version": 1, "event_type": kind.name(), "payload": payload,
                 });
-                write(protocol, 0, &mut frame, event.to_string().as_bytes())
+                event.to_string().into_bytes()
             }
-            Protocol::V2 => {
-                let kind = RequestType::from(ask.event.kind()) as u8;
-                let event = payload(&ask.event, true);
-                write(protocol, kind, &mut frame, event.to_string().as_bytes())
-            }
-            Protocol::Grpc => write(
-                protocol,
-                0,
-                &mut frame,
-                &message(&ask.event).encode_to_vec(),
-            ),
+            Protocol::V2 => payload(&ask.event, true).to_string().into_bytes(),
+            Protocol::Grpc => packed(message(&ask.event)),
         };
+        let fits = write(protocol, kind as u8, &mut frame, &payload);
         if !fits {
             return Err(AskError::Protocol(format!(
                 "{}: the event is larger than the protocol's largest message",
@@ -172,7 +166,7 @@ fn body(chunk: &BodyChunk, transferred: &str) -> Value {
     })
 }
 
-fn message(event: &Event) -> ProxyToAgent {
+fn message(event: &Event) -> proxy_to_agent::Message {
     use proxy_to_agent::Message;
     let id = || PLACEHOLDER.to_owned();
     let headers = |headers: &Headers| {
@@ -191,7 +185,7 @@ fn message(event: &Event) -> ProxyToAgent {
         bytes_transferred: chunk.transferred_bytes,
         ..Default::default()
     };
-    let message = match event {
+    match event {
         Event::RequestHeaders(head) => Message::RequestHeaders(proto::RequestHeadersEvent {
             metadata: Some(proto::RequestMetadata {
                 correlation_id: id(),
@@ -212,9 +206,6 @@ fn message(event: &Event) -> ProxyToAgent {
         }),
         Event::RequestBody { chunk: sent, .. } => Message::RequestBodyChunk(chunk(sent)),
         Event::ResponseBody { chunk: sent, .. } => Message::ResponseBodyChunk(chunk(sent)),
-    };
-    ProxyToAgent {
-        message: Some(message),
     }
 }
 
@@ -222,57 +213,52 @@ fn message(event: &Event) -> ProxyToAgent {
 pub(super) fn handshake(protocol: Protocol) -> Option<Vec<u8>> {
     const PROXY: &str = "zentinel-proxy";
     const VERSION: &str = "0.6.45";
-    let mut out = Vec::new();
-    let fits = match protocol {
-        Protocol::V1 => return None,
-        Protocol::V2 => {
-            let request = json!({
-                "supported_versions": [2], "proxy_id": PROXY, "proxy_version": VERSION,
-                "config": null, "supported_encodings": ["json"],
-            });
-            let kind = kind::HANDSHAKE_REQUEST;
-            write(protocol, kind, &mut out, request.to_string().as_bytes())
-        }
-        Protocol::Grpc => {
-            let request = ProxyToAgent {
-                message: Some(proxy_to_agent::Message::Handshake(
-                    proto::HandshakeRequest {
-                        supported_versions: vec![2, 1],
-                        proxy_id: PROXY.to_owned(),
-                        proxy_version: VERSION.to_owned(),
-                        config_json: "{}".to_owned(),
-                    },
-                )),
-            };
-            write(protocol, 0, &mut out, &request.encode_to_vec())
-        }
-    };
-    debug_assert!(fits, "a handshake is small");
-    Some(out)
+    let json = json!({
+        "supported_versions": [2], "proxy_id": PROXY, "proxy_version": VERSION,
+        "config": null, "supported_encodings": ["json"],
+    });
+    let grpc = proxy_to_agent::Message::Handshake(proto::HandshakeRequest {
+        supported_versions: vec![2, 1],
+        proxy_id: PROXY.to_owned(),
+        proxy_version: VERSION.to_owned(),
+        config_json: "{}".to_owned(),
+    });
+    control(protocol, (kind::HANDSHAKE_REQUEST, &json), grpc)
 }
 
 /// A question whether the agent is there; v1 has none.
 pub(super) fn ping(protocol: Protocol, number: usize) -> Option<Vec<u8>> {
     let sequence = number as u64;
-    let mut out = Vec::new();
-    let fits = match protocol {
+    let json = json!({"sequence": sequence, "timestamp_ms": 0});
+    let grpc = proxy_to_agent::Message::Ping(proto::Ping {
+        sequence,
+        ..Default::default()
+    });
+    control(protocol, (kind::PING, &json), grpc)
+}
+
+/// The frame of a message that is no event, as v2 and gRPC have it; v1 has none.
+fn control(
+    protocol: Protocol,
+    (kind, json): (u8, &Value),
+    grpc: proxy_to_agent::Message,
+) -> Option<Vec<u8>> {
+    let payload = match protocol {
         Protocol::V1 => return None,
-        Protocol::V2 => {
-            let ping = json!({"sequence": sequence, "timestamp_ms": 0});
-            write(protocol, kind::PING, &mut out, ping.to_string().as_bytes())
-        }
-        Protocol::Grpc => {
-            let ping = ProxyToAgent {
-                message: Some(proxy_to_agent::Message::Ping(proto::Ping {
-                    sequence,
-                    ..Default::default()
-                })),
-            };
-            write(protocol, 0, &mut out, &ping.encode_to_vec())
-        }
+        Protocol::V2 => json.to_string().into_bytes(),
+        Protocol::Grpc => packed(grpc),
     };
-    debug_assert!(fits, "a ping is small");
+    let mut out = Vec::new();
+    let fits = write(protocol, kind, &mut out, &payload);
+    debug_assert!(fits, "it is small");
     Some(out)
+}
+
+fn packed(message: proxy_to_agent::Message) -> Vec<u8> {
+    ProxyToAgent {
+        message: Some(message),
+    }
+    .encode_to_vec()
 }
 
 pub(super) fn slot(id: &str) -> Result<usize, AskError> {

@@ -8,6 +8,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
+use crate::protocol::wire::values::WithText;
+
 /// Keys of one push that are kept; there are fewer that could be right.
 const MAX_KEYS: usize = 32;
 /// Bytes of a text that are kept; no right one is as long.
@@ -94,7 +96,7 @@ impl<'de> Visitor<'de> for Shorten {
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Value, M::Error> {
         let mut kept = serde_json::Map::new();
         while self.depth == 0 && kept.len() < MAX_KEYS {
-            let Some(Name(key)) = map.next_key()? else {
+            let Some(key) = map.next_key_seed(WithText(shortened))? else {
                 return Ok(Value::Object(kept));
             };
             let value = map.next_value_seed(Self { depth: 1 })?;
@@ -106,27 +108,6 @@ impl<'de> Visitor<'de> for Shorten {
             }
         }
         Ok(Value::Object(kept))
-    }
-}
-
-/// A key, of which the beginning is kept.
-struct Name(String);
-
-impl<'de> Deserialize<'de> for Name {
-    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = Name;
-
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("a key")
-            }
-
-            fn visit_str<E>(self, value: &str) -> Result<Name, E> {
-                Ok(Name(shortened(value)))
-            }
-        }
-        reader.deserialize_str(Text)
     }
 }
 

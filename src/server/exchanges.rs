@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use self::forgotten::Forgotten;
-use self::group::{Exchange, Group, Responded};
+use self::group::{Exchange, Found, Group, Responded};
 use self::kept::Head as _;
 use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead};
 use crate::response::HeaderOp;
@@ -238,6 +238,17 @@ pub(crate) struct Joined {
     pub(crate) is_unclear: bool,
     /// Operations that earlier answers of the exchange asked for.
     pub(crate) operations: Vec<HeaderOp>,
+}
+
+impl Joined {
+    /// Takes over what was found in the group of this key, if there is one.
+    fn take(&mut self, key: Key, found: Option<Found>) {
+        let Some(found) = found else { return };
+        self.problem = found.problem;
+        self.is_unclear = found.is_unclear;
+        let first = found.numbers.first().copied();
+        self.place = first.map(|number| Place { key, number });
+    }
 }
 
 /// What was counted.
@@ -604,12 +615,7 @@ impl Inner {
                 .collect();
             found
         });
-        if let Some(found) = found {
-            joined.problem = found.problem;
-            joined.is_unclear = found.is_unclear;
-            let first = found.numbers.first().copied();
-            joined.place = first.map(|number| Place { key, number });
-        }
+        joined.take(key, found);
         if joined.problem.is_none() && request.is_none() && (heads_come || is_forgotten) {
             joined.problem = Some(Problem::HeadLost);
         }
@@ -635,12 +641,7 @@ impl Inner {
             found
         });
         let is_known = found.is_some();
-        if let Some(found) = found {
-            joined.problem = found.problem;
-            joined.is_unclear = found.is_unclear;
-            let first = found.numbers.first().copied();
-            joined.place = first.map(|number| Place { key, number });
-        }
+        joined.take(key, found);
         let is_lost = (request_heads && request.is_none())
             || (response_heads && response.is_none())
             || (is_forgotten && !is_known);

@@ -13,9 +13,9 @@ use serde::de::{
 };
 use serde_json::Value;
 
-use super::values::{BareIp, Data, HeaderMap};
+use super::values::{Data, HeaderMap, WithText};
 use super::{BadMessage, Encoding, HttpVersion, Message, RequestType};
-use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead};
+use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead, bare_ip};
 use crate::json::read::FastReader;
 use crate::protocol::shortened::Shortened;
 
@@ -380,7 +380,9 @@ impl<'de> Visitor<'de> for MetadataSeed<'_> {
         while let Some(key) = map.next_key()? {
             match key {
                 MetadataKey::CorrelationId => self.0.correlation_id = Some(map.next_value()?),
-                MetadataKey::ClientIp => self.0.client_ip = Some(map.next_value::<BareIp>()?.0),
+                MetadataKey::ClientIp => {
+                    self.0.client_ip = Some(map.next_value_seed(WithText(bare_ip))?)
+                }
                 MetadataKey::ServerName => self.0.server_name = map.next_value()?,
                 MetadataKey::Protocol => self.0.protocol = map.next_value()?,
                 MetadataKey::Other => {
@@ -397,7 +399,7 @@ impl<'de> Visitor<'de> for MetadataSeed<'_> {
     fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<(), S::Error> {
         self.0.correlation_id = list.next_element()?;
         list.next_element::<IgnoredAny>()?;
-        self.0.client_ip = list.next_element::<BareIp>()?.map(|ip| ip.0);
+        self.0.client_ip = list.next_element_seed(WithText(bare_ip))?;
         list.next_element::<IgnoredAny>()?;
         self.0.server_name = list.next_element()?.flatten();
         self.0.protocol = list.next_element()?.flatten();

@@ -13,7 +13,7 @@ pub mod response;
 #[cfg(test)]
 #[path = "recorded_tests.rs"]
 mod recorded;
-mod values;
+pub(super) mod values;
 
 use serde_json::Value;
 

@@ -4,16 +4,18 @@
 //! frame. Keys that may be absent are written as null, which every client
 //! takes.
 
+use std::io::Write as _;
+
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
-use serde::ser::{SerializeMap as _, SerializeStruct as _, SerializeStructVariant as _};
-use serde::{Serialize, Serializer};
+use serde::Serialize as _;
+use serde_json::Value;
 
 use super::Encoding;
 use super::frame::{Protocol, kind};
 use crate::json::{Object, response as json, write_serialized};
 use crate::protocol::grpc;
-use crate::response::{AgentResponse, Audit, BodyMutation, Decision};
+use crate::response::{AgentResponse, BodyMutation, Decision};
 
 /// How a replacement of a request body is written. Released proxies use the
 /// string's bytes as they are; upstream's documentation says base64.
@@ -54,10 +56,7 @@ impl Dialect {
                     grpc::write(grpc::answer(response, correlation_id), out);
                 }
                 Encoding::Json => wire.write_json(out),
-                Encoding::MessagePack => {
-                    let mut writer = rmp_serde::Serializer::new(out).with_struct_map();
-                    drop(wire.serialize(&mut writer));
-                }
+                Encoding::MessagePack => wire.write_message_pack(out),
             }
         })
     }
@@ -70,7 +69,16 @@ struct WireResponse<'a> {
 }
 
 impl WireResponse<'_> {
-    /// The same as [`Serialize`] gives, at a third of its price.
+    /// The same as JSON says: no released proxy asks for it, so it is written only
+    /// once, and read again here.
+    fn write_message_pack(&self, out: &mut Vec<u8>) {
+        let mut json = Vec::new();
+        self.write_json(&mut json);
+        let read: Option<Value> = serde_json::from_slice(&json).ok();
+        // What was just written is read, and a Vec takes it.
+        drop(read.serialize(&mut rmp_serde::Serializer::new(out)));
+    }
+
     fn write_json(&self, out: &mut Vec<u8>) {
         let response = self.response;
         let v2 = self.dialect.protocol == Protocol::V2;
@@ -78,7 +86,19 @@ impl WireResponse<'_> {
         object.raw("version", if v2 { "2" } else { "1" });
         match &response.decision {
             Decision::Allow => object.raw("decision", "\"allow\""),
-            other => write_serialized(&WireDecision(other), object.key("decision")),
+            Decision::Block { status, body } => {
+                let mut decision = object.object("decision");
+                let mut block = decision.object("block");
+                block.number("status", (*status).into());
+                match body {
+                    None => block.raw("body", "null"),
+                    Some(body) => block.text("body", body),
+                }
+                block.raw("headers", "null");
+                block.end();
+                decision.end();
+            }
+            other => write_serialized(other, object.key("decision")),
         }
         json::changes(response, &mut object);
         let mut audit = object.object("audit");
@@ -92,139 +112,46 @@ impl WireResponse<'_> {
         custom.end();
         audit.end();
         object.flag("needs_more", response.needs_more);
-        for (key, mutation, verbatim) in self.mutations() {
-            match WireMutation::of(mutation, verbatim) {
+        let verbatim = self.dialect.request_body == RequestBodyText::Verbatim;
+        for (key, mutation, verbatim) in [
+            (
+                "request_body_mutation",
+                &response.request_body_mutation,
+                verbatim,
+            ),
+            (
+                "response_body_mutation",
+                &response.response_body_mutation,
+                false,
+            ),
+        ] {
+            match mutation {
                 None => object.raw(key, "null"),
-                mutation => write_serialized(&mutation, object.key(key)),
+                Some(mutation) => write_mutation(mutation, verbatim, object.object(key)),
             }
         }
         object.raw("websocket_decision", "null");
         object.end();
     }
-
-    /// The key of each body's change, the change, and whether its text is
-    /// written as it is.
-    fn mutations(&self) -> [(&'static str, Option<&BodyMutation>, bool); 2] {
-        let verbatim = self.dialect.request_body == RequestBodyText::Verbatim;
-        let response = self.response;
-        [
-            (
-                "request_body_mutation",
-                response.request_body_mutation.as_ref(),
-                verbatim,
-            ),
-            (
-                "response_body_mutation",
-                response.response_body_mutation.as_ref(),
-                false,
-            ),
-        ]
-    }
 }
 
-impl Serialize for WireResponse<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let response = self.response;
-        let v2 = self.dialect.protocol == Protocol::V2;
-        let mut out = serializer.serialize_struct("AgentResponse", 10)?;
-        out.serialize_field("version", if v2 { &2_u8 } else { &1_u8 })?;
-        out.serialize_field("decision", &WireDecision(&response.decision))?;
-        out.serialize_field("request_headers", &response.request_headers)?;
-        out.serialize_field("response_headers", &response.response_headers)?;
-        out.serialize_field("routing_metadata", &response.routing_metadata)?;
-        let audit = WireAudit {
-            audit: &response.audit,
-            correlation_id: v2.then_some(self.correlation_id),
-        };
-        out.serialize_field("audit", &audit)?;
-        out.serialize_field("needs_more", &response.needs_more)?;
-        for (key, mutation, verbatim) in self.mutations() {
-            out.serialize_field(key, &WireMutation::of(mutation, verbatim))?;
+/// The change of a body: as text where that is wanted and can be, or as base64.
+fn write_mutation(mutation: &BodyMutation, verbatim: bool, mut object: Object<'_>) {
+    let bytes = &mutation.data;
+    // Nothing written to a Vec fails.
+    let _ = match std::str::from_utf8(bytes) {
+        Ok(text) if verbatim => {
+            object.text("data", text);
+            Ok(())
         }
-        out.serialize_field("websocket_decision", &())?;
-        out.end()
-    }
-}
-
-struct WireDecision<'a>(&'a Decision);
-
-impl Serialize for WireDecision<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            Decision::Block { status, body } => {
-                let mut out = serializer.serialize_struct_variant("Decision", 1, "block", 3)?;
-                out.serialize_field("status", status)?;
-                out.serialize_field("body", body)?;
-                out.serialize_field("headers", &())?;
-                out.end()
-            }
-            Decision::Allow | Decision::Redirect { .. } | Decision::Challenge { .. } => {
-                self.0.serialize(serializer)
-            }
-        }
-    }
-}
-
-struct WireAudit<'a> {
-    audit: &'a Audit,
-    correlation_id: Option<&'a str>,
-}
-
-impl Serialize for WireAudit<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = serializer.serialize_struct("Audit", 5)?;
-        out.serialize_field("tags", &self.audit.tags)?;
-        out.serialize_field("rule_ids", &self.audit.rule_ids)?;
-        out.serialize_field("confidence", &self.audit.confidence)?;
-        out.serialize_field("reason_codes", &self.audit.reason_codes)?;
-        out.serialize_field("custom", &Custom(self.correlation_id))?;
-        out.end()
-    }
-}
-
-/// The only place where a client looks for whom an answer is.
-struct Custom<'a>(Option<&'a str>);
-
-impl Serialize for Custom<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = serializer.serialize_map(Some(usize::from(self.0.is_some())))?;
-        if let Some(id) = self.0 {
-            out.serialize_entry("correlation_id", id)?;
-        }
-        out.end()
-    }
-}
-
-#[derive(Serialize)]
-struct WireMutation<'a> {
-    data: WireData<'a>,
-    chunk_index: u32,
-}
-
-impl<'a> WireMutation<'a> {
-    fn of(mutation: Option<&'a BodyMutation>, verbatim: bool) -> Option<Self> {
-        mutation.map(|mutation| Self {
-            chunk_index: mutation.chunk_index,
-            data: WireData {
-                bytes: &mutation.data,
-                verbatim,
-            },
-        })
-    }
-}
-
-struct WireData<'a> {
-    bytes: &'a [u8],
-    verbatim: bool,
-}
-
-impl Serialize for WireData<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match std::str::from_utf8(self.bytes) {
-            Ok(text) if self.verbatim => serializer.serialize_str(text),
-            _ => serializer.collect_str(&Base64Display::new(self.bytes, &STANDARD)),
-        }
-    }
+        _ => write!(
+            object.key("data"),
+            "\"{}\"",
+            Base64Display::new(bytes, &STANDARD)
+        ),
+    };
+    object.number("chunk_index", mutation.chunk_index.into());
+    object.end();
 }
 
 #[cfg(test)]
@@ -306,7 +233,7 @@ mod tests {
         }
     }
 
-    fn value(dialect: Dialect, response: &AgentResponse) -> serde_json::Value {
+    fn value(dialect: Dialect, response: &AgentResponse) -> Value {
         let payload = payload(dialect, response);
         match dialect.encoding {
             Encoding::Json => serde_json::from_slice(&payload).unwrap(),
@@ -360,7 +287,7 @@ mod tests {
             request_body: RequestBodyText::Base64,
             ..JSON
         };
-        let json: serde_json::Value = serde_json::from_slice(&payload(dialect, &full())).unwrap();
+        let json: Value = serde_json::from_slice(&payload(dialect, &full())).unwrap();
         assert_eq!(json["request_body_mutation"]["data"], "cGxhaW4=");
     }
 

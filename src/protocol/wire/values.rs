@@ -7,26 +7,28 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use crate::event::{Headers, bare_ip};
+use crate::event::Headers;
 
-/// A client address, its port cut off.
-pub(super) struct BareIp(pub(super) String);
+/// Hands a text to a function, which need not keep a copy of it.
+pub(crate) struct WithText<F>(pub(crate) F);
 
-impl<'de> Deserialize<'de> for BareIp {
-    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
-        struct BareIpVisitor;
-        impl Visitor<'_> for BareIpVisitor {
-            type Value = BareIp;
+impl<'de, T, F: FnOnce(&str) -> T> DeserializeSeed<'de> for WithText<F> {
+    type Value = T;
 
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("an address")
-            }
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<T, D::Error> {
+        reader.deserialize_str(self)
+    }
+}
 
-            fn visit_str<E>(self, text: &str) -> Result<BareIp, E> {
-                Ok(BareIp(bare_ip(text)))
-            }
-        }
-        reader.deserialize_str(BareIpVisitor)
+impl<T, F: FnOnce(&str) -> T> Visitor<'_> for WithText<F> {
+    type Value = T;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a string")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<T, E> {
+        Ok((self.0)(text))
     }
 }
 
@@ -72,7 +74,14 @@ impl<'de> Deserialize<'de> for HeaderMap {
                 // A usual request; more grows as it comes.
                 let mut headers = Headers::with_capacity(16, 1024);
                 let mut name = String::with_capacity(32);
-                while map.next_key_seed(TextSeed(&mut name))?.is_some() {
+                let keep = |name: &mut String, key: &str| {
+                    name.clear();
+                    name.push_str(key);
+                };
+                while map
+                    .next_key_seed(WithText(|key: &str| keep(&mut name, key)))?
+                    .is_some()
+                {
                     map.next_value_seed(ValuesSeed {
                         name: &name,
                         headers: &mut headers,
@@ -82,58 +91,6 @@ impl<'de> Deserialize<'de> for HeaderMap {
             }
         }
         reader.deserialize_map(HeadersVisitor)
-    }
-}
-
-/// A text in the place of another.
-pub(super) struct TextSeed<'a>(pub(super) &'a mut String);
-
-impl<'de> DeserializeSeed<'de> for TextSeed<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
-        reader.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for TextSeed<'_> {
-    type Value = ();
-
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("a string")
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        self.0.clear();
-        self.0.push_str(text);
-        Ok(())
-    }
-}
-
-/// One value of a name.
-struct ValueSeed<'a> {
-    name: &'a str,
-    headers: &'a mut Headers,
-}
-
-impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
-        reader.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for ValueSeed<'_> {
-    type Value = ();
-
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("a string")
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<(), E> {
-        self.headers.push(self.name, value);
-        Ok(())
     }
 }
 
@@ -161,7 +118,7 @@ impl<'de> Visitor<'de> for ValuesSeed<'_> {
     fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<(), S::Error> {
         let Self { name, headers } = self;
         while list
-            .next_element_seed(ValueSeed { name, headers })?
+            .next_element_seed(WithText(|value: &str| headers.push(name, value)))?
             .is_some()
         {}
         Ok(())

@@ -20,7 +20,7 @@ use crate::protocol::outgoing::Sent;
 use crate::protocol::wire::Encoding;
 use crate::protocol::wire::frame::Protocol;
 use crate::protocol::wire::response::Dialect;
-use crate::response::Decision;
+use crate::response::DecisionKind;
 use crate::server::exchanges::ExchangeCounts;
 use crate::server::record::RecordCounts;
 
@@ -48,15 +48,6 @@ const BOUNDS: [u64; 17] = [
 
 // Words of labels. A value as a number is its place among all.
 named! {
-    /// What was decided.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub(crate) enum Decided {
-        Allow => "allow",
-        Block => "block",
-        Redirect => "redirect",
-        Challenge => "challenge",
-    }
-
     /// Faults by kind. What kind of trap it was stands in the log.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub(crate) enum FaultKind {
@@ -137,17 +128,6 @@ impl Seen {
     fn names() -> impl Iterator<Item = &'static str> {
         let kinds = EventKind::ALL.into_iter().map(EventKind::name);
         kinds.chain(["other", "unreadable"])
-    }
-}
-
-impl From<&Decision> for Decided {
-    fn from(decision: &Decision) -> Self {
-        match decision {
-            Decision::Allow => Self::Allow,
-            Decision::Block { .. } => Self::Block,
-            Decision::Redirect { .. } => Self::Redirect,
-            Decision::Challenge { .. } => Self::Challenge,
-        }
     }
 }
 
@@ -257,7 +237,7 @@ pub(crate) struct Totals {
 /// All counters of one server.
 #[derive(Debug)]
 pub struct Metrics {
-    answered: [[Counter; Decided::ALL.len()]; Seen::COUNT],
+    answered: [[Counter; DecisionKind::ALL.len()]; Seen::COUNT],
     abandoned: Counter,
     faults: [Counter; FaultKind::ALL.len()],
     calls: [Histogram; EventKind::ALL.len()],
@@ -293,7 +273,7 @@ impl Default for Metrics {
 impl Metrics {
     /// An event got its answer, which is counted as it is sent.
     pub(crate) fn answered(&self, seen: Seen, sent: &Sent) {
-        self.answered[seen.index()][Decided::from(&sent.answer.decision) as usize].add(1);
+        self.answered[seen.index()][sent.answer.decision.kind() as usize].add(1);
         if let Some(fault) = &sent.fault {
             self.faults[FaultKind::from(fault.code) as usize].add(1);
         }
@@ -370,11 +350,14 @@ impl Metrics {
 
     fn events(&self) -> Vec<Family> {
         let answered = Seen::names().zip(&self.answered).flat_map(|(event, row)| {
-            Decided::ALL.iter().zip(row).map(move |(decision, count)| {
-                Sample::new(Value::Count(count.read()))
-                    .with("event", event)
-                    .with("decision", decision.name())
-            })
+            DecisionKind::ALL
+                .iter()
+                .zip(row)
+                .map(move |(decision, count)| {
+                    Sample::new(Value::Count(count.read()))
+                        .with("event", event)
+                        .with("decision", decision.name())
+                })
         });
         let calls = EventKind::ALL
             .iter()
