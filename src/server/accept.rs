@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::sleep;
 
 use super::peer::serve_peer;
-use super::{Drain, Shared};
+use super::{Drain, Shared, lock, told_to_stop};
 
 /// Rest after an error of accepting: descriptors or memory are short, and
 /// asking again at once would only burn a core.
@@ -50,7 +50,7 @@ impl Transport for UnixListener {
     }
 
     async fn serve(stream: UnixStream, shared: Arc<Shared>, signals: Signals) {
-        let stop = signals.told_to_stop();
+        let stop = told_to_stop(&signals.stopped);
         serve_peer(stream.into_split(), shared, &signals.crowd, stop).await;
     }
 }
@@ -60,17 +60,6 @@ impl Transport for UnixListener {
 pub(crate) struct Signals {
     pub(crate) stopped: watch::Receiver<bool>,
     pub(crate) crowd: Arc<Crowd>,
-}
-
-impl Signals {
-    /// Ready once nothing more is to be read.
-    pub(crate) fn told_to_stop(&self) -> impl Future<Output = ()> + Send + use<> {
-        let mut stopped = self.stopped.clone();
-        async move {
-            // Without a sender there is no server either.
-            let _ = stopped.wait_for(|stopped| *stopped).await;
-        }
-    }
 }
 
 /// Those who wait for a place, as those see it who may give theirs up.
@@ -99,7 +88,7 @@ impl Crowd {
 
     /// One more waits for a place.
     pub(crate) fn wait(&self) {
-        let mut needs = self.lock();
+        let mut needs = lock(&self.needs);
         needs.waiting += 1;
         needs.unmet += 1;
         self.permits.add_permits(1);
@@ -107,7 +96,7 @@ impl Crowd {
 
     /// It waits no more; somebody may have given way meanwhile.
     fn waits_no_more(&self) {
-        let mut needs = self.lock();
+        let mut needs = lock(&self.needs);
         needs.waiting = needs.waiting.saturating_sub(1);
         needs.unmet = needs.unmet.min(needs.waiting);
         let permits = self.permits.available_permits();
@@ -118,7 +107,7 @@ impl Crowd {
     /// Whoever was asked keeps its place: somebody else has to give way, if
     /// the place is still wanted.
     pub(crate) fn pass_on(&self) {
-        let mut needs = self.lock();
+        let mut needs = lock(&self.needs);
         if needs.unmet < needs.waiting {
             needs.unmet += 1;
             self.permits.add_permits(1);
@@ -132,17 +121,12 @@ impl Crowd {
         // Never closed.
         while let Ok(permit) = self.permits.acquire().await {
             permit.forget();
-            let mut needs = self.lock();
+            let mut needs = lock(&self.needs);
             if needs.unmet > 0 {
                 needs.unmet -= 1;
                 return;
             }
         }
-    }
-
-    /// Nothing in it can be half-changed by a panic elsewhere.
-    fn lock(&self) -> MutexGuard<'_, Needs> {
-        self.needs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

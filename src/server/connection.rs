@@ -12,17 +12,17 @@
 use std::cell::RefCell;
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::{Context, Waker};
 use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use super::Shared;
 use super::exchanges::{Affinity, Arrival, JoinedEvent, Origin, Peer, Wants};
 use super::metrics::Seen;
 use super::record::Source;
 use super::settings::MAX_UNSENT_BYTES;
+use super::{Shared, lock};
 use crate::event::{Event, EventKind};
 use crate::fault::printable;
 use crate::policy::decision::FailurePolicy;
@@ -218,7 +218,7 @@ impl Connection {
     /// whether there is room for it.
     pub(crate) fn begin(&self, correlation_id: &str) -> (Ticket, bool) {
         let key = self.shared.hasher.hash_one(correlation_id);
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.in_flight.retain(|ticket| ticket.key != key);
         let ticket = Ticket {
             key,
@@ -234,14 +234,14 @@ impl Connection {
     /// Gives an event up: it is not answered, and not called if it waits.
     pub(crate) fn cancel(&self, correlation_id: &str) {
         let key = self.shared.hasher.hash_one(correlation_id);
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.in_flight.retain(|ticket| ticket.key != key);
         wake_writer(state);
     }
 
     /// Whether somebody still waits for this answer.
     pub(crate) fn is_awaited(&self, ticket: Ticket) -> bool {
-        self.lock().in_flight.contains(&ticket)
+        lock(&self.state).in_flight.contains(&ticket)
     }
 
     /// Sends the answer to an event, and keeps what later events need of it.
@@ -372,7 +372,7 @@ impl Connection {
     /// once, and nothing of the exchange that follows the answer may be recorded
     /// before it.
     fn send_answer(&self, ticket: Ticket, frame: &[u8], settle: impl FnOnce(bool)) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let Some(place) = state.in_flight.iter().position(|open| *open == ticket) else {
             drop(state);
             settle(false);
@@ -393,7 +393,7 @@ impl Connection {
 
     /// Appends a control message.
     pub(crate) fn send(&self, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         if !state.ended {
             // A message of our own is far below the limit.
             let _ = self.dialect.protocol.write(kind, &mut state.unsent, write);
@@ -404,7 +404,7 @@ impl Connection {
     /// Sends a report; it replaces one of its kind that was not sent yet, so
     /// that they do not pile up before a peer that takes nothing.
     pub(crate) fn report(&self, report: Report, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         if !state.ended {
             let newest = &mut state.reports[report as usize];
             newest.clear();
@@ -417,7 +417,7 @@ impl Connection {
     /// Swaps what is unsent into the empty `batch`, for the writer; where
     /// there is nothing, the writer is woken later.
     pub(crate) fn take_unsent(&self, batch: &mut Vec<u8>, context: &Context<'_>) -> Next {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         if state.ended {
             return Next::End;
         }
@@ -445,13 +445,13 @@ impl Connection {
     /// The writer will look before it sleeps again: answers from now on wake
     /// nobody.
     pub(crate) fn writer_is_awake(&self) {
-        self.lock().writer_sleeps = false;
+        lock(&self.state).writer_sleeps = false;
     }
 
     /// Whether the reader may go on: the peer takes what it is sent, and in v1
     /// the one event was answered.
     pub(crate) fn may_read(&self) -> bool {
-        let state = self.lock();
+        let state = lock(&self.state);
         match self.dialect.protocol {
             Protocol::V1 => state.in_flight.is_empty(),
             Protocol::V2 | Protocol::Grpc => state.unsent.len() <= MAX_UNSENT_BYTES,
@@ -460,24 +460,19 @@ impl Connection {
 
     /// Nothing more will be read.
     pub(crate) fn finish(&self) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.finishing = true;
         wake_writer(state);
     }
 
     /// Nobody is there any more: events in flight are given up.
     pub(crate) fn end(&self) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.ended = true;
         state.in_flight.clear();
         state.unsent = Vec::new();
         state.reports = Default::default();
         wake_writer(state);
-    }
-
-    /// Nothing in the state can be half-changed by a panic elsewhere.
-    fn lock(&self) -> MutexGuard<'_, Traffic> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

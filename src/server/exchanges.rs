@@ -22,7 +22,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use self::forgotten::Forgotten;
@@ -30,6 +30,7 @@ use self::group::{Exchange, Found, Group, Responded};
 use self::kept::Head as _;
 use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead};
 use crate::response::HeaderOp;
+use crate::server::lock;
 
 /// How much is remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -339,7 +340,7 @@ impl Exchanges {
                 self.begin(keyed, head, Announced::of(head, arrival.is_http1))
             }
             Event::RequestBody { chunk, request } if bodies(wants.request_bodies) => {
-                self.lock().request_body(keyed, chunk, request)
+                lock(&self.inner).request_body(keyed, chunk, request)
             }
             Event::ResponseHeaders(head) => self.respond(keyed, head),
             Event::ResponseBody {
@@ -348,7 +349,7 @@ impl Exchanges {
                 response,
             } if bodies(wants.response_bodies) => {
                 let heads = Heads { request, response };
-                self.lock().response_body(keyed, chunk, heads)
+                lock(&self.inner).response_body(keyed, chunk, heads)
             }
             Event::RequestBody { .. } | Event::ResponseBody { .. } => Joined::default(),
         };
@@ -364,7 +365,7 @@ impl Exchanges {
             self.left_out(operations.len());
             return;
         };
-        let mut locked = self.lock();
+        let mut locked = lock(&self.inner);
         let inner = &mut *locked;
         inner.change(place.key, |group| {
             if let Some(exchange) = group.by_number(place.number) {
@@ -383,7 +384,7 @@ impl Exchanges {
     /// Where the event may be another's, none is ended.
     pub(crate) fn refused(&self, place: Option<Place>, event: &Event, is_unclear: bool) {
         let Some(place) = place else { return };
-        let mut inner = self.lock();
+        let mut inner = lock(&self.inner);
         inner.change(place.key, |group| match event {
             Event::RequestBody { chunk, .. } if is_unclear => {
                 group.ends_undecided(place.number, chunk.is_last);
@@ -401,7 +402,7 @@ impl Exchanges {
     /// none is ended.
     pub(crate) fn completed(&self, origin: Origin, correlation_id: &str) {
         let key = self.key(origin.peer, correlation_id);
-        let mut inner = self.lock();
+        let mut inner = lock(&self.inner);
         let only = inner.groups.get(&key).and_then(Group::only);
         let gone = only.and_then(|number| inner.remove(Place { key, number }));
         drop(inner);
@@ -412,14 +413,14 @@ impl Exchanges {
     pub(crate) fn lose(&self, origin: Origin, correlation_id: &str) {
         let key = self.key(origin.peer, correlation_id);
         let now = Instant::now();
-        let mut inner = self.lock();
+        let mut inner = lock(&self.inner);
         inner.bodies.add(key, Announced::Any, now);
         inner.responses.add(key, Announced::Any, now);
     }
 
     pub(crate) fn counts(&self) -> ExchangeCounts {
         ExchangeCounts {
-            live: self.lock().live as u64,
+            live: lock(&self.inner).live as u64,
             forgotten: self.forgotten.load(Ordering::Relaxed),
             operations_left_out: self.operations_left_out.load(Ordering::Relaxed),
         }
@@ -438,7 +439,7 @@ impl Exchanges {
         } = keyed;
         let is_kept = wants.request_bodies || wants.response_bodies;
         let packed = is_kept.then(|| head.pack());
-        let mut locked = self.lock();
+        let mut locked = lock(&self.inner);
         let inner = &mut *locked;
         let place = inner.place(key);
         let exchange = Exchange::of_request(place.number, origin.connection, announced, packed);
@@ -461,7 +462,7 @@ impl Exchanges {
             now,
         } = keyed;
         let mut packed = wants.response_bodies.then(|| head.pack());
-        let mut locked = self.lock();
+        let mut locked = lock(&self.inner);
         let inner = &mut *locked;
         let is_forgotten = inner.responses.contains(key, now);
         let respond = |group: &mut Group| group.respond(packed.take(), is_forgotten);
@@ -538,11 +539,6 @@ impl Exchanges {
             inner.responses.add(place.key, Announced::Any, now);
         }
         Some(exchange)
-    }
-
-    /// Nothing in it can be half-changed by a panic elsewhere.
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -8,17 +8,17 @@
 mod change_lock;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use super::Shared;
 use super::configure::Line;
 use super::loader::Loader;
 use super::metrics::{Change, Family, Metrics, Now, Sample, Value};
 use super::pushed::{Key, Pushed, Setting, over, untightened};
+use super::{Shared, lock};
 use crate::error::Error;
 use crate::guest::module::Module;
 use crate::limits::after;
@@ -361,11 +361,6 @@ impl Live {
             differs
         });
     }
-}
-
-/// Nothing behind these locks can be half-changed by a panic.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

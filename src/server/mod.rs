@@ -134,7 +134,7 @@ impl Shared {
     /// Starts the guest threads that are missing for `count` calls at once.
     /// Those that are too many stay: the pool bounds the calls.
     pub(crate) fn start_guests(self: &Arc<Self>, count: usize) -> std::io::Result<()> {
-        let mut guests = self.lock_guests();
+        let mut guests = lock(&self.guests);
         while guests.len() < count {
             let shared = Arc::clone(self);
             let name = format!("guest-{}", guests.len());
@@ -154,15 +154,10 @@ impl Shared {
 
     /// Waits for the guest threads, which have nothing left to do.
     fn join_guests(&self) {
-        for thread in self.lock_guests().drain(..) {
+        for thread in lock(&self.guests).drain(..) {
             // Its panics were caught and told.
             let _ = thread.join();
         }
-    }
-
-    /// A list of handles is never half-changed.
-    fn lock_guests(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
-        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For the metrics.
@@ -289,15 +284,25 @@ async fn serve_listener<T: accept::Transport>(
     let Some(listener) = listener else {
         return Drain::Complete;
     };
-    let mut told = stopped.clone();
-    let shutdown = async move {
-        // Without a sender there is no server either.
-        let _ = told.wait_for(|stopped| *stopped).await;
-    };
-    let permits = accept::accept(&listener, shared, stopped, shutdown).await;
+    let permits = accept::accept(&listener, shared, stopped, told_to_stop(stopped)).await;
     // Closed before the drain: who comes now is told so at once.
     drop(listener);
     permits.drained(shared.settings.grace).await
+}
+
+/// Ready once nothing more is to be read.
+fn told_to_stop(stopped: &watch::Receiver<bool>) -> impl Future<Output = ()> + Send + use<> {
+    let mut stopped = stopped.clone();
+    async move {
+        // Without a sender there is no server either.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    }
+}
+
+/// Locks what no panic elsewhere can have left half-changed: all that the server
+/// keeps behind locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// [`crate::limits::after`], on the clock of those that move bytes.

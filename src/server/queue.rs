@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use super::job::{Call, Job};
 use crate::fault::{Fault, FaultCode};
 use crate::limits::after;
+use crate::server::lock;
 
 pub(crate) struct Queue {
     state: Mutex<Waiting>,
@@ -77,7 +78,7 @@ impl Queue {
 
     /// Hands a job over; gives it back where there is no room for it.
     pub(crate) fn push(&self, job: Job) -> Option<Job> {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let bytes = state.bytes.saturating_add(job.body_bytes());
         let is_full = state.jobs.len() >= self.max || state.bytes > 0 && bytes > self.max_bytes;
         if is_full || state.closed {
@@ -91,7 +92,7 @@ impl Queue {
 
     /// Gives a job back that no guest was free for after all.
     pub(crate) fn push_front(&self, job: Job) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.bytes += job.body_bytes();
         state.jobs.push_front(job);
         self.pushed(state);
@@ -118,7 +119,7 @@ impl Queue {
 
     /// Hands a call over that was begun elsewhere.
     pub(crate) fn go_on(&self, call: Call) {
-        self.lock().begun.push_back(call);
+        lock(&self.state).begun.push_back(call);
         self.filled.notify_one();
     }
 
@@ -128,7 +129,7 @@ impl Queue {
         if !self.is_empty() {
             // Behind the lock, or a thread that has just found no room and is
             // about to fall asleep would miss it.
-            drop(self.lock());
+            drop(lock(&self.state));
             self.filled.notify_one();
         }
     }
@@ -137,7 +138,7 @@ impl Queue {
     /// may be free.
     pub(crate) fn pool_changed(&self) {
         // Behind the lock, as above.
-        drop(self.lock());
+        drop(lock(&self.state));
         self.filled.notify_all();
     }
 
@@ -145,7 +146,7 @@ impl Queue {
     /// job, as soon as there `is_room` for its call. `None` once closed and
     /// empty.
     pub(crate) fn next(&self, is_room: impl Fn() -> bool) -> Option<Work> {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         loop {
             if let Some(call) = state.begun.pop_front() {
                 return Some(Work::GoOn(call));
@@ -179,7 +180,7 @@ impl Queue {
     pub(crate) async fn expired(&self) -> Vec<Job> {
         loop {
             let next = {
-                let mut state = self.lock();
+                let mut state = lock(&self.state);
                 let next = state.jobs.front().map(|job| after(job.queued(), self.wait));
                 state.watched = next.is_some();
                 next
@@ -188,7 +189,7 @@ impl Queue {
                 None => self.waiting.notified().await,
                 Some(at) if at > Instant::now() => tokio::time::sleep_until(at.into()).await,
                 Some(_) => {
-                    let mut state = self.lock();
+                    let mut state = lock(&self.state);
                     let fresh = state
                         .jobs
                         .iter()
@@ -207,12 +208,7 @@ impl Queue {
 
     /// Ends the guest threads once the queue is empty.
     pub(crate) fn close(&self) {
-        self.lock().closed = true;
+        lock(&self.state).closed = true;
         self.filled.notify_all();
-    }
-
-    /// Nothing in the state can be half-changed by a panic elsewhere.
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

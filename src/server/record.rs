@@ -16,7 +16,7 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -30,6 +30,7 @@ use crate::fault::Fault;
 use crate::guest::convention::json_buffer::event::write_input;
 use crate::question::HeaderNames;
 use crate::response::AgentResponse;
+use crate::server::lock;
 
 /// Records between the guests and the disk.
 const MAX_WAITING: usize = 4096;
@@ -236,11 +237,7 @@ impl Recorder {
             fault,
         };
         let waiting = self.counts.waiting.fetch_add(size, Ordering::Relaxed);
-        let sender = self
-            .records
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let sender = lock(&self.records).clone();
         self.counts.pending.fetch_add(1, Ordering::Relaxed);
         let taken = waiting + size <= MAX_WAITING_BYTES
             && sender.is_some_and(|sender| sender.try_send(record).is_ok());
@@ -256,7 +253,7 @@ impl Recorder {
     pub(crate) fn give_up(&self, exchange: u64) {
         if self.is_sampled(exchange) {
             self.leave_out();
-            self.torn().add(exchange);
+            lock(&self.torn).add(exchange);
             self.any_torn.store(true, Ordering::Relaxed);
         }
     }
@@ -271,15 +268,11 @@ impl Recorder {
         if !self.any_torn.load(Ordering::Relaxed) {
             return false;
         }
-        let mut torn = self.torn();
+        let mut torn = lock(&self.torn);
         if is_first {
             torn.forget(exchange);
         }
         !is_first && torn.has(exchange)
-    }
-
-    fn torn(&self) -> MutexGuard<'_, GivenUp> {
-        self.torn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The same for all events of a transaction.
@@ -304,17 +297,8 @@ impl Recorder {
     /// Writes what was taken, for so long and hardly longer, and says how much
     /// that was.
     pub fn close(&self, within: Duration) {
-        drop(
-            self.records
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-        );
-        let writer = self
-            .writer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        drop(lock(&self.records).take());
+        let writer = lock(&self.writer).take();
         let Some(writer) = writer else { return };
         let has_ended = |within| {
             let ended = writer.ended.recv_timeout(within);

@@ -5,16 +5,16 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use super::Shared;
 use super::connection::{Connection, Report};
 use super::metrics::Family;
 use super::metrics::report::report;
-use crate::protocol::grpc;
+use super::{Shared, lock};
+use crate::protocol::grpc::{self, proto::agent_to_proxy};
 use crate::protocol::wire::Encoding;
 use crate::protocol::wire::control::{HealthState, HealthStatus};
 use crate::protocol::wire::frame::{Protocol, kind};
@@ -43,7 +43,7 @@ impl Sessions {
         shared.live.metrics().connected(dialect);
         let sessions = &shared.sessions;
         let number = sessions.next.fetch_add(1, Ordering::Relaxed);
-        sessions.lock().insert(number, Arc::downgrade(connection));
+        lock(&sessions.open).insert(number, Arc::downgrade(connection));
         if shared.live.health().borrow().state != HealthState::Healthy {
             shared.say_health(connection);
         }
@@ -55,18 +55,16 @@ impl Sessions {
     }
 
     fn all(&self) -> Vec<Arc<Connection>> {
-        self.lock().values().filter_map(Weak::upgrade).collect()
-    }
-
-    /// Nothing in it can be half-changed by a panic elsewhere.
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Weak<Connection>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.open)
+            .values()
+            .filter_map(Weak::upgrade)
+            .collect()
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.shared.sessions.lock().remove(&self.number);
+        lock(&self.shared.sessions.open).remove(&self.number);
         self.shared.live.metrics().disconnected(self.dialect);
     }
 }
@@ -92,38 +90,38 @@ impl Shared {
             message,
             timestamp_ms: now_ms(),
         };
-        match connection.dialect().protocol {
-            Protocol::Grpc => {
-                let health = grpc::health(&status);
-                connection.report(Report::Health, 0, |out| grpc::write(health, out));
-            }
-            Protocol::V1 | Protocol::V2 => {
-                say(connection, Report::Health, kind::HEALTH_STATUS, &status);
-            }
-        }
+        say(
+            connection,
+            (Report::Health, kind::HEALTH_STATUS),
+            &status,
+            grpc::health,
+        );
     }
 
     fn say_metrics(&self, connection: &Connection, families: &[Family], interval: Duration) {
         let report = report(&self.settings.agent_id, families, interval, now_ms());
-        match connection.dialect().protocol {
-            Protocol::Grpc => {
-                let report = grpc::metrics(&report);
-                connection.report(Report::Metrics, 0, |out| grpc::write(report, out));
-            }
-            Protocol::V1 | Protocol::V2 => {
-                say(connection, Report::Metrics, kind::METRICS_REPORT, &report);
-            }
-        }
+        say(
+            connection,
+            (Report::Metrics, kind::METRICS_REPORT),
+            &report,
+            grpc::metrics,
+        );
     }
 }
 
-/// Sends what v1 has no message for and v2 does.
-fn say(connection: &Connection, report: Report, kind: u8, message: &impl Serialize) {
+/// Sends what v1 has no message for.
+fn say<T: Serialize>(
+    connection: &Connection,
+    (report, kind): (Report, u8),
+    message: &T,
+    grpc: impl FnOnce(&T) -> agent_to_proxy::Message,
+) {
     let dialect = connection.dialect();
     if dialect.protocol == Protocol::V1 {
         return;
     }
     connection.report(report, kind, |out| match dialect.encoding {
+        _ if dialect.protocol == Protocol::Grpc => grpc::write(grpc(message), out),
         // Neither these types nor a Vec can fail.
         Encoding::Json => drop(serde_json::to_writer(out, message)),
         Encoding::MessagePack => {

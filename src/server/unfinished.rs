@@ -7,9 +7,11 @@
 //! no more, so nobody waits for it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
+
+use crate::server::lock;
 
 /// What one connection may hold without being counted; also what is too
 /// little to be worth closing somebody, where others hold more.
@@ -65,11 +67,6 @@ impl Unfinished {
             let_go: Arc::default(),
         }
     }
-
-    /// Nothing in the state can be half-changed by a panic elsewhere.
-    fn lock(&self) -> MutexGuard<'_, Messages> {
-        self.messages.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Messages {
@@ -119,7 +116,7 @@ impl Share {
         if bytes <= self.free {
             return self.whole();
         }
-        let mut state = self.all.lock();
+        let mut state = lock(&self.all.messages);
         let number = *self
             .number
             .get_or_insert_with(|| state.begin(Arc::clone(&self.let_go)));
@@ -130,7 +127,7 @@ impl Share {
     /// The message has become whole, or there is none.
     pub(crate) fn whole(&mut self) {
         if let Some(number) = self.number.take()
-            && !self.all.lock().end(number)
+            && !lock(&self.all.messages).end(number)
         {
             // It was to let go of this message, which is whole after all; the
             // next one is nobody's trouble.
@@ -174,12 +171,12 @@ mod tests {
         shares[3].hold(11 * MIB);
         let gone: Vec<bool> = shares.iter().map(has_let_go).collect();
         assert_eq!(gone, [false, true, false, false]);
-        assert_eq!(all.lock().bytes, 30 * MIB);
+        assert_eq!(lock(&all.messages).bytes, 30 * MIB);
         // It counts no more, whatever it says.
         shares[1].hold(12 * MIB);
-        assert_eq!(all.lock().bytes, 30 * MIB);
+        assert_eq!(lock(&all.messages).bytes, 30 * MIB);
         drop(shares);
-        let state = all.lock();
+        let state = lock(&all.messages);
         assert_eq!((state.bytes, state.messages.len()), (0, 0));
     }
 
@@ -218,7 +215,7 @@ mod tests {
         small.hold(100);
         let mut free = all.share(SMALL_BYTES);
         free.hold(SMALL_BYTES);
-        assert_eq!(all.lock().bytes, 100);
+        assert_eq!(lock(&all.messages).bytes, 100);
         let (mut one, mut two) = (all.share(0), all.share(0));
         one.hold(MIB / 2);
         two.hold(MIB / 2);
@@ -233,6 +230,6 @@ mod tests {
         for share in &mut many {
             share.hold(SMALL_BYTES);
         }
-        assert!(all.lock().bytes <= MIB);
+        assert!(lock(&all.messages).bytes <= MIB);
     }
 }

@@ -243,7 +243,7 @@ fn interleave(seed: u64, affinity: Affinity, tally: &mut Tally) {
         reals[*at].is_alone = !reals.iter().any(is_rival);
         world.step(&mut reals[*at]);
     }
-    let inner = world.known.lock();
+    let inner = lock(&world.known.inner);
     let all = || inner.groups.values();
     assert_eq!(inner.bytes, all().map(Group::bytes).sum::<usize>());
     assert_eq!(inner.live, all().map(Group::len).sum::<usize>());

@@ -442,7 +442,7 @@ fn heads_that_announce_no_body_go_first() {
         give(&known, v1(), body("upload", 4)).uri.as_deref(),
         Some("/strict")
     );
-    let inner = known.lock();
+    let inner = lock(&known.inner);
     assert!(inner.queues.iter().all(|queue| queue.len() <= 2 * 64 + 1));
 }
 
@@ -471,7 +471,7 @@ fn memory_is_bounded_by_bytes_and_by_exchanges_of_one_id() {
             v1(),
             head(&number.to_string(), &"x".repeat(1_000), None),
         );
-        assert!(known.lock().bytes <= 100_000);
+        assert!(lock(&known.inner).bytes <= 100_000);
     }
     assert!(give(&known, v1(), body("999", 1)).uri.is_some());
     let known = exchanges();
@@ -494,7 +494,7 @@ fn memory_is_bounded_by_bytes_and_by_exchanges_of_one_id() {
     for _ in 0..1_000 {
         give(&known, v1(), response("one", 200));
     }
-    let inner = known.lock();
+    let inner = lock(&known.inner);
     assert_eq!(
         inner.bytes,
         inner.groups.values().map(Group::bytes).sum::<usize>()

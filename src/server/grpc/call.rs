@@ -7,7 +7,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::server::metrics::Closed;
-use crate::server::{Shared, after};
+use crate::server::{Shared, after, lock};
 
 tokio::task_local! {
     /// The call that the running task serves.
@@ -58,7 +58,7 @@ impl Call {
 
     /// Bytes to be sent, counted until they are.
     pub(super) fn hand(self: &Arc<Self>, bytes: Vec<u8>) -> Batch {
-        let mut handed = self.lock();
+        let mut handed = lock(&self.handed);
         handed.batches += 1;
         handed.since.get_or_insert_with(Instant::now);
         Batch {
@@ -69,7 +69,7 @@ impl Call {
 
     /// Ready once nothing waits to be sent.
     pub(super) fn poll_taken(&self, context: &Context<'_>) -> Poll<()> {
-        let mut handed = self.lock();
+        let mut handed = lock(&self.handed);
         if handed.batches == 0 {
             return Poll::Ready(());
         }
@@ -78,7 +78,7 @@ impl Call {
     }
 
     fn taken(&self) {
-        let mut handed = self.lock();
+        let mut handed = lock(&self.handed);
         handed.batches -= 1;
         // The next one's time begins where this one's ends.
         handed.since = (handed.batches > 0).then(Instant::now);
@@ -111,7 +111,7 @@ impl Call {
             }
             loop {
                 if !is_set {
-                    let Some(since) = self.lock().since else {
+                    let Some(since) = lock(&self.handed).since else {
                         return Poll::Pending;
                     };
                     alarm.as_mut().reset(after(since, limit));
@@ -119,18 +119,13 @@ impl Call {
                 is_set = true;
                 ready!(alarm.as_mut().poll(context));
                 is_set = false;
-                let since = self.lock().since;
+                let since = lock(&self.handed).since;
                 if since.is_some_and(|since| after(since, limit) <= Instant::now()) {
                     return Poll::Ready(false);
                 }
             }
         })
         .await
-    }
-
-    /// Nothing in it can be half-changed by a panic elsewhere.
-    fn lock(&self) -> MutexGuard<'_, Handed> {
-        self.handed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -25,12 +25,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::Shared;
 use super::accept::{Signals, Transport};
 use super::connection::Connection;
 use super::exchanges::Peer;
 use super::metrics::Closed;
 use super::patient::Patient;
+use super::{Shared, told_to_stop};
 use crate::protocol::wire::Encoding;
 use crate::protocol::wire::frame::Protocol;
 use crate::protocol::wire::response::Dialect;
@@ -107,7 +107,7 @@ async fn serve_connection(stream: TcpStream, shared: Arc<Shared>, signals: Signa
     let mut connection = std::pin::pin!(connection);
     let mut slow = std::pin::pin!(never_begins(received, settings.handshake_timeout));
     let mut unwelcome = std::pin::pin!(signals.crowd.wanted(settings.handshake_timeout));
-    let mut stop = std::pin::pin!(signals.told_to_stop());
+    let mut stop = std::pin::pin!(told_to_stop(&signals.stopped));
     let mut quiet = std::pin::pin!(calls.quiet(FAREWELL));
     let (mut stopping, mut silent) = (false, true);
     loop {

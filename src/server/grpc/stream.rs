@@ -25,13 +25,13 @@ use crate::protocol::shortened::Shortened;
 use crate::protocol::wire::frame::{FrameError, Protocol};
 use crate::protocol::wire::handshake::PROTOCOL_VERSION;
 use crate::protocol::wire::{BadMessage, Message};
-use crate::server::after;
 use crate::server::configure::configure;
 use crate::server::connection::Connection;
 use crate::server::metrics::Closed;
 use crate::server::receive::{Turn, dispatch};
 use crate::server::sessions::{Session, Sessions, now_ms};
 use crate::server::unfinished::{LET_GO, Share};
+use crate::server::{after, told_to_stop};
 
 /// What was sent before the signal to stop may still be on its way through
 /// the kernel and HTTP/2. It is read until the peer is silent for so long ...
@@ -93,11 +93,8 @@ impl Reader {
     }
 
     /// Reads until nothing more can be read.
-    pub(super) async fn run(mut self, mode: Mode, mut stopped: watch::Receiver<bool>) {
-        let stop = async move {
-            // Without a sender there is no server either.
-            let _ = stopped.wait_for(|stopped| *stopped).await;
-        };
+    pub(super) async fn run(mut self, mode: Mode, stopped: watch::Receiver<bool>) {
+        let stop = told_to_stop(&stopped);
         let call = Arc::clone(&self.call);
         let reading = async {
             match mode {

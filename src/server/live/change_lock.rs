@@ -3,6 +3,8 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::server::lock;
+
 #[derive(Default)]
 pub(super) struct ChangeLock {
     state: Mutex<Changes>,
@@ -21,7 +23,7 @@ pub(in crate::server) struct ChangeGuard<'a>(&'a ChangeLock);
 
 impl ChangeLock {
     pub(super) fn for_reload(&self) -> ChangeGuard<'_> {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.reloads += 1;
         let mut state = self.wait_while(state, |state| state.is_taken);
         state.reloads -= 1;
@@ -30,7 +32,7 @@ impl ChangeLock {
     }
 
     pub(super) fn for_settings(&self) -> ChangeGuard<'_> {
-        let state = self.lock();
+        let state = lock(&self.state);
         let mut state = self.wait_while(state, |state| state.is_taken || state.reloads > 0);
         state.is_taken = true;
         ChangeGuard(self)
@@ -44,16 +46,11 @@ impl ChangeLock {
         let waited = self.ended.wait_while(state, |state| condition(state));
         waited.unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Nothing in the state can be half-changed by a panic.
-    fn lock(&self) -> MutexGuard<'_, Changes> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for ChangeGuard<'_> {
     fn drop(&mut self) {
-        self.0.lock().is_taken = false;
+        lock(&self.0.state).is_taken = false;
         self.0.ended.notify_all();
     }
 }
@@ -78,7 +75,7 @@ mod tests {
                     sender.send("reload").unwrap();
                 }
             });
-            while changes.lock().reloads == 0 {
+            while lock(&changes.state).reloads == 0 {
                 std::thread::yield_now();
             }
             scope.spawn({

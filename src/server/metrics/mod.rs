@@ -235,7 +235,7 @@ pub(crate) struct Totals {
 }
 
 /// All counters of one server.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Metrics {
     answered: [[Counter; DecisionKind::ALL.len()]; Seen::COUNT],
     abandoned: Counter,
@@ -248,25 +248,16 @@ pub struct Metrics {
     configurations: [Counter; Change::ALL.len()],
     lines_lost: OnceLock<fn() -> u64>,
     closed: [Counter; Closed::ALL.len()],
-    started: SystemTime,
+    started: Started,
 }
 
-impl Default for Metrics {
+/// When this was made.
+#[derive(Debug)]
+struct Started(SystemTime);
+
+impl Default for Started {
     fn default() -> Self {
-        Self {
-            answered: Default::default(),
-            abandoned: Counter::default(),
-            faults: Default::default(),
-            calls: Default::default(),
-            waits: Histogram::default(),
-            connections: Default::default(),
-            connected: Default::default(),
-            reloads: Default::default(),
-            configurations: Default::default(),
-            lines_lost: OnceLock::new(),
-            closed: Default::default(),
-            started: SystemTime::now(),
-        }
+        Self(SystemTime::now())
     }
 }
 
@@ -401,7 +392,11 @@ impl Metrics {
                 let open = open.load(Ordering::Relaxed).max(0).unsigned_abs();
                 Sample::new(Value::gauge(open)).with("protocol", *name)
             });
-        let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let started = self
+            .started
+            .0
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let lost = self.lines_lost.get().map_or(0, |lost| lost());
         let lines = |reason, count| Sample::new(Value::Count(count)).with("reason", reason);
         let info = Sample::new(Value::Gauge(1.0));

@@ -121,7 +121,7 @@ fn what_follows_a_dropped_event_is_dropped_until_the_exchange_begins_anew() {
 #[test]
 fn a_torn_exchange_stays_torn_however_many_follow() {
     let (recorder, _reader) = into_pipe(1.0);
-    (1..=100_000).for_each(|number| recorder.torn().add(number));
+    (1..=100_000).for_each(|number| lock(&recorder.torn).add(number));
     recorder.any_torn.store(true, Ordering::Relaxed);
     for exchange in [1, 50_000, 100_000] {
         offer(&recorder, exchange, &body(9));
