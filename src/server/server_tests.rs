@@ -527,18 +527,7 @@ async fn a_late_v1_answer_closes_the_connection_instead() {
 #[tokio::test]
 async fn what_is_recorded_is_what_was_sent() {
     let folder = tempfile::tempdir().unwrap();
-    let recorder = |name: &str| {
-        Arc::new(
-            record::Recorder::start(&record::RecordSettings {
-                path: folder.path().join(name),
-                rate: 1.0,
-                max_bytes: u64::MAX,
-                keep_secrets: false,
-                key: None,
-            })
-            .unwrap(),
-        )
-    };
+    let recorder = |name: &str| recorder(&folder.path().join(name));
     let (replaced, dropped) = (recorder("replaced"), recorder("dropped"));
     // Bytes that are no text, which no proxy could be sent.
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/modules");
@@ -583,6 +572,43 @@ async fn what_is_recorded_is_what_was_sent() {
     assert_eq!((counts.written, counts.dropped), (0, 1));
 }
 
+fn recorder(path: &Path) -> Arc<record::Recorder> {
+    let settings = record::RecordSettings {
+        path: path.to_owned(),
+        rate: 1.0,
+        max_bytes: u64::MAX,
+        keep_secrets: false,
+        key: None,
+    };
+    Arc::new(record::Recorder::start(&settings).unwrap())
+}
+
+/// Answers the head of a request by what a module is said to have answered.
+fn answer(connection: &Connection, id: &str, response: AgentResponse) {
+    let event = Event::RequestHeaders(RequestHead {
+        correlation_id: id.to_owned(),
+        ..RequestHead::default()
+    });
+    let (ticket, _) = connection.begin(id);
+    let agent = connection.shared().agent();
+    let asked = connection.join(event, HttpVersion::Other, &agent);
+    let source = record::Source {
+        exchange: asked.joined.number,
+        module: "sha256:0".into(),
+        names: HeaderNames::Lower,
+    };
+    let given = Given {
+        handled: Handled {
+            response: Box::new(response),
+            fault: None,
+            cost: None,
+            unknown_keys: Vec::new(),
+        },
+        source: Some(source),
+    };
+    connection.answer(ticket, asked, given);
+}
+
 /// A sample of the metrics.
 fn counted(server: &Server, family: &str, labels: &[&str]) -> u64 {
     let agent = server.shared.agent();
@@ -601,14 +627,7 @@ fn counted(server: &Server, family: &str, labels: &[&str]) -> u64 {
 async fn what_is_counted_and_remembered_is_what_was_sent() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("recording");
-    let recorder = record::Recorder::start(&record::RecordSettings {
-        path: path.clone(),
-        rate: 1.0,
-        max_bytes: u64::MAX,
-        keep_secrets: false,
-        key: None,
-    });
-    let recorder = Arc::new(recorder.unwrap());
+    let recorder = recorder(&path);
     let settings = ServeSettings {
         recorder: Some(Arc::clone(&recorder)),
         ..ServeSettings::default()
@@ -623,17 +642,6 @@ async fn what_is_counted_and_remembered_is_what_was_sent() {
     let old = Proxy::new(ProxyQuirks::Auto, Some("0.6.45"));
     let connection = Connection::new(Arc::clone(shared), dialect, Some(old), Peer::Unknown);
     let answer = |id: &str, mut response: AgentResponse, is_large: bool| {
-        let event = Event::RequestHeaders(RequestHead {
-            correlation_id: id.to_owned(),
-            ..RequestHead::default()
-        });
-        let (ticket, _) = connection.begin(id);
-        let asked = connection.join(event, HttpVersion::Other, &shared.agent());
-        let source = record::Source {
-            exchange: asked.joined.number,
-            module: "sha256:0".into(),
-            names: HeaderNames::Lower,
-        };
         response.response_headers = vec![HeaderOp::Remove {
             name: "x".to_owned(),
         }];
@@ -641,16 +649,7 @@ async fn what_is_counted_and_remembered_is_what_was_sent() {
             chunk_index: 0,
             data: vec![b'x'; 17 << 20],
         });
-        let given = Given {
-            handled: Handled {
-                response: Box::new(response),
-                fault: None,
-                cost: None,
-                unknown_keys: Vec::new(),
-            },
-            source: Some(source),
-        };
-        connection.answer(ticket, asked, given);
+        answer(&connection, id, response);
     };
     answer("large", AgentResponse::allow(), true);
     let events = |decision| {

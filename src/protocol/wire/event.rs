@@ -381,7 +381,7 @@ impl<'de> Visitor<'de> for MetadataSeed<'_> {
             match key {
                 MetadataKey::CorrelationId => self.0.correlation_id = Some(map.next_value()?),
                 MetadataKey::ClientIp => {
-                    self.0.client_ip = Some(map.next_value_seed(WithText(bare_ip))?)
+                    self.0.client_ip = Some(map.next_value_seed(WithText(bare_ip))?);
                 }
                 MetadataKey::ServerName => self.0.server_name = map.next_value()?,
                 MetadataKey::Protocol => self.0.protocol = map.next_value()?,
