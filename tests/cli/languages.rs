@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::support::{Desk, Step, binary, finish, fixture, run, shipped, steps, wasm_agent};
+use crate::support::{Step, TestDir, binary, finish, fixture, run, shipped, steps, wasm_agent};
 
 /// Languages that `new` knows, with what their tools write and print.
 const LANGUAGES: [&str; 5] = ["rust", "c", "zig", "assemblyscript", "go"];
@@ -75,14 +75,14 @@ fn every_language_passes_validation_and_each_import_is_explained() {
 
 /// The fault of a language's guest that panics on a header.
 fn panic_of(language: &str) -> (Step, Step) {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let request = |header: &str| {
         format!(r#"{{"method":"GET","uri":"/","headers":{{{header}"host":"example.com"}}}}"#)
     };
-    desk.file("events/0.json", request(r#""x-panic":"short","#));
-    desk.file("events/1.json", request(""));
+    dir.file("events/0.json", request(r#""x-panic":"short","#));
+    dir.file("events/1.json", request(""));
     let module = shipped(&format!("{language}/panics.wasm"));
-    let report = run(&module, &[&desk.path("events")], &PATIENT).json();
+    let report = run(&module, &[&dir.path("events")], &PATIENT).json();
     let mut steps = steps(&report);
     let after = steps.remove(1);
     (steps.remove(0), after)
@@ -164,8 +164,8 @@ fn files_in(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// A starter in a folder of its own, and the commands that were printed.
-fn starter(desk: &Desk, language: &str) -> (PathBuf, Vec<String>) {
-    let folder = desk.path(&format!("my {language}"));
+fn starter(dir: &TestDir, language: &str) -> (PathBuf, Vec<String>) {
+    let folder = dir.path(&format!("my {language}"));
     let done = wasm_agent(["new", folder.to_str().unwrap(), "--lang", language]);
     done.assert_code(0);
     let text = done.text();
@@ -178,8 +178,8 @@ fn starter(desk: &Desk, language: &str) -> (PathBuf, Vec<String>) {
 #[test]
 fn the_printed_commands_work_on_the_committed_build_of_the_same_files() {
     for language in LANGUAGES {
-        let desk = Desk::new();
-        let (folder, commands) = starter(&desk, language);
+        let dir = TestDir::new();
+        let (folder, commands) = starter(&dir, language);
         // Building needs the toolchain: `just languages` does it. What was
         // built was built from these very files.
         let mut hash = Sha256::new();
@@ -213,9 +213,9 @@ fn the_printed_commands_work_on_the_committed_build_of_the_same_files() {
 
 #[test]
 fn new_never_overwrites() {
-    let desk = Desk::new();
-    let (folder, _) = starter(&desk, "c");
-    desk.file("my c/policy.c", "mine");
+    let dir = TestDir::new();
+    let (folder, _) = starter(&dir, "c");
+    dir.file("my c/policy.c", "mine");
     let before = files_in(&folder);
     for language in LANGUAGES {
         let done = wasm_agent(["new", folder.to_str().unwrap(), "--lang", language]);
@@ -225,26 +225,26 @@ fn new_never_overwrites() {
         assert_eq!(files_in(&folder), before, "{language}");
     }
     // What is not in the way may be there.
-    desk.file("other/notes.txt", "mine");
-    let other = desk.path("other");
+    dir.file("other/notes.txt", "mine");
+    let other = dir.path("other");
     wasm_agent(["new", other.to_str().unwrap()]).assert_code(0);
     assert_eq!(files_in(&other)["notes.txt"], b"mine");
 }
 
 #[test]
 fn new_says_what_stands_in_its_way() {
-    let desk = Desk::new();
-    let file = desk.file("file", "x");
+    let dir = TestDir::new();
+    let file = dir.file("file", "x");
     let done = wasm_agent(["new", file.join("below").to_str().unwrap()]);
     done.assert_code(3);
     assert!(done.stderr.contains("cannot write"), "{}", done.stderr);
     // A link that leads nowhere is something that is there.
-    let folder = desk.path("linked");
+    let folder = dir.path("linked");
     std::fs::create_dir(&folder).unwrap();
     std::os::unix::fs::symlink("/nowhere", folder.join("build.sh")).unwrap();
     wasm_agent(["new", folder.to_str().unwrap()]).assert_code(2);
     assert!(finish(binary(["new"])).code == Some(2));
-    let done = wasm_agent(["new", desk.path("x").to_str().unwrap(), "--lang", "cobol"]);
+    let done = wasm_agent(["new", dir.path("x").to_str().unwrap(), "--lang", "cobol"]);
     done.assert_code(2);
     assert!(done.stderr.contains("assemblyscript"), "{}", done.stderr);
 }
@@ -253,8 +253,8 @@ fn new_says_what_stands_in_its_way() {
 fn a_starters_files_are_fit_to_be_used() {
     use std::os::unix::fs::PermissionsExt as _;
     for language in LANGUAGES {
-        let desk = Desk::new();
-        let (folder, _) = starter(&desk, language);
+        let dir = TestDir::new();
+        let (folder, _) = starter(&dir, language);
         let script = std::fs::metadata(folder.join("build.sh")).unwrap();
         assert!(script.permissions().mode() & 0o100 != 0, "{language}");
         let files = files_in(&folder);

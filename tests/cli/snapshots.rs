@@ -12,7 +12,7 @@ use std::path::Path;
 
 use regex::Regex;
 
-use crate::support::{Desk, Done, binary, finish};
+use crate::support::{Done, TestDir, binary, finish};
 
 /// What of an output is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -324,14 +324,14 @@ fn replay_with_times() {
 
 #[test]
 fn replay_of_shards() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let mut merge = binary(["replay", "merge"]);
     for shard in ["1/2", "2/2"] {
         let done = run(&format!(
             "replay fixtures/modules/rules/rules.wasm fixtures/captures/recorded.jsonl \
              --shard {shard} --no-timings --timeout 20s --format json"
         ));
-        merge.arg(desk.file(&format!("{}.json", &shard[..1]), &done.stdout));
+        merge.arg(dir.file(&format!("{}.json", &shard[..1]), &done.stdout));
     }
     let text = shown("replay merge 1.json 2.json", &finish(merge), Masked::Times);
     check("replay.merged.human", &text);
@@ -342,18 +342,18 @@ const SHORT: &str = "-n 20 --warm-up 1ms --timeout 60s";
 
 /// One measurement, written in every format at once.
 fn bench(name: &str, command: &str, further: &str) {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let mut line = format!("bench {command} {further} {SHORT}");
     let files = ["json", "csv", "markdown", "html", "junit", "github"];
     for format in files {
-        let path = desk.path(format);
+        let path = dir.path(format);
         write!(line, " --report {format}={}", path.display()).unwrap();
     }
     let done = run(&line);
     let text = shown(&format!("bench {command}"), &done, Masked::Figures);
     check(&format!("bench.{name}.human"), &named(&text, further));
     for format in files {
-        let text = std::fs::read_to_string(desk.path(format)).unwrap();
+        let text = std::fs::read_to_string(dir.path(format)).unwrap();
         let text = masked(&text, format, Masked::Figures);
         check(&format!("bench.{name}.{format}"), &named(&text, further));
     }
@@ -381,8 +381,8 @@ fn bench_of_one_module() {
 /// another verdict about them.
 #[test]
 fn bench_beside_a_baseline() {
-    let desk = Desk::new();
-    let file = desk.path("baseline.json");
+    let dir = TestDir::new();
+    let file = dir.path("baseline.json");
     run(&format!(
         "bench fixtures/modules/rules/rules-published-spelling.wasm \
          fixtures/events/requests/allow-page.json {SHORT} --save {}",

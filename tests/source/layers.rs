@@ -152,9 +152,9 @@ fn only_dates_are_taken_from_the_wall_clock() {
     const DATED: [&str; 5] = [
         "cli/render/bench/profile.rs",
         "guest/wasi/context.rs",
-        "server/sessions.rs",
         "server/metrics/mod.rs",
         "server/record.rs",
+        "server/sessions.rs",
     ];
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let uses: Vec<String> = sources(&src)

@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use super::{Desk, Done, Step, run, steps};
+use super::{Done, Step, TestDir, run, steps};
 
 /// The four events, in the order of their handlers.
 pub(crate) const EVENTS: [&str; 4] = [
@@ -124,28 +124,28 @@ impl Answers {
 
     /// Asks a hook for each answer.
     pub(crate) fn ask_hooks(&self, flags: &[&str]) -> Vec<Step> {
-        let desk = Desk::new();
-        let module = desk.file("answers.wat", self.hook_wat());
+        let dir = TestDir::new();
+        let module = dir.file("answers.wat", self.hook_wat());
         for number in 0..self.packed.len() {
-            desk.file(&format!("hooks/{number:04}.json"), context(number));
+            dir.file(&format!("hooks/{number:04}.json"), context(number));
         }
-        let asked = steps(&run(&module, &[&desk.path("hooks")], flags).json());
+        let asked = steps(&run(&module, &[&dir.path("hooks")], flags).json());
         assert_eq!(asked.len(), self.packed.len());
         asked
     }
 
     fn run(&self, events: &[&str], flags: &[&str]) -> Done {
-        let desk = Desk::new();
-        let module = desk.file("answers.wat", self.wat());
+        let dir = TestDir::new();
+        let module = dir.file("answers.wat", self.wat());
         for number in 0..self.packed.len() {
             for (rank, event) in events.iter().enumerate() {
-                desk.file(
+                dir.file(
                     &format!("events/{number:04}-{rank}.json"),
                     fixture(event, number),
                 );
             }
         }
-        run(&module, &[&desk.path("events")], flags)
+        run(&module, &[&dir.path("events")], flags)
     }
 }
 
@@ -168,15 +168,15 @@ pub(crate) fn context(number: usize) -> String {
 
 /// A module with one request handler of this body, an allow at 1024 (its
 /// packed value is [`ALLOW`]) and room for the input at 65536.
-pub(crate) fn guest(desk: &Desk, name: &str, parts: &str, body: &str) -> PathBuf {
+pub(crate) fn guest(dir: &TestDir, name: &str, parts: &str, body: &str) -> PathBuf {
     let alloc = "(func (export \"alloc\") (param i32) (result i32) (i32.const 65536))\n\
                  (func (export \"dealloc\") (param i32 i32))\n";
-    guest_with(desk, name, &format!("{alloc}{parts}"), body)
+    guest_with(dir, name, &format!("{alloc}{parts}"), body)
 }
 
 /// The same without `alloc` and `dealloc`, which `parts` must have.
-pub(crate) fn guest_with(desk: &Desk, name: &str, parts: &str, body: &str) -> PathBuf {
-    desk.file(
+pub(crate) fn guest_with(dir: &TestDir, name: &str, parts: &str, body: &str) -> PathBuf {
+    dir.file(
         name,
         format!(
             "(module (memory (export \"memory\") 17)\n\
@@ -191,7 +191,7 @@ pub(crate) fn guest_with(desk: &Desk, name: &str, parts: &str, body: &str) -> Pa
 pub(crate) const ALLOW: &str = "(i64.const 0x0000_0400_0000_0014)";
 
 /// A guest that gives one and the same answer to each of the four events.
-pub(crate) fn answering(desk: &Desk, name: &str, answer: impl AsRef<[u8]>) -> PathBuf {
+pub(crate) fn answering(dir: &TestDir, name: &str, answer: impl AsRef<[u8]>) -> PathBuf {
     let answer = answer.as_ref();
     let pages = answer.len().div_ceil(PAGE) + 2;
     let handlers: String = EVENTS
@@ -204,7 +204,7 @@ pub(crate) fn answering(desk: &Desk, name: &str, answer: impl AsRef<[u8]>) -> Pa
             )
         })
         .collect();
-    desk.file(
+    dir.file(
         name,
         format!(
             "(module (memory (export \"memory\") {pages}) (data (i32.const 8) \"{}\")\n\

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{bench, cases, findings};
 use crate::support::guests::guest;
-use crate::support::{Desk, Done, binary, capture, finish, shipped};
+use crate::support::{Done, TestDir, binary, capture, finish, shipped};
 
 /// A gate of a module with itself: cases and findings, and no load.
 fn gate(inputs: &[&Path], flags: &[&str]) -> Done {
@@ -30,12 +30,12 @@ fn names(report: &Value) -> Vec<&str> {
 
 #[test]
 fn every_format_is_told_by_its_content_and_measured() {
-    let desk = Desk::new();
-    let request = desk.request();
+    let dir = TestDir::new();
+    let request = dir.request();
     let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     let log = std::fs::read(capture("nginx-access.log")).unwrap();
     std::io::Write::write_all(&mut gz, &log).unwrap();
-    let gz = desk.file("nginx-access.log.gz", gz.finish().unwrap());
+    let gz = dir.file("nginx-access.log.gz", gz.finish().unwrap());
     let folder = capture("");
     let report = gate(&[&folder, &gz, &request], &["--sample", "30"]).json();
     let sampled = &report["sampled"];
@@ -103,9 +103,9 @@ fn a_sample_depends_on_the_capture_and_the_seed_alone() {
 
 #[test]
 fn what_cannot_be_used_is_counted_or_refused() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let log = std::fs::read_to_string(capture("nginx-json.log")).unwrap();
-    let broken = desk.file("broken.log", format!("{log}{{\"no\":\n"));
+    let broken = dir.file("broken.log", format!("{log}{{\"no\":\n"));
     let report = gate(&[&broken], &["--sample", "200"]).json();
     assert_eq!(report["sampled"]["unusable"], 1, "{report}");
     let notes = report["notes"].to_string();
@@ -127,7 +127,7 @@ fn what_cannot_be_used_is_counted_or_refused() {
         ("none.log", "hello\nworld\n"),
         ("packets.pcap", "\u{0}\u{0}"),
     ] {
-        let none = desk.file(name, text);
+        let none = dir.file(name, text);
         let done = bench(&[&module, &none], &[]);
         done.assert_code(3);
         assert!(done.stderr.contains(name), "{}", done.stderr);
@@ -141,7 +141,7 @@ fn what_cannot_be_used_is_counted_or_refused() {
     }
     // Hooks are captured too, and a hook module has no handler for a proxy's
     // events.
-    let hooks = desk.file(
+    let hooks = dir.file(
         "hooks.jsonl",
         concat!(
             r#"{"v":1,"id":"a","phase":"before_hook","input":{"input":{"email":"a@b.example"}}}"#,
@@ -158,15 +158,15 @@ fn what_cannot_be_used_is_counted_or_refused() {
 #[test]
 fn a_captured_secret_is_in_no_output() {
     const SECRETS: [&str; 3] = ["t0p-s3cr3t-token", "s3cr3t-session-0001", "q-t0ken-value"];
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let text = std::fs::read_to_string(capture("mitmproxy.har")).unwrap();
-    let har = desk.file(
+    let har = dir.file(
         "traffic.har",
         text.replace("/orders", "/orders?token=q-t0ken-value"),
     );
     // Answers with what it was asked, which is no answer, and so is quoted.
     let echo = guest(
-        &desk,
+        &dir,
         "echo.wat",
         "",
         "(i64.or (i64.shl (i64.extend_i32_u (local.get $ptr)) (i64.const 32))
@@ -174,7 +174,7 @@ fn a_captured_secret_is_in_no_output() {
     );
     let rules = shipped("rules/rules.wasm");
     for module in [&rules, &echo] {
-        let path = |name: &str| desk.path(name).display().to_string();
+        let path = |name: &str| dir.path(name).display().to_string();
         let mut flags = vec!["--save".to_owned(), path("kept.json")];
         let formats = ["human", "csv", "markdown", "html", "junit", "github"];
         flags.extend(formats.map(|format| format!("--report={format}={}", path(format))));
@@ -186,7 +186,7 @@ fn a_captured_secret_is_in_no_output() {
         done.assert_code(i32::from(module == &echo));
         let mut written = done.text() + &done.stderr;
         for file in formats.iter().chain(["kept.json"].iter()) {
-            written += &std::fs::read_to_string(desk.path(file)).unwrap_or_default();
+            written += &std::fs::read_to_string(dir.path(file)).unwrap_or_default();
         }
         assert!(written.contains("/orders?token=redacted:") || module == &echo);
         for secret in SECRETS {

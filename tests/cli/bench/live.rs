@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{PATIENT, cases, findings};
 use crate::support::agent::Agent;
 use crate::support::guests::{ALLOW, guest};
-use crate::support::{Desk, Done, binary, finish, shipped};
+use crate::support::{Done, TestDir, binary, finish, shipped};
 
 /// An agent on this module, with all the time it may need.
 pub(crate) fn serving(module: &Path, flags: &[&str]) -> Agent {
@@ -46,11 +46,11 @@ fn serving_rules() -> (Agent, [String; 2]) {
 
 #[test]
 fn a_running_agent_is_measured_by_every_protocol() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let (agent, [unix, over_http]) = serving_rules();
-    let fixtures = desk.path("events");
-    desk.file("events/admin.json", r#"{"method":"GET","uri":"/admin"}"#);
-    desk.file(
+    let fixtures = dir.path("events");
+    dir.file("events/admin.json", r#"{"method":"GET","uri":"/admin"}"#);
+    dir.file(
         "events/exchange.json",
         r#"{"steps":[{"event":"request_headers","input":{"method":"POST","uri":"/a"}},
             {"event":"request_body","input":{"data":"a=1"}}]}"#,
@@ -107,11 +107,11 @@ fn a_running_agent_is_measured_by_every_protocol() {
 
 #[test]
 fn a_running_agent_has_a_gate_too() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let agent = serving(&shipped("right/allow.wat"), &[]);
-    let request = desk.request();
+    let request = dir.request();
     let unix = unix(&agent);
-    let kept = desk.path("kept.json");
+    let kept = dir.path("kept.json");
     let kept = kept.to_str().unwrap();
     live(&request, &["--target", &unix, "--save", kept]).assert_code(0);
     let done = live(&request, &["--target", &unix, "--compare", kept]);
@@ -140,9 +140,9 @@ const EXCHANGE: &str = r#"{"steps":[
 
 #[test]
 fn so_many_events_are_asked_and_no_more() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let (agent, [unix, over_http]) = serving_rules();
-    let fixture = desk.file("exchange.json", EXCHANGE);
+    let fixture = dir.file("exchange.json", EXCHANGE);
     let pid = agent.child.id().to_string();
     for flags in [
         &["--target", &unix, "--protocol", "v1"][..],
@@ -180,11 +180,11 @@ fn so_many_events_are_asked_and_no_more() {
 
 #[test]
 fn each_event_of_an_exchange_is_judged_for_itself() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let agent = serving(&shipped("rules/rules.wasm"), &[]);
-    let fixture = desk.file("exchange.json", EXCHANGE);
+    let fixture = dir.file("exchange.json", EXCHANGE);
     let unix = unix(&agent);
-    let kept = desk.path("kept.json");
+    let kept = dir.path("kept.json");
     let kept = kept.to_str().unwrap();
     live(&fixture, &["--target", &unix, "--save", kept]).assert_code(0);
     let report = live(&fixture, &["--target", &unix, "--compare", kept]).json();
@@ -198,9 +198,9 @@ fn each_event_of_an_exchange_is_judged_for_itself() {
 
 #[test]
 fn an_agent_that_fails_is_a_failure_and_none_is_an_error() {
-    let desk = Desk::new();
-    let request = desk.request();
-    let nobody = format!("unix:{}", desk.path("none.sock").display());
+    let dir = TestDir::new();
+    let request = dir.request();
+    let nobody = format!("unix:{}", dir.path("none.sock").display());
     let done = live(&request, &["--target", &nobody]);
     done.assert_code(3);
     assert!(done.stderr.contains("cannot connect"), "{}", done.stderr);
@@ -209,7 +209,7 @@ fn an_agent_that_fails_is_a_failure_and_none_is_an_error() {
     assert!(done.stderr.contains("--pid"), "{}", done.stderr);
     // Well for long enough to be started.
     let trap = guest(
-        &desk,
+        &dir,
         "trap.wat",
         "(global $n (mut i32) (i32.const 0))",
         &format!(
@@ -228,8 +228,8 @@ fn an_agent_that_fails_is_a_failure_and_none_is_an_error() {
         assert!(message.contains("trap:unreachable"), "{message}");
     }
     // Somebody who speaks no protocol of ours, and then goes.
-    let listener = std::os::unix::net::UnixListener::bind(desk.path("other.sock")).unwrap();
-    let other = format!("unix:{}", desk.path("other.sock").display());
+    let listener = std::os::unix::net::UnixListener::bind(dir.path("other.sock")).unwrap();
+    let other = format!("unix:{}", dir.path("other.sock").display());
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let (mut peer, _) = listener.accept().unwrap();

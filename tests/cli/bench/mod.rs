@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::guests::{ALLOW, guest};
-use crate::support::{Desk, Done, binary, finish, shipped, wasm_agent};
+use crate::support::{Done, TestDir, binary, finish, shipped, wasm_agent};
 use serde_json::Value;
 
 /// As short as can be; nothing here hangs on how long.
@@ -44,9 +44,9 @@ fn finish_with(mut command: std::process::Command, flags: [&str; 2]) -> String {
 }
 
 /// Spins `turns` times; five instructions each that fuel counts.
-fn spinning(desk: &Desk, name: &str, turns: u32) -> PathBuf {
+fn spinning(dir: &TestDir, name: &str, turns: u32) -> PathBuf {
     guest(
-        desk,
+        dir,
         name,
         "",
         &format!(
@@ -69,10 +69,10 @@ fn fuel(report: &Value) -> u64 {
 
 #[test]
 fn a_guest_that_spins_is_measured_to_the_instruction() {
-    let desk = Desk::new();
-    let request = desk.request();
+    let dir = TestDir::new();
+    let request = dir.request();
     let [one, two, three] = [1_000, 2_000, 3_000].map(|turns| {
-        let module = spinning(&desk, &format!("spin-{turns}.wat"), turns);
+        let module = spinning(&dir, &format!("spin-{turns}.wat"), turns);
         let done = bench(&[&module, &request], &[]);
         done.assert_code(0);
         let report = done.json();
@@ -88,9 +88,9 @@ fn a_guest_that_spins_is_measured_to_the_instruction() {
 
 #[test]
 fn a_quadratic_guest_costs_with_the_square_of_its_input() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let module = guest(
-        &desk,
+        &dir,
         "quadratic.wat",
         "",
         &format!(
@@ -103,10 +103,10 @@ fn a_quadratic_guest_costs_with_the_square_of_its_input() {
              {ALLOW}"
         ),
     );
-    let folder = desk.path("events");
+    let folder = dir.path("events");
     for (name, length) in [("a", 100), ("b", 1_100), ("c", 2_100)] {
         let uri = "x".repeat(length);
-        desk.file(
+        dir.file(
             &format!("events/{name}.json"),
             format!(r#"{{"method":"GET","uri":"/{uri}"}}"#),
         );
@@ -134,21 +134,21 @@ fn a_quadratic_guest_costs_with_the_square_of_its_input() {
 
 #[test]
 fn a_leaking_guest_is_told_how_long_it_lives() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let leaking = guest(
-        &desk,
+        &dir,
         "leak.wat",
         "",
         &format!("(drop (memory.grow (i32.const 1))) {ALLOW}"),
     );
-    let request = desk.request();
+    let request = dir.request();
     let memory = bench(&[&leaking, &request], &[]).json()["memory"].clone();
     let page = 64 << 10;
     assert_eq!(memory["initial_bytes"], 17 * page);
     assert_eq!(memory["growth"]["bytes_per_call"], f64::from(page));
     // 64 MiB are 1024 pages.
     assert_eq!(memory["growth"]["calls_until_limit"], 1024 - 17);
-    let calm = spinning(&desk, "calm.wat", 1);
+    let calm = spinning(&dir, "calm.wat", 1);
     let memory = bench(&[&calm, &request], &[]).json()["memory"].clone();
     assert_eq!(memory["peak_bytes"], 17 * page);
     assert_eq!(memory["growth"]["bytes_per_call"], 0.0);
@@ -157,18 +157,18 @@ fn a_leaking_guest_is_told_how_long_it_lives() {
 
 #[test]
 fn a_fault_is_a_failure_and_never_a_fast_result() {
-    let desk = Desk::new();
-    let request = desk.request();
-    let trap = guest(&desk, "trap.wat", "", "unreachable");
+    let dir = TestDir::new();
+    let request = dir.request();
+    let trap = guest(&dir, "trap.wat", "", "unreachable");
     let spin = guest(
-        &desk,
+        &dir,
         "loop.wat",
         "",
         "(loop $again (br $again)) unreachable",
     );
     // Well for as long as instructions are counted, which is 32 calls.
     let later = guest(
-        &desk,
+        &dir,
         "later.wat",
         "(global $n (mut i32) (i32.const 0))",
         &format!(
@@ -238,26 +238,26 @@ fn absurd_numbers_are_usage_errors() {
 
 #[test]
 fn what_cannot_be_read_or_matches_nothing_has_its_code() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let module = shipped("right/allow.wat");
-    bench(&[&desk.path("none.wasm")], &[]).assert_code(3);
-    bench(&[&module, &desk.path("none.json")], &[]).assert_code(3);
-    let broken = desk.file("broken.json", "{");
+    bench(&[&dir.path("none.wasm")], &[]).assert_code(3);
+    bench(&[&module, &dir.path("none.json")], &[]).assert_code(3);
+    let broken = dir.file("broken.json", "{");
     let done = bench(&[&module, &broken], &[]);
     done.assert_code(3);
     assert!(done.stderr.contains("broken.json: 1:"), "{}", done.stderr);
-    std::fs::create_dir(desk.path("empty")).unwrap();
-    bench(&[&module, &desk.path("empty")], &[]).assert_code(4);
+    std::fs::create_dir(dir.path("empty")).unwrap();
+    bench(&[&module, &dir.path("empty")], &[]).assert_code(4);
     // A request for a module that only knows responses.
-    let responses = guest(&desk, "responses.wat", "", ALLOW);
+    let responses = guest(&dir, "responses.wat", "", ALLOW);
     let text = std::fs::read_to_string(&responses).unwrap();
-    let responses = desk.file(
+    let responses = dir.file(
         "responses.wat",
         text.replace("on_request_headers", "on_response_headers"),
     );
-    bench(&[&responses, &desk.request()], &[]).assert_code(4);
+    bench(&[&responses, &dir.request()], &[]).assert_code(4);
     for text in ["", "{}", "[]", r#"{"schema":"wasm-agent/run/1"}"#] {
-        let baseline = desk.file("bad.json", text);
+        let baseline = dir.file("bad.json", text);
         let done = bench(&[&module], &["--compare", baseline.to_str().unwrap()]);
         done.assert_code(3);
         assert!(done.stderr.contains("--save"), "{}", done.stderr);
@@ -275,9 +275,9 @@ fn findings<'a>(report: &'a Value, metric: &str) -> Vec<&'a Value> {
 
 #[test]
 fn a_module_beside_itself_is_never_red_busy_machine_or_not() {
-    let desk = Desk::new();
-    let request = desk.request();
-    let module = spinning(&desk, "spin.wat", 5_000);
+    let dir = TestDir::new();
+    let request = dir.request();
+    let module = spinning(&dir, "spin.wat", 5_000);
     let compare = || {
         let done = bench(&[&module, &module, &request], &[]);
         assert!(matches!(done.code, Some(0 | 5)), "{}", done.text());
@@ -314,10 +314,10 @@ fn a_module_beside_itself_is_never_red_busy_machine_or_not() {
 
 #[test]
 fn three_per_cent_more_instructions_are_always_red() {
-    let desk = Desk::new();
-    let request = desk.request();
-    let before = spinning(&desk, "before.wat", 10_000);
-    let after = spinning(&desk, "after.wat", 10_300);
+    let dir = TestDir::new();
+    let request = dir.request();
+    let before = spinning(&dir, "before.wat", 10_000);
+    let after = spinning(&dir, "after.wat", 10_300);
     for _ in 0..3 {
         let done = bench(&[&before, &after, &request], &[]);
         done.assert_code(1);
@@ -338,11 +338,11 @@ fn three_per_cent_more_instructions_are_always_red() {
 
 #[test]
 fn a_baseline_knows_its_machine_its_settings_and_its_fixtures() {
-    let desk = Desk::new();
-    let request = desk.request();
-    let module = spinning(&desk, "module.wat", 10_000);
-    let worse = spinning(&desk, "worse.wat", 10_300);
-    let kept = desk.path("kept.json");
+    let dir = TestDir::new();
+    let request = dir.request();
+    let module = spinning(&dir, "module.wat", 10_000);
+    let worse = spinning(&dir, "worse.wat", 10_300);
+    let kept = dir.path("kept.json");
     let kept_text = kept.to_str().unwrap().to_owned();
     bench(&[&module, &request], &["--save", &kept_text]).assert_code(0);
     let compare = |module: &Path, baseline: &str, flags: &[&str]| {
@@ -362,7 +362,7 @@ fn a_baseline_knows_its_machine_its_settings_and_its_fixtures() {
     let changed = |change: &dyn Fn(&mut Value)| {
         let mut baseline = baseline.clone();
         change(&mut baseline);
-        let path = desk.file("changed.json", baseline.to_string());
+        let path = dir.file("changed.json", baseline.to_string());
         path.to_str().unwrap().to_owned()
     };
     // Another machine's times are never compared, its fuel still is.
@@ -419,9 +419,9 @@ fn a_baseline_knows_its_machine_its_settings_and_its_fixtures() {
 
 #[test]
 fn every_combination_is_measured_and_only_those_are_advised() {
-    let desk = Desk::new();
-    let request = desk.request();
-    let module = spinning(&desk, "spin.wat", 100);
+    let dir = TestDir::new();
+    let request = dir.request();
+    let module = spinning(&dir, "spin.wat", 100);
     let mut command = binary(["bench"]);
     command.args([&module, &request]).args([
         "-n",
@@ -470,9 +470,9 @@ fn every_combination_is_measured_and_only_those_are_advised() {
 
 #[test]
 fn by_schedule_every_event_is_due_once() {
-    let desk = Desk::new();
-    let request = desk.request();
-    let module = spinning(&desk, "spin.wat", 100);
+    let dir = TestDir::new();
+    let request = dir.request();
+    let module = spinning(&dir, "spin.wat", 100);
     let report = bench(&[&module, &request], &["--rate", "500,1000"]).json();
     let loads = report["loads"].as_array().unwrap();
     assert_eq!(loads.len(), 2);
@@ -543,18 +543,18 @@ fn a_hook_module_is_measured_by_its_own_isolation_and_fuel() {
         .collect();
     assert_eq!(chosen, ["fresh, deadline and fuel"]);
     // Fixtures of the other ABI are none of its own.
-    let desk = Desk::new();
-    bench(&[&module, &desk.request()], &[]).assert_code(4);
+    let dir = TestDir::new();
+    bench(&[&module, &dir.request()], &[]).assert_code(4);
     // An agent is no successor of a hook.
     bench(&[&module, &shipped("right/allow.wat")], &[]).assert_code(1);
 }
 
 #[test]
 fn the_same_figures_come_in_every_format() {
-    let desk = Desk::new();
-    let request = desk.request();
-    let module = spinning(&desk, "spin.wat", 1_000);
-    let path = |name: &str| desk.path(name).to_str().unwrap().to_owned();
+    let dir = TestDir::new();
+    let request = dir.request();
+    let module = spinning(&dir, "spin.wat", 1_000);
+    let path = |name: &str| dir.path(name).to_str().unwrap().to_owned();
     let reports = ["csv", "markdown", "junit", "github", "human"];
     let flags: Vec<String> = reports
         .iter()
@@ -564,7 +564,7 @@ fn the_same_figures_come_in_every_format() {
     let done = bench(&[&module, &request], &flags);
     done.assert_code(0);
     let fuel = fuel(&done.json());
-    let read = |name: &str| std::fs::read_to_string(desk.path(name)).unwrap();
+    let read = |name: &str| std::fs::read_to_string(dir.path(name)).unwrap();
     let csv = read("csv");
     assert!(csv.starts_with("part,name,metric,value\n"), "{csv}");
     assert!(
@@ -594,9 +594,9 @@ fn the_same_figures_come_in_every_format() {
 
 #[test]
 fn hostile_names_cannot_take_the_output_over() {
-    let desk = Desk::new();
-    let module = spinning(&desk, "spin.wat", 10);
-    let named = desk.file(
+    let dir = TestDir::new();
+    let module = spinning(&dir, "spin.wat", 10);
+    let named = dir.file(
         "named.json",
         r#"{"name":"\u001b[31mred,\"|<b>","event":"request_headers","input":{"method":"GET","uri":"/"}}"#,
     );
@@ -613,9 +613,9 @@ fn hostile_names_cannot_take_the_output_over() {
 
 #[test]
 fn a_profile_names_the_function_that_takes_the_time() {
-    let desk = Desk::new();
-    let request = desk.request();
-    let module = desk.file(
+    let dir = TestDir::new();
+    let request = dir.request();
+    let module = dir.file(
         "hot.wat",
         r#"(module (memory (export "memory") 17)
           (data (i32.const 1024) "{\22decision\22:\22allow\22}")
@@ -627,7 +627,7 @@ fn a_profile_names_the_function_that_takes_the_time() {
           (func (export "on_request_headers") (param i32 i32) (result i64)
             (call $hot) (i64.const 0x0000_0400_0000_0014)))"#,
     );
-    let (firefox, flame) = (desk.path("p.json"), desk.path("p.svg"));
+    let (firefox, flame) = (dir.path("p.json"), dir.path("p.svg"));
     let done = bench(
         &[&module, &request],
         &[
@@ -658,8 +658,8 @@ fn a_profile_names_the_function_that_takes_the_time() {
     assert!(svg.starts_with("<svg") && svg.contains("hot: "), "{svg}");
     // Without names it says what to do.
     let bytes = wat::parse_file(&module).unwrap();
-    let stripped = desk.file("stripped.wasm", without_names(&bytes));
-    let human = desk.path("human.txt");
+    let stripped = dir.file("stripped.wasm", without_names(&bytes));
+    let human = dir.path("human.txt");
     let done = bench(
         &[&stripped, &request],
         &[
@@ -708,11 +708,11 @@ fn without_names(wasm: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_baseline_goes_where_it_can_be_and_replaces_nothing_else() {
-    let desk = Desk::new();
-    let module = guest(&desk, "allow.wat", "", ALLOW);
-    let folder = desk.path("folder");
+    let dir = TestDir::new();
+    let module = guest(&dir, "allow.wat", "", ALLOW);
+    let folder = dir.path("folder");
     std::fs::create_dir(&folder).unwrap();
-    let nowhere = desk.path("nowhere/base.json");
+    let nowhere = dir.path("nowhere/base.json");
     for path in [&folder, &nowhere, &module] {
         bench(&[&module], &["--save", path.to_str().unwrap()]).assert_code(2);
     }
@@ -723,8 +723,8 @@ fn a_baseline_goes_where_it_can_be_and_replaces_nothing_else() {
 /// no more, whatever the number of events and of modes.
 #[test]
 fn a_slow_guest_is_called_as_often_as_its_time_allows() {
-    let desk = Desk::new();
-    let module = spinning(&desk, "slow.wat", 20_000_000);
+    let dir = TestDir::new();
+    let module = spinning(&dir, "slow.wat", 20_000_000);
     let mut command = binary(["bench"]);
     command
         .arg(&module)
@@ -750,8 +750,8 @@ fn a_slow_guest_is_called_as_often_as_its_time_allows() {
 /// More callers than there is room for: all are there before any is late.
 #[test]
 fn many_callers_keep_to_a_schedule_that_ends() {
-    let desk = Desk::new();
-    let module = guest(&desk, "allow.wat", "", ALLOW);
+    let dir = TestDir::new();
+    let module = guest(&dir, "allow.wat", "", ALLOW);
     let mut command = binary(["bench"]);
     command.arg(&module).args(["-n", "40", "--rate", "200"]);
     command.args([

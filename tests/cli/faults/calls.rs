@@ -6,17 +6,19 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::guests::{ALLOW, Answers, EVENTS, guest, guest_with};
-use crate::support::{Desk, MODES, Random, finish, run, run_command, shipped, steps, wasm_agent};
+use crate::support::{
+    MODES, Random, TestDir, finish, run, run_command, shipped, steps, wasm_agent,
+};
 
 #[test]
 fn m_01_a_trapped_instance_is_not_reused() {
     for module in ["hostile/poison-once.wat", "panics/panics.wasm"] {
         for (fail_open, mode) in MODES {
-            let desk = Desk::new();
-            desk.request_with("events/0.json", "x-poison");
-            desk.request_with("events/1.json", "x-panic");
-            desk.requests("events/2.json", 1000);
-            let report = run(&shipped(module), &[&desk.path("events")], mode).json();
+            let dir = TestDir::new();
+            dir.request_with("events/0.json", "x-poison");
+            dir.request_with("events/1.json", "x-panic");
+            dir.requests("events/2.json", 1000);
+            let report = run(&shipped(module), &[&dir.path("events")], mode).json();
             let steps = steps(&report);
             let faulty: Vec<_> = steps.iter().filter(|step| step.fault().is_some()).collect();
             assert_eq!(faulty.len(), 1, "{module}: {}", report["totals"]);
@@ -35,8 +37,8 @@ fn m_01_each_kind_of_trap_is_a_fault_with_its_name() {
         ("hostile/trap-oob.wat", "trap:out-of-bounds"),
     ] {
         for (fail_open, mode) in MODES {
-            let desk = Desk::new();
-            let done = run(&shipped(module), &[&desk.request()], mode);
+            let dir = TestDir::new();
+            let done = run(&shipped(module), &[&dir.request()], mode);
             done.assert_code(1);
             steps(&done.json())[0].assert_fault(code, fail_open);
         }
@@ -83,7 +85,7 @@ fn m_01_every_fault_that_leaves_an_instance_in_doubt_costs_it() {
         ("alloc:null", &allocs("0"), ""),
         ("alloc:out-of-bounds", &allocs("-16"), ""),
     ] {
-        let desk = Desk::new();
+        let dir = TestDir::new();
         let parts = format!(
             "(global $calls (mut i32) (i32.const 0)) (func $deep (call $deep)) {alloc}
              (func (export \"dealloc\") (param i32 i32))"
@@ -94,18 +96,18 @@ fn m_01_every_fault_that_leaves_an_instance_in_doubt_costs_it() {
              (global.set $calls (i32.const 1))
              (if (i32.gt_u (local.get $len) (i32.const 1000)) (then {wrong})) {ALLOW}"
         );
-        let module = guest_with(&desk, "m.wat", &parts, &body);
+        let module = guest_with(&dir, "m.wat", &parts, &body);
         let long = "a".repeat(1000);
-        desk.file(
+        dir.file(
             "events/0.json",
             format!(r#"{{"method":"GET","uri":"/{long}"}}"#),
         );
-        desk.file("events/1.json", r#"{"method":"GET","uri":"/"}"#);
+        dir.file("events/1.json", r#"{"method":"GET","uri":"/"}"#);
         let mut flags = vec!["--timeout", "50ms"];
         if code == "fuel" {
             flags = vec!["--fuel", "10000"];
         }
-        let report = run(&module, &[&desk.path("events")], &flags).json();
+        let report = run(&module, &[&dir.path("events")], &flags).json();
         let steps = steps(&report);
         steps[0].assert_fault(code, false);
         assert_eq!(steps[1].fault(), None, "after {code}: {:?}", steps[1]);
@@ -116,20 +118,20 @@ fn m_01_every_fault_that_leaves_an_instance_in_doubt_costs_it() {
 /// instance: it is kept, as the same state in the next call shows.
 #[test]
 fn m_01_a_bad_answer_alone_costs_no_instance() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let body = format!(
         "(if (global.get $calls) (then (return {ALLOW})))
          (global.set $calls (i32.const 1)) (i64.const 0x0000_0400_0000_0005)"
     );
     let module = guest(
-        &desk,
+        &dir,
         "m.wat",
         "(global $calls (mut i32) (i32.const 0))",
         &body,
     );
-    desk.file("events/0.json", r#"{"method":"GET","uri":"/"}"#);
-    desk.file("events/1.json", r#"{"method":"GET","uri":"/"}"#);
-    let report = run(&module, &[&desk.path("events")], &[]).json();
+    dir.file("events/0.json", r#"{"method":"GET","uri":"/"}"#);
+    dir.file("events/1.json", r#"{"method":"GET","uri":"/"}"#);
+    let report = run(&module, &[&dir.path("events")], &[]).json();
     let steps = steps(&report);
     steps[0].assert_fault("bad-answer:not-json", false);
     steps[1].assert_allowed();
@@ -138,9 +140,9 @@ fn m_01_a_bad_answer_alone_costs_no_instance() {
 #[test]
 fn m_02_an_endless_handler_ends_at_its_deadline() {
     for (fail_open, mode) in MODES {
-        let desk = Desk::new();
+        let dir = TestDir::new();
         let flags = [&["--timeout", "50ms"], mode].concat();
-        let done = run(&shipped("hostile/spin.wat"), &[&desk.request()], &flags);
+        let done = run(&shipped("hostile/spin.wat"), &[&dir.request()], &flags);
         done.assert_code(1);
         let step = &steps(&done.json())[0];
         step.assert_fault("deadline", fail_open);
@@ -154,18 +156,18 @@ const SPINS_ON_DEMAND: &str = "(if (i32.eq (i32.load8_u offset=24 (local.get $pt
 
 #[test]
 fn m_02_neighbours_of_runaways_are_answered() {
-    let desk = Desk::new();
-    let module = guest(&desk, "m.wat", "", &format!("{SPINS_ON_DEMAND} {ALLOW}"));
+    let dir = TestDir::new();
+    let module = guest(&dir, "m.wat", "", &format!("{SPINS_ON_DEMAND} {ALLOW}"));
     for number in 0..16 {
         let path = if number % 2 == 0 { "spin" } else { "good" };
-        desk.file(
+        dir.file(
             &format!("events/{number:02}.json"),
             format!(r#"{{"method":"GET","uri":"/{path}"}}"#),
         );
     }
     let report = run(
         &module,
-        &[&desk.path("events")],
+        &[&dir.path("events")],
         &["--timeout", "50ms", "--jobs", "4"],
     )
     .json();
@@ -181,10 +183,10 @@ fn m_02_neighbours_of_runaways_are_answered() {
 
 #[test]
 fn m_03_an_endless_alloc_ends_at_the_deadline() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let done = run(
         &shipped("hostile/spin-alloc.wat"),
-        &[&desk.request()],
+        &[&dir.request()],
         &["--timeout", "50ms"],
     );
     let step = &steps(&done.json())[0];
@@ -194,7 +196,7 @@ fn m_03_an_endless_alloc_ends_at_the_deadline() {
 
 #[test]
 fn m_03_an_endless_dealloc_keeps_the_answer_and_loses_the_instance() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let parts = "(global $calls (mut i32) (i32.const 0))
         (func (export \"alloc\") (param i32) (result i32) (i32.const 65536))
         (func (export \"dealloc\") (param i32 i32) (loop $forever (br $forever)))";
@@ -202,10 +204,10 @@ fn m_03_an_endless_dealloc_keeps_the_answer_and_loses_the_instance() {
         "(global.set $calls (i32.add (global.get $calls) (i32.const 1)))
          (if (i32.gt_u (global.get $calls) (i32.const 1)) (then (unreachable))) {ALLOW}"
     );
-    let module = guest_with(&desk, "m.wat", parts, &counts);
+    let module = guest_with(&dir, "m.wat", parts, &counts);
     let done = run(
         &module,
-        &[&desk.requests("r.json", 4)],
+        &[&dir.requests("r.json", 4)],
         &["--timeout", "50ms"],
     );
     for step in steps(&done.json()) {
@@ -217,16 +219,16 @@ fn m_03_an_endless_dealloc_keeps_the_answer_and_loses_the_instance() {
 
 #[test]
 fn m_03_a_start_that_does_not_end_refuses_the_module() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let initialize = guest(
-        &desk,
+        &dir,
         "initialize.wat",
         "(func (export \"_initialize\") (loop $forever (br $forever)))",
         ALLOW,
     );
     for module in [shipped("invalid/start-spins.wat"), initialize] {
         for (_, mode) in MODES {
-            let done = run(&module, &[&desk.request()], mode);
+            let done = run(&module, &[&dir.request()], mode);
             done.assert_code(1);
             assert!(done.stderr.contains("deadline"), "{}", done.stderr);
             assert!(done.stderr.contains(".wat"), "{}", done.stderr);
@@ -234,16 +236,16 @@ fn m_03_a_start_that_does_not_end_refuses_the_module() {
             assert!(done.cpu < SOON, "{done:?}");
         }
     }
-    let done = run(&shipped("invalid/start-traps.wat"), &[&desk.request()], &[]);
+    let done = run(&shipped("invalid/start-traps.wat"), &[&dir.request()], &[]);
     done.assert_code(1);
     assert!(done.stderr.contains("trap:unreachable"), "{}", done.stderr);
 }
 
 #[test]
 fn m_04_huge_fills_end_at_the_deadline() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let module = shipped("hostile/fill-loop.wat");
-    let done = run(&module, &[&desk.request()], &["--timeout", "50ms"]);
+    let done = run(&module, &[&dir.request()], &["--timeout", "50ms"]);
     let step = &steps(&done.json())[0];
     step.assert_fault("deadline", false);
     assert!(step.time() < SOON, "{step:?}");
@@ -252,11 +254,11 @@ fn m_04_huge_fills_end_at_the_deadline() {
 
 #[test]
 fn m_05_endless_recursion_is_a_trap_whatever_the_stack_of_threads() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     for stack in [None, Some("131072"), Some("8388608")] {
         let mut command = run_command(
             &shipped("hostile/recursion.wat"),
-            &[&desk.request()],
+            &[&dir.request()],
             // No deadline of a busy machine may stand in for the trap.
             &["--repeat", "1000", "--timeout", "10s"],
         );
@@ -274,14 +276,14 @@ fn m_05_endless_recursion_is_a_trap_whatever_the_stack_of_threads() {
 
 #[test]
 fn m_05_recursion_in_a_start_function_is_a_refusal() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let module = guest(
-        &desk,
+        &dir,
         "m.wat",
         "(func $deep (call $deep)) (start $deep)",
         ALLOW,
     );
-    let mut command = run_command(&module, &[&desk.request()], &[]);
+    let mut command = run_command(&module, &[&dir.request()], &[]);
     command.env("RUST_MIN_STACK", "131072");
     let done = finish(command);
     done.assert_code(1);
@@ -291,10 +293,10 @@ fn m_05_recursion_in_a_start_function_is_a_refusal() {
 #[test]
 fn m_08_an_alloc_that_fails_is_a_fault_and_no_call() {
     for (fail_open, mode) in MODES {
-        let desk = Desk::new();
+        let dir = TestDir::new();
         let done = run(
             &shipped("hostile/alloc-null.wat"),
-            &[&desk.requests("r.json", 3)],
+            &[&dir.requests("r.json", 3)],
             mode,
         );
         let steps = steps(&done.json());
@@ -340,13 +342,13 @@ fn m_09_every_address_from_alloc_is_checked_unsigned() {
     }
     // The table and the answer must survive what is written to page 0.
     pointers.retain(|ptr| !(0x7c00..0x9000).contains(ptr));
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let table: String = pointers
         .iter()
         .flat_map(|ptr| ptr.to_le_bytes())
         .map(|byte| format!("\\{byte:02x}"))
         .collect();
-    let module = desk.file(
+    let module = dir.file(
         "m.wat",
         format!(
             "(module (memory (export \"memory\") 17)
@@ -362,12 +364,12 @@ fn m_09_every_address_from_alloc_is_checked_unsigned() {
     );
     for number in 0..pointers.len() {
         let path = "a".repeat(number);
-        desk.file(
+        dir.file(
             &format!("events/{number:03}.json"),
             format!(r#"{{"method":"GET","uri":"/{path}","correlation_id":"c"}}"#),
         );
     }
-    let report = run(&module, &[&desk.path("events")], &["--isolation", "fresh"]).json();
+    let report = run(&module, &[&dir.path("events")], &["--isolation", "fresh"]).json();
     for (number, (ptr, step)) in pointers.iter().zip(steps(&report)).enumerate() {
         let end = u64::from(*ptr) + u64::try_from(base + number).unwrap();
         if *ptr == 0 {
@@ -462,7 +464,7 @@ fn m_10_the_answer_limit_is_the_one_asked_for() {
     steps[1].assert_fault("answer-limit", false);
     let done = run(
         &shipped("hostile/answer-too-large.wat"),
-        &[&Desk::new().request()],
+        &[&TestDir::new().request()],
         &[],
     );
     steps_of_one(&done.json()).assert_fault("answer-limit", false);
@@ -487,8 +489,8 @@ fn m_12_an_empty_answer_allows_and_says_so() {
     }
     for module in ["right/empty-answer.wat", "right/null-pointer-answer.wat"] {
         let mut arguments = vec!["run".into(), shipped(module).into_os_string()];
-        let desk = Desk::new();
-        arguments.push(desk.request().into_os_string());
+        let dir = TestDir::new();
+        arguments.push(dir.request().into_os_string());
         let done = wasm_agent(&arguments);
         done.assert_code(0);
         assert!(
@@ -501,8 +503,8 @@ fn m_12_an_empty_answer_allows_and_says_so() {
 
 #[test]
 fn m_12_a_handler_that_is_not_there_allows_without_a_call() {
-    let desk = Desk::new();
-    let fixture = desk.file(
+    let dir = TestDir::new();
+    let fixture = dir.file(
         "r.json",
         r#"{"event":"response_headers","input":{"status":200}}"#,
     );

@@ -2,7 +2,7 @@
 //! become kilobytes of code, and more while they are compiled; what is too dear is
 //! refused before that, by the name of the function.
 
-use crate::support::{Desk, Done, binary, finish, run, shipped};
+use crate::support::{Done, TestDir, binary, finish, run, shipped};
 
 /// What a reload may add to a running agent, beyond three times the module.
 const MAX_KIB: u64 = 200 << 10;
@@ -92,8 +92,8 @@ fn text([declared, before, repeated, after]: [&str; 4], times: usize) -> String 
 }
 
 fn passes(text: &str) -> bool {
-    let desk = Desk::new();
-    let path = desk.file("dear.wasm", wat::parse_str(text).unwrap());
+    let dir = TestDir::new();
+    let path = dir.file("dear.wasm", wat::parse_str(text).unwrap());
     let done = finish(binary([
         "validate".as_ref(),
         "--no-probe".as_ref(),
@@ -119,16 +119,16 @@ fn most(kind: [&str; 4]) -> usize {
 }
 
 fn run_text(text: &str) -> Done {
-    let desk = Desk::new();
-    let path = desk.file("dear.wasm", wat::parse_str(text).unwrap());
-    run(&path, &[&desk.request()], &["--max-compile-time", "170s"])
+    let dir = TestDir::new();
+    let path = dir.file("dear.wasm", wat::parse_str(text).unwrap());
+    run(&path, &[&dir.request()], &["--max-compile-time", "170s"])
 }
 
 #[test]
 fn i_02_what_is_too_dear_to_compile_is_refused_by_name() {
     let baseline = {
-        let desk = Desk::new();
-        run(&shipped("right/allow.wat"), &[&desk.request()], &[]).peak_kib
+        let dir = TestDir::new();
+        run(&shipped("right/allow.wat"), &[&dir.request()], &[]).peak_kib
     };
     for (name, kind) in DEAR {
         let done = run_text(&text(kind, 20_000));
@@ -149,8 +149,8 @@ fn i_02_what_is_too_dear_to_compile_is_refused_by_name() {
 #[test]
 fn i_02_the_dearest_of_each_kind_is_compiled_in_bounded_memory() {
     let baseline = {
-        let desk = Desk::new();
-        run(&shipped("right/allow.wat"), &[&desk.request()], &[]).peak_kib
+        let dir = TestDir::new();
+        run(&shipped("right/allow.wat"), &[&dir.request()], &[]).peak_kib
     };
     for (name, kind) in DEAR {
         let text = text(kind, most(kind));

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::support::{Desk, Done, binary, capture, finish, fixture, shipped};
+use crate::support::{Done, TestDir, binary, capture, finish, fixture, shipped};
 
 /// The command under a limit of so many KiB, its output led into a file.
 fn limited(kib: u32, out: &Path, arguments: &[&str]) -> Done {
@@ -55,15 +55,15 @@ fn what_meets_a_limit_of_file_sizes_is_an_error_with_its_name() {
         ),
     ];
     for (name, arguments) in cases {
-        let desk = Desk::new();
-        let file = desk.path(name);
+        let dir = TestDir::new();
+        let file = dir.path(name);
         let file = file.to_str().unwrap();
         let arguments: Vec<String> = arguments
             .iter()
             .map(|argument| argument.replace("FILE", file))
             .collect();
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let done = limited(5, &desk.path("out"), &arguments);
+        let done = limited(5, &dir.path("out"), &arguments);
         // The beginning is written, and the rest is not.
         assert_eq!(done.code, Some(3), "{name}: {}", done.stderr);
         assert!(done.stderr.contains(file), "{name}: {}", done.stderr);

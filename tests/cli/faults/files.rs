@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Desk, Done, binary, finish, shipped, tidy};
+use crate::support::{Done, TestDir, binary, finish, shipped, tidy};
 
 const FIXTURE: &str = r#"{"event":"request_headers","input":{"method":"GET","uri":"/"}}"#;
 const RECORD: &str = r#"{"v":1,"id":"a","phase":"request_headers","input":{"method":"GET","uri":"/","headers":{}},"output":{"decision":"allow"}}"#;
@@ -22,8 +22,8 @@ const QUICK: [&str; 8] = [
     "20s",
 ];
 
-fn pipe(desk: &Desk, name: &str) -> PathBuf {
-    let path = desk.path(name);
+fn pipe(dir: &TestDir, name: &str) -> PathBuf {
+    let path = dir.path(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let made = Command::new("mkfifo").arg(&path).status().unwrap();
     assert!(made.success());
@@ -35,10 +35,10 @@ fn text(path: &Path) -> &str {
 }
 
 /// Each command that reads a file, with this one in its place.
-fn readers(desk: &Desk, path: &Path) -> Vec<(&'static str, Command)> {
+fn readers(dir: &TestDir, path: &Path) -> Vec<(&'static str, Command)> {
     let module = shipped("right/allow.wat");
     let module = text(&module);
-    let capture = desk.file("one.jsonl", RECORD);
+    let capture = dir.file("one.jsonl", RECORD);
     let (path, capture) = (text(path), text(&capture));
     let arguments: [(&str, Vec<&str>); 9] = [
         ("a module", vec!["validate", path, "-o", "json"]),
@@ -91,11 +91,11 @@ fn assert_refused(done: &Done, says: &[&str]) {
 
 #[test]
 fn i_01_a_device_without_an_end_is_read_by_nobody() {
-    let desk = Desk::new();
-    let link = desk.path("link.json");
+    let dir = TestDir::new();
+    let link = dir.path("link.json");
     symlink("/dev/urandom", &link).unwrap();
     for path in [Path::new("/dev/zero"), &link] {
-        for (what, done) in all(readers(&desk, path)) {
+        for (what, done) in all(readers(&dir, path)) {
             assert_refused(&done, &[text(path), what, "found a device"]);
         }
     }
@@ -103,9 +103,9 @@ fn i_01_a_device_without_an_end_is_read_by_nobody() {
 
 #[test]
 fn i_01_a_pipe_that_nobody_writes_to_is_given_up() {
-    let desk = Desk::new();
-    let path = pipe(&desk, "pipe.json");
-    for (what, done) in all(readers(&desk, &path)) {
+    let dir = TestDir::new();
+    let path = pipe(&dir, "pipe.json");
+    for (what, done) in all(readers(&dir, &path)) {
         let says = if what == "a module" {
             "found a named pipe; copy its content to a file"
         } else {
@@ -117,9 +117,9 @@ fn i_01_a_pipe_that_nobody_writes_to_is_given_up() {
 
 #[test]
 fn i_01_a_file_beyond_its_limit_is_not_read() {
-    let desk = Desk::new();
-    let path = desk.sparse("huge.json", 1 << 40);
-    let mut readers = readers(&desk, &path);
+    let dir = TestDir::new();
+    let path = dir.sparse("huge.json", 1 << 40);
+    let mut readers = readers(&dir, &path);
     // Captures may be of any size: they are never in memory as a whole.
     readers.retain(|(what, _)| *what != "a capture");
     for (_, done) in all(readers) {
@@ -130,19 +130,19 @@ fn i_01_a_file_beyond_its_limit_is_not_read() {
 #[test]
 fn i_01_what_lies_in_a_folder_and_is_no_file_is_named() {
     for kind in ["a named pipe", "a device", "a socket", "a directory"] {
-        let desk = Desk::new();
-        desk.file("in/a.json", FIXTURE);
-        let odd = desk.path("in/b.json");
+        let dir = TestDir::new();
+        dir.file("in/a.json", FIXTURE);
+        let odd = dir.path("in/b.json");
         let _socket;
         match kind {
-            "a named pipe" => drop(pipe(&desk, "in/b.json")),
+            "a named pipe" => drop(pipe(&dir, "in/b.json")),
             "a device" => symlink("/dev/zero", &odd).unwrap(),
             "a directory" => symlink(std::env::temp_dir(), &odd).unwrap(),
             _ => _socket = std::os::unix::net::UnixListener::bind(&odd).unwrap(),
         }
         let module = shipped("right/allow.wat");
-        let folder = desk.path("in");
-        let pattern = desk.path("in/*.json");
+        let folder = dir.path("in");
+        let pattern = dir.path("in/*.json");
         for place in [&folder, &pattern] {
             for command in ["run", "bench"] {
                 let done = finish(binary([command, text(&module), text(place)]));
@@ -155,7 +155,7 @@ fn i_01_what_lies_in_a_folder_and_is_no_file_is_named() {
             }
         }
         // What was never a capture's name is passed over, and nothing waits.
-        let capture = desk.file("in/c.jsonl", RECORD);
+        let capture = dir.file("in/c.jsonl", RECORD);
         let done = finish(binary(["replay", text(&module), text(&folder)]));
         done.assert_calm();
         finish(binary(["replay", text(&module), text(&capture)])).assert_code(0);
@@ -173,11 +173,11 @@ fn shell(line: &str, arguments: &[&Path]) -> Done {
 
 #[test]
 fn i_01_a_pipe_that_the_user_named_is_read() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let module = shipped("right/allow.wat");
-    let fixture = desk.file("f.json", FIXTURE);
-    let capture = desk.file("c.jsonl", RECORD);
-    let waiting = pipe(&desk, "waiting");
+    let fixture = dir.file("f.json", FIXTURE);
+    let capture = dir.file("c.jsonl", RECORD);
+    let waiting = pipe(&dir, "waiting");
     let reads = |line: &str, file: &Path| {
         let done = shell(line, &[&module, file, &waiting]);
         assert_eq!(done.code, Some(0), "{line}: {}{}", done.text(), done.stderr);
@@ -213,9 +213,9 @@ fn i_01_a_pipe_that_the_user_named_is_read() {
 /// A link that lies where we choose the name, and what it leads to.
 #[test]
 fn i_01_what_a_link_in_a_folder_leads_to_stays_as_it_is() {
-    let desk = Desk::new();
-    let (module, capture) = (shipped("right/deny.wat"), desk.file("c.jsonl", RECORD));
-    let folder = desk.path("saved");
+    let dir = TestDir::new();
+    let (module, capture) = (shipped("right/deny.wat"), dir.file("c.jsonl", RECORD));
+    let folder = dir.path("saved");
     let save = || {
         finish(binary([
             "replay",
@@ -236,13 +236,13 @@ fn i_01_what_a_link_in_a_folder_leads_to_stays_as_it_is() {
         panic!("{:?}", names())
     };
     let right = std::fs::read_to_string(saved).unwrap();
-    let victim = desk.file("victim", "as it was");
-    for leads_to in [&victim, &desk.path("nowhere")] {
+    let victim = dir.file("victim", "as it was");
+    for leads_to in [&victim, &dir.path("nowhere")] {
         std::fs::remove_file(saved).unwrap();
         symlink(leads_to, saved).unwrap();
         save().assert_calm();
         assert_eq!(std::fs::read_to_string(&victim).unwrap(), "as it was");
-        assert!(!desk.path("nowhere").exists());
+        assert!(!dir.path("nowhere").exists());
         assert!(!saved.is_symlink());
         assert_eq!(std::fs::read_to_string(saved).unwrap(), right);
     }
@@ -250,7 +250,7 @@ fn i_01_what_a_link_in_a_folder_leads_to_stays_as_it_is() {
     // A pipe in its place holds nobody up, and is not taken away.
     std::fs::remove_file(saved).unwrap();
     pipe(
-        &desk,
+        &dir,
         &format!("saved/{}", saved.file_name().unwrap().display()),
     );
     let done = save();
@@ -264,14 +264,14 @@ fn i_01_what_a_link_in_a_folder_leads_to_stays_as_it_is() {
 
 #[test]
 fn i_01_an_update_goes_through_a_link_that_is_named_and_no_other() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let module = shipped("right/deny.wat");
-    let real = desk.file("real.json", FIXTURE);
-    let other = desk.file("in/a.json", FIXTURE);
-    let link = desk.path("in/b.json");
+    let real = dir.file("real.json", FIXTURE);
+    let other = dir.file("in/a.json", FIXTURE);
+    let link = dir.path("in/b.json");
     symlink(&real, &link).unwrap();
     let update = |path: &Path| finish(binary(["run", text(&module), text(path), "--update"]));
-    let done = update(&desk.path("in"));
+    let done = update(&dir.path("in"));
     assert_refused(
         &done,
         &[text(&link), &format!("name {} itself", text(&real))],
@@ -289,12 +289,9 @@ fn i_01_an_update_goes_through_a_link_that_is_named_and_no_other() {
 }
 
 /// Each flag that names a file to write, with this one.
-fn writers(desk: &Desk, path: &Path) -> Vec<(&'static str, Command)> {
+fn writers(dir: &TestDir, path: &Path) -> Vec<(&'static str, Command)> {
     let module = shipped("right/allow.wat");
-    let (fixture, capture) = (
-        desk.file("one.json", FIXTURE),
-        desk.file("one.jsonl", RECORD),
-    );
+    let (fixture, capture) = (dir.file("one.json", FIXTURE), dir.file("one.jsonl", RECORD));
     let (module, path) = (text(&module), text(path));
     let (fixture, capture) = (text(&fixture), text(&capture));
     let json = format!("json={path}");
@@ -326,11 +323,11 @@ fn writers(desk: &Desk, path: &Path) -> Vec<(&'static str, Command)> {
 
 #[test]
 fn i_07_a_link_that_is_named_is_followed_and_a_file_keeps_its_mode() {
-    let desk = Desk::new();
-    let real = desk.path("real");
-    let link = desk.path("link");
+    let dir = TestDir::new();
+    let real = dir.path("real");
+    let link = dir.path("link");
     symlink(&real, &link).unwrap();
-    for (what, command) in writers(&desk, &link) {
+    for (what, command) in writers(&dir, &link) {
         std::fs::write(&real, "what was there before, which is longer").unwrap();
         let mode = std::fs::Permissions::from_mode(0o640);
         std::fs::set_permissions(&real, mode).unwrap();
@@ -346,7 +343,7 @@ fn i_07_a_link_that_is_named_is_followed_and_a_file_keeps_its_mode() {
         let is_traffic = text.contains("\"v\":1");
         assert_eq!(mode, if is_traffic { 0o600 } else { 0o640 }, "{what}");
     }
-    let hidden = std::fs::read_dir(desk.path("")).unwrap();
+    let hidden = std::fs::read_dir(dir.path("")).unwrap();
     let hidden = hidden.filter(|entry| {
         let name = entry.as_ref().unwrap().file_name();
         name.to_string_lossy().starts_with('.')
@@ -356,15 +353,15 @@ fn i_07_a_link_that_is_named_is_followed_and_a_file_keeps_its_mode() {
 
 #[test]
 fn i_07_what_cannot_be_written_is_refused_before_anything_starts() {
-    let desk = Desk::new();
-    let unread = pipe(&desk, "unread");
-    let folder = desk.path("folder");
+    let dir = TestDir::new();
+    let unread = pipe(&dir, "unread");
+    let folder = dir.path("folder");
     std::fs::create_dir(&folder).unwrap();
-    let link = desk.path("broken");
-    symlink(desk.path("gone/for.good"), &link).unwrap();
-    let nowhere = desk.path("no/such/folder.json");
+    let link = dir.path("broken");
+    symlink(dir.path("gone/for.good"), &link).unwrap();
+    let nowhere = dir.path("no/such/folder.json");
     for path in [&unread, &folder, &link, &nowhere] {
-        for (what, command) in writers(&desk, path) {
+        for (what, command) in writers(&dir, path) {
             let done = finish(command);
             done.assert_calm();
             let code = done.code.unwrap();
@@ -378,10 +375,10 @@ fn i_07_what_cannot_be_written_is_refused_before_anything_starts() {
 
 #[test]
 fn i_07_reports_go_to_pipes_and_descriptors_that_are_named() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let module = shipped("right/allow.wat");
-    let fixture = desk.file("f.json", FIXTURE);
-    let capture = desk.file("c.jsonl", RECORD);
+    let fixture = dir.file("f.json", FIXTURE);
+    let capture = dir.file("c.jsonl", RECORD);
     for line in [
         "\"$0\" run \"$1\" \"$2\" -o junit --report json=/dev/stdout",
         "\"$0\" run \"$1\" \"$2\" -o junit --report json=/dev/stderr 2>&1 >/dev/null",
@@ -399,7 +396,7 @@ fn i_07_reports_go_to_pipes_and_descriptors_that_are_named() {
     // A file that standard output leads to stays the one the shell opened.
     let done = shell(
         "{ \"$0\" run \"$1\" \"$2\" -o junit --report json=/dev/stdout; echo LAST; } > \"$3\"; cat \"$3\"",
-        &[&module, &fixture, &desk.path("out")],
+        &[&module, &fixture, &dir.path("out")],
     );
     assert!(
         done.text().contains("\"schema\"") && done.text().contains("LAST"),
@@ -417,9 +414,9 @@ fn i_07_reports_go_to_pipes_and_descriptors_that_are_named() {
 /// is written after us stay.
 #[test]
 fn i_07_what_a_descriptor_leads_to_loses_nothing() {
-    let desk = Desk::new();
-    let log = desk.path("log");
-    let link = desk.path("link");
+    let dir = TestDir::new();
+    let log = dir.path("log");
+    let link = dir.path("link");
     symlink("/dev/stdout", &link).unwrap();
     let places = [
         ("/dev/stdout", 1),
@@ -434,7 +431,7 @@ fn i_07_what_a_descriptor_leads_to_loses_nothing() {
         // All of them once; then one that knows its content before and one that
         // does not.
         let step = if place == "/dev/stdout" { 1 } else { 4 };
-        for (what, command) in writers(&desk, Path::new(place)).into_iter().step_by(step) {
+        for (what, command) in writers(&dir, Path::new(place)).into_iter().step_by(step) {
             // Opened to append, and to overwrite from where the shell stands.
             for redirect in [">>", ">"] {
                 std::fs::write(&log, "").unwrap();
@@ -468,9 +465,9 @@ fn i_07_what_a_descriptor_leads_to_loses_nothing() {
 /// The descriptor of another process belongs to others too.
 #[test]
 fn i_07_a_descriptor_of_another_process_loses_nothing() {
-    let desk = Desk::new();
-    let log = desk.path("log");
-    for (what, command) in writers(&desk, Path::new("/proc/PID/fd/7")) {
+    let dir = TestDir::new();
+    let log = dir.path("log");
+    for (what, command) in writers(&dir, Path::new("/proc/PID/fd/7")) {
         std::fs::write(&log, "FIRST\n").unwrap();
         let mut shell = Command::new("bash");
         let line = r#"exec 7>>"$0"; "${@/PID/$$}"; true"#;
@@ -486,10 +483,10 @@ fn i_07_a_descriptor_of_another_process_loses_nothing() {
 
 #[test]
 fn i_07_a_descriptor_that_cannot_be_written_to_is_refused() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let module = shipped("right/allow.wat");
-    let fixture = desk.file("f.json", FIXTURE);
-    let there = desk.file("there", "what was there before");
+    let fixture = dir.file("f.json", FIXTURE);
+    let there = dir.file("there", "what was there before");
     for (line, said) in [
         ("--report json=/dev/fd/7 7<\"$3\"", "open for reading only"),
         ("--report json=/dev/stdin <\"$3\"", "open for reading only"),
@@ -508,7 +505,7 @@ fn i_07_a_descriptor_that_cannot_be_written_to_is_refused() {
 /// A file of few bytes that becomes many.
 #[test]
 fn i_05_a_packed_capture_is_read_in_bounded_memory() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let module = shipped("right/allow.wat");
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     packed.write_all(RECORD.as_bytes()).unwrap();
@@ -518,7 +515,7 @@ fn i_05_a_packed_capture_is_read_in_bounded_memory() {
     }
     let bytes = packed.finish().unwrap();
     for format in ["jsonl", "har", "envoy-tap", "gor", "ftw", "access-log"] {
-        let path = desk.file("bomb.gz", &bytes);
+        let path = dir.file("bomb.gz", &bytes);
         let done = finish(binary([
             "replay",
             text(&module),

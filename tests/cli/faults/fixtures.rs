@@ -3,16 +3,16 @@
 use serde_json::Value;
 
 use crate::support::json_texts::{BROKEN, NO_OBJECT, VALUES};
-use crate::support::{Desk, run, shipped, wasm_agent};
+use crate::support::{TestDir, run, shipped, wasm_agent};
 
 /// Feeds each text as a fixture of its own, all in one process, and returns
 /// the report's entry for each.
 fn feed<T: AsRef<[u8]>>(texts: &[T]) -> Vec<Value> {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     for (number, text) in texts.iter().enumerate() {
-        desk.file(&format!("events/{number:03}.json"), text);
+        dir.file(&format!("events/{number:03}.json"), text);
     }
-    let done = run(&shipped("right/allow.wat"), &[&desk.path("events")], &[]);
+    let done = run(&shipped("right/allow.wat"), &[&dir.path("events")], &[]);
     done.assert_code(3);
     let report = done.json();
     assert_eq!(report["verdict"], "unreadable");
@@ -178,8 +178,8 @@ fn i_04_deep_json_is_refused_at_the_depth() {
 
 #[test]
 fn i_04_a_huge_fixture_is_refused_by_its_size() {
-    let desk = Desk::new();
-    let path = desk.sparse("huge.json", 4 << 30);
+    let dir = TestDir::new();
+    let path = dir.sparse("huge.json", 4 << 30);
     let done = run(&shipped("right/allow.wat"), &[&path], &[]);
     done.assert_code(3);
     assert!(done.stderr.contains("huge.json"), "{}", done.stderr);
@@ -188,12 +188,12 @@ fn i_04_a_huge_fixture_is_refused_by_its_size() {
 
 #[test]
 fn i_04_a_fixture_of_many_headers_is_read_in_time() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let headers: Vec<String> = (0..300_000)
         .map(|number| format!(r#""x-{number}":"v""#))
         .collect();
     let headers = headers.join(",");
-    let path = desk.file(
+    let path = dir.file(
         "many.json",
         format!(r#"{{"method":"GET","uri":"/","headers":{{{headers}}}}}"#),
     );
@@ -206,9 +206,9 @@ fn i_04_a_fixture_of_many_headers_is_read_in_time() {
 
 #[test]
 fn i_04_a_person_is_told_file_line_and_column() {
-    let desk = Desk::new();
-    let good = desk.request();
-    let bad = desk.file("bad.json", "{\"method\":\"GET\",\n\"hedders\":{}}");
+    let dir = TestDir::new();
+    let good = dir.request();
+    let bad = dir.file("bad.json", "{\"method\":\"GET\",\n\"hedders\":{}}");
     let module = shipped("right/allow.wat");
     let done = wasm_agent([&"run".into(), &module, &bad, &good]);
     done.assert_code(3);
@@ -224,8 +224,8 @@ fn i_04_a_person_is_told_file_line_and_column() {
 
 #[test]
 fn i_04_a_missing_fixture_is_named() {
-    let desk = Desk::new();
-    let path = desk.path("missing.json");
+    let dir = TestDir::new();
+    let path = dir.path("missing.json");
     let done = run(&shipped("right/allow.wat"), &[&path], &[]);
     done.assert_code(3);
     assert!(done.stderr.contains("missing.json"), "{}", done.stderr);

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::support::guests::{Answers, context};
-use crate::support::{Desk, Done, Step, run, shipped, steps, wasm_agent};
+use crate::support::{Done, Step, TestDir, run, shipped, steps, wasm_agent};
 
 /// What is to come of one answer.
 enum Outcome {
@@ -180,8 +180,8 @@ fn m_28_a_context_beyond_the_answer_limit_is_a_fault() {
 }
 
 fn ask(module: &str, flags: &[&str]) -> Step {
-    let desk = Desk::new();
-    let fixture = desk.file("hook.json", context(0));
+    let dir = TestDir::new();
+    let fixture = dir.file("hook.json", context(0));
     let done = run(&shipped(module), &[&fixture], flags);
     steps(&done.json())[0].clone()
 }
@@ -201,8 +201,8 @@ fn m_06_a_hook_gets_256_pages_and_no_more() {
 
 #[test]
 fn m_06_a_hook_module_that_begins_with_more_pages_is_refused() {
-    let desk = Desk::new();
-    let fixture = desk.file("hook.json", context(0));
+    let dir = TestDir::new();
+    let fixture = dir.file("hook.json", context(0));
     let done = run(&shipped("hooks/pages-300.wat"), &[&fixture], &[]);
     done.assert_code(1);
     assert!(done.stderr.contains("at most 16 MiB"), "{}", done.stderr);
@@ -227,8 +227,8 @@ fn a_hook_gets_a_million_instructions_and_no_more() {
 
 #[test]
 fn m_09_any_address_from_alloc_is_taken_as_unsigned_and_checked() {
-    let desk = Desk::new();
-    let fixture = desk.file("hook.json", context(0));
+    let dir = TestDir::new();
+    let fixture = dir.file("hook.json", context(0));
     let memory = 17 * 65_536_i64;
     for (address, code) in [
         (0, Some("alloc:null")),
@@ -241,7 +241,7 @@ fn m_09_any_address_from_alloc_is_taken_as_unsigned_and_checked() {
         // Not aligned, and where the answer lies: both are the guest's own affair.
         (65_537, None),
     ] {
-        let module = desk.file(
+        let module = dir.file(
             "alloc.wat",
             format!(
                 r#"(module (memory (export "memory") 17) (data (i32.const 8) "{{\22ok\22:true}}")
@@ -300,8 +300,8 @@ fn m_10_both_halves_of_an_answer_are_unsigned_and_address_zero_is_read() {
 
 #[test]
 fn m_18_a_hook_sees_nothing_of_the_calls_before_it() {
-    let desk = Desk::new();
-    let fixture = desk.file("hook.json", context(0));
+    let dir = TestDir::new();
+    let fixture = dir.file("hook.json", context(0));
     let calls = |flags: &[&str]| {
         let done = run(&shipped("hooks/counter.wat"), &[&fixture], flags);
         done.code
@@ -313,8 +313,8 @@ fn m_18_a_hook_sees_nothing_of_the_calls_before_it() {
 
 #[test]
 fn m_21_a_mistyped_export_is_refused_by_name() {
-    let desk = Desk::new();
-    let fixture = desk.file("hook.json", context(0));
+    let dir = TestDir::new();
+    let fixture = dir.file("hook.json", context(0));
     let right = [
         ("alloc", "(param i32) (result i32) (i32.const 8)"),
         ("dealloc", "(param i32 i32)"),
@@ -337,7 +337,7 @@ fn m_21_a_mistyped_export_is_refused_by_name() {
                     format!("(func (export \"{export}\") {body})\n")
                 })
                 .collect();
-            let module = desk.file(
+            let module = dir.file(
                 "mistyped.wat",
                 format!("(module (memory (export \"memory\") 1)\n{functions})"),
             );
@@ -356,8 +356,8 @@ fn both_abis() -> std::path::PathBuf {
 
 #[test]
 fn a_module_of_both_abis_is_ambiguous_until_one_is_chosen() {
-    let desk = Desk::new();
-    let (event, hook) = (desk.request(), desk.file("hook.json", context(0)));
+    let dir = TestDir::new();
+    let (event, hook) = (dir.request(), dir.file("hook.json", context(0)));
     let done = run(&both_abis(), &[&event], &[]);
     done.assert_code(1);
     assert!(
@@ -403,10 +403,10 @@ fn assert_says(done: &Done, code: i32, words: &[&str]) {
 
 #[test]
 fn each_abi_names_the_other_and_the_command_to_use() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let hook_module = shipped("account/account.wasm");
     let agent_module = shipped("right/allow.wat");
-    let (event, hook) = (desk.request(), desk.file("hook.json", context(0)));
+    let (event, hook) = (dir.request(), dir.file("hook.json", context(0)));
     assert_says(
         &run(&hook_module, &[&event], &[]),
         3,
@@ -450,8 +450,8 @@ fn each_abi_names_the_other_and_the_command_to_use() {
 
 #[test]
 fn serve_refuses_a_hook_module_before_it_touches_a_socket() {
-    let desk = Desk::new();
-    let socket = desk.path("agent.sock");
+    let dir = TestDir::new();
+    let socket = dir.path("agent.sock");
     let serve = |flags: &[&str]| {
         let mut arguments = vec!["serve".to_owned(), "--module".to_owned()];
         arguments.push(shipped("account/account.wasm").display().to_string());
@@ -483,9 +483,9 @@ fn serve_refuses_a_hook_module_before_it_touches_a_socket() {
 
 #[test]
 fn a_pair_ends_where_its_first_hook_refuses() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let pair = |email: &str| {
-        desk.file(
+        dir.file(
             "pair.json",
             format!(
                 r#"{{"context":{{"input":{{"email":"{email}"}}}},"after":{{"data":{{"id":1}},"expect":{{"ok":true,"ctx":{{"input":{{"email":"a@b"}}}}}}}}}}"#
@@ -506,7 +506,7 @@ fn a_pair_ends_where_its_first_hook_refuses() {
 
 #[test]
 fn update_writes_what_a_hook_answered_in_each_form() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let account = shipped("account/account.wasm");
     for (name, text) in [
         ("bare.json", r#"{"input":{"email":"A@B"}}"#),
@@ -519,7 +519,7 @@ fn update_writes_what_a_hook_answered_in_each_form() {
             r#"{"context":{"input":{"email":"A@B"}},"after":{"data":{}}}"#,
         ),
     ] {
-        let fixture = desk.file(name, text);
+        let fixture = dir.file(name, text);
         let updated = run(&account, &[&fixture], &["--update"]);
         assert!(updated.stderr.contains("updated"), "{}", updated.stderr);
         let again = run(&account, &[&fixture], &["--update"]);

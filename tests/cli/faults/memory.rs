@@ -2,15 +2,15 @@
 //! on the process and not on our own word.
 
 use crate::support::guests::{ALLOW, guest, guest_with};
-use crate::support::{Desk, Done, run, shipped, steps, wasm_agent};
+use crate::support::{Done, TestDir, run, shipped, steps, wasm_agent};
 
 const CAP_KIB: u64 = 64 << 10;
 const SLACK_KIB: u64 = 4 << 10;
 
 /// Peak memory of a run in which nothing happens.
 fn baseline_kib() -> u64 {
-    let desk = Desk::new();
-    let done = run(&shipped("right/allow.wat"), &[&desk.request()], &[]);
+    let dir = TestDir::new();
+    let done = run(&shipped("right/allow.wat"), &[&dir.request()], &[]);
     done.assert_code(0);
     assert!(done.peak_kib > 1024, "no figure for memory: {done:?}");
     done.peak_kib
@@ -27,9 +27,9 @@ fn assert_below(done: &Done, limit_kib: u64) {
 
 #[test]
 fn m_06_four_greedy_guests_stay_within_their_caps() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     for number in 0..8 {
-        desk.file(
+        dir.file(
             &format!("events/{number}.json"),
             r#"{"method":"GET","uri":"/"}"#,
         );
@@ -37,7 +37,7 @@ fn m_06_four_greedy_guests_stay_within_their_caps() {
     // It takes what it is given and writes to all of it.
     let done = run(
         &shipped("hostile/fill-loop.wat"),
-        &[&desk.path("events")],
+        &[&dir.path("events")],
         &["--jobs", "4"],
     );
     for step in steps(&done.json()) {
@@ -49,8 +49,8 @@ fn m_06_four_greedy_guests_stay_within_their_caps() {
 
 #[test]
 fn m_06_growth_beyond_the_cap_is_refused_and_then_named() {
-    let desk = Desk::new();
-    let done = run(&shipped("hostile/grow-bomb.wat"), &[&desk.request()], &[]);
+    let dir = TestDir::new();
+    let done = run(&shipped("hostile/grow-bomb.wat"), &[&dir.request()], &[]);
     let step = &steps(&done.json())[0];
     step.assert_fault("memory-limit", false);
     assert!(step.memory_bytes() <= 64 << 20, "{step:?}");
@@ -58,7 +58,7 @@ fn m_06_growth_beyond_the_cap_is_refused_and_then_named() {
     // The flag is the cap: 17 pages are there, the guest asks for more.
     let done = run(
         &shipped("hostile/grow-bomb.wat"),
-        &[&desk.request()],
+        &[&dir.request()],
         &["--max-memory", "2MiB"],
     );
     assert_eq!(steps(&done.json())[0].memory_bytes(), 2 << 20);
@@ -66,10 +66,10 @@ fn m_06_growth_beyond_the_cap_is_refused_and_then_named() {
 
 #[test]
 fn m_06_a_guest_that_copes_with_a_refusal_is_no_fault() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let done = run(
         &shipped("hostile/grow-refused-handled.wat"),
-        &[&desk.request()],
+        &[&dir.request()],
         &[],
     );
     done.assert_code(0);
@@ -78,10 +78,10 @@ fn m_06_a_guest_that_copes_with_a_refusal_is_no_fault() {
 
 #[test]
 fn m_06_a_million_grows_of_nothing_end() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let done = run(
         &shipped("hostile/grow-zero.wat"),
-        &[&desk.request()],
+        &[&dir.request()],
         &["--timeout", "2s"],
     );
     steps(&done.json())[0].assert_allowed();
@@ -89,9 +89,9 @@ fn m_06_a_million_grows_of_nothing_end() {
 
 #[test]
 fn m_06_grows_are_counted_within_a_call_and_anew_in_the_next() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let module = guest(
-        &desk,
+        &dir,
         "m.wat",
         "",
         &format!(
@@ -102,7 +102,7 @@ fn m_06_grows_are_counted_within_a_call_and_anew_in_the_next() {
     );
     let done = run(
         &module,
-        &[&desk.requests("r.json", 2)],
+        &[&dir.requests("r.json", 2)],
         &["--max-memory", "4GiB", "--timeout", "5s"],
     );
     let pages: Vec<u64> = steps(&done.json())
@@ -114,24 +114,24 @@ fn m_06_grows_are_counted_within_a_call_and_anew_in_the_next() {
 
 #[test]
 fn m_07_bombs_at_instantiation_are_refused_at_load() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let four = "(table 20000 funcref)".repeat(4);
     let five = "(table 1 funcref)".repeat(5);
-    let fine = guest(&desk, "four-tables.wat", &four, ALLOW);
-    run(&fine, &[&desk.request()], &[]).assert_code(0);
+    let fine = guest(&dir, "four-tables.wat", &four, ALLOW);
+    run(&fine, &[&dir.request()], &[]).assert_code(0);
     let limit = baseline_kib() + (20 << 10);
     for (module, check) in [
         (shipped("invalid/memory-too-large.wat"), "memory"),
         (shipped("invalid/multi-memory.wat"), "memory"),
         (shipped("invalid/hundred-memories.wat"), "memory"),
         (shipped("invalid/table-too-large.wat"), "tables"),
-        (guest(&desk, "five-tables.wat", &five, ALLOW), "tables"),
+        (guest(&dir, "five-tables.wat", &five, ALLOW), "tables"),
         (
-            guest(&desk, "large-table.wat", "(table 20001 funcref)", ALLOW),
+            guest(&dir, "large-table.wat", "(table 20001 funcref)", ALLOW),
             "tables",
         ),
     ] {
-        let done = run(&module, &[&desk.request()], &["--fail-open"]);
+        let done = run(&module, &[&dir.request()], &["--fail-open"]);
         done.assert_code(1);
         assert!(done.stdout.is_empty());
         assert!(
@@ -145,9 +145,9 @@ fn m_07_bombs_at_instantiation_are_refused_at_load() {
 
 #[test]
 fn m_07_a_table_does_not_grow_beyond_its_limit() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let module = guest(
-        &desk,
+        &dir,
         "m.wat",
         "(table $t 1 funcref)",
         &format!(
@@ -158,15 +158,15 @@ fn m_07_a_table_does_not_grow_beyond_its_limit() {
              {ALLOW}"
         ),
     );
-    steps(&run(&module, &[&desk.request()], &[]).json())[0].assert_allowed();
+    steps(&run(&module, &[&dir.request()], &[]).json())[0].assert_allowed();
 }
 
 #[test]
 fn m_19_a_leaking_guest_is_replaced_before_it_meets_the_limit() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let done = run(
         &shipped("hostile/leak.wat"),
-        &[&desk.requests("r.json", 3000)],
+        &[&dir.requests("r.json", 3000)],
         &[],
     );
     done.assert_code(0);
@@ -183,16 +183,16 @@ fn m_19_a_leaking_guest_is_replaced_before_it_meets_the_limit() {
 
 #[test]
 fn m_19_a_leak_that_is_written_to_stays_below_the_cap() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let alloc = "(func (export \"alloc\") (param i32) (result i32) (local $at i32)
           (local.set $at (i32.mul (memory.grow (i32.const 16)) (i32.const 65536)))
           (memory.fill (local.get $at) (i32.const 1) (i32.const 0x100000))
           (local.get $at))
         (func (export \"dealloc\") (param i32 i32))";
-    let module = guest_with(&desk, "m.wat", alloc, ALLOW);
+    let module = guest_with(&dir, "m.wat", alloc, ALLOW);
     let done = run(
         &module,
-        &[&desk.request()],
+        &[&dir.request()],
         &["--repeat", "500", "--timeout", "2s"],
     );
     let step = &steps(&done.json())[0];
@@ -204,9 +204,9 @@ fn m_19_a_leak_that_is_written_to_stays_below_the_cap() {
 /// A guest that tags all but the first five requests: a limiter, which only limits
 /// where its instance is kept. It has so many pages from its start, and takes
 /// others in its first calls.
-fn limiter(desk: &Desk, pages: u32, grows: [u32; 3]) -> std::path::PathBuf {
+fn limiter(dir: &TestDir, pages: u32, grows: [u32; 3]) -> std::path::PathBuf {
     let [first, second, third] = grows;
-    desk.file(
+    dir.file(
         "limiter.wat",
         format!(
             r#"(module (memory (export "memory") {pages}) (global $calls (mut i32) (i32.const 0))
@@ -243,11 +243,11 @@ fn m_19_an_instance_that_does_not_go_on_growing_is_kept() {
         (2, [0, 0, 900]),
         (2, [300, 300, 200]),
     ] {
-        let desk = Desk::new();
-        let module = limiter(&desk, pages, grows);
+        let dir = TestDir::new();
+        let module = limiter(&dir, pages, grows);
         let done = run(
             &module,
-            &[&desk.requests("r.json", 20)],
+            &[&dir.requests("r.json", 20)],
             &["--timeout", "5s"],
         );
         let steps = steps(&done.json());
@@ -284,8 +284,8 @@ fn m_19_what_is_thrown_away_is_said_and_why() {
         done.text()
     );
     // What is large from its start, and stays as it is, is not.
-    let desk = Desk::new();
-    let large = limiter(&desk, 1000, [0, 0, 0]);
+    let dir = TestDir::new();
+    let large = limiter(&dir, 1000, [0, 0, 0]);
     let done = wasm_agent(["validate", large.to_str().unwrap(), "--format", "json"]);
     assert!(!done.json().to_string().contains("replaced_after"));
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::support::wasm::{
     HEADER, I32, Module, body, custom, export, leb, section, sized, vector,
 };
-use crate::support::{Desk, Done, Random, run, shipped, steps};
+use crate::support::{Done, Random, TestDir, run, shipped, steps};
 
 /// Neither a hang, nor a panic, nor success, and the file is named.
 #[track_caller]
@@ -24,20 +24,20 @@ fn assert_refused(done: &Done, path: &Path) {
     assert!(done.stdout.is_empty(), "{}", done.text());
 }
 
-fn load(desk: &Desk, path: &Path) -> Done {
-    run(path, &[&desk.request()], &[])
+fn load(dir: &TestDir, path: &Path) -> Done {
+    run(path, &[&dir.request()], &[])
 }
 
 #[test]
 fn i_01_a_truncated_module_is_refused() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let whole = std::fs::read(shipped("rules/rules.wasm")).unwrap();
     let mut cuts: Vec<usize> = vec![1, 3, 4, 5, 7, 8, 9, 10, 11, 20, 64, 100, 1000, 4096];
     cuts.extend((1..12).map(|part| whole.len() * part / 12));
     cuts.extend([whole.len() - 1, whole.len() - 2]);
     for cut in cuts {
-        let path = desk.file(&format!("cut-{cut}.wasm"), &whole[..cut]);
-        let done = load(&desk, &path);
+        let path = dir.file(&format!("cut-{cut}.wasm"), &whole[..cut]);
+        let done = load(&dir, &path);
         assert_refused(&done, &path);
         if cut >= 8 {
             assert!(
@@ -51,7 +51,7 @@ fn i_01_a_truncated_module_is_refused() {
 
 #[test]
 fn i_01_flipped_bytes_never_crash() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let whole = std::fs::read(shipped("rules/rules.wasm")).unwrap();
     let mut random = Random::seeded("i_01", 0x5eed_0101);
     for number in 0..60 {
@@ -64,8 +64,8 @@ fn i_01_flipped_bytes_never_crash() {
         };
         let mut flipped = whole.clone();
         flipped[at] ^= 1 << random.below(8);
-        let path = desk.file(&format!("flip-{at}.wasm"), &flipped);
-        let done = load(&desk, &path);
+        let path = dir.file(&format!("flip-{at}.wasm"), &flipped);
+        let done = load(&dir, &path);
         done.assert_calm();
         if number < 8 {
             assert_refused(&done, &path);
@@ -80,7 +80,7 @@ fn i_01_flipped_bytes_never_crash() {
 
 #[test]
 fn i_01_sections_of_any_length_and_order_never_crash() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let module = Module::default().bytes();
     let long = [&[0xff; 4][..], &[0x0f]].concat();
     for id in 0..14_u8 {
@@ -93,8 +93,8 @@ fn i_01_sections_of_any_length_and_order_never_crash() {
             // Instead of a module, and after a right one.
             for (place, before) in [("alone", HEADER), ("after", module.as_slice())] {
                 let bytes = [before, &section(id, &content)].concat();
-                let path = desk.file(&format!("{id}-{kind}-{place}.wasm"), bytes);
-                let done = load(&desk, &path);
+                let path = dir.file(&format!("{id}-{kind}-{place}.wasm"), bytes);
+                let done = load(&dir, &path);
                 done.assert_calm();
                 if place == "alone" {
                     assert_refused(&done, &path);
@@ -102,14 +102,14 @@ fn i_01_sections_of_any_length_and_order_never_crash() {
             }
         }
         let past_the_end = [HEADER, &[id], long.as_slice()].concat();
-        let path = desk.file(&format!("{id}-past-the-end.wasm"), past_the_end);
-        assert_refused(&load(&desk, &path), &path);
+        let path = dir.file(&format!("{id}-past-the-end.wasm"), past_the_end);
+        assert_refused(&load(&dir, &path), &path);
     }
 }
 
 #[test]
 fn i_01_other_kinds_of_files_are_refused_by_what_they_are() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let elf = [&b"\x7fELF\x02\x01\x01"[..], &[0; 57]].concat();
     for (name, bytes, code, says) in [
         ("empty.wasm", &b""[..], 3, "empty file"),
@@ -133,8 +133,8 @@ fn i_01_other_kinds_of_files_are_refused_by_what_they_are() {
         ),
         ("nul.wat", b"(module \0)", 3, "assemble"),
     ] {
-        let path = desk.file(name, bytes);
-        let done = load(&desk, &path);
+        let path = dir.file(name, bytes);
+        let done = load(&dir, &path);
         assert_refused(&done, &path);
         assert_eq!(done.code, Some(code), "{name}: {}", done.stderr);
         assert!(done.stderr.contains(says), "{name}: {}", done.stderr);
@@ -143,22 +143,22 @@ fn i_01_other_kinds_of_files_are_refused_by_what_they_are() {
 
 #[test]
 fn i_01_deep_text_is_refused_and_no_stack_overflows() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     for open in [
         "(",
         "(module ",
         "(module (func (block ",
         "(module (func (i32.add ",
     ] {
-        let path = desk.file("deep.wat", open.repeat(200_000));
-        assert_refused(&load(&desk, &path), &path);
+        let path = dir.file("deep.wat", open.repeat(200_000));
+        assert_refused(&load(&dir, &path), &path);
     }
 }
 
 #[test]
 fn i_01_what_is_no_regular_file_is_refused_without_waiting() {
-    let desk = Desk::new();
-    let pipe = desk.path("pipe.wasm");
+    let dir = TestDir::new();
+    let pipe = dir.path("pipe.wasm");
     assert!(
         Command::new("mkfifo")
             .arg(&pipe)
@@ -166,12 +166,12 @@ fn i_01_what_is_no_regular_file_is_refused_without_waiting() {
             .unwrap()
             .success()
     );
-    let folder = desk.path("folder.wasm");
+    let folder = dir.path("folder.wasm");
     std::fs::create_dir(&folder).unwrap();
-    let loops = desk.path("loop.wasm");
+    let loops = dir.path("loop.wasm");
     std::os::unix::fs::symlink(&loops, &loops).unwrap();
-    let missing = desk.path("missing.wasm");
-    let under_file = desk.file("file", "").join("under.wasm");
+    let missing = dir.path("missing.wasm");
+    let under_file = dir.file("file", "").join("under.wasm");
     for path in [
         &pipe,
         &folder,
@@ -180,7 +180,7 @@ fn i_01_what_is_no_regular_file_is_refused_without_waiting() {
         &under_file,
         Path::new("/dev/zero"),
     ] {
-        let done = load(&desk, path);
+        let done = load(&dir, path);
         assert_refused(&done, path);
         assert_eq!(done.code, Some(3), "{done:?}");
         assert!(done.cpu < Duration::from_secs(10));
@@ -189,17 +189,17 @@ fn i_01_what_is_no_regular_file_is_refused_without_waiting() {
 
 #[test]
 fn i_01_a_huge_file_is_refused_by_its_size() {
-    let desk = Desk::new();
-    let path = desk.sparse("huge.wasm", 1 << 30);
-    let done = load(&desk, &path);
+    let dir = TestDir::new();
+    let path = dir.sparse("huge.wasm", 1 << 30);
+    let done = load(&dir, &path);
     assert_refused(&done, &path);
     assert_eq!(done.code, Some(3));
     assert!(done.stderr.contains("--max-module"), "{}", done.stderr);
     assert!(done.peak_kib < 100 << 10, "{} KiB", done.peak_kib);
     // The flag is the limit.
-    let fine = desk.file("fine.wasm", Module::default().bytes());
-    load(&desk, &fine).assert_code(0);
-    let done = run(&fine, &[&desk.request()], &["--max-module", "100B"]);
+    let fine = dir.file("fine.wasm", Module::default().bytes());
+    load(&dir, &fine).assert_code(0);
+    let done = run(&fine, &[&dir.request()], &["--max-module", "100B"]);
     assert_eq!(done.code, Some(3), "{done:?}");
 }
 
@@ -210,9 +210,9 @@ const MEMORY_KIB: u64 = 1 << 20;
 /// Loads a bomb: it works or it is refused, in bounded time and memory.
 #[track_caller]
 fn bomb(name: &str, bytes: &[u8]) -> Done {
-    let desk = Desk::new();
-    let path = desk.file(name, bytes);
-    let done = load(&desk, &path);
+    let dir = TestDir::new();
+    let path = dir.file(name, bytes);
+    let done = load(&dir, &path);
     println!(
         "{name}: {:?}, {:?}, {} KiB",
         done.code, done.cpu, done.peak_kib
@@ -461,9 +461,9 @@ fn i_02_names_of_any_number_and_length_are_read_in_time() {
 
 #[test]
 fn i_02_compiling_is_given_up_after_its_time() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let path = shipped("rules/rules.wasm");
-    let done = run(&path, &[&desk.request()], &["--max-compile-time", "1ms"]);
+    let done = run(&path, &[&dir.request()], &["--max-compile-time", "1ms"]);
     assert_refused(&done, &path);
     assert_eq!(done.code, Some(1));
     assert!(
@@ -488,7 +488,7 @@ fn i_03_a_million_producers_are_read_in_time() {
 
 #[test]
 fn i_03_a_large_custom_section_costs_no_more_than_its_bytes() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let module = |name: &str, size: usize| {
         Module {
             last: custom(name, &vec![0x5a; size]),
@@ -496,13 +496,13 @@ fn i_03_a_large_custom_section_costs_no_more_than_its_bytes() {
         }
         .bytes()
     };
-    let path = desk.file("debug.wasm", module(".debug_info", 100_000_000));
-    let done = load(&desk, &path);
+    let path = dir.file("debug.wasm", module(".debug_info", 100_000_000));
+    let done = load(&dir, &path);
     assert_refused(&done, &path);
     assert_eq!(done.code, Some(3));
     for name in [".debug_info", "name", "producers", ".debug_line", "x"] {
-        let path = desk.file("debug.wasm", module(name, 100_000_000));
-        let done = run(&path, &[&desk.request()], &["--max-module", "200MB"]);
+        let path = dir.file("debug.wasm", module(name, 100_000_000));
+        let done = run(&path, &[&dir.request()], &["--max-module", "200MB"]);
         done.assert_code(0);
         steps(&done.json())[0].assert_allowed();
         assert!(done.cpu < IN_TIME, "{name}: {:?}", done.cpu);
@@ -513,7 +513,7 @@ fn i_03_a_large_custom_section_costs_no_more_than_its_bytes() {
 /// A trap whose frames have names of a megabyte.
 #[test]
 fn i_03_long_names_are_cut_in_a_backtrace() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let long = "n".repeat(1_000_000);
     let names = vector(&[[leb(2), sized(long.as_bytes())].concat()]);
     let module = Module {
@@ -521,8 +521,8 @@ fn i_03_long_names_are_cut_in_a_backtrace() {
         last: custom("name", &[vec![1], sized(&names)].concat()),
         ..Module::default()
     };
-    let path = desk.file("names.wasm", module.bytes());
-    let done = load(&desk, &path);
+    let path = dir.file("names.wasm", module.bytes());
+    let done = load(&dir, &path);
     done.assert_code(1);
     assert!(done.text().contains("nnnnn"));
     assert!(done.stdout.len() < 20_000, "{} bytes", done.stdout.len());

@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::support::guests::{ALLOW, answering, escaped, guest, guest_with};
-use crate::support::{Desk, Done, Sink, binary, finish, finish_into, shipped, tidy};
+use crate::support::{Done, Sink, TestDir, binary, finish, finish_into, shipped, tidy};
 
 const FORMATS: [&str; 5] = ["human", "json", "jsonl", "junit", "github"];
 
@@ -192,11 +192,11 @@ fn floods() -> Vec<(&'static str, Vec<u8>)> {
 fn m_24_no_answer_drives_a_terminal_or_fakes_a_line() {
     for (what, answer) in nasty_answers().into_iter().chain(floods()) {
         println!("{what}");
-        let desk = Desk::new();
-        let module = answering(&desk, "m.wat", answer);
+        let dir = TestDir::new();
+        let module = answering(&dir, "m.wat", answer);
         // Nothing expected, and something that each of them misses.
-        assert_output_tame(&module, &desk.request(), &[]);
-        let expecting = desk.file(
+        assert_output_tame(&module, &dir.request(), &[]);
+        let expecting = dir.file(
             "e.json",
             r#"{"event":"request_headers","input":{"method":"GET","uri":"/"},"expect":{
             "decision":"redirect","status":307,"body":"none","url":"none","tags":["none"],"rule_ids":["none"],
@@ -205,13 +205,13 @@ fn m_24_no_answer_drives_a_terminal_or_fakes_a_line() {
         );
         assert_output_tame(&module, &expecting, &["--fail-open"]);
     }
-    let desk = Desk::new();
-    assert_output_tame(&shipped("hostile/ansi-answer.wat"), &desk.request(), &[]);
+    let dir = TestDir::new();
+    assert_output_tame(&shipped("hostile/ansi-answer.wat"), &dir.request(), &[]);
 }
 
 #[test]
 fn m_24_no_unstable_answer_drives_a_terminal() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     // Odd calls answer the one, even calls the other.
     let answers: [String; 2] = ["a", "b"]
         .map(|name| json!({"decision": "allow", "tags": [format!("{NASTY}{name}")]}).to_string());
@@ -227,8 +227,8 @@ fn m_24_no_unstable_answer_drives_a_terminal() {
         (4096_usize << 32) | answers[0].len(),
         (8192_usize << 32) | answers[1].len(),
     );
-    let module = guest(&desk, "m.wat", &parts, &body);
-    assert_output_tame(&module, &desk.request(), &["--repeat", "2"]);
+    let module = guest(&dir, "m.wat", &parts, &body);
+    assert_output_tame(&module, &dir.request(), &["--repeat", "2"]);
     // The same words in the remark about spelling.
     let body = format!(
         "(select (i64.const {}) (i64.const {}) (i32.eq (i32.const 88)
@@ -236,8 +236,8 @@ fn m_24_no_unstable_answer_drives_a_terminal() {
         (4096_usize << 32) | answers[0].len(),
         (8192_usize << 32) | answers[1].len(),
     );
-    let module = guest(&desk, "s.wat", &parts, &body);
-    let fixture = desk.request_with("x.json", "X-A");
+    let module = guest(&dir, "s.wat", &parts, &body);
+    let fixture = dir.request_with("x.json", "X-A");
     let done = shown(&module, &fixture, "human", &[]);
     assert!(
         done.text().contains("lower case"),
@@ -249,10 +249,10 @@ fn m_24_no_unstable_answer_drives_a_terminal() {
 
 #[test]
 fn m_24_no_name_in_a_module_drives_a_terminal() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let nasty = escaped(NASTY.as_bytes());
-    let request = desk.request();
-    let import = desk.file(
+    let request = dir.request();
+    let import = dir.file(
         "import.wat",
         format!(
             "(module (import \"{nasty}\" \"{nasty}\" (func)) (memory (export \"memory\") 1)
@@ -261,15 +261,15 @@ fn m_24_no_name_in_a_module_drives_a_terminal() {
              (func (export \"on_request_headers\") (param i32 i32) (result i64) unreachable))"
         ),
     );
-    let memory = desk.file(
+    let memory = dir.file(
         "memory.wat",
         format!("(module (memory (export \"{nasty}\") 1) (func (export \"on_request_headers\")))"),
     );
-    let twice = desk.file(
+    let twice = dir.file(
         "twice.wat",
         format!("(module (func (export \"{nasty}\")) (func (export \"{nasty}\")))"),
     );
-    let trap = desk.file(
+    let trap = dir.file(
         "trap.wat",
         format!(
             "(module (memory (export \"memory\") 2)
@@ -280,7 +280,7 @@ fn m_24_no_name_in_a_module_drives_a_terminal() {
         ),
     );
     // The text of a module is quoted where it is wrong.
-    let text = desk.file(
+    let text = dir.file(
         "text.wat",
         "(module \"\u{1b}[2J\u{9b}1m\u{7}\u{202e}\" \u{1b}]0;x\u{7} (fucn))",
     );
@@ -291,7 +291,7 @@ fn m_24_no_name_in_a_module_drives_a_terminal() {
 
 #[test]
 fn m_24_an_abort_message_is_cut_and_escaped() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let mut message: Vec<u8> = NASTY
         .repeat(1000)
         .encode_utf16()
@@ -299,7 +299,7 @@ fn m_24_an_abort_message_is_cut_and_escaped() {
         .collect();
     message.truncate(60_000);
     let length = u32::try_from(message.len()).unwrap().to_le_bytes();
-    let module = desk.file(
+    let module = dir.file(
         "m.wat",
         format!(
             "(module (import \"env\" \"abort\" (func $abort (param i32 i32 i32 i32)))
@@ -312,15 +312,15 @@ fn m_24_an_abort_message_is_cut_and_escaped() {
             escaped(&message),
         ),
     );
-    assert_output_tame(&module, &desk.request(), &[]);
+    assert_output_tame(&module, &dir.request(), &[]);
 }
 
 /// Two modules and what a run of each exits with.
-fn cases(desk: &Desk) -> [(PathBuf, i32); 3] {
+fn cases(dir: &TestDir) -> [(PathBuf, i32); 3] {
     [
         (shipped("right/allow.wat"), 0),
         (shipped("hostile/trap-unreachable.wat"), 1),
-        (desk.path("missing.wasm"), 3),
+        (dir.path("missing.wasm"), 3),
     ]
 }
 
@@ -332,10 +332,10 @@ fn command(module: &Path, fixture: &Path, format: &str) -> Command {
 
 #[test]
 fn i_07_a_full_or_closed_output_does_not_change_the_exit_code() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     // Large enough to be written in several pieces.
-    let fixture = desk.requests("r.json", 300);
-    for (module, code) in cases(&desk) {
+    let fixture = dir.requests("r.json", 300);
+    for (module, code) in cases(&dir) {
         for format in FORMATS {
             for stdout in [Sink::Full, Sink::ReaderGone] {
                 for stderr in [Sink::Kept, Sink::Full, Sink::ReaderGone] {
@@ -364,9 +364,9 @@ fn with_closed(descriptors: &str, inner: &Command) -> Command {
 
 #[test]
 fn i_07_closed_descriptors_do_not_change_the_exit_code() {
-    let desk = Desk::new();
-    let fixture = desk.requests("r.json", 300);
-    for (module, code) in cases(&desk) {
+    let dir = TestDir::new();
+    let fixture = dir.requests("r.json", 300);
+    for (module, code) in cases(&dir) {
         for format in FORMATS {
             for descriptors in [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"] {
                 let done = finish(with_closed(
@@ -400,9 +400,9 @@ fn i_07_help_version_and_completions_survive_any_output() {
 
 #[test]
 fn i_07_reports_go_to_files_whatever_becomes_of_standard_output() {
-    let desk = Desk::new();
-    let mut command = command(&shipped("right/allow.wat"), &desk.request(), "human");
-    let path = desk.path("out.json");
+    let dir = TestDir::new();
+    let mut command = command(&shipped("right/allow.wat"), &dir.request(), "human");
+    let path = dir.path("out.json");
     command
         .arg("--report")
         .arg(format!("json={}", path.display()));
@@ -414,8 +414,8 @@ fn i_07_reports_go_to_files_whatever_becomes_of_standard_output() {
 /// A report file that cannot be written in full is no success.
 #[test]
 fn i_07_a_report_file_on_a_full_disk_is_an_error() {
-    let desk = Desk::new();
-    let mut command = command(&shipped("right/allow.wat"), &desk.request(), "human");
+    let dir = TestDir::new();
+    let mut command = command(&shipped("right/allow.wat"), &dir.request(), "human");
     command.args(["--report", "json=/dev/full"]);
     let done = finish(command);
     done.assert_code(3);
@@ -424,15 +424,15 @@ fn i_07_a_report_file_on_a_full_disk_is_an_error() {
 
 #[test]
 fn m_24_output_of_a_thousand_bad_answers_stays_small() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let parts = "(func (export \"alloc\") (param i32) (result i32) (i32.const 65536))
         (func (export \"dealloc\") (param i32 i32))";
     // A megabyte of what is no JSON, at every call.
-    let bad = guest_with(&desk, "m.wat", parts, "(i64.const 0x0000_0400_0010_0000)");
-    let done = shown(&bad, &desk.request(), "human", &["--repeat", "1000", "-vv"]);
+    let bad = guest_with(&dir, "m.wat", parts, "(i64.const 0x0000_0400_0010_0000)");
+    let done = shown(&bad, &dir.request(), "human", &["--repeat", "1000", "-vv"]);
     done.assert_code(1);
     assert!(done.stdout.len() + done.stderr.len() < 64 << 10);
     // The frame of the tests is right: the same guest with a small answer.
-    let fine = guest_with(&desk, "f.wat", parts, ALLOW);
-    shown(&fine, &desk.request(), "human", &[]).assert_code(0);
+    let fine = guest_with(&dir, "f.wat", parts, ALLOW);
+    shown(&fine, &dir.request(), "human", &[]).assert_code(0);
 }

@@ -4,14 +4,14 @@
 use std::path::Path;
 
 use crate::support::guests::{ALLOW, guest};
-use crate::support::{Desk, MODES, run, shipped, steps};
+use crate::support::{MODES, TestDir, run, shipped, steps};
 
 /// Refused in both failure modes, with all of these words.
 #[track_caller]
 fn assert_refused(module: &Path, words: &[&str]) {
     for (_, mode) in MODES {
-        let desk = Desk::new();
-        let done = run(module, &[&desk.request()], mode);
+        let dir = TestDir::new();
+        let done = run(module, &[&dir.request()], mode);
         done.assert_code(1);
         assert!(done.stdout.is_empty(), "{}", done.text());
         for word in words {
@@ -26,7 +26,7 @@ fn assert_refused(module: &Path, words: &[&str]) {
 
 #[test]
 fn m_21_a_mistyped_export_is_named_with_both_types() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let wrong = [
         ("", "()"),
         ("(param i64 i64) (result i64)", "(i64, i64) -> i64"),
@@ -74,7 +74,7 @@ fn m_21_a_mistyped_export_is_named_with_both_types() {
                     format!("(func (export \"{name}\") {params} unreachable)\n")
                 })
                 .collect();
-            let module = desk.file(
+            let module = dir.file(
                 &format!("{broken}-{index}.wat"),
                 format!("(module (memory (export \"memory\") 1)\n{functions})"),
             );
@@ -87,7 +87,7 @@ fn m_21_a_mistyped_export_is_named_with_both_types() {
             .filter(|(name, _, _)| *name != broken)
             .map(|(name, params, _)| format!("(func (export \"{name}\") {params} unreachable)\n"))
             .collect();
-        let module = desk.file(
+        let module = dir.file(
             &format!("{broken}-global.wat"),
             format!(
                 "(module (memory (export \"memory\") 1)\n{functions}\
@@ -161,19 +161,19 @@ fn m_22_a_missing_alloc_dealloc_or_handler_is_refused() {
 fn m_23_an_unknown_import_is_refused_by_module_field_and_type() {
     let unknown = shipped("invalid/import-unknown.wat");
     assert_refused(&unknown, &["env.http_call", "(i32, i32) -> i32"]);
-    let desk = Desk::new();
+    let dir = TestDir::new();
     // The right name with another type is not the one we link.
-    let module = guest_importing(&desk, "(import \"env\" \"abort\" (func (param i32)))");
+    let module = guest_importing(&dir, "(import \"env\" \"abort\" (func (param i32)))");
     assert_refused(&module, &["env.abort", "func (i32)"]);
     let module = guest_importing(
-        &desk,
+        &dir,
         "(import \"a\" \"b\" (func)) (import \"c\" \"d\" (global i32))",
     );
     assert_refused(&module, &["a.b", "c.d", "global"]);
 }
 
-fn guest_importing(desk: &Desk, imports: &str) -> std::path::PathBuf {
-    desk.file(
+fn guest_importing(dir: &TestDir, imports: &str) -> std::path::PathBuf {
+    dir.file(
         "imports.wat",
         format!(
             "(module {imports} (memory (export \"memory\") 1)
@@ -187,9 +187,9 @@ fn guest_importing(desk: &Desk, imports: &str) -> std::path::PathBuf {
 #[test]
 fn m_23_a_module_for_wasi_works() {
     for name in ["import-wasi", "import-wasi-rust"] {
-        let desk = Desk::new();
+        let dir = TestDir::new();
         let module = shipped(&format!("right/{name}.wat"));
-        let step = steps(&run(&module, &[&desk.request()], &[]).json()).remove(0);
+        let step = steps(&run(&module, &[&dir.request()], &[]).json()).remove(0);
         step.assert_allowed();
         assert_eq!(step.tags(), ["wasi"]);
     }
@@ -198,23 +198,23 @@ fn m_23_a_module_for_wasi_works() {
 /// Go does so.
 #[test]
 fn m_23_one_function_may_be_imported_twice() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let import = "(import \"wasi_snapshot_preview1\" \"sched_yield\" (func (result i32)))\n";
-    let module = guest_importing(&desk, &import.repeat(3));
+    let module = guest_importing(&dir, &import.repeat(3));
     let text = std::fs::read_to_string(&module).unwrap();
-    desk.file("imports.wat", text.replace("unreachable", "(i32.const 8)"));
-    run(&module, &[&desk.request()], &[]).assert_code(0);
+    dir.file("imports.wat", text.replace("unreachable", "(i32.const 8)"));
+    run(&module, &[&dir.request()], &[]).assert_code(0);
 }
 
 #[test]
 fn m_23_the_abort_of_assemblyscript_carries_its_message() {
     for (fail_open, mode) in MODES {
-        let desk = Desk::new();
-        desk.request_with("events/0.json", "x-abort");
-        desk.requests("events/1.json", 3);
+        let dir = TestDir::new();
+        dir.request_with("events/0.json", "x-abort");
+        dir.requests("events/1.json", 3);
         let report = run(
             &shipped("right/abort-assemblyscript.wat"),
-            &[&desk.path("events")],
+            &[&dir.path("events")],
             mode,
         )
         .json();
@@ -244,8 +244,8 @@ fn m_23_an_abort_with_wild_addresses_is_a_fault_all_the_same() {
         "0x7fffffff",
         "0x80000000",
     ] {
-        let desk = Desk::new();
-        let module = desk.file(
+        let dir = TestDir::new();
+        let module = dir.file(
             "m.wat",
             format!(
                 "(module (import \"env\" \"abort\" (func $abort (param i32 i32 i32 i32)))
@@ -258,7 +258,7 @@ fn m_23_an_abort_with_wild_addresses_is_a_fault_all_the_same() {
                    (i64.const 0)))"
             ),
         );
-        let report = run(&module, &[&desk.request()], &[]).json();
+        let report = run(&module, &[&dir.request()], &[]).json();
         steps(&report)[0].assert_fault("trap:abort", false);
     }
 }
@@ -277,9 +277,9 @@ fn features_of_no_toolchain_stay_off() {
         assert_refused(&module, &["  features: expected", feature]);
     }
     // What toolchains do emit runs.
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let module = guest(
-        &desk,
+        &dir,
         "features.wat",
         "(func $two (result i32 i32) (i32.const 1) (i32.const 2))
          (global (export \"g\") (mut i32) (i32.add (i32.const 1) (i32.const 2)))",
@@ -291,5 +291,5 @@ fn features_of_no_toolchain_stay_off() {
              (drop (ref.is_null (ref.null func))) {ALLOW}"
         ),
     );
-    run(&module, &[&desk.request()], &[]).assert_code(0);
+    run(&module, &[&dir.request()], &[]).assert_code(0);
 }

@@ -1,21 +1,21 @@
 //! Whether an answer hangs on the calls before it.
 
 use crate::support::guests::{ALLOW, guest, guest_with};
-use crate::support::{Desk, run, shipped, steps};
+use crate::support::{TestDir, run, shipped, steps};
 
 /// What `counter.wat`, which blocks every second call on an instance, decides
 /// in nine calls.
 fn nine_decisions(isolation: &str) -> String {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     for number in 0..9 {
-        desk.file(
+        dir.file(
             &format!("events/{number}.json"),
             r#"{"method":"GET","uri":"/"}"#,
         );
     }
     let done = run(
         &shipped("hostile/counter.wat"),
-        &[&desk.path("events")],
+        &[&dir.path("events")],
         &["--isolation", isolation],
     );
     steps(&done.json())
@@ -35,20 +35,20 @@ fn m_18_isolation_decides_how_long_state_lives() {
 
 #[test]
 fn m_18_repeats_report_state_as_an_unstable_answer() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let module = shipped("hostile/counter.wat");
-    let done = run(&module, &[&desk.request()], &["--repeat", "10"]);
+    let done = run(&module, &[&dir.request()], &["--repeat", "10"]);
     done.assert_code(1);
     assert_eq!(steps(&done.json())[0].0["unstable"]["differing"], 5);
     let flags = ["--repeat", "10", "--isolation", "fresh"];
-    run(&module, &[&desk.request()], &flags).assert_code(0);
+    run(&module, &[&dir.request()], &flags).assert_code(0);
 }
 
 #[test]
 fn m_18_one_clients_secret_never_reaches_the_next_on_fresh_instances() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     for number in 0..4 {
-        desk.file(
+        dir.file(
             &format!("events/{number}.json"),
             format!(r#"{{"method":"GET","uri":"/secret-{number}"}}"#),
         );
@@ -56,7 +56,7 @@ fn m_18_one_clients_secret_never_reaches_the_next_on_fresh_instances() {
     let told = |isolation: &str| -> Vec<String> {
         let done = run(
             &shipped("hostile/secret-echo.wat"),
-            &[&desk.path("events")],
+            &[&dir.path("events")],
             &["--isolation", isolation],
         );
         steps(&done.json())
@@ -75,10 +75,10 @@ fn m_18_one_clients_secret_never_reaches_the_next_on_fresh_instances() {
 
 #[test]
 fn m_20_a_trap_in_dealloc_keeps_the_answer() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let done = run(
         &shipped("hostile/dealloc-trap.wat"),
-        &[&desk.request()],
+        &[&dir.request()],
         &["--repeat", "100"],
     );
     done.assert_code(0);
@@ -96,7 +96,7 @@ fn m_20_a_trap_in_dealloc_costs_the_instance() {
         "(unreachable)",
         "(if (i32.eq (local.get 0) (i32.const 1024)) (then (unreachable)))",
     ] {
-        let desk = Desk::new();
+        let dir = TestDir::new();
         let parts = format!(
             "(global $calls (mut i32) (i32.const 0))
              (func (export \"alloc\") (param i32) (result i32) (i32.const 65536))
@@ -106,8 +106,8 @@ fn m_20_a_trap_in_dealloc_costs_the_instance() {
             "(if (global.get $calls) (then (unreachable)))
              (global.set $calls (i32.const 1)) {ALLOW}"
         );
-        let module = guest_with(&desk, "m.wat", &parts, &body);
-        for step in steps(&run(&module, &[&desk.requests("r.json", 50)], &[]).json()) {
+        let module = guest_with(&dir, "m.wat", &parts, &body);
+        for step in steps(&run(&module, &[&dir.requests("r.json", 50)], &[]).json()) {
             step.assert_allowed();
         }
     }
@@ -115,12 +115,12 @@ fn m_20_a_trap_in_dealloc_costs_the_instance() {
 
 #[test]
 fn m_25_a_nan_has_the_same_bits_in_every_run() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let mut reports = Vec::new();
     for _ in 0..2 {
         let done = run(
             &shipped("hostile/float-nan.wat"),
-            &[&desk.request()],
+            &[&dir.request()],
             &["--repeat", "100"],
         );
         done.assert_code(0);
@@ -136,31 +136,27 @@ fn m_25_a_nan_has_the_same_bits_in_every_run() {
 
 #[test]
 fn m_25_relaxed_simd_is_refused() {
-    let desk = Desk::new();
-    let done = run(
-        &shipped("invalid/relaxed-simd.wat"),
-        &[&desk.request()],
-        &[],
-    );
+    let dir = TestDir::new();
+    let done = run(&shipped("invalid/relaxed-simd.wat"), &[&dir.request()], &[]);
     done.assert_code(1);
     assert!(done.stderr.contains("relaxed-simd"), "{}", done.stderr);
 }
 
 #[test]
 fn m_25_equal_events_cost_equal_fuel() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     // Header order in the fixture must not reach the guest.
     for (name, headers) in [
         ("a", r#""x-a":"1","x-b":"2""#),
         ("b", r#""x-b":"2","x-a":"1""#),
     ] {
-        desk.file(
+        dir.file(
             &format!("events/{name}.json"),
             format!(r#"{{"method":"GET","uri":"/","correlation_id":"c","headers":{{{headers}}}}}"#),
         );
     }
     let module = guest(
-        &desk,
+        &dir,
         "m.wat",
         "",
         // Fuel depends on every byte before the first `b`.
@@ -170,7 +166,7 @@ fn m_25_equal_events_cost_equal_fuel() {
                (br_if $next (i32.ne (i32.load8_u (local.get $ptr)) (i32.const 98)))) {ALLOW}"
         ),
     );
-    let report = run(&module, &[&desk.path("events")], &["--isolation", "fresh"]).json();
+    let report = run(&module, &[&dir.path("events")], &["--isolation", "fresh"]).json();
     let steps = steps(&report);
     assert_eq!(steps.len(), 2);
     assert_eq!(steps[0].0["fuel"], steps[1].0["fuel"]);

@@ -11,7 +11,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::support::guests::{ALLOW, answering, escaped, guest};
-use crate::support::{Desk, binary, finish, shipped};
+use crate::support::{TestDir, binary, finish, shipped};
 
 /// What each format could take for its own, and FORGED where it did.
 const HOSTILE: &str = "=cmd|'FORGED'!A1\u{1b}[5mFORGED\u{1b}]0;FORGED\u{7}\u{9b}5m\u{202e}\u{2028}\u{0}\t\r\n\
@@ -29,8 +29,8 @@ fn hostile_name(extension: &str) -> OsString {
     OsString::from_vec(bytes)
 }
 
-fn put(desk: &Desk, extension: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
-    let path = desk.path("").join(hostile_name(extension));
+fn put(dir: &TestDir, extension: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+    let path = dir.path("").join(hostile_name(extension));
     std::fs::write(&path, bytes).unwrap();
     path
 }
@@ -248,7 +248,7 @@ fn hostile_answer() -> Vec<u8> {
 }
 
 /// A module with such names in all its sections, which traps.
-fn hostile_module(desk: &Desk) -> PathBuf {
+fn hostile_module(dir: &TestDir) -> PathBuf {
     let nasty = escaped(HOSTILE.as_bytes());
     let wat = format!(
         "(module $m (@producers (language \"Rust\" \"{nasty}\") (processed-by \"{nasty}\" \"{nasty}\"))
@@ -259,7 +259,7 @@ fn hostile_module(desk: &Desk) -> PathBuf {
          (func (@name \"{nasty}\") (export \"on_request_headers\") (param i32 i32) (result i64)
            unreachable))"
     );
-    put(desk, ".wat", wat)
+    put(dir, ".wat", wat)
 }
 
 fn hostile_fixture() -> String {
@@ -276,12 +276,12 @@ fn hostile_fixture() -> String {
 
 #[test]
 fn m_24_a_run_shows_foreign_text_as_text() {
-    let desk = Desk::new();
-    let fixture = put(&desk, ".json", hostile_fixture());
-    let broken = desk.file("broken.json", format!("{{{}", json!(HOSTILE)));
-    let unknown = desk.file("unknown.json", json!({HOSTILE: HOSTILE}).to_string());
-    let blocks = answering(&desk, "blocks.wat", hostile_answer());
-    for module in [hostile_module(&desk), blocks] {
+    let dir = TestDir::new();
+    let fixture = put(&dir, ".json", hostile_fixture());
+    let broken = dir.file("broken.json", format!("{{{}", json!(HOSTILE)));
+    let unknown = dir.file("unknown.json", json!({HOSTILE: HOSTILE}).to_string());
+    let blocks = answering(&dir, "blocks.wat", hostile_answer());
+    for module in [hostile_module(&dir), blocks] {
         let run = || {
             let mut command = binary(["run"]);
             command.arg(&module).args([&fixture, &broken, &unknown]);
@@ -306,21 +306,21 @@ fn m_24_a_run_shows_foreign_text_as_text() {
 
 #[test]
 fn m_24_a_validation_shows_foreign_text_as_text() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let nasty = escaped(HOSTILE.as_bytes());
-    let imports = desk.file(
+    let imports = dir.file(
         "imports.wat",
         format!(
             "(module (import \"{nasty}\" \"{nasty}\" (func)) (memory (export \"memory\") 1)
              (func (export \"on_request_headers\") (param i32) (result i64) unreachable))"
         ),
     );
-    let broken = desk.file("broken.wat", format!("(module \"{HOSTILE}"));
-    let answers = answering(&desk, "answers.wat", hostile_answer());
-    for module in [hostile_module(&desk), imports, broken, answers] {
+    let broken = dir.file("broken.wat", format!("(module \"{HOSTILE}"));
+    let answers = answering(&dir, "answers.wat", hostile_answer());
+    for module in [hostile_module(&dir), imports, broken, answers] {
         let validate = || {
             let mut command = binary(["validate"]);
-            command.arg(&module).arg(desk.path("no\n::error::FORGED"));
+            command.arg(&module).arg(dir.path("no\n::error::FORGED"));
             command
         };
         let reports = every_format("validate", validate(), VALIDATE);
@@ -330,7 +330,7 @@ fn m_24_a_validation_shows_foreign_text_as_text() {
 }
 
 /// Captures of several formats with such text, usable and not.
-fn hostile_captures(desk: &Desk) -> Vec<PathBuf> {
+fn hostile_captures(dir: &TestDir) -> Vec<PathBuf> {
     let record = json!({
         "v": 1, "id": HOSTILE, "phase": "request_headers", "module": HOSTILE,
         "input": {"method": "GET", "uri": format!("/{HOSTILE}"), "client_ip": "192.0.2.1",
@@ -352,22 +352,22 @@ fn hostile_captures(desk: &Desk) -> Vec<PathBuf> {
         "output": {"log": {"expect_ids": [942_100]}, "status": 599, "log_contains": HOSTILE},
     }]}]});
     vec![
-        put(desk, ".jsonl", format!("{record}\n{odd}\n{HOSTILE}\n")),
-        put(desk, ".har", har.to_string()),
-        put(desk, ".yaml", tests.to_string()),
+        put(dir, ".jsonl", format!("{record}\n{odd}\n{HOSTILE}\n")),
+        put(dir, ".har", har.to_string()),
+        put(dir, ".yaml", tests.to_string()),
     ]
 }
 
 #[test]
 fn m_24_a_replay_shows_foreign_text_as_text() {
-    let desk = Desk::new();
-    let captures = hostile_captures(&desk);
+    let dir = TestDir::new();
+    let captures = hostile_captures(&dir);
     let (allows, blocks, traps) = (
-        guest(&desk, "allows.wat", "", ALLOW),
-        answering(&desk, "blocks.wat", hostile_answer()),
-        hostile_module(&desk),
+        guest(&dir, "allows.wat", "", ALLOW),
+        answering(&dir, "blocks.wat", hostile_answer()),
+        hostile_module(&dir),
     );
-    let saved = desk.path("saved");
+    let saved = dir.path("saved");
     for (before, now) in [
         (None, &traps),
         (None, &blocks),
@@ -428,11 +428,11 @@ fn rename_keys(document: &mut Value, at: &str) {
 
 #[test]
 fn m_24_a_merge_shows_the_fields_of_reports_as_text() {
-    let desk = Desk::new();
-    let captures = hostile_captures(&desk);
+    let dir = TestDir::new();
+    let captures = hostile_captures(&dir);
     let (before, now) = (
-        guest(&desk, "allows.wat", "", ALLOW),
-        answering(&desk, "blocks.wat", hostile_answer()),
+        guest(&dir, "allows.wat", "", ALLOW),
+        answering(&dir, "blocks.wat", hostile_answer()),
     );
     let shard = |of: &str| {
         let mut command = binary(["replay", "-o", "json", "--minimize", "--shard", of]);
@@ -446,7 +446,7 @@ fn m_24_a_merge_shows_the_fields_of_reports_as_text() {
     let shards = [shard("1/2"), shard("2/2")];
     let merge = |what: &str, shards: &[Value; 2]| {
         let paths = ["1.json", "2.json"];
-        let paths = paths.map(|name| put(&desk, name, b""));
+        let paths = paths.map(|name| put(&dir, name, b""));
         for (path, shard) in paths.iter().zip(shards) {
             std::fs::write(path, shard.to_string()).unwrap();
         }
@@ -497,10 +497,10 @@ fn m_24_a_merge_shows_the_fields_of_reports_as_text() {
             group["fields"] = json!([HOSTILE]);
         }
     }
-    let path = put(&desk, "again.json", all[0].to_string());
+    let path = put(&dir, "again.json", all[0].to_string());
     let mut coloured = binary(["replay", "merge"]);
     coloured.arg(&path).arg({
-        let path = desk.path("other.json");
+        let path = dir.path("other.json");
         std::fs::write(&path, all[1].to_string()).unwrap();
         path
     });
@@ -516,31 +516,31 @@ fn bench(module: &Path) -> Command {
 
 #[test]
 fn m_24_a_benchmark_shows_foreign_text_as_text() {
-    let desk = Desk::new();
-    let fixture = put(&desk, ".json", hostile_fixture());
-    let more = desk.file(
+    let dir = TestDir::new();
+    let fixture = put(&dir, ".json", hostile_fixture());
+    let more = dir.file(
         "more.json",
         json!({"name": "=FORGED", "event": "request_headers",
         "input": {"method": "GET", "uri": "/"}})
         .to_string(),
     );
     let allows = put(
-        &desk,
+        &dir,
         ".wat",
-        std::fs::read(guest(&desk, "a.wat", "", ALLOW)).unwrap(),
+        std::fs::read(guest(&dir, "a.wat", "", ALLOW)).unwrap(),
     );
     let fast = || {
         let mut command = bench(&allows);
         command
             .args([&fixture, &more])
-            .args(&hostile_captures(&desk)[..2]);
+            .args(&hostile_captures(&dir)[..2]);
         command
     };
     let reports = every_format("bench", fast(), BENCH);
     // An annotation is about what went wrong, and nothing did.
     assert_all(&reports[..BENCH.len() - 1], &BENCH[..BENCH.len() - 1]);
     assert_colours_are_ours("bench", fast());
-    let other = Desk::new();
+    let other = TestDir::new();
     let mut trap = bench(&hostile_module(&other));
     trap.arg(&fixture);
     assert_all(
@@ -548,7 +548,7 @@ fn m_24_a_benchmark_shows_foreign_text_as_text() {
         &BENCH[..2],
     );
     let mut saving = fast();
-    let baseline = desk.path("base.json");
+    let baseline = dir.path("base.json");
     saving.arg("--save").arg(&baseline);
     finish(saving).assert_code(0);
     let baseline: Value = serde_json::from_slice(&std::fs::read(baseline).unwrap()).unwrap();
@@ -558,7 +558,7 @@ fn m_24_a_benchmark_shows_foreign_text_as_text() {
     for place in &places {
         let mut changed = baseline.clone();
         *changed.pointer_mut(place).unwrap() = json!(HOSTILE);
-        let path = put(&desk, "base.json", changed.to_string());
+        let path = put(&dir, "base.json", changed.to_string());
         let mut command = fast();
         command.arg("--compare").arg(&path);
         let reports = every_format(place, command, BENCH);
@@ -567,7 +567,7 @@ fn m_24_a_benchmark_shows_foreign_text_as_text() {
     assert!(taken > 5, "{taken} of {}", places.len());
     let mut changed = baseline;
     rename_keys(&mut changed, "/settings");
-    let path = put(&desk, "base.json", changed.to_string());
+    let path = put(&dir, "base.json", changed.to_string());
     let mut command = fast();
     command.arg("--compare").arg(&path);
     every_format("settings", command, BENCH);
@@ -575,10 +575,10 @@ fn m_24_a_benchmark_shows_foreign_text_as_text() {
 
 #[test]
 fn m_24_a_profile_shows_names_of_functions_as_text() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let nasty = escaped(HOSTILE.as_bytes());
     let spins = guest(
-        &desk,
+        &dir,
         "spins.wat",
         &format!(
             "(func $spins (@name \"{nasty}\") (local $n i32) (local.set $n (i32.const 400000))
@@ -587,8 +587,8 @@ fn m_24_a_profile_shows_names_of_functions_as_text() {
         ),
         &format!("(call $spins) {ALLOW}"),
     );
-    let module = put(&desk, ".wat", std::fs::read(spins).unwrap());
-    let (svg, json) = (desk.path("p.svg"), desk.path("p.json"));
+    let module = put(&dir, ".wat", std::fs::read(spins).unwrap());
+    let (svg, json) = (dir.path("p.svg"), dir.path("p.json"));
     let mut command = bench(&module);
     command
         .arg("--profile")
@@ -606,11 +606,11 @@ fn m_24_a_profile_shows_names_of_functions_as_text() {
 /// What a shell put on the command line from the names of files.
 #[test]
 fn m_24_errors_show_names_as_text() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let module = shipped("right/allow.wat");
-    let missing = desk.path("").join(hostile_name(".missing"));
-    let folder = desk.path("").join(hostile_name(".d"));
-    let fixture = desk.request();
+    let missing = dir.path("").join(hostile_name(".missing"));
+    let folder = dir.path("").join(hostile_name(".d"));
+    let fixture = dir.request();
     let mut commands: Vec<Command> = Vec::new();
     for command in ["run", "validate", "replay", "bench", "serve"] {
         for flag in ["--nope", "--report", "--color", "--timeout", "--format"] {
@@ -630,7 +630,7 @@ fn m_24_errors_show_names_as_text() {
         odd.arg(&module).arg(&fixture).arg(flag);
         let inside = missing.join("x");
         odd.arg(if flag == "--report" {
-            desk.path("json=/no/such")
+            dir.path("json=/no/such")
         } else {
             inside
         });

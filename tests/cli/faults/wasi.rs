@@ -5,11 +5,11 @@
 use std::time::Duration;
 
 use crate::support::guests::{ALLOW, guest};
-use crate::support::{Desk, Done, MODES, Random, Step, run, shipped, steps, wasm_agent};
+use crate::support::{Done, MODES, Random, Step, TestDir, run, shipped, steps, wasm_agent};
 
 /// What the sandbox guest's attempts came to, in one process, in order.
 fn attempts(names: &[&str], flags: &[&str]) -> (Done, Vec<Step>) {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let requests: Vec<String> = names
         .iter()
         .map(|name| {
@@ -19,11 +19,11 @@ fn attempts(names: &[&str], flags: &[&str]) -> (Done, Vec<Step>) {
         })
         .collect();
     for (index, request) in requests.iter().enumerate() {
-        desk.file(&format!("events/{index:02}.json"), request);
+        dir.file(&format!("events/{index:02}.json"), request);
     }
     let done = run(
         &shipped("sandbox/sandbox.wasm"),
-        &[&desk.path("events")],
+        &[&dir.path("events")],
         flags,
     );
     let steps = steps(&done.json());
@@ -152,9 +152,9 @@ fn m_24_a_flood_of_output_costs_neither_log_nor_memory() {
 
 #[test]
 fn wasi_can_be_refused_by_name() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let module = shipped("sandbox/sandbox.wasm");
-    let done = run(&module, &[&desk.request()], &["--wasi", "none"]);
+    let done = run(&module, &[&dir.request()], &["--wasi", "none"]);
     done.assert_code(1);
     for words in ["wasi_snapshot_preview1.fd_write", "--wasi none"] {
         assert!(done.stderr.contains(words), "{}", done.stderr);
@@ -163,8 +163,8 @@ fn wasi_can_be_refused_by_name() {
 
 #[test]
 fn hooks_get_none_of_it_unless_asked_for() {
-    let desk = Desk::new();
-    let hook = desk.file(
+    let dir = TestDir::new();
+    let hook = dir.file(
         "hook.wat",
         "(module (import \"wasi_snapshot_preview1\" \"sched_yield\" (func (result i32)))
          (memory (export \"memory\") 17) (data (i32.const 8) \"{\\22ok\\22:true}\")
@@ -208,11 +208,11 @@ fn validate_says_what_each_import_gets() {
 }
 
 /// A guest that calls one function of WASI with any arguments and then allows.
-fn calling(desk: &Desk, name: &str, ty: &str, arguments: &str) -> std::path::PathBuf {
+fn calling(dir: &TestDir, name: &str, ty: &str, arguments: &str) -> std::path::PathBuf {
     let import = format!("(import \"wasi_snapshot_preview1\" \"{name}\" (func $f {ty}))");
     let body = format!("(call $f {arguments}) {} {ALLOW}", drop_of(ty));
-    let text = std::fs::read_to_string(guest(desk, "m.wat", "", &body)).unwrap();
-    desk.file(
+    let text = std::fs::read_to_string(guest(dir, "m.wat", "", &body)).unwrap();
+    dir.file(
         "m.wat",
         text.replacen("(module ", &format!("(module {import} "), 1),
     )
@@ -248,10 +248,10 @@ fn m_23_wild_arguments_are_safe() {
                 .split(' ')
                 .map(|ty| format!("({ty}.const {})", INTS[random.below(INTS.len())]))
                 .collect();
-            let desk = Desk::new();
+            let dir = TestDir::new();
             let ty = format!("(param {params}) (result i32)");
-            let module = calling(&desk, name, &ty, &arguments.join(" "));
-            let done = run(&module, &[&desk.request()], &["--timeout", "10s"]);
+            let module = calling(&dir, name, &ty, &arguments.join(" "));
+            let done = run(&module, &[&dir.request()], &["--timeout", "10s"]);
             let step = &steps(&done.json())[0];
             assert!(
                 matches!(step.fault(), None | Some("deadline")),
@@ -263,14 +263,14 @@ fn m_23_wild_arguments_are_safe() {
 
 #[test]
 fn m_23_a_signal_is_a_trap_and_a_wrong_type_is_refused() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let raise = calling(
-        &desk,
+        &dir,
         "proc_raise",
         "(param i32) (result i32)",
         "(i32.const 15)",
     );
-    let report = run(&raise, &[&desk.request()], &[]).json();
+    let report = run(&raise, &[&dir.request()], &[]).json();
     steps(&report)[0].assert_fault("trap:exit", false);
     for (name, ty, arguments, words) in [
         (
@@ -286,9 +286,9 @@ fn m_23_a_signal_is_a_trap_and_a_wrong_type_is_refused() {
             "a function of WASI preview 1",
         ),
     ] {
-        let desk = Desk::new();
-        let module = calling(&desk, name, ty, arguments);
-        let done = run(&module, &[&desk.request()], &[]);
+        let dir = TestDir::new();
+        let module = calling(&dir, name, ty, arguments);
+        let done = run(&module, &[&dir.request()], &[]);
         done.assert_code(1);
         assert!(done.stderr.contains(words), "{}", done.stderr);
     }
@@ -296,20 +296,20 @@ fn m_23_a_signal_is_a_trap_and_a_wrong_type_is_refused() {
 
 #[test]
 fn a_program_instead_of_a_reactor_is_warned_about() {
-    let desk = Desk::new();
-    let module = guest(&desk, "m.wat", "(func (export \"_start\"))", ALLOW);
+    let dir = TestDir::new();
+    let module = guest(&dir, "m.wat", "(func (export \"_start\"))", ALLOW);
     let report = wasm_agent(["validate", "--format", "json", module.to_str().unwrap()]).json();
     let checks = report["modules"][0]["checks"].as_array().unwrap();
     let start = checks.iter().find(|check| check["id"] == "start").unwrap();
     assert_eq!(start["status"], "warn", "{start}");
     // One that is there and mistyped is never taken for absent.
     let module = guest(
-        &desk,
+        &dir,
         "i.wat",
         "(func (export \"_initialize\") (param i32))",
         ALLOW,
     );
-    let done = run(&module, &[&desk.request()], &[]);
+    let done = run(&module, &[&dir.request()], &[]);
     done.assert_code(1);
     assert!(
         done.stderr.contains("mistyped: func (i32)"),

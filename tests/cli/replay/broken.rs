@@ -7,7 +7,7 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use super::{command, har, replay, report};
-use crate::support::{Desk, capture, json_texts, shipped};
+use crate::support::{TestDir, capture, json_texts, shipped};
 
 fn why(report: &Value, index: usize) -> &str {
     report["unusable"][index]["why"]
@@ -17,11 +17,11 @@ fn why(report: &Value, index: usize) -> &str {
 
 #[test]
 fn a_truncated_capture_is_replayed_up_to_its_end() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let allow = shipped("right/allow.wat");
     let text = har(20, |_| false);
     let cut = text.len() - 100;
-    let path = desk.file("cut.har", &text[..cut]);
+    let path = dir.file("cut.har", &text[..cut]);
     let read = report(&allow, &[&path], &[]);
     assert_eq!(read["records"]["transactions"], 19);
     assert_eq!(read["unusable"][0]["record"], 20);
@@ -38,7 +38,7 @@ fn a_truncated_capture_is_replayed_up_to_its_end() {
     packed.write_all(har(2_000, |_| false).as_bytes()).unwrap();
     let mut packed = packed.finish().unwrap();
     packed.truncate(packed.len() / 2);
-    let path = desk.file("cut.har.gz", packed);
+    let path = dir.file("cut.har.gz", packed);
     let read = report(&allow, &[&path], &[]);
     assert!(
         read["records"]["transactions"].as_u64().unwrap() > 500,
@@ -50,11 +50,11 @@ fn a_truncated_capture_is_replayed_up_to_its_end() {
 /// The end of a long recording, as `tail -c` gives it.
 #[test]
 fn a_recording_without_its_beginning_is_still_one() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let allow = shipped("right/allow.wat");
     let line = r#"{"v":1,"id":"a","phase":"request_headers","input":{"method":"GET","uri":"/","headers":{}}}"#;
     for first in [&line[40..], &line[..40], "{\"v\":2}"] {
-        let path = desk.file("cut.jsonl", format!("{first}\n{line}\n"));
+        let path = dir.file("cut.jsonl", format!("{first}\n{line}\n"));
         let report = report(&allow, &[&path], &[]);
         assert_eq!(report["records"]["transactions"], 1, "{report}");
         assert_eq!(report["records"]["unusable"], 1, "{report}");
@@ -64,7 +64,7 @@ fn a_recording_without_its_beginning_is_still_one() {
 
 #[test]
 fn every_broken_record_is_named_and_its_neighbours_are_replayed() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let allow = shipped("right/allow.wat");
     let good = r#"{"v":1,"id":"a","phase":"request_headers","input":{"method":"GET","uri":"/","headers":{}}}"#;
     let mut text = Vec::new();
@@ -80,7 +80,7 @@ fn every_broken_record_is_named_and_its_neighbours_are_replayed() {
         text.extend_from_slice(line);
         text.push(b'\n');
     }
-    let path = desk.file("broken.jsonl", text);
+    let path = dir.file("broken.jsonl", text);
     let report = report(&allow, &[&path], &[]);
     assert_eq!(report["records"]["transactions"], 2, "{report}");
     assert_eq!(report["records"]["unusable"], 5);
@@ -102,11 +102,11 @@ fn every_broken_record_is_named_and_its_neighbours_are_replayed() {
 /// Where too much is broken, what is left would be no answer.
 #[test]
 fn more_errors_than_allowed_end_the_replay_and_name_the_first() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let allow = shipped("right/allow.wat");
     // More than one epoch, so that it ends early.
     let text = har(20_000, |_| false).replacen(r#""method":"GET""#, r#""method":7"#, 6);
-    let path = desk.file("traffic.har", text);
+    let path = dir.file("traffic.har", text);
     for jobs in ["1", "4"] {
         let flags = ["--max-errors", "5", "--jobs", jobs];
         let done = replay(&allow, &[&path], &flags);
@@ -129,7 +129,7 @@ fn more_errors_than_allowed_end_the_replay_and_name_the_first() {
 
 #[test]
 fn what_is_no_capture_is_an_error_that_says_what_would_be() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let allow = shipped("right/allow.wat");
     let har16: Vec<u8> = std::iter::once(0xfeff_u16)
         .chain(har(1, |_| false).encode_utf16())
@@ -155,16 +155,16 @@ fn what_is_no_capture_is_an_error_that_says_what_would_be() {
             "log.entries",
         ),
     ] {
-        let path = desk.file(name, bytes);
+        let path = dir.file(name, bytes);
         let done = replay(&allow, &[&path], &[]);
         done.assert_code(3);
         assert!(done.text().contains(word), "{name}: {}", done.text());
     }
-    let done = replay(&allow, &[&desk.path("nowhere.har")], &[]);
+    let done = replay(&allow, &[&dir.path("nowhere.har")], &[]);
     done.assert_code(3);
     assert!(done.stderr.contains("cannot read"), "{}", done.stderr);
     // One of several: the others are replayed.
-    let broken = desk.path("utf16.har");
+    let broken = dir.path("utf16.har");
     let report = report(&allow, &[&broken, &capture("chromium.har")], &[]);
     assert_eq!(report["records"]["transactions"], 14);
     assert_eq!(report["records"]["unusable"], 1);
@@ -173,7 +173,7 @@ fn what_is_no_capture_is_an_error_that_says_what_would_be() {
 /// A record is any JSON anybody ever wrote to break parsers.
 #[test]
 fn no_json_text_breaks_a_reader() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let allow = shipped("right/allow.wat");
     let deep = "[".repeat(100_000);
     let texts: Vec<Vec<u8>> = json_texts::BROKEN
@@ -196,9 +196,9 @@ fn no_json_text_breaks_a_reader() {
     ] {
         for (index, text) in texts.iter().enumerate() {
             let name = format!("{format}/{index}.log");
-            desk.file(&name, [before, text, after].concat());
+            dir.file(&name, [before, text, after].concat());
         }
-        let folder = desk.path(format);
+        let folder = dir.path(format);
         let report = report(&allow, &[&folder], &["--input-format", format]);
         let unusable = report["records"]["unusable"].as_u64().unwrap();
         assert!(unusable >= texts.len() as u64 / 2, "{format}: {unusable}");
@@ -258,12 +258,12 @@ fn a_capture_of_any_size_needs_bounded_memory() {
 /// would send them.
 #[test]
 fn bytes_that_are_no_text_are_kept_or_left_out_as_proxies_do() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let mut gor = b"1 aaaa01 1700000000000000000\nPOST /caf\xe9?q=\xff HTTP/1.1\r\nHost: h\r\nX-Latin: caf\xe9\r\nX-Tab: a\tb\r\nContent-Length: 4\r\n\r\n\x00\xff\x01z".to_vec();
     gor.extend_from_slice("\n🐵🙈🙉\n".as_bytes());
     gor.extend_from_slice(b"1 aaaa02 1700000000000000001\nGET /last HTTP/1.1\r\nHost: h\r\n\r\n");
-    let path = desk.file("odd.gor", gor);
-    let saved = desk.path("saved.jsonl");
+    let path = dir.file("odd.gor", gor);
+    let saved = dir.path("saved.jsonl");
     let flags = ["--save", saved.to_str().unwrap()];
     let report = report(&shipped("rules/rules.wasm"), &[&path], &flags);
     // The last record has no separator behind it, and counts.

@@ -6,31 +6,31 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use super::{blocks_on, command, har, replay, report, rows};
-use crate::support::{Desk, binary, capture, finish, run, shipped, steps};
+use crate::support::{TestDir, binary, capture, finish, run, shipped, steps};
 
 const SEVEN: [usize; 7] = [3, 711, 1_234, 2_048, 3_000, 3_999, 4_444];
 
 struct Planted {
-    desk: Desk,
+    dir: TestDir,
     old: std::path::PathBuf,
     new: std::path::PathBuf,
     har: std::path::PathBuf,
 }
 
 fn planted() -> Planted {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     Planted {
-        old: desk.file("old.wat", blocks_on("\"x-nobody\":\"on\"")),
-        new: desk.file("new.wat", blocks_on("\"x-beta\":\"on\"")),
-        har: desk.file("traffic.har", har(4_500, |index| SEVEN.contains(&index))),
-        desk,
+        old: dir.file("old.wat", blocks_on("\"x-nobody\":\"on\"")),
+        new: dir.file("new.wat", blocks_on("\"x-beta\":\"on\"")),
+        har: dir.file("traffic.har", har(4_500, |index| SEVEN.contains(&index))),
+        dir,
     }
 }
 
 #[test]
 fn exactly_the_seven_flipped_are_reported_and_minimised_to_one_header() {
     let Planted {
-        desk: _desk,
+        dir: _dir,
         old,
         new,
         har,
@@ -72,7 +72,7 @@ fn exactly_the_seven_flipped_are_reported_and_minimised_to_one_header() {
 #[test]
 fn no_byte_depends_on_the_number_of_jobs() {
     let Planted {
-        desk: _desk,
+        dir: _dir,
         old,
         new,
         har,
@@ -102,8 +102,8 @@ fn no_byte_depends_on_the_number_of_jobs() {
 
 #[test]
 fn a_guest_with_a_memory_is_the_same_on_any_number_of_jobs_and_shards() {
-    let desk = Desk::new();
-    let har = desk.file("traffic.har", har(3_000, |_| false));
+    let dir = TestDir::new();
+    let har = dir.file("traffic.har", har(3_000, |_| false));
     // Counts its calls, and answers otherwise from some count on.
     let counter = shipped("hostile/counter.wat");
     let one = replay(&counter, &[&har], &["--format", "jsonl", "--jobs", "1"]).text();
@@ -119,7 +119,7 @@ fn a_guest_with_a_memory_is_the_same_on_any_number_of_jobs_and_shards() {
         decisions.len() > 1,
         "the guest's memory must show: {decisions:?}"
     );
-    assert_merged(&desk, &counter, &har, &[]);
+    assert_merged(&dir, &counter, &har, &[]);
 }
 
 /// Runs the shards, joins them, and holds the whole against one run.
@@ -159,8 +159,8 @@ fn tags_paths() -> String {
 /// they are given to, and none of any other's.
 #[test]
 fn made_up_words_are_counted_alike_on_any_number_of_jobs_and_shards() {
-    let desk = Desk::new();
-    let module = desk.file("tags.wat", tags_paths());
+    let dir = TestDir::new();
+    let module = dir.file("tags.wat", tags_paths());
     let mut traffic: Value = serde_json::from_str(&har(5_000, |_| false)).unwrap();
     let entries = traffic["log"]["entries"].as_array_mut().unwrap();
     for (index, entry) in entries.iter_mut().enumerate() {
@@ -172,7 +172,7 @@ fn made_up_words_are_counted_alike_on_any_number_of_jobs_and_shards() {
             request["headers"].as_array_mut().unwrap().push(cookie);
         }
     }
-    let har = desk.file("traffic.har", traffic.to_string());
+    let har = dir.file("traffic.har", traffic.to_string());
     let with = |jobs: &str| report(&module, &[&har], &["--jobs", jobs]);
     let one = with("1");
     let tags = one["outcomes"]["tags"].as_object().unwrap();
@@ -190,15 +190,15 @@ fn made_up_words_are_counted_alike_on_any_number_of_jobs_and_shards() {
             "{jobs} jobs"
         );
     }
-    assert_merged(&desk, &module, &har, &[]);
+    assert_merged(&dir, &module, &har, &[]);
 }
 
 /// A group stands beside its examples, so its words are each transaction's own.
 #[test]
 fn a_word_is_hidden_in_the_changes_of_those_whose_secret_it_is() {
-    let desk = Desk::new();
-    let module = desk.file("tags.wat", tags_paths());
-    let old = desk.file("old.wat", blocks_on("\"x-nobody\":\"on\""));
+    let dir = TestDir::new();
+    let module = dir.file("tags.wat", tags_paths());
+    let old = dir.file("old.wat", blocks_on("\"x-nobody\":\"on\""));
     let mut traffic: Value = serde_json::from_str(&har(400, |_| false)).unwrap();
     let entries = traffic["log"]["entries"].as_array_mut().unwrap();
     for (index, entry) in entries.iter_mut().enumerate() {
@@ -209,7 +209,7 @@ fn a_word_is_hidden_in_the_changes_of_those_whose_secret_it_is() {
             request["headers"].as_array_mut().unwrap().push(cookie);
         }
     }
-    let har = desk.file("traffic.har", traffic.to_string());
+    let har = dir.file("traffic.har", traffic.to_string());
     let report = report(&module, &[&har], &["--baseline", old.to_str().unwrap()]);
     let groups = report["comparison"]["groups"].as_array().unwrap();
     let count = |is_hidden: bool| -> u64 {
@@ -221,12 +221,12 @@ fn a_word_is_hidden_in_the_changes_of_those_whose_secret_it_is() {
     assert_eq!((count(true), count(false)), (200, 200), "{groups:#?}");
 }
 
-fn assert_merged(desk: &Desk, module: &Path, capture: &Path, flags: &[&str]) {
+fn assert_merged(dir: &TestDir, module: &Path, capture: &Path, flags: &[&str]) {
     let whole = replay(module, &[capture], &[flags, &["--format", "json"]].concat());
     whole.assert_calm();
     let shards: Vec<_> = (1..=4)
         .map(|index| {
-            let path = desk.path(&format!("{index}.json"));
+            let path = dir.path(&format!("{index}.json"));
             let shard = format!("{index}/4");
             let target = format!("json={}", path.display());
             let part = [flags, &["--shard", &shard, "--report", &target]].concat();
@@ -253,21 +253,16 @@ fn assert_merged(desk: &Desk, module: &Path, capture: &Path, flags: &[&str]) {
 
 #[test]
 fn four_shards_joined_are_one_run() {
-    let Planted {
-        desk,
-        old,
-        new,
-        har,
-    } = planted();
+    let Planted { dir, old, new, har } = planted();
     // Broken records are counted by one shard only.
     let mut text = std::fs::read_to_string(&har).unwrap();
     text = text.replacen(r#""method":"GET""#, r#""method":7"#, 5);
-    let har = desk.file("traffic.har", text);
+    let har = dir.file("traffic.har", text);
     let flags = ["--baseline", old.to_str().unwrap(), "--minimize"];
-    assert_merged(&desk, &new, &har, &flags);
+    assert_merged(&dir, &new, &har, &flags);
     // A module whose allocator has a memory of its own.
     assert_merged(
-        &desk,
+        &dir,
         &shipped("rules/rules.wasm"),
         &har,
         &["--limit", "2000"],
@@ -276,10 +271,10 @@ fn four_shards_joined_are_one_run() {
 
 #[test]
 fn shards_are_joined_only_where_they_belong_together() {
-    let desk = Desk::new();
-    let har = desk.file("traffic.har", har(50, |_| false));
+    let dir = TestDir::new();
+    let har = dir.file("traffic.har", har(50, |_| false));
     let shard = |module: &str, name: &str, flags: &[&str]| {
-        let path = desk.path(name);
+        let path = dir.path(name);
         let target = format!("json={}", path.display());
         replay(
             &shipped(module),
@@ -323,7 +318,7 @@ fn shards_are_joined_only_where_they_belong_together() {
 #[test]
 fn what_fails_is_for_the_user_to_say() {
     let Planted {
-        desk: _desk,
+        dir: _dir,
         old,
         new,
         har,
@@ -357,10 +352,10 @@ fn what_fails_is_for_the_user_to_say() {
 
 #[test]
 fn faults_are_grouped_with_an_example_that_run_takes() {
-    let desk = Desk::new();
-    let har = desk.file("traffic.har", har(40, |_| false));
+    let dir = TestDir::new();
+    let har = dir.file("traffic.har", har(40, |_| false));
     let trap = shipped("hostile/trap-unreachable.wat");
-    let fixtures = desk.path("fixtures");
+    let fixtures = dir.path("fixtures");
     let report = report(
         &trap,
         &[&har],
@@ -381,10 +376,10 @@ fn faults_are_grouped_with_an_example_that_run_takes() {
 
 #[test]
 fn the_circle_closes() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let rules = shipped("rules/rules.wasm");
-    let saved = desk.path("saved.jsonl");
-    let fixtures = desk.path("fixtures");
+    let saved = dir.path("saved.jsonl");
+    let fixtures = dir.path("fixtures");
     let mut record = command(&rules, &[&capture("mitmproxy.har")]);
     record.arg("--save").arg(&saved);
     finish(record).assert_code(0);
@@ -419,8 +414,8 @@ fn the_circle_closes() {
 
 #[test]
 fn a_selection_is_the_same_every_time() {
-    let desk = Desk::new();
-    let har = desk.file("traffic.har", har(2_000, |_| false));
+    let dir = TestDir::new();
+    let har = dir.file("traffic.har", har(2_000, |_| false));
     let allow = shipped("right/allow.wat");
     let count = |flags: &[&str]| {
         report(&allow, &[&har], flags)["records"]["transactions"]
@@ -456,16 +451,16 @@ fn a_selection_is_the_same_every_time() {
 
 #[test]
 fn an_interrupt_ends_with_what_was_done() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     // The second request came an hour later, and the timing is kept.
     let mut text = har(2, |_| false);
     text = text.replace("00:00:01.000Z", "01:00:01.000Z");
-    let har = desk.file("slow.har", text);
-    let rows = desk.path("rows.jsonl");
+    let har = dir.file("slow.har", text);
+    let rows = dir.path("rows.jsonl");
     let mut command = command(&shipped("right/allow.wat"), &[&har]);
     command
         .args(["--speed", "1x", "--format", "json", "--save"])
-        .arg(desk.path("save.jsonl"))
+        .arg(dir.path("save.jsonl"))
         .arg("--report")
         .arg(format!("jsonl={}", rows.display()));
     let child = command

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{command, har, replay, report, rows};
-use crate::support::{Desk, capture, finish, shipped};
+use crate::support::{TestDir, capture, finish, shipped};
 
 /// Requests with how they ended, sorted: what formats must agree on.
 fn decisions(name: &str) -> Vec<String> {
@@ -69,15 +69,15 @@ fn the_same_traffic_in_other_formats_gives_the_same_decisions() {
 
 #[test]
 fn captures_may_be_packed_piped_and_in_folders() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let allow = shipped("right/allow.wat");
     let text = har(30, |_| false);
-    let plain = desk.file("in/a.har", &text);
-    desk.file("in/notes.md", "no capture");
+    let plain = dir.file("in/a.har", &text);
+    dir.file("in/notes.md", "no capture");
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     std::io::Write::write_all(&mut packed, text.as_bytes()).unwrap();
-    let packed = desk.file("in/deep/b.har.gz", packed.finish().unwrap());
-    let folder = desk.path("in");
+    let packed = dir.file("in/deep/b.har.gz", packed.finish().unwrap());
+    let folder = dir.path("in");
     for (path, transactions) in [(&plain, 30), (&packed, 30), (&folder, 60)] {
         let done = replay(&allow, &[path], &["--format", "json"]);
         assert_eq!(done.json()["records"]["transactions"], transactions);
@@ -101,7 +101,7 @@ fn captures_may_be_packed_piped_and_in_folders() {
 
 #[test]
 fn real_hars_with_holes_are_read() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let entries = r#"{"log":{"entries":[
         {"request":{"method":"GET","url":"https://a.example/h2","headers":[{"name":":authority","value":"a.example"},{"name":":path","value":"/h2"},{"name":"Cookie","value":"a=1"},{"name":"Cookie","value":"b=2"}]},"response":{"status":0}},
         {"request":{"url":"https://a.example/aborted","method":"GET"},"_initiator":{"type":"script"},"response":null},
@@ -109,8 +109,8 @@ fn real_hars_with_holes_are_read() {
         {"request":{"url":"https://a.example/gif","method":"GET","headers":[]},"response":{"status":200,"headers":[],"content":{"size":3,"mimeType":"image/gif","text":"/wAB","encoding":"base64"}}},
         {"request":{"url":"data:text/plain,hi","method":"GET"}}
     ]}}"#;
-    let har = desk.file("holes.har", format!("\u{feff}{entries}"));
-    let saved = desk.path("saved.jsonl");
+    let har = dir.file("holes.har", format!("\u{feff}{entries}"));
+    let saved = dir.path("saved.jsonl");
     let allow = shipped("rules/rules.wasm");
     let report = report(
         &allow,
@@ -170,8 +170,8 @@ fn a_test_suite_s_expectations_are_checked() {
 
 #[test]
 fn tests_with_unknown_keys_or_templates_are_named_and_the_rest_is_run() {
-    let desk = Desk::new();
-    let suite = desk.file(
+    let dir = TestDir::new();
+    let suite = dir.file(
         "odd.yaml",
         "tests:\n  - test_id: 1\n    stages:\n      - input: {uri: \"/\", colour: red}\n        output: {status: 200}\n  - test_id: 2\n    stages:\n      - input: {uri: '/{{ randAlpha 3 }}'}\n        output: {status: 200}\n  - test_id: 3\n    stages:\n      - input: {uri: '/{{ \"a\" | repeat 3 }}'}\n        output: {status: 200}\n",
     );
@@ -185,8 +185,8 @@ fn tests_with_unknown_keys_or_templates_are_named_and_the_rest_is_run() {
 
 #[test]
 fn a_json_log_of_another_shape_is_read_with_a_map() {
-    let desk = Desk::new();
-    let log = desk.file(
+    let dir = TestDir::new();
+    let log = dir.file(
         "app.log",
         "{\"req\":{\"verb\":\"GET\",\"target\":\"/old/x\"},\"from\":\"198.51.100.7:4711\",\"cookies\":\"a=1\"}\n",
     );
@@ -214,7 +214,7 @@ fn a_json_log_of_another_shape_is_read_with_a_map() {
 
 #[test]
 fn records_of_one_transaction_are_brought_together() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let line = |id: &str, phase: &str, input: &str| {
         format!(r#"{{"v":1,"id":"{id}","phase":"{phase}","input":{input}}}"#)
     };
@@ -241,7 +241,7 @@ fn records_of_one_transaction_are_brought_together() {
         head("a"),
     ]
     .join("\n");
-    let capture = desk.file("mixed.jsonl", mixed);
+    let capture = dir.file("mixed.jsonl", mixed);
     let report = report(&shipped("rules/rules.wasm"), &[&capture], &[]);
     assert_eq!(report["records"]["transactions"], 4);
     assert_eq!(report["remarks"]["start_missing"], 1);
@@ -250,8 +250,8 @@ fn records_of_one_transaction_are_brought_together() {
 
 #[test]
 fn the_schema_describes_what_is_written() {
-    let desk = Desk::new();
-    let saved = desk.path("saved.jsonl");
+    let dir = TestDir::new();
+    let saved = dir.path("saved.jsonl");
     let mut command = command(&shipped("rules/rules.wasm"), &[&capture("chromium.har")]);
     command.arg("--save").arg(&saved);
     finish(command).assert_code(0);

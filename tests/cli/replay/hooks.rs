@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::{har, replay, report};
-use crate::support::{Desk, capture, run, shipped};
+use crate::support::{TestDir, capture, run, shipped};
 
 /// Contexts that the shipped plugin changes, refuses and stamps: each a
 /// transaction of one hook, or of both.
@@ -46,9 +46,9 @@ fn contexts() -> Vec<Value> {
     ]
 }
 
-fn recorded(desk: &Desk) -> PathBuf {
+fn recorded(dir: &TestDir) -> PathBuf {
     let lines: Vec<String> = contexts().iter().map(Value::to_string).collect();
-    desk.file("hooks.jsonl", lines.join("\n"))
+    dir.file("hooks.jsonl", lines.join("\n"))
 }
 
 fn plugin() -> PathBuf {
@@ -61,9 +61,9 @@ fn flag(path: &Path) -> &str {
 
 #[test]
 fn hooks_are_counted_and_saved() {
-    let desk = Desk::new();
-    let saved = desk.path("saved.jsonl");
-    let first = report(&plugin(), &[&recorded(&desk)], &["--save", flag(&saved)]);
+    let dir = TestDir::new();
+    let saved = dir.path("saved.jsonl");
+    let first = report(&plugin(), &[&recorded(&dir)], &["--save", flag(&saved)]);
     assert_eq!(first["verdict"], "passed", "{first}");
     assert_eq!(first["records"]["transactions"], 5);
     assert_eq!(first["outcomes"]["calls"], 6);
@@ -102,12 +102,12 @@ fn hooks_are_counted_and_saved() {
 /// From what a host wrote, and from what a replay of it wrote.
 #[test]
 fn hooks_repeat_and_become_fixtures_that_pass() {
-    let desk = Desk::new();
-    let input = recorded(&desk);
-    let saved = desk.path("saved.jsonl");
+    let dir = TestDir::new();
+    let input = recorded(&dir);
+    let saved = dir.path("saved.jsonl");
     report(&plugin(), &[&input], &["--save", flag(&saved)]);
     for (name, capture) in [("first", &input), ("again", &saved)] {
-        let fixtures = desk.path(name);
+        let fixtures = dir.path(name);
         let flags = ["--save-fixture", flag(&fixtures), "--fixtures", "all"];
         let again = report(&plugin(), &[capture], &flags);
         assert_eq!(again["verdict"], "passed", "{again}");
@@ -137,10 +137,10 @@ fn hooks_repeat_and_become_fixtures_that_pass() {
 
 #[test]
 fn a_call_that_repeats_costs_what_it_cost() {
-    let desk = Desk::new();
-    let saved = desk.path("saved.jsonl");
+    let dir = TestDir::new();
+    let saved = dir.path("saved.jsonl");
     let flags = ["--save", flag(&saved), "--keep-secrets"];
-    report(&plugin(), &[&recorded(&desk)], &flags);
+    report(&plugin(), &[&recorded(&dir)], &flags);
     let again = report(&plugin(), &[&saved], &[]);
     let fuel = &again["drift"]["fuel"];
     assert_eq!(fuel["equal"], 5, "{fuel}");
@@ -173,8 +173,8 @@ fn assert_schema(lines: &[Value]) {
 
 #[test]
 fn two_plugins_differ_by_leave_by_context_and_by_fault() {
-    let desk = Desk::new();
-    let input = recorded(&desk);
+    let dir = TestDir::new();
+    let input = recorded(&dir);
     let passes = shipped("hooks/pass-through.wat");
     let flags = [
         "--baseline",
@@ -240,10 +240,10 @@ fn two_plugins_differ_by_leave_by_context_and_by_fault() {
 
 #[test]
 fn a_faulted_hook_drifts_from_what_was_and_its_fixture_passes() {
-    let desk = Desk::new();
-    let saved = desk.path("saved.jsonl");
-    let fixtures = desk.path("fixtures");
-    report(&plugin(), &[&recorded(&desk)], &["--save", flag(&saved)]);
+    let dir = TestDir::new();
+    let saved = dir.path("saved.jsonl");
+    let fixtures = dir.path("fixtures");
+    report(&plugin(), &[&recorded(&dir)], &["--save", flag(&saved)]);
     let trap = shipped("hooks/trap.wat");
     let drifted = report(
         &trap,
@@ -269,8 +269,8 @@ fn a_faulted_hook_drifts_from_what_was_and_its_fixture_passes() {
 
 #[test]
 fn records_of_the_other_abi_are_named_and_the_rest_is_replayed() {
-    let desk = Desk::new();
-    let hooks = recorded(&desk);
+    let dir = TestDir::new();
+    let hooks = recorded(&dir);
     let agent = shipped("right/allow.wat");
     let done = replay(&agent, &[&hooks], &["--format", "json"]);
     done.assert_code(3);
@@ -281,7 +281,7 @@ fn records_of_the_other_abi_are_named_and_the_rest_is_replayed() {
         why.contains("expected events of a proxy, since the module is a proxy agent (the agent ABI), found before_hook (the hook ABI)"),
         "{why}"
     );
-    let http = desk.file("traffic.har", har(3, |_| false));
+    let http = dir.file("traffic.har", har(3, |_| false));
     let done = replay(&plugin(), &[&http], &["--format", "json"]);
     done.assert_code(3);
     let why = done.json()["unusable"][0]["why"].to_string();
@@ -304,7 +304,7 @@ fn records_of_the_other_abi_are_named_and_the_rest_is_replayed() {
     let mut event = event;
     event["id"] = json!("plain");
     let text = format!("{}\n{event}\n", contexts()[0]);
-    let read = report(&plugin(), &[&desk.file("both.jsonl", text)], &[]);
+    let read = report(&plugin(), &[&dir.file("both.jsonl", text)], &[]);
     let why = read["unusable"][0]["why"].as_str().unwrap();
     assert!(why.contains("expected a phase of the hook ABI"), "{why}");
 }

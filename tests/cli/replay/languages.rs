@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value, json};
 
 use super::rows;
-use crate::support::{Desk, fixture, shipped};
+use crate::support::{TestDir, fixture, shipped};
 
 fn fixtures() -> Vec<(String, Vec<Value>)> {
     let folder = fixture("policy");
@@ -49,14 +49,14 @@ fn line(id: &str, step: &Value) -> String {
 
 #[test]
 fn one_policy_decides_alike_in_every_language() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let fixtures = fixtures();
     let lines: Vec<String> = fixtures
         .iter()
         .flat_map(|(name, steps)| steps.iter().map(move |step| line(name, step)))
         .collect();
-    desk.file("capture.jsonl", lines.join("\n"));
-    let capture = desk.path("capture.jsonl");
+    dir.file("capture.jsonl", lines.join("\n"));
+    let capture = dir.path("capture.jsonl");
     for policy in [
         "wat/policy.wat",
         "rust/policy.wasm",

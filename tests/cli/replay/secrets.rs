@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{blocks_on, command, replay};
-use crate::support::{Desk, capture, finish, shipped};
+use crate::support::{TestDir, capture, finish, shipped};
 
 const SECRETS: [&str; 4] = [
     "t0p-s3cr3t-token",
@@ -27,19 +27,19 @@ fn all_texts(folder: &Path) -> String {
 
 #[test]
 fn no_format_and_no_file_has_a_secret_unless_asked() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     // A second capture with a token in a query, and a module that changes all.
     let text = std::fs::read_to_string(capture("mitmproxy.har")).unwrap();
     let text = text.replace("/orders", "/orders?token=q-t0ken-value");
     for secret in SECRETS {
         assert!(text.contains(secret), "{secret}");
     }
-    let har = desk.file("in/traffic.har", text);
-    let old = desk.file("old.wat", blocks_on("\"x-nobody\":\"on\""));
-    let new = desk.file("new.wat", blocks_on("127.0.0.1"));
+    let har = dir.file("in/traffic.har", text);
+    let old = dir.file("old.wat", blocks_on("\"x-nobody\":\"on\""));
+    let new = dir.file("new.wat", blocks_on("127.0.0.1"));
     let echo = shipped("hostile/secret-echo.wat");
     for (module, keep) in [(&new, false), (&echo, false), (&new, true)] {
-        let out = desk.path(if keep { "kept" } else { "out" });
+        let out = dir.path(if keep { "kept" } else { "out" });
         std::fs::create_dir_all(&out).unwrap();
         let mut command = command(module, &[&har]);
         command.arg("--baseline").arg(&old);
@@ -91,13 +91,13 @@ fn shared_and_own(count: usize) -> String {
 
 #[test]
 fn equal_secrets_stay_equal_in_what_is_saved_and_a_key_makes_captures_agree() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let module = shipped("right/allow.wat");
-    let first = desk.file("first.jsonl", shared_and_own(3));
-    let second = desk.file("second.jsonl", shared_and_own(4));
-    let (one, two) = (desk.file("one.key", "one\n"), desk.file("two.key", "two"));
+    let first = dir.file("first.jsonl", shared_and_own(3));
+    let second = dir.file("second.jsonl", shared_and_own(4));
+    let (one, two) = (dir.file("one.key", "one\n"), dir.file("two.key", "two"));
     let saved = |capture: &Path, flags: &[&str]| {
-        let saved = desk.path("saved.jsonl");
+        let saved = dir.path("saved.jsonl");
         let flags = [flags, &["--save", saved.to_str().unwrap()]].concat();
         replay(&module, &[capture], &flags).assert_code(0);
         tokens(&std::fs::read_to_string(saved).unwrap())
@@ -105,7 +105,7 @@ fn equal_secrets_stay_equal_in_what_is_saved_and_a_key_makes_captures_agree() {
     let key = |path: &'static str| {
         [
             "--redact-key-file".to_owned(),
-            desk.path(path).display().to_string(),
+            dir.path(path).display().to_string(),
         ]
     };
     let with = |capture: &Path, path| {
@@ -127,9 +127,9 @@ fn equal_secrets_stay_equal_in_what_is_saved_and_a_key_makes_captures_agree() {
     // In a variable it is the key itself, less what an editor adds to a file.
     let mut command = command(&module, &[&second]);
     command.env("WASM_AGENT_REDACT_KEY", "one");
-    command.arg("--save").arg(desk.path("saved.jsonl"));
+    command.arg("--save").arg(dir.path("saved.jsonl"));
     finish(command).assert_code(0);
-    let variable = tokens(&std::fs::read_to_string(desk.path("saved.jsonl")).unwrap());
+    let variable = tokens(&std::fs::read_to_string(dir.path("saved.jsonl")).unwrap());
     assert_eq!(variable[0], with(&first, "one.key")[0]);
     assert!(one.exists() && two.exists());
 }
@@ -137,11 +137,11 @@ fn equal_secrets_stay_equal_in_what_is_saved_and_a_key_makes_captures_agree() {
 /// What a report and a fixture show depends on the transaction alone.
 #[test]
 fn reports_and_fixtures_number_the_secrets_of_each_transaction() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let module = shipped("right/allow.wat");
-    let old = desk.file("old.wat", blocks_on("shared-secret"));
-    let capture = desk.file("capture.jsonl", shared_and_own(6));
-    let key = desk.file("a.key", "a key");
+    let old = dir.file("old.wat", blocks_on("shared-secret"));
+    let capture = dir.file("capture.jsonl", shared_and_own(6));
+    let key = dir.file("a.key", "a key");
     for format in [
         "human", "json", "jsonl", "junit", "markdown", "html", "github",
     ] {
@@ -167,7 +167,7 @@ fn reports_and_fixtures_number_the_secrets_of_each_transaction() {
             "{format}"
         );
     }
-    let fixtures = desk.path("fixtures");
+    let fixtures = dir.path("fixtures");
     let flags = [
         "--save-fixture",
         fixtures.to_str().unwrap(),
@@ -195,12 +195,12 @@ fn reports_and_fixtures_number_the_secrets_of_each_transaction() {
 /// Shards have no random key in common.
 #[test]
 fn shards_save_only_with_a_key_that_they_share() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let module = shipped("right/allow.wat");
-    let capture = desk.file("capture.jsonl", shared_and_own(40));
-    let key = desk.file("shared.key", "a key");
+    let capture = dir.file("capture.jsonl", shared_and_own(40));
+    let key = dir.file("shared.key", "a key");
     let saved = |shard: &str, more: &[&str]| {
-        let saved = desk.path("saved.jsonl");
+        let saved = dir.path("saved.jsonl");
         let flags = ["--shard", shard, "--save", saved.to_str().unwrap()];
         let done = replay(&module, &[&capture], &[&flags[..], more].concat());
         (done, saved)
@@ -222,9 +222,9 @@ fn shards_save_only_with_a_key_that_they_share() {
 
 #[test]
 fn a_key_that_is_none_is_refused() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let module = shipped("right/allow.wat");
-    let capture = desk.file("capture.jsonl", shared_and_own(1));
+    let capture = dir.file("capture.jsonl", shared_and_own(1));
     let refused = |flags: &[&str], code: i32, says: &str| {
         let done = replay(&module, &[&capture], flags);
         done.assert_code(code);
@@ -235,7 +235,7 @@ fn a_key_that_is_none_is_refused() {
         ("blank.key", " \n".to_owned()),
         ("long.key", "k".repeat(70_000)),
     ] {
-        let file = desk.file(name, content);
+        let file = dir.file(name, content);
         refused(
             &["--redact-key-file", file.to_str().unwrap()],
             2,
@@ -266,8 +266,8 @@ fn a_key_that_is_none_is_refused() {
 #[cfg(unix)]
 fn a_saved_capture_is_for_its_owner_only() {
     use std::os::unix::fs::PermissionsExt as _;
-    let desk = Desk::new();
-    let saved = desk.path("saved.jsonl");
+    let dir = TestDir::new();
+    let saved = dir.path("saved.jsonl");
     let flags = ["--save", saved.to_str().unwrap()];
     replay(
         &shipped("right/allow.wat"),
@@ -281,10 +281,10 @@ fn a_saved_capture_is_for_its_owner_only() {
 
 #[test]
 fn a_capture_is_never_written_over() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let rules = shipped("rules/rules.wasm");
     let before = std::fs::read(capture("recorded.jsonl")).unwrap();
-    let own = desk.file("own.jsonl", before.clone());
+    let own = dir.file("own.jsonl", before.clone());
     let report = format!("json={}", own.display());
     for flags in [["--save", own.to_str().unwrap()], ["--report", &report]] {
         replay(&rules, &[&own], &flags).assert_code(2);
@@ -297,10 +297,10 @@ fn a_capture_is_never_written_over() {
 /// with a record may quote it.
 #[test]
 fn no_part_of_a_secret_is_left_by_itself() {
-    let desk = Desk::new();
+    let dir = TestDir::new();
     let long = "(if (result i64) (i32.gt_u (local.get $len) (i32.const 420)) (then (i64.const 0x0000_0480_0000_0014)) (else (i64.const 0x0000_0400_0000_0014)))";
     let guest = |name: &str, body: &str| {
-        desk.file(name, format!(
+        dir.file(name, format!(
             "(module (memory (export \"memory\") 17)\n(data (i32.const 1024) \"{{\\22decision\\22:\\22allow\\22}}\")\n(data (i32.const 1152) \"{{\\22decision\\22:\\22block\\22}}\")\n(func (export \"alloc\") (param i32) (result i32) (i32.const 65536))\n(func (export \"dealloc\") (param i32 i32))\n(func (export \"on_request_headers\") (param i32 i32) (result i64) (i64.const 0x0000_0400_0000_0014))\n(func (export \"on_request_body\") (param $ptr i32) (param $len i32) (result i64) {body}))"
         ))
     };
@@ -312,8 +312,8 @@ fn no_part_of_a_secret_is_left_by_itself() {
         {"startedDateTime": "2026-01-01T00:00:00Z", "request": {"method": "POST", "url": "https://a.example/login?token=LEAK-of-the-id", "headers": [{"name": "x-request-id", "value": "LEAK-of-the-id"}, {"name": "content-type", "value": "application/json"}], "postData": {"mimeType": "application/json", "text": body}}, "response": {"status": 200, "headers": []}},
         {"request": {"method": "GET", "url": "ws2:a?token=LEAK-of-a-record"}},
     ]}});
-    let har = desk.file("login.har", har.to_string());
-    let saved = desk.path("saved.jsonl");
+    let har = dir.file("login.har", har.to_string());
+    let saved = dir.path("saved.jsonl");
     let flags = [
         "--baseline",
         old.to_str().unwrap(),

@@ -81,7 +81,7 @@ fn run_and_serve_agree_in_every_language() {
 }
 
 /// What a guest says as it stops is for the log; a proxy gets the same short
-/// code as the desk.
+/// code as the dir.
 #[test]
 fn run_and_serve_agree_about_a_panic_in_every_language() {
     let folder = tempfile::tempdir().unwrap();
@@ -150,7 +150,7 @@ fn run_and_serve_agree_about_every_fault() {
     }
 }
 
-/// What a limit stops on the desk it stops in production, and nothing else.
+/// What a limit stops in a local run it stops in production, and nothing else.
 #[test]
 fn run_and_serve_agree_about_every_limit() {
     let rules = "rules/rules.wasm";
