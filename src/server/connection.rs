@@ -268,7 +268,8 @@ impl Connection {
         self.tell(event.correlation_id(), sent.as_ref());
         self.send_answer(ticket, &frame, |is_sent| {
             let Some(mut sent) = sent.filter(|_| is_sent) else {
-                self.give_up(exchange);
+                // What was not prepared is counted as dropped already.
+                self.give_up(exchange.filter(|_| record.is_some()));
                 return;
             };
             let metrics = self.shared.live.metrics();
