@@ -11,6 +11,9 @@ mod headers;
 
 pub use headers::{Headers, Iter as HeadersIter};
 
+/// The client of input that names none: a documentation address (RFC 5737).
+pub const DEFAULT_CLIENT_IP: &str = "192.0.2.1";
+
 named! {
     /// The name of one event, which is also the name of its handler less `on_`.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -9,52 +9,43 @@ use std::sync::LazyLock;
 use regex::bytes::{Captures, Regex};
 use serde_json::Value;
 
-use super::assemble::each;
+use super::assemble::assemble;
+use super::format::{Read, Reader};
 use super::frames::Lines;
-use super::stream::Stream;
+use super::parts::STATUSES;
 use super::time::nanoseconds;
-use super::{
-    DecodeSettings, Exchange, Format, Frame, Half, Item, Transaction, Unusable, headers, http1,
-};
+use super::{DecodeSettings, Exchange, Format, Half, headers, http1};
 use crate::event::{Headers, RequestHead, ResponseHead, bare_ip};
 
 /// The combined format, and the common one; with or without Apache's virtual
 /// host before it, with anything behind it.
-pub(super) static COMBINED: LazyLock<Option<Regex>> = LazyLock::new(|| {
+static COMBINED: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(
         r#"(?-u)^(?:(?P<vhost>[^ ,"\[\]]+) (?P<vip>[0-9a-fA-F]*[:.][0-9a-fA-F:.]+)|(?P<ip>[^ ,"\[\]]+)(?:, ?[^ ,"\[\]]+)*) [^ \[]+ (?P<user>[^\[]*?) ?\[(?P<time>[^\]]+)\] "(?P<request>(?:[^"\\]|\\.)*)" (?P<status>\d{3}|-) (?P<size>\d+|-)(?: "(?P<referer>(?:[^"\\]|\\.)*)" "(?P<agent>(?:[^"\\]|\\.)*)")?"#,
     )
     .ok()
 });
 
-pub(super) fn frames(stream: Stream, format: Format) -> impl Iterator<Item = Item> + Send {
-    let file = std::sync::Arc::clone(&stream.file);
-    each(Lines::new(stream), file, format)
-}
+pub(super) static COMBINED_READER: Reader = Reader {
+    title: "Combined access log",
+    loses: Some("at most the headers host, referer and user-agent; no bodies; no response headers"),
+    recognises: |head| {
+        let is_combined = |line| COMBINED.as_ref().is_some_and(|form| form.is_match(line));
+        !head.is_json() && head.lines().any(is_combined)
+    },
+    frames: |stream| assemble(Lines::new(stream), None, Format::AccessLog),
+    read: Read::Record(read_combined),
+};
 
-/// How one line becomes an exchange.
-type Read = fn(&[u8], &DecodeSettings, &mut Exchange) -> Result<(), String>;
+pub(super) static JSON_READER: Reader = Reader {
+    title: "JSON access log",
+    loses: Some("only the fields the log has; no bodies"),
+    recognises: |head| head.is_json(),
+    frames: |stream| assemble(Lines::new(stream), None, Format::JsonLog),
+    read: Read::Record(read_json),
+};
 
-pub(super) fn decode(
-    frame: &Frame,
-    settings: &DecodeSettings,
-) -> Result<Transaction<'static>, Unusable> {
-    let read: Read = if frame.format == Format::JsonLog {
-        read_json
-    } else {
-        read_combined
-    };
-    let mut exchange = Exchange::new(frame.place());
-    let line = frame.pieces.first().map(|piece| piece.bytes.as_ref());
-    read(line.unwrap_or_default(), settings, &mut exchange).map_err(|why| frame.unusable(why))?;
-    Ok(exchange.into_transaction())
-}
-
-fn read_combined(
-    line: &[u8],
-    settings: &DecodeSettings,
-    exchange: &mut Exchange,
-) -> Result<(), String> {
+fn read_combined(line: &[u8], _: &DecodeSettings, exchange: &mut Exchange) -> Result<(), String> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let found = COMBINED
         .as_ref()
@@ -86,30 +77,22 @@ fn read_combined(
     exchange.at_ns = field("time").and_then(|time| common_time(&headers::text(&time)));
     exchange.request = Some(Half {
         head: RequestHead {
-            correlation_id: String::new(),
             method,
             uri,
-            client_ip: address.unwrap_or_else(|| settings.client_ip.clone()),
+            client_ip: address.unwrap_or_default(),
             headers: fields,
+            ..RequestHead::default()
         },
         body: Vec::new(),
     });
-    exchange.response = field("status")
-        .and_then(|status| headers::text(&status).parse().ok())
-        .filter(|status| (100..=999).contains(status))
-        .map(response);
+    exchange.response = field("status").and_then(|status| response(&headers::text(&status)));
     Ok(())
 }
 
-fn response(status: u16) -> Half<ResponseHead> {
-    Half {
-        head: ResponseHead {
-            correlation_id: String::new(),
-            status,
-            headers: Headers::new(),
-        },
-        body: Vec::new(),
-    }
+fn response(status: &str) -> Option<Half<ResponseHead>> {
+    let status = status.parse().ok()?;
+    let is_one = STATUSES.contains(&status);
+    is_one.then(|| Half::response(status, Headers::new(), Vec::new()))
 }
 
 /// A group without its escapes; nothing where the log has `-`.
@@ -214,15 +197,12 @@ fn read_json(
             correlation_id: find("id").unwrap_or_default(),
             method,
             uri,
-            client_ip: bare_ip(find("client_ip").as_deref().unwrap_or(&settings.client_ip)),
+            client_ip: bare_ip(&find("client_ip").unwrap_or_default()),
             headers: logged_headers(&log, settings),
         },
         body: Vec::new(),
     });
-    exchange.response = find("status")
-        .and_then(|status| status.parse::<u16>().ok())
-        .filter(|status| (100..=999).contains(status))
-        .map(response);
+    exchange.response = find("status").and_then(|status| response(&status));
     Ok(())
 }
 
@@ -295,14 +275,14 @@ mod tests {
     }
 
     #[test]
-    fn the_client_is_an_address_or_the_one_that_was_given() {
+    fn the_client_is_an_address_or_left_out() {
         let line = |client: &str| {
             format!(r#"{client} - - [10/Oct/2000:13:55:36 -0700] "GET /a b HTTP/1.0" 200 1"#)
         };
         for (client, ip) in [
             ("10.0.0.1, 10.0.0.2", "10.0.0.1"),
-            ("www.example:443 host.isp.example", "192.0.2.1"),
-            ("unix:", "192.0.2.1"),
+            ("www.example:443 host.isp.example", ""),
+            ("unix:", ""),
         ] {
             let (head, _) = combined(&line(client)).unwrap();
             assert_eq!((head.client_ip.as_str(), head.uri.as_str()), (ip, "/a b"));

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::smallvec;
 
-use super::frames::Cut;
-use super::{Format, Frame, Item, Piece, Pieces, Remark, Unusable, stable_hash};
+use super::stream::{Cutter, unreadable};
+use super::{Format, Frame, Item, Piece, Pieces, Remark, stable_hash};
 
 /// Records that may lie between the first and the last of a transaction.
 const WINDOW_RECORDS: u64 = 4096;
@@ -40,6 +40,12 @@ pub(super) enum RecordRole {
     Skip(Remark),
 }
 
+/// Tells what a record is.
+pub(super) type Role = fn(&Piece) -> RecordRole;
+
+/// What a capture gives, one after the other.
+pub(super) type Items = Box<dyn Iterator<Item = Item> + Send>;
+
 struct Open {
     serial: u64,
     id: Bytes,
@@ -51,9 +57,9 @@ struct Open {
 }
 
 /// Brings records together; see the module's description.
-pub(super) struct Assembler<I, S> {
-    cuts: I,
-    sort: S,
+struct Assembler<C> {
+    cutter: C,
+    role: Option<Role>,
     file: Arc<str>,
     format: Format,
     open: VecDeque<Open>,
@@ -63,23 +69,37 @@ pub(super) struct Assembler<I, S> {
     held: usize,
     records: u64,
     ended: bool,
-    refused: Option<Unusable>,
 }
 
-impl<I: Iterator<Item = Cut>, S: FnMut(&Piece) -> RecordRole> Assembler<I, S> {
-    pub(super) fn new(cuts: I, sort: S, file: Arc<str>, format: Format) -> Self {
-        Self {
-            cuts,
-            sort,
-            file,
-            format,
-            open: VecDeque::new(),
-            by_id: HashMap::new(),
-            next_serial: 0,
-            held: 0,
-            records: 0,
-            ended: false,
-            refused: None,
+/// The groups of a stream's records. With no `role` each record is a
+/// transaction of its own.
+pub(super) fn assemble(
+    cutter: impl Cutter + Send + 'static,
+    role: Option<Role>,
+    format: Format,
+) -> Items {
+    Box::new(Assembler {
+        file: Arc::clone(&cutter.stream().file),
+        cutter,
+        role,
+        format,
+        open: VecDeque::new(),
+        by_id: HashMap::new(),
+        next_serial: 0,
+        held: 0,
+        records: 0,
+        ended: false,
+    })
+}
+
+impl<C> Assembler<C> {
+    fn frame(&self, key: u64, pieces: Pieces) -> Frame {
+        Frame {
+            file: Arc::clone(&self.file),
+            format: self.format,
+            key,
+            pieces,
+            ready: None,
         }
     }
 
@@ -151,17 +171,11 @@ impl<I: Iterator<Item = Cut>, S: FnMut(&Piece) -> RecordRole> Assembler<I, S> {
         if self.by_id.get(&open.id) == Some(&open.serial) {
             self.by_id.remove(&open.id);
         }
-        Some(Frame {
-            file: Arc::clone(&self.file),
-            format: self.format,
-            key: stable_hash(&open.id),
-            pieces: open.pieces,
-            ready: None,
-        })
+        Some(self.frame(stable_hash(&open.id), open.pieces))
     }
 }
 
-impl<I: Iterator<Item = Cut>, S: FnMut(&Piece) -> RecordRole> Iterator for Assembler<I, S> {
+impl<C: Cutter> Iterator for Assembler<C> {
     type Item = Item;
 
     fn next(&mut self) -> Option<Item> {
@@ -169,45 +183,34 @@ impl<I: Iterator<Item = Cut>, S: FnMut(&Piece) -> RecordRole> Iterator for Assem
             if self.is_due() {
                 return self.pop().map(Item::Frame);
             }
-            if let Some(refused) = self.refused.take() {
-                return Some(Item::Unusable(refused));
-            }
             if self.ended {
                 return None;
             }
-            match self.cuts.next() {
-                None => self.ended = true,
-                Some(Err(unusable)) => return Some(Item::Unusable(unusable)),
-                Some(Ok(piece)) => {
-                    self.records += 1;
-                    match (self.sort)(&piece) {
-                        RecordRole::Of(id, part) => self.add(id, part, piece),
-                        RecordRole::Alone => {
-                            let id = Bytes::copy_from_slice(&piece.record.to_le_bytes());
-                            self.begin(id, piece, true);
-                        }
-                        RecordRole::Skip(remark) => return Some(Item::Skipped(remark)),
-                    }
+            let piece = match self.cutter.next_record() {
+                Ok(Some(Ok(piece))) => piece,
+                Ok(Some(Err(unusable))) => return Some(Item::Unusable(unusable)),
+                Ok(None) => {
+                    self.ended = true;
+                    continue;
                 }
+                Err(error) => {
+                    self.ended = true;
+                    let offset = self.cutter.offset();
+                    let unusable = self.cutter.stream().unusable(offset, unreadable(&error));
+                    return Some(Item::Unusable(unusable));
+                }
+            };
+            let number = piece.record.to_le_bytes();
+            let Some(role) = self.role else {
+                let key = stable_hash(&[number, piece.offset.to_le_bytes()].concat());
+                return Some(Item::Frame(self.frame(key, smallvec![piece])));
+            };
+            self.records += 1;
+            match role(&piece) {
+                RecordRole::Of(id, part) => self.add(id, part, piece),
+                RecordRole::Alone => self.begin(Bytes::copy_from_slice(&number), piece, true),
+                RecordRole::Skip(remark) => return Some(Item::Skipped(remark)),
             }
         }
     }
-}
-
-/// A frame for each record, for formats whose records are transactions.
-pub(super) fn each(
-    cuts: impl Iterator<Item = Cut> + Send,
-    file: Arc<str>,
-    format: Format,
-) -> impl Iterator<Item = Item> + Send {
-    cuts.map(move |cut| match cut {
-        Ok(piece) => Item::Frame(Frame {
-            file: Arc::clone(&file),
-            format,
-            key: stable_hash(&[piece.record.to_le_bytes(), piece.offset.to_le_bytes()].concat()),
-            pieces: smallvec![piece],
-            ready: None,
-        }),
-        Err(unusable) => Item::Unusable(unusable),
-    })
 }

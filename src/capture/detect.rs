@@ -1,53 +1,84 @@
 //! What a capture is written in, told by its first bytes.
 
-use std::sync::LazyLock;
-
-use regex::bytes::Regex;
-
 use super::Format;
-use super::access_log::COMBINED;
 
-static YAML_TESTS: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"(?m)^(tests|rule_id|meta)\s*:").ok());
+/// In which order the formats are asked whether a file is theirs.
+const ORDER: [Format; 7] = [
+    // Bodies in it may be of any bytes.
+    Format::Gor,
+    Format::Har,
+    Format::EnvoyTap,
+    Format::AccessLog,
+    Format::Ftw,
+    Format::Jsonl,
+    Format::JsonLog,
+];
+
+/// The first bytes of a capture, in the parts that formats are told by.
+pub(super) struct Head<'a> {
+    bytes: &'a [u8],
+    /// Without a byte order mark, and what is blank before the first character.
+    pub(super) text: &'a [u8],
+    /// Of the JSON object that it begins with.
+    pub(super) keys: Vec<String>,
+}
+
+impl<'a> Head<'a> {
+    fn of(bytes: &'a [u8]) -> Self {
+        let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        let mut head = Self {
+            bytes,
+            text: text.trim_ascii_start(),
+            keys: Vec::new(),
+        };
+        if head.is_json() {
+            head.keys = first_keys(head.text);
+        }
+        head
+    }
+
+    pub(super) fn is_json(&self) -> bool {
+        self.text.starts_with(b"{")
+    }
+
+    /// Whether the first object has this key.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.keys.iter().any(|key| key == name)
+    }
+
+    pub(super) fn first_line(&self) -> &'a [u8] {
+        let mut lines = self.bytes.split(|byte| *byte == b'\n');
+        lines.next().unwrap_or_default()
+    }
+
+    /// The lines that are worth looking at.
+    pub(super) fn lines(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.text.split(|byte| *byte == b'\n').take(20)
+    }
+}
 
 /// The format, or what to say of a file that has none.
-pub(super) fn detect(head: &[u8]) -> Result<Format, String> {
-    if head.is_empty() {
+pub(super) fn detect(bytes: &[u8]) -> Result<Format, String> {
+    if bytes.is_empty() {
         return Err("the file is empty".to_owned());
     }
-    // Bodies in it may be of any bytes.
-    if is_gor(head) {
-        return Ok(Format::Gor);
+    let head = Head::of(bytes);
+    let mut formats = ORDER.into_iter();
+    let found = formats.find(|format| (format.reader().recognises)(&head));
+    match (found, foreign(bytes)) {
+        (Some(Format::Gor), _) => Ok(Format::Gor),
+        (_, Some(refused)) => Err(refused.to_owned()),
+        (Some(format), None) => Ok(format),
+        (None, None) => Err(format!(
+            "expected one of {}; found none of them. Name it with --input-format if it is one",
+            Format::ALL.map(Format::name).join(", ")
+        )),
     }
-    foreign(head)?;
-    let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
-    let start = text
-        .iter()
-        .position(|byte| !byte.is_ascii_whitespace())
-        .unwrap_or(text.len());
-    let text = &text[start..];
-    if text.first() == Some(&b'{') {
-        return Ok(json(text));
-    }
-    let first_lines = || text.split(|byte| *byte == b'\n').take(20);
-    if first_lines().any(|line| COMBINED.as_ref().is_some_and(|form| form.is_match(line))) {
-        return Ok(Format::AccessLog);
-    }
-    if YAML_TESTS.as_ref().is_some_and(|form| form.is_match(text)) {
-        return Ok(Format::Ftw);
-    }
-    if has_our_line(text) {
-        return Ok(Format::Jsonl);
-    }
-    Err(format!(
-        "expected one of {}; found none of them. Name it with --input-format if it is one",
-        Format::ALL.map(Format::name).join(", ")
-    ))
 }
 
 /// Formats people have and that are not read, by their first bytes.
-fn foreign(head: &[u8]) -> Result<(), String> {
-    let refused = match head {
+fn foreign(head: &[u8]) -> Option<&'static str> {
+    Some(match head {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
             "expected UTF-8, found UTF-16; convert it with iconv -f UTF-16 -t UTF-8"
         }
@@ -61,45 +92,12 @@ fn foreign(head: &[u8]) -> Result<(), String> {
         _ if head.iter().take(512).any(|byte| *byte == 0) => {
             "expected text, found binary data; Envoy's tap writes JSON with format JSON_BODY_AS_BYTES or JSON_BODY_AS_STRING"
         }
-        _ => return Ok(()),
-    };
-    Err(refused.to_owned())
-}
-
-/// Tells JSON formats by the keys of their first object.
-fn json(text: &[u8]) -> Format {
-    let keys = first_keys(text);
-    let has = |name: &str| keys.iter().any(|key| key == name);
-    if has("log") && !has("message") && !has("phase") {
-        return Format::Har;
-    }
-    if keys
-        .iter()
-        .any(|key| super::envoy_tap::WRAPPERS.contains(&key.as_str()))
-    {
-        return Format::EnvoyTap;
-    }
-    if is_ours(&keys) || has_our_line(text) {
-        return Format::Jsonl;
-    }
-    Format::JsonLog
-}
-
-fn is_ours(keys: &[String]) -> bool {
-    ["phase", "input"]
-        .iter()
-        .all(|key| keys.iter().any(|have| have == key))
-}
-
-/// Whether it is a recording all the same: its first line may be broken, or of
-/// a version to come.
-fn has_our_line(text: &[u8]) -> bool {
-    let mut lines = text.split(|byte| *byte == b'\n').take(20);
-    lines.any(|line| line.starts_with(b"{") && is_ours(&first_keys(line)))
+        _ => return None,
+    })
 }
 
 /// The keys of the first object, as far as the text goes.
-fn first_keys(text: &[u8]) -> Vec<String> {
+pub(super) fn first_keys(text: &[u8]) -> Vec<String> {
     let mut keys = Vec::new();
     let mut depth = 0_usize;
     let mut string: Option<usize> = None;
@@ -131,12 +129,6 @@ fn first_keys(text: &[u8]) -> Vec<String> {
         }
     }
     keys
-}
-
-/// `1 <id> <nanoseconds>` on a line of its own.
-fn is_gor(text: &[u8]) -> bool {
-    let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    super::gor::Header::parse(line).is_some()
 }
 
 #[cfg(test)]

@@ -1,22 +1,18 @@
 //! Envoy's HTTP tap as JSON: buffered traces, and streamed segments that are
 //! brought together by their trace id. Names in either of protobuf's spellings.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-use super::assemble::{Assembler, Part, RecordRole};
+use super::assemble::{Part, RecordRole, assemble};
+use super::format::{Read, Reader};
 use super::frames::{Elements, Records};
-use super::headers;
-use super::stream::Stream;
+use super::parts::STATUSES;
 use super::time::nanoseconds;
-use super::{
-    DecodeSettings, Exchange, Format, Frame, Half, Item, Piece, Remark, Transaction, Unusable,
-};
+use super::{DecodeSettings, Exchange, Format, Half, Piece, Remark, base_64, headers};
 use crate::event::{Headers, RequestHead, ResponseHead, bare_ip};
 
 /// Keys of the wrapper object, in both spellings.
-pub(super) const WRAPPERS: [&str; 8] = [
+const WRAPPERS: [&str; 8] = [
     "http_buffered_trace",
     "httpBufferedTrace",
     "http_streamed_trace_segment",
@@ -27,17 +23,18 @@ pub(super) const WRAPPERS: [&str; 8] = [
     "socketStreamedTraceSegment",
 ];
 
-pub(super) fn frames(stream: Stream) -> impl Iterator<Item = Item> + Send {
-    let file = std::sync::Arc::clone(&stream.file);
-    Assembler::new(
-        Elements::new(stream, Records::TopLevel),
-        sort,
-        file,
-        Format::EnvoyTap,
-    )
-}
+pub(super) static READER: Reader = Reader {
+    title: "Envoy HTTP tap as JSON",
+    loses: Some("bodies are cut at the tap's own limit (1 KiB by default)"),
+    recognises: |head| WRAPPERS.iter().any(|wrapper| head.has(wrapper)),
+    frames: |stream| {
+        let elements = Elements::new(stream, Records::TopLevel);
+        assemble(elements, Some(role), Format::EnvoyTap)
+    },
+    read: Read::Record(read),
+};
 
-fn sort(piece: &Piece) -> RecordRole {
+fn role(piece: &Piece) -> RecordRole {
     #[derive(Deserialize)]
     struct Wrapper {
         #[serde(alias = "httpStreamedTraceSegment")]
@@ -166,62 +163,35 @@ struct SocketAddress {
     address: Option<String>,
 }
 
-pub(super) fn decode(
-    frame: &Frame,
-    settings: &DecodeSettings,
-) -> Result<Transaction<'static>, Unusable> {
-    let mut exchange = Exchange::new(frame.place());
-    let mut trace_id = String::new();
-    for piece in &frame.pieces {
-        let refuse = |why| frame.unusable_at(piece, why);
-        let wrapper: Wrapper = crate::json::explain::parse(&piece.bytes).map_err(refuse)?;
-        if let Some(trace) = wrapper.http_buffered_trace {
-            trace.read(settings, &mut exchange).map_err(refuse)?;
-        } else if let Some(segment) = wrapper.http_streamed_trace_segment {
-            trace_id.clone_from(&segment.trace_id.0);
-            segment.read(settings, &mut exchange).map_err(refuse)?;
-        } else {
-            return Err(refuse(format!(
-                "expected an HTTP trace ({}), found another kind of trace or none",
-                WRAPPERS[..4].join(", ")
-            )));
-        }
+fn read(record: &[u8], _: &DecodeSettings, exchange: &mut Exchange) -> Result<(), String> {
+    let wrapper: Wrapper = crate::json::explain::parse(record)?;
+    if let Some(trace) = wrapper.http_buffered_trace {
+        trace.read(exchange)
+    } else if let Some(segment) = wrapper.http_streamed_trace_segment {
+        segment.read(exchange)
+    } else {
+        Err(format!(
+            "expected an HTTP trace ({}), found another kind of trace or none",
+            WRAPPERS[..4].join(", ")
+        ))
     }
-    if exchange.request.is_none() {
-        exchange.remark(Remark::StartMissing);
-        if exchange.response.is_none() {
-            return Err(
-                frame.unusable("expected request or response headers, found none".to_owned())
-            );
-        }
-    }
-    if !trace_id.is_empty() {
-        exchange.own_id = Some(format!("trace-{trace_id}"));
-    }
-    Ok(exchange.into_transaction())
 }
 
 impl Buffered {
-    fn read(self, settings: &DecodeSettings, exchange: &mut Exchange) -> Result<(), String> {
+    fn read(self, exchange: &mut Exchange) -> Result<(), String> {
         let peer = self
             .downstream_connection
             .and_then(|connection| connection.remote_address?.socket_address?.address);
         if let Some(message) = self.request {
-            exchange.at_ns = message
-                .headers_received_time
-                .as_deref()
-                .and_then(nanoseconds);
-            let mut half = request(message.headers, peer.as_deref(), settings)?;
-            if let Some(body) = message.body {
-                half.body = body.read(&mut exchange.remarks)?;
-            }
+            let received = message.headers_received_time.as_deref();
+            exchange.at_ns = received.and_then(nanoseconds);
+            let mut half = request(message.headers, &peer.unwrap_or_default())?;
+            half.body = read_body(message.body, exchange)?;
             exchange.request = Some(half);
         }
         if let Some(message) = self.response {
             let mut half = response(message.headers)?;
-            if let Some(body) = message.body {
-                half.body = body.read(&mut exchange.remarks)?;
-            }
+            half.body = read_body(message.body, exchange)?;
             exchange.response = Some(half);
         }
         Ok(())
@@ -229,26 +199,24 @@ impl Buffered {
 }
 
 impl Segment {
-    fn read(self, settings: &DecodeSettings, exchange: &mut Exchange) -> Result<(), String> {
-        if let Some(fields) = self.request_headers {
-            exchange.request = Some(request(fields.headers, None, settings)?);
+    fn read(self, exchange: &mut Exchange) -> Result<(), String> {
+        if !self.trace_id.0.is_empty() {
+            exchange.own_id = Some(format!("trace-{}", self.trace_id.0));
         }
-        if let Some(body) = self.request_body_chunk {
-            let bytes = body.read(&mut exchange.remarks)?;
-            exchange
-                .request
-                .get_or_insert_with(Half::default)
-                .body
-                .extend(bytes);
+        if let Some(fields) = self.request_headers {
+            exchange.request = Some(request(fields.headers, "")?);
+        }
+        if self.request_body_chunk.is_some() {
+            let bytes = read_body(self.request_body_chunk, exchange)?;
+            let half = exchange.request.get_or_insert_default();
+            half.body.extend(bytes);
         }
         if let Some(fields) = self.response_headers {
             exchange.response = Some(response(fields.headers)?);
         }
-        if let Some(body) = self.response_body_chunk {
-            let bytes = body.read(&mut exchange.remarks)?;
-            if let Some(half) = &mut exchange.response {
-                half.body.extend(bytes);
-            }
+        let bytes = read_body(self.response_body_chunk, exchange)?;
+        if let Some(half) = &mut exchange.response {
+            half.body.extend(bytes);
         }
         Ok(())
     }
@@ -259,12 +227,10 @@ fn fields(fields: Vec<Field>) -> Result<Headers, String> {
         .into_iter()
         .map(|field| {
             let value = match field.raw_value {
-                Some(raw) => headers::text(&STANDARD.decode(&raw).map_err(|error| {
-                    format!(
-                        "expected base64 in \"raw_value\" of {:?}: {error}",
-                        field.key
-                    )
-                })?),
+                Some(raw) => {
+                    let what = format_args!("\"raw_value\" of {:?}", field.key);
+                    headers::text(&base_64::read(&raw, what)?)
+                }
                 None => field.value,
             };
             Ok((field.key, value))
@@ -272,11 +238,7 @@ fn fields(fields: Vec<Field>) -> Result<Headers, String> {
         .collect()
 }
 
-fn request(
-    raw: Vec<Field>,
-    peer: Option<&str>,
-    settings: &DecodeSettings,
-) -> Result<Half<RequestHead>, String> {
+fn request(raw: Vec<Field>, peer: &str) -> Result<Half<RequestHead>, String> {
     let mut headers = fields(raw)?;
     let pseudo = headers::split_pseudo(&mut headers);
     let pseudo = |name| {
@@ -287,11 +249,11 @@ fn request(
     };
     Ok(Half {
         head: RequestHead {
-            correlation_id: String::new(),
             method: pseudo(":method")?,
             uri: pseudo(":path")?,
-            client_ip: bare_ip(peer.unwrap_or(&settings.client_ip)),
+            client_ip: bare_ip(peer),
             headers,
+            ..RequestHead::default()
         },
         body: Vec::new(),
     })
@@ -303,29 +265,20 @@ fn response(raw: Vec<Field>) -> Result<Half<ResponseHead>, String> {
     let status = pseudo
         .value(":status")
         .and_then(|status| status.parse().ok())
-        .filter(|status| (100..=999).contains(status))
+        .filter(|status| STATUSES.contains(status))
         .ok_or("expected a response header \":status\" from 100 to 999, found none")?;
-    Ok(Half {
-        head: ResponseHead {
-            correlation_id: String::new(),
-            status,
-            headers,
-        },
-        body: Vec::new(),
-    })
+    Ok(Half::response(status, headers, Vec::new()))
 }
 
-impl Body {
-    fn read(self, remarks: &mut Vec<Remark>) -> Result<Vec<u8>, String> {
-        if self.truncated && !remarks.contains(&Remark::BodyTruncated) {
-            remarks.push(Remark::BodyTruncated);
-        }
-        match (self.as_bytes, self.as_string) {
-            (Some(bytes), _) => STANDARD
-                .decode(&bytes)
-                .map_err(|error| format!("expected base64 in \"as_bytes\": {error}")),
-            (None, Some(text)) => Ok(text.into_bytes()),
-            (None, None) => Ok(Vec::new()),
-        }
+fn read_body(body: Option<Body>, exchange: &mut Exchange) -> Result<Vec<u8>, String> {
+    let Some(body) = body else {
+        return Ok(Vec::new());
+    };
+    if body.truncated {
+        exchange.remark(Remark::BodyTruncated);
+    }
+    match (body.as_bytes, body.as_string) {
+        (Some(bytes), _) => base_64::read(&bytes, "\"as_bytes\""),
+        (None, text) => Ok(text.unwrap_or_default().into_bytes()),
     }
 }

@@ -2,6 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::assemble::Items;
+use super::detect::Head;
+use super::stream::Stream;
+use super::{
+    DecodeSettings, Exchange, Frame, Transaction, Unusable, access_log, envoy_tap, ftw, gor, har,
+    jsonl,
+};
+
 named! {
     /// What a capture file is written in.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -27,36 +35,50 @@ named! {
 impl Format {
     /// What it is, for people.
     #[must_use]
-    pub const fn title(self) -> &'static str {
-        match self {
-            Self::Jsonl => "Our own JSON Lines",
-            Self::Har => "HTTP Archive 1.2",
-            Self::EnvoyTap => "Envoy HTTP tap as JSON",
-            Self::Gor => "GoReplay",
-            Self::Ftw => "go-ftw tests",
-            Self::AccessLog => "Combined access log",
-            Self::JsonLog => "JSON access log",
-        }
+    pub fn title(self) -> &'static str {
+        self.reader().title
     }
 
     /// What the format does not hold, so that a decision about it may differ
     /// from production's; nothing for a format that holds all.
     #[must_use]
-    pub const fn loses(self) -> Option<&'static str> {
+    pub fn loses(self) -> Option<&'static str> {
+        self.reader().loses
+    }
+
+    /// Each format's own description: the one place that names them all.
+    pub(super) const fn reader(self) -> &'static Reader {
         match self {
-            Self::Jsonl => None,
-            Self::Har => Some(
-                "no client address; bodies are decoded, not as sent; browsers omit credentials by default",
-            ),
-            Self::EnvoyTap => Some("bodies are cut at the tap's own limit (1 KiB by default)"),
-            Self::Gor => Some("no client address"),
-            Self::Ftw => Some("no client address; only the response that the test gives"),
-            Self::AccessLog => Some(
-                "at most the headers host, referer and user-agent; no bodies; no response headers",
-            ),
-            Self::JsonLog => Some("only the fields the log has; no bodies"),
+            Self::Jsonl => &jsonl::READER,
+            Self::Har => &har::READER,
+            Self::EnvoyTap => &envoy_tap::READER,
+            Self::Gor => &gor::READER,
+            Self::Ftw => &ftw::READER,
+            Self::AccessLog => &access_log::COMBINED_READER,
+            Self::JsonLog => &access_log::JSON_READER,
         }
     }
+}
+
+/// All there is to know of a format but its name.
+pub(super) struct Reader {
+    pub(super) title: &'static str,
+    pub(super) loses: Option<&'static str>,
+    /// Whether a capture that begins like this is of the format.
+    pub(super) recognises: fn(&Head<'_>) -> bool,
+    /// Cuts a capture into records, those of one transaction together.
+    pub(super) frames: fn(Stream) -> Items,
+    pub(super) read: Read,
+}
+
+/// How records become a transaction.
+pub(super) enum Read {
+    /// Each record adds its part to the exchange.
+    Record(fn(&[u8], &DecodeSettings, &mut Exchange) -> Result<(), String>),
+    /// All records of a transaction are read together.
+    Group(for<'f> fn(&'f Frame) -> Result<Transaction<'f>, Unusable>),
+    /// They are read as they are cut.
+    Done,
 }
 
 /// Something a reader of the report should know about the capture.

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{
-    DEFAULT_CLIENT_IP, FieldMap, Format, Piece, Pieces, Place, Remark, Transaction, Unusable,
-};
+use super::{FieldMap, Format, Piece, Pieces, Place, Remark, Transaction, Unusable};
+use crate::event::DEFAULT_CLIENT_IP;
 
 /// The records of one transaction, not yet decoded.
 #[derive(Debug)]

@@ -3,16 +3,12 @@
 //! Invariant: memory is bounded by the longest record that is allowed; a
 //! longer one is passed over and named, and reading goes on behind it.
 
-use std::io;
+use std::{io, mem};
 
 use bytes::{Buf as _, Bytes};
 use memchr::{memchr, memchr2};
 
-use super::stream::Stream;
-use super::{Piece, Unusable};
-
-/// A record's bytes, or why there are none.
-pub(super) type Cut = Result<Piece, Unusable>;
+use super::stream::{Cut, Cutter, Stream};
 
 /// A record that is being collected.
 #[derive(Default)]
@@ -32,77 +28,41 @@ impl Collected {
             self.bytes = Vec::new();
         }
     }
-
-    fn cut(self, stream: &Stream, record: u64, offset: u64) -> Cut {
-        if self.size > stream.max_record {
-            return Err(Unusable {
-                place: stream.place(record, offset),
-                why: too_long(self.size, stream.max_record),
-            });
-        }
-        Ok(Piece {
-            record,
-            offset,
-            bytes: self.bytes.into(),
-        })
-    }
-}
-
-pub(super) fn too_long(size: usize, most: usize) -> String {
-    format!("expected a record of at most {most} bytes (--max-record), found {size}")
-}
-
-/// What to say when the stream itself fails.
-pub(super) fn unreadable(error: &io::Error) -> String {
-    if error.kind() == io::ErrorKind::UnexpectedEof {
-        format!("the file ends in the middle of its compressed data: {error}")
-    } else {
-        format!("the rest of the file cannot be read: {error}")
-    }
 }
 
 /// A record for each line that is not blank. Lines share the block they were
 /// read in, so that most are never copied.
 pub(super) struct Lines {
-    pub(super) stream: Stream,
+    stream: Stream,
     /// What was read and not handed out yet.
     block: Bytes,
-    record: u64,
-    ended: bool,
 }
 
-/// A line, or the size of one that is too long.
-type Line = Result<Bytes, usize>;
+/// One line; of one that is too long only the size.
+struct Line {
+    bytes: Bytes,
+    size: usize,
+}
 
 impl Lines {
     pub(super) fn new(stream: Stream) -> Self {
         Self {
             stream,
             block: Bytes::new(),
-            record: 0,
-            ended: false,
         }
     }
 
-    /// The next line, and where it begins.
-    fn line(&mut self) -> io::Result<Option<(u64, Line)>> {
-        let offset = self.stream.offset;
-        let most = self.stream.max_record;
-        if let Some(end) = memchr(b'\n', &self.block) {
-            let line = self.taken(end);
-            let line = if line.len() > most {
-                Err(line.len())
-            } else {
-                Ok(line)
-            };
-            return Ok(Some((offset, line)));
+    fn line(&mut self) -> io::Result<Option<Line>> {
+        if let Some(size) = memchr(b'\n', &self.block) {
+            let bytes = self.taken(size);
+            return Ok(Some(Line { bytes, size }));
         }
         // It goes on in the next blocks, or is the last.
         let mut line = Collected::default();
         loop {
             let end = memchr(b'\n', &self.block);
             let part = self.taken(end.unwrap_or(self.block.len()));
-            line.push(&part, most);
+            line.push(&part, self.stream.max_record);
             if end.is_none() {
                 self.block = self.stream.block()?;
                 if !self.block.is_empty() {
@@ -112,12 +72,10 @@ impl Lines {
                     return Ok(None);
                 }
             }
-            let line = if line.size > most {
-                Err(line.size)
-            } else {
-                Ok(line.bytes.into())
-            };
-            return Ok(Some((offset, line)));
+            return Ok(Some(Line {
+                bytes: line.bytes.into(),
+                size: line.size,
+            }));
         }
     }
 
@@ -131,43 +89,25 @@ impl Lines {
     }
 }
 
-impl Iterator for Lines {
-    type Item = Cut;
+impl Cutter for Lines {
+    fn stream(&self) -> &Stream {
+        &self.stream
+    }
 
-    fn next(&mut self) -> Option<Cut> {
-        while !self.ended {
-            match self.line() {
-                Ok(None) => return None,
-                Ok(Some((_, Ok(line)))) if line.iter().all(u8::is_ascii_whitespace) => {}
-                Ok(Some((offset, Ok(mut bytes)))) => {
-                    self.record += 1;
-                    if offset == 0 && bytes.starts_with(b"\xef\xbb\xbf") {
-                        bytes.advance(3);
-                    }
-                    return Some(Ok(Piece {
-                        record: self.record,
-                        offset,
-                        bytes,
-                    }));
-                }
-                Ok(Some((offset, Err(size)))) => {
-                    self.record += 1;
-                    return Some(Err(Unusable {
-                        place: self.stream.place(self.record, offset),
-                        why: too_long(size, self.stream.max_record),
-                    }));
-                }
-                Err(error) => {
-                    self.ended = true;
-                    let place = self.stream.place(self.record + 1, self.stream.offset);
-                    return Some(Err(Unusable {
-                        place,
-                        why: unreadable(&error),
-                    }));
-                }
+    fn next_record(&mut self) -> io::Result<Option<Cut>> {
+        loop {
+            let offset = self.stream.offset;
+            let Some(Line { mut bytes, size }) = self.line()? else {
+                return Ok(None);
+            };
+            if size <= self.stream.max_record && bytes.iter().all(u8::is_ascii_whitespace) {
+                continue;
             }
+            if offset == 0 && bytes.starts_with(b"\xef\xbb\xbf") {
+                bytes.advance(3);
+            }
+            return Ok(Some(self.stream.cut(offset, size, bytes)));
         }
-        None
     }
 }
 
@@ -191,8 +131,6 @@ pub(super) struct Elements {
     chunk: Vec<u8>,
     at: usize,
     records: Records,
-    record: u64,
-    ended: bool,
     /// Containers open around the current byte.
     depth: usize,
     /// Whether the array of records is open, and how deep its elements are.
@@ -230,8 +168,6 @@ impl Elements {
             chunk: Vec::new(),
             at: 0,
             records,
-            record: 0,
-            ended: false,
             depth: 0,
             inside: (records == Records::TopLevel).then_some(0),
             seen: records == Records::TopLevel,
@@ -240,27 +176,6 @@ impl Elements {
             token: Vec::new(),
             keys: [Vec::new(), Vec::new()],
             current: None,
-        }
-    }
-
-    fn element(&mut self) -> io::Result<Option<Cut>> {
-        loop {
-            if self.at >= self.chunk.len() {
-                self.stream.take(self.chunk.len());
-                self.chunk.clear();
-                self.at = 0;
-                // A copy, so that the state may change while it is looked at.
-                self.chunk.extend_from_slice(self.stream.ready()?);
-                if self.chunk.is_empty() {
-                    return Ok(self.at_end());
-                }
-            }
-            let chunk = std::mem::take(&mut self.chunk);
-            let complete = self.look_at(&chunk);
-            self.chunk = chunk;
-            if complete {
-                return Ok(self.complete());
-            }
         }
     }
 
@@ -293,12 +208,12 @@ impl Elements {
     }
 
     fn complete(&mut self) -> Option<Cut> {
-        let current = self.current.take()?;
-        self.record += 1;
+        let Current {
+            offset, collected, ..
+        } = self.current.take()?;
         Some(
-            current
-                .collected
-                .cut(&self.stream, self.record, current.offset),
+            self.stream
+                .cut(offset, collected.size, collected.bytes.into()),
         )
     }
 
@@ -390,7 +305,7 @@ impl Elements {
             b':' if self.depth == 1 || self.depth == 2 => {
                 // The token still has its closing quote.
                 self.token.pop();
-                self.keys[self.depth - 1] = std::mem::take(&mut self.token);
+                self.keys[self.depth - 1] = mem::take(&mut self.token);
             }
             b'{' => self.depth += 1,
             b'[' => {
@@ -415,59 +330,60 @@ impl Elements {
         1
     }
 
+    /// Asked again it has nothing more to say.
     fn at_end(&mut self) -> Option<Cut> {
-        self.ended = true;
-        let end = self.stream.offset;
-        let refuse = |this: &Self, offset, why| {
-            Some(Err(Unusable {
-                place: this.stream.place(this.record + 1, offset),
-                why,
-            }))
-        };
-        if let Some(current) = self.current.take() {
-            if current.scalar && !self.in_string {
-                self.current = Some(current);
-                return self.complete();
-            }
+        let (seen, depth) = (
+            mem::replace(&mut self.seen, true),
+            mem::take(&mut self.depth),
+        );
+        let refuse = |stream: &Stream, offset, why| Some(Err(stream.unusable(offset, why)));
+        if let Some(current) = self.current.take_if(|it| !it.scalar || self.in_string) {
             let why = format!(
                 "the file ends in the middle of this record, {} bytes into it",
                 current.collected.size
             );
-            return refuse(self, current.offset, why);
+            return refuse(&self.stream, current.offset, why);
         }
-        if !self.seen
-            && let Records::Within([outer, inner]) = self.records
-        {
+        if self.current.is_some() {
+            return self.complete();
+        }
+        if !seen && let Records::Within([outer, inner]) = self.records {
             let why = format!("expected an array {outer}.{inner}, found none");
-            return refuse(self, 0, why);
+            return refuse(&self.stream, 0, why);
         }
-        if self.depth > 0 {
+        if depth > 0 {
             let why = format!(
                 "the file ends before its JSON does; the {} records before were read",
-                self.record
+                self.stream.record
             );
-            return refuse(self, end, why);
+            return refuse(&self.stream, self.stream.offset, why);
         }
         None
     }
 }
 
-impl Iterator for Elements {
-    type Item = Cut;
+impl Cutter for Elements {
+    fn stream(&self) -> &Stream {
+        &self.stream
+    }
 
-    fn next(&mut self) -> Option<Cut> {
-        if self.ended {
-            return None;
-        }
-        match self.element() {
-            Ok(found) => found,
-            Err(error) => {
-                self.ended = true;
-                let place = self.stream.place(self.record + 1, self.stream.offset);
-                Some(Err(Unusable {
-                    place,
-                    why: unreadable(&error),
-                }))
+    fn next_record(&mut self) -> io::Result<Option<Cut>> {
+        loop {
+            if self.at >= self.chunk.len() {
+                self.stream.take(self.chunk.len());
+                self.chunk.clear();
+                self.at = 0;
+                // A copy, so that the state may change while it is looked at.
+                self.chunk.extend_from_slice(self.stream.ready()?);
+                if self.chunk.is_empty() {
+                    return Ok(self.at_end());
+                }
+            }
+            let chunk = mem::take(&mut self.chunk);
+            let complete = self.look_at(&chunk);
+            self.chunk = chunk;
+            if complete {
+                return Ok(self.complete());
             }
         }
     }

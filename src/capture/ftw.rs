@@ -11,18 +11,19 @@ mod template;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use regex::bytes::Regex;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
+use super::format::{Read, Reader};
 use super::stream::Stream;
 use super::{
-    Exchange, Expectation, Format, Frame, Half, Item, Pieces, Remark, Unusable, http1, stable_hash,
+    Exchange, Expectation, Format, Frame, Half, Item, Pieces, Place, Remark, Unusable, base_64,
+    http1, stable_hash,
 };
-use crate::event::{Headers, RequestHead, ResponseHead};
+use crate::event::{DEFAULT_CLIENT_IP, Headers, RequestHead, ResponseHead};
 
 use expect::{Output, expectation};
 use template::templated;
@@ -177,10 +178,23 @@ const KNOWN: [(&str, &[&str]); 5] = [
     ),
 ];
 
-pub(super) fn frames(stream: Stream) -> impl Iterator<Item = Item> + Send {
-    let mut stream = Some(stream);
-    std::iter::from_fn(move || stream.take().map(read)).flatten()
-}
+/// What only a test file has.
+static TESTS: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"(?m)^(tests|rule_id|meta)\s*:").ok());
+
+pub(super) static READER: Reader = Reader {
+    title: "go-ftw tests",
+    loses: Some("no client address; only the response that the test gives"),
+    recognises: |head| {
+        let is_yaml = |form: &Regex| !head.is_json() && form.is_match(head.text);
+        TESTS.as_ref().is_some_and(is_yaml)
+    },
+    frames: |stream| {
+        let mut stream = Some(stream);
+        Box::new(std::iter::from_fn(move || stream.take().map(read)).flatten())
+    },
+    read: Read::Done,
+};
 
 struct Rest<'a>(&'a mut Stream);
 
@@ -202,7 +216,7 @@ fn read(mut stream: Stream) -> Vec<Item> {
     let file = Arc::clone(&stream.file);
     let whole = |why| {
         vec![Item::Unusable(Unusable {
-            place: super::Place {
+            place: Place {
                 file: Arc::clone(&file),
                 record: 0,
                 offset: 0,
@@ -211,7 +225,7 @@ fn read(mut stream: Stream) -> Vec<Item> {
         })]
     };
     if let Err(error) = read {
-        return whole(super::frames::unreadable(&error));
+        return whole(super::stream::unreadable(&error));
     }
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return whole(format!(
@@ -237,7 +251,7 @@ fn read(mut stream: Stream) -> Vec<Item> {
     let mut items = Vec::new();
     let lines = LineStarts::of(text);
     for (index, test) in tests.tests.iter().enumerate() {
-        let place = super::Place {
+        let place = Place {
             file: Arc::clone(&file),
             record: index as u64 + 1,
             offset: lines.offset(test.referenced.line()),
@@ -314,7 +328,7 @@ fn check_keys(level: &str, value: &serde_json::Value, found: &mut Vec<String>) {
     }
 }
 
-fn test_items(file: &File, test: &Test, place: super::Place, items: &mut Vec<Item>) {
+fn test_items(file: &File, test: &Test, place: Place, items: &mut Vec<Item>) {
     let name = match (&file.rule_id, &test.test_id, &test.test_title) {
         (Some(rule), Some(test), _) => format!("{rule}-{test}"),
         (_, _, Some(title)) => title.clone(),
@@ -365,11 +379,7 @@ fn test_items(file: &File, test: &Test, place: super::Place, items: &mut Vec<Ite
     }
 }
 
-fn frame(
-    place: &super::Place,
-    (mut exchange, expect): (Exchange, Expectation),
-    nth: usize,
-) -> Item {
+fn frame(place: &Place, (mut exchange, expect): (Exchange, Expectation), nth: usize) -> Item {
     if let Some(request) = &mut exchange.request {
         request.head.correlation_id.clone_from(&expect.test);
     }
@@ -432,7 +442,7 @@ fn transaction(
     name: &str,
     payload: Option<&str>,
     (input, output): (Input, &Output),
-    place: &super::Place,
+    place: &Place,
 ) -> Result<(Exchange, Expectation), String> {
     let mut exchange = Exchange::new(place.clone());
     if input.follow_redirect == Some(true) || input.save_cookie == Some(true) {
@@ -460,25 +470,13 @@ fn transaction(
 }
 
 fn raw(encoded: &str) -> Result<Half<RequestHead>, String> {
-    let bytes = decode64("encoded_request", encoded)?;
-    let request = http1::request(&bytes)?;
-    Ok(Half {
-        head: RequestHead {
-            correlation_id: String::new(),
-            method: request.method,
-            uri: request.uri,
-            client_ip: super::DEFAULT_CLIENT_IP.to_owned(),
-            headers: request.headers,
-        },
-        body: request.body,
-    })
+    let mut request = http1::request(&decode64("encoded_request", encoded)?)?;
+    DEFAULT_CLIENT_IP.clone_into(&mut request.head.client_ip);
+    Ok(request)
 }
 
 fn decode64(key: &str, text: &str) -> Result<Vec<u8>, String> {
-    let text: String = text.split_ascii_whitespace().collect();
-    STANDARD
-        .decode(&text)
-        .map_err(|error| format!("expected base64 in \"{key}\": {error}"))
+    base_64::read(text, format_args!("\"{key}\""))
 }
 
 fn built(input: &Input, payload: Option<&str>) -> Result<Half<RequestHead>, String> {
@@ -511,11 +509,11 @@ fn built(input: &Input, payload: Option<&str>) -> Result<Half<RequestHead>, Stri
     }
     Ok(Half {
         head: RequestHead {
-            correlation_id: String::new(),
             method: fill(input.method.as_deref().unwrap_or("GET"))?,
             uri: fill(input.uri.as_deref().unwrap_or("/"))?,
-            client_ip: super::DEFAULT_CLIENT_IP.to_owned(),
+            client_ip: DEFAULT_CLIENT_IP.to_owned(),
             headers,
+            ..RequestHead::default()
         },
         body,
     })
@@ -527,12 +525,6 @@ fn response(given: Response) -> Result<Half<ResponseHead>, String> {
         (_, Some(body)) => body.into_bytes(),
         _ => Vec::new(),
     };
-    Ok(Half {
-        head: ResponseHead {
-            correlation_id: String::new(),
-            status: given.status.unwrap_or(200),
-            headers: given.headers.unwrap_or_default().into_iter().collect(),
-        },
-        body,
-    })
+    let headers = given.headers.unwrap_or_default().into_iter().collect();
+    Ok(Half::response(given.status.unwrap_or(200), headers, body))
 }

@@ -3,27 +3,29 @@
 //! Every field is optional here, because real files lack what the
 //! specification requires. Entries are cut out of the stream one by one.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde::{Deserialize, Deserializer};
 
-use super::assemble::each;
+use super::assemble::assemble;
+use super::format::{Read, Reader};
 use super::frames::{Elements, Records};
-use super::headers;
-use super::stream::Stream;
+use super::parts::STATUSES;
 use super::time::nanoseconds;
-use super::{DecodeSettings, Exchange, Format, Frame, Half, Item, Remark, Transaction, Unusable};
+use super::{DecodeSettings, Exchange, Format, Half, Remark, base_64, headers};
 use crate::event::{Headers, RequestHead, ResponseHead, bare_ip};
 use crate::json::explain;
 
-pub(super) fn frames(stream: Stream) -> impl Iterator<Item = Item> + Send {
-    let file = std::sync::Arc::clone(&stream.file);
-    each(
-        Elements::new(stream, Records::Within(["log", "entries"])),
-        file,
-        Format::Har,
-    )
-}
+pub(super) static READER: Reader = Reader {
+    title: "HTTP Archive 1.2",
+    loses: Some(
+        "no client address; bodies are decoded, not as sent; browsers omit credentials by default",
+    ),
+    recognises: |head| head.has("log") && !head.has("message") && !head.has("phase"),
+    frames: |stream| {
+        let entries = Records::Within(["log", "entries"]);
+        assemble(Elements::new(stream, entries), None, Format::Har)
+    },
+    read: Read::Record(read),
+};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -103,30 +105,17 @@ fn or_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(
     Ok(Option::<T>::deserialize(reader)?.unwrap_or_default())
 }
 
-pub(super) fn decode(
-    frame: &Frame,
-    settings: &DecodeSettings,
-) -> Result<Transaction<'static>, Unusable> {
-    let mut exchange = Exchange::new(frame.place());
-    for piece in &frame.pieces {
-        read(&piece.bytes, settings, &mut exchange).map_err(|why| frame.unusable(why))?;
-    }
-    Ok(exchange.into_transaction())
-}
-
-fn read(bytes: &[u8], settings: &DecodeSettings, exchange: &mut Exchange) -> Result<(), String> {
-    let entry: Entry = explain::parse(bytes)?;
+fn read(record: &[u8], _: &DecodeSettings, exchange: &mut Exchange) -> Result<(), String> {
+    let entry: Entry = explain::parse(record)?;
     let request = entry
         .request
         .ok_or("expected an entry with \"request\", found none")?;
-    let client_ip = entry.client_ip.as_deref().unwrap_or(&settings.client_ip);
+    let client_ip = entry.client_ip.as_deref().unwrap_or_default();
     exchange.at_ns = entry.started_date_time.as_deref().and_then(nanoseconds);
     exchange.request = Some(request.read(client_ip, &mut exchange.remarks)?);
-    exchange.response = entry
-        .response
-        .map(|response| response.read(&mut exchange.remarks))
-        .transpose()?
-        .flatten();
+    if let Some(response) = entry.response {
+        exchange.response = response.read(&mut exchange.remarks)?;
+    }
     Ok(())
 }
 
@@ -140,19 +129,18 @@ fn named(headers: Vec<Header>) -> Headers {
 impl Request {
     fn read(self, client_ip: &str, remarks: &mut Vec<Remark>) -> Result<Half<RequestHead>, String> {
         let url = self.url.ok_or("expected \"request.url\", found none")?;
-        let (scheme, authority, uri) = headers::split_url(&url)
-            .filter(|(scheme, _, _)| {
-                ["http", "https", "ws", "wss"]
-                    .iter()
-                    .any(|known| scheme.eq_ignore_ascii_case(known))
-            })
+        let is_known = |scheme: &str| {
+            let mut known = ["http", "https", "ws", "wss"].iter();
+            known.any(|known| scheme.eq_ignore_ascii_case(known))
+        };
+        let (_, authority, uri) = headers::split_url(&url)
+            .filter(|(scheme, _, _)| is_known(scheme))
             .ok_or_else(|| {
                 format!(
                     "expected an http or https URL, found {:?}",
                     crate::fault::printable(&url, 40)
                 )
             })?;
-        let _ = scheme;
         let mut fields = named(self.headers);
         let pseudo = headers::split_pseudo(&mut fields);
         if fields.value("host").is_none() {
@@ -177,11 +165,11 @@ impl Request {
         };
         Ok(Half {
             head: RequestHead {
-                correlation_id: String::new(),
                 method,
                 uri,
                 client_ip: bare_ip(client_ip),
                 headers: fields,
+                ..RequestHead::default()
             },
             body,
         })
@@ -237,12 +225,7 @@ fn form_encoded(text: &str) -> String {
 fn body(text: String, encoding: Option<&str>, place: &str) -> Result<Vec<u8>, String> {
     match encoding {
         Some(encoding) if encoding.eq_ignore_ascii_case("base64") => {
-            // Some break it into lines, and some leave its padding out.
-            let kept = |c: &char| !c.is_ascii_whitespace() && *c != '=';
-            let text: String = text.chars().filter(kept).collect();
-            STANDARD_NO_PAD.decode(text).map_err(|error| {
-                format!("expected base64 in \"{place}\", as its encoding says: {error}")
-            })
+            base_64::read(&text, format_args!("\"{place}\", as its encoding says"))
         }
         _ => Ok(text.into_bytes()),
     }
@@ -254,7 +237,8 @@ impl Response {
         let status = match self.status {
             None => return Ok(None),
             Some(status) if status <= 0.0 => return Ok(None),
-            Some(status) => (100_u16..=999)
+            Some(status) => STATUSES
+                .into_iter()
                 .find(|known| (f64::from(*known) - status).abs() < 0.5)
                 .ok_or_else(|| {
                     format!("expected a response status from 100 to 999, found {status}")
@@ -274,14 +258,7 @@ impl Response {
             },
             None => Vec::new(),
         };
-        Ok(Some(Half {
-            head: ResponseHead {
-                correlation_id: String::new(),
-                status,
-                headers: fields,
-            },
-            body,
-        }))
+        Ok(Some(Half::response(status, fields, body)))
     }
 }
 

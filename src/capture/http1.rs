@@ -1,44 +1,30 @@
 //! An HTTP/1 message as it was on the wire, for formats that keep it raw.
 
-use super::headers;
-use crate::event::Headers;
+use super::parts::STATUSES;
+use super::{Half, headers};
+use crate::event::{Headers, RequestHead, ResponseHead};
 
 /// Header fields of one message; more is not believable.
 const MAX_FIELDS: usize = 1024;
 
-/// A request as it was sent.
-#[derive(Debug)]
-pub(super) struct RawRequest {
-    pub(super) method: String,
-    pub(super) uri: String,
-    pub(super) headers: Headers,
-    pub(super) body: Vec<u8>,
-}
-
-/// A response as it was sent.
-#[derive(Debug)]
-pub(super) struct RawResponse {
-    pub(super) status: u16,
-    pub(super) headers: Headers,
-    pub(super) body: Vec<u8>,
-}
-
-pub(super) fn request(bytes: &[u8]) -> Result<RawRequest, String> {
+pub(super) fn request(bytes: &[u8]) -> Result<Half<RequestHead>, String> {
     let mut fields = vec![httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut parsed = httparse::Request::new(&mut fields);
     // The target may hold bytes that are no text, which the parser refuses.
     let line_end = memchr::memchr(b'\n', bytes).unwrap_or(bytes.len());
     let (line, _) = bytes.split_at(line_end);
-    let (method, target) = request_line(line)?;
+    let (method, uri) = request_line(line)?;
     let plain = [b"GET / HTTP/1.1\r".as_slice(), &bytes[line_end..]].concat();
     let body_at = complete(parsed.parse(&plain), "request")?;
     let headers = named(parsed.headers);
-    let body = body(&headers, &plain[body_at..])?;
-    Ok(RawRequest {
-        method,
-        uri: target,
-        headers,
-        body,
+    Ok(Half {
+        body: body(&headers, &plain[body_at..])?,
+        head: RequestHead {
+            method,
+            uri,
+            headers,
+            ..RequestHead::default()
+        },
     })
 }
 
@@ -75,7 +61,7 @@ pub(super) fn no_request_line(line: &[u8]) -> String {
     format!("expected a request line, found {shown:?}")
 }
 
-pub(super) fn response(mut bytes: &[u8]) -> Result<RawResponse, String> {
+pub(super) fn response(mut bytes: &[u8]) -> Result<Half<ResponseHead>, String> {
     // Interim ones come before the one that counts.
     while bytes.starts_with(b"HTTP/1.1 1") && !bytes.starts_with(b"HTTP/1.1 101") {
         let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else {
@@ -94,14 +80,9 @@ pub(super) fn response(mut bytes: &[u8]) -> Result<RawResponse, String> {
     let body_at = complete(parsed.parse(bytes), "response")?;
     let headers = named(parsed.headers);
     let body = body(&headers, &bytes[body_at..])?;
-    Ok(RawResponse {
-        status: parsed
-            .code
-            .filter(|status| (100..=999).contains(status))
-            .ok_or("expected a status from 100 to 999")?,
-        headers,
-        body,
-    })
+    let status = parsed.code.filter(|status| STATUSES.contains(status));
+    let status = status.ok_or("expected a status from 100 to 999")?;
+    Ok(Half::response(status, headers, body))
 }
 
 fn complete(parsed: httparse::Result<usize>, what: &str) -> Result<usize, String> {
@@ -170,14 +151,14 @@ mod tests {
     fn messages_are_read_as_they_were_sent() {
         let raw = request(b"POST /a?b=c d HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n").unwrap();
         assert_eq!(
-            (raw.method.as_str(), raw.uri.as_str()),
+            (raw.head.method.as_str(), raw.head.uri.as_str()),
             ("POST", "/a?b=c d")
         );
         assert_eq!(raw.body, b"abc");
         let raw = request(b"GET http://h.example/x HTTP/1.0\r\n\r\n").unwrap();
-        assert_eq!(raw.uri, "/x");
+        assert_eq!(raw.head.uri, "/x");
         let raw = response(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nhi there").unwrap();
-        assert_eq!((raw.status, raw.body.as_slice()), (404, &b"hi"[..]));
+        assert_eq!((raw.head.status, raw.body.as_slice()), (404, &b"hi"[..]));
     }
 
     #[test]
@@ -199,10 +180,10 @@ mod tests {
         let raw = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\nok";
         let found = response(raw).unwrap();
         assert_eq!(
-            (found.status, found.body.as_slice()),
+            (found.head.status, found.body.as_slice()),
             (201, b"ok".as_slice())
         );
         let alone = response(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
-        assert_eq!(alone.status, 100);
+        assert_eq!(alone.head.status, 100);
     }
 }

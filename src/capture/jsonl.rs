@@ -16,27 +16,39 @@ mod line;
 mod own;
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::assemble::{Assembler, Part, RecordRole};
+use super::assemble::{Part, RecordRole, assemble};
+use super::detect::first_keys;
+use super::format::{Read, Reader};
 use super::frames::Lines;
-use super::stream::Stream;
 use super::time::nanoseconds;
-use super::{Format, Frame, Item, Piece, Remark, Transaction, Unusable};
+use super::{Format, Frame, Piece, Remark, Transaction, Unusable};
 use crate::fault::Fault;
 use crate::question::Phase;
 
 use self::line::Line;
 
-pub(super) fn frames(stream: Stream) -> impl Iterator<Item = Item> + Send {
-    let file = Arc::clone(&stream.file);
-    Assembler::new(Lines::new(stream), sort, file, Format::Jsonl)
+pub(super) static READER: Reader = Reader {
+    title: "Our own JSON Lines",
+    loses: None,
+    // Its first line may be broken, or of a version to come.
+    recognises: |head| {
+        let is_line = |line: &[u8]| line.starts_with(b"{") && has_keys(&first_keys(line));
+        has_keys(&head.keys) || head.lines().any(is_line)
+    },
+    frames: |stream| assemble(Lines::new(stream), Some(role), Format::Jsonl),
+    read: Read::Group(decode),
+};
+
+fn has_keys(keys: &[String]) -> bool {
+    let mut needed = ["phase", "input"].iter();
+    needed.all(|key| keys.iter().any(|have| have == key))
 }
 
-fn sort(piece: &Piece) -> RecordRole {
+fn role(piece: &Piece) -> RecordRole {
     if let Some((id, phase)) = own::keys(&piece.bytes) {
         return RecordRole::Of(piece.bytes.slice_ref(id), part(phase));
     }
@@ -75,7 +87,7 @@ fn part(phase: &[u8]) -> Part {
     }
 }
 
-pub(super) fn decode(frame: &Frame) -> Result<Transaction<'_>, Unusable> {
+fn decode(frame: &Frame) -> Result<Transaction<'_>, Unusable> {
     let mut transaction: Option<Transaction<'_>> = None;
     for piece in &frame.pieces {
         let refuse = |why| frame.unusable_at(piece, why);

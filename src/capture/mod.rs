@@ -14,6 +14,7 @@
 
 mod access_log;
 mod assemble;
+mod base_64;
 mod detect;
 mod envoy_tap;
 mod expect;
@@ -47,9 +48,6 @@ pub use open::{Capture, Opened, decode, discover, is_capture};
 pub use place::{Piece, Pieces, Place, Unusable, stable_hash};
 pub use redact::{Found, Redacted, Redactor, key_of, may_hold_secret};
 pub use transaction::{CapturedStep, Recorded, Transaction};
-
-/// A documentation address (RFC 5737), for formats that know no client.
-pub const DEFAULT_CLIENT_IP: &str = "192.0.2.1";
 
 /// Bytes of one record; what is longer is skipped and named.
 pub const DEFAULT_MAX_RECORD_BYTES: usize = 16 << 20;

@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::read::MultiGzDecoder;
 
+use super::assemble::Items;
+use super::format::Read as ReadRecords;
 use super::stream::Stream;
 use super::{
-    DecodeSettings, Format, Frame, Item, Place, Transaction, Unusable, access_log, detect,
-    envoy_tap, ftw, gor, har, jsonl,
+    DecodeSettings, Exchange, Format, Frame, Item, Place, Remark, Transaction, Unusable, detect,
 };
 use crate::error::Error;
+use crate::event::bare_ip;
 use crate::files::{self, Accept};
 
 /// Bytes looked at to tell a format.
@@ -97,7 +99,7 @@ pub struct Opened {
     pub file: Arc<str>,
     /// What it is written in, if anything could be told.
     pub format: Option<Format>,
-    items: Box<dyn Iterator<Item = Item> + Send>,
+    items: Items,
 }
 
 impl Iterator for Opened {
@@ -173,7 +175,7 @@ fn opened(
         Err(why) => return unreadable(file, why),
     };
     let stream = Stream::new(stream, &file, max_record);
-    let items = (Reader::of(format).frames)(stream);
+    let items = (format.reader().frames)(stream);
     Opened {
         file,
         format: Some(format),
@@ -231,51 +233,6 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-type Items = Box<dyn Iterator<Item = Item> + Send>;
-
-/// How a format is read: the one place that knows every format's functions.
-struct Reader {
-    frames: fn(Stream) -> Items,
-    decode: for<'f> fn(&'f Frame, &DecodeSettings) -> Result<Transaction<'f>, Unusable>,
-}
-
-impl Reader {
-    const fn of(format: Format) -> Self {
-        match format {
-            Format::Jsonl => Self {
-                frames: |stream| Box::new(jsonl::frames(stream)),
-                decode: |frame, _| jsonl::decode(frame),
-            },
-            Format::Har => Self {
-                frames: |stream| Box::new(har::frames(stream)),
-                decode: har::decode,
-            },
-            Format::EnvoyTap => Self {
-                frames: |stream| Box::new(envoy_tap::frames(stream)),
-                decode: envoy_tap::decode,
-            },
-            Format::Gor => Self {
-                frames: |stream| Box::new(gor::frames(stream)),
-                decode: gor::decode,
-            },
-            Format::Ftw => Self {
-                frames: |stream| Box::new(ftw::frames(stream)),
-                decode: |frame, _| {
-                    Err(frame.unusable("a test file is decoded as a whole".to_owned()))
-                },
-            },
-            Format::AccessLog => Self {
-                frames: |stream| Box::new(access_log::frames(stream, Format::AccessLog)),
-                decode: access_log::decode,
-            },
-            Format::JsonLog => Self {
-                frames: |stream| Box::new(access_log::frames(stream, Format::JsonLog)),
-                decode: access_log::decode,
-            },
-        }
-    }
-}
-
 /// Decodes a frame's records.
 ///
 /// # Errors
@@ -288,5 +245,28 @@ pub fn decode<'f>(
         return Ok(*ready);
     }
     let frame = &*frame;
-    (Reader::of(frame.format).decode)(frame, settings)
+    let read = match frame.format.reader().read {
+        ReadRecords::Record(read) => read,
+        ReadRecords::Group(read) => return read(frame),
+        ReadRecords::Done => {
+            return Err(frame.unusable("a test file is decoded as a whole".to_owned()));
+        }
+    };
+    let mut exchange = Exchange::new(frame.place());
+    for piece in &frame.pieces {
+        read(&piece.bytes, settings, &mut exchange).map_err(|why| frame.unusable_at(piece, why))?;
+    }
+    if let Some(request) = &mut exchange.request
+        && request.head.client_ip.is_empty()
+    {
+        request.head.client_ip = bare_ip(&settings.client_ip);
+    }
+    if exchange.request.is_none() {
+        if exchange.response.is_none() {
+            let why = "expected request or response headers, found none";
+            return Err(frame.unusable(why.to_owned()));
+        }
+        exchange.remark(Remark::StartMissing);
+    }
+    Ok(exchange.into_transaction())
 }

@@ -1,11 +1,12 @@
 //! Heads and bodies, put together to a transaction's events.
 
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::place::stem;
 use super::{CapturedStep, Place, Remark, Transaction, headers};
-use crate::event::{BodyChunk, Event, RequestHead, ResponseHead};
+use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead};
 use crate::question::Question;
 
 /// One half of an exchange as most formats have it: a head and a whole body.
@@ -13,6 +14,20 @@ use crate::question::Question;
 pub(super) struct Half<H> {
     pub(super) head: H,
     pub(super) body: Vec<u8>,
+}
+
+/// What a response's status may be.
+pub(super) const STATUSES: RangeInclusive<u16> = 100..=999;
+
+impl Half<ResponseHead> {
+    pub(super) fn response(status: u16, headers: Headers, body: Vec<u8>) -> Self {
+        let head = ResponseHead {
+            status,
+            headers,
+            ..ResponseHead::default()
+        };
+        Self { head, body }
+    }
 }
 
 /// An exchange in parts, to be made a transaction.

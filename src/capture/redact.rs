@@ -36,6 +36,7 @@ use self::stand_in::{HASH_DIGITS, STAND_IN, is_stand_in};
 
 pub use found::{Found, may_hold_secret};
 
+use super::base_64;
 use crate::digest::hex;
 use crate::error::Error;
 
@@ -370,7 +371,7 @@ impl Redactor {
 
     /// A body of bytes.
     fn bytes(&self, field: &str, base64: &str, found: &mut Found) -> String {
-        let Some(bytes) = binary::decode(base64) else {
+        let Ok(bytes) = base_64::decode(base64) else {
             return self.free(field, base64, found);
         };
         let text = binary::as_text(&bytes);
@@ -379,7 +380,7 @@ impl Redactor {
             return base64.to_owned();
         }
         let text = self.replaced(field, (&text, places), found);
-        binary::encode(binary::as_bytes(&text))
+        base_64::encode(binary::as_bytes(&text))
     }
 
     /// A text with a stand-in at each of these places.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use super::Place;
+use super::{Piece, Place, Unusable};
 
 const BUFFER_BYTES: usize = 256 << 10;
 /// Blocks that are kept to be read into again, 128 MiB: as many as a replay
@@ -58,6 +58,8 @@ pub(super) struct Stream {
     blocks: Blocks,
     /// Bytes taken so far.
     pub(super) offset: u64,
+    /// Records cut out of it so far.
+    pub(super) record: u64,
     /// Bytes of one record.
     pub(super) max_record: usize,
     /// The file's name in reports.
@@ -72,6 +74,7 @@ impl Stream {
             failed: None,
             blocks: Blocks::default(),
             offset: 0,
+            record: 0,
             max_record,
             file: Arc::clone(file),
         }
@@ -129,12 +132,59 @@ impl Stream {
         self.offset += bytes as u64;
     }
 
-    /// Where this stream is, as the place of a record.
-    pub(super) fn place(&self, record: u64, offset: u64) -> Place {
-        Place {
+    /// The next record, which has so many bytes; those of a longer one than is
+    /// allowed are not needed.
+    pub(super) fn cut(&mut self, offset: u64, size: usize, bytes: Bytes) -> Cut {
+        let most = self.max_record;
+        let cut = if size > most {
+            Err(self.unusable(
+                offset,
+                format!("expected a record of at most {most} bytes (--max-record), found {size}"),
+            ))
+        } else {
+            Ok(Piece {
+                record: self.record + 1,
+                offset,
+                bytes,
+            })
+        };
+        self.record += 1;
+        cut
+    }
+
+    /// The next record cannot be used.
+    pub(super) fn unusable(&self, offset: u64, why: String) -> Unusable {
+        let place = Place {
             file: Arc::clone(&self.file),
-            record,
+            record: self.record + 1,
             offset,
-        }
+        };
+        Unusable { place, why }
+    }
+}
+
+/// A record's bytes, or why there are none.
+pub(super) type Cut = Result<Piece, Unusable>;
+
+/// Cuts records out of a stream, each by the rules of its own.
+pub(super) trait Cutter {
+    /// The stream they come from.
+    fn stream(&self) -> &Stream;
+
+    /// The next record, nothing at the end of the stream.
+    fn next_record(&mut self) -> io::Result<Option<Cut>>;
+
+    /// Where the next record begins.
+    fn offset(&self) -> u64 {
+        self.stream().offset
+    }
+}
+
+/// What to say when the stream itself fails.
+pub(super) fn unreadable(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        format!("the file ends in the middle of its compressed data: {error}")
+    } else {
+        format!("the rest of the file cannot be read: {error}")
     }
 }

@@ -10,10 +10,9 @@ use std::sync::Arc;
 use anyhow::Result;
 use bytesize::ByteSize;
 use clap::{Args, Subcommand, ValueEnum};
-use wasm_agent_kit::capture::{
-    self, DEFAULT_CLIENT_IP, DEFAULT_MAX_RECORD_BYTES, DecodeSettings, FieldMap, Format,
-};
+use wasm_agent_kit::capture::{self, DEFAULT_MAX_RECORD_BYTES, DecodeSettings, FieldMap, Format};
 use wasm_agent_kit::error::Error;
+use wasm_agent_kit::event::DEFAULT_CLIENT_IP;
 use wasm_agent_kit::files;
 use wasm_agent_kit::guest::engine::{Engine, EngineSettings};
 use wasm_agent_kit::guest::module::Module;

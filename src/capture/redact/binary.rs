@@ -4,33 +4,13 @@
 //! and between other bytes. Each byte that is none becomes one character of a
 //! private range, and back: no byte is lost.
 
-use base64::Engine as _;
-use base64::alphabet;
-use base64::engine::DecodePaddingMode;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use serde_json::{Map, Value};
 
 /// The character of byte 0; those of 0x80 and above are used.
 const FIRST: u32 = 0xEF00;
-/// Reads what others wrote, with padding or without.
-const ANY_PADDING: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new()
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-        .with_decode_allow_trailing_bits(true),
-);
-
 /// Whether an object's `data` is bytes in base64.
 pub(super) fn is_base64(map: &Map<String, Value>) -> bool {
     map.get("encoding").and_then(Value::as_str) == Some("base64")
-}
-
-pub(super) fn decode(base64: &str) -> Option<Vec<u8>> {
-    ANY_PADDING.decode(base64).ok()
-}
-
-pub(super) fn encode(bytes: impl AsRef<[u8]>) -> String {
-    STANDARD.encode(bytes)
 }
 
 pub(super) fn as_text(bytes: &[u8]) -> String {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use super::super::base_64;
 use super::binary;
 use super::finder::{Finder, Rest};
 use super::stand_in::{REST, is_inside};
@@ -356,12 +357,12 @@ impl Found {
     fn base64(&self, data: &str) -> Option<String> {
         if let Cow::Owned(_) = self.text(data) {
             // It is itself what is secret, or what encodes it.
-            return Some(binary::encode(REST));
+            return Some(base_64::encode(REST));
         }
-        let text = binary::as_text(&binary::decode(data)?);
+        let text = binary::as_text(&base_64::decode(data).ok()?);
         match self.text(&text) {
             Cow::Borrowed(_same) => None,
-            Cow::Owned(other) => Some(binary::encode(binary::as_bytes(&other))),
+            Cow::Owned(other) => Some(base_64::encode(binary::as_bytes(&other))),
         }
     }
 
@@ -370,14 +371,14 @@ impl Found {
     /// and in their text, as which a secret that is no UTF-8 is known.
     fn cut_base64(&self, data: &str) -> Option<String> {
         if self.without_rests(data.as_bytes()).is_some() {
-            return Some(binary::encode(REST));
+            return Some(base_64::encode(REST));
         }
-        let bytes = binary::decode(data)?;
+        let bytes = base_64::decode(data).ok()?;
         let other = self.without_rests(&bytes);
         let text = binary::as_text(other.as_ref().unwrap_or(&bytes));
         let of_text = self.without_rests(text.as_bytes());
         let of_text = of_text.map(|it| binary::as_bytes(&String::from_utf8_lossy(&it)));
-        of_text.or(other).map(binary::encode)
+        of_text.or(other).map(base_64::encode)
     }
 
     /// Every text of a value whose parts may be cut: without what was left of
@@ -445,7 +446,7 @@ impl Found {
         for (key, value) in map.iter_mut() {
             match value {
                 Value::String(_) if STAY.contains(&key.as_str()) => {}
-                Value::String(data) if is_base64 && key == "data" => *data = binary::encode(REST),
+                Value::String(data) if is_base64 && key == "data" => *data = base_64::encode(REST),
                 value => hide_every_text(value),
             }
         }
@@ -524,7 +525,7 @@ fn hide_every_text(value: &mut Value) {
             for (key, value) in map.iter_mut() {
                 match value {
                     Value::String(data) if is_base64 && key == "data" => {
-                        *data = binary::encode(REST);
+                        *data = base_64::encode(REST);
                     }
                     Value::String(_) if is_base64 && key == "encoding" => {}
                     value => hide_every_text(value),
