@@ -1,9 +1,9 @@
 //! go-ftw test files: a WAF's regression suite as traffic.
 //!
 //! A file is read as a whole; each stage of each test is a transaction with an
-//! [`Expectation`]. Both the second version (`stages`) and the third (`payload`
-//! and `template`) are read. Keys that mean nothing here make the test
-//! unusable by name; expectations about logs and bodies, which a module's
+//! [`Expectation`](super::Expectation). Both the second version (`stages`) and the
+//! third (`payload` and `template`) are read. Keys that mean nothing here make the
+//! test unusable by name; expectations about logs and bodies, which a module's
 //! answer does not have, are counted as not checked.
 
 mod expect;
@@ -15,12 +15,13 @@ use std::sync::{Arc, LazyLock};
 
 use regex::bytes::Regex;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_saphyr::Spanned;
 
 use super::format::{Read, Reader};
 use super::stream::Stream;
 use super::{
-    Exchange, Expectation, Format, Frame, Half, Item, Pieces, Place, Remark, Unusable, base_64,
+    Exchange, Format, Frame, Half, Item, Pieces, Place, Remark, Transaction, Unusable, base_64,
     http1, stable_hash,
 };
 use crate::event::{DEFAULT_CLIENT_IP, Headers, RequestHead, ResponseHead};
@@ -51,6 +52,8 @@ struct Test {
     payload: Option<String>,
     template: Option<Input>,
     output: Option<Output>,
+    #[serde(flatten)]
+    other: OtherKeys,
 }
 
 /// A stage, or the first version's wrapper around one.
@@ -59,6 +62,8 @@ struct Stage {
     stage: Option<Box<Stage>>,
     input: Option<Input>,
     output: Option<Output>,
+    #[serde(flatten)]
+    other: OtherKeys,
 }
 
 #[derive(Deserialize, Default, Clone)]
@@ -66,7 +71,6 @@ struct Input {
     uri: Option<String>,
     uris: Option<Vec<String>>,
     method: Option<String>,
-    version: Option<String>,
     headers: Option<Fields>,
     ordered_headers: Option<Vec<Named>>,
     data: Option<Data>,
@@ -78,6 +82,8 @@ struct Input {
     save_cookie: Option<bool>,
     follow_redirect: Option<bool>,
     response: Option<Response>,
+    #[serde(flatten)]
+    other: OtherKeys,
 }
 
 /// A map in the second version, a list in the third's template.
@@ -110,72 +116,23 @@ struct Response {
     encoded_body: Option<String>,
 }
 
-/// The keys that are known, at each level.
-const KNOWN: [(&str, &[&str]); 5] = [
-    (
-        "test",
-        &[
-            "test_id",
-            "id",
-            "test_title",
-            "desc",
-            "description",
-            "tags",
-            "stages",
-            "payload",
-            "template",
-            "output",
-            "rule_id",
-        ],
-    ),
-    ("stage", &["stage", "description", "input", "output"]),
-    (
-        "input",
-        &[
-            "dest_addr",
-            "port",
-            "protocol",
-            "uri",
-            "uris",
-            "version",
-            "method",
-            "headers",
-            "ordered_headers",
-            "data",
-            "encoded_data",
-            "save_cookie",
-            "stop_magic",
-            "autocomplete_headers",
-            "encoded_request",
-            "raw_request",
-            "follow_redirect",
-            "virtual_host_mode",
-            "response",
-        ],
-    ),
-    (
-        "output",
-        &[
-            "status",
-            "response_contains",
-            "log_contains",
-            "no_log_contains",
-            "log",
-            "expect_error",
-            "retry_once",
-            "isolated",
-            "html_contains",
-        ],
-    ),
-    (
-        "log",
-        &[
-            "expect_ids",
-            "no_expect_ids",
-            "match_regex",
-            "no_match_regex",
-        ],
-    ),
+/// Keys beside those that are read.
+type OtherKeys = BTreeMap<String, IgnoredAny>;
+
+/// Keys that mean nothing to a module, by the object they stand in.
+const UNREAD: [(&str, &str); 12] = [
+    ("test", "desc"),
+    ("test", "description"),
+    ("test", "tags"),
+    ("test", "rule_id"),
+    ("stage", "description"),
+    ("input", "dest_addr"),
+    ("input", "port"),
+    ("input", "protocol"),
+    ("input", "version"),
+    ("input", "virtual_host_mode"),
+    ("output", "retry_once"),
+    ("output", "html_contains"),
 ];
 
 /// What only a test file has.
@@ -247,7 +204,6 @@ fn read(mut stream: Stream) -> Vec<Item> {
             ));
         }
     };
-    let unknown = unknown_keys(text);
     let mut items = Vec::new();
     let lines = LineStarts::of(text);
     for (index, test) in tests.tests.iter().enumerate() {
@@ -256,8 +212,9 @@ fn read(mut stream: Stream) -> Vec<Item> {
             record: index as u64 + 1,
             offset: lines.offset(test.referenced.line()),
         };
-        if let Some(keys) = unknown.get(&index) {
-            let why = format!("unknown keys: {}", keys.join(", "));
+        let unknown = test.value.unknown_keys();
+        if !unknown.is_empty() {
+            let why = format!("unknown keys: {}", unknown.join(", "));
             items.push(Item::Unusable(Unusable { place, why }));
             continue;
         }
@@ -286,45 +243,34 @@ impl LineStarts {
     }
 }
 
-/// Keys nobody knows, by the test they stand in.
-fn unknown_keys(text: &str) -> BTreeMap<usize, Vec<String>> {
-    let mut found = BTreeMap::new();
-    let Ok(whole) = serde_saphyr::from_str::<serde_json::Value>(text) else {
-        return found;
-    };
-    let tests = whole.get("tests").and_then(serde_json::Value::as_array);
-    for (index, test) in tests.into_iter().flatten().enumerate() {
-        let mut keys = Vec::new();
-        check_keys("test", test, &mut keys);
-        if !keys.is_empty() {
-            found.insert(index, keys);
+impl Test {
+    /// Keys nobody knows, with the object that each stands in.
+    fn unknown_keys(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut look = |level: &str, keys: &OtherKeys| {
+            let unknown = keys.keys().filter(|key| !UNREAD.contains(&(level, key)));
+            found.extend(unknown.map(|key| format!("{level}.{key}")));
+        };
+        let (mut inputs, mut outputs) = (vec![&self.template], vec![&self.output]);
+        look("test", &self.other);
+        for stage in &self.stages {
+            let stages = std::iter::successors(Some(stage), |stage| stage.stage.as_deref());
+            for stage in stages {
+                look("stage", &stage.other);
+                inputs.push(&stage.input);
+                outputs.push(&stage.output);
+            }
         }
-    }
-    found
-}
-
-fn check_keys(level: &str, value: &serde_json::Value, found: &mut Vec<String>) {
-    let known = KNOWN
-        .iter()
-        .find(|(name, _)| *name == level)
-        .map_or(&[][..], |(_, keys)| *keys);
-    let Some(object) = value.as_object() else {
-        return;
-    };
-    for (key, value) in object {
-        if !known.contains(&key.as_str()) {
-            found.push(format!("{level}.{key}"));
+        for input in inputs.into_iter().flatten() {
+            look("input", &input.other);
         }
-        match key.as_str() {
-            "stages" => value
-                .as_array()
-                .into_iter()
-                .flatten()
-                .for_each(|stage| check_keys("stage", stage, found)),
-            "stage" | "input" | "output" | "log" => check_keys(key, value, found),
-            "template" => check_keys("input", value, found),
-            _ => {}
+        for output in outputs.into_iter().flatten() {
+            look("output", &output.other);
+            if let Some(log) = &output.log {
+                look("log", &log.other);
+            }
         }
+        found
     }
 }
 
@@ -354,68 +300,91 @@ fn test_items(file: &File, test: &Test, place: Place, items: &mut Vec<Item>) {
         ));
     }
     let several = stages.len() > 1;
-    for (index, (input, output)) in stages.into_iter().enumerate() {
-        let name = if several {
-            format!("{name} stage {}", index + 1)
-        } else {
-            name.clone()
+    for (index, (mut input, output)) in stages.into_iter().enumerate() {
+        let case = Case {
+            name: if several {
+                format!("{name} stage {}", index + 1)
+            } else {
+                name.clone()
+            },
+            payload: test.payload.as_deref(),
+            output,
+            place: &place,
         };
-        let uris: Vec<Option<String>> = match &input.uris {
-            Some(uris) if !uris.is_empty() => uris.iter().cloned().map(Some).collect(),
-            _ => vec![None],
-        };
+        let uris = input.uris.take().filter(|uris| !uris.is_empty());
+        let uris = uris.map_or(vec![input.uri.take()], |uris| {
+            uris.into_iter().map(Some).collect()
+        });
         for uri in uris {
-            let mut input = input.clone();
-            input.uri = uri.or(input.uri);
-            let read = transaction(&name, test.payload.as_deref(), (input, &output), &place);
-            items.push(match read {
-                Ok(exchange) => frame(&place, exchange, items.len()),
+            input.uri = uri;
+            items.push(match case.transaction(&input) {
+                Ok(transaction) => Item::Frame(Frame {
+                    file: Arc::clone(&place.file),
+                    format: Format::Ftw,
+                    key: stable_hash(&items.len().to_le_bytes()),
+                    pieces: Pieces::new(),
+                    ready: Some(Box::new(transaction)),
+                }),
                 Err(why) => Item::Unusable(Unusable {
                     place: place.clone(),
-                    why: format!("{name}: {why}"),
+                    why: format!("{}: {why}", case.name),
                 }),
             });
         }
     }
 }
 
-fn frame(place: &Place, (mut exchange, expect): (Exchange, Expectation), nth: usize) -> Item {
-    if let Some(request) = &mut exchange.request {
-        request.head.correlation_id.clone_from(&expect.test);
+/// One stage of a test, whatever its input.
+struct Case<'a> {
+    name: String,
+    payload: Option<&'a str>,
+    output: Output,
+    place: &'a Place,
+}
+
+impl Case<'_> {
+    fn transaction(&self, input: &Input) -> Result<Transaction<'static>, String> {
+        if input.follow_redirect == Some(true) || input.save_cookie == Some(true) {
+            return Err(
+                "follow_redirect and save_cookie need a server's response, and there is none"
+                    .to_owned(),
+            );
+        }
+        let encoded = input.encoded_request.as_ref();
+        let encoded = encoded.or(input.raw_request.as_ref());
+        let mut request = match encoded.filter(|text| !text.is_empty()) {
+            Some(encoded) => raw(encoded)?,
+            None => built(input, self.payload)?,
+        };
+        request.head.correlation_id.clone_from(&self.name);
+        let mut exchange = Exchange::new(self.place.clone());
+        exchange.request = Some(request);
+        if let Some(given) = &input.response {
+            exchange.response = Some(response(given)?);
+        }
+        let (expect, not_checked) = expectation(&self.name, &self.output);
+        if not_checked {
+            exchange.remark(Remark::NotChecked);
+        }
+        let mut transaction = exchange.into_transaction();
+        let remarks = &mut transaction.remarks;
+        remarks.retain(|remark| *remark != Remark::NoResponse);
+        transaction.expect = expect.checks_any().then(|| Box::new(expect));
+        Ok(transaction)
     }
-    let mut transaction = exchange.into_transaction();
-    transaction
-        .remarks
-        .retain(|remark| *remark != Remark::NoResponse);
-    transaction.expect = expect.checks_any().then(|| Box::new(expect));
-    Item::Frame(Frame {
-        file: Arc::clone(&place.file),
-        format: Format::Ftw,
-        key: stable_hash(&nth.to_le_bytes()),
-        pieces: Pieces::new(),
-        ready: Some(Box::new(transaction)),
-    })
 }
 
 impl Input {
     /// This one, with what it does not say taken from another.
     fn over(self, base: Self) -> Self {
-        Self {
-            uri: self.uri.or(base.uri),
-            uris: self.uris.or(base.uris),
-            method: self.method.or(base.method),
-            version: self.version.or(base.version),
-            headers: self.headers.or(base.headers),
-            ordered_headers: self.ordered_headers.or(base.ordered_headers),
-            data: self.data.or(base.data),
-            encoded_data: self.encoded_data.or(base.encoded_data),
-            encoded_request: self.encoded_request.or(base.encoded_request),
-            raw_request: self.raw_request.or(base.raw_request),
-            autocomplete_headers: self.autocomplete_headers.or(base.autocomplete_headers),
-            stop_magic: self.stop_magic.or(base.stop_magic),
-            save_cookie: self.save_cookie.or(base.save_cookie),
-            follow_redirect: self.follow_redirect.or(base.follow_redirect),
-            response: self.response.or(base.response),
+        macro_rules! own_or_base {
+            ($($key:ident)*) => {
+                Self { $($key: self.$key.or(base.$key),)* other: self.other }
+            };
+        }
+        own_or_base! {
+            uri uris method headers ordered_headers data encoded_data encoded_request raw_request
+            autocomplete_headers stop_magic save_cookie follow_redirect response
         }
     }
 
@@ -436,37 +405,6 @@ impl Input {
         }
         fields
     }
-}
-
-fn transaction(
-    name: &str,
-    payload: Option<&str>,
-    (input, output): (Input, &Output),
-    place: &Place,
-) -> Result<(Exchange, Expectation), String> {
-    let mut exchange = Exchange::new(place.clone());
-    if input.follow_redirect == Some(true) || input.save_cookie == Some(true) {
-        return Err(
-            "follow_redirect and save_cookie need a server's response, and there is none"
-                .to_owned(),
-        );
-    }
-    let encoded = input
-        .encoded_request
-        .as_ref()
-        .or(input.raw_request.as_ref());
-    exchange.request = Some(match encoded.filter(|text| !text.is_empty()) {
-        Some(encoded) => raw(encoded)?,
-        None => built(&input, payload)?,
-    });
-    if let Some(given) = input.response {
-        exchange.response = Some(response(given)?);
-    }
-    let (expect, not_checked) = expectation(name, output);
-    if not_checked {
-        exchange.remark(Remark::NotChecked);
-    }
-    Ok((exchange, expect))
 }
 
 fn raw(encoded: &str) -> Result<Half<RequestHead>, String> {
@@ -519,12 +457,12 @@ fn built(input: &Input, payload: Option<&str>) -> Result<Half<RequestHead>, Stri
     })
 }
 
-fn response(given: Response) -> Result<Half<ResponseHead>, String> {
-    let body = match (given.encoded_body, given.body) {
-        (Some(encoded), _) if !encoded.is_empty() => decode64("encoded_body", &encoded)?,
-        (_, Some(body)) => body.into_bytes(),
+fn response(given: &Response) -> Result<Half<ResponseHead>, String> {
+    let body = match (&given.encoded_body, &given.body) {
+        (Some(encoded), _) if !encoded.is_empty() => decode64("encoded_body", encoded)?,
+        (_, Some(body)) => body.clone().into_bytes(),
         _ => Vec::new(),
     };
-    let headers = given.headers.unwrap_or_default().into_iter().collect();
+    let headers = given.headers.iter().flatten().collect();
     Ok(Half::response(given.status.unwrap_or(200), headers, body))
 }

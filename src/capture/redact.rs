@@ -196,7 +196,7 @@ impl Redactor {
             return "{}".to_owned();
         };
         let before = found.count;
-        self.walk("", &mut value, found);
+        self.pass(found).walk("", &mut value);
         if echoes(&mut value, found) || found.count != before || found.looks_for_cuts() {
             found.cut_texts(&mut value);
             return value.to_string();
@@ -218,12 +218,12 @@ impl Redactor {
             for set in ops.into_iter().flatten().filter_map(|op| op.get_mut("set")) {
                 let name = set.get("name").and_then(Value::as_str).map(str::to_owned);
                 if let (Some(name), Some(Value::String(text))) = (name, set.get_mut("value")) {
-                    *text = self.header(&Header::of(&name), text, found);
+                    *text = self.pass(found).header(&Header::of(&name), text);
                 }
             }
         }
         if let Some(context) = value.get_mut("ctx") {
-            self.walk("ctx", context, found);
+            self.pass(found).walk("ctx", context);
         }
         echoes(&mut value, found);
         value.to_string()
@@ -233,7 +233,7 @@ impl Redactor {
     /// exchange.
     #[must_use]
     pub fn uri(&self, uri: &str, found: &mut Found) -> String {
-        let uri = self.url("uri", uri, found);
+        let uri = self.pass(found).url("uri", uri);
         found.index();
         found.text(&uri).into_owned()
     }
@@ -242,12 +242,27 @@ impl Redactor {
     #[must_use]
     pub fn text(&self, text: &str) -> String {
         let mut found = Found::default();
-        let text = self.free("text", text, &mut found);
+        let text = self.pass(&mut found).free("text", text);
         found.index();
         found.text(&text).into_owned()
     }
 
-    fn walk(&self, path: &str, value: &mut Value, found: &mut Found) {
+    fn pass<'a>(&'a self, found: &'a mut Found) -> Pass<'a> {
+        Pass {
+            redactor: self,
+            found,
+        }
+    }
+}
+
+/// One text or value, looked through for secrets.
+struct Pass<'a> {
+    redactor: &'a Redactor,
+    found: &'a mut Found,
+}
+
+impl Pass<'_> {
+    fn walk(&mut self, path: &str, value: &mut Value) {
         match value {
             Value::Object(map) => {
                 let decoded = !binary::is_base64(map);
@@ -256,29 +271,26 @@ impl Redactor {
                     match value {
                         Value::Object(headers) if key == "headers" => {
                             for (name, value) in headers.iter_mut() {
-                                self.header_value(&Header::of(name), value, found);
+                                self.header_value(&Header::of(name), value);
                             }
                         }
                         Value::String(text) if key == "uri" => {
-                            *text = self.url(&at, text, found);
+                            *text = self.url(&at, text);
                         }
                         Value::String(text) if key == "data" && decoded => {
-                            *text = self.free(&at, text, found);
+                            *text = self.free(&at, text);
                         }
                         Value::String(text) if key == "data" => {
-                            *text = self.bytes(&at, text, found);
+                            *text = self.bytes(&at, text);
                         }
-                        Value::String(text) if is_secret(key) => {
-                            *text = self.hide(&at, text, found);
-                        }
-                        value if is_secret(key) => self.hide_all(&at, value, found),
-                        other => self.walk(&at, other, found),
+                        value if is_secret(key) => self.hide_all(&at, value),
+                        other => self.walk(&at, other),
                     }
                 }
             }
             Value::Array(values) => {
                 for value in values {
-                    self.walk(path, value, found);
+                    self.walk(path, value);
                 }
             }
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
@@ -286,49 +298,49 @@ impl Redactor {
     }
 
     /// Whatever stands under a secret's name.
-    fn hide_all(&self, at: &str, value: &mut Value, found: &mut Found) {
+    fn hide_all(&mut self, at: &str, value: &mut Value) {
         match value {
-            Value::String(text) => *text = self.hide(at, text, found),
-            Value::Number(number) => *value = self.hide(at, &number.to_string(), found).into(),
+            Value::String(text) => *text = self.hide(at, text),
+            Value::Number(number) => *value = self.hide(at, &number.to_string()).into(),
             Value::Array(values) => {
                 for value in values {
-                    self.hide_all(at, value, found);
+                    self.hide_all(at, value);
                 }
             }
             Value::Object(map) => {
                 for value in map.values_mut() {
-                    self.hide_all(at, value, found);
+                    self.hide_all(at, value);
                 }
             }
             Value::Null | Value::Bool(_) => {}
         }
     }
 
-    fn header_value(&self, header: &Header, value: &mut Value, found: &mut Found) {
+    fn header_value(&mut self, header: &Header, value: &mut Value) {
         match value {
-            Value::String(text) => *text = self.header(header, text, found),
+            Value::String(text) => *text = self.header(header, text),
             Value::Array(values) => {
                 for value in values {
-                    self.header_value(header, value, found);
+                    self.header_value(header, value);
                 }
             }
             _ => {}
         }
     }
 
-    fn header(&self, header: &Header, value: &str, found: &mut Found) -> String {
+    fn header(&mut self, header: &Header, value: &str) -> String {
         let Header { name, field, .. } = header;
         match name.as_str() {
             "cookie" => {
-                let cookies = value.split(';').map(|pair| self.cookie(field, pair, found));
+                let cookies = value.split(';').map(|pair| self.cookie(field, pair));
                 cookies.collect::<Vec<_>>().join(";")
             }
-            "set-cookie" => self.replaced(field, (value, cookies_set(value)), found),
+            "set-cookie" => self.replaced(field, value, cookies_set(value)),
             "sec-websocket-protocol" => {
                 let protocols = value.split(',').map(|protocol| {
                     let name = protocol.trim().to_ascii_lowercase();
                     if name.len() >= 24 || name.contains("bearer") || name.contains("token") {
-                        self.hide(field, protocol.trim(), found)
+                        self.hide(field, protocol.trim())
                     } else {
                         protocol.to_owned()
                     }
@@ -338,53 +350,53 @@ impl Redactor {
             // Under more names than one: proxies hand it on.
             _ if name.ends_with("authorization") => match value.split_once(' ') {
                 Some((scheme, secret)) if SCHEMES.contains(&&*scheme.to_ascii_lowercase()) => {
-                    format!("{scheme} {}", self.hide(field, secret, found))
+                    format!("{scheme} {}", self.hide(field, secret))
                 }
-                _ => self.hide(field, value, found),
+                _ => self.hide(field, value),
             },
-            _ if header.is_secret => self.hide(field, value, found),
+            _ if header.is_secret => self.hide(field, value),
             _ if value.contains(['=', ':', ' ']) => {
                 let places = [in_url(value), in_text(value)].concat();
-                self.replaced(field, (value, places), found)
+                self.replaced(field, value, places)
             }
             _ => value.to_owned(),
         }
     }
 
-    fn cookie(&self, field: &str, pair: &str, found: &mut Found) -> String {
+    fn cookie(&mut self, field: &str, pair: &str) -> String {
         let (name, secret) = match pair.split_once('=') {
             Some((name, _)) => pair.split_at(name.len() + 1),
             None => pair.split_at(pair.len() - pair.trim_start().len()),
         };
-        format!("{name}{}", self.hide(field, secret, found))
+        format!("{name}{}", self.hide(field, secret))
     }
 
     /// Values of secret parameters of a path with a query, or of a URL.
-    fn url(&self, field: &str, url: &str, found: &mut Found) -> String {
-        self.replaced(field, (url, in_url(url)), found)
+    fn url(&mut self, field: &str, url: &str) -> String {
+        self.replaced(field, url, in_url(url))
     }
 
     /// A body, or a text of another kind, whatever it is.
-    fn free(&self, field: &str, text: &str, found: &mut Found) -> String {
-        self.replaced(field, (text, in_text(text)), found)
+    fn free(&mut self, field: &str, text: &str) -> String {
+        self.replaced(field, text, in_text(text))
     }
 
     /// A body of bytes.
-    fn bytes(&self, field: &str, base64: &str, found: &mut Found) -> String {
+    fn bytes(&mut self, field: &str, base64: &str) -> String {
         let Ok(bytes) = base_64::decode(base64) else {
-            return self.free(field, base64, found);
+            return self.free(field, base64);
         };
         let text = binary::as_text(&bytes);
         let places = in_text(&text);
         if places.is_empty() {
             return base64.to_owned();
         }
-        let text = self.replaced(field, (&text, places), found);
+        let text = self.replaced(field, &text, places);
         base_64::encode(binary::as_bytes(&text))
     }
 
     /// A text with a stand-in at each of these places.
-    fn replaced(&self, field: &str, (text, places): (&str, Places), found: &mut Found) -> String {
+    fn replaced(&mut self, field: &str, text: &str, places: Places) -> String {
         let mut places = apart(places);
         if places.len() > MAX_PLACES {
             places = whole(text);
@@ -394,27 +406,28 @@ impl Redactor {
         for place in places {
             out.push_str(&text[at..place.start]);
             at = place.end;
-            out.push_str(&self.hide(field, &text[place], found));
+            out.push_str(&self.hide(field, &text[place]));
         }
         out.push_str(&text[at..]);
         out
     }
 
     /// A secret's stand-in. What is empty or a stand-in already stays.
-    fn hide(&self, field: &str, secret: &str, found: &mut Found) -> String {
-        if self.keeps_secrets() || secret.is_empty() || is_stand_in(secret) {
+    fn hide(&mut self, field: &str, secret: &str) -> String {
+        if self.redactor.keeps_secrets() || secret.is_empty() || is_stand_in(secret) {
             return secret.to_owned();
         }
         // However it is spelled, so that equal ones stay equal.
         let spelled = spellings(secret.trim_matches([' ', '"']));
         let plain = spelled.last().map_or(secret, |plain| &**plain);
-        let token = match &self.by {
+        let token = match &self.redactor.by {
             By::Nothing => return secret.to_owned(),
-            By::Number => format!("{STAND_IN}{}", found.number(plain)),
+            By::Number => format!("{STAND_IN}{}", self.found.number(plain)),
             By::Key(key) => hashed(key, plain),
         };
         let all = spelled.iter().map(|spelling| &**spelling);
-        found.note(field, [secret].into_iter().chain(all), &token);
+        self.found
+            .note(field, [secret].into_iter().chain(all), &token);
         token
     }
 }

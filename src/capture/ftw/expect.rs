@@ -7,6 +7,7 @@ use regex::Regex;
 use serde::Deserialize;
 
 use super::super::Expectation;
+use super::OtherKeys;
 
 #[derive(Deserialize, Default, Clone)]
 pub(super) struct Output {
@@ -18,6 +19,8 @@ pub(super) struct Output {
     pub(super) expect_error: Option<bool>,
     #[serde(default)]
     pub(super) isolated: bool,
+    #[serde(flatten)]
+    pub(super) other: OtherKeys,
 }
 
 #[derive(Deserialize, Clone)]
@@ -35,6 +38,8 @@ pub(super) struct Log {
     pub(super) no_expect_ids: Vec<u64>,
     pub(super) match_regex: Option<String>,
     pub(super) no_match_regex: Option<String>,
+    #[serde(flatten)]
+    pub(super) other: OtherKeys,
 }
 
 static RULE_ID: LazyLock<Option<Regex>> =

@@ -328,28 +328,15 @@ impl Found {
     /// Every text of a value, without the secrets that were found. Whether
     /// there were any.
     pub(super) fn texts(&self, value: &mut Value) -> bool {
-        match value {
-            Value::String(text) => replace(text, |text| match self.text(text) {
+        replace_texts(value, &mut |text, kind| {
+            if kind == Kind::Bytes {
+                return self.base64(text);
+            }
+            match self.text(text) {
                 Cow::Borrowed(_same) => None,
                 Cow::Owned(other) => Some(other),
-            }),
-            Value::Array(values) => values
-                .iter_mut()
-                .fold(false, |any, value| self.texts(value) | any),
-            Value::Object(map) => {
-                let is_base64 = binary::is_base64(map);
-                map.iter_mut().fold(false, |any, (key, value)| {
-                    let here = match value {
-                        Value::String(data) if is_base64 && key == "data" => {
-                            replace(data, |data| self.base64(data))
-                        }
-                        value => self.texts(value),
-                    };
-                    here | any
-                })
             }
-            Value::Null | Value::Bool(_) | Value::Number(_) => false,
-        }
+        })
     }
 
     /// Bytes in base64, without the secrets that were found in them. None
@@ -384,27 +371,13 @@ impl Found {
     /// Every text of a value whose parts may be cut: without what was left of
     /// a secret at either end.
     pub(super) fn cut_texts(&self, value: &mut Value) {
-        match value {
-            Value::String(text) => {
-                replace(text, |text| {
-                    let rest = self.without_rests(text.as_bytes())?;
-                    Some(String::from_utf8(rest).unwrap_or_else(|_| REST.to_owned()))
-                });
+        replace_texts(value, &mut |text, kind| {
+            if kind == Kind::Bytes {
+                return self.cut_base64(text);
             }
-            Value::Array(values) => values.iter_mut().for_each(|value| self.cut_texts(value)),
-            Value::Object(map) => {
-                let is_base64 = binary::is_base64(map);
-                for (key, value) in map.iter_mut() {
-                    match value {
-                        Value::String(data) if is_base64 && key == "data" => {
-                            replace(data, |data| self.cut_base64(data));
-                        }
-                        value => self.cut_texts(value),
-                    }
-                }
-            }
-            Value::Null | Value::Bool(_) | Value::Number(_) => {}
-        }
+            let rest = self.without_rests(text.as_bytes())?;
+            Some(String::from_utf8(rest).unwrap_or_else(|_| REST.to_owned()))
+        });
     }
 
     /// The text without the beginning of a secret at its end, the end of one at
@@ -440,14 +413,13 @@ impl Found {
     /// that was not kept.
     pub(super) fn hide_texts(value: &mut Value) {
         let Value::Object(map) = value else {
-            return hide_every_text(value);
+            replace_texts(value, &mut hidden);
+            return;
         };
         let is_base64 = binary::is_base64(map);
         for (key, value) in map.iter_mut() {
-            match value {
-                Value::String(_) if STAY.contains(&key.as_str()) => {}
-                Value::String(data) if is_base64 && key == "data" => *data = base_64::encode(REST),
-                value => hide_every_text(value),
+            if !(value.is_string() && STAY.contains(&key.as_str())) {
+                replace_text(value, Kind::of(key, is_base64), &mut hidden);
             }
         }
     }
@@ -506,33 +478,61 @@ fn join(places: &mut Vec<Place>, mut place: Place) {
     places.push(place);
 }
 
-/// Puts another text in a text's place, where there is one. Whether there is.
-fn replace(text: &mut String, other: impl FnOnce(&str) -> Option<String>) -> bool {
-    let other = other(text);
-    let is_any = other.is_some();
-    if let Some(other) = other {
-        *text = other;
-    }
-    is_any
+/// What a text of a value is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Text,
+    /// Bytes in base64.
+    Bytes,
+    /// Says that the text beside it is bytes in base64.
+    Encoding,
 }
 
-fn hide_every_text(value: &mut Value) {
+impl Kind {
+    /// Of what an object has under this key.
+    fn of(key: &str, is_base64: bool) -> Self {
+        match key {
+            "data" if is_base64 => Self::Bytes,
+            "encoding" if is_base64 => Self::Encoding,
+            _ => Self::Text,
+        }
+    }
+}
+
+/// Puts another text in each text's place, where there is one. Whether there
+/// was any.
+fn replace_texts(value: &mut Value, other: &mut impl FnMut(&str, Kind) -> Option<String>) -> bool {
+    replace_text(value, Kind::Text, other)
+}
+
+fn replace_text(
+    value: &mut Value,
+    kind: Kind,
+    other: &mut impl FnMut(&str, Kind) -> Option<String>,
+) -> bool {
     match value {
-        Value::String(text) if may_hold_secret(text) => REST.clone_into(text),
-        Value::Array(values) => values.iter_mut().for_each(hide_every_text),
+        Value::String(text) => {
+            let other = other(text, kind);
+            other.map(|other| *text = other).is_some()
+        }
+        Value::Array(values) => values
+            .iter_mut()
+            .fold(false, |any, value| replace_texts(value, other) | any),
         Value::Object(map) => {
             let is_base64 = binary::is_base64(map);
-            for (key, value) in map.iter_mut() {
-                match value {
-                    Value::String(data) if is_base64 && key == "data" => {
-                        *data = base_64::encode(REST);
-                    }
-                    Value::String(_) if is_base64 && key == "encoding" => {}
-                    value => hide_every_text(value),
-                }
-            }
+            map.iter_mut().fold(false, |any, (key, value)| {
+                replace_text(value, Kind::of(key, is_base64), other) | any
+            })
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+fn hidden(text: &str, kind: Kind) -> Option<String> {
+    match kind {
+        Kind::Bytes => Some(base_64::encode(REST)),
+        Kind::Text if may_hold_secret(text) => Some(REST.to_owned()),
+        Kind::Text | Kind::Encoding => None,
     }
 }
 

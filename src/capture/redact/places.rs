@@ -12,16 +12,55 @@ use super::layers::{Layer, decoded};
 /// Bytes of a name; what is longer is hidden unread.
 const LONGEST_NAME: usize = 256;
 
-/// Names of secrets: of headers, parameters, keys of JSON and fields of forms.
-static NAMES: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(concat!(
-        r"(?i)passw(?:or)?d|passphrase|passcode|secret|credential|session[-_]?id|sessid",
-        r"|(?:api|private|access|auth|subscription|functions?)[-_]?key",
-        r"|(?:token|jwt|authorization)\]?$",
-        r"|(?:^|[-_.\[])(?:pass|pwd|sig|signature|session|sid|otp|auth)\]?$",
-    ))
-    .ok()
-});
+/// What secrets and their names look like.
+struct Forms {
+    /// Names of secrets: of headers, parameters, keys of JSON and fields of forms.
+    name: Regex,
+    /// The name of a parameter in a URL, between what is before it and its equals
+    /// sign.
+    url_name: Regex,
+    /// A password before a host.
+    user_info: Regex,
+    /// A name in quotes or without, its colon, and the quotes of its value.
+    pair: Regex,
+    /// A parameter of a form, of a URL in a text, or of a program's text.
+    parameter: Regex,
+    /// A credential that says so itself.
+    bearer: Regex,
+    /// A part of a form with files.
+    part: Regex,
+    /// An element with a text.
+    element: Regex,
+}
+
+/// Without them nothing would be safe to show.
+static FORMS: LazyLock<Option<Forms>> = LazyLock::new(|| Forms::new().ok());
+
+impl Forms {
+    fn new() -> Result<Self, regex::Error> {
+        Ok(Self {
+            name: Regex::new(concat!(
+                r"(?i)passw(?:or)?d|passphrase|passcode|secret|credential|session[-_]?id|sessid",
+                r"|(?:api|private|access|auth|subscription|functions?)[-_]?key",
+                r"|(?:token|jwt|authorization)\]?$",
+                r"|(?:^|[-_.\[])(?:pass|pwd|sig|signature|session|sid|otp|auth)\]?$",
+            ))?,
+            url_name: Regex::new(r"(?:^|[?&;#])[^=&;?#/\s]+=")?,
+            user_info: Regex::new(r"//([^/?#\s@:]*):([^/?#\s@]+)@")?,
+            pair: Regex::new(
+                r#"([A-Za-z0-9_.$@\[\]-]+)(?:\\*["'])?\s*:\s*(\\*["']|[\[{]|[A-Za-z0-9+/_.-]{6,})"#,
+            )?,
+            parameter: Regex::new(
+                r#"([A-Za-z0-9_.%\[\]-]+)\s?=\s?(?:(\\*["'])|([^&;\s'"<>\\]+))"#,
+            )?,
+            bearer: Regex::new(r"(?i)\b(?:bearer|basic)\s+([A-Za-z0-9._~+/-]{8,}=*)")?,
+            part: Regex::new(
+                r#"(?s)name="([^"\r\n]+)"[^\n]*\n(?:[^\r\n]+\r?\n)*\r?\n(.*?)(?:\r?\n--|$)"#,
+            )?,
+            element: Regex::new(r"<([A-Za-z0-9_:.-]+)(?:\s[^<>]*)?>([^<]+)</")?,
+        })
+    }
+}
 
 /// Parts of a text, in bytes.
 pub(super) type Places = Vec<Range<usize>>;
@@ -33,33 +72,20 @@ pub(super) fn whole(text: &str) -> Places {
 
 /// Whether what stands under this name is a secret.
 pub(super) fn is_secret(name: &str) -> bool {
-    // Without the rule nothing would be safe to show.
-    name.len() > LONGEST_NAME
-        || NAMES
-            .as_ref()
-            .is_none_or(|form| form.is_match(&decoded(name)))
+    let is_name = |forms: &Forms| forms.name.is_match(&decoded(name));
+    name.len() > LONGEST_NAME || FORMS.as_ref().is_none_or(is_name)
 }
-
-/// The name of a parameter in a URL, between what is before it and its equals
-/// sign.
-static URL_NAME: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"(?:^|[?&;#])[^=&;?#/\s]+=").ok());
-
-/// A password before a host.
-static USER_INFO: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"//([^/?#\s@:]*):([^/?#\s@]+)@").ok());
 
 /// In a path with a query, or in a URL, however often parts of it are encoded.
 pub(super) fn in_url(url: &str) -> Places {
-    let (Some(names), Some(user_info)) = (URL_NAME.as_ref(), USER_INFO.as_ref()) else {
+    let Some(forms) = &*FORMS else {
         return whole(url);
     };
     let mut places = Vec::new();
     let deeper = Layer::each(url, |layer| {
-        let here =
-            parameters(&layer.text, names)
-                .into_iter()
-                .chain(captured(user_info, 2, &layer.text));
+        let here = parameters(&layer.text, &forms.url_name)
+            .into_iter()
+            .chain(captured(&forms.user_info, 2, &layer.text));
         places.extend(here.map(|it| layer.origin(it.start)..layer.origin(it.end)));
     });
     if let Some(deeper) = deeper {
@@ -136,41 +162,10 @@ impl<'a> Ends<'a> {
     }
 }
 
-/// A name in quotes or without, its colon, and the quotes of its value.
-static PAIR: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r#"([A-Za-z0-9_.$@\[\]-]+)(?:\\*["'])?\s*:\s*(\\*["']|[\[{]|[A-Za-z0-9+/_.-]{6,})"#)
-        .ok()
-});
-
-/// A parameter of a form, of a URL in a text, or of a program's text.
-static PARAMETER: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r#"([A-Za-z0-9_.%\[\]-]+)\s?=\s?(?:(\\*["'])|([^&;\s'"<>\\]+))"#).ok()
-});
-
-/// A credential that says so itself.
-static BEARER: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"(?i)\b(?:bearer|basic)\s+([A-Za-z0-9._~+/-]{8,}=*)").ok());
-
-/// A part of a form with files.
-static PART: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r#"(?s)name="([^"\r\n]+)"[^\n]*\n(?:[^\r\n]+\r?\n)*\r?\n(.*?)(?:\r?\n--|$)"#).ok()
-});
-
-/// An element with a text.
-static ELEMENT: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"<([A-Za-z0-9_:.-]+)(?:\s[^<>]*)?>([^<]+)</").ok());
-
 /// In any text: pairs of JSON and of what looks like it, parameters, parts of
 /// forms, elements, and credentials that say so themselves.
 pub(super) fn in_text(text: &str) -> Places {
-    let (Some(pair), Some(parameter), Some(part), Some(element), Some(bearer), Some(user_info)) = (
-        PAIR.as_ref(),
-        PARAMETER.as_ref(),
-        PART.as_ref(),
-        ELEMENT.as_ref(),
-        BEARER.as_ref(),
-        USER_INFO.as_ref(),
-    ) else {
+    let Some(forms) = &*FORMS else {
         return whole(text);
     };
     let mut places = Vec::new();
@@ -178,7 +173,7 @@ pub(super) fn in_text(text: &str) -> Places {
         // Up to where all is hidden already, so that lists within lists are
         // looked through once.
         let mut covered = 0;
-        for found in pair.captures_iter(text) {
+        for found in forms.pair.captures_iter(text) {
             if let Some(value) = found.get(2)
                 && value.start() >= covered
                 && is_secret(end_of_name(&found[1]))
@@ -186,16 +181,16 @@ pub(super) fn in_text(text: &str) -> Places {
                 covered = value_of_pair(text, value.range(), &mut places);
             }
         }
-        places.extend(captured(user_info, 2, text));
+        places.extend(captured(&forms.user_info, 2, text));
     }
     if text.contains('=') {
-        parameters_of_text(text, parameter, &mut places);
-        places.extend(secret_values(part, text));
+        parameters_of_text(text, &forms.parameter, &mut places);
+        places.extend(secret_values(&forms.part, text));
     }
     if text.contains('<') {
-        places.extend(secret_values(element, text));
+        places.extend(secret_values(&forms.element, text));
     }
-    places.extend(captured(bearer, 1, text));
+    places.extend(captured(&forms.bearer, 1, text));
     places.retain(|place| !WORDS.contains(&&text[place.clone()]));
     places
 }
