@@ -13,6 +13,7 @@
 //! output is, is written to where it stands and keeps what is in it.
 
 mod descriptor;
+mod kind;
 
 use std::fs::{File, FileType, Metadata, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Read as _, Write};
@@ -24,8 +25,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use rustix::fs::OFlags;
-
+use self::kind::{name_of, options_without_waiting, wait_from_here_on, wrong_kind};
 use crate::error::Error;
 
 /// How long a named pipe may be without anybody who writes to it.
@@ -87,22 +87,6 @@ fn has_an_end(metadata: &Metadata) -> bool {
     );
     // Terminals: virtual ones and consoles, pseudo terminals, serial lines.
     (major, minor) == (1, 3) || matches!(major, 4 | 5 | 136..=143 | 188)
-}
-
-fn name_of(kind: FileType) -> &'static str {
-    if kind.is_dir() {
-        "a directory"
-    } else if kind.is_fifo() {
-        "a named pipe"
-    } else if kind.is_socket() {
-        "a socket"
-    } else if kind.is_char_device() || kind.is_block_device() {
-        "a device"
-    } else if kind.is_symlink() {
-        "a link"
-    } else {
-        "a regular file"
-    }
 }
 
 /// Looks at what a path leads to, without opening it.
@@ -206,19 +190,6 @@ fn open_pipe(path: &Path) -> io::Result<File> {
             ),
         ))
     })
-}
-
-/// Options by which opening never waits.
-fn options_without_waiting() -> OpenOptions {
-    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    let mut options = OpenOptions::new();
-    options.custom_flags(i32::try_from(flags.bits()).unwrap_or_default());
-    options
-}
-
-fn wait_from_here_on(file: &File) -> io::Result<()> {
-    let flags = rustix::fs::fcntl_getfl(file)?;
-    Ok(rustix::fs::fcntl_setfl(file, flags - OFlags::NONBLOCK)?)
 }
 
 /// What becomes of a link where something is to be written.
@@ -417,11 +388,6 @@ fn open_to_write(path: &Path, kind: FileType) -> io::Result<File> {
         wait_from_here_on(&file)?;
     }
     Ok(file)
-}
-
-fn wrong_kind(kind: FileType) -> io::Error {
-    let kind = name_of(kind);
-    io::Error::other(format!("expected a file, found {kind}; name another file"))
 }
 
 /// Takes the content of a regular file away.

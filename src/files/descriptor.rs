@@ -5,13 +5,15 @@
 //! the place where the next byte goes. So our own descriptors are shared rather
 //! than opened anew, and nothing is cut or changed that is there already.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd, RawFd};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
+
+use super::kind::{options_without_waiting, wait_from_here_on, wrong_kind};
 
 /// Links that are followed, as many as the system follows.
 const MAX_LINKS: usize = 40;
@@ -45,7 +47,7 @@ pub(super) fn open(place: &Path) -> io::Result<File> {
     };
     let kind = file.metadata()?.file_type();
     if !(kind.is_file() || kind.is_fifo() || kind.is_char_device() || kind.is_socket()) {
-        return Err(super::wrong_kind(kind));
+        return Err(wrong_kind(kind));
     }
     let flags = rustix::fs::fcntl_getfl(&file)?;
     if flags & OFlags::RWMODE == OFlags::RDONLY {
@@ -98,13 +100,9 @@ fn is_forbidden(error: &io::Error) -> bool {
 
 /// Opens the file anew, behind all that is in it.
 fn append(place: &Path) -> io::Result<File> {
-    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits();
-    let file = OpenOptions::new()
-        .append(true)
-        .custom_flags(i32::try_from(flags).unwrap_or_default())
-        .open(place)?;
+    let file = options_without_waiting().append(true).open(place)?;
     if !file.metadata()?.is_file() {
-        super::wait_from_here_on(&file)?;
+        wait_from_here_on(&file)?;
     }
     Ok(file)
 }

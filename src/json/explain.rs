@@ -15,12 +15,17 @@ pub(crate) fn utf8(bytes: &[u8]) -> Result<&str, String> {
     })
 }
 
+/// serde's message without its own idea of the place.
+pub(crate) fn without_place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" at line ") {
+        Some((message, _)) => message.to_owned(),
+        None => text,
+    }
+}
+
 /// serde's message, with the place within the record.
 pub(crate) fn explain(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let message = text
-        .rsplit_once(" at line ")
-        .map_or(text.as_str(), |(message, _)| message);
     let kind = if error.is_data() {
         "expected another shape"
     } else {
@@ -28,7 +33,7 @@ pub(crate) fn explain(error: &serde_json::Error) -> String {
     };
     format!(
         "{kind}: {} (line {}, column {} of the record)",
-        crate::fault::printable(message, 200),
+        crate::fault::printable(&without_place(error), 200),
         error.line(),
         error.column()
     )
