@@ -20,13 +20,14 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
 use support::{Guest, RawGuest, Sample, ratio};
-use wasm_agent_kit::guest::convention::json_buffer::answer::{AnswerPolicy, check_answer};
-use wasm_agent_kit::guest::convention::json_buffer::event::write_input;
-use wasm_agent_kit::guest::engine::EngineSettings;
-use wasm_agent_kit::guest::{Instance, RawAnswer};
+use wasm_agent_kit::guest::EngineSettings;
+use wasm_agent_kit::internals::guest::check_answer;
+use wasm_agent_kit::internals::guest::write_input;
+use wasm_agent_kit::internals::guest::{Instance, RawAnswer};
 use wasm_agent_kit::limits::{Isolation, Limits};
-use wasm_agent_kit::policy::pool::{Pool, PoolSettings};
+use wasm_agent_kit::policy::AnswerPolicy;
 use wasm_agent_kit::policy::{Policy, PolicySettings};
+use wasm_agent_kit::policy::{Pool, PoolSettings};
 use wasm_agent_kit::question::HeaderNames;
 
 const CALL_TARGET: f64 = 1.10;

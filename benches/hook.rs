@@ -20,13 +20,13 @@ use std::sync::Arc;
 use criterion::{Criterion, Throughput};
 use serde_json::json;
 use support::{Guest, RawModule, ratio};
-use wasm_agent_kit::guest::convention::json_buffer::hook::write_input;
-use wasm_agent_kit::guest::engine::EngineSettings;
-use wasm_agent_kit::guest::module::Module;
-use wasm_agent_kit::guest::{Instance, RawAnswer};
+use wasm_agent_kit::guest::EngineSettings;
+use wasm_agent_kit::guest::Module;
 use wasm_agent_kit::hook::{Hook, HookContext, HookUser};
+use wasm_agent_kit::internals::guest::write_context as write_input;
+use wasm_agent_kit::internals::guest::{Instance, RawAnswer};
 use wasm_agent_kit::limits::Isolation;
-use wasm_agent_kit::policy::pool::PoolSettings;
+use wasm_agent_kit::policy::PoolSettings;
 use wasm_agent_kit::policy::{Policy, PolicySettings};
 
 const TARGET: f64 = 1.30;

@@ -19,10 +19,10 @@ mod support;
 
 use criterion::{Criterion, Throughput};
 use support::{Guest, Sample};
-use wasm_agent_kit::guest::Instance;
-use wasm_agent_kit::guest::engine::{Allocation, EngineSettings};
+use wasm_agent_kit::guest::{Allocation, EngineSettings};
+use wasm_agent_kit::internals::guest::Instance;
 use wasm_agent_kit::limits::{DEFAULT_MAX_MEMORY_BYTES, Isolation, Limits};
-use wasm_agent_kit::policy::pool::{Pool, PoolSettings};
+use wasm_agent_kit::policy::{Pool, PoolSettings};
 
 fn main() {
     let mut criterion = support::criterion();

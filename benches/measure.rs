@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 
 use support::{Guest, Sample};
 use wasm_agent_kit::event::Event;
-use wasm_agent_kit::guest::engine::EngineSettings;
-use wasm_agent_kit::ops::bench::{BenchCase, Samples, of_inputs, sample};
+use wasm_agent_kit::guest::EngineSettings;
+use wasm_agent_kit::internals::ops::{BenchCase, Samples, of_inputs, sample};
 use wasm_agent_kit::policy::{Policy, PolicySettings};
 use wasm_agent_kit::question::HeaderNames;
 

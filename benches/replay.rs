@@ -34,12 +34,12 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use support::Guest;
-use wasm_agent_kit::capture::{
+use wasm_agent_kit::guest::EngineSettings;
+use wasm_agent_kit::guest::Module;
+use wasm_agent_kit::internals::capture::{
     self, Capture, DEFAULT_MAX_RECORD_BYTES, DecodeSettings, Item, Transaction,
 };
-use wasm_agent_kit::guest::engine::EngineSettings;
-use wasm_agent_kit::guest::module::Module;
-use wasm_agent_kit::ops::replay::{
+use wasm_agent_kit::internals::ops::{
     FailOn, Redaction, ReplayReport, ReplaySettings, Selection, Sinks, Subjects, Watch, replay,
 };
 use wasm_agent_kit::policy::{Policy, PolicySettings};

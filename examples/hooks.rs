@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use wasm_agent_kit::hook::{Hook, HookContext, HookUser};
 use wasm_agent_kit::policy::HandledHook;
-use wasm_agent_kit::policy::runtime::{PluginRuntime, PluginSettings};
+use wasm_agent_kit::policy::{PluginRuntime, PluginSettings};
 
 /// Normalises an e-mail address before, stamps the record after.
 pub(crate) const ACCOUNT: &str = "fixtures/modules/account/account.wasm";

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 /// What one call cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Cost {
     /// Instructions, where the engine counts them.
     pub fuel: Option<u64>,

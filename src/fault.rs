@@ -164,6 +164,7 @@ pub struct Refusal {
 
 /// What a guest did wrong in one call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Fault {
     /// What happened.
     pub code: FaultCode,

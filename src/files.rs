@@ -35,7 +35,7 @@ const PRIVATE: u32 = 0o600;
 
 /// What may be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Accept {
+pub(crate) enum Accept {
     /// A regular file alone: a module is looked at more than once.
     Regular,
     /// A regular file that lies in a folder that was named.
@@ -93,7 +93,7 @@ fn has_an_end(metadata: &Metadata) -> bool {
 ///
 /// # Errors
 /// Those of [`open`].
-pub fn check(path: &Path, accept: Accept, what: &str) -> Result<FileType, Error> {
+pub(crate) fn check(path: &Path, accept: Accept, what: &str) -> Result<FileType, Error> {
     let metadata = std::fs::metadata(path).map_err(|source| Error::Read {
         path: path.to_owned(),
         source,
@@ -106,7 +106,7 @@ pub fn check(path: &Path, accept: Accept, what: &str) -> Result<FileType, Error>
 /// # Errors
 /// [`Error::Read`] where the system refuses, [`Error::Malformed`] where it is
 /// another kind of file than `accept` takes.
-pub fn open(path: &Path, accept: Accept, what: &str) -> Result<File, Error> {
+pub(crate) fn open(path: &Path, accept: Accept, what: &str) -> Result<File, Error> {
     let read = |source| Error::Read {
         path: path.to_owned(),
         source,
@@ -131,7 +131,11 @@ pub fn open(path: &Path, accept: Accept, what: &str) -> Result<File, Error> {
 ///
 /// # Errors
 /// Those of [`open`], and [`Error::Malformed`] where there is more.
-pub fn read(path: &Path, accept: Accept, (what, most): (&str, u64)) -> Result<Vec<u8>, Error> {
+pub(crate) fn read(
+    path: &Path,
+    accept: Accept,
+    (what, most): (&str, u64),
+) -> Result<Vec<u8>, Error> {
     let file = open(path, accept, what)?;
     // What is known to be too large is not read at all.
     if file.metadata().is_ok_and(|metadata| metadata.len() > most) {
@@ -144,7 +148,7 @@ pub fn read(path: &Path, accept: Accept, (what, most): (&str, u64)) -> Result<Ve
 ///
 /// # Errors
 /// [`Error::Read`], and [`Error::Malformed`] where there is more.
-pub fn read_from(
+pub(crate) fn read_from(
     source: impl io::Read,
     path: &Path,
     (what, most): (&str, u64),
@@ -194,7 +198,7 @@ fn open_pipe(path: &Path) -> io::Result<File> {
 
 /// What becomes of a link where something is to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Links {
+pub(crate) enum Links {
     /// The user named it: what it leads to is written.
     Followed,
     /// This program chose the name: the link is replaced.
@@ -203,7 +207,7 @@ pub enum Links {
 
 /// A place that something can be written to, looked at before there is
 /// anything to write. What stands there stays until then.
-pub struct Destination {
+pub(crate) struct Destination {
     path: PathBuf,
     /// What is there, open to write to; nothing where nothing is.
     there: Option<File>,
@@ -226,7 +230,7 @@ impl Destination {
     ///
     /// # Errors
     /// What the system says, or what is there instead of a file.
-    pub fn open(path: &Path, links: Links) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, links: Links) -> io::Result<Self> {
         if links == Links::Replaced {
             return Self::beside_links(path);
         }
@@ -291,7 +295,10 @@ impl Destination {
     ///
     /// # Errors
     /// What writing fails with; what stood there stays then.
-    pub fn write(mut self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    pub(crate) fn write(
+        mut self,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
         if self.way != Way::Replace {
             let Some(there) = &mut self.there else {
                 return Ok(());
@@ -326,7 +333,7 @@ impl Destination {
 ///
 /// # Errors
 /// [`Error::Write`].
-pub fn write(path: &Path, links: Links, bytes: &[u8]) -> Result<(), Error> {
+pub(crate) fn write(path: &Path, links: Links, bytes: &[u8]) -> Result<(), Error> {
     Destination::open(path, links)
         .and_then(|target| target.write(|out| out.write_all(bytes)))
         .map_err(|source| Error::Write {
@@ -341,7 +348,7 @@ pub fn write(path: &Path, links: Links, bytes: &[u8]) -> Result<(), Error> {
 ///
 /// # Errors
 /// What the system says, or what is there instead of a file.
-pub fn create(path: &Path, is_private: bool) -> io::Result<File> {
+pub(crate) fn create(path: &Path, is_private: bool) -> io::Result<File> {
     if let Some(place) = descriptor::find(path) {
         return descriptor::open(&place);
     }

@@ -30,7 +30,7 @@
 //! | `fixture` `client` | hand-written input; the proxy's side of the protocols |
 //! | `capture` | recorded input, and what of it is secret |
 //! | `ops` `server` | one operation for each command; connections |
-//! | `cli` | arguments, terminals and formats |
+//! | `cli` `internals` | arguments, terminals and formats; what the tests of this repository reach inside for |
 //!
 //! The feature `cli`, on by default, is the program: commands, recorded and
 //! hand-written input, the server and its client. A host that loads modules and
@@ -43,8 +43,8 @@
 //! use std::sync::Arc;
 //!
 //! use wasm_agent_kit::event::{Event, RequestHead};
-//! use wasm_agent_kit::guest::engine::{Engine, EngineSettings};
-//! use wasm_agent_kit::guest::module::{LoadSettings, Module};
+//! use wasm_agent_kit::guest::{Engine, EngineSettings};
+//! use wasm_agent_kit::guest::{LoadSettings, Module};
 //! use wasm_agent_kit::policy::{Policy, PolicySettings};
 //!
 //! let engine = Engine::new(EngineSettings::default())?;
@@ -62,7 +62,12 @@
 
 #![cfg_attr(
     not(feature = "cli"),
-    allow(dead_code, reason = "some of it is there for the program alone")
+    allow(
+        dead_code,
+        unreachable_pub,
+        unused_imports,
+        reason = "some of it is there for the program alone"
+    )
 )]
 
 #[macro_use]
@@ -71,38 +76,47 @@ mod named;
 pub mod abi;
 pub mod answer;
 #[cfg(feature = "cli")]
-pub mod capture;
+mod capture;
 pub mod check;
 #[cfg(feature = "cli")]
-pub mod client;
+mod cli;
+#[cfg(feature = "cli")]
+mod client;
 pub mod cost;
 mod digest;
 pub mod error;
 pub mod event;
 pub mod fault;
-pub mod files;
+mod files;
 #[cfg(feature = "cli")]
-pub mod fixture;
+mod fixture;
 pub mod guest;
 pub mod hook;
 #[cfg(feature = "http")]
 pub mod http_types;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod internals;
 mod json;
 #[cfg(feature = "cli")]
-pub mod latency;
+mod latency;
 pub mod limits;
-pub(crate) mod log_limiter;
+mod log_limiter;
 #[cfg(feature = "cli")]
-pub mod ops;
+mod ops;
 pub mod policy;
 #[cfg(feature = "cli")]
-pub mod protocol;
+mod protocol;
 pub mod question;
 #[cfg(feature = "cli")]
-pub mod report;
+mod report;
 pub mod response;
 #[cfg(feature = "cli")]
-pub mod server;
+mod server;
 mod suggest;
 #[cfg(feature = "cli")]
 mod unix;
+
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub use cli::main;

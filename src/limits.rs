@@ -11,15 +11,15 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_millis(100);
 /// Linear memory of one agent instance.
 pub const DEFAULT_MAX_MEMORY_BYTES: u64 = 64 << 20;
 /// Instructions for one hook call.
-pub const DEFAULT_HOOK_FUEL: u64 = 1_000_000;
+pub(crate) const DEFAULT_HOOK_FUEL: u64 = 1_000_000;
 /// Linear memory of one hook instance, 256 pages.
-pub const DEFAULT_HOOK_MAX_MEMORY_BYTES: u64 = 256 * (64 << 10);
+pub(crate) const DEFAULT_HOOK_MAX_MEMORY_BYTES: u64 = 256 * (64 << 10);
 /// Size of one answer.
-pub const DEFAULT_MAX_ANSWER_BYTES: u64 = 1 << 20;
+pub(crate) const DEFAULT_MAX_ANSWER_BYTES: u64 = 1 << 20;
 /// Size of one module file.
-pub const DEFAULT_MAX_MODULE_BYTES: u64 = 64 << 20;
+pub(crate) const DEFAULT_MAX_MODULE_BYTES: u64 = 64 << 20;
 /// Compiling a module may take this long; a real 2 MB Go module takes seconds.
-pub const DEFAULT_MAX_COMPILE_TIME: Duration = Duration::from_secs(30);
+pub(crate) const DEFAULT_MAX_COMPILE_TIME: Duration = Duration::from_secs(30);
 /// How long a caller waits for a free instance before the answer is overload.
 pub const DEFAULT_QUEUE_WAIT: Duration = Duration::from_millis(100);
 /// Instances of one module; the published agents' default.
@@ -30,72 +30,72 @@ pub const MAX_POOL_SIZE: usize = 1024;
 
 /// Elements of one table: as many as a module may have functions. Go has one
 /// for each of its functions, and some thousands of them.
-pub const MAX_TABLE_ELEMENTS: u64 = 20_000;
+pub(crate) const MAX_TABLE_ELEMENTS: u64 = 20_000;
 /// Tables of one instance.
-pub const MAX_TABLES: usize = 4;
+pub(crate) const MAX_TABLES: usize = 4;
 /// Growth requests granted in one call; each costs a system call, and real
 /// allocators grow far less often.
-pub const MAX_GROWS_PER_CALL: u32 = 10_000;
+pub(crate) const MAX_GROWS_PER_CALL: u32 = 10_000;
 /// Native stack that wasm frames may use, wasmtime's default.
-pub const MAX_WASM_STACK_BYTES: usize = 512 << 10;
+pub(crate) const MAX_WASM_STACK_BYTES: usize = 512 << 10;
 /// The stack a guest runs on, one for each instance: the wasm stack and
 /// 1.5 MiB for the host's own frames below and above it.
-pub const GUEST_STACK_BYTES: usize = 2 << 20;
+pub(crate) const GUEST_STACK_BYTES: usize = 2 << 20;
 /// What a thread must have left of its own stack for a guest to run on it: the
 /// wasm stack and as much again for the host's frames below and above it.
-pub const CALLERS_STACK_BYTES: usize = 2 * MAX_WASM_STACK_BYTES;
+pub(crate) const CALLERS_STACK_BYTES: usize = 2 * MAX_WASM_STACK_BYTES;
 /// Stack of compiling threads, which recurse with the nesting of the module.
-pub const COMPILE_THREAD_STACK_BYTES: usize = 16 << 20;
+pub(crate) const COMPILE_THREAD_STACK_BYTES: usize = 16 << 20;
 
 /// Header operations in one answer.
-pub const MAX_HEADER_OPS: usize = 128;
+pub(crate) const MAX_HEADER_OPS: usize = 128;
 /// Bytes of names and values of all header operations.
-pub const MAX_HEADER_OPS_BYTES: usize = 64 << 10;
+pub(crate) const MAX_HEADER_OPS_BYTES: usize = 64 << 10;
 /// A redirect's URL; RFC 9110 4.1 asks recipients to take 8000 octets.
-pub const MAX_REDIRECT_URL_BYTES: usize = 8_000;
+pub(crate) const MAX_REDIRECT_URL_BYTES: usize = 8_000;
 
 /// A pooled instance that has grown by more than this share of what it may grow
 /// by is replaced after its call, before a leaking guest meets the limit in
 /// mid-request.
-pub const RECYCLE_MEMORY_PERCENT: u64 = 75;
+pub(crate) const RECYCLE_MEMORY_PERCENT: u64 = 75;
 
 /// Bytes of wasm text. Its syntax tree takes up to eighty times as much, and
 /// text is written by hand.
-pub const MAX_TEXT_BYTES: usize = 8 << 20;
+pub(crate) const MAX_TEXT_BYTES: usize = 8 << 20;
 /// Imports that are listed one by one, and tools that are remembered.
-pub const MAX_LISTED: usize = 100;
+pub(crate) const MAX_LISTED: usize = 100;
 /// Functions of one module, beyond what toolchains emit for a policy.
-pub const MAX_FUNCTIONS: u32 = 20_000;
+pub(crate) const MAX_FUNCTIONS: u32 = 20_000;
 /// Bytes of one function body; compile time grows faster than linearly.
-pub const MAX_FUNCTION_BYTES: usize = 512 << 10;
+pub(crate) const MAX_FUNCTION_BYTES: usize = 512 << 10;
 /// Locals of one function, parameters not counted.
-pub const MAX_LOCALS: u64 = 2_000;
+pub(crate) const MAX_LOCALS: u64 = 2_000;
 /// Blocks within blocks in one function.
-pub const MAX_NESTING: u32 = 1_000;
+pub(crate) const MAX_NESTING: u32 = 1_000;
 /// Reads and writes of locals in one function, each counted once for every
 /// loop around it: a compiler carries a local through each of those loops.
 /// Cranelift takes about a second for 80 000.
-pub const MAX_CARRIED_LOCALS: u64 = 500_000;
+pub(crate) const MAX_CARRIED_LOCALS: u64 = 500_000;
 /// Bytes that compiling one function may take, as reckoned from its operators;
 /// the most expensive one of Go's own library takes 9 MiB.
-pub const MAX_FUNCTION_COMPILE_BYTES: u64 = 84 << 20;
+pub(crate) const MAX_FUNCTION_COMPILE_BYTES: u64 = 84 << 20;
 /// What is kept of a compiled function until all are, as a share of what
 /// compiling it takes: one part in so many.
-pub const KEPT_OF_COMPILING: u64 = 16;
+pub(crate) const KEPT_OF_COMPILING: u64 = 16;
 /// Bytes that compiling a module may take beyond three times its size: those of
 /// the most expensive function, and what is kept of all. A reload adds no more to a
 /// running agent.
-pub const MAX_COMPILE_BYTES: u64 = 136 << 20;
+pub(crate) const MAX_COMPILE_BYTES: u64 = 136 << 20;
 /// Bytes that the functions which are compiled at once may take together; less
 /// than all cores compile where single functions take much.
-pub const MAX_COMPILE_BYTES_AT_ONCE: u64 = 192 << 20;
+pub(crate) const MAX_COMPILE_BYTES_AT_ONCE: u64 = 192 << 20;
 /// Types of one module, and all their parameters and results.
-pub const MAX_TYPE_VALUES: u64 = 1_000_000;
+pub(crate) const MAX_TYPE_VALUES: u64 = 1_000_000;
 /// Element segments of one module.
-pub const MAX_ELEMENT_SEGMENTS: u32 = 10_000;
+pub(crate) const MAX_ELEMENT_SEGMENTS: u32 = 10_000;
 /// Data segments of one module; all that a wasm reader takes. Go leaves out
 /// runs of zeros and so cuts its data into tens of thousands.
-pub const MAX_DATA_SEGMENTS: u32 = 100_000;
+pub(crate) const MAX_DATA_SEGMENTS: u32 = 100_000;
 
 /// Far enough away to be "never", and near enough to reckon with.
 const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
@@ -103,7 +103,7 @@ const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 /// When `time` from `start` on is over. A host may mean "for ever", and no clock
 /// goes that far.
 #[must_use]
-pub fn after(start: Instant, time: Duration) -> Instant {
+pub(crate) fn after(start: Instant, time: Duration) -> Instant {
     let end = start.checked_add(time);
     end.unwrap_or_else(|| start + FOR_EVER)
 }

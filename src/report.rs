@@ -11,7 +11,7 @@ use serde::Serialize;
 /// How the whole of it came out. The exit code follows from this alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// All is well.
     Passed,
     /// We worked, the module did not.
@@ -27,7 +27,7 @@ pub enum Verdict {
 /// How one case came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum CaseStatus {
+pub(crate) enum CaseStatus {
     /// As expected.
     Passed,
     /// As expected, with a remark.
@@ -42,7 +42,7 @@ pub enum CaseStatus {
 
 /// One thing that passed or failed, as test reports and annotations show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Case {
+pub(crate) struct Case {
     /// The group it belongs to: a fixture file or a module.
     pub suite: String,
     /// Its name within the group.
@@ -62,7 +62,7 @@ pub struct Case {
 }
 
 /// What every operation's result can do.
-pub trait Report: Serialize {
+pub(crate) trait Report: Serialize {
     /// Name and version of the JSON shape, such as `wasm-agent/run/1`.
     const SCHEMA: &'static str;
 

@@ -20,7 +20,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
-use wasm_agent_kit::client::{Drive, Driven, Exchange, Pace, Peer, Process, Protocol};
+use wasm_agent_kit::internals::client::{Drive, Driven, Exchange, Pace, Peer, Process, Protocol};
 
 use args::Args;
 use process::{PATIENT, Served};

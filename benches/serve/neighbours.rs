@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use wasm_agent_kit::client::{
+use wasm_agent_kit::internals::client::{
     AskError, Asker, Drive, Driven, Exchange, Pace, Peer, Protocol, Target,
 };
-use wasm_agent_kit::latency::Latency;
+use wasm_agent_kit::internals::latency::Latency;
 
 use super::args::Args;
 use super::process::Served;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
-use wasm_agent_kit::client::{Address, Peer, Protocol, Target};
+use wasm_agent_kit::internals::client::{Address, Peer, Protocol, Target};
 
 use super::args::Args;
 

@@ -1,8 +1,8 @@
 //! The one event that is asked about, over and over: what a browser asks of a
 //! shop, as a proxy passes it on.
 
-use wasm_agent_kit::client::Ask;
 use wasm_agent_kit::event::{Event, RequestHead};
+use wasm_agent_kit::internals::client::Ask;
 
 const HEADERS: [(&str, &str); 10] = [
     ("host", "shop.example.org"),

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use criterion::Criterion;
 use wasm_agent_kit::abi::handler_name;
 use wasm_agent_kit::event::{BodyChunk, Event, RequestHead};
-use wasm_agent_kit::guest::convention::json_buffer::event::write_input;
-use wasm_agent_kit::guest::engine::{Engine, EngineSettings, config};
-use wasm_agent_kit::guest::module::{LoadSettings, Module};
+use wasm_agent_kit::guest::{Engine, EngineSettings};
+use wasm_agent_kit::guest::{LoadSettings, Module};
+use wasm_agent_kit::internals::guest::config;
+use wasm_agent_kit::internals::guest::write_input;
 use wasm_agent_kit::question::HeaderNames;
 use wasmtime::{InstancePre, Linker, Memory, Store, TypedFunc};
 

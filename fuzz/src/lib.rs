@@ -9,28 +9,31 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use wasm_agent_kit::capture::{
+use wasm_agent_kit::event::EventKind;
+use wasm_agent_kit::guest::LoadSettings;
+use wasm_agent_kit::hook::{HookContext, HookUser, apply};
+use wasm_agent_kit::internals::capture::{
     DecodeSettings, Format, Found, Item, Opened, Redactor, decode, key_of,
 };
-use wasm_agent_kit::client;
-use wasm_agent_kit::event::EventKind;
-use wasm_agent_kit::fixture::{self, Input};
-use wasm_agent_kit::guest::convention::json_buffer::answer::{AnswerPolicy, check_answer};
-use wasm_agent_kit::guest::convention::json_buffer::hook::check_result;
-use wasm_agent_kit::guest::module::{Candidate, LoadSettings, Source};
-use wasm_agent_kit::hook::{HookContext, HookUser, apply};
+use wasm_agent_kit::internals::client;
+use wasm_agent_kit::internals::fixture::{self, Input};
+use wasm_agent_kit::internals::guest::check_answer;
+use wasm_agent_kit::internals::guest::check_result;
+use wasm_agent_kit::internals::guest::{Candidate, Source};
+use wasm_agent_kit::internals::guest::{Outcome, decide};
+use wasm_agent_kit::internals::ops::Baseline;
+use wasm_agent_kit::internals::protocol::Cancel;
+use wasm_agent_kit::internals::protocol::Protocol;
+use wasm_agent_kit::internals::protocol::Version;
+use wasm_agent_kit::internals::protocol::{BadMessage, Encoding, Message, RequestType};
+use wasm_agent_kit::internals::protocol::{Dialect, RequestBodyText};
+use wasm_agent_kit::internals::protocol::{HandshakeRequest, Identity, write_response};
+use wasm_agent_kit::internals::protocol::{read_v1, read_v2};
+use wasm_agent_kit::internals::server;
 use wasm_agent_kit::limits::{LoadLimits, MAX_POOL_SIZE};
-use wasm_agent_kit::ops::bench::Baseline;
-use wasm_agent_kit::policy::decision::{FailurePolicy, Outcome, decide};
-use wasm_agent_kit::protocol::proxy::Version;
-use wasm_agent_kit::protocol::wire::control::Cancel;
-use wasm_agent_kit::protocol::wire::event::{read_v1, read_v2};
-use wasm_agent_kit::protocol::wire::frame::Protocol;
-use wasm_agent_kit::protocol::wire::handshake::{HandshakeRequest, Identity, write_response};
-use wasm_agent_kit::protocol::wire::response::{Dialect, RequestBodyText};
-use wasm_agent_kit::protocol::wire::{BadMessage, Encoding, Message, RequestType};
+use wasm_agent_kit::policy::AnswerPolicy;
+use wasm_agent_kit::policy::FailurePolicy;
 use wasm_agent_kit::response::{AgentResponse, Decision, HeaderOp};
-use wasm_agent_kit::server;
 
 /// A target: its name, what it does, and where in the repository there are
 /// seeds besides `fuzz/seeds/NAME`.

@@ -126,7 +126,7 @@ fn decode(frame: &Frame) -> Result<Transaction<'_>, Unusable> {
 /// event, or what a host goes on with after a hook
 /// ([`HandledHook::effective`](crate::policy::HandledHook::effective)).
 #[derive(Debug)]
-pub struct RecordLine<'a, Output> {
+pub(crate) struct RecordLine<'a, Output> {
     /// The transaction.
     pub id: &'a str,
     /// The handler.
@@ -149,7 +149,7 @@ pub struct RecordLine<'a, Output> {
 
 /// Writes one line, its secrets redacted, and those that were found in others
 /// of its transaction. All lines of a transaction take the same `found`.
-pub fn write_record<Output: Serialize>(
+pub(crate) fn write_record<Output: Serialize>(
     line: &RecordLine<'_, Output>,
     (redactor, found): (&super::Redactor, &mut super::Found),
     out: &mut Vec<u8>,

@@ -38,16 +38,21 @@ mod transaction;
 
 use self::parts::{Exchange, Half};
 
-pub use expect::Expectation;
-pub use fields::FieldMap;
-pub use format::{Format, Remark};
-pub use frame::{DecodeSettings, Frame, Item};
+pub(crate) use expect::Expectation;
+pub(crate) use fields::FieldMap;
+pub use format::Format;
+pub(crate) use format::Remark;
+pub(crate) use frame::Frame;
+pub use frame::{DecodeSettings, Item};
 pub(crate) use jsonl::is_record;
-pub use jsonl::{RecordLine, write_record};
-pub use open::{Capture, Opened, decode, discover, is_capture};
-pub use place::{Piece, Pieces, Place, Unusable, stable_hash};
-pub use redact::{Found, Redacted, Redactor, key_of, may_hold_secret};
-pub use transaction::{CapturedStep, Recorded, Transaction};
+pub(crate) use jsonl::{RecordLine, write_record};
+pub(crate) use open::is_capture;
+pub use open::{Capture, Opened, decode, discover};
+pub(crate) use place::{Piece, Pieces, Place, Unusable, stable_hash};
+pub(crate) use redact::may_hold_secret;
+pub use redact::{Found, Redactor, key_of};
+pub use transaction::Transaction;
+pub(crate) use transaction::{CapturedStep, Recorded};
 
 /// Bytes of one record; what is longer is skipped and named.
 pub const DEFAULT_MAX_RECORD_BYTES: usize = 16 << 20;

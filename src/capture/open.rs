@@ -83,7 +83,7 @@ pub fn discover(arguments: &[PathBuf]) -> Result<(Vec<Capture>, Vec<PathBuf>), E
 
 /// Whether a file is one by its name.
 #[must_use]
-pub fn is_capture(path: &Path) -> bool {
+pub(crate) fn is_capture(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let name = name.strip_suffix(".gz").unwrap_or(&name);
     name.rsplit_once('.').is_some_and(|(_, extension)| {

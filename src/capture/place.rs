@@ -56,7 +56,7 @@ pub struct Piece {
 
 /// Records of one transaction; most have no more than an exchange has heads
 /// and bodies.
-pub type Pieces = SmallVec<[Piece; 4]>;
+pub(crate) type Pieces = SmallVec<[Piece; 4]>;
 
 /// The file's name without folders and extension.
 pub(super) fn stem(file: &str) -> &str {
@@ -71,7 +71,7 @@ pub(super) fn stem(file: &str) -> &str {
 /// A hash that is the same on every machine and in every release (FNV-1a with
 /// a finalizer that spreads it): shards and samples depend on it.
 #[must_use]
-pub fn stable_hash(bytes: &[u8]) -> u64 {
+pub(crate) fn stable_hash(bytes: &[u8]) -> u64 {
     let mut hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });

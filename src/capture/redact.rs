@@ -34,7 +34,8 @@ use self::layers::spellings;
 use self::places::{Places, in_text, in_url, is_secret, whole};
 use self::stand_in::{HASH_DIGITS, STAND_IN, is_stand_in};
 
-pub use found::{Found, may_hold_secret};
+pub use found::Found;
+pub(crate) use found::may_hold_secret;
 
 use super::base_64;
 use crate::digest::hex;

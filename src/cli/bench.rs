@@ -4,20 +4,20 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::abi::Abi;
+use crate::client::{Address, Peer, Process, Protocol, Target};
+use crate::error::Error;
+use crate::files::{Destination, Links};
+use crate::limits::{DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
+use crate::ops::bench::{
+    self, Against, Amount, Baseline, BenchReport, BenchSettings, BenchTask, Benched, InputSettings,
+    Inputs, MAX_CASES, Profile, Progress, Running, Thresholds,
+};
+use crate::report::Report as _;
 use anyhow::Result;
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressStyle};
-use wasm_agent_kit::abi::Abi;
-use wasm_agent_kit::client::{Address, Peer, Process, Protocol, Target};
-use wasm_agent_kit::error::Error;
-use wasm_agent_kit::files::{Destination, Links};
-use wasm_agent_kit::limits::{DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
-use wasm_agent_kit::ops::bench::{
-    self, Against, Amount, Baseline, BenchReport, BenchSettings, BenchTask, Benched, InputSettings,
-    Inputs, MAX_CASES, Profile, Progress, Running, Thresholds,
-};
-use wasm_agent_kit::report::Report as _;
 
 use super::render::human::Style;
 use super::render::{self, OutputArgs, ReportFiles};
@@ -443,7 +443,7 @@ fn show(bar: &ProgressBar, progress: &Progress<'_>) {
     bar.set_position(millis(progress.done));
     let left = progress.total.saturating_sub(progress.done);
     bar.set_prefix(format!("{} s", left.as_secs_f64().ceil()));
-    bar.set_message(wasm_agent_kit::fault::printable(progress.what, 60));
+    bar.set_message(crate::fault::printable(progress.what, 60));
 }
 
 /// What a threshold is of.

@@ -1,8 +1,8 @@
 //! Exit codes: one exhaustive match from errors and verdicts.
 
-use wasm_agent_kit::error::Error;
-use wasm_agent_kit::report::Verdict;
-use wasm_agent_kit::server::bind::BindError;
+use crate::error::Error;
+use crate::report::Verdict;
+use crate::server::bind::BindError;
 
 /// Success.
 pub(crate) const OK: u8 = 0;

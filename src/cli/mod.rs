@@ -22,6 +22,7 @@ mod systemd;
 mod validate;
 
 use std::fmt;
+use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,24 +30,73 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use wasm_agent_kit::abi::{Abi, AbiChoice};
-use wasm_agent_kit::error::Error;
-use wasm_agent_kit::guest::convention::json_buffer::answer::{self, AnswerPolicy, FRAMING_HEADERS};
-use wasm_agent_kit::guest::module::{LoadSettings, Module};
-use wasm_agent_kit::limits::{
+
+use crate::abi::{Abi, AbiChoice};
+use crate::error::Error;
+use crate::guest::convention::json_buffer::answer::{self, AnswerPolicy, FRAMING_HEADERS};
+use crate::guest::module::{LoadSettings, Module};
+use crate::limits::{
     DEFAULT_MAX_ANSWER_BYTES, DEFAULT_MAX_COMPILE_TIME, DEFAULT_MAX_MODULE_BYTES,
     DEFAULT_QUEUE_WAIT, DEFAULT_TIMEOUT, Isolation, LimitChoice, Limits, LoadLimits, Wasi,
 };
-use wasm_agent_kit::policy::decision::FailurePolicy;
-use wasm_agent_kit::policy::pool::PoolSettings;
-use wasm_agent_kit::policy::{Policy, PolicySettings};
-use wasm_agent_kit::question::HeaderNames;
+use crate::policy::decision::FailurePolicy;
+use crate::policy::pool::PoolSettings;
+use crate::policy::{Policy, PolicySettings};
+use crate::question::HeaderNames;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
     .usage(AnsiColor::Green.on_default().bold())
     .literal(AnsiColor::Cyan.on_default().bold())
     .placeholder(AnsiColor::Cyan.on_default());
+
+/// The `wasm-agent` program: parses, logs, dispatches, exits.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            render::usage(&error);
+            return ExitCode::from(if error.use_stderr() {
+                exit::USAGE
+            } else {
+                exit::OK
+            });
+        }
+    };
+    outlive_file_size_limits();
+    let _flush = logging::start(&cli);
+    match exec(&cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            render::to_stderr(&render::human::error_chain(&error));
+            ExitCode::from(exit::of_error(&error))
+        }
+    }
+}
+
+/// A write beyond a limit on the size of files (`ulimit -f`) is to fail with an
+/// error that names the file. The system ends the process for it instead, unless
+/// the process takes the signal.
+#[cfg(unix)]
+fn outlive_file_size_limits() {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    /// SIGXFSZ, of Linux and macOS on all machines that the engine runs on.
+    const FILE_SIZE_LIMIT: i32 = 25;
+    // Taken once, it stays taken; nobody has to listen. Where that fails, all is
+    // as without it.
+    if let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+    {
+        let _on_it = runtime.enter();
+        let _ = signal(SignalKind::from_raw(FILE_SIZE_LIMIT));
+    }
+}
+
+#[cfg(not(unix))]
+const fn outlive_file_size_limits() {}
 
 /// Test and operate the WebAssembly modules that decide about HTTP traffic
 /// behind a Sentinel or Zentinel reverse proxy.

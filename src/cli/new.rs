@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
+use crate::ops::new::{self, Created, Language};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use wasm_agent_kit::ops::new::{self, Created, Language};
 
 use super::render::human::{Paint, Style};
 use super::{exit, render};

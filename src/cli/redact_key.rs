@@ -4,8 +4,8 @@ use std::fs::OpenOptions;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use crate::error::Error;
 use clap::Args;
-use wasm_agent_kit::error::Error;
 
 /// Holds the key itself where no file is named.
 const VARIABLE: &str = "WASM_AGENT_REDACT_KEY";

@@ -7,22 +7,22 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Result;
-use bytesize::ByteSize;
-use clap::{Args, Subcommand, ValueEnum};
-use wasm_agent_kit::capture::{self, DEFAULT_MAX_RECORD_BYTES, DecodeSettings, FieldMap, Format};
-use wasm_agent_kit::error::Error;
-use wasm_agent_kit::event::DEFAULT_CLIENT_IP;
-use wasm_agent_kit::files;
-use wasm_agent_kit::guest::engine::{Engine, EngineSettings};
-use wasm_agent_kit::guest::module::Module;
-use wasm_agent_kit::limits::MAX_POOL_SIZE;
-use wasm_agent_kit::ops::replay::{
+use crate::capture::{self, DEFAULT_MAX_RECORD_BYTES, DecodeSettings, FieldMap, Format};
+use crate::error::Error;
+use crate::event::DEFAULT_CLIENT_IP;
+use crate::files;
+use crate::guest::engine::{Engine, EngineSettings};
+use crate::guest::module::Module;
+use crate::limits::MAX_POOL_SIZE;
+use crate::ops::replay::{
     self, Expect, FailOn, Match, Redaction, ReplayReport, ReplaySettings, SaveFixtures, Selection,
     Shard, Sinks, Subjects, Watch, Which,
 };
-use wasm_agent_kit::policy::Policy;
-use wasm_agent_kit::report::Report as _;
+use crate::policy::Policy;
+use crate::report::Report as _;
+use anyhow::Result;
+use bytesize::ByteSize;
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::redact_key::KeyArgs;
 use super::render::escape::{Guard, Syntax};

@@ -5,21 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::error::Error;
+use crate::files::{self, Links};
+use crate::fixture::{self, Input};
+use crate::guest::engine::{Engine, EngineSettings};
+use crate::guest::module::Module;
+use crate::limits::MAX_POOL_SIZE;
+use crate::ops::run::{self, FixtureResult, ParsedFixture, RunReport, RunSettings, StepResult};
+use crate::policy::Policy;
+use crate::report::Report as _;
 use anyhow::Result;
 use clap::Args;
 use notify_debouncer_full::notify::RecursiveMode;
 use regex::Regex;
-use wasm_agent_kit::error::Error;
-use wasm_agent_kit::files::{self, Links};
-use wasm_agent_kit::fixture::{self, Input};
-use wasm_agent_kit::guest::engine::{Engine, EngineSettings};
-use wasm_agent_kit::guest::module::Module;
-use wasm_agent_kit::limits::MAX_POOL_SIZE;
-use wasm_agent_kit::ops::run::{
-    self, FixtureResult, ParsedFixture, RunReport, RunSettings, StepResult,
-};
-use wasm_agent_kit::policy::Policy;
-use wasm_agent_kit::report::Report as _;
 
 use super::render::human::Style;
 use super::render::{self, OutputArgs, ReportFiles};

@@ -8,27 +8,27 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::abi::Abi;
+use crate::error::Error;
+use crate::limits::{DEFAULT_POOL_SIZE, DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
+use crate::policy::Policy;
+use crate::protocol::proxy::ProxyQuirks;
+use crate::protocol::wire::response::RequestBodyText;
+use crate::server::admin::serve_admin;
+use crate::server::bind::{BindError, BoundSocket, DEFAULT_MODE, SocketMode, listen_at};
+use crate::server::exchanges::ExchangeLimits;
+use crate::server::loader::Loader;
+use crate::server::pushed::Key;
+use crate::server::record::{DEFAULT_MAX_RECORDING_BYTES, RecordSettings, Recorder};
+use crate::server::settings::{
+    DEFAULT_FRAME_TIMEOUT, DEFAULT_GRACE, DEFAULT_HANDSHAKE_TIMEOUT, DEFAULT_MAX_CONNECTIONS,
+    DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_QUEUE, DEFAULT_MAX_UNFINISHED_BYTES, DEFAULT_WRITE_TIMEOUT,
+};
+use crate::server::{Drain, Listeners, Live, ServeSettings, serve};
 use anyhow::{Context as _, Result};
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use wasm_agent_kit::abi::Abi;
-use wasm_agent_kit::error::Error;
-use wasm_agent_kit::limits::{DEFAULT_POOL_SIZE, DEFAULT_QUEUE_WAIT, MAX_POOL_SIZE};
-use wasm_agent_kit::policy::Policy;
-use wasm_agent_kit::protocol::proxy::ProxyQuirks;
-use wasm_agent_kit::protocol::wire::response::RequestBodyText;
-use wasm_agent_kit::server::admin::serve_admin;
-use wasm_agent_kit::server::bind::{BindError, BoundSocket, DEFAULT_MODE, SocketMode, listen_at};
-use wasm_agent_kit::server::exchanges::ExchangeLimits;
-use wasm_agent_kit::server::loader::Loader;
-use wasm_agent_kit::server::pushed::Key;
-use wasm_agent_kit::server::record::{DEFAULT_MAX_RECORDING_BYTES, RecordSettings, Recorder};
-use wasm_agent_kit::server::settings::{
-    DEFAULT_FRAME_TIMEOUT, DEFAULT_GRACE, DEFAULT_HANDSHAKE_TIMEOUT, DEFAULT_MAX_CONNECTIONS,
-    DEFAULT_MAX_IN_FLIGHT, DEFAULT_MAX_QUEUE, DEFAULT_MAX_UNFINISHED_BYTES, DEFAULT_WRITE_TIMEOUT,
-};
-use wasm_agent_kit::server::{Drain, Listeners, Live, ServeSettings, serve};
 
 use self::values::{Interval, Mode};
 use super::redact_key::KeyArgs;
@@ -472,7 +472,7 @@ fn tell_serving(agent: &Policy, bound: &Bound) {
         socket = socket.map(tracing::field::display),
         grpc = grpc.map(tracing::field::display),
         admin = admin.map(tracing::field::display),
-        module = wasm_agent_kit::fault::shown(&module.path),
+        module = crate::fault::shown(&module.path),
         hash = module.hash,
         pool_size = agent.pool().settings().size,
         policy = agent.settings().failure_policy.name(),

@@ -11,10 +11,10 @@ use std::os::unix::net::UnixListener;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::error::Error;
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
 use socket2::{Domain, SockAddr, Socket, Type};
-use wasm_agent_kit::error::Error;
 
 /// For the manager to take what it had no room for at once.
 const PATIENCE: Duration = Duration::from_secs(30);

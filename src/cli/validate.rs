@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::guest::engine::{Engine, EngineSettings};
+use crate::ops::validate::{self, Probing, ValidateReport, ValidateSettings};
+use crate::report::Report as _;
 use anyhow::Result;
 use bytesize::ByteSize;
 use clap::Args;
-use wasm_agent_kit::guest::engine::{Engine, EngineSettings};
-use wasm_agent_kit::ops::validate::{self, Probing, ValidateReport, ValidateSettings};
-use wasm_agent_kit::report::Report as _;
 
 use super::render::human::Style;
 use super::render::{self, OutputArgs, ReportFiles};

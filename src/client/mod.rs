@@ -25,8 +25,8 @@ pub use crate::protocol::wire::frame::Protocol;
 
 pub use drive::{Drive, Driven, Pace};
 pub use frames::Exchange;
-pub use link::{Asked, Asker};
-pub use process::{Process, Spent};
+pub use link::Asker;
+pub use process::Process;
 
 /// Nothing takes so long; a hang is a failure.
 const PATIENCE: Duration = Duration::from_secs(30);

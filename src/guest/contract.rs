@@ -14,7 +14,7 @@ use crate::guest::inspect::{Facts, ItemType, Language};
 use crate::limits::{self, LimitChoice, Limits, LoadLimits};
 
 /// Bytes of one wasm page.
-pub const PAGE_BYTES: u64 = 64 << 10;
+pub(crate) const PAGE_BYTES: u64 = 64 << 10;
 
 /// What the static checks found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +36,12 @@ impl Verdict {
 
 /// Judges a module by its facts.
 #[must_use]
-pub fn check(facts: &Facts, choice: AbiChoice, limits: LimitChoice, load: &LoadLimits) -> Verdict {
+pub(crate) fn check(
+    facts: &Facts,
+    choice: AbiChoice,
+    limits: LimitChoice,
+    load: &LoadLimits,
+) -> Verdict {
     let mut checks = vec![size(facts, load), features(facts)];
     if facts.is_component {
         return Verdict { checks, abi: None };

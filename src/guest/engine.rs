@@ -25,7 +25,7 @@ use crate::limits::{
 };
 
 /// How often a running guest's deadline is looked at.
-pub const TICK: Duration = Duration::from_millis(1);
+pub(crate) const TICK: Duration = Duration::from_millis(1);
 /// Ticks without a running guest before the clock goes to sleep.
 const IDLE_TICKS: u32 = 100;
 /// Frames of a trap's backtrace.
@@ -33,7 +33,7 @@ const MAX_BACKTRACE_FRAMES: usize = 20;
 
 /// The engine's name and version; fuel may differ from one to the next.
 #[must_use]
-pub fn version() -> &'static str {
+pub(crate) fn version() -> &'static str {
     static VERSION: LazyLock<String> =
         LazyLock::new(|| format!("wasmtime {}", wasmtime_environ::VERSION));
     &VERSION

@@ -21,7 +21,7 @@ use crate::limits;
 
 /// The proposals a guest may use: what real toolchains emit by default
 /// (rustc since 1.82 emits reference types and multi-value), and no more.
-pub const ALLOWED_FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
+pub(crate) const ALLOWED_FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
     .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
     .union(WasmFeatures::SIGN_EXTENSION)
     .union(WasmFeatures::MULTI_VALUE)
@@ -36,7 +36,7 @@ const NAME_FEATURES_BELOW_BYTES: usize = 4 << 20;
 
 /// Bytes that are not a valid module.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Malformed {
+pub(crate) struct Malformed {
     /// What is wrong.
     pub message: String,
     /// Where, in bytes from the start.
@@ -201,7 +201,7 @@ impl Facts {
 ///
 /// # Errors
 /// [`Malformed`] where the bytes are not wasm under any proposal.
-pub fn inspect(wasm: &[u8]) -> Result<Facts, Malformed> {
+pub(crate) fn inspect(wasm: &[u8]) -> Result<Facts, Malformed> {
     let mut facts = Facts {
         size_bytes: wasm.len() as u64,
         ..Facts::default()

@@ -51,7 +51,7 @@ pub(crate) fn drive<T>(call: impl Future<Output = T>) -> T {
 
 /// A module without a standard error may export this global: the address of
 /// text, ended by a NUL, that is empty until the guest says why it panics.
-pub const PANIC_MESSAGE: &str = "panic_message";
+pub(crate) const PANIC_MESSAGE: &str = "panic_message";
 
 /// What a handler returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,20 +3,24 @@
 //! In: a file and a question. Out: what the guest answered, checked, or a fault,
 //! with what the call cost. Only this folder knows the engine.
 
-pub mod contract;
-pub mod convention;
-pub mod engine;
+pub(crate) mod contract;
+pub(crate) mod convention;
+pub(crate) mod engine;
 mod faults;
 mod host;
-pub mod inspect;
-mod instance;
-pub mod module;
+pub(crate) mod inspect;
+pub(crate) mod instance;
+pub(crate) mod module;
 mod stack;
-pub mod wasi;
+pub(crate) mod wasi;
 
-pub use convention::{AskSettings, Checked};
-pub use instance::{Called, Instance, PANIC_MESSAGE, RawAnswer, SLICE};
-pub use stack::StackSamples;
+pub use engine::{Allocation, Engine, EngineSettings};
+pub use instance::SLICE;
+pub use module::{LoadSettings, Module};
+
+pub(crate) use convention::{AskSettings, Checked};
+pub(crate) use instance::Instance;
+pub(crate) use stack::StackSamples;
 
 pub(crate) use host::{ExecMode, HostState};
 pub(crate) use instance::drive;

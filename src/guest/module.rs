@@ -39,7 +39,7 @@ pub struct Source {
 /// # Errors
 /// [`Error::Read`] where it cannot be read, [`Error::Malformed`] where it is
 /// too large, no regular file or no kind of module.
-pub fn read(path: &Path, limits: &LoadLimits) -> Result<Source, Error> {
+pub(crate) fn read(path: &Path, limits: &LoadLimits) -> Result<Source, Error> {
     let read_error = |source| Error::Read {
         path: path.to_owned(),
         source,
@@ -151,7 +151,7 @@ pub struct Module {
     /// `sha256:` and the hash of the file.
     pub hash: String,
     /// What its bytes say.
-    pub facts: Facts,
+    pub(crate) facts: Facts,
     /// The ABI it is called by.
     pub abi: Abi,
     pub(crate) convention: Convention,

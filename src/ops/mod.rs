@@ -1,8 +1,8 @@
 //! The operations behind the commands: settings in, a report out.
 
-pub mod bench;
-pub mod module_info;
-pub mod new;
-pub mod replay;
-pub mod run;
-pub mod validate;
+pub(crate) mod bench;
+pub(crate) mod module_info;
+pub(crate) mod new;
+pub(crate) mod replay;
+pub(crate) mod run;
+pub(crate) mod validate;

@@ -22,14 +22,14 @@ use crate::fixture::{Fixture, FixtureError, Mismatch, expect};
 use crate::policy::Policy;
 use crate::report::CaseStatus;
 
-pub use report::{
-    FixtureResult, Hint, HookOutcome, RunReport, StepResult, Totals, UnreadFixture, Unstable,
-    status_name, summary,
+pub(crate) use report::{
+    FixtureResult, Hint, HookOutcome, RunReport, StepResult, Totals, UnreadFixture, status_name,
+    summary,
 };
 
 /// How fixtures are fed to the module.
 #[derive(Debug, Clone, Copy)]
-pub struct RunSettings {
+pub(crate) struct RunSettings {
     /// Fixtures at once, and the size of the agent's pool.
     pub jobs: usize,
     /// How often each fixture is fed; answers must not change.
@@ -39,13 +39,13 @@ pub struct RunSettings {
 }
 
 /// A fixture, or why there is none.
-pub type ParsedFixture = Result<Fixture, FixtureError>;
+pub(crate) type ParsedFixture = Result<Fixture, FixtureError>;
 
 /// Feeds the fixtures to the module, in order of their list within each job.
 ///
 /// # Errors
 /// When the system has no room for the threads.
-pub fn run(
+pub(crate) fn run(
     subject: &Policy,
     fixtures: &[ParsedFixture],
     settings: &RunSettings,

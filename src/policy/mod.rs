@@ -4,33 +4,36 @@
 //! embedding host asks through [`Policy`], so local runs and production cannot
 //! differ.
 
-pub mod decision;
+pub(crate) mod decision;
 mod exchange;
-pub mod pool;
+pub(crate) mod pool;
 mod reply;
-pub mod runtime;
-pub mod smoke;
+pub(crate) mod runtime;
+pub(crate) mod smoke;
 
 use std::borrow::Cow;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 
-use self::decision::{FailurePolicy, Outcome, decide};
-use self::pool::{Caller, Lease, Pool, PoolSettings, caught};
+use self::decision::{Outcome, decide};
+use self::pool::{Caller, caught};
 use crate::abi::Abi;
 use crate::answer::Answer;
 use crate::cost::Cost;
 use crate::error::Error;
 use crate::event::{Event, EventKind};
 use crate::fault::{Fault, FaultCode};
-use crate::guest::convention::json_buffer::answer::AnswerPolicy;
 use crate::guest::module::Module;
 use crate::guest::{AskSettings, Checked, ExecMode, drive};
 use crate::hook::{Hook, HookContext};
 use crate::limits::Isolation;
 use crate::question::{HeaderNames, Phase, Question};
 
+pub use self::decision::FailurePolicy;
+pub use self::pool::{Lease, Pool, PoolCounts, PoolSettings, PoolUse};
+pub use self::runtime::{PluginRuntime, PluginSettings};
+pub use crate::guest::convention::json_buffer::answer::AnswerPolicy;
 pub use exchange::Exchange;
 pub use reply::{Handled, HandledHook, Reply};
 

@@ -54,6 +54,7 @@ impl Default for PoolSettings {
 
 /// What became of the instances so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct PoolCounts {
     /// Instances made.
     pub created: u64,
@@ -82,6 +83,7 @@ struct Counters {
 
 /// What the instances do right now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct PoolUse {
     /// Instances that may exist.
     pub size: usize,

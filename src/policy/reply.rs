@@ -10,6 +10,7 @@ use crate::response::AgentResponse;
 
 /// What came of one question, whatever was asked.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Reply {
     /// What the proxy or the host is told; of a hook the effective result, see
     /// [`HandledHook::effective`].
@@ -22,6 +23,7 @@ pub struct Reply {
 
 /// What came of one event.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Handled {
     /// What the proxy is told; in a box, since it is handed on often.
     pub response: Box<AgentResponse>,
@@ -35,6 +37,7 @@ pub struct Handled {
 
 /// What came of one hook.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct HandledHook {
     /// What the hook answered; after a fault, a result that is not ok.
     pub result: HookResult,

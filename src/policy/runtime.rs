@@ -60,7 +60,7 @@ impl Default for PluginSettings {
 ///
 /// ```
 /// use wasm_agent_kit::hook::{Hook, HookContext};
-/// use wasm_agent_kit::policy::runtime::{PluginRuntime, PluginSettings};
+/// use wasm_agent_kit::policy::{PluginRuntime, PluginSettings};
 ///
 /// let runtime = PluginRuntime::new(PluginSettings::default())?;
 /// runtime.load("fixtures/modules/account/account.wasm".as_ref())?;

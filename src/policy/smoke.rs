@@ -25,7 +25,7 @@ const TRIES: usize = 3;
 /// # Errors
 /// [`Error::Start`] where no instance can be made, [`Error::Smoke`] with the
 /// handler and its fault.
-pub fn smoke_call(module: &Arc<Module>, settings: &PolicySettings) -> Result<(), Error> {
+pub(crate) fn smoke_call(module: &Arc<Module>, settings: &PolicySettings) -> Result<(), Error> {
     let new = || {
         Instance::new(module, settings.pool.limits).map_err(|fault| Error::Start {
             path: module.path.clone(),

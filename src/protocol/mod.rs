@@ -8,6 +8,6 @@
 
 pub(crate) mod grpc;
 pub(crate) mod outgoing;
-pub mod proxy;
+pub(crate) mod proxy;
 pub(crate) mod shortened;
-pub mod wire;
+pub(crate) mod wire;

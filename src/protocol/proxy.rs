@@ -11,13 +11,14 @@ use serde::Serialize;
 use crate::event::Event;
 use crate::response::{AgentResponse, Decision};
 
-pub use version::{Proxy, ProxyQuirks, Version};
+pub use version::Version;
+pub(crate) use version::{Proxy, ProxyQuirks};
 
 /// One surprising thing that a released proxy does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Quirk {
+pub(crate) enum Quirk {
     /// The redirect becomes a 500.
     RedirectIs500,
     /// The challenge lets the request through.
@@ -43,7 +44,7 @@ pub enum Quirk {
 impl Quirk {
     /// What happens, in which releases, and what to do.
     #[must_use]
-    pub const fn explain(self) -> &'static str {
+    pub(crate) const fn explain(self) -> &'static str {
         match self {
             Self::RedirectIs500 => {
                 "zentinel-proxy up to 0.6.45 and sentinel-proxy answer 500 to a redirect; 0.6.54 redirects"
@@ -81,7 +82,7 @@ impl Quirk {
 
 /// The quirks this event and answer would meet.
 #[must_use]
-pub fn quirks(event: &Event, response: &AgentResponse) -> Vec<Quirk> {
+pub(crate) fn quirks(event: &Event, response: &AgentResponse) -> Vec<Quirk> {
     let request_phase = event.kind().is_request();
     let body_phase = event.chunk_index().is_some();
     let refuses = response.decision != Decision::Allow;

@@ -43,7 +43,7 @@ const LEAST_LIFE: Duration = Duration::from_millis(50);
 const REST: Duration = Duration::from_millis(50);
 
 /// Answers until it is dropped.
-pub async fn serve_admin(listener: TcpListener, live: Live) {
+pub(crate) async fn serve_admin(listener: TcpListener, live: Live) {
     let mut served = JoinSet::new();
     let mut open: VecDeque<(Instant, AbortHandle)> = VecDeque::new();
     loop {

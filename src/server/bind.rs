@@ -19,14 +19,14 @@ use std::path::{Path, PathBuf};
 use crate::unix::{connect_now, kind_of};
 
 /// Read and write for owner and group.
-pub const DEFAULT_MODE: u32 = 0o660;
+pub(crate) const DEFAULT_MODE: u32 = 0o660;
 /// `sun_path` holds 108 bytes with its final zero.
 const MAX_PATH_BYTES: usize = 107;
 
 /// Why the socket's path cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum BindError {
+pub(crate) enum BindError {
     /// Longer than the system's addresses are.
     #[error("{}: {found} bytes with the suffix of the temporary name, at most 107 are possible; use a shorter path", path.display())]
     TooLong {
@@ -89,13 +89,13 @@ pub enum BindError {
 ///
 /// # Errors
 /// [`BindError::Address`].
-pub fn listen_at(address: SocketAddr) -> Result<TcpListener, BindError> {
+pub(crate) fn listen_at(address: SocketAddr) -> Result<TcpListener, BindError> {
     TcpListener::bind(address).map_err(|source| BindError::Address { address, source })
 }
 
 /// How the socket is to be published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SocketMode {
+pub(crate) struct SocketMode {
     /// Permission bits.
     pub mode: u32,
     /// The group it is given to, if another than ours.
@@ -113,7 +113,7 @@ impl Default for SocketMode {
 
 /// A socket in its place; dropping it gives the place back.
 #[derive(Debug)]
-pub struct BoundSocket {
+pub(crate) struct BoundSocket {
     path: PathBuf,
     /// Device and inode, to know the socket again.
     identity: (u64, u64),
@@ -127,7 +127,7 @@ impl BoundSocket {
     /// # Errors
     /// A [`BindError`]; nothing was changed then, except that a lock file may
     /// have been left beside the path.
-    pub fn bind(path: &Path, mode: SocketMode) -> Result<(UnixListener, Self), BindError> {
+    pub(crate) fn bind(path: &Path, mode: SocketMode) -> Result<(UnixListener, Self), BindError> {
         let folder = beside(path, ".new");
         let temporary = folder.join("s");
         let found = temporary.as_os_str().len();
@@ -157,12 +157,6 @@ impl BoundSocket {
             _lock: lock,
         };
         Ok((listener, bound))
-    }
-
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 }
 
@@ -281,7 +275,7 @@ mod tests {
         for mode in [0o660, 0o600] {
             let (listener, bound) =
                 BoundSocket::bind(&path, SocketMode { mode, group: None }).unwrap();
-            assert_eq!(bound.path(), path);
+            assert_eq!(bound.path, path);
             let found = std::fs::metadata(&path).unwrap();
             assert_eq!(found.permissions().mode() & 0o777, mode);
             UnixStream::connect(&path).unwrap();

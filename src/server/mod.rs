@@ -11,25 +11,25 @@
 //! ```
 
 mod accept;
-pub mod admin;
-pub mod bind;
+pub(crate) mod admin;
+pub(crate) mod bind;
 mod configure;
 mod connection;
-pub mod exchanges;
+pub(crate) mod exchanges;
 mod grpc;
 mod health;
 mod job;
-pub mod live;
-pub mod loader;
-pub mod metrics;
+pub(crate) mod live;
+pub(crate) mod loader;
+pub(crate) mod metrics;
 mod patient;
 mod peer;
-pub mod pushed;
+pub(crate) mod pushed;
 mod queue;
 mod receive;
-pub mod record;
+pub(crate) mod record;
 mod sessions;
-pub mod settings;
+pub(crate) mod settings;
 mod unfinished;
 
 use std::future::Future;
@@ -56,7 +56,7 @@ use metrics::Now;
 use queue::Queue;
 use sessions::Sessions;
 use settings::MAX_QUEUED_BYTES;
-pub use settings::ServeSettings;
+pub(crate) use settings::ServeSettings;
 use unfinished::Unfinished;
 
 /// What all connections share.

@@ -37,7 +37,7 @@ const MAX_WAITING: usize = 4096;
 /// Bytes of bodies and headers in them.
 const MAX_WAITING_BYTES: usize = 32 << 20;
 /// A file never grows larger unless it is told so.
-pub const DEFAULT_MAX_RECORDING_BYTES: u64 = 1 << 30;
+pub(crate) const DEFAULT_MAX_RECORDING_BYTES: u64 = 1 << 30;
 /// What is written reaches the file this soon.
 const FLUSH_AFTER: Duration = Duration::from_millis(200);
 /// For the record that is being written once nobody waits any more.

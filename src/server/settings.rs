@@ -11,30 +11,30 @@ use crate::protocol::wire::handshake::Identity;
 use crate::protocol::wire::response::RequestBodyText;
 
 /// Connections at once. A proxy opens 4, or 11 in v1.
-pub const DEFAULT_MAX_CONNECTIONS: usize = 1024;
+pub(crate) const DEFAULT_MAX_CONNECTIONS: usize = 1024;
 /// Events in flight on one connection; released clients send as many.
-pub const DEFAULT_MAX_IN_FLIGHT: usize = 100;
+pub(crate) const DEFAULT_MAX_IN_FLIGHT: usize = 100;
 /// Events waiting for a guest, over all connections.
-pub const DEFAULT_MAX_QUEUE: usize = 1024;
+pub(crate) const DEFAULT_MAX_QUEUE: usize = 1024;
 /// The first message must be whole this long after its first byte; a peer that
 /// says nothing has as long, once others wait for its place.
-pub const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A frame must be whole this long after its first byte.
-pub const DEFAULT_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const DEFAULT_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bodies of all events that wait for a guest together, in bytes: sixteen of the
 /// largest the protocol has, and far more of those that proxies send.
 pub(crate) const MAX_QUEUED_BYTES: usize = 256 << 20;
 /// Messages that are not whole yet, over all connections together, in bytes:
 /// eight of the largest the protocol has.
-pub const DEFAULT_MAX_UNFINISHED_BYTES: usize = 128 << 20;
+pub(crate) const DEFAULT_MAX_UNFINISHED_BYTES: usize = 128 << 20;
 /// A peer that takes nothing for so long is closed.
-pub const DEFAULT_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const DEFAULT_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What was received must be answered so long after the signal to stop.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 /// How often v2 peers are sent what was counted; the published agents' default.
-pub const DEFAULT_METRICS_INTERVAL: Duration = Duration::from_secs(10);
+pub(crate) const DEFAULT_METRICS_INTERVAL: Duration = Duration::from_secs(10);
 /// Beyond a call's deadline: the tick that ends it, and a busy machine.
-pub const LATE_SLACK: Duration = Duration::from_millis(40);
+pub(crate) const LATE_SLACK: Duration = Duration::from_millis(40);
 /// Answers not yet taken by a peer before no more is read from it, in bytes.
 pub(crate) const MAX_UNSENT_BYTES: usize = 1 << 20;
 

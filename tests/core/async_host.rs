@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use wasm_agent_kit::event::{Event, RequestHead};
 use wasm_agent_kit::fault::FaultCode;
-use wasm_agent_kit::guest::engine::{Engine, EngineSettings};
-use wasm_agent_kit::guest::module::{LoadSettings, Module};
+use wasm_agent_kit::guest::{Engine, EngineSettings};
+use wasm_agent_kit::guest::{LoadSettings, Module};
 use wasm_agent_kit::hook::{Hook, HookContext};
 use wasm_agent_kit::policy::{Policy, PolicySettings};
 use wasm_agent_kit::question::Question;

@@ -8,13 +8,13 @@ use serde_json::json;
 use wasm_agent_kit::abi::Abi;
 use wasm_agent_kit::error::Error;
 use wasm_agent_kit::event::{Event, EventKind, RequestHead};
-use wasm_agent_kit::guest::engine::{Engine, EngineSettings};
-use wasm_agent_kit::guest::module::{LoadSettings, Module};
+use wasm_agent_kit::guest::{Engine, EngineSettings};
+use wasm_agent_kit::guest::{LoadSettings, Module};
 use wasm_agent_kit::hook::{Hook, HookContext};
 use wasm_agent_kit::limits::LimitChoice;
-use wasm_agent_kit::policy::pool::PoolSettings;
-use wasm_agent_kit::policy::runtime::{PluginRuntime, PluginSettings};
+use wasm_agent_kit::policy::PoolSettings;
 use wasm_agent_kit::policy::{HandledHook, Policy, PolicySettings};
+use wasm_agent_kit::policy::{PluginRuntime, PluginSettings};
 use wasm_agent_kit::question::{Phase, Question};
 use wasm_agent_kit::response::Decision;
 

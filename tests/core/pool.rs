@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use wasm_agent_kit::event::{Event, RequestHead};
 use wasm_agent_kit::fault::{FaultCode, TrapKind};
-use wasm_agent_kit::guest::engine::{Allocation, Engine, EngineSettings};
-use wasm_agent_kit::guest::module::{LoadSettings, Module};
-use wasm_agent_kit::guest::{Instance, RawAnswer};
+use wasm_agent_kit::guest::{Allocation, Engine, EngineSettings};
+use wasm_agent_kit::guest::{LoadSettings, Module};
+use wasm_agent_kit::internals::guest::{Instance, RawAnswer};
 use wasm_agent_kit::limits::{Isolation, Limits};
-use wasm_agent_kit::policy::pool::{Pool, PoolSettings};
 use wasm_agent_kit::policy::{Policy, PolicySettings};
+use wasm_agent_kit::policy::{Pool, PoolSettings};
 
 use crate::shipped;
 

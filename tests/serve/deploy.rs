@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use kdl::{KdlDocument, KdlNode};
 use serde_json::Value;
+use wasm_agent_kit::internals::ops::LANES;
+use wasm_agent_kit::internals::server::{DEFAULT_GRACE, ServeSettings};
 use wasm_agent_kit::limits::{DEFAULT_QUEUE_WAIT, DEFAULT_TIMEOUT};
-use wasm_agent_kit::ops::replay::LANES;
-use wasm_agent_kit::server::settings::{DEFAULT_GRACE, ServeSettings};
 
 use crate::support::{binary, capture, shipped};
 

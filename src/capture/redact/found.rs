@@ -538,6 +538,6 @@ fn hidden(text: &str, kind: Kind) -> Option<String> {
 
 /// Whether a text is long enough for [`Found::text`] to replace any of it.
 #[must_use]
-pub const fn may_hold_secret(text: &str) -> bool {
+pub(crate) const fn may_hold_secret(text: &str) -> bool {
     text.len() >= LEAST_ECHOED
 }

@@ -8,7 +8,7 @@
 
 use std::io::{self, Write};
 
-use wasm_agent_kit::fault::{is_unprintable, printable};
+use crate::fault::{is_unprintable, printable};
 
 /// What a document is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use std::marker::PhantomData;
 use std::path::PathBuf;
 
+use crate::report::Report;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use wasm_agent_kit::report::Report;
 
 use super::human::Style;
 use super::{github, html, human, json, junit, markdown, sarif};

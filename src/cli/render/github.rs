@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use wasm_agent_kit::report::{CaseStatus, Report};
+use crate::report::{CaseStatus, Report};
 
 use super::escape::{Syntax, command_data, command_property, guarded};
 

@@ -8,8 +8,8 @@ use anstyle::{AnsiColor, Effects};
 use comfy_table::presets::NOTHING;
 use comfy_table::{Attribute, Cell, Table};
 
+use crate::fault::printable;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
-use wasm_agent_kit::fault::printable;
 
 use super::escape::{Syntax, guarded, terminal};
 use super::layout;
@@ -196,12 +196,15 @@ fn same_letters(text: &str, start: &str) -> usize {
 
 /// Blocks below each other, each line behind the indent.
 fn blocks(blocks: &[Block], style: Style, indent: &str, out: &mut dyn Write) -> io::Result<()> {
-    for (at, block) in blocks.iter().enumerate() {
-        let before = at.checked_sub(1).and_then(|at| blocks.get(at));
+    // Figures of a chart stand in tables.
+    let is_shown = |block: &&Block| !matches!(block, Block::Chart(_) | Block::Folded(_));
+    let mut before = None;
+    for block in blocks.iter().filter(is_shown) {
         if before.is_some_and(|before| is_apart(before, block)) {
             writeln!(out)?;
         }
         self::block(block, style, indent, out)?;
+        before = Some(block);
     }
     Ok(())
 }

@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
+use crate::report::{Report, Verdict};
 use serde::Serialize;
-use wasm_agent_kit::report::{Report, Verdict};
 
 use super::escape::{Syntax, guarded};
 
@@ -26,7 +26,7 @@ pub(crate) fn write<R: Report>(report: &R, out: &mut dyn Write) -> io::Result<()
         schema_version: version_of(R::SCHEMA),
         tool: "wasm-agent",
         tool_version: env!("CARGO_PKG_VERSION"),
-        engine: wasm_agent_kit::guest::engine::version(),
+        engine: crate::guest::engine::version(),
         verdict: report.verdict(),
         report,
     };

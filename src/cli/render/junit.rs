@@ -3,8 +3,8 @@
 
 use std::io::{self, Write};
 
+use crate::report::{Case, CaseStatus, Report};
 use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
-use wasm_agent_kit::report::{Case, CaseStatus, Report};
 
 use super::escape::{Syntax, guarded, terminal, terminal_lines};
 

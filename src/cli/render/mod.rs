@@ -21,10 +21,10 @@ pub(crate) mod validate;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use crate::error::Error;
+use crate::fault::is_unprintable;
+use crate::files::{Destination, Links};
 use anstream::{AutoStream, ColorChoice};
-use wasm_agent_kit::error::Error;
-use wasm_agent_kit::fault::is_unprintable;
-use wasm_agent_kit::files::{Destination, Links};
 
 pub(crate) use format::{Format, OutputArgs, Render};
 use human::Style;
@@ -137,5 +137,5 @@ pub(crate) fn usage(error: &clap::Error) {
 
 /// The path as reports show it.
 pub(crate) fn shown(path: &Path) -> String {
-    wasm_agent_kit::fault::shown(path)
+    crate::fault::shown(path)
 }

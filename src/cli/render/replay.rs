@@ -7,12 +7,10 @@ mod costs;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use wasm_agent_kit::ops::module_info::ModuleInfo;
-use wasm_agent_kit::ops::replay::ReplayReport;
-use wasm_agent_kit::ops::replay::report::{
-    CaptureInfo, Category, MAX_COSTLY, MAX_KINDS, TestResult,
-};
-use wasm_agent_kit::report::{Report as _, Verdict};
+use crate::ops::module_info::ModuleInfo;
+use crate::ops::replay::ReplayReport;
+use crate::ops::replay::report::{CaptureInfo, Category, MAX_COSTLY, MAX_KINDS, TestResult};
+use crate::report::{Report as _, Verdict};
 
 use super::format::document;
 use super::human::{Paint, Style, bytes, count, plural, short_hash};

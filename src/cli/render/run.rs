@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use wasm_agent_kit::abi::Abi;
-use wasm_agent_kit::fault::Fault;
-use wasm_agent_kit::ops::run::{FixtureResult, Hint, HookOutcome, RunReport, StepResult, summary};
-use wasm_agent_kit::report::CaseStatus;
-use wasm_agent_kit::response::{AgentResponse, Decision, HeaderOp};
+use crate::abi::Abi;
+use crate::fault::Fault;
+use crate::ops::run::{FixtureResult, Hint, HookOutcome, RunReport, StepResult, summary};
+use crate::report::CaseStatus;
+use crate::response::{AgentResponse, Decision, HeaderOp};
 
 use super::escape::{Syntax, guarded};
 use super::format::document;

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 
+use crate::report::{Case, CaseStatus, Report};
 use serde::Serialize;
-use wasm_agent_kit::report::{Case, CaseStatus, Report};
 
 use super::json;
 

@@ -4,9 +4,9 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use wasm_agent_kit::check::CheckStatus;
-use wasm_agent_kit::ops::validate::{Metrics, ModuleReport, Row, ValidateReport};
-use wasm_agent_kit::report::{Report as _, Verdict};
+use crate::check::CheckStatus;
+use crate::ops::validate::{Metrics, ModuleReport, Row, ValidateReport};
+use crate::report::{Report as _, Verdict};
 
 use super::format::document;
 use super::human::{Paint, Style, bytes, count, short_hash, time};

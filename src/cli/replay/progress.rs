@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use crate::capture::Capture;
+use crate::ops::replay::Watch;
 use indicatif::{ProgressBar, ProgressStyle};
-use wasm_agent_kit::capture::Capture;
-use wasm_agent_kit::ops::replay::Watch;
 
 use crate::cli::render;
 

@@ -2,10 +2,10 @@
 
 use std::str::FromStr;
 
+use crate::capture::{FieldMap, Format};
+use crate::ops::replay::{FailOn, LANES, Match, Shard};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use regex::Regex;
-use wasm_agent_kit::capture::{FieldMap, Format};
-use wasm_agent_kit::ops::replay::{FailOn, LANES, Match, Shard};
 
 pub(super) fn input_format() -> impl TypedValueParser<Value = Format> {
     let named = |format: Format| PossibleValue::new(format.name()).help(format.title());

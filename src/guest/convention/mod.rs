@@ -4,7 +4,7 @@
 //! In: an instance of a module and a question. Out: an answer, checked, or a
 //! fault. The set of conventions is closed; each is matched here and nowhere else.
 
-pub mod json_buffer;
+pub(crate) mod json_buffer;
 #[cfg(test)]
 mod pull_tests;
 

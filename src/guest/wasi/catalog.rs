@@ -7,11 +7,11 @@
 use crate::limits::Wasi;
 
 /// The module that guests import these functions from.
-pub const MODULE: &str = "wasi_snapshot_preview1";
+pub(crate) const MODULE: &str = "wasi_snapshot_preview1";
 
 /// One function of it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Function {
+pub(crate) struct Function {
     /// Its name.
     pub name: &'static str,
     /// Its type, as the static checks write types.
@@ -53,7 +53,7 @@ const fn function(name: &'static str, ty: &'static str, role: Role) -> Function 
 }
 
 /// All 46, by name.
-pub static FUNCTIONS: [Function; 46] = [
+pub(crate) static FUNCTIONS: [Function; 46] = [
     function("args_get", "(i32, i32) -> i32", Role::Args),
     function("args_sizes_get", "(i32, i32) -> i32", Role::ArgsSizes),
     function("clock_res_get", "(i32, i32) -> i32", Role::ClockRes),
@@ -176,14 +176,14 @@ pub static FUNCTIONS: [Function; 46] = [
 
 /// The function of this name, if WASI has it.
 #[must_use]
-pub fn find(name: &str) -> Option<&'static Function> {
+pub(crate) fn find(name: &str) -> Option<&'static Function> {
     FUNCTIONS.iter().find(|function| function.name == name)
 }
 
 impl Function {
     /// What a guest gets, for people.
     #[must_use]
-    pub const fn answer(&self, wasi: Wasi) -> &'static str {
+    pub(crate) const fn answer(&self, wasi: Wasi) -> &'static str {
         let real = matches!(wasi, Wasi::Real);
         match self.role {
             Role::Args | Role::ArgsSizes => "no arguments",

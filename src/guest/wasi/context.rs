@@ -11,7 +11,7 @@ use super::output::Output;
 
 /// The time at the beginning of every call while clocks are fixed:
 /// 2024-01-01T00:00:00Z in seconds.
-pub const FIXED_TIME: Duration = Duration::from_secs(1_704_067_200);
+pub(crate) const FIXED_TIME: Duration = Duration::from_secs(1_704_067_200);
 /// How far a fixed clock moves with each reading, so that no guest divides by
 /// a time that did not pass.
 const STEP: Duration = Duration::from_micros(1);

@@ -12,12 +12,11 @@
 //! out by leaving them out, and its `poll_oneoff` blocks the calling thread
 //! where no deadline reaches it.
 
-pub mod catalog;
+pub(crate) mod catalog;
 mod context;
 mod link;
 mod output;
 
 pub(crate) use context::Context;
-pub use context::FIXED_TIME;
 pub(crate) use link::{Ended, link};
 pub(crate) use output::words;

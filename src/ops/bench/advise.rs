@@ -13,7 +13,7 @@ const KEPT: f64 = 0.95;
 
 /// What is asked of a module besides its figures.
 #[derive(Debug, Clone, Copy)]
-pub struct Wish {
+pub(crate) struct Wish {
     /// The response time that 99 of 100 events are to keep.
     pub p99: Duration,
     /// Cores of this machine.
@@ -24,7 +24,7 @@ pub struct Wish {
 
 /// Reads the loads; nothing is said of no loads.
 #[must_use]
-pub fn advise(loads: &[LoadPoint], wish: Wish) -> Option<Advice> {
+pub(crate) fn advise(loads: &[LoadPoint], wish: Wish) -> Option<Advice> {
     let sizes = sizes(loads);
     let (&smallest_measured, &largest_measured) = (sizes.first()?, sizes.last()?);
     let best: Vec<(usize, &LoadPoint)> = sizes

@@ -11,7 +11,7 @@ use crate::report::Verdict;
 
 /// What was compared with what, and how it came out.
 #[derive(Debug, Clone, Serialize)]
-pub struct Comparison {
+pub(crate) struct Comparison {
     /// The file of the module, or of the baseline, it is compared with.
     pub before: String,
     /// `sha256:` and the hash of that module.
@@ -30,7 +30,7 @@ named! {
     /// What a finding is about.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
     #[serde(rename_all = "snake_case")]
-    pub enum Metric {
+    pub(crate) enum Metric {
         /// Instructions of the first call on a fresh instance.
         FuelFirst => "fuel, first call",
         /// Instructions of a warm call.
@@ -48,7 +48,7 @@ named! {
 
 /// One figure before and after.
 #[derive(Debug, Clone, Serialize)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// What it is about.
     pub metric: Metric,
     /// The event, where it is about one.
@@ -70,7 +70,7 @@ pub struct Finding {
 impl Finding {
     /// The metric and what it is of.
     #[must_use]
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         match &self.case {
             Some(case) => format!("{} of {case}", self.metric.name()),
             None => self.metric.name().to_owned(),
@@ -148,7 +148,7 @@ impl Comparison {
     /// One regression is a failure; one figure that could not be told is no
     /// pass.
     #[must_use]
-    pub fn verdict(&self) -> Verdict {
+    pub(crate) fn verdict(&self) -> Verdict {
         let has = |verdict| {
             self.findings
                 .iter()
@@ -168,7 +168,7 @@ impl Comparison {
 
     /// How many came out so.
     #[must_use]
-    pub fn count(&self, verdict: GateVerdict) -> usize {
+    pub(crate) fn count(&self, verdict: GateVerdict) -> usize {
         self.findings
             .iter()
             .filter(|finding| finding.verdict == verdict)

@@ -25,7 +25,7 @@ use crate::question::HeaderNames;
 use crate::question::Question;
 
 /// Events, or hooks, measured one by one.
-pub const MAX_CASES: usize = 200;
+pub(crate) const MAX_CASES: usize = 200;
 /// Bytes of the records that are kept before they are decoded.
 const MAX_KEPT_BYTES: usize = 256 << 20;
 /// Records that cannot be used are all counted, and so many named.
@@ -35,7 +35,7 @@ const MAX_NAME: usize = 120;
 
 /// How files are read.
 #[derive(Debug, Clone)]
-pub struct InputSettings {
+pub(crate) struct InputSettings {
     /// The format of captures; with it every file is one.
     pub format: Option<Format>,
     /// Bytes of one record.
@@ -56,7 +56,7 @@ pub struct InputSettings {
 
 /// What a module or an agent is to be called with.
 #[derive(Debug, Clone)]
-pub struct Inputs {
+pub(crate) struct Inputs {
     /// Cases of one exchange share an id and come one after the other.
     pub exchanges: Vec<Vec<BenchCase>>,
     /// What was taken of captures, where there was one.
@@ -66,7 +66,7 @@ pub struct Inputs {
 impl Inputs {
     /// Sample requests, for an agent whose handlers nobody knows.
     #[must_use]
-    pub fn requests(names: HeaderNames) -> Self {
+    pub(crate) fn requests(names: HeaderNames) -> Self {
         let cases = cases::of_request_samples(names).into_iter();
         Self {
             exchanges: cases.map(|case| vec![case]).collect(),
@@ -86,7 +86,7 @@ impl Inputs {
 /// for a fixture that is none and a capture that gives nothing,
 /// [`Error::NothingChecked`] where there is no file, and [`Error::Usage`] for
 /// more than [`MAX_CASES`].
-pub fn read_inputs(
+pub(crate) fn read_inputs(
     arguments: &[PathBuf],
     settings: &InputSettings,
 ) -> Result<Option<Inputs>, Error> {

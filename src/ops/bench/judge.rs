@@ -17,12 +17,12 @@ const RESAMPLES: usize = 1000;
 const LEFT_OUT: f64 = 0.01;
 /// A thread that waited for a processor for this share of its time measured
 /// the machine and not the module.
-pub const BUSY: f64 = 0.10;
+pub(crate) const BUSY: f64 = 0.10;
 
 /// How a module did beside what it is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum GateVerdict {
+pub(crate) enum GateVerdict {
     /// Better, equal, or worse by less than the threshold.
     BetterOrEqual,
     /// Worse by more than the threshold, and that is no chance.
@@ -34,7 +34,7 @@ pub enum GateVerdict {
 impl GateVerdict {
     /// As test reports have it.
     #[must_use]
-    pub const fn status(self) -> CaseStatus {
+    pub(crate) const fn status(self) -> CaseStatus {
         match self {
             Self::BetterOrEqual => CaseStatus::Passed,
             Self::Regressed => CaseStatus::Failed,
@@ -45,7 +45,7 @@ impl GateVerdict {
 
 /// How much worse is worse.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Thresholds {
+pub(crate) struct Thresholds {
     /// Of time, as a share: 0.05 is five per cent.
     pub time: f64,
     /// Of time, in nanoseconds; both must be passed.
@@ -80,7 +80,7 @@ pub struct Pair {
 }
 
 /// Pairs by round; each round has instances of its own.
-pub type Rounds = Vec<Vec<Pair>>;
+pub(crate) type Rounds = Vec<Vec<Pair>>;
 
 /// Times of each case beside those of what it is compared with.
 #[derive(Debug)]
@@ -94,7 +94,7 @@ pub(super) struct Timings {
 
 /// How much slower, and how sure that is.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Estimate {
+pub(crate) struct Estimate {
     /// Median time by median time, 1 for equally fast.
     pub ratio: f64,
     /// The interval's lower end.
@@ -146,7 +146,7 @@ impl Estimate {
     /// Worse, not worse, or cannot tell. What is worse must be so with the
     /// whole interval, by the share and by the time.
     #[must_use]
-    pub fn judge(&self, thresholds: &Thresholds) -> GateVerdict {
+    pub(crate) fn judge(&self, thresholds: &Thresholds) -> GateVerdict {
         let is_worse = |ratio: f64| {
             ratio > 1.0 + thresholds.time && (ratio - 1.0) * self.before_ns > thresholds.min_time_ns
         };

@@ -65,7 +65,7 @@ impl Machine {
 
 /// Cores this process may use.
 #[must_use]
-pub fn cores() -> usize {
+pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 

@@ -30,20 +30,18 @@ mod stop;
 mod target;
 mod warm;
 
-pub use advise::{Wish, advise};
-pub use baseline::{Baseline, BaselineCase, BaselineModule};
+pub use baseline::Baseline;
 pub use cases::{BenchCase, of_inputs};
-pub use comparison::{Comparison, Finding, Metric};
+pub(crate) use comparison::{Comparison, Finding, Metric};
 pub use harness::{Samples, sample};
-pub use inputs::{InputSettings, Inputs, MAX_CASES, read_inputs};
-pub use judge::{BUSY, Estimate, GateVerdict, Pair, Rounds, Thresholds};
-pub use machine::{Machine, cores};
-pub use module::bench;
-pub use progress::{Progress, Watcher};
-pub use report::{
-    Advice, BenchFailure, BenchReport, CaseFuel, CaseReport, Flags, FunctionTime, LoadPoint,
-    MemoryReport, Phases, ProcessUse, Profile, SafetyRow, Sampled, Spread,
+pub(crate) use inputs::{InputSettings, Inputs, MAX_CASES, read_inputs};
+pub(crate) use judge::{GateVerdict, Thresholds};
+pub(crate) use machine::cores;
+pub(crate) use module::bench;
+pub(crate) use progress::Progress;
+pub(crate) use report::{
+    Advice, BenchReport, CaseReport, LoadPoint, MemoryReport, Phases, Profile, SafetyRow, Spread,
 };
-pub use session::Benched;
-pub use settings::{Against, Amount, BenchSettings, BenchTask};
-pub use target::{Running, bench_target};
+pub(crate) use session::Benched;
+pub(crate) use settings::{Against, Amount, BenchSettings, BenchTask};
+pub(crate) use target::{Running, bench_target};

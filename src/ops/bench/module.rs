@@ -29,7 +29,11 @@ use crate::ops::module_info::ModuleInfo;
 /// # Errors
 /// Those of loading, and [`Error::Usage`] for a baseline of other settings. A
 /// guest that faults is in the report.
-pub fn bench(path: &Path, inputs: Option<Inputs>, task: &BenchTask<'_>) -> Result<Benched, Error> {
+pub(crate) fn bench(
+    path: &Path,
+    inputs: Option<Inputs>,
+    task: &BenchTask<'_>,
+) -> Result<Benched, Error> {
     let session = Session::new(task);
     session.meter.begin("loading", Duration::ZERO);
     let settings = task.settings;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// What is measured now, and how much time of the plan is over.
 #[derive(Debug, Clone)]
-pub struct Progress<'a> {
+pub(crate) struct Progress<'a> {
     /// What is measured now.
     pub what: &'a str,
     /// Time of the plan that is over.
@@ -16,7 +16,7 @@ pub struct Progress<'a> {
 }
 
 /// Somebody who shows it; called a few times a second.
-pub type Watcher<'a> = dyn Fn(&Progress<'_>) + Sync + 'a;
+pub(crate) type Watcher<'a> = dyn Fn(&Progress<'_>) + Sync + 'a;
 
 /// Keeps the plan's time.
 pub(super) struct Meter<'a> {

@@ -17,11 +17,11 @@ use crate::ops::validate::Growth;
 use crate::report::{Case, CaseStatus, Report, Verdict};
 
 /// How a module or an agent is called and measured, as flags.
-pub type Flags = BTreeMap<&'static str, String>;
+pub(crate) type Flags = BTreeMap<&'static str, String>;
 
 /// All that was measured.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct BenchReport {
+pub(crate) struct BenchReport {
     /// The running agent that was measured, by its address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
@@ -67,7 +67,7 @@ pub struct BenchReport {
 
 /// What the loads say of the number of instances.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Advice {
+pub(crate) struct Advice {
     /// The number of instances to have; none where no measured one will do.
     pub pool_size: Option<usize>,
     /// The flags of `serve` that give it.
@@ -78,7 +78,7 @@ pub struct Advice {
 
 /// What was taken of captures.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Sampled {
+pub(crate) struct Sampled {
     /// The files.
     pub captures: Vec<CaptureInfo>,
     /// Transactions they hold.
@@ -102,7 +102,7 @@ pub struct Sampled {
 
 /// What was seen.
 #[derive(Debug, Clone, Serialize)]
-pub struct Profile {
+pub(crate) struct Profile {
     /// The module's file.
     pub module: String,
     /// Looks at the guest.
@@ -122,7 +122,7 @@ pub struct Profile {
 
 /// One function's share.
 #[derive(Debug, Clone, Serialize)]
-pub struct FunctionTime {
+pub(crate) struct FunctionTime {
     /// Its name, demangled.
     pub name: String,
     /// Looks that found it running itself.
@@ -133,7 +133,7 @@ pub struct FunctionTime {
 
 /// A guest or an agent failed where it was to be measured.
 #[derive(Debug, Clone, Serialize)]
-pub struct BenchFailure {
+pub(crate) struct BenchFailure {
     /// What was being measured.
     pub during: String,
     /// The event it faulted at, where it was one.
@@ -150,7 +150,7 @@ pub struct BenchFailure {
 
 /// Least, median and most of a few times.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Spread {
+pub(crate) struct Spread {
     /// How many there were.
     pub count: u64,
     /// The least, in nanoseconds.
@@ -164,7 +164,7 @@ pub struct Spread {
 impl Spread {
     /// Of these times; all 0 of none.
     #[must_use]
-    pub fn of(mut times: Vec<Duration>) -> Self {
+    pub(crate) fn of(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
         let nanos = |time: Option<&Duration>| {
             let nanos = time.map_or(0, Duration::as_nanos);
@@ -181,7 +181,7 @@ impl Spread {
 
 /// What a module takes before it answers at its usual speed.
 #[derive(Debug, Clone, Serialize)]
-pub struct Phases {
+pub(crate) struct Phases {
     /// Read, inspected and checked.
     pub read: Spread,
     /// Compiled to native code.
@@ -199,7 +199,7 @@ pub struct Phases {
 
 /// One event.
 #[derive(Debug, Clone, Serialize)]
-pub struct CaseReport {
+pub(crate) struct CaseReport {
     /// The fixture's name.
     pub name: String,
     /// The event's name.
@@ -225,7 +225,7 @@ pub struct CaseReport {
 
 /// Instructions of one event, the same on every machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct CaseFuel {
+pub(crate) struct CaseFuel {
     /// The first call on a fresh instance.
     pub first: u64,
     /// The median of further calls on the same instance.
@@ -238,7 +238,7 @@ pub struct CaseFuel {
 
 /// Linear memory of one instance.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct MemoryReport {
+pub(crate) struct MemoryReport {
     /// Of a fresh instance, in bytes.
     pub initial_bytes: u64,
     /// The most it had, in bytes.
@@ -249,7 +249,7 @@ pub struct MemoryReport {
 
 /// One combination of instances and callers.
 #[derive(Debug, Clone, Serialize)]
-pub struct LoadPoint {
+pub(crate) struct LoadPoint {
     /// Instances of the module; 0 where a running agent has them.
     pub pool_size: usize,
     /// Callers at once.
@@ -279,7 +279,7 @@ pub struct LoadPoint {
 
 /// What a process spent while it was under load.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct ProcessUse {
+pub(crate) struct ProcessUse {
     /// Processor time for each event, in microseconds.
     pub cpu_us_per_event: f64,
     /// Resident memory at the end, in bytes.
@@ -290,7 +290,7 @@ pub struct ProcessUse {
 
 /// The same calls in another way.
 #[derive(Debug, Clone, Serialize)]
-pub struct SafetyRow {
+pub(crate) struct SafetyRow {
     /// Isolation, limits and where memory comes from.
     pub mode: String,
     /// Whether this is how the module was measured elsewhere.
@@ -354,7 +354,7 @@ impl LoadPoint {
 
     /// The most it did in one turn.
     #[must_use]
-    pub fn best_turn(&self) -> f64 {
+    pub(crate) fn best_turn(&self) -> f64 {
         self.turns.iter().copied().fold(self.throughput, f64::max)
     }
 }

@@ -16,7 +16,7 @@ use crate::error::Error;
 
 /// What came of it.
 #[derive(Debug)]
-pub struct Benched {
+pub(crate) struct Benched {
     /// What was measured.
     pub report: BenchReport,
     /// What to keep of it, where that was asked for.

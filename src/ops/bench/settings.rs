@@ -14,7 +14,7 @@ use crate::policy::pool::PoolSettings;
 
 /// How long each row is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Amount {
+pub(crate) enum Amount {
     /// For so long.
     Time(Duration),
     /// So many calls.
@@ -64,7 +64,7 @@ pub(super) fn part(time: Duration, parts: usize) -> Duration {
 
 /// What is measured, and how.
 #[derive(Debug, Clone)]
-pub struct BenchSettings {
+pub(crate) struct BenchSettings {
     /// Bounds of the file, limits of a call, the ABI asked for.
     pub load: LoadSettings,
     /// How a module is called, an agent module with this pool; its size and wait
@@ -120,7 +120,7 @@ impl BenchSettings {
 
 /// What a module is compared with.
 #[derive(Debug, Clone)]
-pub enum Against {
+pub(crate) enum Against {
     /// Another module, by turns.
     Module(PathBuf),
     /// What was kept of an earlier run, and its file.
@@ -129,7 +129,7 @@ pub enum Against {
 
 /// A benchmark to be made.
 #[derive(Clone, Copy)]
-pub struct BenchTask<'a> {
+pub(crate) struct BenchTask<'a> {
     /// How it is measured.
     pub settings: &'a BenchSettings,
     /// With it only what the gate needs is measured.

@@ -22,7 +22,7 @@ const TURNS: u32 = 10;
 
 /// An agent that runs already.
 #[derive(Debug, Clone)]
-pub struct Running {
+pub(crate) struct Running {
     /// Where it listens and how it is spoken to.
     pub target: Target,
     /// Connections for events that may be in flight together.
@@ -37,7 +37,7 @@ pub struct Running {
 /// # Errors
 /// [`Error::Host`] where nobody answers at the address, [`Error::Usage`] for a
 /// baseline of other settings. An agent that fails is in the report.
-pub fn bench_target(
+pub(crate) fn bench_target(
     running: &Running,
     inputs: Inputs,
     task: &BenchTask<'_>,

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 use crate::fault::shown;
-pub use crate::guest::inspect::Language;
+pub(crate) use crate::guest::inspect::Language;
 
 impl Language {
     /// All of them, in the order that `new` lists them.
@@ -131,7 +131,7 @@ const FIXTURES: &[(&str, &str)] = &{
 
 /// What was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Created {
+pub(crate) struct Created {
     /// The folder.
     pub folder: PathBuf,
     /// The language.
@@ -143,7 +143,7 @@ pub struct Created {
 impl Created {
     /// What to do next, in this order.
     #[must_use]
-    pub fn next(&self) -> [String; 3] {
+    pub(crate) fn next(&self) -> [String; 3] {
         let within = |name: &str| shell_word(&self.folder.join(name).to_string_lossy());
         let module = within("policy.wasm");
         [
@@ -170,7 +170,7 @@ fn shell_word(text: &str) -> String {
 /// # Errors
 /// [`Error::Usage`] where a file of the starter is there already: then nothing
 /// is written. [`Error::Write`] where the system refuses a file.
-pub fn create(folder: &Path, language: Language) -> Result<Created, Error> {
+pub(crate) fn create(folder: &Path, language: Language) -> Result<Created, Error> {
     let files = files(language);
     let taken: Vec<&str> = files
         .iter()

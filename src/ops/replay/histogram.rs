@@ -19,7 +19,7 @@ pub struct Histogram {
 }
 
 /// The percentiles that reports show.
-pub const PERCENTILES: [(f64, &str); 4] =
+pub(crate) const PERCENTILES: [(f64, &str); 4] =
     [(50.0, "p50"), (90.0, "p90"), (99.0, "p99"), (99.9, "p99.9")];
 
 impl Default for Histogram {

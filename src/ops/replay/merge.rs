@@ -27,7 +27,7 @@ struct Named {
 /// # Errors
 /// When a file is no such report, a shard is missing or there twice, or they
 /// are not of one replay.
-pub fn merge(paths: &[PathBuf]) -> Result<ReplayReport, Error> {
+pub(crate) fn merge(paths: &[PathBuf]) -> Result<ReplayReport, Error> {
     let mut parts: Vec<(&Path, Shard, ReplayReport)> = Vec::new();
     for path in paths {
         let (shard, report) = read(path)?;

@@ -22,13 +22,13 @@
 
 mod compare;
 mod groups;
-pub mod histogram;
+pub(crate) mod histogram;
 mod merge;
 mod minimize;
 mod ordered;
 mod play;
 mod read;
-pub mod report;
+pub(crate) mod report;
 mod save;
 mod tally;
 mod view;
@@ -47,9 +47,10 @@ use crate::error::Error;
 use crate::ops::module_info::{self, ModuleInfo};
 use crate::policy::Policy;
 
-pub use merge::merge;
-pub use report::{FailOn, ReplayReport, Shard};
-pub use save::{Expect, SaveFixtures, Which};
+pub(crate) use merge::merge;
+pub(crate) use report::Shard;
+pub use report::{FailOn, ReplayReport};
+pub(crate) use save::{Expect, SaveFixtures, Which};
 
 use ordered::Ordered;
 use read::{Dealer, Reading};

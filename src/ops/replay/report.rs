@@ -12,14 +12,14 @@ use crate::ops::module_info::ModuleInfo;
 use crate::report::{Case, CaseStatus, Report, Verdict};
 
 /// Unusable records that are listed one by one; all are counted.
-pub const MAX_LISTED: usize = 100;
+pub(crate) const MAX_LISTED: usize = 100;
 /// Transactions in each list of the costliest.
-pub const MAX_COSTLY: usize = 10;
+pub(crate) const MAX_COSTLY: usize = 10;
 /// Rules, tags, groups of changes: what is kept apart; the rest is counted
 /// together under [`OTHER`].
-pub const MAX_KINDS: usize = 2_000;
+pub(crate) const MAX_KINDS: usize = 2_000;
 /// What stands for all that is not kept apart.
-pub const OTHER: &str = "(other)";
+pub(crate) const OTHER: &str = "(other)";
 
 /// Which part of a capture this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -355,7 +355,7 @@ impl ReplayReport {
     clippy::cast_precision_loss,
     reason = "counts of records stay far below 2^52"
 )]
-pub fn percent(part: u64, all: u64) -> f64 {
+pub(crate) fn percent(part: u64, all: u64) -> f64 {
     if all == 0 {
         return 0.0;
     }

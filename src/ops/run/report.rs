@@ -19,7 +19,7 @@ use crate::response::AgentResponse;
 /// Something a user should know that is no failure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Hint {
+pub(crate) enum Hint {
     /// The fixture spells header names otherwise than production does, and
     /// that would have changed the decision.
     Spelling {
@@ -49,7 +49,7 @@ pub enum Hint {
 
 /// What came of one step.
 #[derive(Debug, Clone, Serialize)]
-pub struct StepResult {
+pub(crate) struct StepResult {
     /// The name of the event or hook.
     pub event: &'static str,
     /// The line it begins on.
@@ -83,7 +83,7 @@ pub struct StepResult {
 
 /// What a hook made of its context.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct HookOutcome {
+pub(crate) struct HookOutcome {
     /// What it answered.
     pub result: HookResult,
     /// The context the host goes on with.
@@ -106,13 +106,13 @@ impl HookOutcome {
 
     /// `ok` or `refused`.
     #[must_use]
-    pub const fn word(&self) -> &'static str {
+    pub(crate) const fn word(&self) -> &'static str {
         if self.result.ok { "ok" } else { "refused" }
     }
 
     /// The same with the error and the number of changes, for one line.
     #[must_use]
-    pub fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let error = self.result.error.as_ref().filter(|_| !self.result.ok);
         let error = error.map_or_else(String::new, |error| format!(": {}", printable(error, 160)));
         let changed = match self.changed.len() {
@@ -135,7 +135,7 @@ impl HookOutcome {
 
 /// The same event was answered in more than one way.
 #[derive(Debug, Clone, Serialize)]
-pub struct Unstable {
+pub(crate) struct Unstable {
     /// Repeats that answered otherwise than the first.
     pub differing: u32,
     /// All repeats.
@@ -153,7 +153,7 @@ pub struct Unstable {
 impl Unstable {
     /// How many differ, in a sentence.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         format!(
             "the answer changed between equal runs: {} of {} repeats differ from the first",
             self.differing, self.repeats
@@ -163,7 +163,7 @@ impl Unstable {
 
 /// What came of one fixture.
 #[derive(Debug, Clone, Serialize)]
-pub struct FixtureResult {
+pub(crate) struct FixtureResult {
     /// The file.
     pub path: String,
     /// The fixture's name.
@@ -179,7 +179,7 @@ pub struct FixtureResult {
 
 /// A fixture file that could not be used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct UnreadFixture {
+pub(crate) struct UnreadFixture {
     /// From 1.
     pub line: usize,
     /// From 1.
@@ -190,7 +190,7 @@ pub struct UnreadFixture {
 
 /// How many of each.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Totals {
+pub(crate) struct Totals {
     /// Fixtures by how they came out.
     pub fixtures: BTreeMap<&'static str, usize>,
     /// Steps that were answered, by decision; hooks by `ok` and `refused`.
@@ -203,7 +203,7 @@ pub struct Totals {
 
 /// What came of all of them.
 #[derive(Debug, Clone, Serialize)]
-pub struct RunReport {
+pub(crate) struct RunReport {
     /// The module that was run.
     pub module: ModuleInfo,
     /// How the module was called, as flags.
@@ -290,7 +290,7 @@ fn line(mismatch: &Mismatch) -> String {
 impl StepResult {
     /// One line: what was expected and what was found.
     #[must_use]
-    pub fn message(&self) -> String {
+    pub(crate) fn message(&self) -> String {
         let first = self.mismatches.first().map(line);
         let unstable = self.unstable.as_ref().map(Unstable::text);
         let skipped = (self.status == CaseStatus::Skipped)
@@ -323,14 +323,14 @@ impl StepResult {
 
     /// What came of it in a few words, where it was reached.
     #[must_use]
-    pub fn summary(&self) -> Option<String> {
+    pub(crate) fn summary(&self) -> Option<String> {
         let event = self.response.as_deref().map(summary);
         event.or_else(|| self.hook.as_ref().map(HookOutcome::summary))
     }
 
     /// What an update of the fixture needs, where the step was reached.
     #[must_use]
-    pub fn seen(&self) -> Option<Seen<'_>> {
+    pub(crate) fn seen(&self) -> Option<Seen<'_>> {
         let fault = self.fault.as_ref();
         let whole = match (&self.response, &self.hook) {
             (Some(response), _) => expect::whole(Actual {
@@ -412,7 +412,7 @@ pub(super) const fn badness(status: CaseStatus) -> u8 {
 
 /// The word for a status in reports.
 #[must_use]
-pub const fn status_name(status: CaseStatus) -> &'static str {
+pub(crate) const fn status_name(status: CaseStatus) -> &'static str {
     match status {
         CaseStatus::Passed => "passed",
         CaseStatus::Warned => "warned",
@@ -424,7 +424,7 @@ pub const fn status_name(status: CaseStatus) -> &'static str {
 
 /// A decision with its status and tags, in a few words.
 #[must_use]
-pub fn summary(response: &AgentResponse) -> String {
+pub(crate) fn summary(response: &AgentResponse) -> String {
     let mut text = response.decision.name().to_owned();
     if let Some(status) = response.decision.status() {
         text.push_str(&format!(" {status}"));

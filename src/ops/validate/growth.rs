@@ -17,7 +17,7 @@ const BUDGET: u64 = 500_000_000;
 
 /// What calls on one instance keep of its memory.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Growth {
+pub(crate) struct Growth {
     /// Calls made.
     pub calls: u64,
     /// Bytes kept for each call; 0 where memory does not go on growing.
@@ -35,7 +35,7 @@ impl Growth {
     /// What becomes of an instance that grows so, for people; nothing where it
     /// is kept.
     #[must_use]
-    pub fn fate(&self) -> Option<String> {
+    pub(crate) fn fate(&self) -> Option<String> {
         let calls = self.replaced_after?;
         let times = if calls == 1 { "call" } else { "calls" };
         Some(format!(

@@ -31,15 +31,15 @@ use crate::question::HeaderNames;
 use crate::report::Verdict;
 
 use calls::Prober;
-pub use growth::Growth;
-pub use report::{Metrics, ModuleFacts, ModuleReport, Row, SampleCost, ValidateReport};
+pub(crate) use growth::Growth;
+pub(crate) use report::{Metrics, ModuleFacts, ModuleReport, Row, SampleCost, ValidateReport};
 
 /// Instances made to find out how long one takes.
 const INSTANTIATIONS: usize = 5;
 
 /// How far a module is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum Probing {
+pub(crate) enum Probing {
     /// Not called at all.
     Static,
     /// Called with sample events.
@@ -51,7 +51,7 @@ pub enum Probing {
 
 /// What modules are held to.
 #[derive(Debug, Clone, Default)]
-pub struct ValidateSettings {
+pub(crate) struct ValidateSettings {
     /// Bounds of the file, limits of a call, the ABI asked for.
     pub load: LoadSettings,
     /// How far a module is tried.
@@ -74,7 +74,7 @@ pub struct ValidateSettings {
 /// # Errors
 /// Only when the engine cannot be used or the system has no room for a thread;
 /// whatever is wrong with a file is in its rows.
-pub fn validate(
+pub(crate) fn validate(
     engine: &Arc<Engine>,
     paths: &[PathBuf],
     settings: &ValidateSettings,

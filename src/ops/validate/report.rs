@@ -13,7 +13,7 @@ use super::growth::Growth;
 
 /// One check as it came out.
 #[derive(Debug, Clone, Serialize)]
-pub struct Row {
+pub(crate) struct Row {
     /// The check.
     #[serde(flatten)]
     pub check: Check,
@@ -67,7 +67,7 @@ impl Row {
 
 /// What came of one sample event on a fresh instance.
 #[derive(Debug, Clone, Serialize)]
-pub struct SampleCost {
+pub(crate) struct SampleCost {
     /// The handler that was called.
     pub handler: &'static str,
     /// The sample's name.
@@ -85,7 +85,7 @@ pub struct SampleCost {
 
 /// What a module costs.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     /// Wall clock of compiling.
     pub compile_us: u64,
     /// Wall clock of making an instance, the median of several.
@@ -101,7 +101,7 @@ pub struct Metrics {
 
 /// What is known of a file that holds a module.
 #[derive(Debug, Clone, Serialize)]
-pub struct ModuleFacts {
+pub(crate) struct ModuleFacts {
     /// `sha256:` and the hash of the file.
     pub hash: String,
     /// Bytes of the binary.
@@ -120,7 +120,7 @@ pub struct ModuleFacts {
 
 /// One file and its rows.
 #[derive(Debug, Clone, Serialize)]
-pub struct ModuleReport {
+pub(crate) struct ModuleReport {
     /// The file, as it was given.
     pub path: String,
     /// How the file came out.
@@ -138,7 +138,7 @@ pub struct ModuleReport {
 impl ModuleReport {
     /// How many checks came out like this.
     #[must_use]
-    pub fn count(&self, status: CheckStatus) -> usize {
+    pub(crate) fn count(&self, status: CheckStatus) -> usize {
         self.checks
             .iter()
             .filter(|row| row.check.status == status)
@@ -148,7 +148,7 @@ impl ModuleReport {
 
 /// Every file and its rows.
 #[derive(Debug, Clone, Serialize)]
-pub struct ValidateReport {
+pub(crate) struct ValidateReport {
     /// Warnings fail.
     pub deny_warnings: bool,
     /// The files in the order they were given.

@@ -91,7 +91,7 @@ impl fmt::Display for ProxyQuirks {
 
 /// The proxy at the other end of one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Proxy {
+pub(crate) struct Proxy {
     /// None where quirks are off.
     version: Option<Version>,
 }
@@ -103,7 +103,7 @@ impl Proxy {
     /// the proxy. Sentinel's (0.4.x and before) sorts where it behaves. One
     /// that is no version may be any proxy, so it is taken for the oldest.
     #[must_use]
-    pub fn new(quirks: ProxyQuirks, handshake: Option<&str>) -> Self {
+    pub(crate) fn new(quirks: ProxyQuirks, handshake: Option<&str>) -> Self {
         let version = match quirks {
             ProxyQuirks::Off => None,
             ProxyQuirks::Version(version) => Some(version),
@@ -120,13 +120,13 @@ impl Proxy {
     /// correlation id, rather than where it sent the body's own. All releases
     /// up to 0.6.54 do.
     #[must_use]
-    pub const fn sends_bodies_after_ids(self) -> bool {
+    pub(crate) const fn sends_bodies_after_ids(self) -> bool {
         self.version.is_some()
     }
 
     /// Whether it has the quirks of releases before 0.6.54.
     #[must_use]
-    pub fn is_unrepaired(self) -> bool {
+    pub(crate) fn is_unrepaired(self) -> bool {
         self.version
             .is_some_and(|version| version < Version::REPAIRED)
     }

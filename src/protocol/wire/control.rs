@@ -37,7 +37,7 @@ impl Serialize for HealthState {
 
 /// A health message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct HealthStatus<'a> {
+pub(crate) struct HealthStatus<'a> {
     /// This agent.
     pub agent_id: &'a str,
     /// How it is.
@@ -50,7 +50,7 @@ pub struct HealthStatus<'a> {
 
 /// Metrics since the last report.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct MetricsReport<'a> {
+pub(crate) struct MetricsReport<'a> {
     /// This agent.
     pub agent_id: &'a str,
     /// Milliseconds since 1970.
@@ -67,7 +67,7 @@ pub struct MetricsReport<'a> {
 
 /// One counter or gauge.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Metric<'a, N> {
+pub(crate) struct Metric<'a, N> {
     /// Its name.
     pub name: &'a str,
     /// A sentence about it.
@@ -80,7 +80,7 @@ pub struct Metric<'a, N> {
 
 /// One distribution.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Histogram<'a> {
+pub(crate) struct Histogram<'a> {
     /// Its name.
     pub name: &'a str,
     /// A sentence about it.
@@ -97,7 +97,7 @@ pub struct Histogram<'a> {
 
 /// How many values were at most `le`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Bucket {
+pub(crate) struct Bucket {
     /// The bound; infinity is written `"+Inf"`.
     pub le: f64,
     /// Values up to it.

@@ -5,32 +5,32 @@
 //! is a limit to compare with and never a reason to allocate.
 
 /// The largest v1 frame, in bytes of JSON; both released sides refuse more.
-pub const MAX_V1_BYTES: usize = 10 * 1024 * 1024;
+pub(crate) const MAX_V1_BYTES: usize = 10 * 1024 * 1024;
 /// The largest v2 frame, in bytes of type and payload.
-pub const MAX_V2_BYTES: usize = 16 * 1024 * 1024;
+pub(crate) const MAX_V2_BYTES: usize = 16 * 1024 * 1024;
 /// The largest gRPC message that clients take, who never raise their default.
-pub const MAX_GRPC_ANSWER_BYTES: usize = 4 * 1024 * 1024 - 1;
+pub(crate) const MAX_GRPC_ANSWER_BYTES: usize = 4 * 1024 * 1024 - 1;
 /// Bytes before a v1 frame's JSON, and before a v2 frame's type.
 const PREFIX_BYTES: usize = 4;
 
 /// Message types of v2 that are no request types.
-pub mod kind {
+pub(crate) mod kind {
     /// The proxy's first frame.
-    pub const HANDSHAKE_REQUEST: u8 = 0x01;
+    pub(crate) const HANDSHAKE_REQUEST: u8 = 0x01;
     /// The agent's first frame.
-    pub const HANDSHAKE_RESPONSE: u8 = 0x02;
+    pub(crate) const HANDSHAKE_RESPONSE: u8 = 0x02;
     /// The answer to an event.
-    pub const AGENT_RESPONSE: u8 = 0x20;
+    pub(crate) const AGENT_RESPONSE: u8 = 0x20;
     /// How the agent is.
-    pub const HEALTH_STATUS: u8 = 0x30;
+    pub(crate) const HEALTH_STATUS: u8 = 0x30;
     /// Counters and gauges.
-    pub const METRICS_REPORT: u8 = 0x31;
+    pub(crate) const METRICS_REPORT: u8 = 0x31;
     /// The proxy gave an event up.
-    pub const CANCEL: u8 = 0x40;
+    pub(crate) const CANCEL: u8 = 0x40;
     /// Are you there?
-    pub const PING: u8 = 0x41;
+    pub(crate) const PING: u8 = 0x41;
     /// Yes.
-    pub const PONG: u8 = 0x42;
+    pub(crate) const PONG: u8 = 0x42;
 }
 
 named! {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Encoding;
 
 /// The version of the protocol we speak on a handshake.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub(crate) const PROTOCOL_VERSION: u32 = 2;
 /// Events a module may have handlers for, as both sides number them. Configure
 /// is left out: clients disagree about its number.
 pub(crate) const SUPPORTED_EVENTS: [u8; 4] = [1, 2, 3, 4];

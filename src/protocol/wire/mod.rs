@@ -4,11 +4,11 @@
 //! whom to answer as well as can be known. The other way: agent responses and
 //! control messages to frames. Nothing here waits, calls a guest or decides.
 
-pub mod control;
-pub mod event;
-pub mod frame;
-pub mod handshake;
-pub mod response;
+pub(crate) mod control;
+pub(crate) mod event;
+pub(crate) mod frame;
+pub(crate) mod handshake;
+pub(crate) mod response;
 
 #[cfg(test)]
 #[path = "recorded_tests.rs"]

@@ -5,9 +5,9 @@
 //! picture from which the Prometheus text ([`text`]) and the report to proxies
 //! are written. A library's histograms lock at each value; these do not.
 
-pub mod process;
+pub(crate) mod process;
 pub(crate) mod report;
-pub mod text;
+pub(crate) mod text;
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};

@@ -7,7 +7,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 /// What could be read; a family that could not is left out.
 #[must_use]
-pub fn families() -> Vec<Family> {
+pub(crate) fn families() -> Vec<Family> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let family = |name, help, value: Option<Value>| {
         value.map(|value| Family::new(name, help, [Sample::new(value)]))

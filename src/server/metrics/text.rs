@@ -5,11 +5,11 @@ use std::fmt::{self, Write as _};
 use super::{Family, Sample, Value};
 
 /// What the text says of itself over HTTP.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The families as text.
 #[must_use]
-pub fn text(families: &[Family]) -> String {
+pub(crate) fn text(families: &[Family]) -> String {
     let mut out = String::with_capacity(16 << 10);
     for family in families {
         write_family(family, &mut out);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use tokio::net::UnixListener;
-use wasm_agent_kit::server::ServeSettings;
+use wasm_agent_kit::internals::server::ServeSettings;
 
 use super::support::*;
 

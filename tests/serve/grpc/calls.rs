@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Code, Request};
 use tonic_prost::ProstCodec;
-use wasm_agent_kit::server::{Drain, ServeSettings};
+use wasm_agent_kit::internals::server::{Drain, ServeSettings};
 
 use super::support::*;
 

@@ -1,7 +1,7 @@
 //! Events of every kind, size and number: each is answered, once.
 
 use tonic::Code;
-use wasm_agent_kit::server::ServeSettings;
+use wasm_agent_kit::internals::server::ServeSettings;
 
 use super::support::*;
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::net::UnixListener;
 use tokio::time::timeout;
-use wasm_agent_kit::server::metrics::Value;
-use wasm_agent_kit::server::{Drain, Live, ServeSettings};
+use wasm_agent_kit::internals::server::Value;
+use wasm_agent_kit::internals::server::{Drain, Live, ServeSettings};
 
 use super::answers::ask_on_unix;
 use super::raw::{DATA, HEADERS, Peer, RESET, bytes, frame, nothing};

@@ -13,11 +13,11 @@ use tonic::codec::Streaming;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
-use wasm_agent_kit::guest::engine::{Engine, EngineSettings};
-use wasm_agent_kit::guest::module::{LoadSettings, Module};
-use wasm_agent_kit::policy::pool::PoolSettings;
+use wasm_agent_kit::guest::{Engine, EngineSettings};
+use wasm_agent_kit::guest::{LoadSettings, Module};
+use wasm_agent_kit::internals::server::{Drain, Listeners, Live, ServeSettings, serve};
+use wasm_agent_kit::policy::PoolSettings;
 use wasm_agent_kit::policy::{Policy, PolicySettings};
-use wasm_agent_kit::server::{Drain, Listeners, Live, ServeSettings, serve};
 
 use crate::support::shipped;
 pub(crate) use proto::agent_response::Decision;

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Runtime;
 use wasm_agent_kit::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead};
-use wasm_agent_kit::fixture;
+use wasm_agent_kit::internals::fixture;
 
 use crate::grpc::support::{self as grpc, ToAgent, proto};
 use crate::support::agent::{Agent, Client};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use wasm_agent_kit::latency::Latency;
-use wasm_agent_kit::ops::bench::{CaseReport, LoadPoint, Profile, Spread};
+use crate::latency::Latency;
+use crate::ops::bench::{CaseReport, LoadPoint, Profile, Spread};
 
 use super::profile;
 use super::tables::rate;

@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
-use wasm_agent_kit::latency::Latency;
-use wasm_agent_kit::ops::bench::{BenchReport, Spread};
+use crate::latency::Latency;
+use crate::ops::bench::{BenchReport, Spread};
 
 use crate::cli::render::escape::csv;
 

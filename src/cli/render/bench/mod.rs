@@ -7,9 +7,9 @@ mod tables;
 
 use std::io::{self, Write};
 
-use wasm_agent_kit::guest::engine;
-use wasm_agent_kit::ops::bench::{Advice, BenchReport, GateVerdict};
-use wasm_agent_kit::report::{Report as _, Verdict};
+use crate::guest::engine;
+use crate::ops::bench::{Advice, BenchReport, GateVerdict};
+use crate::report::{Report as _, Verdict};
 
 use super::format::document;
 use super::human::{Paint, Style, bytes, plural, short_hash};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::time::SystemTime;
 
+use crate::ops::bench::Profile;
 use serde_json::{Value, json};
-use wasm_agent_kit::ops::bench::Profile;
 
 use crate::cli::document::Flame;
 use crate::cli::render::escape::{Syntax, guarded};

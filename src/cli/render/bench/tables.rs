@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use wasm_agent_kit::latency::Latency;
-use wasm_agent_kit::ops::bench::{
+use crate::latency::Latency;
+use crate::ops::bench::{
     BenchReport, CaseReport, Comparison, Finding, GateVerdict, LoadPoint, MemoryReport, Metric,
     Phases, Profile, SafetyRow, Spread,
 };

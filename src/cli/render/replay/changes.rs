@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-use wasm_agent_kit::ops::replay::ReplayReport;
-use wasm_agent_kit::ops::replay::report::{
+use crate::ops::replay::ReplayReport;
+use crate::ops::replay::report::{
     Category, Comparison, Example, FuelChange, Group as Changes, Outcomes, percent,
 };
+use serde_json::Value;
 
 use super::super::human::{Paint, count, plural};
 use super::{Amount, costs, more, table};

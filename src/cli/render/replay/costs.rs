@@ -1,8 +1,8 @@
 //! What the calls cost: instructions, time and memory.
 
-use wasm_agent_kit::ops::replay::ReplayReport;
-use wasm_agent_kit::ops::replay::histogram::{Histogram, PERCENTILES};
-use wasm_agent_kit::ops::replay::report::{Costly, Outcomes};
+use crate::ops::replay::ReplayReport;
+use crate::ops::replay::histogram::{Histogram, PERCENTILES};
+use crate::ops::replay::report::{Costly, Outcomes};
 
 use super::super::human::{bytes, count};
 use super::{Amount, table};

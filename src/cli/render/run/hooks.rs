@@ -1,8 +1,8 @@
 //! Hooks in the document of a run: cells of the table, and each context as
 //! diffs.
 
-use wasm_agent_kit::hook::Change;
-use wasm_agent_kit::ops::run::{FixtureResult, HookOutcome, StepResult};
+use crate::hook::Change;
+use crate::ops::run::{FixtureResult, HookOutcome, StepResult};
 
 use super::super::human::Paint;
 use super::SHOWN;

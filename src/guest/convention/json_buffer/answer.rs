@@ -26,10 +26,10 @@ use crate::fault::{Fault, FaultCode, Refusal, printable};
 use crate::response::{AgentResponse, Audit, BodyMutation, Decision, HeaderOp};
 
 pub(crate) use refusal::find_refusal;
-pub use rules::{FRAMING_HEADERS, framing_header};
+pub(crate) use rules::{FRAMING_HEADERS, framing_header};
 
 /// Every key of the result object. Their order is the order of `Key`.
-pub const KEYS: [&str; 17] = [
+pub(crate) const KEYS: [&str; 17] = [
     "decision",
     "status",
     "body",

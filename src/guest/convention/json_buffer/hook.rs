@@ -12,7 +12,7 @@ use crate::fault::Fault;
 use crate::hook::{CONTEXT_KEYS, HookContext, HookResult, HookUser};
 
 /// Keys of a result.
-pub const RESULT_KEYS: [&str; 4] = ["ok", "ctx", "error", "details"];
+pub(crate) const RESULT_KEYS: [&str; 4] = ["ok", "ctx", "error", "details"];
 const USER_KEYS: [&str; 2] = ["id", "role"];
 
 /// A result that may be acted upon.

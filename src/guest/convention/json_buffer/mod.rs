@@ -2,11 +2,11 @@
 //! there as JSON, calls a handler, and reads the answer's JSON from where the
 //! handler says.
 
-pub mod answer;
-pub mod event;
+pub(crate) mod answer;
+pub(crate) mod event;
 pub(crate) mod exports;
 pub(crate) mod guest;
-pub mod hook;
+pub(crate) mod hook;
 
 use std::borrow::Cow;
 
@@ -18,7 +18,7 @@ use crate::fault::Fault;
 use crate::question::{HeaderNames, Phase, Question};
 
 /// Appends the input JSON. Header names of recorded bytes stay as they are.
-pub fn write_input(question: &Question<'_>, names: HeaderNames, out: &mut Vec<u8>) {
+pub(crate) fn write_input(question: &Question<'_>, names: HeaderNames, out: &mut Vec<u8>) {
     match question {
         Question::Event(event) => event::write_input(event, names, out),
         Question::Hook(_, context) => hook::write_input(context, out),
@@ -28,7 +28,7 @@ pub fn write_input(question: &Question<'_>, names: HeaderNames, out: &mut Vec<u8
 
 /// The input JSON, header names in lower case.
 #[must_use]
-pub fn input_json<'a>(question: &'a Question<'_>) -> Cow<'a, str> {
+pub(crate) fn input_json<'a>(question: &'a Question<'_>) -> Cow<'a, str> {
     if let Question::Exact { json, .. } = question {
         return String::from_utf8_lossy(json);
     }

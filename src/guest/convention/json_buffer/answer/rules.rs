@@ -10,7 +10,7 @@ use crate::suggest;
 
 /// Headers that frame a message or route it; a proxy owns them, and each that
 /// begins with `proxy-`.
-pub const FRAMING_HEADERS: [&str; 9] = [
+pub(crate) const FRAMING_HEADERS: [&str; 9] = [
     "connection",
     "content-length",
     "host",
@@ -27,7 +27,7 @@ const PROXY_HEADERS: &str = "proxy-";
 
 /// The name in lower case, if a module may neither set nor remove that header.
 #[must_use]
-pub fn framing_header(name: &str) -> Option<String> {
+pub(crate) fn framing_header(name: &str) -> Option<String> {
     let listed = FRAMING_HEADERS
         .iter()
         .any(|framing| framing.eq_ignore_ascii_case(name));
