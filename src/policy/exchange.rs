@@ -3,6 +3,7 @@
 use super::pool::{Caller, Lease};
 use super::{Handled, Policy, Reply};
 use crate::event::Event;
+use crate::fault::{Fault, FaultCode};
 use crate::guest::drive;
 use crate::question::Question;
 use crate::response::Decision;
@@ -26,16 +27,50 @@ use crate::response::Decision;
 /// ```
 pub struct Exchange<'a> {
     policy: &'a Policy,
-    /// The instance that keeps this exchange.
-    kept: Option<Lease<'a>>,
+    kept: Kept<'a>,
     has_ended: bool,
+}
+
+/// The instance that keeps an exchange, where its guest keeps one.
+#[derive(Default)]
+pub(super) struct Kept<'a> {
+    lease: Option<Lease<'a>>,
+    /// Why there is none any more. Another would not know what was asked before.
+    lost: Option<FaultCode>,
+}
+
+impl<'a> Kept<'a> {
+    const fn new() -> Self {
+        Self {
+            lease: None,
+            lost: None,
+        }
+    }
+
+    /// The instance to ask, if there is one already; `keeps` says whether one is
+    /// kept at all.
+    pub(super) fn take(&mut self, keeps: bool) -> Result<Option<Lease<'a>>, Box<Fault>> {
+        if let Some(code) = self.lost {
+            let what = "the instance that kept this exchange is gone";
+            return Err(Box::new(Fault::new(code, what)));
+        }
+        // Until it comes back: a call may be given up.
+        self.lost = keeps.then_some(FaultCode::Internal);
+        Ok(self.lease.take())
+    }
+
+    /// Keeps it for the next question.
+    pub(super) fn keep(&mut self, lease: Lease<'a>) {
+        self.lost = lease.poison();
+        self.lease = self.lost.is_none().then_some(lease);
+    }
 }
 
 impl<'a> Exchange<'a> {
     pub(super) const fn new(policy: &'a Policy) -> Self {
         Self {
             policy,
-            kept: None,
+            kept: Kept::new(),
             has_ended: false,
         }
     }
@@ -91,7 +126,7 @@ impl<'a> Exchange<'a> {
     fn ends(&mut self, has_ended: bool) {
         self.has_ended = has_ended;
         if has_ended {
-            self.kept = None;
+            self.kept = Kept::new();
         }
     }
 }

@@ -35,6 +35,7 @@ pub use self::pool::{Lease, Pool, PoolCounts, PoolSettings, PoolUse};
 pub use self::runtime::{PluginRuntime, PluginSettings};
 pub use crate::guest::convention::json_buffer::answer::AnswerPolicy;
 pub use exchange::Exchange;
+use exchange::Kept;
 pub use reply::{Handled, HandledHook, Reply};
 
 /// How a module is asked, and what its faults become.
@@ -154,6 +155,10 @@ impl Policy {
         self.has_handler[kind as usize]
     }
 
+    fn keeps_exchange(&self) -> bool {
+        self.pool.module().convention.keeps_exchange()
+    }
+
     const fn has(&self, phase: Phase) -> bool {
         match phase {
             Phase::Event(kind) => self.handles(kind),
@@ -185,14 +190,27 @@ impl Policy {
     /// an answer; an async host uses [`Policy::ask_async`].
     #[must_use]
     pub fn ask(&self, question: &Question<'_>) -> Reply {
-        drive(self.ask_in(Caller::Thread, &mut None, question))
+        drive(self.ask_in(Caller::Thread, &mut Kept::default(), question))
     }
 
     /// The same as a future, for any executor. It gives its thread back while it
     /// waits for an instance, and after each [`SLICE`](crate::guest::SLICE) that
-    /// the guest computes. If it is dropped, its instance is too.
+    /// the guest computes; checking an answer of 1 MiB may hold it for some
+    /// milliseconds. If the future is dropped in a call, its instance is too.
+    ///
+    /// It has to be polled to its end or dropped: one that nobody polls may hold a
+    /// place that others wait for, and the time counts towards the deadline of its
+    /// guest.
+    ///
+    /// ```no_run
+    /// # use wasm_agent_kit::{policy::{Policy, Reply}, question::Question};
+    /// async fn answer(policy: &Policy, question: &Question<'_>) -> Reply {
+    ///     policy.ask_async(question).await
+    /// }
+    /// ```
     pub async fn ask_async(&self, question: &Question<'_>) -> Reply {
-        self.ask_in(Caller::Task, &mut None, question).await
+        self.ask_in(Caller::Task, &mut Kept::default(), question)
+            .await
     }
 
     /// Answers one event. Waits for an instance, never fails, never panics. Its
@@ -200,12 +218,13 @@ impl Policy {
     /// [`Policy::handle_async`].
     #[must_use]
     pub fn handle(&self, event: &Event) -> Handled {
-        drive(self.handle_in(Caller::Thread, &mut None, &event.into()))
+        drive(self.handle_in(Caller::Thread, &mut Kept::default(), &event.into()))
     }
 
     /// The same as a future, see [`Policy::ask_async`].
     pub async fn handle_async(&self, event: &Event) -> Handled {
-        self.handle_in(Caller::Task, &mut None, &event.into()).await
+        self.handle_in(Caller::Task, &mut Kept::default(), &event.into())
+            .await
     }
 
     /// Calls a hook. Waits for its turn, never fails, never panics. A hook that
@@ -223,7 +242,7 @@ impl Policy {
     async fn ask_in<'a>(
         &'a self,
         caller: Caller,
-        kept: &mut Option<Lease<'a>>,
+        kept: &mut Kept<'a>,
         question: &Question<'_>,
     ) -> Reply {
         match (question.phase(), question) {
@@ -239,7 +258,7 @@ impl Policy {
     async fn handle_in<'a>(
         &'a self,
         caller: Caller,
-        kept: &mut Option<Lease<'a>>,
+        kept: &mut Kept<'a>,
         question: &Question<'_>,
     ) -> Handled {
         // Its handlers are absent, which must not pass for an allow.
@@ -295,19 +314,19 @@ impl Policy {
         if !self.has_hook(hook) {
             return (Ok(None), None);
         }
-        self.called(caller, &mut None, question).await
+        self.called(caller, &mut Kept::default(), question).await
     }
 
     /// Calls the guest, on the instance that was kept for this exchange if one was.
     async fn called<'a>(
         &'a self,
         caller: Caller,
-        kept: &mut Option<Lease<'a>>,
+        kept: &mut Kept<'a>,
         question: &Question<'_>,
     ) -> (Result<Option<Checked>, Fault>, Option<Cost>) {
-        let before = kept.take().filter(|lease| lease.poison().is_none());
+        let before = kept.take(self.keeps_exchange());
         let lease = async {
-            match before {
+            match before? {
                 Some(lease) => Ok(lease),
                 None => self.pool.lease_in(caller).await,
             }
@@ -325,14 +344,14 @@ impl Policy {
     ) -> Handled {
         let question = Question::from(event);
         let asked = (&question, ExecMode::InSlices);
-        let (result, cost) = self.called_on(lease, &mut None, asked).await;
+        let (result, cost) = self.called_on(lease, &mut Kept::default(), asked).await;
         self.answered(result, cost)
     }
 
     async fn called_on<'a>(
         &'a self,
         lease: impl Future<Output = Result<Lease<'a>, Box<Fault>>> + Send,
-        kept: &mut Option<Lease<'a>>,
+        kept: &mut Kept<'a>,
         (question, mode): (&Question<'_>, ExecMode),
     ) -> (Result<Option<Checked>, Fault>, Option<Cost>) {
         // Pinned where it stands: a future that is moved is copied, whole.
@@ -343,8 +362,8 @@ impl Policy {
                     let asking = self.settings.asking();
                     let (result, mut cost) = lease.ask_in(mode, question, asking).await;
                     cost.waited = lease.take_waited();
-                    if self.pool.module().convention.keeps_exchange() {
-                        *kept = Some(lease);
+                    if self.keeps_exchange() {
+                        kept.keep(lease);
                     }
                     (result, Some(cost))
                 }

@@ -221,7 +221,7 @@ impl Pool {
             pool: self,
             instance: self.idle().pop(),
             waited: place.waited,
-            _permit: place.permit,
+            permit: Some(place.permit),
         };
         async move {
             if lease.instance.is_none() {
@@ -291,9 +291,9 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps the instance of a call that is over, or drops it; its place is free
-    /// only then.
-    fn end_lease(&self, mut instance: Option<Box<Instance>>) {
+    /// Keeps the instance of a call that is over, or hands back one that is to be
+    /// dropped.
+    fn end_lease(&self, mut instance: Option<Box<Instance>>) -> Option<Box<Instance>> {
         if let Some(instance) = &mut instance {
             instance.end_exchange();
         }
@@ -304,12 +304,16 @@ impl Pool {
         };
         let counters = &self.counters;
         let dropped = match fate {
-            Fate::Kept => return self.idle().extend(instance),
+            Fate::Kept => {
+                self.idle().extend(instance);
+                return None;
+            }
             Fate::Faulted => &counters.faulted,
             Fate::MemoryFull => &counters.memory,
             Fate::Isolated => &counters.isolation,
         };
         dropped.fetch_add(u64::from(instance.is_some()), Ordering::Relaxed);
+        instance
     }
 
     fn fate(&self, instance: &Instance) -> Fate {
@@ -368,8 +372,8 @@ pub struct Lease<'a> {
     /// None only while it is being made.
     instance: Option<Box<Instance>>,
     waited: Duration,
-    /// Given back last: the next caller finds the instance.
-    _permit: SemaphorePermit<'a>,
+    /// None only as it is dropped.
+    permit: Option<SemaphorePermit<'a>>,
 }
 
 impl Lease<'_> {
@@ -404,6 +408,10 @@ impl DerefMut for Lease<'_> {
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        self.pool.end_lease(self.instance.take());
+        let gone = self.pool.end_lease(self.instance.take());
+        // The next caller finds what was kept, and does not wait for the unmapping of
+        // what was not.
+        drop(self.permit.take());
+        drop(gone);
     }
 }

@@ -159,3 +159,28 @@ fn a_hook_is_called_and_an_exchange_asked_as_a_future() {
         assert!(!exchange.has_ended());
     });
 }
+
+/// A task that has used up its share of a tokio thread may block in a call all the
+/// same, and gets the place that comes free.
+#[test]
+fn a_blocking_call_in_a_task_gets_the_place_that_comes_free() {
+    let policy = policy("right/allow.wat", 1, Duration::from_secs(20));
+    let held = std::sync::Mutex::new(Some(policy.pool().lease().unwrap()));
+    on_one_thread(async {
+        let channel = tokio::sync::Semaphore::new(1);
+        while tokio::task::coop::has_budget_remaining() {
+            let mut permit = pin!(channel.acquire());
+            let mut waker = Context::from_waker(Waker::noop());
+            let _ = permit.as_mut().poll(&mut waker);
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while policy.pool().usage().waiting == 0 {
+                    std::thread::yield_now();
+                }
+                drop(held.lock().unwrap().take());
+            });
+            assert!(policy.handle(&request()).fault.is_none());
+        });
+    });
+}

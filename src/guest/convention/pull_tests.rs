@@ -2,6 +2,7 @@
 //! know by host calls, refuses by one, and is asked of a whole exchange on one
 //! instance. It keeps the parts above this folder from relying on JSON in a buffer.
 
+use std::future::Future as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -182,15 +183,18 @@ impl Guest {
     }
 }
 
-/// Refuses a response by the path of its request, and a request to `/x`.
+/// Refuses a response to `/r` and a request to `/x`; traps at a request to `/t`, and
+/// spins at a response to `/s`.
 const GUEST: &str = r#"(module
     (import "pull" "first_of_path" (func $first (result i32)))
     (import "pull" "refuse" (func $refuse (param i32)))
     (memory (export "memory") 1)
     (func (export "pull_version_1"))
     (func (export "pull_on_request")
-        (if (i32.eq (call $first) (i32.const 120)) (then (call $refuse (i32.const 403)))))
+        (if (i32.eq (call $first) (i32.const 120)) (then (call $refuse (i32.const 403))))
+        (if (i32.eq (call $first) (i32.const 116)) (then unreachable)))
     (func (export "pull_on_response")
+        (if (i32.eq (call $first) (i32.const 115)) (then (loop $on (br $on))))
         (if (i32.eq (call $first) (i32.const 114)) (then (call $refuse (i32.const 502))))))"#;
 
 fn policy(size: usize) -> Policy {
@@ -261,6 +265,35 @@ fn two_exchanges_have_two_instances_and_no_third_begins() {
     assert_eq!(policy.pool().usage().in_use, 1);
     drop(other);
     assert_eq!(policy.pool().usage().in_use, 0);
+}
+
+/// Another instance would know nothing of the request, and let the response pass.
+#[test]
+fn an_exchange_whose_instance_is_gone_is_a_fault_to_its_end() {
+    let policy = policy(1);
+    let mut exchange = policy.exchange();
+    let trapped = exchange.handle(&request("/t")).unwrap();
+    assert!(trapped.fault.unwrap().code.poisons());
+    // By default a fault refuses, which ends the exchange.
+    assert!(exchange.handle(&response()).is_none());
+    let mut settings = policy.settings().clone();
+    settings.failure_policy = crate::policy::FailurePolicy::Open;
+    let open = policy.followed_by(Arc::clone(policy.pool().module()), settings);
+    let mut exchange = open.exchange();
+    let trapped = exchange.handle(&request("/t")).unwrap().fault.unwrap();
+    let after = exchange.handle(&response()).unwrap().fault.unwrap();
+    assert_eq!(after.code, trapped.code);
+    // So is one whose host gave up waiting for an answer.
+    let mut exchange = open.exchange();
+    assert!(exchange.handle(&request("/s")).is_some());
+    {
+        let spins = response();
+        let mut given_up = std::pin::pin!(exchange.handle_async(&spins));
+        let mut waker = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(given_up.as_mut().poll(&mut waker).is_pending());
+    }
+    let after = exchange.handle(&response()).unwrap().fault.unwrap();
+    assert_eq!(after.code, FaultCode::Internal);
 }
 
 /// What was kept of an exchange goes with it.

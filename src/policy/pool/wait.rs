@@ -10,6 +10,7 @@ use std::thread::{self, Thread};
 use std::time::Instant;
 
 use futures_timer::Delay;
+use tokio::task::coop::unconstrained;
 
 use crate::guest::ExecMode;
 
@@ -32,7 +33,9 @@ impl Caller {
 
     /// What comes, if it comes in time.
     pub(super) async fn wait<T>(self, end: Instant, coming: impl Future<Output = T>) -> Option<T> {
-        let mut coming = pin!(coming);
+        // A thread of tokio counts what its task waits for, and would hold back what
+        // has come.
+        let mut coming = pin!(unconstrained(coming));
         match self {
             Self::Thread => {
                 let waker = Waker::from(Arc::new(Unpark(thread::current())));
