@@ -9,6 +9,18 @@ use crate::check::Check;
 use crate::fault::{Fault, printable, shown};
 
 /// Why something could not be done at all.
+/// ```
+/// use wasm_agent_kit::error::Error;
+/// use wasm_agent_kit::guest::{Engine, EngineSettings, LoadSettings, Module};
+///
+/// let engine = Engine::new(EngineSettings::default())?;
+/// match Module::load(&engine, "absent.wasm".as_ref(), &LoadSettings::default()) {
+///     Err(Error::Read { path, .. }) => assert!(path.ends_with("absent.wasm")),
+///     Err(Error::Refused { problems, .. }) => println!("{} checks failed", problems.len()),
+///     other => drop(other?),
+/// }
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -38,6 +38,18 @@ impl EventKind {
 }
 
 /// The request line, the client and the request headers.
+/// ```
+/// use wasm_agent_kit::event::{Event, RequestHead};
+///
+/// let event = Event::RequestHeaders(RequestHead {
+///     method: "GET".into(),
+///     uri: "/search?q=wasm".into(),
+///     client_ip: "192.0.2.7".into(),
+///     headers: [("host", "example.org")].into_iter().collect(),
+///     ..RequestHead::default()
+/// });
+/// assert_eq!(event.kind().name(), "request_headers");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RequestHead {
     /// The same for every event of one exchange.

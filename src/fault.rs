@@ -163,6 +163,15 @@ pub struct Refusal {
 }
 
 /// What a guest did wrong in one call.
+/// ```
+/// use wasm_agent_kit::fault::{Fault, FaultCode};
+///
+/// fn is_the_guests(fault: &Fault) -> bool {
+///     !matches!(fault.code, FaultCode::Overload | FaultCode::Internal)
+/// }
+/// let fault = Fault::new(FaultCode::Deadline, "still running after its deadline");
+/// assert!(is_the_guests(&fault));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Fault {

@@ -42,6 +42,13 @@ impl Hook {
 }
 
 /// What a hook is called with.
+/// ```
+/// use wasm_agent_kit::hook::HookContext;
+///
+/// let context: HookContext = serde_json::from_str(r#"{"input": {"name": "Ada"}}"#)?;
+/// assert_eq!(context.input["name"], "Ada");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct HookContext {
     /// What the host is about to work on; a hook may change it.

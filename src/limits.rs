@@ -125,6 +125,17 @@ named! {
 }
 
 /// What one call may use.
+/// ```
+/// use std::time::Duration;
+/// use wasm_agent_kit::limits::Limits;
+///
+/// let limits = Limits {
+///     timeout: Duration::from_millis(20),
+///     max_memory_bytes: 16 << 20,
+///     ..Limits::default()
+/// };
+/// assert_eq!(limits.fuel, None);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Wall clock for one call; also for one instantiation.

@@ -129,6 +129,14 @@ impl Phase {
 }
 
 /// What a guest is called with.
+/// ```
+/// use wasm_agent_kit::event::{Event, RequestHead};
+/// use wasm_agent_kit::question::{Phase, Question};
+///
+/// let event = Event::RequestHeaders(RequestHead::default());
+/// let question = Question::from(&event);
+/// assert_eq!(question.phase(), Phase::Event(event.kind()));
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub enum Question<'a> {
     /// An event of an HTTP exchange.

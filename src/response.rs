@@ -162,6 +162,18 @@ impl Serialize for BodyMutation {
 }
 
 /// The whole answer to one event.
+/// ```
+/// use wasm_agent_kit::response::{AgentResponse, Decision};
+///
+/// fn status_to_send(response: &AgentResponse) -> Option<u16> {
+///     match &response.decision {
+///         Decision::Allow => None,
+///         Decision::Block { status, .. } | Decision::Redirect { status, .. } => Some(*status),
+///         Decision::Challenge { .. } => Some(403),
+///     }
+/// }
+/// assert_eq!(status_to_send(&AgentResponse::allow()), None);
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AgentResponse {
     /// What is to be done.

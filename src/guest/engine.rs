@@ -125,6 +125,17 @@ pub fn config(settings: EngineSettings) -> Config {
 
 /// An engine, the threads that compile for it and the clock that interrupts
 /// what it runs.
+/// ```
+/// use wasm_agent_kit::guest::{Engine, EngineSettings};
+///
+/// // Fuel is counted where a call is to have a limit of instructions.
+/// let engine = Engine::new(EngineSettings {
+///     fuel: true,
+///     ..EngineSettings::default()
+/// })?;
+/// # drop(engine);
+/// # Ok::<(), wasm_agent_kit::error::Error>(())
+/// ```
 pub struct Engine {
     wasm: wasmtime::Engine,
     counts_fuel: bool,

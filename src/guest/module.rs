@@ -145,6 +145,15 @@ pub struct LoadSettings {
 }
 
 /// A compiled module that keeps the static contract.
+/// ```
+/// use wasm_agent_kit::guest::{Engine, EngineSettings, LoadSettings, Module};
+///
+/// let engine = Engine::new(EngineSettings::default())?;
+/// let path = "fixtures/modules/rules/rules.wasm".as_ref();
+/// let module = Module::load(&engine, path, &LoadSettings::default())?;
+/// assert_eq!(module.handlers()[0], "on_request_headers");
+/// # Ok::<(), wasm_agent_kit::error::Error>(())
+/// ```
 pub struct Module {
     /// The file it came from.
     pub path: PathBuf,

@@ -39,6 +39,15 @@ use exchange::Kept;
 pub use reply::{Handled, HandledHook, Reply};
 
 /// How a module is asked, and what its faults become.
+/// ```
+/// use std::time::Duration;
+/// use wasm_agent_kit::policy::{FailurePolicy, PolicySettings};
+///
+/// let mut settings = PolicySettings::default();
+/// settings.failure_policy = FailurePolicy::Open;
+/// settings.pool.size = 8;
+/// settings.pool.wait = Duration::from_millis(50);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PolicySettings {
     /// Instances and limits.
@@ -65,6 +74,25 @@ impl PolicySettings {
 
 /// A module that answers questions: events of HTTP exchanges, or contexts of
 /// hooks.
+/// ```
+/// use std::sync::Arc;
+/// use wasm_agent_kit::event::{Event, RequestHead};
+/// use wasm_agent_kit::guest::{Engine, EngineSettings, LoadSettings, Module};
+/// use wasm_agent_kit::policy::{Policy, PolicySettings};
+///
+/// let engine = Engine::new(EngineSettings::default())?;
+/// let path = "fixtures/modules/rules/rules.wasm".as_ref();
+/// let module = Module::load(&engine, path, &LoadSettings::default())?;
+/// let policy = Policy::new(Arc::new(module), PolicySettings::default());
+/// let event = Event::RequestHeaders(RequestHead {
+///     method: "GET".into(),
+///     uri: "/".into(),
+///     ..RequestHead::default()
+/// });
+/// let handled = policy.handle(&event);
+/// assert!(handled.fault.is_none());
+/// # Ok::<(), wasm_agent_kit::error::Error>(())
+/// ```
 pub struct Policy {
     pool: Pool,
     settings: PolicySettings,
