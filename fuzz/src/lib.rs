@@ -253,7 +253,7 @@ pub fn module(bytes: &[u8]) {
         return;
     };
     match Candidate::of(source, &LoadSettings::default()) {
-        Ok(candidate) => assert!(!candidate.verdict.checks.is_empty()),
+        Ok(candidate) => assert!(!candidate.checks.all.is_empty()),
         Err(error) => assert!(!error.to_string().is_empty()),
     }
 }

@@ -18,17 +18,17 @@ pub(crate) const PAGE_BYTES: u64 = 64 << 10;
 
 /// What the static checks found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
+pub struct ContractChecks {
     /// Every check, in the order a reader wants them.
-    pub checks: Vec<Check>,
+    pub all: Vec<Check>,
     /// The ABI the module is held to, where one could be settled.
     pub abi: Option<Abi>,
 }
 
-impl Verdict {
+impl ContractChecks {
     /// The checks that failed.
     pub fn failures(&self) -> impl Iterator<Item = &Check> {
-        self.checks
+        self.all
             .iter()
             .filter(|check| check.status == CheckStatus::Fail)
     }
@@ -41,10 +41,13 @@ pub(crate) fn check(
     choice: AbiChoice,
     limits: LimitChoice,
     load: &LoadLimits,
-) -> Verdict {
+) -> ContractChecks {
     let mut checks = vec![size(facts, load), features(facts)];
     if facts.is_component {
-        return Verdict { checks, abi: None };
+        return ContractChecks {
+            all: checks,
+            abi: None,
+        };
     }
     checks.push(complexity(facts));
     let convention = Convention::of(facts);
@@ -81,7 +84,7 @@ pub(crate) fn check(
         ));
     }
     checks.extend(start(facts));
-    Verdict { checks, abi }
+    ContractChecks { all: checks, abi }
 }
 
 /// `_initialize` of a reactor.
@@ -382,7 +385,7 @@ fn tables(facts: &Facts) -> Check {
 mod tests {
     use super::*;
 
-    fn verdict(text: &str, choice: AbiChoice) -> Verdict {
+    fn verdict(text: &str, choice: AbiChoice) -> ContractChecks {
         let facts = crate::guest::inspect::inspect(&wat::parse_str(text).unwrap()).unwrap();
         check(
             &facts,
@@ -448,7 +451,7 @@ mod tests {
             AbiChoice::Auto,
         );
         let warning = warned
-            .checks
+            .all
             .iter()
             .find(|check| check.status == CheckStatus::Warn)
             .unwrap();

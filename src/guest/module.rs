@@ -15,7 +15,7 @@ use crate::digest;
 use crate::error::Error;
 use crate::files::{self, Accept};
 use crate::guest::HostState;
-use crate::guest::contract::{self, Verdict};
+use crate::guest::contract::{self, ContractChecks};
 use crate::guest::convention::Convention;
 use crate::guest::engine::Engine;
 use crate::guest::faults::host_error;
@@ -181,7 +181,7 @@ pub struct Candidate {
     /// What they say.
     pub facts: Facts,
     /// How they were judged.
-    pub verdict: Verdict,
+    pub checks: ContractChecks,
     /// The limits it was judged by, where they are not those of its ABI.
     pub limits: LimitChoice,
 }
@@ -208,11 +208,11 @@ impl Candidate {
                 broken.offset, broken.message
             ),
         })?;
-        let verdict = contract::check(&facts, settings.abi, settings.limits, &settings.load);
+        let checks = contract::check(&facts, settings.abi, settings.limits, &settings.load);
         Ok(Self {
             source,
             facts,
-            verdict,
+            checks,
             limits: settings.limits,
         })
     }
@@ -224,10 +224,10 @@ impl Candidate {
     /// takes too long, [`Error::Host`] where the engine refuses.
     pub fn compile(self, engine: &Arc<Engine>, limits: &LoadLimits) -> Result<Module, Error> {
         let Source { path, wasm, hash } = self.source;
-        let (Some(abi), None) = (self.verdict.abi, self.verdict.failures().next()) else {
+        let (Some(abi), None) = (self.checks.abi, self.checks.failures().next()) else {
             return Err(Error::Refused {
                 path,
-                problems: self.verdict.failures().cloned().collect(),
+                problems: self.checks.failures().cloned().collect(),
             });
         };
         let started = Instant::now();

@@ -79,13 +79,13 @@ impl Default for PluginSettings {
 pub struct PluginRuntime {
     engine: Arc<Engine>,
     settings: PluginSettings,
-    state: Mutex<State>,
+    state: Mutex<Plugins>,
     /// A module was loaded, or came to nothing.
     loaded: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct Plugins {
     /// By canonical path, or by the name given with bytes.
     by_path: HashMap<PathBuf, Arc<Policy>>,
     by_hash: HashMap<String, Arc<Policy>>,
@@ -100,7 +100,7 @@ struct State {
     newest: HashMap<PathBuf, u64>,
 }
 
-impl State {
+impl Plugins {
     /// Whether nothing newer has come for this path; from now on nothing older
     /// will.
     fn is_newest(&mut self, key: &Path, number: u64) -> bool {
@@ -315,7 +315,7 @@ impl PluginRuntime {
     }
 
     /// Nothing in the state can be half-changed by a panic.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Plugins> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

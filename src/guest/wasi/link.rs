@@ -156,7 +156,7 @@ fn call<T>(
     };
     let (bytes, host) = memory.data_and_store_mut(caller);
     let host = context(host);
-    let mut guest = Guest { bytes };
+    let mut guest = GuestMemory { bytes };
     let first = params.int(0);
     match role {
         Role::ArgsSizes | Role::EnvironSizes => {
@@ -178,7 +178,7 @@ fn call<T>(
 }
 
 /// What can be asked about descriptors 0, 1 and 2; there are no others.
-fn standard_stream(role: Role, guest: &mut Guest<'_>, params: &Params<'_>) -> Answer {
+fn standard_stream(role: Role, guest: &mut GuestMemory<'_>, params: &Params<'_>) -> Answer {
     /// A terminal, so that libraries write lines as they come.
     const CHARACTER_DEVICE: u8 = 2;
     const MAY_READ: u64 = 1 << 1;
@@ -207,7 +207,7 @@ fn standard_stream(role: Role, guest: &mut Guest<'_>, params: &Params<'_>) -> An
     }
 }
 
-fn write(guest: &mut Guest<'_>, params: &Params<'_>, host: &mut Context) -> Answer {
+fn write(guest: &mut GuestMemory<'_>, params: &Params<'_>, host: &mut Context) -> Answer {
     let stream = match params.int(0) {
         1 => Stream::Output,
         2 => Stream::Error,
@@ -237,7 +237,7 @@ enum Awaited {
 }
 
 /// Answers the descriptors that are ready, else the first sleep to be over.
-fn poll(guest: &mut Guest<'_>, params: &Params<'_>, host: &mut Context) -> Answer {
+fn poll(guest: &mut GuestMemory<'_>, params: &Params<'_>, host: &mut Context) -> Answer {
     let (subscriptions, events, count) = (params.int(0), params.int(1), params.int(2));
     if count == 0 || count > MAX_PIECES {
         return Err(Errno::Invalid.into());
@@ -295,11 +295,11 @@ impl Clock {
 }
 
 /// Guest memory; every range is checked before it is used.
-struct Guest<'a> {
+struct GuestMemory<'a> {
     bytes: &'a mut [u8],
 }
 
-impl Guest<'_> {
+impl GuestMemory<'_> {
     fn slice(&self, ptr: u32, len: u32) -> Result<&[u8], Errno> {
         let start = usize::try_from(ptr).ok();
         let end = start.and_then(|start| start.checked_add(usize::try_from(len).ok()?));

@@ -49,7 +49,7 @@ pub(super) struct Harness<'a> {
 impl<'a> Harness<'a> {
     pub(super) fn new(path: &'a Path, settings: &'a BenchSettings) -> Result<Self, Error> {
         let load = &settings.load;
-        let pool = match Candidate::read(path, load)?.verdict.abi {
+        let pool = match Candidate::read(path, load)?.checks.abi {
             Some(Abi::Hook) => settings.hook_pool,
             // What has none is refused with its reasons when it is compiled.
             Some(Abi::Agent) | None => settings.policy.pool,

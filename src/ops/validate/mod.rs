@@ -112,8 +112,8 @@ fn module(
         verdict: Verdict::Passed,
         facts: Some(facts(&candidate)),
         checks: candidate
-            .verdict
             .checks
+            .all
             .iter()
             .cloned()
             .map(Row::from)
@@ -150,7 +150,7 @@ fn facts(candidate: &Candidate) -> ModuleFacts {
     ModuleFacts {
         hash: candidate.source.hash.clone(),
         size_bytes: *size_bytes,
-        abi: candidate.verdict.abi.map(crate::abi::Abi::name),
+        abi: candidate.checks.abi.map(crate::abi::Abi::name),
         language: *language,
         producers: producers
             .iter()

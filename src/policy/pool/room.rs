@@ -26,7 +26,7 @@ pub(crate) struct Room {
 
 /// An instance's memory after a call, in bytes.
 #[derive(Debug, Clone, Copy)]
-struct Memory {
+struct InstanceMemory {
     at_start: u64,
     now: u64,
     /// What the call added.
@@ -44,14 +44,14 @@ impl Room {
 
     /// Whether an instance may serve a further call.
     pub(crate) fn has_some_for(&self, instance: &Instance) -> bool {
-        self.has_some(Memory {
+        self.has_some(InstanceMemory {
             at_start: instance.memory_at_start(),
             now: instance.memory_bytes(),
             grown: instance.grown_bytes(),
         })
     }
 
-    fn has_some(&self, memory: Memory) -> bool {
+    fn has_some(&self, memory: InstanceMemory) -> bool {
         let grown = memory.now.saturating_sub(memory.at_start);
         let room = self.limit.saturating_sub(memory.at_start);
         if grown <= room / 100 * RECYCLE_MEMORY_PERCENT {
@@ -91,7 +91,7 @@ mod tests {
         for _ in 0..calls {
             call += 1;
             let grown = grows(call);
-            let memory = Memory {
+            let memory = InstanceMemory {
                 at_start,
                 now: now + grown,
                 grown,
