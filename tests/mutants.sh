@@ -128,7 +128,7 @@ mutant m19-start-is-growth src/policy/pool/room.rs 's/memory\.now\.saturating_su
 mutant m19-no-trial src/policy/pool/room.rs 's/const TRIALS: u32 = 3/const TRIALS: u32 = 0/' m_19_an_instance
 mutant i02-compile-memory src/limits.rs 's/MAX_FUNCTION_COMPILE_BYTES: u64 = 84 << 20/MAX_FUNCTION_COMPILE_BYTES: u64 = 84 << 40/' i_02_what_is_too_dear
 mutant i02-compile-memory-of-all src/limits.rs 's/MAX_COMPILE_BYTES: u64 = 136 << 20/MAX_COMPILE_BYTES: u64 = 136 << 40/' i_02_a_module_of_many
-mutant file-size-signal src/main.rs 's/\n    outlive_file_size_limits\(\);//' what_meets_a_limit
+mutant file-size-signal src/cli/mod.rs 's/\n    outlive_file_size_limits\(\);//' what_meets_a_limit
 mutant m20-instance-kept src/guest/convention/json_buffer/guest.rs 's/if let Err\(fault\) = given_back \{\n\s+self\.not_given_back = Some\(fault\.code\);\n\s+\}/let _ = given_back;/' m_20
 mutant m20-answer-lost src/guest/convention/json_buffer/guest.rs 's/if let Err\(fault\) = given_back \{\n\s+self\.not_given_back = Some\(fault\.code\);\n\s+\}/given_back?;/' m_20
 mutant m21-any-type src/guest/convention/json_buffer/exports.rs 's/if export\.ty == ItemType::Func\(ty\.into\(\)\) =>/if matches!(export.ty, ItemType::Func(_)) =>/' m_21
