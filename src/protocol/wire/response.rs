@@ -8,7 +8,6 @@ use std::io::Write as _;
 
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
-use serde::Serialize as _;
 use serde_json::Value;
 
 use super::Encoding;
@@ -41,7 +40,7 @@ pub struct Dialect {
 
 impl Dialect {
     /// Appends the frame of an answer. Says whether it was within the
-    /// protocol's limit; if not, `out` is as before.
+    /// protocol's limit and could be encoded; if not, `out` is as before.
     #[must_use]
     pub fn write(self, response: &AgentResponse, correlation_id: &str, out: &mut Vec<u8>) -> bool {
         let wire = WireResponse {
@@ -49,16 +48,17 @@ impl Dialect {
             correlation_id,
             dialect: self,
         };
-        self.protocol.write(kind::AGENT_RESPONSE, out, |out| {
-            // Neither these types nor a Vec can fail.
-            match self.encoding {
-                _ if self.protocol == Protocol::Grpc => {
-                    grpc::write(grpc::answer(response, correlation_id), out);
-                }
-                Encoding::Json => wire.write_json(out),
-                Encoding::MessagePack => wire.write_message_pack(out),
-            }
-        })
+        let kind = kind::AGENT_RESPONSE;
+        match (self.protocol, self.encoding) {
+            (Protocol::Grpc, _) => self.protocol.write(kind, out, |out| {
+                grpc::write(grpc::answer(response, correlation_id), out);
+            }),
+            (_, Encoding::Json) => self.protocol.write(kind, out, |out| wire.write_json(out)),
+            (_, Encoding::MessagePack) => wire.message_pack().is_some_and(|packed| {
+                let write = |out: &mut Vec<u8>| out.extend_from_slice(&packed);
+                self.protocol.write(kind, out, write)
+            }),
+        }
     }
 }
 
@@ -70,13 +70,13 @@ struct WireResponse<'a> {
 
 impl WireResponse<'_> {
     /// The same as JSON says: no released proxy asks for it, so it is written only
-    /// once, and read again here.
-    fn write_message_pack(&self, out: &mut Vec<u8>) {
+    /// once, and read again here. None where it cannot be read: the library keeps
+    /// a key for itself, which a module may choose too.
+    fn message_pack(&self) -> Option<Vec<u8>> {
         let mut json = Vec::new();
         self.write_json(&mut json);
-        let read: Option<Value> = serde_json::from_slice(&json).ok();
-        // What was just written is read, and a Vec takes it.
-        drop(read.serialize(&mut rmp_serde::Serializer::new(out)));
+        let read: Value = serde_json::from_slice(&json).ok()?;
+        rmp_serde::to_vec(&read).ok()
     }
 
     fn write_json(&self, out: &mut Vec<u8>) {
@@ -231,6 +231,35 @@ mod tests {
         for response in [full(), AgentResponse::allow()] {
             assert_eq!(value(packed, &response), value(JSON, &response));
         }
+    }
+
+    #[test]
+    fn message_pack_keeps_every_bit_of_a_number() {
+        let packed = Dialect {
+            encoding: Encoding::MessagePack,
+            ..JSON
+        };
+        let mut response = AgentResponse::allow();
+        for confidence in [2.010387583309772e-08, f64::MIN_POSITIVE, 0.1] {
+            response.audit.confidence = Some(confidence);
+            let read = value(packed, &response);
+            assert_eq!(read["audit"]["confidence"].as_f64(), Some(confidence));
+        }
+    }
+
+    /// The library's own mark of a value that was not read.
+    #[test]
+    fn what_cannot_be_encoded_is_not_written() {
+        let packed = Dialect {
+            encoding: Encoding::MessagePack,
+            ..JSON
+        };
+        let mut response = AgentResponse::allow();
+        let key = "$serde_json::private::RawValue".to_owned();
+        response.routing_metadata.insert(key, "{".to_owned());
+        let mut out = Vec::new();
+        assert!(!packed.write(&response, "c1", &mut out));
+        assert!(out.is_empty());
     }
 
     fn value(dialect: Dialect, response: &AgentResponse) -> Value {
