@@ -24,7 +24,7 @@ use super::record::Source;
 use super::settings::MAX_UNSENT_BYTES;
 use super::{Shared, lock};
 use crate::event::{Event, EventKind};
-use crate::fault::printable;
+use crate::fault::{Fault, FaultCode, printable};
 use crate::policy::decision::FailurePolicy;
 use crate::policy::{Handled, Policy};
 use crate::protocol::outgoing::{Asked, Outgoing, Recipient, Sent};
@@ -90,6 +90,8 @@ pub(crate) struct Connection {
 #[derive(Default)]
 struct Traffic {
     in_flight: Vec<Ticket>,
+    /// Answers that were claimed and are still to be sent.
+    claimed: usize,
     next_number: u64,
     unsent: Vec<u8>,
     /// Of each kind the newest that is not in `unsent` yet.
@@ -105,11 +107,45 @@ struct Traffic {
     ended: bool,
 }
 
+impl Traffic {
+    /// All that was received.
+    const fn is_answered(&self) -> bool {
+        self.in_flight.is_empty() && self.claimed == 0
+    }
+}
+
 /// What a peer is told unasked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Report {
     Health,
     Metrics,
+}
+
+/// The one answer to an event that was in flight. Dropping it sends the answer,
+/// so that a panic before that does not keep the proxy waiting.
+struct Claim<'a> {
+    connection: &'a Connection,
+    /// None where it is not to be sent, and the connection is over.
+    frame: Option<&'a [u8]>,
+}
+
+impl Claim<'_> {
+    const fn is_sent(&self) -> bool {
+        self.frame.is_some()
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut state = lock(&self.connection.state);
+        state.claimed -= 1;
+        match self.frame {
+            None => state.ended = true,
+            Some(frame) if !state.ended => state.unsent.extend_from_slice(frame),
+            Some(_) => {}
+        }
+        wake_writer(state);
+    }
 }
 
 /// What the writer is to do next.
@@ -249,11 +285,21 @@ impl Connection {
         let Given { handled, source } = given.into();
         let JoinedEvent { mut event, joined } = asked;
         let exchange = source.as_ref().map(|source| source.exchange);
+        let metrics = self.shared.live.metrics();
+        let cost = handled.cost;
+        // A call and its fault count whether or not the answer is sent.
+        if let Some(cost) = cost {
+            metrics.called(event.kind(), cost.time);
+        }
+        let called_fault = |fault: Option<&Fault>| {
+            let of_call = fault.filter(|_| cost.is_some());
+            of_call.map(|fault| fault.code)
+        };
+        let fault = called_fault(handled.fault.as_ref());
         if !self.is_awaited(ticket) {
-            self.give_up(exchange);
+            self.give_up(fault, exchange);
             return;
         }
-        let cost = handled.cost;
         let recorder = self.shared.settings.recorder.as_ref();
         // Before a rule takes the body out of the event.
         let record = recorder
@@ -264,34 +310,33 @@ impl Connection {
         outgoing.is_recorded = record.is_some();
         let mut frame = FRAME.take();
         frame.clear();
-        let sent = outgoing.write(&mut frame);
-        self.tell(event.correlation_id(), sent.as_ref());
-        self.send_answer(ticket, &frame, |is_sent| {
-            let Some(mut sent) = sent.filter(|_| is_sent) else {
-                // What was not prepared is counted as dropped already.
-                self.give_up(exchange.filter(|_| record.is_some()));
-                return;
-            };
-            let metrics = self.shared.live.metrics();
-            metrics.answered(Seen::Kind(event.kind()), &sent);
-            if let Some(cost) = cost {
-                metrics.called(event.kind(), cost.time);
+        let Some(mut sent) = self.write(outgoing, &mut frame) else {
+            self.give_up(fault, exchange.filter(|_| record.is_some()));
+            return;
+        };
+        self.tell(event.correlation_id(), &sent);
+        let claim = self.claim(ticket, &frame);
+        if !claim.as_ref().is_some_and(Claim::is_sent) {
+            // What was not prepared is counted as dropped already.
+            let exchange = exchange.filter(|_| record.is_some());
+            self.give_up(called_fault(sent.fault.as_ref()), exchange);
+            return;
+        }
+        metrics.answered(Seen::Kind(event.kind()), &sent);
+        let exchanges = &self.shared.exchanges;
+        if sent.answer.decision != Decision::Allow {
+            // Before 0.6.54 a refusal of a response is ignored, and it goes on.
+            let goes_on = self.proxy().is_unrepaired() && !event.kind().is_request();
+            if !goes_on && ticket.since.elapsed() <= self.shared.late_after() {
+                exchanges.refused(joined.place, &event, joined.is_unclear);
             }
-            let exchanges = &self.shared.exchanges;
-            if sent.answer.decision != Decision::Allow {
-                // Before 0.6.54 a refusal of a response is ignored, and it goes on.
-                let goes_on = self.proxy().is_unrepaired() && !event.kind().is_request();
-                if !goes_on && ticket.since.elapsed() <= self.shared.late_after() {
-                    exchanges.refused(joined.place, &event, joined.is_unclear);
-                }
-            } else if let Some(later) = sent.later.take() {
-                exchanges.answered(joined.place.filter(|_| !joined.is_unclear), later);
-            }
-            if let (Some(recorder), Some(record), Some(answer)) = (recorder, record, sent.recorded)
-            {
-                recorder.offer(record, answer, sent.fault);
-            }
-        });
+        } else if let Some(later) = sent.later.take() {
+            exchanges.answered(joined.place.filter(|_| !joined.is_unclear), later);
+        }
+        if let (Some(recorder), Some(record), Some(answer)) = (recorder, record, sent.recorded) {
+            recorder.offer(record, answer, sent.fault);
+        }
+        drop(claim);
         // One large answer is no reason to keep its size for ever.
         if frame.capacity() <= MAX_UNSENT_BYTES {
             FRAME.set(frame);
@@ -308,18 +353,25 @@ impl Connection {
         seen: Option<Seen>,
     ) {
         let mut frame = Vec::new();
-        let sent = self.outgoing(handled, Asked::Other(id)).write(&mut frame);
-        self.tell(id, sent.as_ref());
-        self.send_answer(ticket, &frame, |is_sent| {
-            if let (Some(sent), Some(seen), true) = (sent, seen, is_sent) {
-                self.shared.live.metrics().answered(seen, &sent);
-            }
-        });
+        let sent = self.write(self.outgoing(handled, Asked::Other(id)), &mut frame);
+        // What came of settings is logged where they are applied.
+        if let (Some(sent), Some(Seen::Unreadable)) = (&sent, seen) {
+            self.tell(id, sent);
+        }
+        let claim = self.claim(ticket, &frame);
+        let metrics = self.shared.live.metrics();
+        let is_sent = claim.as_ref().is_some_and(Claim::is_sent);
+        match (seen, sent) {
+            (Some(seen), Some(sent)) if is_sent => metrics.answered(seen, &sent),
+            (Some(_), _) => metrics.abandoned(None),
+            (None, _) => {}
+        }
     }
 
-    /// An event is not answered, since nobody waits for it any more.
-    fn give_up(&self, recorded_exchange: Option<u64>) {
-        self.shared.live.metrics().abandoned();
+    /// An event is not answered, since nobody waits for it any more; `fault` is
+    /// that of its call.
+    fn give_up(&self, fault: Option<FaultCode>, recorded_exchange: Option<u64>) {
+        self.shared.live.metrics().abandoned(fault);
         let recorder = self.shared.settings.recorder.as_ref();
         if let Some((recorder, exchange)) = recorder.zip(recorded_exchange) {
             recorder.give_up(exchange);
@@ -327,7 +379,7 @@ impl Connection {
     }
 
     fn outgoing<'a>(&self, handled: Handled, asked: Asked<'a>) -> Outgoing<'a> {
-        let agent = self.shared.agent();
+        let agent = self.shared.live.agent_now();
         let to = Recipient {
             dialect: self.dialect,
             proxy: self.proxy(),
@@ -339,13 +391,18 @@ impl Connection {
         outgoing
     }
 
-    /// Logs what is about to be sent.
-    fn tell(&self, correlation_id: &str, sent: Option<&Sent>) {
-        let Some(sent) = sent else {
-            // Only an id of many megabytes comes here; nobody can be told.
+    /// Writes an answer's frame. Where not even a bare refusal fits into one,
+    /// nobody can be told, and the connection ends.
+    fn write(&self, outgoing: Outgoing<'_>, frame: &mut Vec<u8>) -> Option<Sent> {
+        let sent = outgoing.write(frame);
+        if sent.is_none() {
             self.end();
-            return;
-        };
+        }
+        sent
+    }
+
+    /// Logs what is about to be sent.
+    fn tell(&self, correlation_id: &str, sent: &Sent) {
         self.shared.tell(correlation_id, sent);
         let id = || printable(correlation_id, 128);
         if !sent.left_out.is_empty() {
@@ -368,28 +425,22 @@ impl Connection {
         }
     }
 
-    /// Takes the event out of those in flight and sends its answer. `settle` is
-    /// told whether it is sent, before it is: the next event may follow it at
-    /// once, and nothing of the exchange that follows the answer may be recorded
-    /// before it.
-    fn send_answer(&self, ticket: Ticket, frame: &[u8], settle: impl FnOnce(bool)) {
-        let mut state = lock(&self.state);
-        let Some(place) = state.in_flight.iter().position(|open| *open == ticket) else {
-            drop(state);
-            settle(false);
-            return;
-        };
-        state.in_flight.swap_remove(place);
-        let late = self.dialect.protocol == Protocol::V1
+    /// Takes the event out of those in flight, so that the caller can count and
+    /// remember what the answer says before the proxy can see it: the next event
+    /// may follow the answer at once. None where nobody waits for it any more.
+    fn claim<'a>(&'a self, ticket: Ticket, frame: &'a [u8]) -> Option<Claim<'a>> {
+        let is_late = self.dialect.protocol == Protocol::V1
             && ticket.since.elapsed() > self.shared.late_after();
-        let is_sent = !late && !state.ended;
-        settle(is_sent);
-        if late {
-            state.ended = true;
-        } else if is_sent {
-            state.unsent.extend_from_slice(frame);
-        }
-        wake_writer(state);
+        let mut state = lock(&self.state);
+        let place = state.in_flight.iter().position(|open| *open == ticket)?;
+        state.in_flight.swap_remove(place);
+        state.claimed += 1;
+        let is_sent = !is_late && !state.ended;
+        drop(state);
+        Some(Claim {
+            connection: self,
+            frame: is_sent.then_some(frame),
+        })
     }
 
     /// Appends a control message.
@@ -405,12 +456,12 @@ impl Connection {
     /// Sends a report; it replaces one of its kind that was not sent yet, so
     /// that they do not pile up before a peer that takes nothing.
     pub(crate) fn report(&self, report: Report, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut newest = Vec::new();
+        // A message of our own is far below the limit.
+        let _ = self.dialect.protocol.write(kind, &mut newest, write);
         let mut state = lock(&self.state);
         if !state.ended {
-            let newest = &mut state.reports[report as usize];
-            newest.clear();
-            // A message of our own is far below the limit.
-            let _ = self.dialect.protocol.write(kind, newest, write);
+            state.reports[report as usize] = newest;
         }
         wake_writer(state);
     }
@@ -432,7 +483,7 @@ impl Connection {
             std::mem::swap(unsent, batch);
             return Next::Send;
         }
-        if state.finishing && state.in_flight.is_empty() {
+        if state.finishing && state.is_answered() {
             return Next::End;
         }
         match &mut state.writer {
@@ -454,7 +505,7 @@ impl Connection {
     pub(crate) fn may_read(&self) -> bool {
         let state = lock(&self.state);
         match self.dialect.protocol {
-            Protocol::V1 => state.in_flight.is_empty(),
+            Protocol::V1 => state.is_answered(),
             Protocol::V2 | Protocol::Grpc => state.unsent.len() <= MAX_UNSENT_BYTES,
         }
     }
@@ -486,5 +537,36 @@ fn wake_writer(mut state: MutexGuard<'_, Traffic>) {
     drop(state);
     if let Some(writer) = writer {
         writer.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::tests::Server;
+
+    /// The proxy learns of an answer only once it is kept what the answer says;
+    /// and nobody takes the connection for idle meanwhile.
+    #[tokio::test]
+    async fn a_claimed_answer_is_awaited_and_not_yet_sent() {
+        let server = Server::new("right/allow.wat");
+        let connection = server.connection(Protocol::V1);
+        let context = Context::from_waker(Waker::noop());
+        let mut batch = Vec::new();
+        let (ticket, _) = connection.begin("c1");
+        connection.finish();
+        let claim = connection.claim(ticket, b"answer").unwrap();
+        assert!(connection.claim(ticket, b"twice").is_none());
+        assert!(!connection.may_read());
+        let next = connection.take_unsent(&mut batch, &context);
+        assert!(matches!(next, Next::Wait));
+        drop(claim);
+        assert!(connection.may_read());
+        let next = connection.take_unsent(&mut batch, &context);
+        assert!(matches!(next, Next::Send));
+        assert_eq!(batch, b"answer");
+        batch.clear();
+        let next = connection.take_unsent(&mut batch, &context);
+        assert!(matches!(next, Next::End));
     }
 }

@@ -244,7 +244,7 @@ pub(crate) fn work(shared: &Shared) {
             Work::Call(mut job) => {
                 if !job.connection.is_awaited(job.ticket) {
                     job.asked = None;
-                    shared.live.metrics().abandoned();
+                    shared.live.metrics().abandoned(None);
                     continue;
                 }
                 if shared.queue.is_expired(&job) {

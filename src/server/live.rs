@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
 use super::configure::Line;
@@ -123,6 +123,11 @@ impl Live {
     #[must_use]
     pub fn agent(&self) -> Arc<Policy> {
         self.0.agent.load_full()
+    }
+
+    /// The same for a look at it, which counts no reference.
+    pub(crate) fn agent_now(&self) -> Guard<Arc<Policy>> {
+        self.0.agent.load()
     }
 
     /// How the agent is; follows every change.

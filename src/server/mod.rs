@@ -97,7 +97,7 @@ impl Shared {
     /// How late an answer is too late on a v1 connection.
     pub(crate) fn late_after(&self) -> Duration {
         self.settings.late_after.unwrap_or_else(|| {
-            let timeout = self.agent().settings().pool.limits.timeout;
+            let timeout = self.live.agent_now().settings().pool.limits.timeout;
             ServeSettings::late_after(self.settings.queue_wait, timeout)
         })
     }

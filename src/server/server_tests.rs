@@ -12,9 +12,12 @@ use tokio::time::Instant;
 use super::accept::Crowd;
 use super::connection::{Connection, Given};
 use super::exchanges::Peer;
+use super::metrics::Seen;
 use super::peer::{ReadHalf, serve_peer};
 use super::*;
+use crate::cost::Cost;
 use crate::event::{Event, RequestHead, ResponseHead};
+use crate::fault::{Fault, FaultCode};
 use crate::guest::engine::{Engine, EngineSettings};
 use crate::guest::module::{LoadSettings, Module};
 use crate::policy::decision::FailurePolicy;
@@ -33,7 +36,7 @@ impl ReadHalf for tokio::io::ReadHalf<DuplexStream> {
     }
 }
 
-struct Server {
+pub(super) struct Server {
     shared: Arc<Shared>,
     crowd: Arc<Crowd>,
     stop: watch::Sender<bool>,
@@ -63,7 +66,7 @@ fn agent(module: &str, pool_size: usize, failure_policy: FailurePolicy) -> Arc<P
 }
 
 impl Server {
-    fn new(module: &str) -> Self {
+    pub(super) fn new(module: &str) -> Self {
         Self::with(module, 1, ServeSettings::default())
     }
 
@@ -96,6 +99,18 @@ impl Server {
                 serve_peer(theirs, shared, &crowd, stop).await;
             }),
         }
+    }
+
+    /// A connection that nobody reads or writes.
+    pub(super) fn connection(&self, protocol: Protocol) -> Connection {
+        let dialect = Dialect {
+            protocol,
+            encoding: Encoding::Json,
+            request_body: RequestBodyText::Verbatim,
+        };
+        let old = Proxy::new(ProxyQuirks::Auto, Some("0.6.45"));
+        let shared = Arc::clone(&self.shared);
+        Connection::new(shared, dialect, Some(old), Peer::Unknown)
     }
 
     async fn connect_v2(&self) -> Client {
@@ -510,16 +525,12 @@ async fn a_late_v1_answer_closes_the_connection_instead() {
     let mut answers = Vec::new();
     client.stream.read_to_end(&mut answers).await.unwrap();
     assert!(answers.is_empty());
-    // An answer that is not sent is none.
-    assert_eq!(
-        counted(&server, "wasm_agent_events_abandoned_total", &[]),
-        1
-    );
-    assert_eq!(server.shared.live.metrics().totals().events, 0);
-    assert_eq!(
-        counted(&server, "wasm_agent_faults_total", &["deadline"]),
-        0
-    );
+    // An answer that is not sent is none, but health is to know of its fault.
+    let total = |family: &str, labels: &[&str]| counted(&server, family, labels);
+    assert_eq!(total("wasm_agent_events_abandoned_total", &[]), 1);
+    assert_eq!(total("wasm_agent_faults_total", &["deadline"]), 1);
+    let answered = ["request_headers", "block"];
+    assert_eq!(total("wasm_agent_events_total", &answered), 0);
 }
 
 /// The recording holds the answer that replaced the module's, and none where
@@ -583,8 +594,17 @@ fn recorder(path: &Path) -> Arc<record::Recorder> {
     Arc::new(record::Recorder::start(&settings).unwrap())
 }
 
+fn without_cost(response: AgentResponse) -> Handled {
+    Handled {
+        response: Box::new(response),
+        fault: None,
+        cost: None,
+        unknown_keys: Vec::new(),
+    }
+}
+
 /// Answers the head of a request by what a module is said to have answered.
-fn answer(connection: &Connection, id: &str, response: AgentResponse) {
+fn answer(connection: &Connection, id: &str, handled: Handled) {
     let event = Event::RequestHeaders(RequestHead {
         correlation_id: id.to_owned(),
         ..RequestHead::default()
@@ -598,12 +618,7 @@ fn answer(connection: &Connection, id: &str, response: AgentResponse) {
         names: HeaderNames::Lower,
     };
     let given = Given {
-        handled: Handled {
-            response: Box::new(response),
-            fault: None,
-            cost: None,
-            unknown_keys: Vec::new(),
-        },
+        handled,
         source: Some(source),
     };
     connection.answer(ticket, asked, given);
@@ -634,13 +649,7 @@ async fn what_is_counted_and_remembered_is_what_was_sent() {
     };
     let server = Server::with("right/challenge.wat", 1, settings);
     let shared = &server.shared;
-    let dialect = Dialect {
-        protocol: Protocol::V2,
-        encoding: Encoding::Json,
-        request_body: RequestBodyText::Verbatim,
-    };
-    let old = Proxy::new(ProxyQuirks::Auto, Some("0.6.45"));
-    let connection = Connection::new(Arc::clone(shared), dialect, Some(old), Peer::Unknown);
+    let connection = server.connection(Protocol::V2);
     let answer = |id: &str, mut response: AgentResponse, is_large: bool| {
         response.response_headers = vec![HeaderOp::Remove {
             name: "x".to_owned(),
@@ -649,7 +658,7 @@ async fn what_is_counted_and_remembered_is_what_was_sent() {
             chunk_index: 0,
             data: vec![b'x'; 17 << 20],
         });
-        answer(&connection, id, response);
+        answer(&connection, id, without_cost(response));
     };
     answer("large", AgentResponse::allow(), true);
     let events = |decision| {
@@ -697,6 +706,74 @@ async fn what_is_counted_and_remembered_is_what_was_sent() {
     assert_eq!(decisions[0]["block"]["status"], 500);
     // As they were before they became a block for this proxy.
     assert_eq!(decisions[1..], [json!("allow"), asked.clone(), asked]);
+}
+
+/// Health is to tell of a guest that makes every answer late, and of no event
+/// that met no guest.
+#[tokio::test]
+async fn of_an_answer_that_is_not_sent_the_call_and_its_fault_count() {
+    let settings = ServeSettings {
+        late_after: Some(Duration::ZERO),
+        ..ServeSettings::default()
+    };
+    let server = Server::with("right/allow.wat", 1, settings);
+    let metrics = server.shared.live.metrics();
+    let faulted = |cost| Handled {
+        fault: Some(Fault::new(FaultCode::Deadline, "")),
+        cost,
+        ..without_cost(AgentResponse::allow())
+    };
+    let total = |family: &str, labels: &[&str]| counted(&server, family, labels);
+    let calls = || {
+        let families = metrics.picture(&server.shared.agent(), Now::default());
+        let calls = families
+            .iter()
+            .find(|family| family.name == "wasm_agent_call_duration_seconds");
+        match &calls.unwrap().samples[0].value {
+            metrics::Value::Histogram { buckets, .. } => buckets.last().unwrap().1,
+            other => panic!("{other:?}"),
+        }
+    };
+    let late = server.connection(Protocol::V1);
+    answer(&late, "late", faulted(Some(Cost::default())));
+    let gone = server.connection(Protocol::V2);
+    gone.end();
+    answer(&gone, "gone", faulted(Some(Cost::default())));
+    answer(&gone, "not called", faulted(None));
+    assert_eq!(calls(), 2);
+    assert_eq!(total("wasm_agent_events_abandoned_total", &[]), 3);
+    assert_eq!(total("wasm_agent_faults_total", &["deadline"]), 2);
+    let totals = metrics.totals();
+    assert_eq!((totals.events, totals.faults.iter().sum()), (2, 2));
+    // Of what no module is asked about, events count and settings do not.
+    for seen in [Some(Seen::Other), None] {
+        let (ticket, _) = gone.begin("other");
+        gone.answer_plain((ticket, "other"), server.shared.agent().pass(), seen);
+    }
+    assert_eq!(total("wasm_agent_events_abandoned_total", &[]), 4);
+}
+
+/// What came of settings is logged where they are applied.
+#[tokio::test]
+async fn the_answer_to_what_could_not_be_read_is_logged_and_no_other_plain_one() {
+    let server = Server::new("right/allow.wat");
+    let connection = server.connection(Protocol::V2);
+    let lines = tempfile::NamedTempFile::new().unwrap();
+    let log = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_writer(Arc::new(lines.reopen().unwrap()))
+        .finish();
+    tracing::subscriber::with_default(log, || {
+        for seen in [None, Some(Seen::Other), Some(Seen::Unreadable)] {
+            let id = format!("{seen:?}");
+            let (ticket, _) = connection.begin(&id);
+            let handled = without_cost(AgentResponse::allow());
+            connection.answer_plain((ticket, &id), handled, seen);
+        }
+    });
+    let lines = std::fs::read_to_string(lines).unwrap();
+    assert_eq!(lines.matches("answered").count(), 1, "{lines}");
+    assert!(lines.contains("Some(Unreadable)"), "{lines}");
 }
 
 /// What was received before the signal is answered.

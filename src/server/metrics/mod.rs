@@ -227,7 +227,8 @@ pub(crate) struct Now {
     pub(crate) recorded: Option<RecordCounts>,
 }
 
-/// Events answered so far, and those of them that faulted by no peer's doing.
+/// Events that were answered so far, or whose call faulted, and the faults that
+/// are no peer's doing.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Totals {
     pub(crate) events: u64,
@@ -239,6 +240,8 @@ pub(crate) struct Totals {
 pub struct Metrics {
     answered: [[Counter; DecisionKind::ALL.len()]; Seen::COUNT],
     abandoned: Counter,
+    /// Those of them whose call faulted.
+    abandoned_faults: Counter,
     faults: [Counter; FaultKind::ALL.len()],
     calls: [Histogram; EventKind::ALL.len()],
     waits: Histogram,
@@ -266,8 +269,12 @@ impl Metrics {
     pub(crate) fn answered(&self, seen: Seen, sent: &Sent) {
         self.answered[seen.index()][sent.answer.decision.kind() as usize].add(1);
         if let Some(fault) = &sent.fault {
-            self.faults[FaultKind::from(fault.code) as usize].add(1);
+            self.faulted(fault.code);
         }
+    }
+
+    fn faulted(&self, fault: FaultCode) {
+        self.faults[FaultKind::from(fault) as usize].add(1);
     }
 
     /// A guest was called, for so long.
@@ -275,10 +282,14 @@ impl Metrics {
         self.calls[kind as usize].observe(time);
     }
 
-    /// An event was given up before its answer: by its peer, or for a later
-    /// event of the same id.
-    pub(crate) fn abandoned(&self) {
+    /// An event was given up before its answer: by its peer, for a later event
+    /// of the same id, or because it was late; `fault` is that of its call.
+    pub(crate) fn abandoned(&self, fault: Option<FaultCode>) {
         self.abandoned.add(1);
+        if let Some(fault) = fault {
+            self.abandoned_faults.add(1);
+            self.faulted(fault);
+        }
     }
 
     /// An event's call begins so long after it was read.
@@ -319,7 +330,8 @@ impl Metrics {
         let handled = &self.answered[..EventKind::ALL.len()];
         let ours = |kind: FaultKind| u64::from(kind.is_ours()) * self.faults[kind as usize].read();
         Totals {
-            events: handled.iter().flatten().map(Counter::read).sum(),
+            events: self.abandoned_faults.read()
+                + handled.iter().flatten().map(Counter::read).sum::<u64>(),
             faults: FaultKind::ALL.map(ours),
         }
     }
