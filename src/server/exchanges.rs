@@ -25,6 +25,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
 use self::forgotten::Forgotten;
 use self::group::{Exchange, Found, Group, Responded};
 use self::kept::Head as _;
@@ -137,9 +139,7 @@ pub(crate) struct JoinedEvent {
 #[derive(Debug, Clone, Copy)]
 struct Keyed {
     key: Key,
-    origin: Origin,
-    wants: Wants,
-    now: Instant,
+    arrival: Arrival,
 }
 
 /// The heads of a response's body.
@@ -149,9 +149,10 @@ struct Heads<'a> {
 }
 
 /// What a request's head says about a body to come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Announced {
     /// There is none.
+    #[default]
     Nothing,
     /// One is possible, and such requests have none as a rule.
     Perhaps,
@@ -320,25 +321,16 @@ impl Exchanges {
     ///
     /// To be called once for each event, in the order they arrive.
     pub(crate) fn arrive(&self, arrival: Arrival, mut event: Event) -> JoinedEvent {
-        let Arrival {
-            origin, wants, now, ..
-        } = arrival;
-        let key = self.key(origin.peer, event.correlation_id());
-        let keyed = Keyed {
-            key,
-            origin,
-            wants,
-            now,
-        };
+        let wants = arrival.wants;
+        let key = self.key(arrival.origin.peer, event.correlation_id());
+        let keyed = Keyed { key, arrival };
         let bodies = |wanted: bool| wanted || wants.numbers;
         let mut joined = match &mut event {
             // Nothing of it will be asked for.
             Event::RequestHeaders(_) | Event::ResponseHeaders(_) if !wants.anything() => {
                 Joined::default()
             }
-            Event::RequestHeaders(head) => {
-                self.begin(keyed, head, Announced::of(head, arrival.is_http1))
-            }
+            Event::RequestHeaders(head) => self.begin(keyed, head),
             Event::RequestBody { chunk, request } if bodies(wants.request_bodies) => {
                 lock(&self.inner).request_body(keyed, chunk, request)
             }
@@ -430,19 +422,17 @@ impl Exchanges {
         self.hasher.hash_one((peer, correlation_id))
     }
 
-    fn begin(&self, keyed: Keyed, head: &RequestHead, announced: Announced) -> Joined {
-        let Keyed {
-            key,
-            origin,
-            wants,
-            now,
-        } = keyed;
+    fn begin(&self, keyed: Keyed, head: &RequestHead) -> Joined {
+        let Keyed { key, arrival } = keyed;
+        let Arrival { wants, now, .. } = arrival;
+        let announced = Announced::of(head, arrival.is_http1);
         let is_kept = wants.request_bodies || wants.response_bodies;
         let packed = is_kept.then(|| head.pack());
         let mut locked = lock(&self.inner);
         let inner = &mut *locked;
         let place = inner.place(key);
-        let exchange = Exchange::of_request(place.number, origin.connection, announced, packed);
+        let exchange =
+            Exchange::of_request(place.number, arrival.origin.connection, announced, packed);
         let crowded = inner.add(now, place, exchange);
         let gone = crowded.map(|oldest| self.forget(inner, oldest, now));
         let evicted = self.evict(inner, now);
@@ -455,12 +445,10 @@ impl Exchanges {
     }
 
     fn respond(&self, keyed: Keyed, head: &ResponseHead) -> Joined {
-        let Keyed {
-            key,
-            origin,
-            wants,
-            now,
-        } = keyed;
+        let Keyed { key, arrival } = keyed;
+        let Arrival {
+            origin, wants, now, ..
+        } = arrival;
         let mut packed = wants.response_bodies.then(|| head.pack());
         let mut locked = lock(&self.inner);
         let inner = &mut *locked;
@@ -582,9 +570,8 @@ impl Inner {
     }
 
     /// Takes away what is complete.
-    fn sweep(&mut self, key: Key, wants: Wants) -> Vec<Exchange> {
-        let swept = self.change(key, |group| group.sweep(wants));
-        swept.unwrap_or_default()
+    fn sweep(&mut self, key: Key, wants: Wants) -> Option<SmallVec<[Exchange; 1]>> {
+        self.change(key, |group| group.sweep(wants))
     }
 
     fn request_body(
@@ -593,10 +580,10 @@ impl Inner {
         chunk: &BodyChunk,
         request: &mut Option<Arc<RequestHead>>,
     ) -> Joined {
-        let Keyed { key, origin, .. } = keyed;
-        let wants = keyed.wants;
+        let Keyed { key, arrival } = keyed;
+        let Arrival { origin, wants, .. } = arrival;
         let [heads_come, _] = origin.heads_come;
-        let is_forgotten = self.bodies.fits(key, chunk, keyed.now);
+        let is_forgotten = self.bodies.fits(key, chunk, arrival.now);
         let id = chunk.correlation_id.as_str();
         let mut joined = Joined::default();
         let flags = (is_forgotten, wants.ends_unclear);
@@ -620,11 +607,11 @@ impl Inner {
     }
 
     fn response_body(&mut self, keyed: Keyed, chunk: &BodyChunk, heads: Heads<'_>) -> Joined {
-        let Keyed { key, origin, .. } = keyed;
-        let wants = keyed.wants;
+        let Keyed { key, arrival } = keyed;
+        let Arrival { origin, wants, .. } = arrival;
         let Heads { request, response } = heads;
         let [request_heads, response_heads] = origin.heads_come;
-        let is_forgotten = self.responses.contains(key, keyed.now);
+        let is_forgotten = self.responses.contains(key, arrival.now);
         let id = chunk.correlation_id.as_str();
         let mut joined = Joined::default();
         let flags = (is_forgotten, wants.ends_unclear);

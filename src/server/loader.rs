@@ -68,10 +68,7 @@ impl Loader {
     /// # Errors
     /// Those of [`Module::load`], of the smoke call and of [`Policy::fill`].
     pub fn start(&self, settings: PolicySettings) -> Result<Policy, Error> {
-        let engine = Engine::new(EngineSettings {
-            fuel: settings.pool.limits.fuel.is_some(),
-            ..EngineSettings::default()
-        })?;
+        let engine = engine_for(&settings)?;
         let module = self.load(&engine, &settings)?;
         engine.compile_aside();
         self.ready(Policy::new(module, settings))
@@ -135,10 +132,7 @@ impl Loader {
 
     /// The same file for an engine that fits these settings.
     fn compiled_again(&self, hash: &str, settings: &PolicySettings) -> Result<Arc<Module>, Error> {
-        let engine = Engine::new(EngineSettings {
-            fuel: settings.pool.limits.fuel.is_some(),
-            ..EngineSettings::default()
-        })?;
+        let engine = engine_for(settings)?;
         engine.compile_aside();
         let again = self.load(&engine, settings)?;
         if again.hash != hash {
@@ -167,4 +161,11 @@ impl Loader {
         agent.fill()?;
         Ok(agent)
     }
+}
+
+fn engine_for(settings: &PolicySettings) -> Result<Arc<Engine>, Error> {
+    Engine::new(EngineSettings {
+        fuel: settings.pool.limits.fuel.is_some(),
+        ..EngineSettings::default()
+    })
 }

@@ -24,6 +24,7 @@ const FADES_AFTER: Duration = Duration::from_secs(10);
 /// An exchange without its heads.
 const OVERHEAD_BYTES: usize = 384;
 
+#[derive(Default)]
 pub(super) struct Exchange {
     pub(super) number: u64,
     connection: u64,
@@ -55,18 +56,8 @@ impl Exchange {
             number,
             connection,
             announced,
-            request: None,
-            response: None,
-            operations: Vec::new(),
             bytes: OVERHEAD_BYTES,
-            is_answered: false,
-            is_over: false,
-            fading: None,
-            request_done: false,
-            body_undecided: false,
-            response_seen: false,
-            response_undecided: false,
-            response_done: false,
+            ..Self::default()
         }
     }
 
@@ -130,6 +121,16 @@ impl Exchange {
 
     pub(super) const fn awaits_response(&self) -> bool {
         !self.response_done && !self.is_over
+    }
+
+    /// Whether an unplaced response may be its own.
+    const fn lacks_response(&self) -> bool {
+        self.response_undecided && !self.response_seen && !self.is_over
+    }
+
+    /// Whether an unplaced body of a response may be its own.
+    const fn lacks_response_body(&self) -> bool {
+        self.response_undecided && !self.response_done && !self.is_over
     }
 
     fn is_complete(&self, wants: Wants) -> bool {
@@ -213,9 +214,12 @@ impl Group {
     }
 
     pub(super) fn has(&self, number: u64) -> bool {
-        self.exchanges
-            .iter()
-            .any(|exchange| exchange.number == number)
+        self.place(number).is_some()
+    }
+
+    fn place(&self, number: u64) -> Option<usize> {
+        let mut exchanges = self.exchanges.iter();
+        exchanges.position(|exchange| exchange.number == number)
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -233,15 +237,11 @@ impl Group {
 
     /// One was refused, by the answer to one of its events.
     pub(super) fn refused(&mut self, number: u64) {
-        let mut exchanges = self.exchanges.iter();
-        let Some(at) = exchanges.position(|exchange| exchange.number == number) else {
-            return;
-        };
-        let mut exchange = self.exchanges.remove(at);
-        self.discount_response(&exchange);
+        let Some(at) = self.place(number) else { return };
+        self.discount_response(at);
+        let exchange = &mut self.exchanges[at];
         exchange.is_over = true;
         exchange.fade();
-        self.exchanges.insert(at, exchange);
         self.settle();
     }
 
@@ -252,55 +252,39 @@ impl Group {
     }
 
     pub(super) fn by_number(&mut self, number: u64) -> Option<&mut Exchange> {
-        let mut exchanges = self.exchanges.iter_mut();
-        exchanges.find(|exchange| exchange.number == number)
+        self.place(number).map(|at| &mut self.exchanges[at])
     }
 
     /// Takes one away. What was counted may have been its own, so it does not
     /// count for the others.
     pub(super) fn remove(&mut self, number: u64) -> Option<Exchange> {
-        let mut exchanges = self.exchanges.iter();
-        let at = exchanges.position(|exchange| exchange.number == number)?;
+        let at = self.place(number)?;
+        self.discount_response(at);
         let gone = self.exchanges.remove(at);
-        self.discount(&gone);
+        if gone.body_undecided && !gone.request_done {
+            self.unplaced_bodies = self.unplaced_bodies.saturating_sub(1);
+            // Perhaps not all that are left were refused.
+            self.unplaced_refusals = 0;
+        }
         self.settle();
         Some(gone)
     }
 
-    fn discount(&mut self, gone: &Exchange) {
+    fn discount_response(&mut self, at: usize) {
+        let gone = &self.exchanges[at];
         let less = |count: &mut usize, is: bool| *count = count.saturating_sub(usize::from(is));
-        if gone.body_undecided && !gone.request_done {
-            less(&mut self.unplaced_bodies, true);
-            // Perhaps not all that are left were refused.
-            self.unplaced_refusals = 0;
-        }
-        self.discount_response(gone);
-    }
-
-    fn discount_response(&mut self, gone: &Exchange) {
-        let less = |count: &mut usize, is: bool| *count = count.saturating_sub(usize::from(is));
-        let undecided = gone.response_undecided && !gone.is_over;
-        less(
-            &mut self.unplaced_responses,
-            undecided && !gone.response_seen,
-        );
+        less(&mut self.unplaced_responses, gone.lacks_response());
         less(
             &mut self.unplaced_response_bodies,
-            undecided && !gone.response_done,
+            gone.lacks_response_body(),
         );
     }
 
     /// Takes away what is complete.
-    pub(super) fn sweep(&mut self, wants: Wants) -> Vec<Exchange> {
-        let mut gone = Vec::new();
-        let mut at = 0;
-        while at < self.exchanges.len() {
-            if self.exchanges[at].is_complete(wants) {
-                gone.push(self.exchanges.remove(at));
-            } else {
-                at += 1;
-            }
-        }
+    pub(super) fn sweep(&mut self, wants: Wants) -> SmallVec<[Exchange; 1]> {
+        let all = std::mem::take(&mut self.exchanges).into_iter();
+        let (gone, left) = all.partition(|exchange| exchange.is_complete(wants));
+        self.exchanges = left;
         self.settle();
         gone
     }
@@ -528,6 +512,11 @@ impl Group {
             .collect()
     }
 
+    fn count(&self, which: fn(&Exchange) -> bool) -> usize {
+        let exchanges = self.exchanges.iter();
+        exchanges.filter(|exchange| which(exchange)).count()
+    }
+
     /// Whether a handler would be told the same, whichever of them it is.
     fn have_equal_heads(&mut self, numbers: &[u64], chunk: &BodyChunk) -> bool {
         let id = &chunk.correlation_id;
@@ -583,13 +572,7 @@ impl Group {
     /// Undecided exchanges are over once as many events came as there are of
     /// them.
     fn settle(&mut self) {
-        let of = |which: fn(&Exchange) -> bool, exchanges: &[Exchange]| {
-            exchanges.iter().filter(|exchange| which(exchange)).count()
-        };
-        let bodies = of(
-            |it| it.body_undecided && it.may_have_body(),
-            &self.exchanges,
-        );
+        let bodies = self.count(|it| it.body_undecided && it.may_have_body());
         if self.unplaced_bodies >= bodies {
             let all_refused = bodies > 0 && self.unplaced_refusals >= bodies;
             (self.unplaced_bodies, self.unplaced_refusals) = (0, 0);
@@ -605,11 +588,7 @@ impl Group {
                 }
             }
         }
-        let responses = of(
-            |it| it.response_undecided && !it.response_seen && !it.is_over,
-            &self.exchanges,
-        );
-        if self.unplaced_responses >= responses {
+        if self.unplaced_responses >= self.count(Exchange::lacks_response) {
             self.unplaced_responses = 0;
             for exchange in &mut self.exchanges {
                 if exchange.response_undecided {
@@ -617,11 +596,7 @@ impl Group {
                 }
             }
         }
-        let undecided = of(
-            |it| it.response_undecided && !it.response_done && !it.is_over,
-            &self.exchanges,
-        );
-        if self.unplaced_response_bodies >= undecided {
+        if self.unplaced_response_bodies >= self.count(Exchange::lacks_response_body) {
             self.unplaced_response_bodies = 0;
             for exchange in &mut self.exchanges {
                 exchange.response_done |= exchange.response_undecided;
