@@ -28,7 +28,9 @@ pub(crate) trait Transport {
     async fn next(&self) -> io::Result<Self::Stream>;
 
     /// Whether it is served at all.
-    fn is_allowed(stream: &Self::Stream, shared: &Shared) -> bool;
+    fn is_allowed(_: &Self::Stream, _: &Shared) -> bool {
+        true
+    }
 
     /// Serves it until it is over; once told to stop only what was received.
     fn serve(
@@ -46,7 +48,16 @@ impl Transport for UnixListener {
     }
 
     fn is_allowed(stream: &UnixStream, shared: &Shared) -> bool {
-        is_allowed(stream, shared)
+        let allowed = &shared.settings.allowed_uids;
+        if allowed.is_empty() {
+            return true;
+        }
+        let uid = stream.peer_cred().map(|peer| peer.uid());
+        let is_allowed = uid.as_ref().is_ok_and(|uid| allowed.contains(uid));
+        if !is_allowed && shared.log_limiter.admit() {
+            tracing::warn!(uid = uid.ok(), "connection refused: not an allowed user");
+        }
+        is_allowed
     }
 
     async fn serve(stream: UnixStream, shared: Arc<Shared>, signals: Signals) {
@@ -239,19 +250,6 @@ pub(crate) async fn accept<T: Transport>(
         begin(stream, permit);
     }
     permits
-}
-
-fn is_allowed(stream: &UnixStream, shared: &Shared) -> bool {
-    let allowed = &shared.settings.allowed_uids;
-    if allowed.is_empty() {
-        return true;
-    }
-    let uid = stream.peer_cred().map(|peer| peer.uid());
-    let is_allowed = uid.as_ref().is_ok_and(|uid| allowed.contains(uid));
-    if !is_allowed && shared.log_limiter.admit() {
-        tracing::warn!(uid = uid.ok(), "connection refused: not an allowed user");
-    }
-    is_allowed
 }
 
 #[cfg(test)]

@@ -25,43 +25,14 @@ const MAX_PATH_BYTES: usize = 107;
 
 /// Why the socket's path cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub(crate) enum BindError {
-    /// Longer than the system's addresses are.
-    #[error("{}: {found} bytes with the suffix of the temporary name, at most 107 are possible; use a shorter path", path.display())]
-    TooLong {
-        /// The socket.
+    /// What is at the path, or the path itself.
+    #[error("{}: {problem}", path.display())]
+    Path {
+        /// The socket or its lock file.
         path: PathBuf,
-        /// Its length with the suffix.
-        found: usize,
-    },
-    /// Somebody listens there and accepts nobody: as many wait as may wait.
-    #[error("{}: another process listens here and accepts no connections; stop it first or use another path", path.display())]
-    Stuck {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// Another agent holds the path's lock or answers on the socket.
-    #[error("{}: another process serves at this path; stop it first or use another path", path.display())]
-    InUse {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// Something is there that is no socket.
-    #[error("{}: expected a socket or nothing, found {found}; it is left as it is", path.display())]
-    NotASocket {
-        /// The socket.
-        path: PathBuf,
-        /// What is there.
-        found: &'static str,
-    },
-    /// Something is in the place of the lock file that is no file.
-    #[error("{}: expected the lock file or nothing, found {found}; remove it or use another path", path.display())]
-    NotALock {
-        /// The lock file.
-        path: PathBuf,
-        /// What is there.
-        found: &'static str,
+        /// What is wrong.
+        problem: PathProblem,
     },
     /// The system refused an address of the network.
     #[error("cannot listen at {address}")]
@@ -83,6 +54,39 @@ pub(crate) enum BindError {
         #[source]
         source: io::Error,
     },
+}
+
+/// What is wrong with a path or with what is there.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PathProblem {
+    /// So many bytes are longer than the system's addresses are.
+    #[error(
+        "{0} bytes with the suffix of the temporary name, at most 107 are possible; use a shorter path"
+    )]
+    TooLong(usize),
+    /// Somebody listens there and accepts nobody: as many wait as may wait.
+    #[error(
+        "another process listens here and accepts no connections; stop it first or use another path"
+    )]
+    Stuck,
+    /// Another agent holds the path's lock or answers on the socket.
+    #[error("another process serves at this path; stop it first or use another path")]
+    InUse,
+    /// Something is there that is no socket.
+    #[error("expected a socket or nothing, found {0}; it is left as it is")]
+    NotASocket(&'static str),
+    /// Something is in the place of the lock file that is no file.
+    #[error("expected the lock file or nothing, found {0}; remove it or use another path")]
+    NotALock(&'static str),
+}
+
+impl PathProblem {
+    fn at(self, path: &Path) -> BindError {
+        BindError::Path {
+            path: path.to_owned(),
+            problem: self,
+        }
+    }
 }
 
 /// Listens at an address of the network; a port of 0 is chosen by the system.
@@ -132,10 +136,7 @@ impl BoundSocket {
         let temporary = folder.join("s");
         let found = temporary.as_os_str().len();
         if found > MAX_PATH_BYTES {
-            return Err(BindError::TooLong {
-                path: path.to_owned(),
-                found,
-            });
+            return Err(PathProblem::TooLong(found).at(path));
         }
         // Before anything else, so that two agents cannot both find it free.
         let lock = lock(path)?;
@@ -177,10 +178,7 @@ fn lock(path: &Path) -> Result<File, BindError> {
     if let Ok(metadata) = std::fs::symlink_metadata(&place)
         && !metadata.is_file()
     {
-        return Err(BindError::NotALock {
-            found: kind_of(metadata.file_type()),
-            path: place,
-        });
+        return Err(PathProblem::NotALock(kind_of(metadata.file_type())).at(&place));
     }
     let file = OpenOptions::new()
         .create(true)
@@ -191,9 +189,7 @@ fn lock(path: &Path) -> Result<File, BindError> {
         .map_err(system(path, "open the lock file beside it"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(BindError::InUse {
-            path: path.to_owned(),
-        }),
+        Err(std::fs::TryLockError::WouldBlock) => Err(PathProblem::InUse.at(path)),
         Err(std::fs::TryLockError::Error(error)) => {
             Err(system(path, "lock the file beside it")(error))
         }
@@ -209,20 +205,13 @@ fn probe(path: &Path) -> Result<(), BindError> {
     };
     let kind = metadata.file_type();
     if !kind.is_socket() {
-        return Err(BindError::NotASocket {
-            path: path.to_owned(),
-            found: kind_of(kind),
-        });
+        return Err(PathProblem::NotASocket(kind_of(kind)).at(path));
     }
     match connect_now(path) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
         // Somebody is there.
-        Ok(_) => Err(BindError::InUse {
-            path: path.to_owned(),
-        }),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(BindError::Stuck {
-            path: path.to_owned(),
-        }),
+        Ok(_) => Err(PathProblem::InUse.at(path)),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(PathProblem::Stuck.at(path)),
         Err(error) => Err(system(path, "check whether a process serves there")(error)),
     }
 }
@@ -268,6 +257,13 @@ mod tests {
         BoundSocket::bind(path, SocketMode::default())
     }
 
+    fn problem(path: &Path) -> PathProblem {
+        match bind(path) {
+            Err(BindError::Path { problem, .. }) => problem,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn the_socket_has_its_mode_and_is_given_back() {
         let folder = tempfile::tempdir().unwrap();
@@ -291,12 +287,12 @@ mod tests {
         let path = folder.path().join("a.sock");
         // Of a process that knows nothing of our lock.
         let other = UnixListener::bind(&path).unwrap();
-        assert!(matches!(bind(&path), Err(BindError::InUse { .. })));
+        assert_eq!(problem(&path), PathProblem::InUse);
         UnixStream::connect(&path).unwrap();
         drop(other);
         let (_listener, bound) = bind(&path).unwrap();
         // Of one that does.
-        assert!(matches!(bind(&path), Err(BindError::InUse { .. })));
+        assert_eq!(problem(&path), PathProblem::InUse);
         drop(bound);
     }
 
@@ -310,12 +306,12 @@ mod tests {
         let inner = folder.path().join("inner");
         std::fs::create_dir(&inner).unwrap();
         for path in [&file, &link, &inner] {
-            assert!(matches!(bind(path), Err(BindError::NotASocket { .. })));
+            assert!(matches!(problem(path), PathProblem::NotASocket(_)));
             assert!(std::fs::symlink_metadata(path).is_ok());
         }
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "kept");
         let long = folder.path().join("x".repeat(108));
-        assert!(matches!(bind(&long), Err(BindError::TooLong { .. })));
+        assert!(matches!(problem(&long), PathProblem::TooLong(_)));
         let nowhere = folder.path().join("none/a.sock");
         assert!(matches!(bind(&nowhere), Err(BindError::System { .. })));
     }

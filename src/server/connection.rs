@@ -81,8 +81,8 @@ pub(crate) struct Connection {
     /// For a reader that is no part of the writer's task: something was sent,
     /// or nothing is in flight any more.
     pub(crate) eased: Notify,
-    request_heads_came: AtomicBool,
-    response_heads_came: AtomicBool,
+    /// Heads of requests, and of responses.
+    heads_came: [AtomicBool; 2],
     /// A bit for each lasting note that was logged.
     told: AtomicU8,
 }
@@ -172,8 +172,7 @@ impl Connection {
             proxy,
             state: Mutex::default(),
             eased: Notify::new(),
-            request_heads_came: AtomicBool::new(false),
-            response_heads_came: AtomicBool::new(false),
+            heads_came: Default::default(),
             told: AtomicU8::new(0),
         }
     }
@@ -208,7 +207,6 @@ impl Connection {
 
     /// What says which exchange an event of this connection belongs to.
     pub(crate) fn origin(&self) -> Origin {
-        let came = |seen: &AtomicBool| seen.load(Ordering::Relaxed);
         let affinity = match self.dialect.protocol {
             Protocol::V1 => Affinity::None,
             _ if self.proxy().sends_bodies_after_ids() => Affinity::LastHead,
@@ -218,10 +216,10 @@ impl Connection {
             peer: self.peer,
             connection: self.number,
             affinity,
-            heads_come: [
-                came(&self.request_heads_came),
-                came(&self.response_heads_came),
-            ],
+            heads_come: self
+                .heads_came
+                .each_ref()
+                .map(|came| came.load(Ordering::Relaxed)),
         }
     }
 
@@ -243,8 +241,8 @@ impl Connection {
         };
         let joined = self.shared.exchanges.arrive(arrival, event);
         match kind {
-            EventKind::RequestHeaders => self.request_heads_came.store(true, Ordering::Relaxed),
-            EventKind::ResponseHeaders => self.response_heads_came.store(true, Ordering::Relaxed),
+            EventKind::RequestHeaders => self.heads_came[0].store(true, Ordering::Relaxed),
+            EventKind::ResponseHeaders => self.heads_came[1].store(true, Ordering::Relaxed),
             EventKind::RequestBody | EventKind::ResponseBody => {}
         }
         joined

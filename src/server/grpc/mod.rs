@@ -64,10 +64,6 @@ impl Transport for TcpListener {
         self.accept().await.map(|(stream, _)| stream)
     }
 
-    fn is_allowed(_: &TcpStream, _: &Shared) -> bool {
-        true
-    }
-
     async fn serve(stream: TcpStream, shared: Arc<Shared>, signals: Signals) {
         serve_connection(stream, shared, signals).await;
     }
