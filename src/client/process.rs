@@ -1,11 +1,11 @@
-//! What another process spends, as the kernel counts it.
+//! What a process spends, as the kernel counts it.
 
 use std::fs;
 use std::io;
 use std::time::Duration;
 
 /// Linux counts in hundredths of a second for programs, on all machines.
-const TICK: Duration = Duration::from_millis(10);
+const TICK_MS: u64 = 10;
 
 /// A process, by its id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +46,9 @@ impl Process {
 fn cpu(stat: &str) -> Option<Duration> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_whitespace().skip(11);
-    let mut ticks = || fields.next()?.parse::<u32>().ok();
-    Some(TICK * ticks()?.checked_add(ticks()?)?)
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    let all = ticks()?.checked_add(ticks()?)?;
+    all.checked_mul(TICK_MS).map(Duration::from_millis)
 }
 
 #[cfg(test)]

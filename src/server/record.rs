@@ -401,13 +401,19 @@ impl Writer {
     }
 
     fn write(&mut self, record: &Record) {
-        self.counts
-            .waiting
-            .fetch_sub(record.asked.size, Ordering::Relaxed);
-        let Some(line) = self.line(record) else {
-            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
+        let size = record.asked.size;
+        self.counts.waiting.fetch_sub(size, Ordering::Relaxed);
+        let is_written = self.line(record).is_some_and(|line| self.append(&line));
+        let count = if is_written {
+            &self.counts.written
+        } else {
+            &self.counts.dropped
         };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Says whether the line is in the file now.
+    fn append(&mut self, line: &[u8]) -> bool {
         let fits = self.size + line.len() as u64 <= self.max_bytes;
         if !fits && !self.failed {
             self.failed = true;
@@ -418,19 +424,14 @@ impl Writer {
             );
         }
         if !fits || self.failed {
-            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
+            return false;
         }
-        match self.file.write_all(&line) {
-            Ok(()) => {
-                self.size += line.len() as u64;
-                self.counts.written.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(error) => {
-                self.counts.dropped.fetch_add(1, Ordering::Relaxed);
-                self.fail(&error);
-            }
+        let written = self.file.write_all(line);
+        match &written {
+            Ok(()) => self.size += line.len() as u64,
+            Err(error) => self.fail(error),
         }
+        written.is_ok()
     }
 
     /// None where secrets of its exchange are not known any more.
@@ -458,7 +459,7 @@ impl Writer {
                 output: &record.answer,
                 fault: record.fault.as_ref(),
                 fuel: cost.and_then(|cost| cost.fuel),
-                wall_ns: cost.and_then(|cost| u64::try_from(cost.time.as_nanos()).ok()),
+                wall_ns: cost.map(|cost| cost.time_ns()),
             },
             (&self.redactor, &mut found),
             &mut line,
