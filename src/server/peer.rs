@@ -395,8 +395,8 @@ impl<R: ReadHalf, S: Future<Output = ()>> Input<'_, R, S> {
             self.buffer.reserve(room);
         }
         let read = self.reader.read_buf(&mut self.buffer);
-        let read = match (self.stopped, deadline) {
-            (None, _) => {
+        let read = match self.stopped {
+            None => {
                 tokio::select! {
                     // The signal first: a peer that always has more to say
                     // would never let it through.
@@ -409,13 +409,13 @@ impl<R: ReadHalf, S: Future<Output = ()>> Input<'_, R, S> {
                     read = within(read, deadline) => read?,
                 }
             }
-            (Some(true), _) => tokio::select! {
+            Some(true) => tokio::select! {
                 biased;
                 () = self.share.let_go() => return Err(End::Unfinished),
                 read = within(read, deadline) => read?,
             },
             // What is there now, and no waiting for more.
-            (Some(false), _) => match timeout(Duration::ZERO, read).await {
+            Some(false) => match timeout(Duration::ZERO, read).await {
                 Ok(read) => read,
                 Err(_) => return Err(End::Stopped),
             },
