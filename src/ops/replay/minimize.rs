@@ -49,7 +49,7 @@ pub(super) fn minimize(
         trials: 0,
         progress: true,
     };
-    while std::mem::take(&mut search.progress) && search.trials < MAX_TRIALS {
+    while std::mem::take(&mut search.progress) && !search.is_over() {
         search.round();
     }
     if search.left == questions {
@@ -151,11 +151,6 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn value(self, questions: &Questions) -> Option<Value> {
-        let context = context_of(questions.get(self.index)?)?;
-        context.pointer(self.pointer).cloned()
-    }
-
     /// Changes what stands there; what would be no context any more stays.
     fn change(self, questions: &mut Questions, change: impl FnOnce(&mut Value)) {
         let Some(question) = questions.get_mut(self.index) else {
@@ -199,9 +194,15 @@ struct Search<F> {
 }
 
 impl<F: Fn(&[Question<'_>]) -> bool> Search<F> {
+    /// Whether all trials are used up. Every loop asks, since what a trial takes
+    /// away from may be long.
+    const fn is_over(&self) -> bool {
+        self.trials >= MAX_TRIALS
+    }
+
     /// Keeps a change that still shows.
     fn attempt(&mut self, change: impl FnOnce(&mut Questions)) -> bool {
-        if self.trials >= MAX_TRIALS {
+        if self.is_over() {
             return false;
         }
         let mut smaller = self.left.clone();
@@ -215,20 +216,16 @@ impl<F: Fn(&[Question<'_>]) -> bool> Search<F> {
         shows
     }
 
-    /// Takes away ranges of a list, many at once first, for the many that never
-    /// matter.
-    fn by_halves(
-        &mut self,
-        length: impl Fn(&Questions) -> usize,
-        cut: impl Fn(&mut Questions, Range<usize>),
-    ) {
-        let mut size = length(&self.left);
-        while size > 0 && self.trials < MAX_TRIALS {
-            let (mut at, mut end) = (0, length(&self.left));
-            while at < end && self.trials < MAX_TRIALS {
-                let range = at..(at + size).min(end);
+    /// Takes away ranges of a list of this length, many at once first, for the
+    /// many that never matter.
+    fn by_halves(&mut self, mut length: usize, cut: impl Fn(&mut Questions, Range<usize>)) {
+        let mut size = length;
+        while size > 0 && !self.is_over() {
+            let mut at = 0;
+            while at < length && !self.is_over() {
+                let range = at..(at + size).min(length);
                 if self.attempt(|questions| cut(questions, range.clone())) {
-                    end = length(&self.left);
+                    length -= range.len();
                 } else {
                     at = range.end;
                 }
@@ -250,31 +247,37 @@ impl<F: Fn(&[Question<'_>]) -> bool> Search<F> {
         self.uri_parts(1, without_segment);
         for index in 0..self.left.len() {
             self.body(index);
-            for pointer in ["/user", "/tenant_id"] {
-                let place = Place { index, pointer };
-                if place.value(&self.left).is_some() {
-                    self.attempt(|questions| {
-                        place.change(questions, |value| *value = Value::Null);
-                    });
-                }
+            self.context(index);
+        }
+    }
+
+    fn context(&mut self, index: usize) {
+        let context = self.left.get(index).filter(|_| !self.is_over());
+        let Some(context) = context.and_then(context_of) else {
+            return;
+        };
+        for pointer in ["/user", "/tenant_id"] {
+            let place = Place { index, pointer };
+            if context.pointer(pointer).is_some() {
+                self.attempt(|questions| place.change(questions, |value| *value = Value::Null));
             }
-            for pointer in ["/headers", "/input", "/data"] {
-                self.within(Place { index, pointer });
+        }
+        for pointer in ["/headers", "/input", "/data"] {
+            if let Some(value) = context.pointer(pointer) {
+                self.within(Place { index, pointer }, value);
             }
         }
     }
 
     fn headers(&mut self, of: fn(&mut Heads) -> Option<&mut Headers>) {
-        self.by_halves(
-            |questions| of(&mut Heads::of(questions)).map_or(0, |headers| headers.len()),
-            |questions, range| {
-                let mut heads = Heads::of(questions);
-                if let Some(headers) = of(&mut heads) {
-                    *headers = headers.without(&range);
-                }
-                heads.put(questions);
-            },
-        );
+        let length = of(&mut Heads::of(&self.left)).map_or(0, |headers| headers.len());
+        self.by_halves(length, |questions, range| {
+            let mut heads = Heads::of(questions);
+            if let Some(headers) = of(&mut heads) {
+                *headers = headers.without(&range);
+            }
+            heads.put(questions);
+        });
     }
 
     fn uri(&self) -> Option<String> {
@@ -297,7 +300,9 @@ impl<F: Fn(&[Question<'_>]) -> bool> Search<F> {
     /// Takes away parts of the path with query, from this one on.
     fn uri_parts(&mut self, first: usize, without: fn(&str, usize) -> Option<String>) {
         let mut at = first;
-        while let Some(smaller) = self.uri().and_then(|uri| without(&uri, at)) {
+        while !self.is_over()
+            && let Some(smaller) = self.uri().and_then(|uri| without(&uri, at))
+        {
             if !self.set_uri(smaller) {
                 at += 1;
             }
@@ -305,32 +310,33 @@ impl<F: Fn(&[Question<'_>]) -> bool> Search<F> {
     }
 
     fn body(&mut self, index: usize) {
-        self.by_halves(
-            |questions| match questions.get(index).and_then(Question::event) {
-                Some(Event::RequestBody { chunk, .. } | Event::ResponseBody { chunk, .. }) => {
-                    chunk.data.len()
-                }
-                _ => 0,
-            },
-            |questions, range| {
-                if let Some(Event::RequestBody { chunk, .. } | Event::ResponseBody { chunk, .. }) =
-                    questions.get_mut(index).and_then(event_of)
-                {
-                    chunk.data.drain(range);
-                    let left = chunk.data.len() as u64;
-                    chunk.total_size = chunk.total_size.map(|_| left);
-                    chunk.transferred_bytes = left;
-                }
-            },
-        );
+        let length = match self.left.get(index).and_then(Question::event) {
+            Some(Event::RequestBody { chunk, .. } | Event::ResponseBody { chunk, .. }) => {
+                chunk.data.len()
+            }
+            _ => 0,
+        };
+        self.by_halves(length, |questions, range| {
+            if let Some(Event::RequestBody { chunk, .. } | Event::ResponseBody { chunk, .. }) =
+                questions.get_mut(index).and_then(event_of)
+            {
+                chunk.data.drain(range);
+                let left = chunk.data.len() as u64;
+                chunk.total_size = chunk.total_size.map(|_| left);
+                chunk.transferred_bytes = left;
+            }
+        });
     }
 
-    /// Takes away from what stands at a place, but not all of it.
-    fn within(&mut self, place: Place<'_>) {
+    /// Takes away from the value at a place, but not all of it.
+    fn within(&mut self, place: Place<'_>, value: &Value) {
         let Place { index, pointer } = place;
-        match place.value(&self.left) {
-            Some(Value::Object(map)) => {
-                for key in map.keys() {
+        match value {
+            Value::Object(map) => {
+                for (key, value) in map {
+                    if self.is_over() {
+                        return;
+                    }
                     let gone = self.attempt(|questions| {
                         place.change(questions, |value| {
                             if let Value::Object(map) = value {
@@ -341,12 +347,15 @@ impl<F: Fn(&[Question<'_>]) -> bool> Search<F> {
                     if !gone {
                         let step = key.replace('~', "~0").replace('/', "~1");
                         let pointer = &format!("{pointer}/{step}");
-                        self.within(Place { index, pointer });
+                        self.within(Place { index, pointer }, value);
                     }
                 }
             }
-            Some(Value::Array(list)) => {
-                for at in (0..list.len()).rev() {
+            Value::Array(list) => {
+                for (at, value) in list.iter().enumerate().rev() {
+                    if self.is_over() {
+                        return;
+                    }
                     let gone = self.attempt(|questions| {
                         place.change(questions, |value| {
                             if let Value::Array(list) = value {
@@ -356,28 +365,24 @@ impl<F: Fn(&[Question<'_>]) -> bool> Search<F> {
                     });
                     if !gone {
                         let pointer = &format!("{pointer}/{at}");
-                        self.within(Place { index, pointer });
+                        self.within(Place { index, pointer }, value);
                     }
                 }
             }
-            Some(Value::String(_)) => self.shorten(place),
-            Some(Value::Null | Value::Bool(_) | Value::Number(_)) | None => {}
+            Value::String(text) => self.shorten(place, text),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }
 
-    fn shorten(&mut self, place: Place<'_>) {
-        let letters = |value: &Value| value.as_str().map_or(0, |text| text.chars().count());
-        self.by_halves(
-            |questions| place.value(questions).as_ref().map_or(0, letters),
-            |questions, range| {
-                place.change(questions, |value| {
-                    let letters = value.as_str().into_iter().flat_map(str::chars);
-                    let letters = letters.enumerate();
-                    let kept = letters.filter(|(at, _)| !range.contains(at));
-                    *value = kept.map(|(_, letter)| letter).collect::<String>().into();
-                });
-            },
-        );
+    fn shorten(&mut self, place: Place<'_>, text: &str) {
+        self.by_halves(text.chars().count(), |questions, range| {
+            place.change(questions, |value| {
+                let letters = value.as_str().into_iter().flat_map(str::chars);
+                let letters = letters.enumerate();
+                let kept = letters.filter(|(at, _)| !range.contains(at));
+                *value = kept.map(|(_, letter)| letter).collect::<String>().into();
+            });
+        });
     }
 }
 
@@ -459,6 +464,43 @@ mod tests {
             minimize(&inputs, |_| false),
             Minimized::NotReproduced
         ));
+    }
+
+    /// A search that read a long list again for each element would not end here.
+    #[test]
+    fn nothing_is_read_once_the_trials_are_used_up() {
+        let list: Vec<usize> = (0..100_000).collect();
+        let uri = format!("/{}", "a/".repeat(30_000));
+        let context: HookContext = serde_json::from_value(json!({
+            "input": {"list": list}, "headers": {"a": "1"},
+        }))
+        .unwrap();
+        let head = RequestHead {
+            uri,
+            ..RequestHead::default()
+        };
+        let questions = vec![
+            Question::from(Event::RequestHeaders(head)),
+            Question::Hook(Hook::Before, Cow::Owned(context)),
+        ];
+        for trials in [MAX_TRIALS, MAX_TRIALS - 12] {
+            let began = std::time::Instant::now();
+            let mut search = Search {
+                left: questions.clone(),
+                shows: |_: &[Question<'_>]| false,
+                trials,
+                progress: false,
+            };
+            let context = context_of(&questions[1]).unwrap();
+            let input = Place {
+                index: 1,
+                pointer: "/input",
+            };
+            search.within(input, context.pointer("/input").unwrap());
+            search.round();
+            assert!(search.left == questions && search.is_over() && !search.progress);
+            assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
+        }
     }
 
     #[test]
