@@ -45,7 +45,11 @@ pub(super) static JSON_READER: Reader = Reader {
     read: Read::Record(read_json),
 };
 
-fn read_combined(line: &[u8], _: &DecodeSettings, exchange: &mut Exchange) -> Result<(), String> {
+fn read_combined(
+    line: &[u8],
+    settings: &DecodeSettings,
+    exchange: &mut Exchange,
+) -> Result<(), String> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let found = COMBINED
         .as_ref()
@@ -79,7 +83,7 @@ fn read_combined(line: &[u8], _: &DecodeSettings, exchange: &mut Exchange) -> Re
         head: RequestHead {
             method,
             uri,
-            client_ip: address.unwrap_or_default(),
+            client_ip: settings.client_ip(address.as_deref()),
             headers: fields,
             ..RequestHead::default()
         },
@@ -197,7 +201,7 @@ fn read_json(
             correlation_id: find("id").unwrap_or_default(),
             method,
             uri,
-            client_ip: bare_ip(&find("client_ip").unwrap_or_default()),
+            client_ip: settings.client_ip(find("client_ip").as_deref()),
             headers: logged_headers(&log, settings),
         },
         body: Vec::new(),
@@ -275,14 +279,14 @@ mod tests {
     }
 
     #[test]
-    fn the_client_is_an_address_or_left_out() {
+    fn the_client_is_an_address_or_the_default() {
         let line = |client: &str| {
             format!(r#"{client} - - [10/Oct/2000:13:55:36 -0700] "GET /a b HTTP/1.0" 200 1"#)
         };
         for (client, ip) in [
             ("10.0.0.1, 10.0.0.2", "10.0.0.1"),
-            ("www.example:443 host.isp.example", ""),
-            ("unix:", ""),
+            ("www.example:443 host.isp.example", "192.0.2.1"),
+            ("unix:", "192.0.2.1"),
         ] {
             let (head, _) = combined(&line(client)).unwrap();
             assert_eq!((head.client_ip.as_str(), head.uri.as_str()), (ip, "/a b"));

@@ -1,4 +1,5 @@
-//! Bytes in base64, as any capture writes them: with padding or without.
+//! Bytes in base64: of a capture, where what is cut short must not pass for a
+//! whole body, and of what redaction looks through, in whatever form.
 
 use std::fmt::Display;
 
@@ -13,15 +14,20 @@ const ANY_PADDING: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
+/// Bytes to look for secrets in, with padding or without.
 pub(super) fn decode(text: &str) -> Result<Vec<u8>, DecodeError> {
     ANY_PADDING.decode(text)
 }
 
-/// The same of a text that may be broken into lines, or a message that says
-/// where base64 was expected.
-pub(super) fn read(text: &str, place: impl Display) -> Result<Vec<u8>, String> {
-    let text: String = text.split_ascii_whitespace().collect();
-    decode(&text).map_err(|error| format!("expected base64 in {place}: {error}"))
+/// Bytes of a capture in exactly this form, or a message that says where base64
+/// was expected.
+pub(super) fn read(
+    form: &GeneralPurpose,
+    text: &str,
+    place: impl Display,
+) -> Result<Vec<u8>, String> {
+    let bytes = form.decode(text);
+    bytes.map_err(|error| format!("expected base64 in {place}: {error}"))
 }
 
 pub(super) fn encode(bytes: impl AsRef<[u8]>) -> String {

@@ -1,6 +1,7 @@
 //! Envoy's HTTP tap as JSON: buffered traces, and streamed segments that are
 //! brought together by their trace id. Names in either of protobuf's spellings.
 
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
 use super::assemble::{Part, RecordRole, assemble};
@@ -9,7 +10,7 @@ use super::frames::{Elements, Records};
 use super::parts::STATUSES;
 use super::time::nanoseconds;
 use super::{DecodeSettings, Exchange, Format, Half, Piece, Remark, base_64, headers};
-use crate::event::{Headers, RequestHead, ResponseHead, bare_ip};
+use crate::event::{Headers, RequestHead, ResponseHead};
 
 /// Keys of the wrapper object, in both spellings.
 const WRAPPERS: [&str; 8] = [
@@ -163,12 +164,12 @@ struct SocketAddress {
     address: Option<String>,
 }
 
-fn read(record: &[u8], _: &DecodeSettings, exchange: &mut Exchange) -> Result<(), String> {
+fn read(record: &[u8], settings: &DecodeSettings, exchange: &mut Exchange) -> Result<(), String> {
     let wrapper: Wrapper = crate::json::explain::parse(record)?;
     if let Some(trace) = wrapper.http_buffered_trace {
-        trace.read(exchange)
+        trace.read(settings, exchange)
     } else if let Some(segment) = wrapper.http_streamed_trace_segment {
-        segment.read(exchange)
+        segment.read(settings, exchange)
     } else {
         Err(format!(
             "expected an HTTP trace ({}), found another kind of trace or none",
@@ -178,14 +179,14 @@ fn read(record: &[u8], _: &DecodeSettings, exchange: &mut Exchange) -> Result<()
 }
 
 impl Buffered {
-    fn read(self, exchange: &mut Exchange) -> Result<(), String> {
+    fn read(self, settings: &DecodeSettings, exchange: &mut Exchange) -> Result<(), String> {
         let peer = self
             .downstream_connection
             .and_then(|connection| connection.remote_address?.socket_address?.address);
         if let Some(message) = self.request {
             let received = message.headers_received_time.as_deref();
             exchange.at_ns = received.and_then(nanoseconds);
-            let mut half = request(message.headers, &peer.unwrap_or_default())?;
+            let mut half = request(message.headers, settings.client_ip(peer.as_deref()))?;
             half.body = read_body(message.body, exchange)?;
             exchange.request = Some(half);
         }
@@ -199,12 +200,12 @@ impl Buffered {
 }
 
 impl Segment {
-    fn read(self, exchange: &mut Exchange) -> Result<(), String> {
+    fn read(self, settings: &DecodeSettings, exchange: &mut Exchange) -> Result<(), String> {
         if !self.trace_id.0.is_empty() {
             exchange.own_id = Some(format!("trace-{}", self.trace_id.0));
         }
         if let Some(fields) = self.request_headers {
-            exchange.request = Some(request(fields.headers, "")?);
+            exchange.request = Some(request(fields.headers, settings.client_ip(None))?);
         }
         if self.request_body_chunk.is_some() {
             let bytes = read_body(self.request_body_chunk, exchange)?;
@@ -229,7 +230,7 @@ fn fields(fields: Vec<Field>) -> Result<Headers, String> {
             let value = match field.raw_value {
                 Some(raw) => {
                     let what = format_args!("\"raw_value\" of {:?}", field.key);
-                    headers::text(&base_64::read(&raw, what)?)
+                    headers::text(&base_64::read(&STANDARD, &raw, what)?)
                 }
                 None => field.value,
             };
@@ -238,7 +239,7 @@ fn fields(fields: Vec<Field>) -> Result<Headers, String> {
         .collect()
 }
 
-fn request(raw: Vec<Field>, peer: &str) -> Result<Half<RequestHead>, String> {
+fn request(raw: Vec<Field>, client_ip: String) -> Result<Half<RequestHead>, String> {
     let mut headers = fields(raw)?;
     let pseudo = headers::split_pseudo(&mut headers);
     let pseudo = |name| {
@@ -251,7 +252,7 @@ fn request(raw: Vec<Field>, peer: &str) -> Result<Half<RequestHead>, String> {
         head: RequestHead {
             method: pseudo(":method")?,
             uri: pseudo(":path")?,
-            client_ip: bare_ip(peer),
+            client_ip,
             headers,
             ..RequestHead::default()
         },
@@ -278,7 +279,7 @@ fn read_body(body: Option<Body>, exchange: &mut Exchange) -> Result<Vec<u8>, Str
         exchange.remark(Remark::BodyTruncated);
     }
     match (body.as_bytes, body.as_string) {
-        (Some(bytes), _) => base_64::read(&bytes, "\"as_bytes\""),
+        (Some(bytes), _) => base_64::read(&STANDARD, &bytes, "\"as_bytes\""),
         (None, text) => Ok(text.unwrap_or_default().into_bytes()),
     }
 }

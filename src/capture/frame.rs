@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{FieldMap, Format, Piece, Pieces, Place, Remark, Transaction, Unusable};
-use crate::event::DEFAULT_CLIENT_IP;
+use crate::event::{DEFAULT_CLIENT_IP, bare_ip};
 
 /// The records of one transaction, not yet decoded.
 #[derive(Debug)]
@@ -98,6 +98,13 @@ pub struct DecodeSettings {
     pub client_ip: String,
     /// Which fields of a JSON access log mean what.
     pub fields: FieldMap,
+}
+
+impl DecodeSettings {
+    /// The address that a capture names, or the one for those that name none.
+    pub(super) fn client_ip(&self, named: Option<&str>) -> String {
+        bare_ip(named.unwrap_or(&self.client_ip))
+    }
 }
 
 impl Default for DecodeSettings {

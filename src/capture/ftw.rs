@@ -13,9 +13,10 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::sync::{Arc, LazyLock};
 
+use base64::engine::general_purpose::STANDARD;
 use regex::bytes::Regex;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use super::format::{Read, Reader};
@@ -52,8 +53,6 @@ struct Test {
     payload: Option<String>,
     template: Option<Input>,
     output: Option<Output>,
-    #[serde(flatten)]
-    other: OtherKeys,
 }
 
 /// A stage, or the first version's wrapper around one.
@@ -62,8 +61,6 @@ struct Stage {
     stage: Option<Box<Stage>>,
     input: Option<Input>,
     output: Option<Output>,
-    #[serde(flatten)]
-    other: OtherKeys,
 }
 
 #[derive(Deserialize, Default, Clone)]
@@ -82,8 +79,6 @@ struct Input {
     save_cookie: Option<bool>,
     follow_redirect: Option<bool>,
     response: Option<Response>,
-    #[serde(flatten)]
-    other: OtherKeys,
 }
 
 /// A map in the second version, a list in the third's template.
@@ -116,23 +111,26 @@ struct Response {
     encoded_body: Option<String>,
 }
 
-/// Keys beside those that are read.
-type OtherKeys = BTreeMap<String, IgnoredAny>;
-
-/// Keys that mean nothing to a module, by the object they stand in.
-const UNREAD: [(&str, &str); 12] = [
-    ("test", "desc"),
-    ("test", "description"),
-    ("test", "tags"),
-    ("test", "rule_id"),
-    ("stage", "description"),
-    ("input", "dest_addr"),
-    ("input", "port"),
-    ("input", "protocol"),
-    ("input", "version"),
-    ("input", "virtual_host_mode"),
-    ("output", "retry_once"),
-    ("output", "html_contains"),
+/// The keys of each object: those that are read, and those that mean nothing to
+/// a module.
+const KNOWN: [(&str, &str); 5] = [
+    (
+        "test",
+        "test_id id test_title stages payload template output desc description tags rule_id",
+    ),
+    ("stage", "stage input output description"),
+    (
+        "input",
+        "uri uris method headers ordered_headers data encoded_data encoded_request raw_request \
+         autocomplete_headers stop_magic save_cookie follow_redirect response dest_addr port \
+         protocol version virtual_host_mode",
+    ),
+    (
+        "output",
+        "status response_contains log_contains no_log_contains log expect_error isolated \
+         retry_once html_contains",
+    ),
+    ("log", "expect_ids no_expect_ids match_regex no_match_regex"),
 ];
 
 /// What only a test file has.
@@ -204,6 +202,7 @@ fn read(mut stream: Stream) -> Vec<Item> {
             ));
         }
     };
+    let as_written: Value = serde_saphyr::from_str(text).unwrap_or_default();
     let mut items = Vec::new();
     let lines = LineStarts::of(text);
     for (index, test) in tests.tests.iter().enumerate() {
@@ -212,7 +211,8 @@ fn read(mut stream: Stream) -> Vec<Item> {
             record: index as u64 + 1,
             offset: lines.offset(test.referenced.line()),
         };
-        let unknown = test.value.unknown_keys();
+        let mut unknown = Vec::new();
+        unknown_keys("test", &as_written["tests"][index], &mut unknown);
         if !unknown.is_empty() {
             let why = format!("unknown keys: {}", unknown.join(", "));
             items.push(Item::Unusable(Unusable { place, why }));
@@ -243,34 +243,24 @@ impl LineStarts {
     }
 }
 
-impl Test {
-    /// Keys nobody knows, with the object that each stands in.
-    fn unknown_keys(&self) -> Vec<String> {
-        let mut found = Vec::new();
-        let mut look = |level: &str, keys: &OtherKeys| {
-            let unknown = keys.keys().filter(|key| !UNREAD.contains(&(level, key)));
-            found.extend(unknown.map(|key| format!("{level}.{key}")));
-        };
-        let (mut inputs, mut outputs) = (vec![&self.template], vec![&self.output]);
-        look("test", &self.other);
-        for stage in &self.stages {
-            let stages = std::iter::successors(Some(stage), |stage| stage.stage.as_deref());
-            for stage in stages {
-                look("stage", &stage.other);
-                inputs.push(&stage.input);
-                outputs.push(&stage.output);
+/// Adds the keys that nobody knows, in the document's order, each with the
+/// object that it stands in.
+fn unknown_keys(level: &str, value: &Value, found: &mut Vec<String>) {
+    let known = KNOWN.into_iter().filter(|(name, _)| *name == level);
+    let known: Vec<&str> = known.flat_map(|(_, keys)| keys.split(' ')).collect();
+    for (key, value) in value.as_object().into_iter().flatten() {
+        if !known.contains(&key.as_str()) {
+            found.push(format!("{level}.{key}"));
+        }
+        match key.as_str() {
+            "stages" => {
+                let stages = value.as_array().into_iter().flatten();
+                stages.for_each(|stage| unknown_keys("stage", stage, found));
             }
+            "stage" | "input" | "output" | "log" => unknown_keys(key, value, found),
+            "template" => unknown_keys("input", value, found),
+            _ => {}
         }
-        for input in inputs.into_iter().flatten() {
-            look("input", &input.other);
-        }
-        for output in outputs.into_iter().flatten() {
-            look("output", &output.other);
-            if let Some(log) = &output.log {
-                look("log", &log.other);
-            }
-        }
-        found
     }
 }
 
@@ -379,7 +369,7 @@ impl Input {
     fn over(self, base: Self) -> Self {
         macro_rules! own_or_base {
             ($($key:ident)*) => {
-                Self { $($key: self.$key.or(base.$key),)* other: self.other }
+                Self { $($key: self.$key.or(base.$key),)* }
             };
         }
         own_or_base! {
@@ -414,7 +404,8 @@ fn raw(encoded: &str) -> Result<Half<RequestHead>, String> {
 }
 
 fn decode64(key: &str, text: &str) -> Result<Vec<u8>, String> {
-    base_64::read(text, format_args!("\"{key}\""))
+    let text: String = text.split_ascii_whitespace().collect();
+    base_64::read(&STANDARD, &text, format_args!("\"{key}\""))
 }
 
 fn built(input: &Input, payload: Option<&str>) -> Result<Half<RequestHead>, String> {

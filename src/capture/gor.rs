@@ -13,7 +13,6 @@ use super::format::{Read, Reader};
 use super::http1;
 use super::stream::{Cut, Cutter, Stream};
 use super::{DecodeSettings, Exchange, Format, Piece, Remark};
-use crate::event::bare_ip;
 
 /// What stands between records: a line of three monkeys.
 const SEPARATOR: &[u8] = "\n🐵🙈🙉\n".as_bytes();
@@ -71,7 +70,7 @@ fn role(piece: &Piece) -> RecordRole {
     }
 }
 
-fn read(record: &[u8], _: &DecodeSettings, exchange: &mut Exchange) -> Result<(), String> {
+fn read(record: &[u8], settings: &DecodeSettings, exchange: &mut Exchange) -> Result<(), String> {
     let (header, message) = split(record).ok_or(
         "expected \"<type> <id> <nanoseconds>\" on the record's first line, found something else",
     )?;
@@ -80,7 +79,8 @@ fn read(record: &[u8], _: &DecodeSettings, exchange: &mut Exchange) -> Result<()
         return Ok(());
     }
     let mut request = http1::request(message)?;
-    request.head.client_ip = bare_ip(request.head.headers.value("x-real-ip").unwrap_or_default());
+    let address = request.head.headers.value("x-real-ip");
+    request.head.client_ip = settings.client_ip(address.filter(|address| !address.is_empty()));
     exchange.at_ns = Some(header.at_ns);
     exchange.own_id = Some(super::headers::text(header.id));
     exchange.request = Some(request);

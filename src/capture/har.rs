@@ -3,6 +3,7 @@
 //! Every field is optional here, because real files lack what the
 //! specification requires. Entries are cut out of the stream one by one.
 
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde::{Deserialize, Deserializer};
 
 use super::assemble::assemble;
@@ -11,7 +12,7 @@ use super::frames::{Elements, Records};
 use super::parts::STATUSES;
 use super::time::nanoseconds;
 use super::{DecodeSettings, Exchange, Format, Half, Remark, base_64, headers};
-use crate::event::{Headers, RequestHead, ResponseHead, bare_ip};
+use crate::event::{Headers, RequestHead, ResponseHead};
 use crate::json::explain;
 
 pub(super) static READER: Reader = Reader {
@@ -105,12 +106,12 @@ fn or_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(
     Ok(Option::<T>::deserialize(reader)?.unwrap_or_default())
 }
 
-fn read(record: &[u8], _: &DecodeSettings, exchange: &mut Exchange) -> Result<(), String> {
+fn read(record: &[u8], settings: &DecodeSettings, exchange: &mut Exchange) -> Result<(), String> {
     let entry: Entry = explain::parse(record)?;
     let request = entry
         .request
         .ok_or("expected an entry with \"request\", found none")?;
-    let client_ip = entry.client_ip.as_deref().unwrap_or_default();
+    let client_ip = settings.client_ip(entry.client_ip.as_deref());
     exchange.at_ns = entry.started_date_time.as_deref().and_then(nanoseconds);
     exchange.request = Some(request.read(client_ip, &mut exchange.remarks)?);
     if let Some(response) = entry.response {
@@ -127,7 +128,11 @@ fn named(headers: Vec<Header>) -> Headers {
 }
 
 impl Request {
-    fn read(self, client_ip: &str, remarks: &mut Vec<Remark>) -> Result<Half<RequestHead>, String> {
+    fn read(
+        self,
+        client_ip: String,
+        remarks: &mut Vec<Remark>,
+    ) -> Result<Half<RequestHead>, String> {
         let url = self.url.ok_or("expected \"request.url\", found none")?;
         let is_known = |scheme: &str| {
             let mut known = ["http", "https", "ws", "wss"].iter();
@@ -167,7 +172,7 @@ impl Request {
             head: RequestHead {
                 method,
                 uri,
-                client_ip: bare_ip(client_ip),
+                client_ip,
                 headers: fields,
                 ..RequestHead::default()
             },
@@ -225,7 +230,11 @@ fn form_encoded(text: &str) -> String {
 fn body(text: String, encoding: Option<&str>, place: &str) -> Result<Vec<u8>, String> {
     match encoding {
         Some(encoding) if encoding.eq_ignore_ascii_case("base64") => {
-            base_64::read(&text, format_args!("\"{place}\", as its encoding says"))
+            // Some break it into lines, and some leave its padding out.
+            let kept = |c: &char| !c.is_ascii_whitespace() && *c != '=';
+            let text: String = text.chars().filter(kept).collect();
+            let place = format_args!("\"{place}\", as its encoding says");
+            base_64::read(&STANDARD_NO_PAD, &text, place)
         }
         _ => Ok(text.into_bytes()),
     }
@@ -268,10 +277,14 @@ mod tests {
 
     #[test]
     fn base64_may_be_broken_into_lines_or_lack_its_padding() {
-        for text in ["aGVsbG8=", "aGVs\r\nbG8=\r\n", "aGVsbG8"] {
+        for text in ["aGVsbG8=", "aGVs\r\nbG8=\r\n", "aGVsbG8", "aGVsbG8=="] {
             let bytes = body(text.to_owned(), Some("base64"), "text").unwrap();
             assert_eq!(bytes, b"hello", "{text}");
         }
-        assert!(body("a*b".to_owned(), Some("base64"), "text").is_err());
+        // Not base64, cut within a byte, and two texts one after the other.
+        for text in ["a*b", "aGVsbG", "aGVsb", "YWJjYQ==YWJj"] {
+            let read = body(text.to_owned(), Some("base64"), "text");
+            assert!(read.is_err(), "{text}: {read:?}");
+        }
     }
 }

@@ -14,7 +14,6 @@ use super::{
     DecodeSettings, Exchange, Format, Frame, Item, Place, Remark, Transaction, Unusable, detect,
 };
 use crate::error::Error;
-use crate::event::bare_ip;
 use crate::files::{self, Accept};
 
 /// Bytes looked at to tell a format.
@@ -256,11 +255,6 @@ pub fn decode<'f>(
     for piece in &frame.pieces {
         read(&piece.bytes, settings, &mut exchange).map_err(|why| frame.unusable_at(piece, why))?;
     }
-    if let Some(request) = &mut exchange.request
-        && request.head.client_ip.is_empty()
-    {
-        request.head.client_ip = bare_ip(&settings.client_ip);
-    }
     if exchange.request.is_none() {
         if exchange.response.is_none() {
             let why = "expected request or response headers, found none";
@@ -269,4 +263,125 @@ pub fn decode<'f>(
         exchange.remark(Remark::StartMissing);
     }
     Ok(exchange.into_transaction())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{DEFAULT_CLIENT_IP, Event};
+
+    /// The client's address and the request's body of each transaction, or what
+    /// is wrong with its record.
+    fn read(format: Format, text: &str) -> Vec<Result<(String, String), String>> {
+        let reader = Cursor::new(text.as_bytes().to_vec());
+        let opened = Opened::of_reader("capture".into(), reader, (Some(format), 1 << 20));
+        let settings = DecodeSettings::default();
+        let items = opened.unwrap().map(|item| match item {
+            Item::Frame(mut frame) => {
+                let transaction = decode(&mut frame, &settings).map_err(|bad| bad.why)?;
+                let mut read = (String::new(), String::new());
+                for event in transaction.questions().filter_map(|it| it.event()) {
+                    match event {
+                        Event::RequestHeaders(head) => read.0.clone_from(&head.client_ip),
+                        Event::RequestBody { chunk, .. } => {
+                            read.1 = String::from_utf8(chunk.data.clone()).unwrap();
+                        }
+                        _ => {}
+                    }
+                }
+                Ok(read)
+            }
+            Item::Unusable(bad) => Err(bad.why),
+            Item::Skipped(_) => Err("skipped".to_owned()),
+        });
+        items.collect()
+    }
+
+    fn har(rest: &str) -> String {
+        let request = r#"{"method":"GET","url":"http://a.example/"}"#;
+        format!(r#"{{"log":{{"entries":[{{"request":{request}{rest}}}]}}}}"#)
+    }
+
+    fn envoy(body: &str, rest: &str) -> String {
+        let headers = r#"[{"key":":method","value":"POST"},{"key":":path","value":"/"}]"#;
+        let request = format!(r#"{{"headers":{headers},"body":{{"as_bytes":{body:?}}}}}"#);
+        format!(r#"{{"http_buffered_trace":{{"request":{request}{rest}}}}}"#)
+    }
+
+    fn ftw(input: &str) -> String {
+        format!("tests:\n- test_id: 1\n  stages:\n  - input: {input}\n")
+    }
+
+    #[test]
+    fn the_default_address_stands_where_the_capture_names_none() {
+        let peer = |address: &str| {
+            let address = format!(r#"{{"socketAddress":{{"address":{address:?}}}}}"#);
+            format!(r#","downstreamConnection":{{"remoteAddress":{address}}}"#)
+        };
+        for (format, text, address) in [
+            (Format::Har, har(""), DEFAULT_CLIENT_IP),
+            (Format::Har, har(r#","_clientIPAddress":"""#), ""),
+            (
+                Format::Har,
+                har(r#","_clientIPAddress":"10.0.0.1:9""#),
+                "10.0.0.1",
+            ),
+            (Format::EnvoyTap, envoy("", ""), DEFAULT_CLIENT_IP),
+            (Format::EnvoyTap, envoy("", &peer("")), ""),
+            (Format::EnvoyTap, envoy("", &peer("10.0.0.1")), "10.0.0.1"),
+            (Format::Ftw, ftw("{}"), DEFAULT_CLIENT_IP),
+        ] {
+            let expected = (address.to_owned(), String::new());
+            assert_eq!(read(format, &text), [Ok(expected)], "{text}");
+        }
+    }
+
+    /// A body that was cut must not pass for a shorter one.
+    #[test]
+    fn base64_is_whole_or_its_record_unusable() {
+        let lines = "aGVs\\n bG8=";
+        for (body, envoy_reads, ftw_reads) in [
+            ("aGVsbG8=", true, true),
+            (lines, false, true),
+            ("aGVsbG8", false, false),
+            ("aGVsbG9=", false, false),
+            ("aGVsbG", false, false),
+            ("aGVsbG8=aGVsbG8=", false, false),
+        ] {
+            let envoy = envoy(&body.replace("\\n", "\n"), "");
+            let ftw = ftw(&format!("{{encoded_data: \"{body}\"}}"));
+            for (format, text, is_read) in [
+                (Format::EnvoyTap, envoy, envoy_reads),
+                (Format::Ftw, ftw, ftw_reads),
+            ] {
+                let read = read(format, &text);
+                let [read] = read.as_slice() else {
+                    panic!("{text}: {read:?}");
+                };
+                match read {
+                    Ok((_, body)) => assert!(is_read && body == "hello", "{text}: {body}"),
+                    Err(why) => {
+                        assert!(!is_read && why.contains("expected base64"), "{text}: {why}")
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_keys_of_a_test_stand_in_its_own_order() {
+        let text = "
+tests:
+- z: 1
+  stages:
+  - input: {b: 1, dest_addr: ., a: 1}
+    output: {log: {d: 1}, c: 1}
+    y: 1
+  - stage: {x: 1, output: {e: 1}}
+  template: {f: 1}
+  a: 1
+";
+        let expected = "unknown keys: test.z, input.b, input.a, log.d, output.c, stage.y, stage.x, output.e, input.f, test.a";
+        assert_eq!(read(Format::Ftw, text), [Err(expected.to_owned())]);
+    }
 }

@@ -7,7 +7,6 @@ use regex::Regex;
 use serde::Deserialize;
 
 use super::super::Expectation;
-use super::OtherKeys;
 
 #[derive(Deserialize, Default, Clone)]
 pub(super) struct Output {
@@ -19,8 +18,6 @@ pub(super) struct Output {
     pub(super) expect_error: Option<bool>,
     #[serde(default)]
     pub(super) isolated: bool,
-    #[serde(flatten)]
-    pub(super) other: OtherKeys,
 }
 
 #[derive(Deserialize, Clone)]
@@ -38,8 +35,6 @@ pub(super) struct Log {
     pub(super) no_expect_ids: Vec<u64>,
     pub(super) match_regex: Option<String>,
     pub(super) no_match_regex: Option<String>,
-    #[serde(flatten)]
-    pub(super) other: OtherKeys,
 }
 
 static RULE_ID: LazyLock<Option<Regex>> =
