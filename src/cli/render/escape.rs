@@ -352,8 +352,13 @@ fn longest_ticks(text: &str) -> usize {
 
 /// A text that HTML within Markdown shows as it is.
 pub(crate) fn markdown_html(text: &str) -> String {
-    html(&terminal(text))
+    let text = terminal(text);
+    // Entities have the sign, too.
+    let between_signs: Vec<String> = text.split('#').map(html).collect();
+    between_signs
+        .join(&format!("#{APART}"))
         .replace('@', &format!("@{APART}"))
+        .replace("](", &format!("]{APART}("))
         .replace("://", &format!(":{APART}//"))
         .replace("www.", &format!("www{APART}."))
 }
@@ -515,6 +520,7 @@ mod tests {
         assert_eq!(markdown_code("a`b``c\n"), "``` a`b``c\\n ```");
         assert_eq!(markdown_code(""), "`  `");
         assert_eq!(markdown_html("<a> @b"), "&lt;a&gt; @&#8203;b");
+        assert_eq!(markdown_html("'#1 [a](b)"), "&#39;#&#8203;1 [a]&#8203;(b)");
     }
 
     #[test]

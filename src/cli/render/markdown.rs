@@ -28,9 +28,10 @@ fn blocks(blocks: &[Block], out: &mut dyn Write) -> io::Result<()> {
     for same in blocks.chunk_by(|one, other| is_diff(one) && is_diff(other)) {
         match same {
             [Block::Subject { name, facts }] => {
-                writeln!(out, "#### {}\n\n{}\n", code(name), shown(facts))?;
+                writeln!(out, "#### {}\n", code(name))?;
+                paragraph(facts, out)?;
             }
-            [Block::Text(span)] => writeln!(out, "{}\n", shown(&span.text))?,
+            [Block::Text(span)] => paragraph(&span.text, out)?,
             [Block::Table(table)] => self::table(table, out)?,
             [Block::Code(text)] => writeln!(out, "{}\n", markdown_block("text", text))?,
             [Block::Json(value)] => writeln!(out, "{}\n", markdown_json(value))?,
@@ -48,6 +49,14 @@ fn blocks(blocks: &[Block], out: &mut dyn Write) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Sentences, where there are any.
+fn paragraph(text: &str, out: &mut dyn Write) -> io::Result<()> {
+    match text {
+        "" => Ok(()),
+        text => writeln!(out, "{}\n", shown(text)),
+    }
 }
 
 fn group(group: &Group, open: &str, out: &mut dyn Write) -> io::Result<()> {
@@ -111,4 +120,28 @@ fn diff(diffs: &[Block], out: &mut dyn Write) -> io::Result<()> {
         }
     }
     writeln!(out, "{}\n", markdown_block("diff", text.trim_end()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blank_lines_stand_alone() {
+        let subject = |facts: &str| Block::Subject {
+            name: "module.wasm".to_owned(),
+            facts: facts.to_owned(),
+        };
+        let document = Document {
+            title: "Test",
+            verdict: "passed".into(),
+            totals: String::new(),
+            blocks: vec![subject(""), subject("4 KiB"), Block::Text("".into())],
+        };
+        let mut out = Vec::new();
+        write(&document, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(!text.contains("\n\n\n"), "{text:?}");
+        assert!(text.ends_with("`module.wasm`\n\n4 KiB\n\n"), "{text:?}");
+    }
 }

@@ -47,6 +47,8 @@ struct Amount {
     costly: usize,
     /// Whether answers stand beside the fixture that holds the last of them.
     has_answers: bool,
+    /// Whether texts are whole, however long; a terminal shows their start.
+    has_whole_texts: bool,
 }
 
 impl Amount {
@@ -57,25 +59,37 @@ impl Amount {
                 groups: 200,
                 costly: MAX_COSTLY,
                 has_answers: true,
+                has_whole_texts: true,
             },
             Format::Markdown => Self {
                 rows: 20,
                 groups: 20,
                 costly: 5,
                 has_answers: false,
+                has_whole_texts: true,
             },
             _ => Self {
                 rows: 12,
                 groups: 12,
                 costly: 5,
                 has_answers: false,
+                has_whole_texts: false,
             },
+        }
+    }
+
+    /// A text, of which a terminal shows at most so many bytes.
+    fn text(&self, text: &str, in_terminal: usize) -> String {
+        if self.has_whole_texts {
+            text.to_owned()
+        } else {
+            shortened(text, in_terminal)
         }
     }
 }
 
 fn built(report: &ReplayReport, amount: &Amount) -> Document {
-    let mut blocks = subjects(report);
+    let mut blocks = subjects(report, amount);
     captures(report, amount, &mut blocks);
     unusable(report, amount, &mut blocks);
     changes::decisions(report, amount, &mut blocks);
@@ -107,11 +121,11 @@ fn built(report: &ReplayReport, amount: &Amount) -> Document {
     }
 }
 
-fn subjects(report: &ReplayReport) -> Vec<Block> {
+fn subjects(report: &ReplayReport, amount: &Amount) -> Vec<Block> {
     let subject = |word: &str, module: &ModuleInfo| {
         let (size, hash) = (bytes(module.size_bytes), short_hash(&module.hash));
         Block::Subject {
-            name: shortened(&module.path, 512),
+            name: amount.text(&module.path, 512),
             facts: format!("{word}{size}, {hash}"),
         }
     };
@@ -128,7 +142,7 @@ fn subjects(report: &ReplayReport) -> Vec<Block> {
 fn captures(report: &ReplayReport, amount: &Amount, blocks: &mut Vec<Block>) {
     let row = |capture: &CaptureInfo| {
         let format = capture.format.map_or("unreadable", |format| format.name());
-        vec![shortened(&capture.file, 512).into(), format.into()]
+        vec![amount.text(&capture.file, 512).into(), format.into()]
     };
     let rows = report.captures.iter().take(amount.rows).map(row);
     let columns = vec![Column::text("Capture"), Column::unbroken("Format")];
@@ -162,10 +176,10 @@ fn unusable(report: &ReplayReport, amount: &Amount, blocks: &mut Vec<Block>) {
     let rows = report.unusable.iter().take(amount.rows).map(|unusable| {
         let place = &unusable.place;
         vec![
-            shortened(&place.file, 512).into(),
+            amount.text(&place.file, 512).into(),
             count(place.record).into(),
             count(place.offset).into(),
-            shortened(&unusable.why, 512).into(),
+            amount.text(&unusable.why, 512).into(),
         ]
     });
     let columns = vec![
@@ -192,13 +206,13 @@ fn tests(report: &ReplayReport, amount: &Amount, blocks: &mut Vec<Block>) {
     let row = |test: &&TestResult| Row {
         cells: vec![
             Span::new(Paint::Bad, "✗").into(),
-            shortened(&test.test, 80).into(),
-            Span::new(Paint::Faint, shortened(&test.place.file, 200)).into(),
+            amount.text(&test.test, 80).into(),
+            Span::new(Paint::Faint, amount.text(&test.place.file, 200)).into(),
         ],
         below: test
             .missed
             .iter()
-            .map(|it| shortened(it, 200).into())
+            .map(|it| amount.text(it, 200).into())
             .collect(),
     };
     blocks.push(Block::Table(Table {
@@ -270,5 +284,130 @@ fn more(all: usize, shown: usize) -> Option<Block> {
         rest => Some(Block::Text(
             format!("and {} more", count(rest as u64)).into(),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::{Place, Unusable};
+    use crate::ops::replay::report::{
+        Comparison, Costly, Example, FuelChange, Group as Changes, Outcomes, RecordCounts, Summary,
+    };
+
+    fn long(text: &str) -> String {
+        format!("{text}{}END{text}", "x".repeat(600))
+    }
+
+    fn report() -> ReplayReport {
+        let place = |file: &str| Place {
+            file: long(file).into(),
+            record: 1,
+            offset: 0,
+        };
+        let costly = Costly {
+            seq: 0,
+            place: place("costly"),
+            id: String::new(),
+            request: long("expensive"),
+            decision: long("became"),
+            cost: 55_437,
+        };
+        let changes = Changes {
+            category: Category::Decision,
+            from: None,
+            to: Summary {
+                decision: String::new(),
+                tags: Vec::new(),
+                rule_ids: Vec::new(),
+                fault: None,
+            },
+            fields: Vec::new(),
+            count: 1,
+            examples: vec![Example {
+                seq: 0,
+                place: place("place"),
+                id: long("identity"),
+                request: long("request"),
+                fixture: serde_json::Value::Null,
+                minimized: None,
+                notes: vec![long("note")],
+                old: Vec::new(),
+                new: Vec::new(),
+            }],
+        };
+        ReplayReport {
+            records: RecordCounts {
+                unusable: 1,
+                ..RecordCounts::default()
+            },
+            unusable: vec![Unusable {
+                place: place("unread"),
+                why: long("why"),
+            }],
+            outcomes: Outcomes {
+                decisions: [(long("word"), 1)].into(),
+                rules: [(long("rule"), 1)].into(),
+                tags: [(long("tag"), 1)].into(),
+                ..Outcomes::default()
+            },
+            comparison: Some(Comparison {
+                groups: vec![changes],
+                fuel: Some(FuelChange {
+                    increases: vec![costly],
+                    ..FuelChange::default()
+                }),
+                ..Comparison::default()
+            }),
+            tests: vec![TestResult {
+                seq: 0,
+                place: place("tested"),
+                test: long("test"),
+                missed: vec![long("missed")],
+            }],
+            tests_failed: 1,
+            ..ReplayReport::default()
+        }
+    }
+
+    fn written(report: &ReplayReport, format: Format) -> String {
+        let mut out = Vec::new();
+        report.write(format, Style::plain(), &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn only_a_terminal_shortens_texts() {
+        let report = report();
+        for (format, is_whole) in [
+            (Format::Human, false),
+            (Format::Markdown, true),
+            (Format::Html, true),
+        ] {
+            let text = written(&report, format);
+            for part in [
+                "unread",
+                "why",
+                "word",
+                "rule",
+                "tag",
+                "request",
+                "place",
+                "identity",
+                "note",
+                "test",
+                "missed",
+                "tested",
+                "expensive",
+                "became",
+            ] {
+                let end = format!("xEND{part}");
+                assert_eq!(text.contains(&end), is_whole, "{format:?} {part}: {text}");
+            }
+            assert!(
+                text.contains("+55\u{202f}437") || text.contains("+55 437"),
+                "{text}"
+            );
+        }
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn decisions(report: &ReplayReport, amount: &Amount, blocks: &mut Vec
         }
         let rows = words.iter().take(amount.rows).map(|&(word, old, new)| {
             let word = Span {
-                text: shortened(word, 80),
+                text: amount.text(word, 80),
                 paint: paint(heading, word),
             };
             let mut row = vec![word.into()];
@@ -119,8 +119,13 @@ pub(super) fn compared(
     }
     groups(&comparison.groups, amount, blocks);
     if let Some(change) = &comparison.fuel {
-        let increases = (change.increases.as_slice(), Unit::Instructions);
-        costs::costly("Largest increases", increases, amount, blocks);
+        let increases = costs::Ranking {
+            title: "Largest increases",
+            list: &change.increases,
+            unit: Unit::Instructions,
+            sign: "+",
+        };
+        costs::costly(&increases, amount, blocks);
     }
 }
 
@@ -166,7 +171,7 @@ pub(super) fn groups(groups: &[Changes], amount: &Amount, blocks: &mut Vec<Block
 
 fn example(example: &Example, amount: &Amount) -> Block {
     let notes = example.notes.iter();
-    let notes = notes.map(|note| Block::Text(Span::new(Paint::Warning, shortened(note, 300))));
+    let notes = notes.map(|note| Block::Text(Span::new(Paint::Warning, amount.text(note, 300))));
     let mut blocks: Vec<Block> = notes.collect();
     let minimized = example.minimized.as_ref();
     blocks.extend(minimized.map(|fixture| Block::Code(smallest(fixture))));
@@ -185,10 +190,10 @@ fn example(example: &Example, amount: &Amount) -> Block {
         mark: None,
         title: format!(
             "{} ({} record {}, {})",
-            shortened(&example.request, 120),
-            shortened(&example.place.file, 200),
+            amount.text(&example.request, 120),
+            amount.text(&example.place.file, 200),
             example.place.record,
-            shortened(&example.id, 80)
+            amount.text(&example.id, 80)
         ),
         blocks,
     })

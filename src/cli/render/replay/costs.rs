@@ -6,7 +6,7 @@ use crate::ops::replay::report::{Costly, Outcomes};
 
 use super::super::human::{bytes, count};
 use super::{Amount, table};
-use crate::cli::document::{Block, Cell, Chart, Column, Counts, Unit, shortened};
+use crate::cli::document::{Block, Cell, Chart, Column, Counts, Unit};
 
 /// Percentiles of both sides, their distributions, and what cost most.
 pub(super) fn costs(report: &ReplayReport, amount: &Amount, blocks: &mut Vec<Block>) {
@@ -52,7 +52,14 @@ pub(super) fn costs(report: &ReplayReport, amount: &Amount, blocks: &mut Vec<Blo
         ("Most expensive", &report.dearest, Unit::Instructions),
         ("Slowest", &report.slowest, Unit::Nanoseconds),
     ] {
-        costly(title, (list, unit), amount, blocks);
+        let sign = "";
+        let ranking = Ranking {
+            title,
+            list,
+            unit,
+            sign,
+        };
+        costly(&ranking, amount, blocks);
     }
 }
 
@@ -85,22 +92,32 @@ fn memory(side: &str, outcomes: &Outcomes) -> String {
     )
 }
 
+/// Transactions by their cost, the greatest first.
+pub(super) struct Ranking<'a> {
+    pub(super) title: &'a str,
+    pub(super) list: &'a [Costly],
+    pub(super) unit: Unit,
+    /// What stands before each cost.
+    pub(super) sign: &'a str,
+}
+
 /// The transactions that cost most, where any cost something.
-pub(super) fn costly(
-    title: &str,
-    (list, unit): (&[Costly], Unit),
-    amount: &Amount,
-    blocks: &mut Vec<Block>,
-) {
+pub(super) fn costly(ranking: &Ranking<'_>, amount: &Amount, blocks: &mut Vec<Block>) {
+    let Ranking {
+        title,
+        list,
+        unit,
+        sign,
+    } = *ranking;
     if list.iter().all(|costly| costly.cost == 0) {
         return;
     }
     blocks.push(Block::Heading(title.to_owned()));
     let rows = list.iter().take(amount.costly).map(|costly| {
         vec![
-            unit.show(costly.cost).into(),
-            shortened(&costly.request, 100).into(),
-            shortened(&costly.decision, 100).into(),
+            format!("{sign}{}", unit.show(costly.cost)).into(),
+            amount.text(&costly.request, 100).into(),
+            amount.text(&costly.decision, 100).into(),
             count(costly.place.record).into(),
         ]
     });
