@@ -31,9 +31,9 @@ pub enum FaultCode {
     /// The answer is said to lie outside memory.
     AnswerOutOfBounds,
     /// The guest returned, and what it returned cannot be used.
-    BadAnswer(&'static str),
+    BadAnswer(BadAnswer),
     /// The event itself could not be read.
-    BadEvent(&'static str),
+    BadEvent(BadEvent),
     /// No instance came free in time.
     Overload,
     /// A body whose request was forgotten before it came.
@@ -44,35 +44,86 @@ pub enum FaultCode {
     Internal,
 }
 
-/// What made a guest trap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum TrapKind {
-    /// AssemblyScript's `abort`.
-    Abort,
-    /// The stack of the call was used up.
-    StackOverflow,
-    /// Memory was accessed outside its bounds.
-    OutOfBounds,
-    /// A table was accessed outside its bounds.
-    TableOutOfBounds,
-    /// An indirect call of nothing.
-    NullCall,
-    /// An indirect call of another type.
-    BadSignature,
-    /// An integer that does not fit.
-    IntegerOverflow,
-    /// A division by zero.
-    DivideByZero,
-    /// A float that is no integer.
-    BadConversion,
-    /// `unreachable`, as after a panic.
-    Unreachable,
-    /// Any other.
-    Other,
-    /// The program exited.
-    Exit,
+named! {
+    /// What made a guest trap.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum TrapKind {
+        /// AssemblyScript's `abort`.
+        Abort => "abort",
+        /// The stack of the call was used up.
+        StackOverflow => "stack-overflow",
+        /// Memory was accessed outside its bounds.
+        OutOfBounds => "out-of-bounds",
+        /// A table was accessed outside its bounds.
+        TableOutOfBounds => "table-out-of-bounds",
+        /// An indirect call of nothing.
+        NullCall => "null-call",
+        /// An indirect call of another type.
+        BadSignature => "bad-signature",
+        /// An integer that does not fit.
+        IntegerOverflow => "integer-overflow",
+        /// A division by zero.
+        DivideByZero => "divide-by-zero",
+        /// A float that is no integer.
+        BadConversion => "bad-conversion",
+        /// `unreachable`, as after a panic.
+        Unreachable => "unreachable",
+        /// Any other.
+        Other => "other",
+        /// The program exited.
+        Exit => "exit",
+    }
+
+    /// Why an answer cannot be used.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum BadAnswer {
+        /// Bytes that are no UTF-8.
+        NotUtf8 => "not-utf8",
+        /// No JSON.
+        NotJson => "not-json",
+        /// JSON, but no object.
+        NotAnObject => "not-an-object",
+        /// A key occurs more than once.
+        DuplicateKey => "duplicate-key",
+        /// A value of another type than its key has.
+        Mistyped => "mistyped",
+        /// An agent's answer without a decision.
+        NoDecision => "no-decision",
+        /// A decision that nobody knows.
+        UnknownDecision => "unknown-decision",
+        /// A challenge that does not say of which type.
+        NoChallengeType => "no-challenge-type",
+        /// A header that may not be sent.
+        BadHeader => "bad-header",
+        /// A change of a body that cannot be made.
+        BodyMutation => "body-mutation",
+        /// A request's body of bytes for a proxy that takes text only.
+        BinaryRequestBody => "binary-request-body",
+        /// A hook's answer that does not say whether it is ok.
+        NoOk => "no-ok",
+        /// A hook's answer with a context that lacks keys.
+        IncompleteContext => "incomplete-ctx",
+    }
+
+    /// Why an event cannot be read.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum BadEvent {
+        /// Bytes that cannot be read at all.
+        Malformed => "malformed",
+        /// A value of another type than its key has.
+        Mistyped => "mistyped",
+        /// A key is missing.
+        Missing => "missing",
+        /// A type of event that nobody knows.
+        UnknownType => "unknown-type",
+        /// It came before the handshake.
+        BeforeHandshake => "before-handshake",
+        /// More bytes than a guest's memory can have.
+        TooLarge => "too-large",
+    }
 }
 
 impl FaultCode {
@@ -104,10 +155,7 @@ impl FaultCode {
 impl fmt::Display for FaultCode {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Trap(kind) => {
-                out.write_str("trap:")?;
-                kind.serialize(out)
-            }
+            Self::Trap(kind) => write!(out, "trap:{}", kind.name()),
             Self::Deadline => out.write_str("deadline"),
             Self::Fuel => out.write_str("fuel"),
             Self::MemoryLimit => out.write_str("memory-limit"),
@@ -115,8 +163,8 @@ impl fmt::Display for FaultCode {
             Self::AllocNull => out.write_str("alloc:null"),
             Self::AllocOutOfBounds => out.write_str("alloc:out-of-bounds"),
             Self::AnswerOutOfBounds => out.write_str("bad-answer:out-of-bounds"),
-            Self::BadAnswer(what) => write!(out, "bad-answer:{what}"),
-            Self::BadEvent(what) => write!(out, "bad-event:{what}"),
+            Self::BadAnswer(what) => write!(out, "bad-answer:{}", what.name()),
+            Self::BadEvent(what) => write!(out, "bad-event:{}", what.name()),
             Self::Overload => out.write_str("overload"),
             Self::HeadLost => out.write_str("head-lost"),
             Self::AmbiguousExchange => out.write_str("ambiguous-exchange"),
@@ -298,7 +346,7 @@ mod tests {
 
     #[test]
     fn only_faults_that_leave_the_instance_whole_keep_it() {
-        assert!(!FaultCode::BadAnswer("not-json").poisons());
+        assert!(!FaultCode::BadAnswer(BadAnswer::NotJson).poisons());
         assert!(FaultCode::AnswerOutOfBounds.poisons());
         assert!(FaultCode::AnswerLimit.poisons());
         assert!(FaultCode::Trap(TrapKind::Unreachable).poisons());

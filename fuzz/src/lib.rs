@@ -332,7 +332,7 @@ pub fn event_msgpack(bytes: &[u8]) {
 
 fn checked(read: Result<Message, BadMessage>) {
     if let Err(bad) = read {
-        assert!(!bad.what.is_empty());
+        assert!(!bad.what.name().is_empty());
     }
 }
 

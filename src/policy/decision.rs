@@ -81,7 +81,7 @@ fn on_fault(fault: &Fault, policy: FailurePolicy) -> AgentResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Refusal;
+    use crate::fault::{BadAnswer, Refusal};
 
     #[test]
     fn a_fault_blocks_with_500_when_closed() {
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_refusal_in_a_faulty_answer_is_kept_when_open() {
-        let mut fault = Fault::new(FaultCode::BadAnswer("mistyped"), "");
+        let mut fault = Fault::new(FaultCode::BadAnswer(BadAnswer::Mistyped), "");
         fault.refusal = Some(Refusal { status: 451 });
         let response = decide(Err(&fault), FailurePolicy::Open);
         assert_eq!(response.decision.status(), Some(451));

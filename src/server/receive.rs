@@ -198,7 +198,9 @@ fn refuse(connection: &Arc<Connection>, bad: BadMessage) -> Result<(), Violation
     let id = match (bad.correlation_id, connection.dialect().protocol) {
         (Some(id), _) => id,
         (None, Protocol::V1) => String::new(),
-        (None, Protocol::V2 | Protocol::Grpc) => return Err(Violation::Unanswerable(bad.what)),
+        (None, Protocol::V2 | Protocol::Grpc) => {
+            return Err(Violation::Unanswerable(bad.what.name()));
+        }
     };
     let (ticket, _) = connection.begin(&id);
     let shared = connection.shared();

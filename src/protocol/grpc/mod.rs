@@ -14,6 +14,7 @@ use self::proto::{
     proxy_to_agent,
 };
 use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead, bare_ip};
+use crate::fault::BadEvent;
 use crate::protocol::wire::control::{Bucket, HealthState, HealthStatus, MetricsReport};
 use crate::protocol::wire::handshake::{
     Identity, MAX_BODY_BYTES, PREFERRED_CHUNK_BYTES, PROTOCOL_VERSION, SUPPORTED_EVENTS,
@@ -91,7 +92,7 @@ pub(crate) fn read(payload: &[u8]) -> Result<Inbound, prost::DecodeError> {
 fn request_head(sent: RequestHeadersEvent) -> Result<Message, BadMessage> {
     let Some(metadata) = sent.metadata else {
         return Err(BadMessage {
-            what: "missing",
+            what: BadEvent::Missing,
             at: "metadata",
             // Nobody can be found by it, and the other events go on.
             correlation_id: Some(String::new()),
@@ -125,7 +126,7 @@ fn response_head(sent: ResponseHeadersEvent) -> Result<Message, BadMessage> {
 /// The word that the Unix transports have for it too.
 const fn out_of_range(at: &'static str, correlation_id: String) -> BadMessage {
     BadMessage {
-        what: "mistyped",
+        what: BadEvent::Mistyped,
         at,
         correlation_id: Some(correlation_id),
     }

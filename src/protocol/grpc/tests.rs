@@ -35,7 +35,7 @@ fn a_status_is_never_cut_to_fit() {
                 assert_eq!(head.status, status);
             }
             (Err(bad), None) => {
-                assert_eq!((bad.what, bad.at), ("mistyped", "status"));
+                assert_eq!((bad.what, bad.at), (BadEvent::Mistyped, "status"));
                 assert_eq!(bad.correlation_id.as_deref(), Some("c1"));
             }
             (other, _) => panic!("{status}: {other:?}"),

@@ -6,7 +6,7 @@
 
 use super::{Asked, Note, Outgoing, STATUS_OF_REFUSAL};
 use crate::event::Event;
-use crate::fault::{Fault, FaultCode};
+use crate::fault::{BadAnswer, Fault, FaultCode};
 use crate::protocol::wire::frame::Protocol;
 use crate::protocol::wire::response::RequestBodyText;
 use crate::response::{BodyMutation, Decision, HeaderOp};
@@ -78,7 +78,7 @@ fn refuse_binary_request_body(out: &mut Outgoing<'_>) {
     }
     if out.answer.decision == Decision::Allow {
         out.refuse(Fault::new(
-            FaultCode::BadAnswer("binary-request-body"),
+            FaultCode::BadAnswer(BadAnswer::BinaryRequestBody),
             "a request body can be replaced by text only; --request-body base64 is for proxies that decode",
         ));
     } else {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::event::{BodyChunk, RequestHead, ResponseHead};
+use crate::fault::BadAnswer;
 use crate::protocol::proxy::ProxyQuirks;
 use crate::protocol::wire::Encoding;
 use crate::protocol::wire::frame::Protocol;
@@ -125,7 +126,7 @@ fn a_request_body_that_is_no_text_is_refused() {
         let refused = sent(&answer, request(), new(protocol));
         assert_eq!(refused.answer.decision.status(), Some(500));
         assert_eq!(refused.recorded, Some(refused.answer));
-        let code = FaultCode::BadAnswer("binary-request-body");
+        let code = FaultCode::BadAnswer(BadAnswer::BinaryRequestBody);
         assert_eq!(refused.fault.unwrap().code, code);
         let kept = sent(&refusal, request(), new(protocol));
         assert_eq!((*kept.answer, kept.fault), (block(), None));

@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::values::{Data, HeaderMap, WithText};
 use super::{BadMessage, Encoding, HttpVersion, Message, RequestType};
 use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead, bare_ip};
+use crate::fault::BadEvent;
 use crate::json::read::FastReader;
 use crate::protocol::shortened::Shortened;
 
@@ -53,9 +54,9 @@ pub fn read_v1(payload: &[u8]) -> Result<Message, BadMessage> {
     let mut envelope = Envelope::default();
     let read = read_json(payload, &mut envelope);
     let read = read.and(match (&envelope.kind, envelope.has_payload) {
-        (None, _) => Err(("missing", "event_type")),
-        (Some(None), _) => Err(("unknown-type", "event_type")),
-        (Some(Some(_)), false) => Err(("missing", "payload")),
+        (None, _) => Err((BadEvent::Missing, "event_type")),
+        (Some(None), _) => Err((BadEvent::UnknownType, "event_type")),
+        (Some(Some(_)), false) => Err((BadEvent::Missing, "payload")),
         (Some(Some(kind)), true) => {
             if *kind == RequestType::Configure {
                 envelope
@@ -107,12 +108,12 @@ fn read_json<F: Filled>(payload: &[u8], into: &mut F) -> Result<(), Problem> {
 }
 
 /// What is wrong, and at which key.
-type Problem = (&'static str, &'static str);
+type Problem = (BadEvent, &'static str);
 
 fn json_problem(error: &serde_json::Error) -> Problem {
     match error.classify() {
-        serde_json::error::Category::Data => ("mistyped", ""),
-        _ => ("malformed", ""),
+        serde_json::error::Category::Data => (BadEvent::Mistyped, ""),
+        _ => (BadEvent::Malformed, ""),
     }
 }
 
@@ -123,8 +124,8 @@ fn message_pack_problem(error: &rmp_serde::decode::Error) -> Problem {
         | Error::OutOfRange
         | Error::LengthMismatch(_)
         | Error::Uncategorized(_)
-        | Error::Syntax(_) => ("mistyped", ""),
-        _ => ("malformed", ""),
+        | Error::Syntax(_) => (BadEvent::Mistyped, ""),
+        _ => (BadEvent::Malformed, ""),
     }
 }
 
@@ -189,14 +190,14 @@ impl Fields {
                 return match self.missing(kind) {
                     None => Ok(self.into_kind(kind, id)),
                     Some(at) => Err(BadMessage {
-                        what: "missing",
+                        what: BadEvent::Missing,
                         at,
                         correlation_id: Some(id),
                     }),
                 };
             }
-            (Ok(()), _, None) => (("missing", "correlation_id"), None),
-            (Ok(()), None, id) => (("unknown-type", ""), id),
+            (Ok(()), _, None) => ((BadEvent::Missing, "correlation_id"), None),
+            (Ok(()), None, id) => ((BadEvent::UnknownType, ""), id),
             (Err((what, "")), _, id) => ((what, at), id),
             (Err(problem), _, id) => (problem, id),
         };

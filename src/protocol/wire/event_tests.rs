@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::event::EventKind;
-use crate::fault::{Fault, FaultCode};
+use crate::fault::{BadEvent, Fault, FaultCode};
 use crate::policy::decision::{FailurePolicy, decide};
 use crate::protocol::wire::recorded;
 use crate::response::Decision;
@@ -16,7 +16,7 @@ fn json_event(kind: RequestType, json: &str) -> Result<Message, BadMessage> {
     read_v2(kind, Encoding::Json, json.as_bytes())
 }
 
-fn bad(what: &'static str, at: &'static str, id: Option<&str>) -> BadMessage {
+fn bad(what: BadEvent, at: &'static str, id: Option<&str>) -> BadMessage {
     BadMessage {
         what,
         at,
@@ -173,68 +173,72 @@ fn broken_events_say_what_where_and_about_whom() {
     use RequestType::{RequestBodyChunk, RequestHeaders, ResponseHeaders};
     let c1 = Some("c1");
     for (kind, json, expected) in [
-        (RequestHeaders, "", bad("malformed", "", None)),
-        (RequestHeaders, "[]", bad("mistyped", "", None)),
-        (RequestHeaders, "{}", bad("missing", "correlation_id", None)),
+        (RequestHeaders, "", bad(BadEvent::Malformed, "", None)),
+        (RequestHeaders, "[]", bad(BadEvent::Mistyped, "", None)),
+        (
+            RequestHeaders,
+            "{}",
+            bad(BadEvent::Missing, "correlation_id", None),
+        ),
         (
             RequestHeaders,
             r#"{"correlation_id":"c1"}"#,
-            bad("missing", "method", c1),
+            bad(BadEvent::Missing, "method", c1),
         ),
         (
             RequestHeaders,
             r#"{"correlation_id":"c1"} x"#,
-            bad("malformed", "correlation_id", c1),
+            bad(BadEvent::Malformed, "correlation_id", c1),
         ),
         (
             RequestHeaders,
             r#"{"correlation_id":7}"#,
-            bad("mistyped", "correlation_id", None),
+            bad(BadEvent::Mistyped, "correlation_id", None),
         ),
         (
             RequestHeaders,
             r#"{"method":7,"correlation_id":"c1"}"#,
-            bad("mistyped", "method", c1),
+            bad(BadEvent::Mistyped, "method", c1),
         ),
         (
             RequestHeaders,
             r#"{"headers":{"a":"b"},"metadata":{"correlation_id" : "c1"}}"#,
-            bad("mistyped", "headers", c1),
+            bad(BadEvent::Mistyped, "headers", c1),
         ),
         (
             RequestHeaders,
             r#"{"correlation_id":"c1","uri":"\ud800"}"#,
-            bad("malformed", "uri", c1),
+            bad(BadEvent::Malformed, "uri", c1),
         ),
         (
             RequestHeaders,
             r#"{"correlation_id":"c1","method":"G","uri":"/","headers":{}}"#,
-            bad("missing", "client_ip", c1),
+            bad(BadEvent::Missing, "client_ip", c1),
         ),
         (
             ResponseHeaders,
             r#"{"correlation_id":"c1","status":65736,"headers":{}}"#,
-            bad("mistyped", "status", c1),
+            bad(BadEvent::Mistyped, "status", c1),
         ),
         (
             ResponseHeaders,
             r#"{"correlation_id":"c1","status":-1,"headers":{}}"#,
-            bad("mistyped", "status", c1),
+            bad(BadEvent::Mistyped, "status", c1),
         ),
         (
             RequestBodyChunk,
             r#"{"correlation_id":"c1","data":"?","is_last":true}"#,
-            bad("mistyped", "data", c1),
+            bad(BadEvent::Mistyped, "data", c1),
         ),
         (
             RequestBodyChunk,
             r#"{"correlation_id":"c1","data":"","chunk_index":4294967296}"#,
-            bad("mistyped", "chunk_index", c1),
+            bad(BadEvent::Mistyped, "chunk_index", c1),
         ),
         (
             RequestBodyChunk,
             r#"{"correlation_id":"c1","data":""}"#,
-            bad("missing", "is_last", c1),
+            bad(BadEvent::Missing, "is_last", c1),
         ),
     ] {
         assert_eq!(json_event(kind, json), Err(expected), "{json}");
@@ -247,7 +251,7 @@ fn a_header_value_cannot_pose_as_the_correlation_id() {
         r#"{"headers":{"a":["\"correlation_id\":\"evil\""]},"method":1,"correlation_id":"c1"}"#;
     assert_eq!(
         json_event(RequestType::RequestHeaders, json),
-        Err(bad("mistyped", "method", Some("c1")))
+        Err(bad(BadEvent::Mistyped, "method", Some("c1")))
     );
 }
 
@@ -294,7 +298,7 @@ fn v1_envelopes_that_cannot_be_used() {
         (r#"{"event_type":"#, "malformed", ""),
     ] {
         let error = read_v1(json.as_bytes()).unwrap_err();
-        assert_eq!((error.what, error.at), (what, at), "{json}");
+        assert_eq!((error.what.name(), error.at), (what, at), "{json}");
     }
     assert_eq!(
         read_v1(br#"{"payload":{"agent_id":"a","config":{"x":1}},"event_type":"configure"}"#),
@@ -429,7 +433,7 @@ mod message_pack {
             text(out, "correlation_id");
             text(out, "c1");
         });
-        assert_eq!(error, Err(bad("mistyped", "status", Some("c1"))));
+        assert_eq!(error, Err(bad(BadEvent::Mistyped, "status", Some("c1"))));
     }
 }
 

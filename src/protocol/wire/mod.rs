@@ -18,6 +18,7 @@ pub(super) mod values;
 use serde_json::Value;
 
 use crate::event::{Event, EventKind};
+use crate::fault::BadEvent;
 
 /// How the payloads of a v2 connection are written. v1 is always JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -140,7 +141,7 @@ impl Message {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadMessage {
     /// A short, stable word for the reason code `bad-event:…`.
-    pub what: &'static str,
+    pub what: BadEvent,
     /// The key at which reading ended. Never a value: those are the client's.
     pub at: &'static str,
     /// Whom to answer, where that could be made out.

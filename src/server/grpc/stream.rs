@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::body::{Ending, Status};
 use super::call::Call;
-use crate::fault::printable;
+use crate::fault::{BadEvent, printable};
 use crate::protocol::grpc::proto::{ConfigureEvent, HandshakeRequest};
 use crate::protocol::grpc::{Inbound, handshake_response, pong, read, write};
 use crate::protocol::proxy::Proxy;
@@ -344,7 +344,7 @@ fn before_handshake(message: Result<Message, BadMessage>) -> BadMessage {
         Err(bad) => bad.correlation_id,
     };
     BadMessage {
-        what: "before-handshake",
+        what: BadEvent::BeforeHandshake,
         at: "",
         correlation_id,
     }

@@ -22,7 +22,7 @@ use self::rules::{
     redirect_url_is_usable,
 };
 use crate::event::EventKind;
-use crate::fault::{Fault, FaultCode, Refusal, printable};
+use crate::fault::{BadAnswer, Fault, FaultCode, Refusal, printable};
 use crate::response::{AgentResponse, Audit, BodyMutation, Decision, HeaderOp};
 
 pub(crate) use refusal::find_refusal;
@@ -116,14 +116,14 @@ pub fn check_answer(
     })
 }
 
-pub(super) fn bad(what: &'static str, detail: impl Into<String>) -> Fault {
+pub(super) fn bad(what: BadAnswer, detail: impl Into<String>) -> Fault {
     Fault::new(FaultCode::BadAnswer(what), detail)
 }
 
 pub(super) fn utf8(bytes: &[u8]) -> Result<&str, Fault> {
     std::str::from_utf8(bytes).map_err(|error| {
         bad(
-            "not-utf8",
+            BadAnswer::NotUtf8,
             format!(
                 "the answer must be UTF-8; byte {} of {} is not",
                 error.valid_up_to(),
@@ -138,21 +138,24 @@ pub(super) fn unread(error: &serde_json::Error, text: &str) -> Fault {
     let shown = printable(text, 60);
     if error.is_data() {
         bad(
-            "not-an-object",
+            BadAnswer::NotAnObject,
             format!("the answer must be a JSON object, found {shown}"),
         )
     } else {
-        bad("not-json", format!("{error} in {shown}"))
+        bad(BadAnswer::NotJson, format!("{error} in {shown}"))
     }
 }
 
 pub(super) fn duplicate(path: &str) -> Fault {
-    bad("duplicate-key", format!("{path} occurs more than once"))
+    bad(
+        BadAnswer::DuplicateKey,
+        format!("{path} occurs more than once"),
+    )
 }
 
 pub(super) fn mistyped(path: &str, expected: &str, found: &RawValue) -> Fault {
     bad(
-        "mistyped",
+        BadAnswer::Mistyped,
         format!(
             "{path} must be {expected}, found {}",
             printable(found.get(), 60)
@@ -272,7 +275,7 @@ impl<'a> Slots<'a> {
     fn word(&self) -> Result<Word, Fault> {
         let Some(raw) = self.known[Key::Decision as usize] else {
             return Err(bad(
-                "no-decision",
+                BadAnswer::NoDecision,
                 "the answer must have \"decision\": allow, block, deny, redirect or challenge",
             ));
         };
@@ -284,7 +287,7 @@ impl<'a> Slots<'a> {
                 .map(|word| format!("; did you mean {word:?}?"))
                 .unwrap_or_default();
             bad(
-                "unknown-decision",
+                BadAnswer::UnknownDecision,
                 format!(
                     "$.decision must be allow, block, deny, redirect or challenge, found {}{hint}",
                     printable(raw.get(), 60)
@@ -363,7 +366,7 @@ impl<'a> Slots<'a> {
             Word::Challenge => Decision::Challenge {
                 challenge_type: challenge_type.ok_or_else(|| {
                     bad(
-                        "no-challenge-type",
+                        BadAnswer::NoChallengeType,
                         "$.challenge_type is required with the decision challenge",
                     )
                 })?,
@@ -423,7 +426,7 @@ impl<'a> Slots<'a> {
                 response.tag("bad-header");
                 Ok(())
             }
-            Some(problem) => Err(bad("bad-header", problem)),
+            Some(problem) => Err(bad(BadAnswer::BadHeader, problem)),
         }
     }
 
@@ -434,7 +437,7 @@ impl<'a> Slots<'a> {
         let path = Self::path(key);
         let mutation: Mutation = serde_json::from_str(raw.get()).map_err(|error| {
             bad(
-                "mistyped",
+                BadAnswer::Mistyped,
                 format!(
                     "{path} must be {{\"action\",\"chunk_index\",\"data\",\"encoding\"}}: {error}"
                 ),
@@ -443,7 +446,7 @@ impl<'a> Slots<'a> {
         if mutation.action == Action::PassThrough {
             return Ok(None);
         }
-        let wrong = |what: String| Err(bad("body-mutation", format!("{path}{what}")));
+        let wrong = |what: String| Err(bad(BadAnswer::BodyMutation, format!("{path}{what}")));
         let Some(event_chunk) = chunk_index else {
             return wrong(": this event has no chunk of that body to change".to_owned());
         };

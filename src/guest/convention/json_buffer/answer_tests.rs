@@ -69,7 +69,7 @@ fn unknown_decisions_are_faults_with_a_hint() {
         let fault = check(&format!("{{\"decision\":{}}}", serde_json::json!(word))).unwrap_err();
         assert_eq!(
             fault.code,
-            FaultCode::BadAnswer("unknown-decision"),
+            FaultCode::BadAnswer(BadAnswer::UnknownDecision),
             "{word}"
         );
     }
@@ -204,7 +204,7 @@ fn a_bad_header_faults_an_allow_and_is_dropped_from_a_refusal() {
             let fault = check(&allow).unwrap_err();
             assert_eq!(
                 fault.code,
-                FaultCode::BadAnswer("bad-header"),
+                FaultCode::BadAnswer(BadAnswer::BadHeader),
                 "{name}: {value}"
             );
             assert!(
@@ -301,7 +301,11 @@ fn mistyped_values_name_their_path() {
         ),
     ] {
         let fault = check(json).unwrap_err();
-        assert_eq!(fault.code, FaultCode::BadAnswer("mistyped"), "{json}");
+        assert_eq!(
+            fault.code,
+            FaultCode::BadAnswer(BadAnswer::Mistyped),
+            "{json}"
+        );
         assert!(fault.detail.starts_with(path), "{} / {path}", fault.detail);
     }
 }

@@ -8,7 +8,7 @@ use wasmtime::{Instance, Memory, Store, TypedFunc};
 use super::answer::{AnswerPolicy, refusal_in_unread};
 use super::write_input;
 use crate::abi::Abi;
-use crate::fault::{Fault, FaultCode, Refusal};
+use crate::fault::{BadEvent, Fault, FaultCode, Refusal};
 use crate::guest::convention::Checked;
 use crate::guest::faults::{fault_of, range};
 use crate::guest::host::{HostState, enter};
@@ -168,7 +168,7 @@ impl Guest {
     async fn write_input(&mut self, store: &mut Store<HostState>) -> Result<(i32, i32), Fault> {
         let len = i32::try_from(self.input.len()).map_err(|_too_large| {
             Fault::new(
-                FaultCode::BadEvent("too-large"),
+                FaultCode::BadEvent(BadEvent::TooLarge),
                 "the event's input JSON must be below 2 GiB",
             )
         })?;

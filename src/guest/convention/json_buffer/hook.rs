@@ -8,7 +8,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::answer::{bad, duplicate, mistyped, unread, utf8};
-use crate::fault::Fault;
+use crate::fault::{BadAnswer, Fault};
 use crate::hook::{CONTEXT_KEYS, HookContext, HookResult, HookUser};
 
 /// Keys of a result.
@@ -43,7 +43,10 @@ pub fn check_result(bytes: &[u8]) -> Result<CheckedResult, Fault> {
     let keys = object.known("$", RESULT_KEYS, &mut unknown_keys)?;
     let [ok, ctx, error, details] = keys;
     let Some(ok) = ok else {
-        return Err(bad("no-ok", "the answer must have \"ok\": true or false"));
+        return Err(bad(
+            BadAnswer::NoOk,
+            "the answer must have \"ok\": true or false",
+        ));
     };
     let result = HookResult {
         ok: value("$.ok", "true or false", ok)?,
@@ -67,7 +70,7 @@ fn context(raw: &RawValue, unknown: &mut Vec<String>) -> Result<HookContext, Fau
     let required = |raw: Option<&RawValue>, key: &str, what: &str| {
         raw.map(ToOwned::to_owned).ok_or_else(|| {
             bad(
-                "incomplete-ctx",
+                BadAnswer::IncompleteContext,
                 format!(
                     "$.ctx.{key} must be {what}, found nothing; return the whole context, or null"
                 ),
