@@ -361,7 +361,7 @@ mod tests {
                 match read {
                     Ok((_, body)) => assert!(is_read && body == "hello", "{text}: {body}"),
                     Err(why) => {
-                        assert!(!is_read && why.contains("expected base64"), "{text}: {why}")
+                        assert!(!is_read && why.contains("expected base64"), "{text}: {why}");
                     }
                 }
             }

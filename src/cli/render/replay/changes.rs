@@ -125,7 +125,7 @@ pub(super) fn compared(
             unit: Unit::Instructions,
             sign: "+",
         };
-        costs::costly(&increases, amount, blocks);
+        increases.show(amount, blocks);
     }
 }
 

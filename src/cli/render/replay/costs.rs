@@ -52,14 +52,13 @@ pub(super) fn costs(report: &ReplayReport, amount: &Amount, blocks: &mut Vec<Blo
         ("Most expensive", &report.dearest, Unit::Instructions),
         ("Slowest", &report.slowest, Unit::Nanoseconds),
     ] {
-        let sign = "";
         let ranking = Ranking {
             title,
             list,
             unit,
-            sign,
+            sign: "",
         };
-        costly(&ranking, amount, blocks);
+        ranking.show(amount, blocks);
     }
 }
 
@@ -101,34 +100,30 @@ pub(super) struct Ranking<'a> {
     pub(super) sign: &'a str,
 }
 
-/// The transactions that cost most, where any cost something.
-pub(super) fn costly(ranking: &Ranking<'_>, amount: &Amount, blocks: &mut Vec<Block>) {
-    let Ranking {
-        title,
-        list,
-        unit,
-        sign,
-    } = *ranking;
-    if list.iter().all(|costly| costly.cost == 0) {
-        return;
+impl Ranking<'_> {
+    /// Adds a table, where any cost something.
+    pub(super) fn show(&self, amount: &Amount, blocks: &mut Vec<Block>) {
+        if self.list.iter().all(|costly| costly.cost == 0) {
+            return;
+        }
+        blocks.push(Block::Heading(self.title.to_owned()));
+        let rows = self.list.iter().take(amount.costly).map(|costly| {
+            vec![
+                format!("{}{}", self.sign, self.unit.show(costly.cost)).into(),
+                amount.text(&costly.request, 100).into(),
+                amount.text(&costly.decision, 100).into(),
+                count(costly.place.record).into(),
+            ]
+        });
+        let columns = vec![
+            Column::figure(match self.unit {
+                Unit::Instructions => "Instructions",
+                Unit::Nanoseconds => "Time",
+            }),
+            Column::text("Request"),
+            Column::text("Decision"),
+            Column::figure("Record"),
+        ];
+        blocks.push(table(columns, rows));
     }
-    blocks.push(Block::Heading(title.to_owned()));
-    let rows = list.iter().take(amount.costly).map(|costly| {
-        vec![
-            format!("{sign}{}", unit.show(costly.cost)).into(),
-            amount.text(&costly.request, 100).into(),
-            amount.text(&costly.decision, 100).into(),
-            count(costly.place.record).into(),
-        ]
-    });
-    let columns = vec![
-        Column::figure(match unit {
-            Unit::Instructions => "Instructions",
-            Unit::Nanoseconds => "Time",
-        }),
-        Column::text("Request"),
-        Column::text("Decision"),
-        Column::figure("Record"),
-    ];
-    blocks.push(table(columns, rows));
 }
