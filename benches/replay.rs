@@ -164,7 +164,7 @@ fn decoded(path: &Path) -> Vec<Transaction<'static>> {
         .unwrap();
     opened
         .filter_map(|item| match item {
-            Item::Frame(mut frame) => {
+            Item::Transaction(mut frame) => {
                 let decoded = capture::decode(&mut frame, &DecodeSettings::default());
                 Some(decoded.unwrap().into_owned())
             }

@@ -4,16 +4,16 @@
 /// How recorded traffic is read.
 pub mod capture {
     pub use crate::capture::{
-        Capture, DEFAULT_MAX_RECORD_BYTES, DecodeSettings, Format, Found, Item, Opened, Redactor,
-        Transaction, decode, discover, key_of,
+        Capture, DEFAULT_MAX_RECORD_BYTES, DecodeSettings, Format, Item, Opened, Redactor,
+        SecretsFound, Transaction, decode, discover, key_of,
     };
 }
 
 /// The proxy's side of the protocols.
 pub mod client {
     pub use crate::client::{
-        Address, Ask, AskError, Asker, Drive, Driven, Exchange, Pace, Peer, Process, Protocol,
-        Target, try_read,
+        Address, Ask, AskError, Asker, Drive, Driven, ExchangeFrames, Pace, Peer, Process,
+        Protocol, Target, try_read,
     };
 }
 

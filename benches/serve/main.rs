@@ -20,7 +20,9 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
-use wasm_agent_kit::internals::client::{Drive, Driven, Exchange, Pace, Peer, Process, Protocol};
+use wasm_agent_kit::internals::client::{
+    Drive, Driven, ExchangeFrames, Pace, Peer, Process, Protocol,
+};
 
 use args::Args;
 use process::{PATIENT, Served};
@@ -35,7 +37,7 @@ fn main() -> Result<()> {
         return neighbours::measure(&args);
     }
     let frame_bytes = |protocol| -> Result<usize> {
-        Ok(Exchange::new(protocol, &[request("GET")])?.frame_bytes())
+        Ok(ExchangeFrames::new(protocol, &[request("GET")])?.frame_bytes())
     };
     println!(
         "{} connections, best of {} rounds of {:?}, pool of {}, frames of {} (v1), {} (v2) and {} (gRPC) bytes",
@@ -123,7 +125,7 @@ impl Rows {
         let peer = module.map_or(Peer::Echo, |_| Peer::Agent);
         let driven = Drive {
             target: &served.target(self.protocol, peer),
-            exchanges: &[Exchange::new(self.protocol, &[request("GET")])?],
+            exchanges: &[ExchangeFrames::new(self.protocol, &[request("GET")])?],
             concurrency: args.connections * self.depth,
             connections: args.connections,
             pace: Pace::Closed,

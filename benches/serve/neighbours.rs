@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use wasm_agent_kit::internals::client::{
-    AskError, Asker, Drive, Driven, Exchange, Pace, Peer, Protocol, Target,
+    AskError, Asker, Drive, Driven, ExchangeFrames, Pace, Peer, Protocol, Target,
 };
 use wasm_agent_kit::internals::latency::Latency;
 
@@ -73,7 +73,7 @@ fn beside(served: &Served, runaways: usize, time: Duration) -> Result<(Driven, u
         let pings = scope.spawn(|| ping(&target, &over));
         let driven = Drive {
             target: &target,
-            exchanges: &[Exchange::new(Protocol::V2, &[request("GET")])?],
+            exchanges: &[ExchangeFrames::new(Protocol::V2, &[request("GET")])?],
             concurrency: CONNECTIONS,
             connections: CONNECTIONS,
             pace: Pace::Rate(RATE),
@@ -100,7 +100,7 @@ fn beside(served: &Served, runaways: usize, time: Duration) -> Result<(Driven, u
 
 fn run_away(target: &Target, over: &AtomicBool) -> Result<u64> {
     let mut asker = Asker::connect(target)?;
-    let exchange = Exchange::new(Protocol::V2, &[request("TRACE")])?;
+    let exchange = ExchangeFrames::new(Protocol::V2, &[request("TRACE")])?;
     let mut ended = 0;
     while !over.load(Ordering::Relaxed) {
         match asker.ask(&exchange, |_, _| {}) {

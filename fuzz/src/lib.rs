@@ -13,7 +13,7 @@ use wasm_agent_kit::event::EventKind;
 use wasm_agent_kit::guest::LoadSettings;
 use wasm_agent_kit::hook::{HookContext, HookUser, apply};
 use wasm_agent_kit::internals::capture::{
-    DecodeSettings, Format, Found, Item, Opened, Redactor, decode, key_of,
+    DecodeSettings, Format, Item, Opened, Redactor, SecretsFound, decode, key_of,
 };
 use wasm_agent_kit::internals::client;
 use wasm_agent_kit::internals::fixture::{self, Input};
@@ -200,15 +200,17 @@ pub fn capture(bytes: &[u8]) {
         let opened = Opened::of_reader("fuzz".into(), reader, (format, MAX_RECORD));
         for item in opened.unwrap() {
             match item {
-                Item::Frame(mut frame) => match decode(&mut frame, &DecodeSettings::default()) {
-                    Ok(transaction) => {
-                        assert!(!transaction.steps.is_empty());
-                        let _ = fixture::read_back(transaction.questions());
-                        let _ = transaction.request_line();
-                        let _ = transaction.response_status();
+                Item::Transaction(mut frame) => {
+                    match decode(&mut frame, &DecodeSettings::default()) {
+                        Ok(transaction) => {
+                            assert!(!transaction.steps.is_empty());
+                            let _ = fixture::read_back(transaction.questions());
+                            let _ = transaction.request_line();
+                            let _ = transaction.response_status();
+                        }
+                        Err(unusable) => assert!(!unusable.why.is_empty()),
                     }
-                    Err(unusable) => assert!(!unusable.why.is_empty()),
-                },
+                }
                 Item::Unusable(unusable) => assert!(!unusable.why.is_empty()),
                 Item::Skipped(_) => {}
             }
@@ -222,8 +224,8 @@ pub fn redact(bytes: &[u8]) {
     const SECRET: &str = "Tr0ub4dor-and-3";
     let text = String::from_utf8_lossy(bytes);
     let redactor = Redactor::with_key(key_of(&[b"fuzz"]));
-    let _ = redactor.uri(&text, &mut Found::default());
-    let any = redactor.record(&text, &text, &mut Found::default());
+    let _ = redactor.uri(&text, &mut SecretsFound::default());
+    let any = redactor.record(&text, &text, &mut SecretsFound::default());
     for (written, or) in [(&any.input, "{}"), (&any.output, "null")] {
         let is_json = serde_json::from_str::<Value>(written).is_ok();
         assert!(is_json, "{written}");
@@ -234,7 +236,7 @@ pub fn redact(bytes: &[u8]) {
         "authorization": format!("Bearer {SECRET}"), "x": format!("{text}{SECRET}"), "y": text,
     }});
     let output = json!({"decision": {"block": {"status": 403, "body": format!("{SECRET}{text}")}}});
-    let mut found = Found::default();
+    let mut found = SecretsFound::default();
     let redacted = redactor.record(&input.to_string(), &output.to_string(), &mut found);
     assert!(!redacted.input.contains(SECRET), "{}", redacted.input);
     assert!(!redacted.output.contains(SECRET), "{}", redacted.output);

@@ -14,7 +14,7 @@ use super::format::{Read, Reader};
 use super::frames::Lines;
 use super::parts::STATUSES;
 use super::time::nanoseconds;
-use super::{DecodeSettings, Exchange, Format, Half, headers, http1};
+use super::{DecodeSettings, ExchangeParts, Format, Half, headers, http1};
 use crate::event::{Headers, RequestHead, ResponseHead, bare_ip};
 
 /// The combined format, and the common one; with or without Apache's virtual
@@ -48,7 +48,7 @@ pub(super) static JSON_READER: Reader = Reader {
 fn read_combined(
     line: &[u8],
     settings: &DecodeSettings,
-    exchange: &mut Exchange,
+    exchange: &mut ExchangeParts,
 ) -> Result<(), String> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let found = COMBINED
@@ -170,7 +170,7 @@ fn common_time(text: &str) -> Option<i64> {
 fn read_json(
     line: &[u8],
     settings: &DecodeSettings,
-    exchange: &mut Exchange,
+    exchange: &mut ExchangeParts,
 ) -> Result<(), String> {
     let log: Value = crate::json::explain::parse(line)?;
     if !log.is_object() {
@@ -252,7 +252,7 @@ mod tests {
     use super::*;
 
     fn combined(line: &str) -> Result<(RequestHead, Option<u16>), String> {
-        let mut exchange = Exchange::new(super::super::Place {
+        let mut exchange = ExchangeParts::new(super::super::Place {
             file: "access.log".into(),
             record: 1,
             offset: 0,
@@ -311,7 +311,7 @@ mod tests {
                 "/s?q=1",
             ),
         ] {
-            let mut exchange = Exchange::new(super::super::Place {
+            let mut exchange = ExchangeParts::new(super::super::Place {
                 file: "access.json".into(),
                 record: 1,
                 offset: 0,

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use smallvec::smallvec;
 
 use super::stream::{Cutter, unreadable};
-use super::{Format, Frame, Item, Piece, Pieces, Remark, stable_hash};
+use super::{Format, Item, Piece, Pieces, RawTransaction, Remark, stable_hash};
 
 /// Records that may lie between the first and the last of a transaction.
 const WINDOW_RECORDS: u64 = 4096;
@@ -93,8 +93,8 @@ pub(super) fn assemble(
 }
 
 impl<C> Assembler<C> {
-    fn frame(&self, key: u64, pieces: Pieces) -> Frame {
-        Frame {
+    fn frame(&self, key: u64, pieces: Pieces) -> RawTransaction {
+        RawTransaction {
             file: Arc::clone(&self.file),
             format: self.format,
             key,
@@ -165,7 +165,7 @@ impl<C> Assembler<C> {
         })
     }
 
-    fn pop(&mut self) -> Option<Frame> {
+    fn pop(&mut self) -> Option<RawTransaction> {
         let open = self.open.pop_front()?;
         self.held -= open.size;
         if self.by_id.get(&open.id) == Some(&open.serial) {
@@ -181,7 +181,7 @@ impl<C: Cutter> Iterator for Assembler<C> {
     fn next(&mut self) -> Option<Item> {
         loop {
             if self.is_due() {
-                return self.pop().map(Item::Frame);
+                return self.pop().map(Item::Transaction);
             }
             if self.ended {
                 return None;
@@ -203,7 +203,7 @@ impl<C: Cutter> Iterator for Assembler<C> {
             let number = piece.record.to_le_bytes();
             let Some(role) = self.role else {
                 let key = stable_hash(&[number, piece.offset.to_le_bytes()].concat());
-                return Some(Item::Frame(self.frame(key, smallvec![piece])));
+                return Some(Item::Transaction(self.frame(key, smallvec![piece])));
             };
             self.records += 1;
             match role(&piece) {

@@ -9,7 +9,7 @@ use super::format::{Read, Reader};
 use super::frames::{Elements, Records};
 use super::parts::STATUSES;
 use super::time::nanoseconds;
-use super::{DecodeSettings, Exchange, Format, Half, Piece, Remark, base_64, headers};
+use super::{DecodeSettings, ExchangeParts, Format, Half, Piece, Remark, base_64, headers};
 use crate::event::{Headers, RequestHead, ResponseHead};
 
 /// Keys of the wrapper object, in both spellings.
@@ -164,7 +164,11 @@ struct SocketAddress {
     address: Option<String>,
 }
 
-fn read(record: &[u8], settings: &DecodeSettings, exchange: &mut Exchange) -> Result<(), String> {
+fn read(
+    record: &[u8],
+    settings: &DecodeSettings,
+    exchange: &mut ExchangeParts,
+) -> Result<(), String> {
     let wrapper: Wrapper = crate::json::explain::parse(record)?;
     if let Some(trace) = wrapper.http_buffered_trace {
         trace.read(settings, exchange)
@@ -179,7 +183,7 @@ fn read(record: &[u8], settings: &DecodeSettings, exchange: &mut Exchange) -> Re
 }
 
 impl Buffered {
-    fn read(self, settings: &DecodeSettings, exchange: &mut Exchange) -> Result<(), String> {
+    fn read(self, settings: &DecodeSettings, exchange: &mut ExchangeParts) -> Result<(), String> {
         let peer = self
             .downstream_connection
             .and_then(|connection| connection.remote_address?.socket_address?.address);
@@ -200,7 +204,7 @@ impl Buffered {
 }
 
 impl Segment {
-    fn read(self, settings: &DecodeSettings, exchange: &mut Exchange) -> Result<(), String> {
+    fn read(self, settings: &DecodeSettings, exchange: &mut ExchangeParts) -> Result<(), String> {
         if !self.trace_id.0.is_empty() {
             exchange.own_id = Some(format!("trace-{}", self.trace_id.0));
         }
@@ -271,7 +275,7 @@ fn response(raw: Vec<Field>) -> Result<Half<ResponseHead>, String> {
     Ok(Half::response(status, headers, Vec::new()))
 }
 
-fn read_body(body: Option<Body>, exchange: &mut Exchange) -> Result<Vec<u8>, String> {
+fn read_body(body: Option<Body>, exchange: &mut ExchangeParts) -> Result<Vec<u8>, String> {
     let Some(body) = body else {
         return Ok(Vec::new());
     };

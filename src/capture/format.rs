@@ -6,8 +6,8 @@ use super::assemble::Items;
 use super::detect::Head;
 use super::stream::Stream;
 use super::{
-    DecodeSettings, Exchange, Frame, Transaction, Unusable, access_log, envoy_tap, ftw, gor, har,
-    jsonl,
+    DecodeSettings, ExchangeParts, RawTransaction, Transaction, Unusable, access_log, envoy_tap,
+    ftw, gor, har, jsonl,
 };
 
 named! {
@@ -74,9 +74,9 @@ pub(super) struct Reader {
 /// How records become a transaction.
 pub(super) enum Read {
     /// Each record adds its part to the exchange.
-    Record(fn(&[u8], &DecodeSettings, &mut Exchange) -> Result<(), String>),
+    Record(fn(&[u8], &DecodeSettings, &mut ExchangeParts) -> Result<(), String>),
     /// All records of a transaction are read together.
-    Group(for<'f> fn(&'f Frame) -> Result<Transaction<'f>, Unusable>),
+    Group(for<'f> fn(&'f RawTransaction) -> Result<Transaction<'f>, Unusable>),
     /// They are read as they are cut.
     Done,
 }

@@ -22,8 +22,8 @@ use serde_saphyr::Spanned;
 use super::format::{Read, Reader};
 use super::stream::Stream;
 use super::{
-    Exchange, Format, Frame, Half, Item, Pieces, Place, Remark, Transaction, Unusable, base_64,
-    http1, stable_hash,
+    ExchangeParts, Format, Half, Item, Pieces, Place, RawTransaction, Remark, Transaction,
+    Unusable, base_64, http1, stable_hash,
 };
 use crate::event::{DEFAULT_CLIENT_IP, Headers, RequestHead, ResponseHead};
 
@@ -308,7 +308,7 @@ fn test_items(file: &File, test: &Test, place: Place, items: &mut Vec<Item>) {
         for uri in uris {
             input.uri = uri;
             items.push(match case.transaction(&input) {
-                Ok(transaction) => Item::Frame(Frame {
+                Ok(transaction) => Item::Transaction(RawTransaction {
                     file: Arc::clone(&place.file),
                     format: Format::Ftw,
                     key: stable_hash(&items.len().to_le_bytes()),
@@ -347,7 +347,7 @@ impl Case<'_> {
             None => built(input, self.payload)?,
         };
         request.head.correlation_id.clone_from(&self.name);
-        let mut exchange = Exchange::new(self.place.clone());
+        let mut exchange = ExchangeParts::new(self.place.clone());
         exchange.request = Some(request);
         if let Some(given) = &input.response {
             exchange.response = Some(response(given)?);

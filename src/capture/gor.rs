@@ -12,7 +12,7 @@ use super::assemble::{Part, RecordRole, assemble};
 use super::format::{Read, Reader};
 use super::http1;
 use super::stream::{Cut, Cutter, Stream};
-use super::{DecodeSettings, Exchange, Format, Piece, Remark};
+use super::{DecodeSettings, ExchangeParts, Format, Piece, Remark};
 
 /// What stands between records: a line of three monkeys.
 const SEPARATOR: &[u8] = "\n🐵🙈🙉\n".as_bytes();
@@ -70,7 +70,11 @@ fn role(piece: &Piece) -> RecordRole {
     }
 }
 
-fn read(record: &[u8], settings: &DecodeSettings, exchange: &mut Exchange) -> Result<(), String> {
+fn read(
+    record: &[u8],
+    settings: &DecodeSettings,
+    exchange: &mut ExchangeParts,
+) -> Result<(), String> {
     let (header, message) = split(record).ok_or(
         "expected \"<type> <id> <nanoseconds>\" on the record's first line, found something else",
     )?;

@@ -11,7 +11,7 @@ use super::format::{Read, Reader};
 use super::frames::{Elements, Records};
 use super::parts::STATUSES;
 use super::time::nanoseconds;
-use super::{DecodeSettings, Exchange, Format, Half, Remark, base_64, headers};
+use super::{DecodeSettings, ExchangeParts, Format, Half, Remark, base_64, headers};
 use crate::event::{Headers, RequestHead, ResponseHead};
 use crate::json::explain;
 
@@ -106,7 +106,11 @@ fn or_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(
     Ok(Option::<T>::deserialize(reader)?.unwrap_or_default())
 }
 
-fn read(record: &[u8], settings: &DecodeSettings, exchange: &mut Exchange) -> Result<(), String> {
+fn read(
+    record: &[u8],
+    settings: &DecodeSettings,
+    exchange: &mut ExchangeParts,
+) -> Result<(), String> {
     let entry: Entry = explain::parse(record)?;
     let request = entry
         .request

@@ -25,7 +25,7 @@ use super::detect::first_keys;
 use super::format::{Read, Reader};
 use super::frames::Lines;
 use super::time::nanoseconds;
-use super::{Format, Frame, Piece, Remark, Transaction, Unusable};
+use super::{Format, Piece, RawTransaction, Remark, Transaction, Unusable};
 use crate::fault::Fault;
 use crate::question::Phase;
 
@@ -87,7 +87,7 @@ fn part(phase: &[u8]) -> Part {
     }
 }
 
-fn decode(frame: &Frame) -> Result<Transaction<'_>, Unusable> {
+fn decode(frame: &RawTransaction) -> Result<Transaction<'_>, Unusable> {
     let mut transaction: Option<Transaction<'_>> = None;
     for piece in &frame.pieces {
         let refuse = |why| frame.unusable_at(piece, why);
@@ -151,7 +151,7 @@ pub(crate) struct RecordLine<'a, Output> {
 /// of its transaction. All lines of a transaction take the same `found`.
 pub(crate) fn write_record<Output: Serialize>(
     line: &RecordLine<'_, Output>,
-    (redactor, found): (&super::Redactor, &mut super::Found),
+    (redactor, found): (&super::Redactor, &mut super::SecretsFound),
     out: &mut Vec<u8>,
 ) {
     let output = serde_json::to_string(line.output).unwrap_or_else(|_| "null".to_owned());
@@ -196,7 +196,7 @@ pub(crate) fn write_record<Output: Serialize>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Found, Redactor};
+    use super::super::{Redactor, SecretsFound};
     use super::*;
     use crate::fault::{FaultCode, TrapKind};
 
@@ -226,7 +226,7 @@ mod tests {
                 fuel: None,
                 wall_ns: None,
             };
-            let (redactor, mut found) = (Redactor::with_numbers(), Found::default());
+            let (redactor, mut found) = (Redactor::with_numbers(), SecretsFound::default());
             let mut out = Vec::new();
             write_record(&line, (&redactor, &mut found), &mut out);
             let out = String::from_utf8(out).unwrap();

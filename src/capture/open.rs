@@ -11,7 +11,8 @@ use super::assemble::Items;
 use super::format::Read as ReadRecords;
 use super::stream::Stream;
 use super::{
-    DecodeSettings, Exchange, Format, Frame, Item, Place, Remark, Transaction, Unusable, detect,
+    DecodeSettings, ExchangeParts, Format, Item, Place, RawTransaction, Remark, Transaction,
+    Unusable, detect,
 };
 use crate::error::Error;
 use crate::files::{self, Accept};
@@ -237,7 +238,7 @@ impl<R: Read> Read for Counted<R> {
 /// # Errors
 /// Which record cannot be used, and why.
 pub fn decode<'f>(
-    frame: &'f mut Frame,
+    frame: &'f mut RawTransaction,
     settings: &DecodeSettings,
 ) -> Result<Transaction<'f>, Unusable> {
     if let Some(ready) = frame.ready.take() {
@@ -251,7 +252,7 @@ pub fn decode<'f>(
             return Err(frame.unusable("a test file is decoded as a whole".to_owned()));
         }
     };
-    let mut exchange = Exchange::new(frame.place());
+    let mut exchange = ExchangeParts::new(frame.place());
     for piece in &frame.pieces {
         read(&piece.bytes, settings, &mut exchange).map_err(|why| frame.unusable_at(piece, why))?;
     }
@@ -277,7 +278,7 @@ mod tests {
         let opened = Opened::of_reader("capture".into(), reader, (Some(format), 1 << 20));
         let settings = DecodeSettings::default();
         let items = opened.unwrap().map(|item| match item {
-            Item::Frame(mut frame) => {
+            Item::Transaction(mut frame) => {
                 let transaction = decode(&mut frame, &settings).map_err(|bad| bad.why)?;
                 let mut read = (String::new(), String::new());
                 for event in transaction.questions().filter_map(|it| it.event()) {

@@ -31,7 +31,7 @@ impl Half<ResponseHead> {
 }
 
 /// An exchange in parts, to be made a transaction.
-pub(super) struct Exchange {
+pub(super) struct ExchangeParts {
     pub(super) place: Place,
     pub(super) at_ns: Option<i64>,
     pub(super) request: Option<Half<RequestHead>>,
@@ -41,7 +41,7 @@ pub(super) struct Exchange {
     pub(super) own_id: Option<String>,
 }
 
-impl Exchange {
+impl ExchangeParts {
     pub(super) fn new(place: Place) -> Self {
         Self {
             own_id: None,

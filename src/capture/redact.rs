@@ -34,7 +34,7 @@ use self::layers::spellings;
 use self::places::{Places, in_text, in_url, is_secret, whole};
 use self::stand_in::{HASH_DIGITS, STAND_IN, is_stand_in};
 
-pub use found::Found;
+pub use found::SecretsFound;
 pub(crate) use found::may_hold_secret;
 
 use super::base_64;
@@ -167,7 +167,7 @@ impl Redactor {
 
     /// One input and its answer, as JSON texts; `found` has what is known of
     /// others of the exchange, and then of these.
-    pub fn record(&self, input: &str, output: &str, found: &mut Found) -> Redacted {
+    pub fn record(&self, input: &str, output: &str, found: &mut SecretsFound) -> Redacted {
         found.begin();
         let input = self.input(input, found);
         let output = self.output(output, found);
@@ -179,7 +179,7 @@ impl Redactor {
     }
 
     /// The id that an exchange's records share; it may be a secret.
-    pub(super) fn id(&self, id: &str, found: &mut Found) -> String {
+    pub(super) fn id(&self, id: &str, found: &mut SecretsFound) -> String {
         found.id(id, || match &self.by {
             By::Key(key) => hashed(key, id),
             By::Nothing | By::Number => stand_in::REST.to_owned(),
@@ -187,7 +187,7 @@ impl Redactor {
     }
 
     /// A guest's input, as JSON text.
-    pub fn input(&self, json: &str, found: &mut Found) -> String {
+    pub fn input(&self, json: &str, found: &mut SecretsFound) -> String {
         if self.keeps_secrets() {
             return json.to_owned();
         }
@@ -207,7 +207,7 @@ impl Redactor {
 
     /// An agent response or a hook's result, as JSON text: secrets of the input
     /// it echoes, and credentials it sets itself.
-    pub fn output(&self, json: &str, found: &mut Found) -> String {
+    pub fn output(&self, json: &str, found: &mut SecretsFound) -> String {
         if self.keeps_secrets() {
             return json.to_owned();
         }
@@ -233,7 +233,7 @@ impl Redactor {
     /// Path and query, as reports show them, without the secrets of their
     /// exchange.
     #[must_use]
-    pub fn uri(&self, uri: &str, found: &mut Found) -> String {
+    pub fn uri(&self, uri: &str, found: &mut SecretsFound) -> String {
         let uri = self.pass(found).url("uri", uri);
         found.index();
         found.text(&uri).into_owned()
@@ -242,13 +242,13 @@ impl Redactor {
     /// Any other text, as reports show it.
     #[must_use]
     pub fn text(&self, text: &str) -> String {
-        let mut found = Found::default();
+        let mut found = SecretsFound::default();
         let text = self.pass(&mut found).free("text", text);
         found.index();
         found.text(&text).into_owned()
     }
 
-    fn pass<'a>(&'a self, found: &'a mut Found) -> Pass<'a> {
+    fn pass<'a>(&'a self, found: &'a mut SecretsFound) -> Pass<'a> {
         Pass {
             redactor: self,
             found,
@@ -259,7 +259,7 @@ impl Redactor {
 /// One text or value, looked through for secrets.
 struct Pass<'a> {
     redactor: &'a Redactor,
-    found: &'a mut Found,
+    found: &'a mut SecretsFound,
 }
 
 impl Pass<'_> {
@@ -465,10 +465,10 @@ fn below(path: &str, key: &str) -> String {
 }
 
 /// Replaces what was found in every text of a value. Whether there was any.
-fn echoes(value: &mut Value, found: &mut Found) -> bool {
+fn echoes(value: &mut Value, found: &mut SecretsFound) -> bool {
     if found.is_full {
         found.note_field("all texts, for too many secrets");
-        Found::hide_texts(value);
+        SecretsFound::hide_texts(value);
         return true;
     }
     found.index();

@@ -15,7 +15,7 @@ fn secrets_go_and_their_shape_stays() {
     let out = redactor().record(
         input,
         r#"{"decision":"allow","audit":{"tags":["saw abcdef"]}}"#,
-        &mut Found::default(),
+        &mut SecretsFound::default(),
     );
     for secret in ["abcdef", "k-123456", "=one", "dark"] {
         assert!(!out.input.contains(secret), "{secret} in {}", out.input);
@@ -49,7 +49,7 @@ fn secrets_go_and_their_shape_stays() {
 
 #[test]
 fn the_second_input_of_an_exchange_loses_its_secrets_too() {
-    let mut found = Found::default();
+    let mut found = SecretsFound::default();
     for secret in ["hunter22", "hunter22", "other-one"] {
         let input =
             format!(r#"{{"data":"password={secret}","headers":{{"cookie":"s={secret}"}}}}"#);
@@ -62,12 +62,12 @@ fn the_second_input_of_an_exchange_loses_its_secrets_too() {
 #[test]
 fn what_has_no_secret_stays_byte_for_byte() {
     let input = "{\"uri\":\"/caf\u{e9}?a=\\u0001\",\"headers\":{}}";
-    let out = redactor().record(input, "null", &mut Found::default());
+    let out = redactor().record(input, "null", &mut SecretsFound::default());
     assert_eq!(out.input, input);
     assert!(out.fields.is_empty());
     assert_eq!(
         Redactor::keep_secrets()
-            .record("{\"password\":\"x\"}", "null", &mut Found::default())
+            .record("{\"password\":\"x\"}", "null", &mut SecretsFound::default())
             .input,
         "{\"password\":\"x\"}"
     );
@@ -78,12 +78,12 @@ fn redacting_twice_changes_nothing() {
     let once = redactor().record(
         r#"{"headers":{"cookie":"a=bcdefgh"}}"#,
         "null",
-        &mut Found::default(),
+        &mut SecretsFound::default(),
     );
     let other = Redactor::with_key(key_of(&[b"other"]));
     assert_eq!(
         other
-            .record(&once.input, "null", &mut Found::default())
+            .record(&once.input, "null", &mut SecretsFound::default())
             .input,
         once.input
     );
@@ -94,13 +94,13 @@ fn bodies_lose_their_passwords() {
     let form = redactor().record(
         r#"{"data":"user=a&password=hunter22","encoding":"utf8"}"#,
         "null",
-        &mut Found::default(),
+        &mut SecretsFound::default(),
     );
     assert!(!form.input.contains("hunter22") && form.input.contains("user=a"));
     let json = redactor().record(
         r#"{"data":"{\"password\": \"hunter22\", \"n\": 1}","encoding":"utf8"}"#,
         "null",
-        &mut Found::default(),
+        &mut SecretsFound::default(),
     );
     assert!(!json.input.contains("hunter22") && json.input.contains("\\\"n\\\": 1"));
 }
@@ -109,7 +109,7 @@ fn bodies_lose_their_passwords() {
 fn any_text_loses_what_says_that_it_is_a_credential() {
     let page = "<a href='/x?token=abcdefgh&p=1'>fetch(u, {headers: {Authorization: 'Bearer abc.def-ghi'}})";
     let input = serde_json::json!({"data": page, "encoding": "utf8"}).to_string();
-    let out = redactor().record(&input, "null", &mut Found::default());
+    let out = redactor().record(&input, "null", &mut SecretsFound::default());
     assert!(!out.input.contains("abcdefgh") && !out.input.contains("abc.def-ghi"));
     assert!(
         out.input.contains("&p=1'>fetch(u, {headers"),
@@ -121,7 +121,7 @@ fn any_text_loses_what_says_that_it_is_a_credential() {
 #[test]
 fn every_cookie_that_is_set_is_covered() {
     let input = r#"{"status":200,"headers":{"set-cookie":"a=secret1; Expires=Wed, 21 Oct 2026 07:28:00 GMT; Path=/, b=secret2"}}"#;
-    let out = redactor().record(input, "null", &mut Found::default());
+    let out = redactor().record(input, "null", &mut SecretsFound::default());
     assert!(!out.input.contains("secret"), "{}", out.input);
     assert!(
         out.input
@@ -132,7 +132,7 @@ fn every_cookie_that_is_set_is_covered() {
 /// Everything that an input with this body, path or header shows.
 fn shown(input: &Value) -> String {
     redactor()
-        .record(&input.to_string(), "null", &mut Found::default())
+        .record(&input.to_string(), "null", &mut SecretsFound::default())
         .input
 }
 
@@ -245,7 +245,7 @@ fn secrets_of_headers_go_under_every_name_they_have() {
 
 #[test]
 fn equal_secrets_are_equal_however_they_are_spelled() {
-    let mut found = Found::default();
+    let mut found = SecretsFound::default();
     let input =
         r#"{"uri":"/a?token=secret%31","headers":{"cookie":"a=secret1; b=\"secret1\"; secret1"}}"#;
     redactor().input(input, &mut found);
@@ -254,7 +254,7 @@ fn equal_secrets_are_equal_however_they_are_spelled() {
 
 #[test]
 fn what_is_left_of_a_secret_goes_too() {
-    let mut found = Found::default();
+    let mut found = SecretsFound::default();
     let whole = r#"{"data":"{\"user\":\"ann\",\"password\":\"correct horse battery\"}"}"#;
     redactor().input(whole, &mut found);
     for data in [
@@ -287,10 +287,10 @@ fn no_text_takes_longer_than_it_is_long() {
     ] {
         let text = part.repeat(200_000 / part.len());
         let input = serde_json::json!({"data": text, "uri": text, "headers": {"x-a": text, "cookie": text}});
-        let out = redactor().record(&input.to_string(), "null", &mut Found::default());
+        let out = redactor().record(&input.to_string(), "null", &mut SecretsFound::default());
         assert!(out.input.len() < 4 * 200_000 * 20, "{part}");
     }
-    let mut found = Found::default();
+    let mut found = SecretsFound::default();
     let secret = "ab".repeat(100_000);
     let whole = serde_json::json!({"data": format!("password={secret}&x=1")}).to_string();
     redactor().input(&whole, &mut found);
@@ -341,7 +341,7 @@ proptest::proptest! {
         groups in proptest::collection::vec(proptest::collection::vec("[ab]{6,8}", 0..6), 1..5),
         text in "[ab]{0,40}c[ab]{0,40}",
     ) {
-        let mut found = Found::default();
+        let mut found = SecretsFound::default();
         for group in &groups {
             let cookies: Vec<String> = group.iter().map(|secret| format!("c={secret}")).collect();
             let input = serde_json::json!({"headers": {"cookie": cookies.join(";")}});
@@ -360,7 +360,7 @@ proptest::proptest! {
     fn parts_of_secrets_are_found_at_both_ends(
         secrets in proptest::collection::vec("[abc]{8,20}", 1..6), which in 0..6_usize, cut in 6..20_usize, other in "[xyz]{1,9}",
     ) {
-        let mut found = Found::default();
+        let mut found = SecretsFound::default();
         for secret in &secrets {
             let input = serde_json::json!({"headers": {"authorization": secret}});
             redactor().input(&input.to_string(), &mut found);
@@ -375,14 +375,14 @@ proptest::proptest! {
     }
 }
 
-fn numbered(input: &Value, found: &mut Found) -> Value {
+fn numbered(input: &Value, found: &mut SecretsFound) -> Value {
     let out = Redactor::with_numbers().input(&input.to_string(), found);
     serde_json::from_str(&out).unwrap()
 }
 
 #[test]
 fn numbers_are_those_of_the_exchange_in_the_order_of_its_secrets() {
-    let mut found = Found::default();
+    let mut found = SecretsFound::default();
     let first = numbered(
         &serde_json::json!({"uri": "/a?token=first-one&sid=x", "headers": {"cookie": "a=first-one; b=third-one"}}),
         &mut found,
@@ -399,7 +399,7 @@ fn numbers_are_those_of_the_exchange_in_the_order_of_its_secrets() {
     // Another exchange begins at one, whoever came before.
     let other = numbered(
         &serde_json::json!({"uri": "/?token=fourth-one"}),
-        &mut Found::default(),
+        &mut SecretsFound::default(),
     );
     assert_eq!(other["uri"], "/?token=redacted:1");
 }
@@ -408,7 +408,7 @@ fn numbers_are_those_of_the_exchange_in_the_order_of_its_secrets() {
 /// none of ours is hidden again, whatever a secret is.
 #[test]
 fn stand_ins_stay_whole() {
-    let mut found = Found::default();
+    let mut found = SecretsFound::default();
     let input = serde_json::json!({"headers": {"cookie": "a=redacted; b=redacted:7; c=edacted:; d=redacted:0123456789abcdef"}});
     let out = numbered(&input, &mut found);
     let cookie = "a=redacted:1; b=redacted:2; c=redacted:3; d=redacted:0123456789abcdef";
@@ -427,7 +427,7 @@ fn bytes_of(value: &Value) -> Vec<u8> {
 fn a_known_secret_is_found_between_bytes_that_are_no_text() {
     for secret in ["HUNTER22", "hunt\u{e9}r-22"] {
         let body = [b"\xff\xc3 a ", secret.as_bytes(), b"\xe9\xfe"].concat();
-        let mut found = Found::default();
+        let mut found = SecretsFound::default();
         let head = numbered(
             &serde_json::json!({"headers": {"x-api-key": secret}}),
             &mut found,
@@ -445,7 +445,7 @@ fn a_known_secret_is_found_between_bytes_that_are_no_text() {
             assert_eq!(bytes_of(&output["response_body_mutation"]), out);
         }
     }
-    let mut found = Found::default();
+    let mut found = SecretsFound::default();
     let named = b"\xffpassword=hunt\xc3\xa9r-22&a=1";
     let named = serde_json::json!({"data": STANDARD.encode(named), "encoding": "base64"});
     let out = bytes_of(&numbered(&named, &mut found));
@@ -468,7 +468,7 @@ fn headers_that_look_like_a_body_are_looked_through() {
 /// The end of a part may be inside of a character.
 #[test]
 fn what_is_left_of_a_secret_goes_from_bytes_too() {
-    let mut found = Found::default();
+    let mut found = SecretsFound::default();
     let head = serde_json::json!({"headers": {"x-api-key": "correct-hors\u{e9}-battery"}});
     numbered(&head, &mut found);
     for (body, out) in [
@@ -490,7 +490,7 @@ fn what_is_left_of_a_secret_goes_from_bytes_too() {
 #[test]
 fn beyond_what_is_known_nothing_is_shown() {
     for (redactor, most) in [(redactor(), 1 << 20), (Redactor::with_numbers(), 8 << 20)] {
-        let mut found = Found::default();
+        let mut found = SecretsFound::default();
         for event in 0..40 {
             let cookies: Vec<String> = (0..2_000)
                 .map(|number| format!("c=secret-{event}-{number}"))
@@ -559,7 +559,7 @@ fn a_url_in_a_url_is_looked_into_and_what_is_deeper_is_hidden() {
 /// The id that joins an exchange's records is the same in all of them.
 #[test]
 fn an_exchange_keeps_its_id() {
-    let mut found = Found::default();
+    let mut found = SecretsFound::default();
     let mut ids = Vec::new();
     for headers in ["x", "y"].map(|name| serde_json::json!({name: "sess-0001"})) {
         redactor().record(
@@ -575,7 +575,7 @@ fn an_exchange_keeps_its_id() {
         );
     }
     assert_eq!(ids, ["sess-0001", "sess-0001"]);
-    let mut found = Found::default();
+    let mut found = SecretsFound::default();
     redactor().record(
         r#"{"headers":{"cookie":"a=sess-0001"}}"#,
         "null",

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::answers::Said;
-use super::frames::Exchange;
+use super::frames::ExchangeFrames;
 use super::link::{Asker, Link};
 use super::process::Spent;
 use super::{AskError, Process, Protocol, Target};
@@ -29,7 +29,7 @@ pub struct Drive<'a> {
     /// The agent.
     pub target: &'a Target,
     /// What it is asked, by turns; at least one.
-    pub exchanges: &'a [Exchange],
+    pub exchanges: &'a [ExchangeFrames],
     /// Events in flight at once, at least 1.
     pub concurrency: usize,
     /// Connections for them, as even as may be; by schedule each event has

@@ -26,7 +26,7 @@ pub(super) const BEFORE_ID: &[u8] = b"\"correlation_id\":\"";
 
 /// Events that share an id, asked about one after the other.
 #[derive(Debug, Clone)]
-pub struct Exchange {
+pub struct ExchangeFrames {
     pub(super) steps: Vec<Step>,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Step {
     places: Vec<usize>,
 }
 
-impl Exchange {
+impl ExchangeFrames {
     /// Frames of these events.
     ///
     /// # Errors

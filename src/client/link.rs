@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::answers::{self, Said};
-use super::frames::{self, Exchange};
+use super::frames::{self, ExchangeFrames};
 use super::grpc::Stream;
 use super::{Address, AskError, PATIENCE, Peer, Protocol, Target};
 use crate::unix::connect_now;
@@ -220,7 +220,7 @@ impl Asker {
     /// Where the agent does not answer, or says that it failed.
     pub fn ask(
         &mut self,
-        exchange: &Exchange,
+        exchange: &ExchangeFrames,
         mut each: impl FnMut(usize, Asked),
     ) -> Result<(), AskError> {
         self.number += 1;

@@ -24,7 +24,7 @@ use crate::protocol::wire::frame::Frame;
 pub use crate::protocol::wire::frame::Protocol;
 
 pub use drive::{Drive, Driven, Pace};
-pub use frames::Exchange;
+pub use frames::ExchangeFrames;
 pub use link::Asker;
 pub use process::Process;
 

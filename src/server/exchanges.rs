@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use self::forgotten::Forgotten;
-use self::group::{Exchange, Found, Group, Responded};
+use self::group::{Exchange, Group, Matches, Responded};
 use self::kept::Head as _;
 use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead};
 use crate::response::HeaderOp;
@@ -244,7 +244,7 @@ pub(crate) struct Joined {
 
 impl Joined {
     /// Takes over what was found in the group of this key, if there is one.
-    fn take(&mut self, key: Key, found: Option<Found>) {
+    fn take(&mut self, key: Key, found: Option<Matches>) {
         let Some(found) = found else { return };
         self.problem = found.problem;
         self.is_unclear = found.is_unclear;

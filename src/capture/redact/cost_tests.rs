@@ -27,7 +27,7 @@ fn cost(input: &str, output: &str, runs: u32) -> Duration {
     let redactor = Redactor::with_numbers();
     let run = || {
         let begin = computed();
-        let mut found = Found::default();
+        let mut found = SecretsFound::default();
         let out = redactor.record(input, output, &mut found);
         let mut parts = found.known_in_parts();
         let cut = redactor.input(input, &mut parts);
@@ -306,7 +306,7 @@ fn what_is_known_is_not_read_again_for_each_event() {
             .collect();
         let run = || {
             let begin = computed();
-            let mut found = Found::default();
+            let mut found = SecretsFound::default();
             for input in &inputs {
                 redactor.record(input, "null", &mut found);
             }

@@ -28,7 +28,7 @@ const STAY: [&str; 4] = ["method", "client_ip", "encoding", "decision"];
 
 /// Secrets found so far, and where.
 #[derive(Debug, Default, Clone)]
-pub struct Found {
+pub struct SecretsFound {
     secrets: Vec<Secret>,
     seen: HashSet<Secret>,
     known_bytes: usize,
@@ -84,7 +84,7 @@ struct Cuts {
     any_cut: bool,
 }
 
-impl Found {
+impl SecretsFound {
     /// Forgets where secrets stood, and keeps which they are: for the next
     /// record of the same exchange.
     pub fn begin(&mut self) {
@@ -536,7 +536,7 @@ fn hidden(text: &str, kind: Kind) -> Option<String> {
     }
 }
 
-/// Whether a text is long enough for [`Found::text`] to replace any of it.
+/// Whether a text is long enough for [`SecretsFound::text`] to replace any of it.
 #[must_use]
 pub(crate) const fn may_hold_secret(text: &str) -> bool {
     text.len() >= LEAST_ECHOED

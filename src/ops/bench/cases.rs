@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::report::CaseReport;
-use crate::capture::{Found, Redactor};
+use crate::capture::{Redactor, SecretsFound};
 use crate::digest;
 use crate::fault::Fault;
 use crate::fixture::Fixture;
@@ -28,7 +28,7 @@ pub struct BenchCase {
     /// Bytes of the input JSON.
     pub input_bytes: u64,
     /// What must not be written of it.
-    pub(super) secrets: Found,
+    pub(super) secrets: SecretsFound,
 }
 
 impl BenchCase {
@@ -48,7 +48,7 @@ impl BenchCase {
     }
 
     /// Keeps what is secret in a captured exchange out of all that is written.
-    pub(super) fn hide(&mut self, exchange: &Found, names: HeaderNames) {
+    pub(super) fn hide(&mut self, exchange: &SecretsFound, names: HeaderNames) {
         let mut input = Vec::new();
         write_input(&self.input, names, &mut input);
         self.secrets = exchange.known();
@@ -146,7 +146,7 @@ pub fn of_inputs(
                 input_hash: hash(&input, &json),
                 input,
                 input_bytes: json.len() as u64,
-                secrets: Found::default(),
+                secrets: SecretsFound::default(),
             }
         })
         .collect()

@@ -13,8 +13,8 @@ use std::sync::atomic::AtomicU64;
 use super::cases::{self, BenchCase};
 use super::report::Sampled;
 use crate::capture::{
-    self, Capture, DecodeSettings, Format, Found, Frame, Item, Opened, Redactor, Transaction,
-    Unusable, stable_hash,
+    self, Capture, DecodeSettings, Format, Item, Opened, RawTransaction, Redactor, SecretsFound,
+    Transaction, Unusable, stable_hash,
 };
 use crate::error::Error;
 use crate::fault::printable;
@@ -171,7 +171,7 @@ fn numbered(name: &str, inputs: Vec<Question<'static>>) -> Named {
 struct Sample<'a> {
     settings: &'a InputSettings,
     /// By draw and position: the same for every run.
-    kept: BTreeMap<(u64, u64), Frame>,
+    kept: BTreeMap<(u64, u64), RawTransaction>,
     kept_bytes: usize,
     /// Where a capture gave nothing, and why.
     first_unusable: Option<Unusable>,
@@ -179,7 +179,7 @@ struct Sample<'a> {
 }
 
 /// Captured exchanges, each with its secrets.
-type Captured = (Vec<(Named, Found)>, Sampled);
+type Captured = (Vec<(Named, SecretsFound)>, Sampled);
 
 impl<'a> Sample<'a> {
     fn new(settings: &'a InputSettings) -> Self {
@@ -228,7 +228,7 @@ impl<'a> Sample<'a> {
         });
         for item in opened {
             match item {
-                Item::Frame(frame) => self.draw(file, frame),
+                Item::Transaction(frame) => self.draw(file, frame),
                 Item::Unusable(unusable) => self.unusable(unusable)?,
                 Item::Skipped(_) => self.sampled.skipped += 1,
             }
@@ -254,7 +254,7 @@ impl<'a> Sample<'a> {
         Ok(())
     }
 
-    fn draw(&mut self, file: u64, mut frame: Frame) {
+    fn draw(&mut self, file: u64, mut frame: RawTransaction) {
         let position = self.sampled.transactions;
         self.sampled.transactions += 1;
         let drawn = [frame.key, file, self.settings.seed].map(u64::to_le_bytes);
@@ -282,7 +282,7 @@ impl<'a> Sample<'a> {
             return Ok(None);
         }
         let kept = std::mem::take(&mut self.kept).into_iter();
-        let mut frames: Vec<(u64, Frame)> = kept
+        let mut frames: Vec<(u64, RawTransaction)> = kept
             .map(|((_, position), frame)| (position, frame))
             .collect();
         frames.sort_unstable_by_key(|(position, _)| *position);
@@ -336,8 +336,8 @@ fn refused(unusable: &Unusable, before: &str) -> Error {
 }
 
 /// What is secret in a transaction, whichever of its events says so.
-fn secrets(transaction: &Transaction<'_>) -> Found {
-    let mut found = Found::default();
+fn secrets(transaction: &Transaction<'_>) -> SecretsFound {
+    let mut found = SecretsFound::default();
     for step in &transaction.steps {
         Redactor::with_numbers().input(&input_json(&step.input), &mut found);
     }
@@ -345,7 +345,7 @@ fn secrets(transaction: &Transaction<'_>) -> Found {
 }
 
 /// Where it stands and what was asked, without what is secret in it.
-fn name(transaction: &Transaction<'_>, found: &mut Found) -> String {
+fn name(transaction: &Transaction<'_>, found: &mut SecretsFound) -> String {
     let place = &transaction.place;
     let file = Path::new(place.file.as_ref()).file_name();
     let file = file.unwrap_or_default().to_string_lossy();

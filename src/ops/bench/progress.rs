@@ -21,10 +21,10 @@ pub(crate) type Watcher<'a> = dyn Fn(&Progress<'_>) + Sync + 'a;
 /// Keeps the plan's time.
 pub(super) struct Meter<'a> {
     watcher: &'a Watcher<'a>,
-    state: Mutex<State>,
+    state: Mutex<MeterState>,
 }
 
-struct State {
+struct MeterState {
     what: String,
     /// When the current part began, and how long it is to take.
     began: Instant,
@@ -38,7 +38,7 @@ impl<'a> Meter<'a> {
     pub(super) fn new(watcher: &'a Watcher<'a>) -> Self {
         Self {
             watcher,
-            state: Mutex::new(State {
+            state: Mutex::new(MeterState {
                 what: String::new(),
                 began: Instant::now(),
                 expected: Duration::ZERO,
@@ -89,7 +89,7 @@ impl<'a> Meter<'a> {
         }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, MeterState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

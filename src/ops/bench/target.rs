@@ -13,7 +13,7 @@ use super::session::{Benched, Session};
 use super::settings::{Amount, BenchTask, repeated, share};
 use super::stop::Stop;
 use super::warm::time_each;
-use crate::client::{Ask, Asker, Drive, Driven, Exchange, Pace, Process, Protocol, Target};
+use crate::client::{Ask, Asker, Drive, Driven, ExchangeFrames, Pace, Process, Protocol, Target};
 use crate::error::Error;
 use crate::latency::Latency;
 
@@ -110,7 +110,7 @@ impl TargetBench<'_> {
         self.session.keep(report, called, timings)
     }
 
-    fn exchanges(&self) -> Result<Vec<Exchange>, Stop> {
+    fn exchanges(&self) -> Result<Vec<ExchangeFrames>, Stop> {
         let exchange = |cases: &Vec<BenchCase>| {
             let asks = cases
                 .iter()
@@ -125,13 +125,17 @@ impl TargetBench<'_> {
                     ))),
                 })
                 .collect::<Result<Vec<Ask>, Error>>()?;
-            Exchange::new(self.running.target.protocol, &asks)
+            ExchangeFrames::new(self.running.target.protocol, &asks)
                 .map_err(|error| Error::Usage(error.to_string()).into())
         };
         self.cases.iter().map(exchange).collect()
     }
 
-    fn one_by_one(&self, exchanges: &[Exchange], each: Duration) -> Result<Vec<CaseReport>, Stop> {
+    fn one_by_one(
+        &self,
+        exchanges: &[ExchangeFrames],
+        each: Duration,
+    ) -> Result<Vec<CaseReport>, Stop> {
         let failed = |error| Stop::ask("sending one event at a time", error);
         let mut asker = self.connect()?;
         let unmeasured = |case: &BenchCase| CaseReport {
@@ -182,7 +186,7 @@ impl TargetBench<'_> {
 
     fn load(
         &self,
-        exchanges: &[Exchange],
+        exchanges: &[ExchangeFrames],
         concurrency: usize,
         pace: Pace,
     ) -> Result<LoadPoint, Stop> {
@@ -218,7 +222,7 @@ impl TargetBench<'_> {
 
     /// Times of each event beside the reference's, those before and after it
     /// in its exchange being asked about as well.
-    fn timings(&self, exchanges: &[Exchange]) -> Result<Timings, Stop> {
+    fn timings(&self, exchanges: &[ExchangeFrames]) -> Result<Timings, Stop> {
         let reference = Reference::new()?;
         let places = self.cases.iter().enumerate().flat_map(|(exchange, cases)| {
             let places = cases.iter().enumerate();

@@ -9,7 +9,7 @@ use super::report::CaptureInfo;
 use super::tally::Tally;
 use super::{EPOCH_BYTES, EPOCH_TRANSACTIONS, LANES, Match, ReplaySettings, Selection, Watch};
 use crate::capture::{
-    Capture, Frame, Item, Opened, Pieces, Transaction, Unusable, decode, stable_hash,
+    Capture, Item, Opened, Pieces, RawTransaction, Transaction, Unusable, decode, stable_hash,
 };
 use crate::error::Error;
 
@@ -93,7 +93,7 @@ pub(super) struct Batch {
     /// Which instances run it.
     pub(super) lane: u32,
     /// In the capture's order, with their positions in it.
-    pub(super) items: Vec<(u64, Frame)>,
+    pub(super) items: Vec<(u64, RawTransaction)>,
 }
 
 /// Deals transactions out by epoch and lane.
@@ -108,7 +108,7 @@ pub(super) struct Dealer<'a> {
     selected: u64,
     epoch: u64,
     group: u64,
-    lanes: Vec<Vec<(u64, Frame)>>,
+    lanes: Vec<Vec<(u64, RawTransaction)>>,
     /// What this epoch holds, of all shards.
     count: usize,
     bytes: usize,
@@ -203,7 +203,7 @@ impl<'a> Dealer<'a> {
                     self.tally.remark(remark);
                 }
             }
-            Item::Frame(frame) => self.frame(frame),
+            Item::Transaction(frame) => self.frame(frame),
         }
     }
 
@@ -214,7 +214,7 @@ impl<'a> Dealer<'a> {
             .is_none_or(|shard| lane % shard.of == shard.index - 1)
     }
 
-    fn frame(&mut self, mut frame: Frame) {
+    fn frame(&mut self, mut frame: RawTransaction) {
         let lane = lane_of(frame.key);
         let size = frame.size_bytes();
         let selection = &self.settings.selection;
@@ -260,7 +260,7 @@ impl<'a> Dealer<'a> {
         }
     }
 
-    fn hand_on(&mut self, lane: u32, item: (u64, Frame), at_ns: Option<i64>) {
+    fn hand_on(&mut self, lane: u32, item: (u64, RawTransaction), at_ns: Option<i64>) {
         let Some(pace) = &mut self.pace else {
             if let Some(items) = self.lanes.get_mut(lane as usize) {
                 items.push(item);

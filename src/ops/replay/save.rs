@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::compare::Played;
 use super::play::play_inputs;
 use crate::abi::Abi;
-use crate::capture::{Found, Redactor, Transaction};
+use crate::capture::{Redactor, SecretsFound, Transaction};
 use crate::error::Error;
 use crate::event::Event;
 use crate::files::{self, Links};
@@ -52,7 +52,7 @@ pub struct SaveFixtures {
 pub(super) struct SecretFilter<'a> {
     pub(super) redactor: &'a Redactor,
     /// Those that are known of the transaction.
-    pub(super) secrets: Found,
+    pub(super) secrets: SecretsFound,
 }
 
 impl SecretFilter<'_> {

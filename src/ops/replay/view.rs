@@ -10,7 +10,7 @@ use super::play::play_inputs;
 use super::report::{Category, Costly, Example, Summary};
 use super::save::{self, Expect};
 use super::work::{Pair, Shared};
-use crate::capture::{Found, RecordLine, Transaction, may_hold_secret, write_record};
+use crate::capture::{RecordLine, SecretsFound, Transaction, may_hold_secret, write_record};
 use crate::cost::Cost;
 use crate::fault::printable;
 use crate::guest::convention::json_buffer::input_json;
@@ -29,13 +29,13 @@ pub(super) struct View<'a> {
     pub(super) transaction: &'a Transaction<'a>,
     pub(super) new: &'a Played,
     pub(super) old: Option<&'a Played>,
-    pub(super) secrets: OnceCell<Found>,
+    pub(super) secrets: OnceCell<SecretsFound>,
 }
 
 impl View<'_> {
-    fn secrets(&self) -> &Found {
+    fn secrets(&self) -> &SecretsFound {
         self.secrets.get_or_init(|| {
-            let mut secrets = Found::default();
+            let mut secrets = SecretsFound::default();
             for step in &self.transaction.steps {
                 self.shared
                     .redactor
@@ -169,7 +169,7 @@ impl View<'_> {
             place.file.rsplit('/').next().unwrap_or_default(),
             place.record
         );
-        let make = |inputs: &[Question<'_>], secrets: Found| {
+        let make = |inputs: &[Question<'_>], secrets: SecretsFound| {
             let redactor = &self.shared.redactor;
             let filter = save::SecretFilter { redactor, secrets };
             save::fixture(self.transaction, inputs, (expected, filter), &described)
@@ -288,7 +288,7 @@ impl View<'_> {
         let mut out = Vec::new();
         let module = self.shared.subjects.module.pool().module();
         let redactor = &self.shared.saving;
-        let mut secrets = Found::default();
+        let mut secrets = SecretsFound::default();
         for step in &self.transaction.steps {
             redactor.input(&input_json(&step.input), &mut secrets);
         }

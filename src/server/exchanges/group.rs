@@ -163,7 +163,7 @@ pub(super) struct Group {
 
 /// What an event belongs to.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct Matches {
     /// The exchange; behind it others that it may belong to as well.
     pub(super) numbers: SmallVec<[u64; 1]>,
     pub(super) problem: Option<Problem>,
@@ -171,7 +171,7 @@ pub(super) struct Found {
     pub(super) is_unclear: bool,
 }
 
-impl Found {
+impl Matches {
     fn one(number: u64, is_unclear: bool) -> Self {
         Self {
             numbers: SmallVec::from_slice(&[number]),
@@ -306,7 +306,7 @@ impl Group {
         origin: Origin,
         chunk: &BodyChunk,
         (is_forgotten, ends_unclear): (bool, bool),
-    ) -> Found {
+    ) -> Matches {
         let fit =
             self.numbers(|exchange| exchange.may_have_body() && exchange.announced.fits(chunk));
         // A length that no head announced tells nothing: proxies may change it.
@@ -324,7 +324,7 @@ impl Group {
             &announced
         };
         if is_forgotten {
-            return Found::problem(if announced.is_empty() {
+            return Matches::problem(if announced.is_empty() {
                 Problem::HeadLost
             } else {
                 Problem::Ambiguous
@@ -342,7 +342,7 @@ impl Group {
             likely.contains(&exchange.number) && here.contains(&exchange.number)
         });
         let one = match (candidates.as_slice(), here.as_slice(), origin.affinity) {
-            ([], ..) => return Found::default(),
+            ([], ..) => return Matches::default(),
             ([only], ..) => Some(*only),
             (_, [only], Affinity::Kept) => Some(*only),
             _ => None,
@@ -354,7 +354,7 @@ impl Group {
                 exchange.request_done = true;
             }
             self.settle();
-            return Found::one(number, false);
+            return Matches::one(number, false);
         }
         let likely = match (open.as_slice(), own.as_slice()) {
             ([only], _) => Some(*only),
@@ -364,17 +364,17 @@ impl Group {
         let found = match likely {
             // A handler is told the same, whichever of them it is.
             _ if self.have_equal_heads(candidates, chunk) => {
-                Found::one(likely.unwrap_or(candidates[0]), true)
+                Matches::one(likely.unwrap_or(candidates[0]), true)
             }
             Some(likely) if candidates.len() <= MAX_HEADS => {
                 let others = candidates.iter().filter(|number| **number != likely);
-                Found {
+                Matches {
                     numbers: std::iter::once(likely).chain(others.copied()).collect(),
                     problem: None,
                     is_unclear: true,
                 }
             }
-            _ => Found::problem(Problem::Ambiguous),
+            _ => Matches::problem(Problem::Ambiguous),
         };
         for exchange in &mut self.exchanges {
             exchange.body_undecided |= candidates.contains(&exchange.number);
@@ -448,7 +448,7 @@ impl Group {
         chunk: &BodyChunk,
         heads_come: bool,
         (is_forgotten, ends_unclear): (bool, bool),
-    ) -> Found {
+    ) -> Matches {
         let undecided =
             self.numbers(|exchange| exchange.response_undecided && !exchange.response_done);
         let heads_come = heads_come
@@ -461,7 +461,7 @@ impl Group {
         });
         let all: SmallVec<[u64; 4]> = placed.iter().chain(&undecided).copied().collect();
         let Some(first) = all.first().copied() else {
-            return Found::default();
+            return Matches::default();
         };
         let is_clear = !is_forgotten
             && (all.len() == 1 && undecided.is_empty() || self.respond_alike(&all, chunk));
@@ -471,7 +471,7 @@ impl Group {
                 self.unplaced_response_bodies += usize::from(!is_forgotten);
                 self.settle();
             }
-            return Found::problem(Problem::Ambiguous);
+            return Matches::problem(Problem::Ambiguous);
         }
         if chunk.is_last {
             if placed.is_empty() {
@@ -481,7 +481,7 @@ impl Group {
             }
             self.settle();
         }
-        Found::one(first, all.len() > 1)
+        Matches::one(first, all.len() > 1)
     }
 
     /// A body ended that may be any of these exchanges'.

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::capture::Found;
+use crate::capture::SecretsFound;
 
 /// Exchanges at once, and as many times as this that were given up.
 const MAX_EXCHANGES: usize = 16_384;
@@ -38,7 +38,7 @@ pub(super) struct KnownSecrets {
 }
 
 struct Kept {
-    found: Found,
+    found: SecretsFound,
     bytes: usize,
     turn: u64,
     used: Instant,
@@ -47,7 +47,12 @@ struct Kept {
 impl KnownSecrets {
     /// What is known of an exchange, for an event of it. None where something
     /// was known and was given up; a first event begins anew.
-    pub(super) fn take(&mut self, exchange: u64, is_first: bool, now: Instant) -> Option<Found> {
+    pub(super) fn take(
+        &mut self,
+        exchange: u64,
+        is_first: bool,
+        now: Instant,
+    ) -> Option<SecretsFound> {
         self.expire(now);
         if is_first {
             self.given_up.forget(exchange);
@@ -55,12 +60,12 @@ impl KnownSecrets {
         match self.remove(exchange) {
             Some(found) => Some(found),
             None if !is_first && self.given_up.has(exchange) => None,
-            None => Some(Found::default()),
+            None => Some(SecretsFound::default()),
         }
     }
 
     /// Keeps what is known now for the events to come.
-    pub(super) fn keep(&mut self, exchange: u64, mut found: Found, now: Instant) {
+    pub(super) fn keep(&mut self, exchange: u64, mut found: SecretsFound, now: Instant) {
         self.turn += 1;
         found.begin();
         let bytes = found.size_bytes();
@@ -100,7 +105,7 @@ impl KnownSecrets {
         }
     }
 
-    fn remove(&mut self, exchange: u64) -> Option<Found> {
+    fn remove(&mut self, exchange: u64) -> Option<SecretsFound> {
         let kept = self.kept.remove(&exchange)?;
         self.order.remove(&kept.turn);
         self.bytes -= kept.bytes;
@@ -176,8 +181,8 @@ mod tests {
     use super::*;
     use crate::capture::Redactor;
 
-    fn with_secret(secret: &str) -> Found {
-        let mut found = Found::default();
+    fn with_secret(secret: &str) -> SecretsFound {
+        let mut found = SecretsFound::default();
         let input = serde_json::json!({"headers": {"authorization": secret}}).to_string();
         Redactor::with_key([7; 32]).input(&input, &mut found);
         found
@@ -204,7 +209,7 @@ mod tests {
         let headers: serde_json::Map<_, _> = (0..5_000)
             .map(|number| (format!("x-{number}-token"), "S3cret-one".into()))
             .collect();
-        let mut found = Found::default();
+        let mut found = SecretsFound::default();
         let input = serde_json::json!({ "headers": headers }).to_string();
         Redactor::with_key([7; 32]).input(&input, &mut found);
         assert!(found.size_bytes() > 5_000 * 64, "{}", found.size_bytes());
@@ -222,7 +227,7 @@ mod tests {
         let late = begin + TIME_TO_LIVE + Duration::from_secs(1);
         let mut exchanges = KnownSecrets::default();
         exchanges.keep(1, with_secret("Bearer S3cret-one"), begin);
-        exchanges.keep(2, Found::default(), begin);
+        exchanges.keep(2, SecretsFound::default(), begin);
         assert!(exchanges.take(1, false, late).is_none());
         assert!(exchanges.take(2, false, late).is_some(), "it knew of none");
         assert!(exchanges.take(1, true, late).is_some(), "it begins anew");
@@ -244,7 +249,7 @@ mod tests {
             let many: String = (0..2_000)
                 .map(|at| format!("a{at}=S3cret-{number}-{at};"))
                 .collect();
-            let mut found = Found::default();
+            let mut found = SecretsFound::default();
             let input = serde_json::json!({"headers": {"cookie": many}}).to_string();
             Redactor::with_key([7; 32]).input(&input, &mut found);
             exchanges.keep(number, found, now);

@@ -9,7 +9,7 @@ use crate::event::{DEFAULT_CLIENT_IP, bare_ip};
 
 /// The records of one transaction, not yet decoded.
 #[derive(Debug)]
-pub struct Frame {
+pub struct RawTransaction {
     /// The file.
     pub file: Arc<str>,
     /// How to decode it.
@@ -23,7 +23,7 @@ pub struct Frame {
     pub ready: Option<Box<Transaction<'static>>>,
 }
 
-impl Frame {
+impl RawTransaction {
     /// Bytes held.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
@@ -84,7 +84,7 @@ impl Frame {
 #[derive(Debug)]
 pub enum Item {
     /// The records of one transaction.
-    Frame(Frame),
+    Transaction(RawTransaction),
     /// A record, or the rest of a file, that cannot be used.
     Unusable(Unusable),
     /// A record that is well-formed and is no traffic to replay.
