@@ -157,8 +157,7 @@ mod tests {
         assert_eq!(raw.body, b"abc");
         let raw = request(b"GET http://h.example/x HTTP/1.0\r\n\r\n").unwrap();
         assert_eq!(raw.head.uri, "/x");
-        let raw = response(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nhi there")
-            .unwrap();
+        let raw = response(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nhi there").unwrap();
         assert_eq!((raw.head.status, raw.body.as_slice()), (404, &b"hi"[..]));
     }
 

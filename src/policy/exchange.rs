@@ -1,10 +1,9 @@
 //! One exchange, question by question, as a proxy or a host asks them.
 
-use super::pool::{Caller, Lease};
+use super::pool::Lease;
 use super::{Handled, Policy, Reply};
 use crate::event::Event;
 use crate::fault::{Fault, FaultCode};
-use crate::guest::drive;
 use crate::question::Question;
 use crate::response::Decision;
 
@@ -83,42 +82,44 @@ impl<'a> Exchange<'a> {
 
     /// Asks the next question, see [`Policy::ask`]; nothing once it has ended.
     pub fn ask(&mut self, question: &Question<'_>) -> Option<Reply> {
-        drive(self.ask_in(Caller::Thread, question))
+        if self.has_ended {
+            return None;
+        }
+        let reply = self.policy.ask_kept(&mut self.kept, question);
+        self.ends(reply.ends());
+        Some(reply)
     }
 
     /// The same as a future, see [`Policy::ask_async`].
     pub async fn ask_async(&mut self, question: &Question<'_>) -> Option<Reply> {
-        self.ask_in(Caller::Task, question).await
-    }
-
-    async fn ask_in(&mut self, caller: Caller, question: &Question<'_>) -> Option<Reply> {
         if self.has_ended {
             return None;
         }
-        let reply = self.policy.ask_in(caller, &mut self.kept, question).await;
+        let asked = self.policy.ask_kept_async(&mut self.kept, question);
+        let reply = asked.await;
         self.ends(reply.ends());
         Some(reply)
     }
 
     /// Asks about the next event, see [`Policy::handle`]; nothing once it has ended.
     pub fn handle(&mut self, event: &Event) -> Option<Handled> {
-        drive(self.handle_in(Caller::Thread, event))
+        if self.has_ended {
+            return None;
+        }
+        let called = self.policy.called(&mut self.kept, &event.into());
+        let handled = self.policy.answered(called);
+        self.ends(handled.response.decision != Decision::Allow);
+        Some(handled)
     }
 
     /// The same as a future, see [`Policy::ask_async`].
     pub async fn handle_async(&mut self, event: &Event) -> Option<Handled> {
-        self.handle_in(Caller::Task, event).await
-    }
-
-    async fn handle_in(&mut self, caller: Caller, event: &Event) -> Option<Handled> {
         if self.has_ended {
             return None;
         }
-        let question = Question::from(event);
-        let handled = self
-            .policy
-            .handle_in(caller, &mut self.kept, &question)
-            .await;
+        let question = event.into();
+        let called = self.policy.called_async(&mut self.kept, &question).await;
+        let handled = self.policy.answered(called);
         self.ends(handled.response.decision != Decision::Allow);
         Some(handled)
     }

@@ -12,12 +12,13 @@ pub(crate) mod runtime;
 pub(crate) mod smoke;
 
 use std::borrow::Cow;
-use std::future::Future;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 
 use self::decision::{Outcome, decide};
-use self::pool::{Caller, caught};
 use crate::abi::Abi;
 use crate::answer::Answer;
 use crate::cost::Cost;
@@ -218,7 +219,7 @@ impl Policy {
     /// an answer; an async host uses [`Policy::ask_async`].
     #[must_use]
     pub fn ask(&self, question: &Question<'_>) -> Reply {
-        drive(self.ask_in(Caller::Thread, &mut Kept::default(), question))
+        self.ask_kept(&mut Kept::default(), question)
     }
 
     /// The same as a future, for any executor. It gives its thread back while it
@@ -237,8 +238,7 @@ impl Policy {
     /// }
     /// ```
     pub async fn ask_async(&self, question: &Question<'_>) -> Reply {
-        self.ask_in(Caller::Task, &mut Kept::default(), question)
-            .await
+        self.ask_kept_async(&mut Kept::default(), question).await
     }
 
     /// Answers one event. Waits for an instance, never fails, never panics. Its
@@ -246,120 +246,91 @@ impl Policy {
     /// [`Policy::handle_async`].
     #[must_use]
     pub fn handle(&self, event: &Event) -> Handled {
-        drive(self.handle_in(Caller::Thread, &mut Kept::default(), &event.into()))
+        self.answered(self.called(&mut Kept::default(), &event.into()))
     }
 
     /// The same as a future, see [`Policy::ask_async`].
     pub async fn handle_async(&self, event: &Event) -> Handled {
-        self.handle_in(Caller::Task, &mut Kept::default(), &event.into())
-            .await
+        let question = event.into();
+        self.answered(self.called_async(&mut Kept::default(), &question).await)
     }
 
     /// Calls a hook. Waits for its turn, never fails, never panics. A hook that
     /// the module lacks is not called, and changes nothing.
     #[must_use]
     pub fn hook(&self, hook: Hook, context: HookContext) -> HandledHook {
-        drive(self.hook_in(Caller::Thread, hook, context))
+        let question = Question::Hook(hook, Cow::Borrowed(&context));
+        let called = self.called(&mut Kept::default(), &question);
+        HandledHook::of(context, called)
     }
 
     /// The same as a future, see [`Policy::ask_async`].
     pub async fn hook_async(&self, hook: Hook, context: HookContext) -> HandledHook {
-        self.hook_in(Caller::Task, hook, context).await
-    }
-
-    async fn ask_in<'a>(
-        &'a self,
-        caller: Caller,
-        kept: &mut Kept<'a>,
-        question: &Question<'_>,
-    ) -> Reply {
-        match (question.phase(), question) {
-            (Phase::Event(_), _) => self.handle_in(caller, kept, question).await.into(),
-            (Phase::Hook(hook), Question::Hook(_, context)) => {
-                let context = context.as_ref().clone();
-                self.hook_in(caller, hook, context).await.into()
-            }
-            (Phase::Hook(hook), _) => self.recorded_hook(caller, hook, question).await.into(),
-        }
-    }
-
-    async fn handle_in<'a>(
-        &'a self,
-        caller: Caller,
-        kept: &mut Kept<'a>,
-        question: &Question<'_>,
-    ) -> Handled {
-        // Its handlers are absent, which must not pass for an allow.
-        if let Err(error) = self.pool.module().require(Abi::Agent) {
-            return self.refuse(Fault::new(FaultCode::Internal, error.to_string()));
-        }
-        if !self.has(question.phase()) {
-            return self.pass();
-        }
-        let (result, cost) = self.called(caller, kept, question).await;
-        self.answered(result, cost)
-    }
-
-    async fn hook_in(&self, caller: Caller, hook: Hook, context: HookContext) -> HandledHook {
         let question = Question::Hook(hook, Cow::Borrowed(&context));
-        let (result, cost) = self.hook_called(caller, hook, &question).await;
-        HandledHook::of(context, result, cost)
+        let called = self.called_async(&mut Kept::default(), &question).await;
+        HandledHook::of(context, called)
     }
 
-    async fn recorded_hook(
-        &self,
-        caller: Caller,
-        hook: Hook,
-        question: &Question<'_>,
-    ) -> HandledHook {
-        let Question::Exact { json, .. } = question else {
-            return HandledHook::of(HookContext::default(), Err(wrong_answer()), None);
-        };
-        match serde_json::from_slice(json) {
-            Ok(context) => {
-                let (result, cost) = self.hook_called(caller, hook, question).await;
-                HandledHook::of(context, result, cost)
-            }
-            Err(error) => {
-                let what = format!("a hook's context that is none: {error}");
-                let fault = Fault::new(FaultCode::Internal, what);
-                HandledHook::of(HookContext::default(), Err(fault), None)
-            }
+    fn ask_kept<'a>(&'a self, kept: &mut Kept<'a>, question: &Question<'_>) -> Reply {
+        match context_of(question) {
+            None => self.answered(self.called(kept, question)).into(),
+            Some(Ok(context)) => HandledHook::of(context, self.called(kept, question)).into(),
+            Some(Err(fault)) => HandledHook::of(HookContext::default(), Called::not(fault)).into(),
         }
     }
 
-    async fn hook_called(
-        &self,
-        caller: Caller,
-        hook: Hook,
-        question: &Question<'_>,
-    ) -> (Result<Option<Checked>, Fault>, Option<Cost>) {
-        // Its hooks are absent, which must not pass for leave to go on.
-        if let Err(error) = self.pool.module().require(Abi::Hook) {
-            let fault = Fault::new(FaultCode::Internal, error.to_string());
-            return (Err(fault), None);
+    async fn ask_kept_async<'a>(&'a self, kept: &mut Kept<'a>, question: &Question<'_>) -> Reply {
+        match context_of(question) {
+            None => self
+                .answered(self.called_async(kept, question).await)
+                .into(),
+            Some(Ok(context)) => {
+                let called = self.called_async(kept, question).await;
+                HandledHook::of(context, called).into()
+            }
+            Some(Err(fault)) => HandledHook::of(HookContext::default(), Called::not(fault)).into(),
         }
-        if !self.has_hook(hook) {
-            return (Ok(None), None);
-        }
-        self.called(caller, &mut Kept::default(), question).await
     }
 
     /// Calls the guest, on the instance that was kept for this exchange if one was.
-    async fn called<'a>(
-        &'a self,
-        caller: Caller,
-        kept: &mut Kept<'a>,
-        question: &Question<'_>,
-    ) -> (Result<Option<Checked>, Fault>, Option<Cost>) {
+    fn called<'a>(&'a self, kept: &mut Kept<'a>, question: &Question<'_>) -> Called {
+        if let Some(called) = self.uncalled(question.phase()) {
+            return called;
+        }
+        let before = kept.take(self.keeps_exchange());
+        let lease = async { before?.map_or_else(|| self.pool.lease(), Ok) };
+        let mode = ExecMode::for_this_thread();
+        drive(self.called_on(lease, kept, (question, mode)))
+    }
+
+    async fn called_async<'a>(&'a self, kept: &mut Kept<'a>, question: &Question<'_>) -> Called {
+        if let Some(called) = self.uncalled(question.phase()) {
+            return called;
+        }
         let before = kept.take(self.keeps_exchange());
         let lease = async {
             match before? {
                 Some(lease) => Ok(lease),
-                None => self.pool.lease_in(caller).await,
+                None => self.pool.lease_async().await,
             }
         };
-        self.called_on(lease, kept, (question, caller.mode())).await
+        let asked = (question, ExecMode::InSlices);
+        self.called_on(lease, kept, asked).await
+    }
+
+    /// What comes of a question that no guest is called for: the module has no handler
+    /// for it, or is called by the other ABI. The handlers of that are absent too,
+    /// which must not pass for an allow.
+    fn uncalled(&self, phase: Phase) -> Option<Called> {
+        if let Err(error) = self.pool.module().require(phase.abi()) {
+            let fault = Fault::new(FaultCode::Internal, error.to_string());
+            return Some(Called::not(fault));
+        }
+        let uncalled = Called {
+            result: Ok(None),
+            cost: None,
+        };
+        (!self.has(phase)).then_some(uncalled)
     }
 
     /// Answers one event that the module has a handler for, on an instance that
@@ -372,8 +343,7 @@ impl Policy {
     ) -> Handled {
         let question = Question::from(event);
         let asked = (&question, ExecMode::InSlices);
-        let (result, cost) = self.called_on(lease, &mut Kept::default(), asked).await;
-        self.answered(result, cost)
+        self.answered(self.called_on(lease, &mut Kept::default(), asked).await)
     }
 
     async fn called_on<'a>(
@@ -381,11 +351,11 @@ impl Policy {
         lease: impl Future<Output = Result<Lease<'a>, Box<Fault>>> + Send,
         kept: &mut Kept<'a>,
         (question, mode): (&Question<'_>, ExecMode),
-    ) -> (Result<Option<Checked>, Fault>, Option<Cost>) {
+    ) -> Called {
         // Pinned where it stands: a future that is moved is copied, whole.
         let called = pin!(async {
             match lease.await {
-                Err(fault) => (Err(*fault), None),
+                Err(fault) => Called::not(*fault),
                 Ok(mut lease) => {
                     let asking = self.settings.asking();
                     let (result, mut cost) = lease.ask_in(mode, question, asking).await;
@@ -393,19 +363,23 @@ impl Policy {
                     if self.keeps_exchange() {
                         kept.keep(lease);
                     }
-                    (result, Some(cost))
+                    Called {
+                        result,
+                        cost: Some(cost),
+                    }
                 }
             }
         });
         caught(called).await
     }
 
-    fn answered(&self, result: Result<Option<Checked>, Fault>, cost: Option<Cost>) -> Handled {
+    fn answered(&self, Called { result, cost }: Called) -> Handled {
         match result {
             Ok(Some(Checked {
                 answer: Answer::Response(response),
                 unknown_keys,
             })) => self.decided(Ok(Outcome::Given(response)), cost, unknown_keys),
+            Ok(None) if cost.is_none() => self.pass(),
             Ok(None) => self.decided(Ok(Outcome::Empty), cost, Vec::new()),
             Ok(Some(_)) => self.decided(Err(wrong_answer()), cost, Vec::new()),
             Err(fault) => self.decided(Err(fault), cost, Vec::new()),
@@ -429,6 +403,48 @@ impl Policy {
             cost,
             unknown_keys,
         }
+    }
+}
+
+/// What came of a call, or of none.
+pub(crate) struct Called {
+    result: Result<Option<Checked>, Fault>,
+    /// None where no guest was called.
+    cost: Option<Cost>,
+}
+
+impl Called {
+    const fn not(fault: Fault) -> Self {
+        Self {
+            result: Err(fault),
+            cost: None,
+        }
+    }
+}
+
+/// A call in which a panic is a fault of ours and goes no further. It leaves
+/// the instance in mid-call, which ends it.
+fn caught(mut call: Pin<&mut impl Future<Output = Called>>) -> impl Future<Output = Called> {
+    poll_fn(move |context| {
+        catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context))).unwrap_or_else(|_panic| {
+            let what = "a defect of this program; please report it";
+            Poll::Ready(Called::not(Fault::new(FaultCode::Internal, what)))
+        })
+    })
+}
+
+/// The context of a hook that is asked about; nothing of an event.
+fn context_of(question: &Question<'_>) -> Option<Result<HookContext, Fault>> {
+    match (question.phase(), question) {
+        (_, Question::Hook(_, context)) => Some(Ok(context.as_ref().clone())),
+        (Phase::Hook(_), Question::Exact { json, .. }) => {
+            let context = serde_json::from_slice(json);
+            Some(context.map_err(|error| {
+                let what = format!("a hook's context that is none: {error}");
+                Fault::new(FaultCode::Internal, what)
+            }))
+        }
+        _ => None,
     }
 }
 

@@ -7,26 +7,21 @@
 mod room;
 mod wait;
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::ops::{Deref, DerefMut};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::cost::Cost;
 use crate::error::Error;
 use crate::fault::{Fault, FaultCode};
 use crate::guest::module::Module;
 use crate::guest::{ExecMode, Instance, drive};
 use crate::limits::{DEFAULT_POOL_SIZE, DEFAULT_QUEUE_WAIT, Isolation, Limits, after};
 pub(crate) use room::Room;
-pub(super) use wait::Caller;
-use wait::Waiting;
+use wait::{Caller, Waiting};
 
 /// How instances are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,7 +173,11 @@ impl Pool {
     /// A fault: `overload` where none came free in time, or what the module's
     /// start did wrong.
     pub fn lease(&self) -> Result<Lease<'_>, Box<Fault>> {
-        drive(self.lease_in(Caller::Thread))
+        let place = match self.free_place() {
+            Some(place) => place,
+            None => drive(self.wait(Caller::Thread))?,
+        };
+        drive(self.lend(place, ExecMode::for_this_thread()))
     }
 
     /// The same as a future, which gives its thread back while it waits and while
@@ -187,12 +186,12 @@ impl Pool {
     /// # Errors
     /// Those of [`Pool::lease`].
     pub async fn lease_async(&self) -> Result<Lease<'_>, Box<Fault>> {
-        self.lease_in(Caller::Task).await
-    }
-
-    pub(super) async fn lease_in(&self, caller: Caller) -> Result<Lease<'_>, Box<Fault>> {
-        let place = self.place(caller).await?;
-        self.lend(place, caller.mode()).await
+        let place = match self.free_place() {
+            Some(place) => place,
+            // In a box: it is rare, and every call's future would have its size.
+            None => Box::pin(self.wait(Caller::Task)).await?,
+        };
+        self.lend(place, ExecMode::InSlices).await
     }
 
     /// Borrows an instance for one call if there is one to be had without
@@ -260,10 +259,7 @@ impl Pool {
         })
     }
 
-    async fn place(&self, caller: Caller) -> Result<Place<'_>, Box<Fault>> {
-        if let Some(place) = self.free_place() {
-            return Ok(place);
-        }
+    async fn wait(&self, caller: Caller) -> Result<Place<'_>, Box<Fault>> {
         let asked = Instant::now();
         let _waiting = Waiting::begin(&self.waiting);
         let until = after(asked, self.settings.wait);
@@ -338,19 +334,6 @@ impl Drop for Pool {
         let idle = self.idle().len() as u64;
         self.counters.replaced.fetch_add(idle, Ordering::Relaxed);
     }
-}
-
-/// A call in which a panic is a fault of ours and goes no further. It leaves
-/// the instance in mid-call, which ends it.
-pub(crate) fn caught<T>(
-    mut call: Pin<&mut impl Future<Output = (Result<T, Fault>, Option<Cost>)>>,
-) -> impl Future<Output = (Result<T, Fault>, Option<Cost>)> {
-    poll_fn(move |context| {
-        catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context))).unwrap_or_else(|_panic| {
-            let what = "a defect of this program; please report it";
-            Poll::Ready((Err(Fault::new(FaultCode::Internal, what)), None))
-        })
-    })
 }
 
 enum Fate {

@@ -1,6 +1,6 @@
 //! What came of one question: the answer, the guest's fault and the cost.
 
-use super::wrong_answer;
+use super::{Called, wrong_answer};
 use crate::answer::Answer;
 use crate::cost::Cost;
 use crate::fault::Fault;
@@ -98,18 +98,17 @@ impl From<HandledHook> for Reply {
 
 impl HandledHook {
     /// What a context becomes by a hook's answer; none where it gave none.
-    pub(super) fn of(
-        context: HookContext,
-        result: Result<Option<Checked>, Fault>,
-        cost: Option<Cost>,
-    ) -> Self {
+    pub(super) fn of(context: HookContext, Called { result, cost }: Called) -> Self {
         let (result, unknown_keys, fault) = match result {
             Ok(Some(Checked {
                 answer: Answer::Result(result),
                 unknown_keys,
             })) => (*result, unknown_keys, None),
             Ok(None) => (HookResult::unchanged(), Vec::new(), None),
-            Ok(Some(_)) => return Self::of(context, Err(wrong_answer()), cost),
+            Ok(Some(_)) => {
+                let result = Err(wrong_answer());
+                return Self::of(context, Called { result, cost });
+            }
             Err(fault) => (HookResult::trapped(&fault), Vec::new(), Some(fault)),
         };
         let Applied {

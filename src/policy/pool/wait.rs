@@ -11,26 +11,16 @@ use std::time::Instant;
 
 use futures_timer::Delay;
 use tokio::task::coop::unconstrained;
-
-use crate::guest::ExecMode;
-
 /// Who asks.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::policy) enum Caller {
-    /// A thread, which sleeps while it waits and computes to the end.
+pub(super) enum Caller {
+    /// A thread, which sleeps while it waits.
     Thread,
-    /// A task, which gives its thread back while it waits and after each slice.
+    /// A task, which gives its thread back while it waits.
     Task,
 }
 
 impl Caller {
-    pub(in crate::policy) fn mode(self) -> ExecMode {
-        match self {
-            Self::Thread => ExecMode::for_this_thread(),
-            Self::Task => ExecMode::InSlices,
-        }
-    }
-
     /// What comes, if it comes in time.
     pub(super) async fn wait<T>(self, end: Instant, coming: impl Future<Output = T>) -> Option<T> {
         // A thread of tokio counts what its task waits for, and would hold back what
