@@ -277,8 +277,7 @@ impl Module {
     }
 
     /// The same by the name of the handler.
-    #[must_use]
-    pub fn has_handler(&self, name: &str) -> bool {
+    pub(crate) fn has_handler(&self, name: &str) -> bool {
         self.handlers().contains(&name)
     }
 

@@ -46,10 +46,7 @@ pub(crate) fn bench(
         }
     };
     let given = cases.len();
-    cases.retain(|case| {
-        let phase = case.input.phase();
-        phase.abi() == harness.module.abi && harness.module.has_handler(phase.handler())
-    });
+    cases.retain(|case| harness.module.handles(case.input.phase()));
     let mut flags = harness.flags();
     flags.extend(settings.measuring());
     let debug_note = "this is a debug build: its times mean nothing; build with --release";
