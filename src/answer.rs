@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::fault::printable;
 use crate::hook::{HookResult, TRAPPED};
@@ -51,6 +52,20 @@ impl Answer {
         }
     }
 
+    /// Whether the proxy or the host is told the same by both: header names are
+    /// the same in any case, and changes to different headers in any order.
+    #[must_use]
+    pub fn tells_the_same(&self, other: &Self) -> bool {
+        self == other || self.proxy_view() == other.proxy_view()
+    }
+
+    /// The answer as JSON, in the one form of all that tell a proxy the same.
+    pub(crate) fn proxy_view(&self) -> Value {
+        let mut value = serde_json::to_value(self).unwrap_or_default();
+        to_proxy_view(&mut value);
+        value
+    }
+
     /// The decision's name; of a hook `ok` or `refused`.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -80,6 +95,36 @@ impl Answer {
     }
 }
 
+/// Brings the JSON of an answer to the one form of all that tell a proxy the
+/// same: header names in lower case, and changes in the order of their names.
+/// Changes to one header stay in their order, since that one counts.
+pub(crate) fn to_proxy_view(answer: &mut Value) {
+    for list in ["request_headers", "response_headers"] {
+        let Some(Value::Array(ops)) = answer.get_mut(list) else {
+            continue;
+        };
+        ops.iter_mut().for_each(lower_name);
+        ops.sort_by_cached_key(|op| header_name(op).map(str::to_owned));
+        ops.dedup();
+    }
+}
+
+fn lower_name(op: &mut Value) {
+    for parts in op
+        .as_object_mut()
+        .into_iter()
+        .flat_map(|op| op.values_mut())
+    {
+        if let Some(Value::String(name)) = parts.get_mut("name") {
+            name.make_ascii_lowercase();
+        }
+    }
+}
+
+fn header_name(op: &Value) -> Option<&str> {
+    op.as_object()?.values().next()?.get("name")?.as_str()
+}
+
 /// A hook's result in a few words.
 #[must_use]
 pub fn hook_decision(ok: bool, changed: bool, error: &str) -> Cow<'static, str> {
@@ -88,5 +133,49 @@ pub fn hook_decision(ok: bool, changed: bool, error: &str) -> Cow<'static, str> 
         (true, true) => "ok changed".into(),
         (false, _) if error.is_empty() || error.starts_with(TRAPPED) => "refused".into(),
         (false, _) => format!("refused: {}", printable(error, SHOWN)).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::response::HeaderOp;
+
+    fn answer(ops: &[HeaderOp]) -> Answer {
+        let mut response = AgentResponse::allow();
+        response.request_headers = ops.to_vec();
+        Answer::Response(Box::new(response))
+    }
+
+    fn set(name: &str, value: &str) -> HeaderOp {
+        let (name, value) = (name.to_owned(), value.to_owned());
+        HeaderOp::Set { name, value }
+    }
+
+    fn remove(name: &str) -> HeaderOp {
+        let name = name.to_owned();
+        HeaderOp::Remove { name }
+    }
+
+    #[test]
+    fn what_a_proxy_cannot_tell_apart_is_the_same() {
+        let same = |one: &[HeaderOp], other: &[HeaderOp]| {
+            assert!(answer(one).tells_the_same(&answer(other)), "{one:?}");
+        };
+        same(&[set("X-A", "1")], &[set("x-a", "1")]);
+        same(&[remove("a"), remove("b")], &[remove("b"), remove("a")]);
+        same(&[remove("a"), remove("A")], &[remove("a")]);
+        same(&[set("a", "1"), remove("b")], &[remove("b"), set("a", "1")]);
+        let differ = |one: &[HeaderOp], other: &[HeaderOp]| {
+            assert!(!answer(one).tells_the_same(&answer(other)), "{one:?}");
+        };
+        differ(&[set("a", "1")], &[set("a", "A")]);
+        differ(&[set("a", "1")], &[remove("a")]);
+        // The last one of a name counts.
+        differ(
+            &[set("a", "1"), set("A", "2")],
+            &[set("a", "2"), set("A", "1")],
+        );
+        differ(&[set("a", "1"), remove("a")], &[remove("a"), set("a", "1")]);
     }
 }
