@@ -1,4 +1,4 @@
-//! What a guest answers, whichever question it was asked.
+//! The answer of a guest, to an event or to a hook's context.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! One check of the contract, and how it came out.
+//! One check of the contract and its result.
 
 use std::fmt;
 

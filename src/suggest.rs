@@ -1,4 +1,4 @@
-//! Which known word was meant by a misspelled one.
+//! Suggests the known word that a misspelled one probably means.
 //!
 //! The number of edits between two words costs the product of their lengths,
 //! and the words come from guests, peers and files: long ones are not compared.

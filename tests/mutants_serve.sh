@@ -83,7 +83,7 @@ switch p01-grpc-silent src/server/grpc/mod.rs 's/signals\.crowd\.wanted\(setting
 switch p03-any-length src/protocol/wire/frame.rs 's/if length > self\.max_bytes\(\) \{/if !'"$(off p03-any-length)"' \&\& length > self.max_bytes() {/' p_03
 switch p03-empty-frames src/protocol/wire/frame.rs 's/Self::V2 if length == 0 => Err/Self::V2 if length == 0 \&\& !'"$(off p03-empty-frames)"' => Err/' p_03
 switch p04-any-type src/server/receive.rs 's/RequestType::from_byte\(other\)\.ok_or\(Violation::Type\(other\)\)\?/match RequestType::from_byte(other) { None if '"$(off p04-any-type)"' => return Ok(()), known => known.ok_or(Violation::Type(other))? }/' p_04
-switch p05-unreadable-allowed src/server/receive.rs 's/let handled = shared\n\s+\.agent\(\)\n\s+\.refuse\(Fault::new\(FaultCode::BadEvent\(bad\.what\), bad\.at\)\);/let handled = if '"$(off p05-unreadable-allowed)"' { shared.agent().pass() } else { shared.agent().refuse(Fault::new(FaultCode::BadEvent(bad.what), bad.at)) };/' p_05
+switch p05-unreadable-allowed src/server/receive.rs 's/let handled = shared\n\s+\.policy\(\)\n\s+\.refuse\(Fault::new\(FaultCode::BadEvent\(bad\.what\), bad\.at\)\);/let handled = if '"$(off p05-unreadable-allowed)"' { shared.policy().pass() } else { shared.policy().refuse(Fault::new(FaultCode::BadEvent(bad.what), bad.at)) };/' p_05
 switch p06-any-depth src/protocol/wire/event.rs 's/reader\.set_max_depth\(MAX_MESSAGE_PACK_DEPTH\)/reader.set_max_depth(if '"$(off p06-any-depth)"' { usize::MAX } else { MAX_MESSAGE_PACK_DEPTH })/' p_05
 switch p08-status-cut src/protocol/grpc/mod.rs 's/u16::try_from\(sent\.status_code\) else/u16::try_from(if '"$(off p08-status-cut)"' { sent.status_code \& 0xffff } else { sent.status_code }) else/' numbers
 switch p08-port-unchecked src/protocol/grpc/mod.rs 's/if u16::try_from\(metadata\.client_port\)\.is_err\(\)/if !'"$(off p08-port-unchecked)"' \&\& u16::try_from(metadata.client_port).is_err()/' numbers
@@ -96,7 +96,7 @@ switch p15-cancels-unheard src/server/connection.rs 's/(pub\(crate\) fn cancel\(
 switch p15-runs-on src/server/job.rs 's/if !self\.connection\.is_awaited\(self\.ticket\) \{/if !'"$(off p15-runs-on)"' \&\& !self.connection.is_awaited(self.ticket) {/' p_15
 
 # Operators.
-switch o02-said-and-not-done src/server/live.rs 's/(self\.note_tighter\(pushed, not_applied\);\n\s+)self\.replace\(Arc::new\(agent\)\);/$1if !'"$(off o02-said-and-not-done)"' { self.replace(Arc::new(agent)); }/' o_02
+switch o02-said-and-not-done src/server/live.rs 's/(self\.note_tighter\(pushed, not_applied\);\n\s+)self\.replace\(Arc::new\(policy\)\);/$1if !'"$(off o02-said-and-not-done)"' { self.replace(Arc::new(policy)); }/' o_02
 switch o02-unknown-settings src/server/pushed.rs 's/\.map\(\|\(key, value\)\| Setting::read\(key\.parse\(\)\?, value\)\)/.filter(|(key, _)| !'"$(off o02-unknown-settings)"' || key.parse::<Key>().is_ok()).map(|(key, value)| Setting::read(key.parse()?, value))/' o_02
 switch o02-looser src/server/pushed.rs 's/setting\.looseness\(\) > bound\.looseness\(\)/!'"$(off o02-looser)"' \&\& setting.looseness() > bound.looseness()/' what_would_loosen
 switch o02-nobody-woken src/server/live.rs 's/server\.queue\.pool_changed\(\);/if !'"$(off o02-nobody-woken)"' { server.queue.pool_changed(); }/' an_event_that_waits

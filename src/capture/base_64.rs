@@ -1,5 +1,5 @@
-//! Bytes in base64: of a capture, where what is cut short must not pass for a
-//! whole body, and of what redaction looks through, in whatever form.
+//! Reads base64: the bodies of captures, where a text that was cut off is an error, and
+//! values that redaction looks into.
 
 use std::fmt::Display;
 

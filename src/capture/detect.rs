@@ -1,4 +1,4 @@
-//! What a capture is written in, told by its first bytes.
+//! Recognizes the format of a capture by its first bytes.
 
 use super::Format;
 

@@ -1,4 +1,4 @@
-//! Secrets out of everything that is written.
+//! Removes secrets from everything that is written.
 //!
 //! Reports and fixtures show a secret as `redacted:` and its number, in the
 //! order in which those of its transaction were met: no key is needed, and the

@@ -1,4 +1,4 @@
-//! An uncompressed stream of a capture, in blocks that its records share.
+//! A capture's uncompressed bytes, in blocks that its records share.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::{Arc, Mutex, PoisonError};

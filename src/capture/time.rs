@@ -1,4 +1,4 @@
-//! When a record was made, as captures write it.
+//! The time of a record, in the spellings of captures.
 
 /// RFC 3339 as nanoseconds since 1970.
 pub(super) fn nanoseconds(text: &str) -> Option<i64> {

@@ -389,7 +389,7 @@ async fn run(
     let mut interrupt = listen_for(SignalKind::interrupt())?;
     let hangup = listen_for(SignalKind::hangup())?;
     live.metrics().count_lines_lost_by(super::logging::lost);
-    tell_serving(&live.agent(), &bound);
+    tell_serving(&live.policy(), &bound);
     bound.serve_admin(&live).context("cannot listen")?;
     let listeners = bound.listeners().context("cannot listen")?;
     let reloads = tokio::spawn(reload_at(hangup, live.clone()));

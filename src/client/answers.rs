@@ -1,4 +1,4 @@
-//! What an agent says to a client, read.
+//! Reads what an agent sends to a client.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,7 +1,6 @@
-//! Load on a running agent: in a closed loop as many events in flight as there
-//! may be, always; by schedule an event is due whatever became of the others,
-//! and every caller has its own connection, so that none waits behind
-//! another's answer.
+//! Load on a running agent. In a closed loop a fixed number of events is always in
+//! flight. By schedule each event has a time at which it is sent, and each caller has
+//! its own connection, so that no event waits behind the answer to another.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

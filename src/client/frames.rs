@@ -1,5 +1,4 @@
-//! Frames that ask, made once and sent often, each time under an id of its
-//! own.
+//! Request frames: made once and sent often, each time with an id of its own.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! What a process spends, as the kernel counts it.
+//! Processor time and memory of a process, as the kernel counts them.
 
 use std::fs;
 use std::io;

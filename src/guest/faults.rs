@@ -1,4 +1,4 @@
-//! What went wrong in a guest, sorted from the engine's error.
+//! Turns an error of the engine into the fault of the guest.
 
 use std::fmt;
 

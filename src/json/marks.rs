@@ -1,4 +1,4 @@
-//! Where the quotes and backslashes of a JSON text stand.
+//! The positions of quotes and backslashes in a JSON text.
 //!
 //! They are all that ends a string or goes on with it, so a reader that has
 //! them never looks at what is in between. Found for the whole text at once,

@@ -1,4 +1,4 @@
-//! JSON as programs write it, read faster than any JSON can be.
+//! A fast reader for JSON that programs wrote, in the layout that programs use.
 //!
 //! Proxies' frames and our own records are small, many, and written by
 //! programs: no blanks, few escapes. [`FastReader`] reads that much of JSON and

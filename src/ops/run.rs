@@ -1,4 +1,4 @@
-//! `run`: fixtures through an agent, each answer checked.
+//! `run`: asks a policy about fixtures and checks each answer.
 //!
 //! In: a loaded agent or plugin, and fixtures. Out: a [`RunReport`]: for each
 //! step the agent response or the hook's result, what it cost, and where it

@@ -1,4 +1,4 @@
-//! What came of one question: the answer, the guest's fault and the cost.
+//! The result of one question: the answer, the guest's fault and the cost.
 
 use super::{Called, wrong_answer};
 use crate::answer::Answer;

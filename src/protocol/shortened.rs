@@ -1,4 +1,4 @@
-//! Pushed settings, as far as anybody looks at them.
+//! Pushed settings, shortened for the log and for health reports.
 //!
 //! In: any JSON of any size. Out: its first keys and the beginning of each
 //! text. Costs linear time, and keeps little of what is long.

@@ -1,4 +1,4 @@
-//! New connections: as many as allowed, and none too fast.
+//! Accepts connections: up to a limit, and not too fast.
 //!
 //! In: a listener. Out: a task for each connection there is a place for. One
 //! more is accepted and waits for a place, so that it is known to wait: silent

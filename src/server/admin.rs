@@ -1,4 +1,4 @@
-//! What an operator's tools ask over HTTP: metrics, and whether all is well.
+//! The HTTP endpoint for operators: metrics and health.
 //!
 //! In: a TCP listener. Out: `/metrics` for Prometheus, `/healthz` (this
 //! process works), `/readyz` (send it events). Answers come from what is known
@@ -138,13 +138,13 @@ fn health(live: &Live, elsewhere: StatusCode) -> Response<Full<Bytes>> {
         settings_not_applied: Vec<String>,
     }
     let health = live.health().borrow().clone();
-    let agent = live.agent();
-    let settings = agent.settings();
+    let policy = live.policy();
+    let settings = policy.settings();
     let body = Body {
         status: health.state.name(),
         reasons: &health.reasons,
-        module: agent.pool().module().path.display().to_string(),
-        hash: &agent.pool().module().hash,
+        module: policy.pool().module().path.display().to_string(),
+        hash: &policy.pool().module().hash,
         pool_size: settings.pool.size,
         policy: settings.failure_policy.name(),
         settings_not_applied: live.settings_not_applied(),

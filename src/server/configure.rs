@@ -231,8 +231,8 @@ fn told(live: &Live, pushed: &Pushed, result: Result<Change, String>) -> InForce
                 tracing::warn!(looser, "pushed settings not applied");
             }
             if change == Change::Applied && live.may_log() {
-                let agent = live.agent();
-                let settings = agent.settings();
+                let policy = live.policy();
+                let settings = policy.settings();
                 tracing::info!(
                     pool_size = settings.pool.size,
                     policy = settings.failure_policy.name(),
@@ -328,9 +328,9 @@ mod tests {
         assert_eq!(answers[..2], [Ok(()), Ok(())]);
         assert!(answers[2..].iter().all(|answer| *answer == answers[2]));
         assert!(answers[2].is_err());
-        let agent = live.agent();
-        assert_eq!(agent.settings().pool.size, 1);
-        assert_eq!(agent.settings().pool.limits.timeout.as_millis(), 77);
+        let policy = live.policy();
+        assert_eq!(policy.settings().pool.size, 1);
+        assert_eq!(policy.settings().pool.limits.timeout.as_millis(), 77);
     }
 
     #[test]
@@ -346,6 +346,6 @@ mod tests {
         );
         assert_eq!(answers[1], Ok(()));
         assert!(answers[2..].iter().all(Result::is_err));
-        assert_eq!(live.agent().settings().pool.size, 1);
+        assert_eq!(live.policy().settings().pool.size, 1);
     }
 }

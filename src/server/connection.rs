@@ -1,5 +1,4 @@
-//! One connection, as all its parts see it: what is in flight, and what is
-//! still to be written.
+//! One connection: what is in flight, and what is still to be written.
 //!
 //! The reader begins events, and answers them where no guest takes its time;
 //! guest threads answer the others; the writer takes what is to be sent.
@@ -224,14 +223,14 @@ impl Connection {
     }
 
     /// Joins an event to its exchange.
-    pub(crate) fn join(&self, event: Event, version: HttpVersion, agent: &Policy) -> JoinedEvent {
+    pub(crate) fn join(&self, event: Event, version: HttpVersion, policy: &Policy) -> JoinedEvent {
         let kind = event.kind();
         let wants = Wants {
-            request_bodies: agent.handles(EventKind::RequestBody),
-            response_bodies: agent.handles(EventKind::ResponseBody),
+            request_bodies: policy.handles(EventKind::RequestBody),
+            response_bodies: policy.handles(EventKind::ResponseBody),
             operations: self.proxy().is_unrepaired(),
             numbers: self.shared.settings.recorder.is_some(),
-            ends_unclear: agent.settings().failure_policy == FailurePolicy::Closed,
+            ends_unclear: policy.settings().failure_policy == FailurePolicy::Closed,
         };
         let arrival = Arrival {
             origin: self.origin(),
@@ -377,12 +376,12 @@ impl Connection {
     }
 
     fn outgoing<'a>(&self, handled: Handled, asked: Asked<'a>) -> Outgoing<'a> {
-        let agent = self.shared.live.agent_now();
+        let policy = self.shared.live.policy_now();
         let to = Recipient {
             dialect: self.dialect,
             proxy: self.proxy(),
-            failure_policy: agent.settings().failure_policy,
-            changes_response_bodies: agent.handles(EventKind::ResponseBody),
+            failure_policy: policy.settings().failure_policy,
+            changes_response_bodies: policy.handles(EventKind::ResponseBody),
         };
         let mut outgoing = Outgoing::new(handled.response, asked, to);
         outgoing.fault = handled.fault;

@@ -1,4 +1,4 @@
-//! Which exchange an event belongs to, and what earlier events of it said.
+//! Which exchange an event belongs to, and what its earlier events said.
 //!
 //! In: events as they arrive, and who sent them. Out: for a body event the
 //! heads it belongs to, for a response's head the operations to repeat.

@@ -72,9 +72,9 @@ impl Job {
 
     /// Calls a guest here and now, up to where the call gives way; a guest
     /// thread takes it from there. Hands the job back where no guest is free.
-    pub(crate) fn begin(self, agent: Arc<Policy>) -> Option<Self> {
+    pub(crate) fn begin(self, policy: Arc<Policy>) -> Option<Self> {
         let shared = Arc::clone(self.connection.shared());
-        let mut call = Call::new(self, agent);
+        let mut call = Call::new(self, policy);
         match call.step() {
             Poll::Ready(None) => {
                 SPARE.set(Some(call.steps));
@@ -90,17 +90,17 @@ impl Job {
     }
 
     /// Calls a guest and answers; hands the job back where no guest is free.
-    async fn call(mut self, agent: Arc<Policy>) -> Option<Self> {
+    async fn call(mut self, policy: Arc<Policy>) -> Option<Self> {
         let asked = self.asked.as_mut()?;
-        let Some(lease) = agent.pool().try_lease() else {
+        let Some(lease) = policy.pool().try_lease() else {
             return Some(self);
         };
         let metrics = self.connection.shared().live.metrics();
         metrics.waited(self.ticket.since().elapsed());
-        let mut handled = agent.handle_leased(lease, &asked.event).await;
+        let mut handled = policy.handle_leased(lease, &asked.event).await;
         if !asked.joined.other_heads.is_empty() {
             // In a box: it is rare, and every call's future would have its size.
-            handled = Box::pin(judge_with_each(&agent, asked, handled)).await;
+            handled = Box::pin(judge_with_each(&policy, asked, handled)).await;
         }
         let mut source = None;
         if let Some(recorder) = &self.connection.shared().settings.recorder {
@@ -110,8 +110,8 @@ impl Job {
             } else {
                 source = Some(Source {
                     exchange: asked.joined.number,
-                    module: agent.pool().module().hash.as_str().into(),
-                    names: agent.settings().header_names,
+                    module: policy.pool().module().hash.as_str().into(),
+                    names: policy.settings().header_names,
                 });
             }
         }
@@ -121,7 +121,7 @@ impl Job {
 
     /// Answers by the failure policy.
     pub(crate) fn refuse(mut self, fault: Fault) {
-        let handled = self.connection.shared().agent().refuse(fault);
+        let handled = self.connection.shared().policy().refuse(fault);
         self.answer(handled);
     }
 
@@ -135,7 +135,7 @@ impl Job {
 /// Asks about a body with the head of each other exchange that it may belong
 /// to. The first refusal or fault stands; answers that ask for different changes
 /// cannot be carried out together.
-async fn judge_with_each(agent: &Policy, asked: &mut JoinedEvent, handled: Handled) -> Handled {
+async fn judge_with_each(policy: &Policy, asked: &mut JoinedEvent, handled: Handled) -> Handled {
     if handled.response.decision != Decision::Allow {
         return handled;
     }
@@ -143,16 +143,16 @@ async fn judge_with_each(agent: &Policy, asked: &mut JoinedEvent, handled: Handl
         if let Event::RequestBody { request, .. } = &mut asked.event {
             *request = Some(head);
         }
-        let judged = match agent.pool().try_lease() {
-            Some(lease) => agent.handle_leased(lease, &asked.event).await,
-            None => agent.refuse(Fault::new(FaultCode::Overload, "no guest was free")),
+        let judged = match policy.pool().try_lease() {
+            Some(lease) => policy.handle_leased(lease, &asked.event).await,
+            None => policy.refuse(Fault::new(FaultCode::Overload, "no guest was free")),
         };
         if judged.response.decision != Decision::Allow || judged.fault.is_some() {
             return judged;
         }
         if !asks_the_same(&judged.response, &handled.response) {
             let what = "this body may belong to several requests, whose answers differ";
-            return agent.refuse(Fault::new(FaultCode::AmbiguousExchange, what));
+            return policy.refuse(Fault::new(FaultCode::AmbiguousExchange, what));
         }
     }
     handled
@@ -167,7 +167,7 @@ impl Drop for Job {
             FaultCode::Internal,
             "the event was dropped; please report it",
         );
-        let handled = self.connection.shared().agent().refuse(fault);
+        let handled = self.connection.shared().policy().refuse(fault);
         self.answer(handled);
     }
 }
@@ -190,9 +190,9 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    fn new(job: Job, agent: Arc<Policy>) -> Self {
+    fn new(job: Job, policy: Arc<Policy>) -> Self {
         let (connection, ticket) = (Arc::clone(&job.connection), job.ticket);
-        let call = job.call(agent);
+        let call = job.call(policy);
         let steps = match SPARE.take() {
             Some(mut spare) => {
                 spare.set(call);
@@ -238,7 +238,7 @@ impl Call {
 
 /// The life of a guest thread: call after call until the queue is closed.
 pub(crate) fn work(shared: &Shared) {
-    while let Some(work) = shared.queue.next(|| shared.agent().pool().has_room()) {
+    while let Some(work) = shared.queue.next(|| shared.policy().pool().has_room()) {
         let call = match work {
             Work::GoOn(call) => call,
             Work::Call(mut job) => {
@@ -251,7 +251,7 @@ pub(crate) fn work(shared: &Shared) {
                     job.refuse(super::queue::waited_too_long());
                     continue;
                 }
-                Call::new(*job, shared.agent())
+                Call::new(*job, shared.policy())
             }
         };
         if let Some(job) = call.finish() {
@@ -272,7 +272,7 @@ mod tests {
         const fn size<R>(_: fn(Job, Arc<Policy>) -> R) -> usize {
             size_of::<R>()
         }
-        let size = size(|job, agent| job.call(agent));
+        let size = size(|job, policy| job.call(policy));
         assert!(size <= 3 << 10, "{size} bytes");
     }
 }

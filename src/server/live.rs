@@ -1,7 +1,7 @@
-//! The agent that answers now, and how it gives way to another.
+//! The policy that answers now, and how a reload replaces it.
 //!
-//! In: a new agent, ready to be called. Out: the one to ask, for each event
-//! anew. Invariants: an event is answered by one agent from beginning to end;
+//! In: a new policy, ready to be called. Out: the one to ask, for each event
+//! anew. Invariants: an event is answered by one policy from beginning to end;
 //! one change at a time, a reload before settings; what could not take its place
 //! has changed nothing but what [`Live::health`] says.
 
@@ -26,7 +26,7 @@ use crate::policy::{Policy, PolicySettings};
 use crate::protocol::wire::control::HealthState;
 use change_lock::{ChangeGuard, ChangeLock};
 
-/// How often it is asked whether the calls of a replaced agent are over.
+/// How often it is asked whether the calls of a replaced policy are over.
 const RETIRE_POLL: Duration = Duration::from_millis(2);
 /// What a call may take beyond its deadline, and its answer after it.
 const RETIRE_SLACK: Duration = Duration::from_secs(1);
@@ -64,12 +64,12 @@ impl Causes {
     }
 }
 
-/// The agent that answers now; clones are the same one.
+/// The policy that answers now; clones are the same one.
 #[derive(Clone)]
 pub struct Live(Arc<Inner>);
 
 struct Inner {
-    agent: ArcSwap<Policy>,
+    policy: ArcSwap<Policy>,
     /// None where it was made by somebody else and cannot be made again.
     loader: Option<Loader>,
     /// What it was started with, which pushed settings may not loosen.
@@ -90,23 +90,23 @@ struct Inner {
 }
 
 impl From<Arc<Policy>> for Live {
-    fn from(agent: Arc<Policy>) -> Self {
-        Self::with(agent, None)
+    fn from(policy: Arc<Policy>) -> Self {
+        Self::with(policy, None)
     }
 }
 
 impl Live {
-    /// An agent that `loader` made, and can make again.
+    /// A policy that `loader` made, and can make again.
     #[must_use]
-    pub fn new(agent: Policy, loader: Loader) -> Self {
-        Self::with(Arc::new(agent), Some(loader))
+    pub fn new(policy: Policy, loader: Loader) -> Self {
+        Self::with(Arc::new(policy), Some(loader))
     }
 
-    fn with(agent: Arc<Policy>, loader: Option<Loader>) -> Self {
+    fn with(policy: Arc<Policy>, loader: Option<Loader>) -> Self {
         let causes = Causes::default();
         Self(Arc::new(Inner {
-            operator: agent.settings().clone(),
-            agent: ArcSwap::new(agent),
+            operator: policy.settings().clone(),
+            policy: ArcSwap::new(policy),
             loader,
             line: Mutex::default(),
             not_applied: Mutex::default(),
@@ -119,15 +119,15 @@ impl Live {
         }))
     }
 
-    /// The agent to ask about one event.
+    /// The policy to ask about one event.
     #[must_use]
-    pub fn agent(&self) -> Arc<Policy> {
-        self.0.agent.load_full()
+    pub fn policy(&self) -> Arc<Policy> {
+        self.0.policy.load_full()
     }
 
     /// The same for a look at it, which counts no reference.
-    pub(crate) fn agent_now(&self) -> Guard<Arc<Policy>> {
-        self.0.agent.load()
+    pub(crate) fn policy_now(&self) -> Guard<Arc<Policy>> {
+        self.0.policy.load()
     }
 
     /// How the agent is; follows every change.
@@ -147,7 +147,7 @@ impl Live {
     pub fn picture(&self) -> Vec<Family> {
         let server = lock(&self.0.server).upgrade();
         let now = server.map_or_else(Now::default, |server| server.now());
-        let mut families = self.0.metrics.picture(&self.agent(), now);
+        let mut families = self.0.metrics.picture(&self.policy(), now);
         let now = self.0.health.borrow().state;
         let states = HealthState::ALL.map(|state| {
             let is_now = f64::from(u8::from(state == now));
@@ -176,7 +176,7 @@ impl Live {
                 "this agent was not loaded from a file".to_owned(),
             ));
         };
-        let loaded = loader.again(&self.agent());
+        let loaded = loader.again(&self.policy());
         let refused = loaded.as_ref().err();
         let refused = refused.map(|error| format!("reload refused: {}", error.in_one_line()));
         self.0.metrics.reloaded(match &refused {
@@ -184,10 +184,10 @@ impl Live {
             Some(_) => Change::Refused,
         });
         self.note(|causes| causes.reload = refused);
-        let agent = Arc::new(loaded?);
+        let policy = Arc::new(loaded?);
         *lock(&self.0.other) = None;
-        self.replace(Arc::clone(&agent));
-        Ok(agent)
+        self.replace(Arc::clone(&policy));
+        Ok(policy)
     }
 
     /// What of it may be applied at all.
@@ -202,7 +202,7 @@ impl Live {
             }
             Some(loader) => return Ok(pushed.within(&self.0.operator, loader.accepted_settings())),
         };
-        let running = self.agent();
+        let running = self.policy();
         if over(running.settings(), &pushed.settings) == *running.settings() {
             Ok(pushed)
         } else {
@@ -211,7 +211,7 @@ impl Live {
     }
 
     pub(super) fn are_in_force(&self, pushed: &[Setting]) -> bool {
-        let running = self.agent();
+        let running = self.policy();
         self.with_pushed(running.settings(), pushed).0 == *running.settings()
     }
 
@@ -241,7 +241,7 @@ impl Live {
         self.0.changes.for_settings()
     }
 
-    /// Lets an agent answer from now on that has these settings over those in
+    /// Lets a policy answer from now on that has these settings over those in
     /// force.
     ///
     /// Makes instances and waits: not for a thread that others wait for. Whoever
@@ -250,7 +250,7 @@ impl Live {
     /// # Errors
     /// Why the settings stay as they are.
     pub(super) fn configure(&self, pushed: &[Setting]) -> Result<Change, String> {
-        let running = self.agent();
+        let running = self.policy();
         let (settings, not_applied) = self.with_pushed(running.settings(), pushed);
         if settings == *running.settings() {
             return Ok(Change::Unchanged);
@@ -265,19 +265,19 @@ impl Live {
             // Kept, whatever comes of the rest: a peer may push it again and again.
             *other = Some(Arc::clone(&module));
         }
-        let agent = loader.adjusted(&running, module, settings);
-        let agent = agent.map_err(|error| error.in_one_line())?;
+        let policy = loader.adjusted(&running, module, settings);
+        let policy = policy.map_err(|error| error.in_one_line())?;
         if let Some(server) = lock(&self.0.server).upgrade() {
-            let started = server.start_guests(agent.settings().pool.size);
+            let started = server.start_guests(policy.settings().pool.size);
             started.map_err(|error| format!("cannot start threads: {error}"))?;
         }
-        if !Arc::ptr_eq(agent.pool().module(), now) {
+        if !Arc::ptr_eq(policy.pool().module(), now) {
             *other = Some(Arc::clone(now));
         }
         drop(other);
         drop(running);
         self.note_tighter(pushed, not_applied);
-        self.replace(Arc::new(agent));
+        self.replace(Arc::new(policy));
         Ok(Change::Applied)
     }
 
@@ -285,7 +285,7 @@ impl Live {
     pub(super) fn remark(&self, pushed: &Pushed) -> Vec<String> {
         let mut not_applied = lock(&self.0.not_applied);
         let mut remarks = Vec::new();
-        let running = self.agent();
+        let running = self.policy();
         let opened = self.opened();
         for (key, remark) in pushed.remarks(&self.0.operator, running.settings(), opened) {
             remarks.extend(remark.clone());
@@ -336,9 +336,9 @@ impl Live {
         *lock(&self.0.server) = Arc::downgrade(server);
     }
 
-    fn replace(&self, agent: Arc<Policy>) {
-        let size = agent.settings().pool.size;
-        let old = self.0.agent.swap(agent);
+    fn replace(&self, policy: Arc<Policy>) {
+        let size = policy.settings().pool.size;
+        let old = self.0.policy.swap(policy);
         if let Some(server) = lock(&self.0.server).upgrade() {
             // Threads that still call the old one are not there for the new one.
             let busy = old.pool().usage().in_use;
@@ -386,6 +386,6 @@ mod tests {
         let live = Live::new(loader.start(settings).unwrap(), loader);
         live.reload().unwrap();
         live.configure(&[Setting::PoolSize(1)]).unwrap();
-        assert_eq!(live.agent().settings().pool.size, 1);
+        assert_eq!(live.policy().settings().pool.size, 1);
     }
 }

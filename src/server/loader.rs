@@ -1,6 +1,6 @@
-//! How the module was loaded, so that it can be loaded again the same way.
+//! Keeps how the module was loaded, so that a reload loads it in the same way.
 //!
-//! In: a file and the settings in force. Out: an agent that has passed all
+//! In: a file and the settings in force. Out: a policy that has passed all
 //! that the first one passed: file limits, contract, compiling, smoke call,
 //! and a pool filled with instances. Whatever fails, nothing else changes.
 
@@ -63,7 +63,7 @@ impl Loader {
         &self.accepted
     }
 
-    /// The first agent.
+    /// The first policy.
     ///
     /// # Errors
     /// Those of [`Module::load`], of the smoke call and of [`Policy::fill`].
@@ -74,7 +74,7 @@ impl Loader {
         self.ready(Policy::new(module, settings))
     }
 
-    /// An agent of the file as it is now, with the settings of the one that
+    /// A policy of the file as it is now, with the settings of the one that
     /// runs.
     ///
     /// # Errors
@@ -117,7 +117,7 @@ impl Loader {
         }
     }
 
-    /// An agent of [`Loader::module_for`] these settings.
+    /// A policy of [`Loader::module_for`] these settings.
     ///
     /// # Errors
     /// As for [`Loader::start`].
@@ -152,14 +152,14 @@ impl Loader {
         Module::load(engine, &self.path, &load).map(Arc::new)
     }
 
-    fn ready(&self, agent: Policy) -> Result<Policy, Error> {
-        let module = agent.pool().module();
+    fn ready(&self, policy: Policy) -> Result<Policy, Error> {
+        let module = policy.pool().module();
         module.require(Abi::Agent)?;
         if self.smoke_call {
-            smoke_call(module, agent.settings())?;
+            smoke_call(module, policy.settings())?;
         }
-        agent.fill()?;
-        Ok(agent)
+        policy.fill()?;
+        Ok(policy)
     }
 }
 

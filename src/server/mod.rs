@@ -90,14 +90,14 @@ impl Shared {
         }
     }
 
-    pub(crate) fn agent(&self) -> Arc<Policy> {
-        self.live.agent()
+    pub(crate) fn policy(&self) -> Arc<Policy> {
+        self.live.policy()
     }
 
     /// How late an answer is too late on a v1 connection.
     pub(crate) fn late_after(&self) -> Duration {
         self.settings.late_after.unwrap_or_else(|| {
-            let timeout = self.live.agent_now().settings().pool.limits.timeout;
+            let timeout = self.live.policy_now().settings().pool.limits.timeout;
             ServeSettings::late_after(self.settings.queue_wait, timeout)
         })
     }
@@ -237,13 +237,13 @@ impl From<TcpListener> for Listeners {
 /// Where no threads can be started.
 pub async fn serve(
     listeners: impl Into<Listeners>,
-    agent: impl Into<Live>,
+    policy: impl Into<Live>,
     settings: ServeSettings,
     shutdown: impl Future<Output = ()>,
 ) -> std::io::Result<Drain> {
     let listeners = listeners.into();
-    let live = agent.into();
-    let guests = live.agent().pool().settings().size;
+    let live = policy.into();
+    let guests = live.policy().pool().settings().size;
     let shared = Arc::new(Shared::new(live, settings));
     shared.live.served_by(&shared);
     shared.start_guests(guests)?;

@@ -1,4 +1,4 @@
-//! A stream whose peer has to take what it is sent.
+//! A stream that gives up a peer which does not read what it is sent.
 //!
 //! In: any stream. Out: the same one, whose writes fail once the peer took
 //! nothing for too long, so that whoever writes neither waits for ever nor has

@@ -1,5 +1,5 @@
-//! Calls for the guest threads: those that were begun elsewhere and take
-//! longer, and events waiting for a guest, bounded in number and in time.
+//! The work of the guest threads: events that wait for a guest, bounded in number and
+//! in time, and calls that began on another thread and take longer.
 //!
 //! In: calls and jobs from any connection. Out: what to do next, to a guest
 //! thread; or, once a job has waited too long, to whoever answers overload. No

@@ -112,7 +112,7 @@ pub(crate) fn dispatch(
                 let exchanges = &connection.shared().exchanges;
                 exchanges.completed(connection.origin(), &correlation_id);
             }
-            let handled = connection.shared().agent().pass();
+            let handled = connection.shared().policy().pass();
             connection.answer_plain((ticket, &correlation_id), handled, Some(Seen::Other));
             Ok(())
         }
@@ -146,14 +146,14 @@ pub(crate) fn dispatch(
 /// free, queues it, if there is room for it.
 fn begin(connection: &Arc<Connection>, event: Event, version: HttpVersion, turn: &mut Turn) {
     let (ticket, room) = connection.begin(event.correlation_id());
-    let agent = connection.shared().agent();
-    let asked = connection.join(event, version, &agent);
-    if room && !agent.handles(asked.event.kind()) {
-        connection.answer(ticket, asked, agent.pass());
+    let policy = connection.shared().policy();
+    let asked = connection.join(event, version, &policy);
+    if room && !policy.handles(asked.event.kind()) {
+        connection.answer(ticket, asked, policy.pass());
         return;
     }
     if let Some(problem) = asked.joined.problem {
-        let handled = agent.refuse(unjoined(problem));
+        let handled = policy.refuse(unjoined(problem));
         connection.answer(ticket, asked, handled);
         return;
     }
@@ -161,7 +161,7 @@ fn begin(connection: &Arc<Connection>, event: Event, version: HttpVersion, turn:
     let queue = &connection.shared().queue;
     // Not before those who have waited longer.
     let waits = if room && queue.is_empty() && !turn.is_slow() {
-        let waits = job.begin(agent);
+        let waits = job.begin(policy);
         turn.called();
         waits
     } else {
@@ -204,12 +204,12 @@ fn refuse(connection: &Arc<Connection>, bad: BadMessage) -> Result<(), Violation
     };
     let (ticket, _) = connection.begin(&id);
     let shared = connection.shared();
-    if shared.agent().settings().failure_policy == FailurePolicy::Open {
+    if shared.policy().settings().failure_policy == FailurePolicy::Open {
         // It may have been a head, and its exchange goes on.
         shared.exchanges.lose(connection.origin(), &id);
     }
     let handled = shared
-        .agent()
+        .policy()
         .refuse(Fault::new(FaultCode::BadEvent(bad.what), bad.at));
     connection.answer_plain((ticket, &id), handled, Some(Seen::Unreadable));
     Ok(())

@@ -48,7 +48,7 @@ impl Drop for Server {
     }
 }
 
-fn agent(module: &str, pool_size: usize, failure_policy: FailurePolicy) -> Arc<Policy> {
+fn policy(module: &str, pool_size: usize, failure_policy: FailurePolicy) -> Arc<Policy> {
     let engine = Engine::new(EngineSettings::default()).unwrap();
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("fixtures/modules")
@@ -71,8 +71,8 @@ impl Server {
     }
 
     fn with(module: &str, pool_size: usize, settings: ServeSettings) -> Self {
-        let agent = agent(module, pool_size, FailurePolicy::Closed);
-        let shared = Arc::new(Shared::new(agent.into(), settings));
+        let policy = policy(module, pool_size, FailurePolicy::Closed);
+        let shared = Arc::new(Shared::new(policy.into(), settings));
         shared.start_guests(pool_size).unwrap();
         Self {
             shared,
@@ -610,8 +610,8 @@ fn answer(connection: &Connection, id: &str, handled: Handled) {
         ..RequestHead::default()
     });
     let (ticket, _) = connection.begin(id);
-    let agent = connection.shared().agent();
-    let asked = connection.join(event, HttpVersion::Other, &agent);
+    let policy = connection.shared().policy();
+    let asked = connection.join(event, HttpVersion::Other, &policy);
     let source = record::Source {
         exchange: asked.joined.number,
         module: "sha256:0".into(),
@@ -626,8 +626,12 @@ fn answer(connection: &Connection, id: &str, handled: Handled) {
 
 /// A sample of the metrics.
 fn counted(server: &Server, family: &str, labels: &[&str]) -> u64 {
-    let agent = server.shared.agent();
-    let families = server.shared.live.metrics().picture(&agent, Now::default());
+    let policy = server.shared.policy();
+    let families = server
+        .shared
+        .live
+        .metrics()
+        .picture(&policy, Now::default());
     let family = families.iter().find(|found| found.name == family).unwrap();
     let has = |sample: &&metrics::Sample| sample.labels.iter().map(|(_, value)| value).eq(labels);
     match family.samples.iter().find(has).unwrap().value {
@@ -683,7 +687,7 @@ async fn what_is_counted_and_remembered_is_what_was_sent() {
             correlation_id: id.to_owned(),
             ..ResponseHead::default()
         });
-        let asked = connection.join(event, HttpVersion::Other, &shared.agent());
+        let asked = connection.join(event, HttpVersion::Other, &shared.policy());
         asked.joined.operations.len()
     };
     assert_eq!((repeated("large"), repeated("small")), (0, 1));
@@ -725,7 +729,7 @@ async fn of_an_answer_that_is_not_sent_the_call_and_its_fault_count() {
     };
     let total = |family: &str, labels: &[&str]| counted(&server, family, labels);
     let calls = || {
-        let families = metrics.picture(&server.shared.agent(), Now::default());
+        let families = metrics.picture(&server.shared.policy(), Now::default());
         let calls = families
             .iter()
             .find(|family| family.name == "wasm_agent_call_duration_seconds");
@@ -748,7 +752,7 @@ async fn of_an_answer_that_is_not_sent_the_call_and_its_fault_count() {
     // Of what no module is asked about, events count and settings do not.
     for seen in [Some(Seen::Other), None] {
         let (ticket, _) = gone.begin("other");
-        gone.answer_plain((ticket, "other"), server.shared.agent().pass(), seen);
+        gone.answer_plain((ticket, "other"), server.shared.policy().pass(), seen);
     }
     assert_eq!(total("wasm_agent_events_abandoned_total", &[]), 4);
 }

@@ -1,4 +1,5 @@
-//! Messages that are not whole yet: what they take together is bounded.
+//! Messages that have not arrived completely; bounds the memory of all of them
+//! together.
 //!
 //! In: how much each reader holds of a message whose end has not come. Out:
 //! once all of them hold too much, who has to let go: the one whose message

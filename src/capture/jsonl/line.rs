@@ -1,4 +1,4 @@
-//! One line of a recording, as anybody may write it.
+//! One line of a recording, whoever wrote it.
 //!
 //! In: a line's bytes. Out: its parts, and the call that it records.
 

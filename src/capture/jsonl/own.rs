@@ -1,4 +1,4 @@
-//! Lines exactly as we write them, read at the speed of guests.
+//! Fast reader for the lines that we write ourselves.
 //!
 //! A replay's guests take some microseconds for a record, so its JSON must not
 //! take as long. Where a line has our own layout (keys in our order, no blanks)

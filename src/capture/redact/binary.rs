@@ -1,4 +1,4 @@
-//! Bytes that are no text, as a text that can be looked through, and back.
+//! Turns bytes that are not UTF-8 into a text that redaction can search, and back.
 //!
 //! What is UTF-8 in them stays as it is, so a secret reads the same in a text
 //! and between other bytes. Each byte that is none becomes one character of a

@@ -1,4 +1,4 @@
-//! Many secrets looked for at once: a text is read once, however many they are.
+//! Searches a text for many secrets at once: it is read once, however many there are.
 //!
 //! A trie with a link from each node to the longest other beginning that its
 //! text ends with (Aho and Corasick). The crate of that name lists at each

@@ -1,4 +1,4 @@
-//! Secrets that were found in an exchange, and other texts without them.
+//! The secrets that were found in an exchange; removes them from other texts.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};

@@ -1,4 +1,4 @@
-//! Percent encoding, and what was encoded several times over.
+//! Percent encoding, also of texts that were encoded several times.
 //!
 //! A URL in a parameter of a URL is encoded once more with each step inwards.
 //! So a text is decoded as a whole, a few times, and looked through each time:

@@ -1,5 +1,4 @@
-//! Where secrets stand in a text: by the names before them, and by what they
-//! say of themselves.
+//! Finds secrets in a text: by the names before them, and by their own form.
 
 use std::borrow::Cow;
 use std::ops::Range;

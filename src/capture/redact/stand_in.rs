@@ -1,4 +1,4 @@
-//! What stands in a secret's place: `redacted:` and a hash, or a number.
+//! The text that replaces a secret: `redacted:` and a hash, or a number.
 
 use std::ops::Range;
 

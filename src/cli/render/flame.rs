@@ -1,4 +1,4 @@
-//! A flame graph as SVG, of which functions of a guest were found running.
+//! Draws a flame graph as SVG: how often each function of a guest was found running.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! How far a replay is, and how it ends early.
+//! Shows the progress of a replay, and ends it on Ctrl-C.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};

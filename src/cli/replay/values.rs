@@ -1,4 +1,4 @@
-//! Values of the command's options, read.
+//! Parses the values of `replay`'s options.
 
 use std::str::FromStr;
 

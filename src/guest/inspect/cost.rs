@@ -1,4 +1,4 @@
-//! What compiling one function takes of memory, reckoned from its operators.
+//! Estimates the memory that compiling one function takes, from its operators.
 //!
 //! Compilers take far more than code is long: a `table.init` of ten bytes takes
 //! 40 KiB. The figures are measured with the engine that is built in, one kind

@@ -1,5 +1,4 @@
-//! How many instances a module needs, read off what was measured and nothing
-//! else.
+//! How many instances a module needs, from measured figures only.
 
 use std::time::Duration;
 

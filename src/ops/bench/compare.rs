@@ -1,4 +1,4 @@
-//! The gate: what changed since, metric by metric and case by case.
+//! The gate: compares figures with a baseline, metric by metric and case by case.
 //!
 //! In: this run's report, and what it is compared with. Out: a [`Comparison`].
 

@@ -1,4 +1,4 @@
-//! Where it was measured, and whether anybody else wanted the processor.
+//! The machine of a measurement, and whether other processes used it at the time.
 
 use std::fs;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! How far a benchmark has come, for whoever shows it.
+//! The progress of a benchmark, for whoever shows it.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;

@@ -1,4 +1,4 @@
-//! Lines written in the capture's order, whoever made them.
+//! Writes lines in the order of the capture, whichever worker made them.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};

@@ -1,6 +1,6 @@
-//! Counting, in each worker on its own, so that sums do not depend on who
-//! counted what: all lists are cut by position in the capture, by cost or by
-//! what they list, never by what came first.
+//! Counts results, in each worker separately. The sums do not depend on which worker
+//! counted what: every list is ordered and cut by position in the capture, by cost or
+//! by content, never by time of arrival.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};

@@ -1,4 +1,4 @@
-//! What another spelling of header names would change of a decision.
+//! Whether a decision changes when header names are spelled otherwise.
 
 use std::sync::Arc;
 

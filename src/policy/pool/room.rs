@@ -1,5 +1,5 @@
-//! Whether an instance has grown so far that it is better replaced, before a
-//! leaking guest meets its limit in mid-request.
+//! Whether an instance has grown so much that it is replaced now, before a leaking
+//! guest meets its limit in the middle of a call.
 //!
 //! What counts is growth since its start: a module may need nearly all it may
 //! have from the beginning. And not all growth is a leak: a guest that grows far

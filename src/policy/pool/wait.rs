@@ -1,5 +1,4 @@
-//! Who calls: a thread that has nothing else to do, or one task of many on a
-//! thread of some executor; and how each waits.
+//! How a caller waits: a thread sleeps, a task of an executor is woken.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;

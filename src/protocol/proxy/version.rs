@@ -1,4 +1,4 @@
-//! Which generation of proxies sits at the other end.
+//! The version of the proxy at the other end.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! What goes out on one call: batches of messages, and the status at the end.
+//! The outgoing half of one gRPC call: batches of messages, and the status at the end.
 
 use std::convert::Infallible;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! What comes in on one call: handshake, events, control messages.
+//! The incoming half of one gRPC call: handshake, events, control messages.
 //!
 //! Invariant: whatever ends the reading (the peer's end, a broken message, a
 //! timeout, the signal to stop), all that was received whole is answered

@@ -337,10 +337,10 @@ impl Metrics {
     }
 
     /// All of it as it is now.
-    pub(crate) fn picture(&self, agent: &Policy, now: Now) -> Vec<Family> {
+    pub(crate) fn picture(&self, policy: &Policy, now: Now) -> Vec<Family> {
         let mut families = self.events();
-        families.extend(pool(agent, now.queued));
-        families.extend(self.changes(agent, now.lines_cut));
+        families.extend(pool(policy, now.queued));
+        families.extend(self.changes(policy, now.lines_cut));
         families.extend(exchanges(now.exchanges));
         families.push(Family::new(
             "wasm_agent_peers_closed_total",
@@ -395,8 +395,8 @@ impl Metrics {
         ]
     }
 
-    fn changes(&self, agent: &Policy, lines_cut: u64) -> Vec<Family> {
-        let module = agent.pool().module();
+    fn changes(&self, policy: &Policy, lines_cut: u64) -> Vec<Family> {
+        let module = policy.pool().module();
         let open = CONNECTIONS
             .iter()
             .zip(&self.connections)
@@ -479,9 +479,9 @@ fn recorded(counts: RecordCounts) -> Family {
     )
 }
 
-fn pool(agent: &Policy, queued: usize) -> Vec<Family> {
-    let usage = agent.pool().usage();
-    let counts = agent.pool().counts();
+fn pool(policy: &Policy, queued: usize) -> Vec<Family> {
+    let usage = policy.pool().usage();
+    let counts = policy.pool().counts();
     let state = |state, count: usize| Sample::new(Value::gauge(count)).with("state", state);
     let reason = |reason, count| Sample::new(Value::Count(count)).with("reason", reason);
     vec![

@@ -1,4 +1,5 @@
-//! This process as the kernel sees it, under the names that dashboards know.
+//! Memory, processor time and open files of this process, under Prometheus' usual
+//! names.
 
 use super::{Family, Sample, Value};
 use crate::client::Process;

@@ -1,4 +1,4 @@
-//! The picture as a v2 peer is told it.
+//! The metrics as the v2 protocol reports them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The picture as Prometheus reads it: its text format, version 0.0.4.
+//! The metrics in Prometheus' text format, version 0.0.4.
 
 use std::fmt::{self, Write as _};
 

@@ -1,4 +1,4 @@
-//! The file of a recording: one of ours, and no other's.
+//! Opens the file of a recording, and refuses a file that is not one.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};

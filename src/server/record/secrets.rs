@@ -1,4 +1,4 @@
-//! What is known of exchanges whose next events are still to come.
+//! Secrets of exchanges that are not over yet.
 //!
 //! A secret is named once, as by a request's header, and comes back in a later
 //! event without its name. So what was found in an exchange is kept for it,

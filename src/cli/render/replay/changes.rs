@@ -1,5 +1,5 @@
-//! What was decided, and what is decided otherwise than by the baseline or at
-//! the time.
+//! The decisions of a replay, and those that differ from the baseline's or the recorded
+//! ones.
 
 use std::collections::BTreeMap;
 
