@@ -57,6 +57,10 @@ e2e *PROXIES:
 long:
     REFUSAL_TRIES=1000000 INTERLEAVINGS=1000000 cargo test --release --lib -- --nocapture damage_softens_no_refusal no_interleaving_confuses
 
+# Verdicts beside eight busy processes; `just busy 100` for 100 rounds.
+busy ROUNDS="20":
+    BUSY_ROUNDS={{ROUNDS}} cargo test --test cli busy:: -- --ignored --test-threads 1
+
 # One fuzz target on its seeds (see fuzz/README.md); needs nightly and cargo-fuzz.
 fuzz TARGET *ARGS:
     mkdir -p fuzz/corpus/{{TARGET}}

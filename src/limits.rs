@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Wall clock for one call, alloc, handler and dealloc together.
+/// Time for one call, alloc, handler and dealloc together.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_millis(100);
 /// Linear memory of one agent instance.
 pub const DEFAULT_MAX_MEMORY_BYTES: u64 = 64 << 20;
@@ -138,8 +138,10 @@ named! {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Wall clock for one call; also for one instantiation.
+    /// Time for one call; also for one instantiation.
     pub timeout: Duration,
+    /// The clock that `timeout` is measured by.
+    pub clock: DeadlineClock,
     /// Instructions for one call, none for no limit.
     pub fuel: Option<u64>,
     /// Linear memory of one instance, in bytes.
@@ -154,6 +156,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             timeout: DEFAULT_TIMEOUT,
+            clock: DeadlineClock::default(),
             fuel: None,
             max_memory_bytes: DEFAULT_MAX_MEMORY_BYTES,
             max_answer_bytes: DEFAULT_MAX_ANSWER_BYTES,
@@ -175,11 +178,26 @@ impl Limits {
     }
 }
 
+/// The clock that the deadline of a call is measured by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DeadlineClock {
+    /// The wall clock: for a server, whose peer waits.
+    #[default]
+    Wall,
+    /// The processor time of the thread that calls, so that other work on the machine
+    /// is no fault of the guest. The wall clock ends the call after 20 times the
+    /// deadline, and not before 2 s. A blocking call of a policy that takes too long
+    /// is repeated once, while no other guest of its engine runs.
+    Processor,
+}
+
 /// The limits somebody asked for; what is not given is the ABI's own default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LimitChoice {
-    /// Wall clock for one call.
+    /// Time for one call.
     pub timeout: Option<Duration>,
+    /// The clock that `timeout` is measured by.
+    pub clock: Option<DeadlineClock>,
     /// Instructions for one call.
     pub fuel: Option<u64>,
     /// Linear memory of one instance, in bytes.
@@ -195,6 +213,7 @@ impl From<Limits> for LimitChoice {
     fn from(limits: Limits) -> Self {
         Self {
             timeout: Some(limits.timeout),
+            clock: Some(limits.clock),
             fuel: limits.fuel,
             max_memory_bytes: Some(limits.max_memory_bytes),
             max_answer_bytes: Some(limits.max_answer_bytes),
@@ -209,6 +228,7 @@ impl LimitChoice {
     pub fn over(self, defaults: Limits) -> Limits {
         Limits {
             timeout: self.timeout.unwrap_or(defaults.timeout),
+            clock: self.clock.unwrap_or(defaults.clock),
             fuel: self.fuel.or(defaults.fuel),
             max_memory_bytes: self.max_memory_bytes.unwrap_or(defaults.max_memory_bytes),
             max_answer_bytes: self.max_answer_bytes.unwrap_or(defaults.max_answer_bytes),
@@ -222,7 +242,8 @@ impl LimitChoice {
 pub struct LoadLimits {
     /// Size of the file, and of the binary that text assembles to, in bytes.
     pub max_module_bytes: u64,
-    /// Wall clock for compiling.
+    /// Time for compiling, by the wall clock and by the processor time of the
+    /// process: the longer one counts, up to ten times this by the wall clock.
     pub max_compile_time: Duration,
 }
 

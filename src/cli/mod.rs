@@ -37,7 +37,8 @@ use crate::guest::convention::json_buffer::answer::{self, AnswerPolicy, FRAMING_
 use crate::guest::module::{LoadSettings, Module};
 use crate::limits::{
     DEFAULT_MAX_ANSWER_BYTES, DEFAULT_MAX_COMPILE_TIME, DEFAULT_MAX_MODULE_BYTES,
-    DEFAULT_QUEUE_WAIT, DEFAULT_TIMEOUT, Isolation, LimitChoice, Limits, LoadLimits, Wasi,
+    DEFAULT_QUEUE_WAIT, DEFAULT_TIMEOUT, DeadlineClock, Isolation, LimitChoice, Limits, LoadLimits,
+    Wasi,
 };
 use crate::policy::decision::FailurePolicy;
 use crate::policy::pool::PoolSettings;
@@ -168,7 +169,8 @@ pub(crate) fn exec(cli: &Cli) -> anyhow::Result<u8> {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Guest")]
 pub(crate) struct GuestArgs {
-    /// Time limit for one call: alloc, handler and dealloc together
+    /// Time limit for one call: alloc, handler and dealloc together; serve: wall clock;
+    /// elsewhere: processor time
     #[arg(long, value_name = "TIME", default_value_t = TimeArg(DEFAULT_TIMEOUT))]
     timeout: TimeArg,
 
@@ -212,6 +214,10 @@ pub(crate) struct GuestArgs {
     /// The ABI of the module; auto decides by its exports
     #[arg(long, value_enum, default_value_t = AbiArg::Auto)]
     abi: AbiArg,
+
+    /// A peer waits for the answers, so the wall clock counts.
+    #[arg(skip)]
+    is_serving: bool,
 }
 
 impl GuestArgs {
@@ -223,6 +229,11 @@ impl GuestArgs {
     fn limit_choice(&self) -> LimitChoice {
         LimitChoice {
             timeout: Some(self.timeout.0),
+            clock: Some(if self.is_serving {
+                DeadlineClock::Wall
+            } else {
+                DeadlineClock::Processor
+            }),
             fuel: self.fuel,
             max_memory_bytes: self.max_memory.map(|size| size.as_u64()),
             max_answer_bytes: Some(self.max_answer.as_u64()),
@@ -245,6 +256,7 @@ impl GuestArgs {
     pub(crate) fn serving(&self) -> Self {
         Self {
             wasi: self.wasi.or(Some(WasiArg::Real)),
+            is_serving: true,
             ..self.clone()
         }
     }

@@ -3,12 +3,14 @@
 //! One [`Engine`] for each set of settings. Which proposals are on is stated
 //! here and does not follow the crate's defaults.
 
+use std::cell::Cell;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wasmtime::{
     Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, Strategy,
@@ -17,6 +19,7 @@ use wasmtime::{
 
 use crate::error::Error;
 use crate::fault::printable;
+use crate::guest::deadline::process_time;
 use crate::guest::faults::host_error;
 use crate::guest::inspect::ALLOWED_FEATURES;
 use crate::limits::{
@@ -26,8 +29,12 @@ use crate::limits::{
 
 /// How often a running guest's deadline is looked at.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
+/// On a busy machine compiling may take so many times its limit by the wall clock.
+const FAR_COMPILE_TIMES: u32 = 10;
 /// Ticks without a running guest before the clock goes to sleep.
 const IDLE_TICKS: u32 = 100;
+/// Ticks to wait until no other guest runs: one that nobody polls may never end.
+const MAX_QUIET_TICKS: u32 = 2_000;
 /// Frames of a trap's backtrace.
 const MAX_BACKTRACE_FRAMES: usize = 20;
 
@@ -193,14 +200,24 @@ impl Engine {
         }
     }
 
+    /// Does something while no other guest of this engine runs: their calls wait
+    /// until it is done. Those that have begun are waited for, for about 2 s.
+    pub(crate) fn alone<T>(&self, act: impl FnOnce() -> T) -> T {
+        let quiet = self.clock.shared.quiet();
+        let result = act();
+        drop(quiet);
+        result
+    }
+
     /// From now on compiling takes one core and leaves the others alone.
     pub(crate) fn compile_aside(&self) {
         self.compiles_aside.store(true, Ordering::Relaxed);
     }
 
-    /// Compiles on threads with stacks of our choosing, and gives up waiting
-    /// after `limit`; what was started then runs on until it is done. No function
-    /// takes more than `function_bytes` of memory.
+    /// Compiles on threads with stacks of our choosing, and gives up waiting once
+    /// `limit` has passed and this process has computed for as long, or after
+    /// [`FAR_COMPILE_TIMES`] limits; what was started then runs on until it is done.
+    /// No function takes more than `function_bytes` of memory.
     pub(crate) fn compile(
         &self,
         wasm: Vec<u8>,
@@ -224,11 +241,23 @@ impl Engine {
             // The receiver may have given up.
             let _ = done.send(compiled);
         });
-        match result.recv_timeout(limit) {
-            Ok(module) => module
-                .map(Some)
-                .map_err(host_error("the engine refuses the module")),
-            Err(_) => Ok(None),
+        let (began, spent_before) = (Instant::now(), process_time());
+        let mut wait = limit;
+        loop {
+            match result.recv_timeout(wait) {
+                Ok(module) => {
+                    return module
+                        .map(Some)
+                        .map_err(host_error("the engine refuses the module"));
+                }
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            // Other work on the machine is no fault of the module.
+            wait = limit.saturating_sub(process_time().saturating_sub(spent_before));
+            if wait.is_zero() || began.elapsed() >= limit.saturating_mul(FAR_COMPILE_TIMES) {
+                return Ok(None);
+            }
         }
     }
 }
@@ -255,6 +284,11 @@ fn survived<T>(compile: impl FnOnce() -> wasmtime::Result<T>) -> wasmtime::Resul
             printable(said, 200)
         )))
     })
+}
+
+thread_local! {
+    /// Whether this thread is the one that runs a guest alone.
+    static IS_ALONE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Where one instance is counted while it runs, so that the clock stays awake.
@@ -314,16 +348,25 @@ struct Clock {
 struct Shared {
     rows: [Row; 16],
     next_row: AtomicUsize,
+    /// Whether one thread wants to run a guest alone; the lock is held meanwhile.
+    wants_quiet: AtomicBool,
+    quiet: Mutex<()>,
     asleep: AtomicBool,
     stop: AtomicBool,
     waker: std::sync::OnceLock<std::thread::Thread>,
 }
 
 impl Shared {
-    /// Order matters: counted first, then looked whether the clock sleeps; the
-    /// clock says it sleeps first, then looks at the count.
+    /// Order matters: counted first, then looked whether the clock sleeps or
+    /// somebody wants to be alone; those say so first, then look at the count.
     fn guest_starts(&self, row: usize) {
-        if let Some(Row(guests)) = self.rows.get(row) {
+        let Some(Row(guests)) = self.rows.get(row) else {
+            return;
+        };
+        guests.fetch_add(1, Ordering::SeqCst);
+        while self.wants_quiet.load(Ordering::SeqCst) && !IS_ALONE.get() {
+            guests.fetch_sub(1, Ordering::SeqCst);
+            drop(self.quiet.lock().unwrap_or_else(PoisonError::into_inner));
             guests.fetch_add(1, Ordering::SeqCst);
         }
         if self.asleep.load(Ordering::SeqCst)
@@ -333,9 +376,39 @@ impl Shared {
         }
     }
 
+    /// Waits until no guest runs, and keeps others from starting.
+    fn quiet(&self) -> Quiet<'_> {
+        let held = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
+        IS_ALONE.set(true);
+        self.wants_quiet.store(true, Ordering::SeqCst);
+        for _ in 0..MAX_QUIET_TICKS {
+            if self.is_idle() {
+                break;
+            }
+            std::thread::sleep(TICK);
+        }
+        Quiet {
+            shared: self,
+            _held: held,
+        }
+    }
+
     fn is_idle(&self) -> bool {
         let none = |Row(guests): &Row| guests.load(Ordering::SeqCst) == 0;
         self.rows.iter().all(none)
+    }
+}
+
+/// No other guest runs, until this is dropped.
+struct Quiet<'a> {
+    shared: &'a Shared,
+    _held: MutexGuard<'a, ()>,
+}
+
+impl Drop for Quiet<'_> {
+    fn drop(&mut self) {
+        self.shared.wants_quiet.store(false, Ordering::SeqCst);
+        IS_ALONE.set(false);
     }
 }
 
@@ -344,6 +417,8 @@ impl Clock {
         let shared = Arc::new(Shared {
             rows: <[Row; 16]>::default(),
             next_row: AtomicUsize::new(0),
+            wants_quiet: AtomicBool::new(false),
+            quiet: Mutex::new(()),
             asleep: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             waker: std::sync::OnceLock::new(),

@@ -121,7 +121,10 @@ fn trap_fault(trap: Trap, state: &HostState, stage: &str) -> Fault {
         _ => FaultCode::Trap(TrapKind::Other),
     };
     let detail = match code {
-        FaultCode::Deadline => format!("still running after its deadline {stage}"),
+        FaultCode::Deadline => {
+            let excuse = state.wasi.deadline.excuse();
+            format!("still running after its deadline {stage}{excuse}")
+        }
         FaultCode::Fuel => format!("used up its fuel {stage}"),
         FaultCode::MemoryLimit => format!(
             "a growth beyond {} bytes, or of too many, was refused; then {trap} {stage}",

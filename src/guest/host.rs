@@ -1,7 +1,7 @@
 //! What the host knows of a guest: its limits, and how it used them.
 
 use std::any::Any;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use wasmtime::{ResourceLimiter, Store, TypedFunc, WasmParams, WasmResults};
 
@@ -45,7 +45,6 @@ pub(crate) struct HostState {
     pub(super) max_memory_bytes: usize,
     /// Fuel for each call; none where the engine counts none.
     pub(super) fuel: Option<u64>,
-    pub(super) timeout: Duration,
     pub(super) mode: ExecMode,
     /// When the call gives way.
     pub(super) slice_ends: Instant,

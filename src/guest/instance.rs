@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use wasmtime::{Store, UpdateDeadline, WasmBacktrace};
 
 use super::convention::{AskSettings, Checked, Guest};
+use super::deadline::Deadline;
 use super::faults::fault_of;
 use super::host::{ExecMode, HostState, enter};
 use super::stack::StackSamples;
@@ -29,7 +30,7 @@ use crate::fault::{Fault, FaultCode};
 use crate::guest::engine::RunningCount;
 use crate::guest::module::Module;
 use crate::guest::wasi;
-use crate::limits::{Limits, after};
+use crate::limits::Limits;
 use crate::question::{Phase, Question};
 
 /// How long a guest computes before its call gives way, at the next tick of
@@ -123,10 +124,13 @@ impl Instance {
         let state = HostState {
             max_memory_bytes: usize::try_from(limits.max_memory_bytes).unwrap_or(usize::MAX),
             fuel: counts_fuel.then(|| limits.fuel.unwrap_or(u64::MAX)),
-            timeout: limits.timeout,
             mode,
             slice_ends: Instant::now(),
-            wasi: wasi::Context::new(limits.wasi, Arc::clone(&module.log_limiter)),
+            wasi: wasi::Context::new(
+                limits.wasi,
+                Arc::clone(&module.log_limiter),
+                Deadline::new(limits.clock, limits.timeout),
+            ),
             grows: 0,
             refused_growth: false,
             samples: None,
@@ -144,13 +148,14 @@ impl Instance {
                 }
             }
             let (now, state) = (Instant::now(), context.data_mut());
-            Ok(if now >= state.wasi.deadline {
+            Ok(if state.wasi.deadline.is_over(now) {
                 UpdateDeadline::Interrupt
             } else if now >= state.slice_ends {
                 // For fairness, not for limits: how long it then waits for its
                 // next turn is not known here and may count as computed.
                 state.slice_ends = now + SLICE;
-                UpdateDeadline::Yield(1)
+                state.wasi.deadline.end_slice();
+                UpdateDeadline::YieldCustom(1, Box::pin(next_slice()))
             } else {
                 UpdateDeadline::Continue(1)
             })
@@ -269,7 +274,8 @@ impl Instance {
         let may_refuse = matches!(phase, Phase::Event(_));
         let is_long = cost.answer_bytes > LONG_ANSWER_BYTES || called.is_err() && may_refuse;
         if is_long && mode == ExecMode::InSlices {
-            give_way().await;
+            self.store.data_mut().wasi.deadline.end_slice();
+            next_slice().await;
         }
         // Reading the clock costs as much as checking a short answer.
         let counts = is_long && may_refuse;
@@ -289,8 +295,10 @@ impl Instance {
             Err(fault) => Err(fault),
         };
         // Not what it waited for its turn in between.
-        let is_overdue = checking
-            .is_some_and(|began| cost.time.saturating_add(began.elapsed()) > self.limits.timeout);
+        let is_overdue = checking.is_some_and(|began| {
+            cost.time.saturating_add(began.elapsed()) > self.limits.timeout
+                && self.store.data_mut().wasi.deadline.is_over(Instant::now())
+        });
         (within_deadline(result, is_overdue), cost)
     }
 
@@ -408,11 +416,11 @@ fn arm(store: &mut Store<HostState>, mode: ExecMode, now: Instant) -> wasmtime::
     let state = store.data_mut();
     state.grows = 0;
     state.refused_growth = false;
-    state.wasi.deadline = after(now, state.timeout);
+    state.wasi.deadline.begin(now);
     state.mode = mode;
     state.slice_ends = match mode {
         // Never before its deadline.
-        ExecMode::AtOnce => state.wasi.deadline,
+        ExecMode::AtOnce => state.wasi.deadline.end(),
         ExecMode::InSlices => now + SLICE,
     };
     state.wasi.begin_call();
@@ -439,9 +447,8 @@ fn within_deadline(
     }
 }
 
-/// Lets others have their turn once: what follows is long, and is not done on
-/// a thread that reads.
-async fn give_way() {
+/// Lets others have their turn once, and goes on with the next slice.
+async fn next_slice() {
     let mut has_given_way = false;
     poll_fn(|context| {
         if std::mem::replace(&mut has_given_way, true) {
@@ -452,4 +459,5 @@ async fn give_way() {
         }
     })
     .await;
+    Deadline::begin_slice();
 }

@@ -5,6 +5,7 @@
 
 pub(crate) mod contract;
 pub(crate) mod convention;
+mod deadline;
 pub(crate) mod engine;
 mod faults;
 mod host;
@@ -19,6 +20,7 @@ pub use instance::SLICE;
 pub use module::{LoadSettings, Module};
 
 pub(crate) use convention::{AskSettings, Checked};
+pub(crate) use deadline::processor_time;
 pub(crate) use instance::Instance;
 pub(crate) use stack::StackSamples;
 

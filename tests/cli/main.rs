@@ -10,6 +10,7 @@
 )]
 
 mod bench;
+mod busy;
 mod faults;
 mod languages;
 mod readme;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::guest::deadline::{Deadline, TooLong};
 use crate::limits::Wasi;
 use crate::log_limiter::LogLimiter;
 
@@ -31,14 +32,11 @@ pub(crate) struct Context {
     moved: Duration,
     random: u64,
     /// When the call has to be over; the guest's sleeps bring it nearer.
-    pub(crate) deadline: Instant,
+    pub(crate) deadline: Deadline,
 }
 
-/// A sleep that would not be over before the deadline.
-pub(super) struct TooLong;
-
 impl Context {
-    pub(crate) fn new(wasi: Wasi, log_limiter: Arc<LogLimiter>) -> Self {
+    pub(crate) fn new(wasi: Wasi, log_limiter: Arc<LogLimiter>, deadline: Deadline) -> Self {
         Self {
             wasi,
             output: Output::new(log_limiter),
@@ -46,7 +44,7 @@ impl Context {
             moved_in_call: Duration::ZERO,
             moved: Duration::ZERO,
             random: SEED,
-            deadline: Instant::now(),
+            deadline,
         }
     }
 
@@ -62,11 +60,7 @@ impl Context {
     /// nearer. Nobody waits, so no thread is held and local runs answer as
     /// production does.
     pub(super) fn sleep(&mut self, time: Duration) -> Result<(), TooLong> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        if time >= left {
-            return Err(TooLong);
-        }
-        self.deadline -= time;
+        self.deadline.sleep(time)?;
         self.skip(time);
         Ok(())
     }
@@ -133,9 +127,11 @@ impl Context {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::DeadlineClock;
 
     fn context(wasi: Wasi) -> Context {
-        Context::new(wasi, Arc::new(LogLimiter::new()))
+        let deadline = Deadline::new(DeadlineClock::Wall, Duration::MAX);
+        Context::new(wasi, Arc::new(LogLimiter::new()), deadline)
     }
 
     #[test]

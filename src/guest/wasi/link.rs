@@ -7,9 +7,10 @@ use std::time::Duration;
 use wasmtime::{Caller, Engine, Extern, FuncType, Linker, Val, ValType};
 
 use super::catalog::{Function, MODULE, Role};
-use super::context::{Context, TooLong};
+use super::context::Context;
 use super::output::Stream;
 use crate::fault::{Fault, FaultCode, TrapKind};
+use crate::guest::deadline::TooLong;
 
 /// Pieces of one write, and subscriptions of one poll. More is no program's
 /// need, and each is looked at.

@@ -5,13 +5,13 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::answer::Answer;
 use crate::cost::Cost;
 use crate::fault::{Fault, FaultCode};
 use crate::guest::module::Module;
-use crate::guest::{AskSettings, Checked, Instance};
+use crate::guest::{AskSettings, Checked, Instance, processor_time};
 use crate::hook::HookResult;
 use crate::limits::Isolation;
 use crate::question::{HeaderNames, Question};
@@ -172,7 +172,7 @@ impl<'a> Prober<'a> {
         Budget {
             spent: &self.spent,
             until: self.spent.get().saturating_add(instructions),
-            deadline: Instant::now() + Duration::from_nanos(instructions / SLOWEST),
+            end: processor_time() + Duration::from_nanos(instructions / SLOWEST),
         }
     }
 
@@ -207,42 +207,44 @@ impl<'a> Prober<'a> {
 
     /// The same with header names spelled otherwise.
     pub(super) fn fresh_spelled(&self, sample: &Sample, names: HeaderNames) -> Seen {
-        match self.instance() {
-            Ok(mut instance) => self.call_spelled(&mut instance, sample, names),
-            Err(fault) => {
-                let seen = Seen {
-                    poison: Some(fault.code),
-                    result: Err(*fault),
-                    bytes: Vec::new(),
-                    cost: Cost::default(),
-                    refused_growth: false,
-                };
-                self.count(&seen);
-                seen
-            }
+        let once = || match self.instance() {
+            Ok(mut instance) => self.ask(&mut instance, sample, names),
+            Err(fault) => Seen {
+                poison: Some(fault.code),
+                result: Err(*fault),
+                bytes: Vec::new(),
+                cost: Cost::default(),
+                refused_growth: false,
+            },
+        };
+        let mut seen = once();
+        if seen.is_slow() {
+            seen = self.module.engine.alone(once);
         }
+        self.count(&seen);
+        seen
     }
 
     /// Calls an instance that may have been called before.
     pub(super) fn call(&self, instance: &mut Instance, sample: &Sample) -> Seen {
-        self.call_spelled(instance, sample, self.settings.header_names)
+        let seen = self.ask(instance, sample, self.settings.header_names);
+        self.count(&seen);
+        seen
     }
 
-    fn call_spelled(&self, instance: &mut Instance, sample: &Sample, names: HeaderNames) -> Seen {
+    fn ask(&self, instance: &mut Instance, sample: &Sample, names: HeaderNames) -> Seen {
         let asking = AskSettings {
             header_names: names,
             answer_policy: &self.settings.answer_policy,
         };
         let (result, cost) = instance.ask(&sample.input, asking);
-        let seen = Seen {
+        Seen {
             result,
             bytes: instance.last_answer().to_vec(),
             cost,
             poison: instance.poison(),
             refused_growth: instance.was_refused_memory(),
-        };
-        self.count(&seen);
-        seen
+        }
     }
 
     fn count(&self, seen: &Seen) {
@@ -261,17 +263,17 @@ impl<'a> Prober<'a> {
 /// How much one probe may call the module.
 ///
 /// Instructions end it for any module that computes, so that what is found
-/// does not hang on the machine or on what else it does. Wall clock ends it
+/// does not hang on the machine or on what else it does. Processor time ends it
 /// for one that keeps the host busy instead.
 #[derive(Clone, Copy)]
 pub(super) struct Budget<'a> {
     spent: &'a Cell<u64>,
     until: u64,
-    deadline: Instant,
+    end: Duration,
 }
 
 impl Budget<'_> {
     pub(super) fn is_spent(self) -> bool {
-        self.spent.get() >= self.until || Instant::now() >= self.deadline
+        self.spent.get() >= self.until || processor_time() >= self.end
     }
 }

@@ -406,9 +406,9 @@ fn reading_takes_linear_time() {
         let time = |bytes: usize| {
             let text = piece.repeat(bytes / piece.len());
             let best = (0..5).map(|_| {
-                let started = std::time::Instant::now();
+                let started = crate::guest::processor_time();
                 std::hint::black_box(find_refusal(&text));
-                started.elapsed()
+                crate::guest::processor_time() - started
             });
             best.min().unwrap()
         };

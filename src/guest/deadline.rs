@@ -1,0 +1,167 @@
+//! The deadline of one call, by the wall clock or by the processor time of the call.
+//!
+//! In: when the call began, when it was interrupted, and what the guest slept. Out:
+//! whether its time is over. A busy machine takes the processor away from a guest:
+//! by processor time that is not the guest's fault, and a bound by the wall clock
+//! ends the call all the same. Reading a thread's processor time is a system call,
+//! so it is read once in [`NEAR`] and where a deadline may be over.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::limits::{DeadlineClock, after};
+
+/// How old a reading of the processor time may be at the start of a call. All that
+/// passed since then counts as spent before the call: the guest may get this much
+/// more, and never less.
+const NEAR: Duration = Duration::from_millis(1);
+/// By processor time a call may take so many times its deadline by the wall clock,
+const FAR_DEADLINES: u32 = 20;
+/// and always at least this.
+const FAR: Duration = Duration::from_secs(2);
+
+thread_local! {
+    /// This thread's processor time, and when it was read.
+    static READ: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
+    /// This thread's processor time when the slice that runs on it began.
+    static SLICE_BEGAN: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// The deadline of one call.
+pub(crate) struct Deadline {
+    clock: DeadlineClock,
+    timeout: Duration,
+    /// It cannot be over before this.
+    next_look: Instant,
+    /// It is over at this, by any clock.
+    end: Instant,
+    /// Processor time of the slices before this one.
+    computed: Duration,
+    slept: Duration,
+}
+
+/// How long the guest sleeps would be over only after the deadline.
+pub(crate) struct TooLong;
+
+impl Deadline {
+    pub(crate) fn new(clock: DeadlineClock, timeout: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            clock,
+            timeout,
+            next_look: now,
+            end: now,
+            computed: Duration::ZERO,
+            slept: Duration::ZERO,
+        }
+    }
+
+    /// A call begins on this thread.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        self.computed = Duration::ZERO;
+        self.slept = Duration::ZERO;
+        self.next_look = after(now, self.timeout);
+        self.end = match self.clock {
+            DeadlineClock::Wall => self.next_look,
+            DeadlineClock::Processor => {
+                let far = self.timeout.saturating_mul(FAR_DEADLINES).max(FAR);
+                after(now, far)
+            }
+        };
+        let began = READ.get().filter(|(at, _)| now.duration_since(*at) < NEAR);
+        SLICE_BEGAN.set(match began {
+            Some((at, time)) => time + now.duration_since(at),
+            None => {
+                let time = processor_time();
+                READ.set(Some((now, time)));
+                time
+            }
+        });
+    }
+
+    /// When the call ends at the latest.
+    pub(crate) const fn end(&self) -> Instant {
+        self.end
+    }
+
+    /// Whether the call has had its time.
+    pub(crate) fn is_over(&mut self, now: Instant) -> bool {
+        if now < self.next_look {
+            return false;
+        }
+        if now >= self.end {
+            return true;
+        }
+        let left = self.timeout.saturating_sub(self.spent());
+        self.next_look = after(now, left);
+        left.is_zero()
+    }
+
+    /// As if the guest had slept: its deadline comes nearer.
+    pub(crate) fn sleep(&mut self, time: Duration) -> Result<(), TooLong> {
+        let left = match self.clock {
+            DeadlineClock::Wall => self.end.saturating_duration_since(Instant::now()),
+            DeadlineClock::Processor => self.timeout.saturating_sub(self.spent()),
+        };
+        if time >= left {
+            return Err(TooLong);
+        }
+        self.slept += time;
+        self.next_look -= time;
+        if self.clock == DeadlineClock::Wall {
+            self.end -= time;
+        }
+        Ok(())
+    }
+
+    /// The call gives its thread away.
+    pub(crate) fn end_slice(&mut self) {
+        self.computed += processor_time().saturating_sub(SLICE_BEGAN.get());
+    }
+
+    /// The call goes on, on this thread.
+    pub(crate) fn begin_slice() {
+        SLICE_BEGAN.set(processor_time());
+    }
+
+    fn computed(&self) -> Duration {
+        self.computed + processor_time().saturating_sub(SLICE_BEGAN.get())
+    }
+
+    /// What counts towards the deadline by processor time.
+    fn spent(&self) -> Duration {
+        self.computed().saturating_add(self.slept)
+    }
+
+    /// For the fault of a call that was ended just now: how much of its time the
+    /// guest had the processor, where that was not all.
+    pub(crate) fn excuse(&self) -> String {
+        let spent = self.spent();
+        let whole = match self.clock {
+            DeadlineClock::Wall => self.timeout,
+            DeadlineClock::Processor if spent >= self.timeout => return String::new(),
+            DeadlineClock::Processor => self.timeout.saturating_mul(FAR_DEADLINES).max(FAR),
+        };
+        // A deadline is looked at once a tick.
+        if spent.saturating_add(whole / 10) >= whole {
+            return String::new();
+        }
+        format!(
+            "; it had the processor for {} of {} ms, so the machine was busy with other work",
+            spent.as_millis(),
+            whole.as_millis()
+        )
+    }
+}
+
+/// The processor time of this process.
+pub(super) fn process_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
+}
+
+/// The processor time of this thread.
+pub(crate) fn processor_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+}
