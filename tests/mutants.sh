@@ -83,8 +83,9 @@ fi
 
 mutant m01-pool-keeps-poisoned src/policy/pool.rs 's/if instance\.poison\(\)\.is_some\(\)/if false/' m_01
 mutant m01-default-is-open src/cli/mod.rs 's/FailurePolicy::Closed/FailurePolicy::Open/' m_01
-mutant m02-deadline-too-late src/guest/instance.rs 's/after\(now, state\.timeout\)/after(now, state.timeout * 100)/' m_02
-mutant m02-no-deadline src/guest/instance.rs 's/if now >= state\.wasi\.deadline/if false \&\& now >= state.wasi.deadline/' m_03_an_endless_alloc
+mutant m02-deadline-too-late src/guest/deadline.rs 's/after\(now, self\.timeout\)/after(now, self.timeout * 100)/' m_02
+mutant m02-no-deadline src/guest/instance.rs 's/if state\.wasi\.deadline\.is_over\(now\) \{\n(\s+)UpdateDeadline::Interrupt/if false {\n$1UpdateDeadline::Interrupt/' m_03_an_endless_alloc
+mutant m02-other-work-counts src/guest/deadline.rs 's/let left = self\.timeout\.saturating_sub\(self\.spent\(\)\);/let left = Duration::ZERO;/' a_deadline_counts
 mutant m02-interrupted-is-reused src/fault.rs 's/\| Self::Deadline\n//; s/Self::BadEvent\(_\)\n/Self::BadEvent(_) | Self::Deadline\n/' m_0
 mutant m03-start-not-tried src/cli/mod.rs 's/policy\.start\(\)\?;//' m_03_a_start
 mutant m04-m06-no-memory-cap src/guest/host.rs 's/desired <= self\.max_memory_bytes && //' m_0
@@ -144,7 +145,7 @@ mutant m24-summary-raw src/ops/run/report.rs 's/printable\(&response\.audit\.tag
 mutant m24-import-names-raw src/guest/contract/imports.rs 's/let name = \|text\| printable\(text, 100\);/let name = |text: \&str| text.to_owned();/; s/use crate::fault::printable;\n//' m_24
 mutant m23-files-open src/guest/wasi/link.rs 's/(Role::NoFile \| Role::NoDirectory \| Role::NoSocket => \{\n\s+)return Err\(Errno::BadDescriptor\.into\(\)\)/$1return Ok(())/' m_23_nothing
 mutant m23-clocks-of-the-host src/limits.rs 's/#\[default\]\n\s+(Fixed => "fixed",)/$1/; s/(Real => "real",)/#[default]\n        $1/' m_23_clocks
-mutant m23-sleeps-as-long-as-it-likes src/guest/wasi/context.rs 's/if time >= left \{/if false {/; s/self\.deadline -= time;//' m_23_a_sleep
+mutant m23-sleeps-as-long-as-it-likes src/guest/deadline.rs 's/if time >= left \{/if false {/; s/self\.(slept \+|next_look -|end -)= time;//g' m_23_a_sleep
 mutant m23-exits-go-on src/guest/wasi/link.rs 's/Role::Exit => return Err\(Ended::Exit\(params\.int\(0\)\)\.into\(\)\)/Role::Exit => return Ok(())/' m_23_an_exit
 mutant m23-initialize-mistyped src/guest/contract.rs 's/if facts\.export\("_initialize"\)\.is_some\(\)/if false/' a_program
 mutant m24-output-unbounded src/guest/wasi/output.rs 's/bytes\.iter\(\)\.take\(left\)/bytes.iter()/; s/_ if !self\.log_limiter\.admit\(\) => \{\}//' m_24_a_flood
@@ -173,14 +174,15 @@ mutant i02-types-shown-whole src/guest/inspect.rs 's/const SHOWN: usize = 16;/co
 mutant i02-text-size src/limits.rs 's/MAX_TEXT_BYTES: usize = 8 << 20/MAX_TEXT_BYTES: usize = 64 << 20/' i_02_text
 mutant i02-imports-listed src/guest/contract.rs 's/\.take\(limits::MAX_LISTED\)//' i_02_names
 mutant i02-long-names-compared src/suggest.rs 's/MAX_BYTES: usize = 64/MAX_BYTES: usize = usize::MAX/' i_02_names
-mutant i02-compile-time src/guest/engine.rs 's/result\.recv_timeout\(limit\)/result.recv_timeout(limit * 100_000)/' i_02_compiling
+mutant i02-compile-time src/guest/engine.rs 's/let mut wait = limit;/let mut wait = limit * 100_000;/' i_02_compiling
 mutant i03-producers-unbounded src/guest/inspect.rs 's/facts\.producers\.len\(\) < limits::MAX_LISTED/true/' i_03_a_million
 mutant i03-names-uncut src/guest/stack.rs 's/printable\(&format!\("\{:#\}", rustc_demangle::demangle\(name\)\), 200\)/format!("{:#}", rustc_demangle::demangle(name))/' i_03
 mutant i04-depth src/fixture/text.rs 's/MAX_DEPTH: usize = 32/MAX_DEPTH: usize = 100/' i_04
 mutant i04-size src/fixture/files.rs 's/MAX_FIXTURE_BYTES: u64 = 64 << 20/MAX_FIXTURE_BYTES: u64 = 1 << 30/' i_04_a_huge
 mutant i04-headers-twice src/fixture/parse.rs 's/if !seen\.insert\(name\.clone\(\)\)/if false \&\& seen.insert(name.clone())/' i_04
 mutant i04-wrong-column src/fixture/text.rs 's/before\[line_start\.\.\]\.chars\(\)\.count\(\) \+ 1/before.chars().count() + 1/' i_04
-mutant i07-stdout-must-work src/cli/render/mod.rs 's/let \(_, _\) = out\.into_parts\(\);/let (_, _) = out.into_parts(); written.as_ref().unwrap();/' i_07
+mutant i07-stdout-must-work src/cli/render/mod.rs 's/let \(KeepsError\(_, first\), _\) = out\.into_parts\(\);/let (KeepsError(_, first), _) = out.into_parts(); written.as_ref().unwrap();/' i_07
+mutant i07-lost-report-is-success src/cli/mod.rs 's/if render::is_output_lost\(\)/if false \&\& render::is_output_lost()/' i_07
 mutant i07-full-in-silence src/cli/render/mod.rs 's/&& error\.kind\(\) != io::ErrorKind::BrokenPipe/\&\& error.kind() == io::ErrorKind::Other/' i_07
 mutant i07-stderr-must-work src/cli/render/mod.rs 's/let _ = (writeln!\(io::stderr\(\)\.lock\(\), "\{\}", escape::lines\(line, colored\)\));/$1.unwrap();/' i_07
 mutant i07-help-must-work src/cli/render/mod.rs 's/let _ = error\.print\(\);/error.print().unwrap();/' i_07

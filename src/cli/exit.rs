@@ -10,7 +10,7 @@ pub(crate) const OK: u8 = 0;
 pub(crate) const FAILED: u8 = 1;
 /// The command line cannot be carried out; nothing was started.
 pub(crate) const USAGE: u8 = 2;
-/// An input is unreadable or malformed.
+/// An input is unreadable or malformed, or a report could not be written.
 pub(crate) const UNREADABLE: u8 = 3;
 /// Nothing was checked. Never green.
 pub(crate) const NOTHING_CHECKED: u8 = 4;
@@ -25,7 +25,7 @@ pub(crate) const HELP: &str = "Exit status:
   0  success
   1  the module failed: contract broken, expectation missed, fault
   2  usage: nothing was started
-  3  an input is unreadable or malformed
+  3  an input is unreadable or malformed, or the report could not be written
   4  nothing was checked";
 
 /// The list at the end of `bench`'s help.
@@ -33,7 +33,7 @@ pub(crate) const BENCH_HELP: &str = "Exit status:
   0  measured; compared: better or equal
   1  regressed, or the module faulted while it was measured
   2  usage: nothing was started
-  3  an input is unreadable or malformed
+  3  an input is unreadable or malformed, or the report could not be written
   4  nothing was measured or compared
   5  inconclusive: noise exceeds the threshold";
 
@@ -50,7 +50,8 @@ pub(crate) const REPLAY_HELP: &str = "Exit status:
   0  no difference that --fail-on counts as a failure
   1  decisions differ, the module faulted, or a test of a test file failed
   2  usage: nothing was started
-  3  a capture or module is unreadable, or with --strict one of the records
+  3  a capture or module is unreadable, or with --strict one of the records;
+     or the report could not be written
   4  no transaction was replayed
   5  interrupted, with no such difference so far";
 

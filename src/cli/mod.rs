@@ -68,6 +68,7 @@ pub fn main() -> ExitCode {
     outlive_file_size_limits();
     let _flush = logging::start(&cli);
     match exec(&cli) {
+        Ok(exit::OK) if render::is_output_lost() => ExitCode::from(exit::UNREADABLE),
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             render::to_stderr(&render::human::error_chain(&error));

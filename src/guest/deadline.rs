@@ -165,3 +165,56 @@ pub(super) fn process_time() -> Duration {
 pub(crate) fn processor_time() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIME: Duration = Duration::from_millis(5);
+
+    fn compute_for(time: Duration) {
+        let end = processor_time() + time;
+        while processor_time() < end {}
+    }
+
+    #[test]
+    fn a_deadline_counts_what_its_clock_counts() {
+        let over = |clock| {
+            let mut deadline = Deadline::new(clock, TIME);
+            deadline.begin(Instant::now());
+            // As if others had the processor.
+            std::thread::sleep(2 * TIME);
+            let after_waiting = deadline.is_over(Instant::now());
+            compute_for(2 * TIME);
+            (after_waiting, deadline.is_over(Instant::now()))
+        };
+        assert_eq!(over(DeadlineClock::Wall), (true, true));
+        assert_eq!(over(DeadlineClock::Processor), (false, true));
+    }
+
+    #[test]
+    fn slices_and_sleeps_add_up() {
+        let mut deadline = Deadline::new(DeadlineClock::Processor, 4 * TIME);
+        deadline.begin(Instant::now());
+        compute_for(TIME);
+        deadline.end_slice();
+        // Another call on the same thread.
+        compute_for(10 * TIME);
+        Deadline::begin_slice();
+        assert!(!deadline.is_over(Instant::now()));
+        assert!(deadline.sleep(Duration::from_millis(12)).is_ok());
+        assert!(deadline.sleep(TIME).is_err());
+        compute_for(TIME);
+        assert!(deadline.is_over(Instant::now()));
+    }
+
+    #[test]
+    fn a_guest_that_never_gets_the_processor_is_ended_all_the_same() {
+        let mut deadline = Deadline::new(DeadlineClock::Processor, TIME);
+        let began = Instant::now();
+        deadline.begin(began);
+        assert!(!deadline.is_over(began + FAR / 2));
+        assert!(deadline.is_over(began + FAR));
+        assert!(deadline.excuse().contains("the machine was busy"));
+    }
+}

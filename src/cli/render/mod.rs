@@ -20,6 +20,7 @@ pub(crate) mod validate;
 
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::Error;
 use crate::fault::is_unprintable;
@@ -99,20 +100,54 @@ pub(crate) fn keep_inputs(flag: &str, path: &Path, inputs: &[&Path]) -> Result<(
 }
 
 /// Writes to standard output. A reader that has seen enough (`| head`) is no
-/// error, and a full disk does not change what was found out: the exit code
-/// is the operation's own.
+/// error. What could not be written for another reason is no success, whatever the
+/// operation found, see [`is_output_lost`].
 pub(crate) fn to_stdout(render: impl FnOnce(&mut dyn Write) -> io::Result<()>) {
-    let mut out = BufWriter::new(io::stdout().lock());
+    let stdout = KeepsError(io::stdout().lock(), None);
+    let mut out = BufWriter::new(stdout);
     let written = render(&mut out).and_then(|()| out.flush());
     // A second attempt on drop would fail the same way.
-    let (_, _) = out.into_parts();
-    if let Err(error) = written
+    let (KeepsError(_, first), _) = out.into_parts();
+    if let Err(error) = written.map_err(|error| first.unwrap_or(error))
         && error.kind() != io::ErrorKind::BrokenPipe
     {
-        to_stderr(&format!(
-            "warning: cannot write to standard output: {error}"
-        ));
+        OUTPUT_LOST.store(true, Ordering::Relaxed);
+        to_stderr(&format!("error: cannot write to standard output: {error}"));
     }
+}
+
+/// A writer with the first error it met: a renderer's library may wrap that one in
+/// an error of its own.
+struct KeepsError<W>(W, Option<io::Error>);
+
+impl<W> KeepsError<W> {
+    fn kept<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        result.map_err(|error| {
+            let kind = error.kind();
+            self.1.get_or_insert(error);
+            kind.into()
+        })
+    }
+}
+
+impl<W: Write> Write for KeepsError<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let result = self.0.write(bytes);
+        self.kept(result)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let result = self.0.flush();
+        self.kept(result)
+    }
+}
+
+/// Whether something could not be written to standard output.
+static OUTPUT_LOST: AtomicBool = AtomicBool::new(false);
+
+/// Whether a result was lost on its way to standard output, as on a full disk.
+pub(crate) fn is_output_lost() -> bool {
+    OUTPUT_LOST.load(Ordering::Relaxed)
 }
 
 /// One line on standard error, where there is one.
