@@ -174,7 +174,7 @@ impl InputArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Selection")]
 struct SelectArgs {
-    /// At most N transactions, the first ones
+    /// At most N transactions, the first ones; records that cannot be used do not count
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
 

@@ -53,7 +53,7 @@ pub use report::{FailOn, ReplayReport};
 pub(crate) use save::{Expect, SaveFixtures, Which};
 
 use ordered::Ordered;
-use read::{Dealer, Reading};
+use read::{Dealer, Dealt, Reading};
 use work::{Shared, Worker};
 
 /// Lanes of an epoch, and so the most shards there can be. It has many
@@ -65,14 +65,13 @@ pub const LANES: u32 = 24;
 const BATCHES_AHEAD: usize = 4;
 /// Transactions of one epoch.
 const EPOCH_TRANSACTIONS: usize = 16384;
-/// Bytes of one epoch's records: with the epoch being run and the one being
-/// decoded this bounds memory.
+/// Bytes of one epoch's records; those of all that is dealt out are bounded too.
 const EPOCH_BYTES: usize = 48 << 20;
 
 /// Which transactions are replayed. What is not given selects all.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
-    /// At most so many, the first ones.
+    /// At most so many, the first ones that can be used.
     pub limit: Option<u64>,
     /// A share of them, from 0 to 1, with the seed that picks them.
     pub sample: Option<(f64, u64)>,
@@ -224,6 +223,7 @@ pub fn replay(
     let shared = Shared::new(subjects, settings, redactors, (&ordered, watch));
     let paced = settings.speed.is_some();
     let jobs = if paced { 1 } else { settings.jobs.max(1) };
+    let bytes = Dealt::new(jobs);
     let (deal, dealt) = std::sync::mpsc::sync_channel(jobs * BATCHES_AHEAD);
     let dealt = Mutex::new(dealt);
     let (tallies, read) = std::thread::scope(|scope| {
@@ -239,7 +239,8 @@ pub fn replay(
                 })?;
             threads.push(thread);
         }
-        let read = Dealer::new((settings, watch), &ordered, deal).deal(&mut reading);
+        let read = Dealer::new((settings, watch), subjects.module, &ordered, (deal, &bytes))
+            .deal(&mut reading);
         let mut tallies = Vec::new();
         for thread in threads {
             match thread.join() {

@@ -2,16 +2,22 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::ordered::Ordered;
 use super::report::CaptureInfo;
 use super::tally::Tally;
-use super::{EPOCH_BYTES, EPOCH_TRANSACTIONS, LANES, Match, ReplaySettings, Selection, Watch};
+use super::{
+    BATCHES_AHEAD, EPOCH_BYTES, EPOCH_TRANSACTIONS, LANES, Match, ReplaySettings, Selection, Watch,
+};
+use crate::abi::Abi;
 use crate::capture::{
-    Capture, Item, Opened, Pieces, RawTransaction, Transaction, Unusable, decode, stable_hash,
+    Capture, DecodeSettings, Item, Opened, Pieces, RawTransaction, Transaction, Unusable, decode,
+    stable_hash,
 };
 use crate::error::Error;
+use crate::policy::Policy;
 
 /// How long a paced replay sleeps before it looks whether it is to stop.
 const NAP: Duration = Duration::from_millis(50);
@@ -84,8 +90,54 @@ impl<'a> Reading<'a> {
     }
 }
 
+/// Bytes of records that are dealt out and not yet done with.
+pub(super) struct Dealt {
+    most: usize,
+    bytes: Mutex<usize>,
+    done: Condvar,
+}
+
+/// Part of them.
+pub(super) struct DealtBytes<'a> {
+    dealt: &'a Dealt,
+    bytes: usize,
+}
+
+impl Dealt {
+    /// What so many jobs need to be kept busy, and no more, however large one
+    /// transaction is.
+    pub(super) fn new(jobs: usize) -> Self {
+        Self {
+            most: EPOCH_BYTES * 2 + EPOCH_BYTES / LANES as usize * BATCHES_AHEAD * jobs,
+            bytes: Mutex::new(0),
+            done: Condvar::new(),
+        }
+    }
+
+    /// Waits until there is room for so many more; what is too large for any
+    /// room goes alone.
+    fn add(&self, bytes: usize) -> DealtBytes<'_> {
+        let sum = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_full = |sum: &mut usize| *sum > 0 && *sum + bytes > self.most;
+        let mut sum = self
+            .done
+            .wait_while(sum, is_full)
+            .unwrap_or_else(PoisonError::into_inner);
+        *sum += bytes;
+        DealtBytes { dealt: self, bytes }
+    }
+}
+
+impl Drop for DealtBytes<'_> {
+    fn drop(&mut self) {
+        let sum = self.dealt.bytes.lock();
+        *sum.unwrap_or_else(PoisonError::into_inner) -= self.bytes;
+        self.dealt.done.notify_one();
+    }
+}
+
 /// Transactions of one lane of one epoch.
-pub(super) struct Batch {
+pub(super) struct Batch<'a> {
     /// Batches of one group are put in order together.
     pub(super) group: u64,
     /// Which instances run it.
@@ -94,21 +146,32 @@ pub(super) struct Batch {
     pub(super) lane: u32,
     /// In the capture's order, with their positions in it.
     pub(super) items: Vec<(u64, RawTransaction)>,
+    /// Held until it is done with.
+    pub(super) bytes: DealtBytes<'a>,
+}
+
+/// What a lane of this epoch has so far.
+#[derive(Default)]
+struct Lane {
+    items: Vec<(u64, RawTransaction)>,
+    bytes: usize,
 }
 
 /// Deals transactions out by epoch and lane.
 pub(super) struct Dealer<'a> {
     settings: &'a ReplaySettings,
     watch: &'a Watch,
+    module: &'a Policy,
     ordered: &'a Ordered<'a>,
-    deal: SyncSender<Batch>,
+    deal: SyncSender<Batch<'a>>,
+    dealt: &'a Dealt,
     tally: Tally,
     /// Positions given so far.
     seq: u64,
     selected: u64,
     epoch: u64,
     group: u64,
-    lanes: Vec<Vec<(u64, RawTransaction)>>,
+    lanes: Vec<Lane>,
     /// What this epoch holds, of all shards.
     count: usize,
     bytes: usize,
@@ -120,20 +183,23 @@ pub(super) struct Dealer<'a> {
 impl<'a> Dealer<'a> {
     pub(super) fn new(
         (settings, watch): (&'a ReplaySettings, &'a Watch),
+        module: &'a Policy,
         ordered: &'a Ordered<'a>,
-        deal: SyncSender<Batch>,
+        (deal, dealt): (SyncSender<Batch<'a>>, &'a Dealt),
     ) -> Self {
         Self {
             settings,
             watch,
+            module,
             ordered,
             deal,
+            dealt,
             tally: Tally::default(),
             seq: 0,
             selected: 0,
             epoch: 0,
             group: 0,
-            lanes: (0..LANES).map(|_| Vec::new()).collect(),
+            lanes: (0..LANES).map(|_| Lane::default()).collect(),
             count: 0,
             bytes: 0,
             pace: settings.speed.map(Pace::new),
@@ -221,12 +287,14 @@ impl<'a> Dealer<'a> {
         let sampled = selection
             .sample
             .is_none_or(|(rate, seed)| is_sampled(frame.key, rate, seed));
-        let early = !selection.matching.is_empty() || self.pace.is_some();
+        let early =
+            !selection.matching.is_empty() || selection.limit.is_some() || self.pace.is_some();
         let mut at_ns = None;
         let mut wanted = sampled;
-        // Conditions, and the original timing, need what is in the records.
+        // Conditions, and the original timing, need what is in the records; a
+        // limit counts what can be used.
         if sampled && early {
-            match decode(&mut frame, &self.settings.decode) {
+            match usable(&mut frame, &self.settings.decode, self.module) {
                 Ok(transaction) => {
                     wanted = matches(selection, &transaction);
                     at_ns = transaction.at_ns;
@@ -252,7 +320,7 @@ impl<'a> Dealer<'a> {
         } else {
             self.selected += 1;
             if ours {
-                self.hand_on(lane, (seq, frame), at_ns);
+                self.hand_on(lane, (seq, frame), (size, at_ns));
             }
         }
         if self.count >= EPOCH_TRANSACTIONS || self.bytes >= EPOCH_BYTES {
@@ -260,10 +328,16 @@ impl<'a> Dealer<'a> {
         }
     }
 
-    fn hand_on(&mut self, lane: u32, item: (u64, RawTransaction), at_ns: Option<i64>) {
+    fn hand_on(
+        &mut self,
+        lane: u32,
+        item: (u64, RawTransaction),
+        (bytes, at_ns): (usize, Option<i64>),
+    ) {
         let Some(pace) = &mut self.pace else {
-            if let Some(items) = self.lanes.get_mut(lane as usize) {
-                items.push(item);
+            if let Some(lane) = self.lanes.get_mut(lane as usize) {
+                lane.items.push(item);
+                lane.bytes += bytes;
             }
             return;
         };
@@ -274,16 +348,18 @@ impl<'a> Dealer<'a> {
             epoch: self.epoch,
             lane,
             items: vec![item],
+            bytes: self.dealt.add(bytes),
         };
         self.group += 1;
         self.deserted |= self.deal.send(batch).is_err();
     }
 
     fn end_epoch(&mut self) {
-        let full = self.lanes.iter().filter(|items| !items.is_empty()).count();
+        let is_full = |lane: &&Lane| !lane.items.is_empty();
+        let full = self.lanes.iter().filter(is_full).count();
         if full > 0 {
             self.ordered.expect(self.group, full);
-            for (lane, items) in (0..LANES).zip(&mut self.lanes) {
+            for (lane, Lane { items, bytes }) in (0..LANES).zip(&mut self.lanes) {
                 if items.is_empty() {
                     continue;
                 }
@@ -292,6 +368,7 @@ impl<'a> Dealer<'a> {
                     epoch: self.epoch,
                     lane,
                     items: std::mem::replace(items, Vec::with_capacity(items.len())),
+                    bytes: self.dealt.add(std::mem::take(bytes)),
                 };
                 self.deserted |= self.deal.send(batch).is_err();
             }
@@ -301,6 +378,36 @@ impl<'a> Dealer<'a> {
         self.count = 0;
         self.bytes = 0;
     }
+}
+
+/// Decodes a transaction that the module can be asked about.
+pub(super) fn usable<'f>(
+    frame: &'f mut RawTransaction,
+    settings: &DecodeSettings,
+    module: &Policy,
+) -> Result<Transaction<'f>, Unusable> {
+    let transaction = decode(frame, settings)?;
+    let (module, found) = (module.abi(), transaction.abi());
+    if module == found {
+        return Ok(transaction);
+    }
+    let expected = match module {
+        Abi::Agent => "events of a proxy",
+        Abi::Hook => "before_hook or after_hook",
+    };
+    let phase = transaction
+        .steps
+        .first()
+        .map_or("nothing", |step| step.input.phase().name());
+    Err(Unusable {
+        why: format!(
+            "expected {expected}, since the module is {} (the {} ABI), found {phase} (the {} ABI)",
+            module.describe(),
+            module.name(),
+            found.name()
+        ),
+        place: transaction.place,
+    })
 }
 
 fn lane_of(key: u64) -> u32 {
@@ -373,5 +480,31 @@ impl Pace {
             }
             std::thread::sleep(left.min(NAP));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_dealt_out_is_bounded_and_what_is_too_large_goes_alone() {
+        let dealt = Dealt::new(1);
+        let most = dealt.most;
+        let one = dealt.add(most * 2);
+        std::thread::scope(|scope| {
+            let (say, said) = std::sync::mpsc::channel();
+            let dealt = &dealt;
+            let next = scope.spawn(move || {
+                let both = [dealt.add(most / 2), dealt.add(most / 2)];
+                say.send(()).unwrap();
+                drop(both);
+            });
+            assert!(said.recv_timeout(Duration::from_millis(20)).is_err());
+            drop(one);
+            next.join().unwrap();
+            said.recv().unwrap();
+        });
+        assert_eq!(*dealt.bytes.lock().unwrap(), 0);
     }
 }

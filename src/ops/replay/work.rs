@@ -10,15 +10,14 @@ use super::compare::{Change, Played, compare, drift};
 use super::groups::Groups;
 use super::ordered::{Ordered, Row};
 use super::play::play;
-use super::read::Batch;
+use super::read::{Batch, usable};
 use super::report::{FuelChange, Group, Outcomes, TestResult};
 use super::save::{self, Which};
 use super::tally::{Tally, Words, costly};
 use super::view::View;
 use super::{ReplaySettings, Subjects, Watch};
-use crate::abi::Abi;
 use crate::answer::Answer;
-use crate::capture::{Redactor, Remark, Transaction, Unusable, decode};
+use crate::capture::{Redactor, Remark, Transaction, Unusable};
 use crate::error::Error;
 use crate::limits::Isolation;
 use crate::policy::{Policy, Reply};
@@ -123,7 +122,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Works until nothing is dealt any more.
-    pub(super) fn run(mut self, dealt: &Mutex<Receiver<Batch>>) -> Tally {
+    pub(super) fn run(mut self, dealt: &Mutex<Receiver<Batch<'_>>>) -> Tally {
         loop {
             let batch = dealt.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(batch) = batch else {
@@ -133,8 +132,9 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn batch(&mut self, batch: Batch) {
-        let paced = self.shared.settings.speed.is_some();
+    fn batch(&mut self, batch: Batch<'_>) {
+        let shared = self.shared;
+        let paced = shared.settings.speed.is_some();
         let key = (batch.epoch, batch.lane);
         let kept = self.paced.iter().position(|kept| (kept.0, kept.1) == key);
         let pair = kept.map_or_else(
@@ -148,11 +148,8 @@ impl<'a> Worker<'a> {
             if self.shared.watch.stop.load(Ordering::Relaxed) {
                 break;
             }
-            match decode(&mut frame, &self.shared.settings.decode) {
-                Ok(transaction) => match self.foreign(&transaction) {
-                    None => rows.extend(self.transaction(seq, &transaction, &pair)),
-                    Some(unusable) => self.unusable(unusable),
-                },
+            match usable(&mut frame, &shared.settings.decode, shared.subjects.module) {
+                Ok(transaction) => rows.extend(self.transaction(seq, &transaction, &pair)),
                 Err(unusable) => self.unusable(unusable),
             }
         }
@@ -164,38 +161,13 @@ impl<'a> Worker<'a> {
             self.paced.retain(|kept| kept.0 == batch.epoch);
             self.paced.push((batch.epoch, batch.lane, pair));
         }
+        drop(batch.bytes);
         self.shared.ordered.done(batch.group, rows);
     }
 
     fn unusable(&mut self, unusable: Unusable) {
         self.shared.watch.unusable.fetch_add(1, Ordering::Relaxed);
         self.tally.unusable(unusable);
-    }
-
-    /// What is wrong with a transaction for modules of the other ABI.
-    fn foreign(&self, transaction: &Transaction<'_>) -> Option<Unusable> {
-        let module = self.shared.subjects.module.abi();
-        let found = transaction.abi();
-        if module == found {
-            return None;
-        }
-        let expected = match module {
-            Abi::Agent => "events of a proxy",
-            Abi::Hook => "before_hook or after_hook",
-        };
-        let phase = transaction
-            .steps
-            .first()
-            .map_or("nothing", |step| step.input.phase().name());
-        Some(Unusable {
-            place: transaction.place.clone(),
-            why: format!(
-                "expected {expected}, since the module is {} (the {} ABI), found {phase} (the {} ABI)",
-                module.describe(),
-                module.name(),
-                found.name()
-            ),
-        })
     }
 
     fn transaction(&mut self, seq: u64, transaction: &Transaction<'_>, pair: &Pair) -> Option<Row> {
