@@ -16,6 +16,8 @@ pub const HANDLERS: [&str; 2] = [Hook::Before.name(), Hook::After.name()];
 
 /// Keys of a context.
 pub const CONTEXT_KEYS: [&str; 5] = ["input", "data", "user", "headers", "tenant_id"];
+/// Keys of a context's `user`.
+pub(crate) const USER_KEYS: [&str; 2] = ["id", "role"];
 /// How the error of a result begins that stands for a fault; its code follows.
 pub const TRAPPED: &str = "WASM plugin trapped: ";
 

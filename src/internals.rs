@@ -5,7 +5,7 @@
 pub mod capture {
     pub use crate::capture::{
         Capture, DEFAULT_MAX_RECORD_BYTES, DecodeSettings, Format, Item, Opened, Redactor,
-        SecretsFound, Transaction, decode, discover, key_of,
+        SecretsFound, Transaction, decode, discover, key_of, read_back,
     };
 }
 
@@ -19,7 +19,7 @@ pub mod client {
 
 /// Hand-written input.
 pub mod fixture {
-    pub use crate::fixture::{Input, Seen, discover, events_of, parse, read_back, update};
+    pub use crate::fixture::{Input, Seen, discover, parse, update};
 }
 
 /// The guest, below the policy.

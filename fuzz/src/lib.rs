@@ -13,7 +13,7 @@ use wasm_agent_kit::event::EventKind;
 use wasm_agent_kit::guest::LoadSettings;
 use wasm_agent_kit::hook::{HookContext, HookUser, apply};
 use wasm_agent_kit::internals::capture::{
-    DecodeSettings, Format, Item, Opened, Redactor, SecretsFound, decode, key_of,
+    DecodeSettings, Format, Item, Opened, Redactor, SecretsFound, decode, key_of, read_back,
 };
 use wasm_agent_kit::internals::client;
 use wasm_agent_kit::internals::fixture::{self, Input};
@@ -33,6 +33,7 @@ use wasm_agent_kit::internals::server;
 use wasm_agent_kit::limits::{LoadLimits, MAX_POOL_SIZE};
 use wasm_agent_kit::policy::AnswerPolicy;
 use wasm_agent_kit::policy::FailurePolicy;
+use wasm_agent_kit::question::{Phase, Question};
 use wasm_agent_kit::response::{AgentResponse, Decision, HeaderOp};
 
 /// A target: its name, what it does, and where in the repository there are
@@ -160,7 +161,14 @@ pub fn fixture(bytes: &[u8]) {
     };
     if let Ok(text) = std::str::from_utf8(bytes) {
         for kind in EventKind::ALL {
-            if let Err(error) = fixture::events_of(&[(kind, text)]) {
+            let json = text.as_bytes().into();
+            let phase = Phase::Event(kind);
+            let question = Question::Exact {
+                phase,
+                chunk_index: None,
+                json,
+            };
+            if let Err(error) = read_back([&question].into_iter()) {
                 assert!(!error.is_empty());
             }
         }
@@ -204,7 +212,7 @@ pub fn capture(bytes: &[u8]) {
                     match decode(&mut frame, &DecodeSettings::default()) {
                         Ok(transaction) => {
                             assert!(!transaction.steps.is_empty());
-                            let _ = fixture::read_back(transaction.questions());
+                            let _ = read_back(transaction.questions());
                             let _ = transaction.request_line();
                             let _ = transaction.response_status();
                         }

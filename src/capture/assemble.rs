@@ -1,9 +1,11 @@
-//! Records of one transaction, brought together by their id.
+//! Records of one exchange, brought together by their id.
 //!
-//! Records of several transactions may be interleaved, as a server's own
-//! concurrency interleaves them. A transaction is handed on when its format
-//! says that it is complete, or when more than a window of records came since
-//! its first: memory stays bounded, and the order is that of first records.
+//! Records of several exchanges may be interleaved, as a server's own
+//! concurrency interleaves them, and several exchanges may share an id
+//! ([`Progress`] tells them apart). An exchange is handed on when nothing can
+//! follow in it any more, or when too much is held back for it: memory stays
+//! bounded, and the order is that of first records. What follows in it after
+//! that is an exchange of its own, with a remark.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -11,29 +13,28 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::smallvec;
 
+use super::progress::{Part, Progress};
 use super::stream::{Cutter, unreadable};
 use super::{Format, Item, Piece, Pieces, RawTransaction, Remark, stable_hash};
 
-/// Records that may lie between the first and the last of a transaction.
+/// Records of others that may lie between two records of an exchange.
 const WINDOW_RECORDS: u64 = 4096;
-/// Bytes that may be held back for records still to come.
+/// Bytes of others that may be held back while an exchange may go on.
 const WINDOW_BYTES: usize = 4 << 20;
-
-/// How a record takes part in its transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
-    /// Begins one, even where the same id is still open.
-    First,
-    /// Follows.
-    Next,
-    /// Follows, and nothing comes after it.
-    Last,
-}
+/// Bytes of one exchange.
+const MAX_EXCHANGE_BYTES: usize = 64 << 20;
+/// Exchanges that were handed on of which it is known how far they had come.
+const REMEMBERED: usize = 1 << 14;
 
 /// What a record is, found out without decoding it.
 pub(super) enum RecordRole {
-    /// Part of the transaction with this id.
-    Of(Bytes, Part),
+    /// Part of an exchange with this id.
+    Of {
+        id: Bytes,
+        part: Part,
+        /// Nothing comes after it, as after a refusal.
+        is_last: bool,
+    },
     /// A transaction of its own, or not to be understood: decoding will say.
     Alone,
     /// Nothing to replay.
@@ -51,9 +52,10 @@ struct Open {
     id: Bytes,
     pieces: Pieces,
     size: usize,
-    complete: bool,
-    /// The record count when it began.
-    began: u64,
+    progress: Progress,
+    note: Option<Remark>,
+    /// The record count when its newest record came.
+    newest: u64,
 }
 
 /// Brings records together; see the module's description.
@@ -66,6 +68,8 @@ struct Assembler<C> {
     /// Serial numbers of the open transactions, by id.
     by_id: HashMap<Bytes, u64>,
     next_serial: u64,
+    /// Hashes of ids, each at a place of its own choice, where the newest stays.
+    handed_on: Vec<(u64, Progress)>,
     held: usize,
     records: u64,
     ended: bool,
@@ -86,6 +90,7 @@ pub(super) fn assemble(
         open: VecDeque::new(),
         by_id: HashMap::new(),
         next_serial: 0,
+        handed_on: Vec::new(),
         held: 0,
         records: 0,
         ended: false,
@@ -99,53 +104,60 @@ impl<C> Assembler<C> {
             format: self.format,
             key,
             pieces,
+            note: None,
             ready: None,
         }
     }
 
-    fn begin(&mut self, id: Bytes, piece: Piece, complete: bool) {
-        let serial = self.next_serial;
-        self.next_serial += 1;
-        if !complete {
-            self.by_id.insert(id.clone(), serial);
-        }
+    fn begin(&mut self, id: Bytes, piece: Piece, (progress, note): (Progress, Option<Remark>)) {
         let size = piece.bytes.len();
         self.held += size;
         self.open.push_back(Open {
-            serial,
+            serial: self.next_serial,
             id,
             pieces: smallvec![piece],
             size,
-            complete,
-            began: self.records,
+            progress,
+            note,
+            newest: self.records,
         });
+        self.next_serial += 1;
     }
 
-    fn add(&mut self, id: Bytes, part: Part, piece: Piece) {
-        if part == Part::First {
-            if let Some(before) = self.by_id.remove(&id).and_then(|serial| self.at(serial)) {
-                before.complete = true;
-            }
-            self.begin(id, piece, false);
-            return;
-        }
+    fn add(&mut self, id: Bytes, piece: Piece, (part, is_last): (Part, bool)) {
+        let records = self.records;
         let size = piece.bytes.len();
-        let Some(open) = self
-            .by_id
-            .get(&id)
-            .copied()
-            .and_then(|serial| self.at(serial))
-        else {
-            self.begin(id, piece, part == Part::Last);
-            return;
-        };
-        open.pieces.push(piece);
-        open.size += size;
-        open.complete |= part == Part::Last;
-        if part == Part::Last {
-            self.by_id.remove(&id);
+        let known = self.by_id.get(&id).copied();
+        let mut rest = None;
+        if let Some(open) = known.and_then(|serial| self.at(serial)) {
+            if open.progress.allows(part) {
+                open.progress.advance(part, is_last);
+                open.newest = records;
+                open.size += size;
+                open.pieces.push(piece);
+                self.held += size;
+                return;
+            }
+            open.progress.end();
+        } else {
+            rest = self.before_rest(&id, part);
         }
-        self.held += size;
+        let note = rest.map(|_| Remark::ExchangeCut);
+        let mut progress = rest.unwrap_or_default();
+        progress.advance(part, is_last);
+        self.by_id.insert(id.clone(), self.next_serial);
+        self.begin(id, piece, (progress, note));
+    }
+
+    /// How far an exchange had come that was handed on and that this part
+    /// belongs to.
+    fn before_rest(&self, id: &[u8], part: Part) -> Option<Progress> {
+        if part.is_first() {
+            return None;
+        }
+        let key = stable_hash(id);
+        let (known, progress) = self.handed_on.get(remembered_at(key))?;
+        (*known == key && progress.allows(part)).then_some(*progress)
     }
 
     /// The open transaction with this serial number: they stand in order and
@@ -159,9 +171,10 @@ impl<C> Assembler<C> {
     fn is_due(&self) -> bool {
         self.open.front().is_some_and(|open| {
             self.ended
-                || open.complete
-                || self.held > WINDOW_BYTES
-                || self.records - open.began > WINDOW_RECORDS
+                || open.progress.is_over()
+                || self.held - open.size > WINDOW_BYTES
+                || open.size > MAX_EXCHANGE_BYTES
+                || self.records - open.newest > WINDOW_RECORDS
         })
     }
 
@@ -171,8 +184,22 @@ impl<C> Assembler<C> {
         if self.by_id.get(&open.id) == Some(&open.serial) {
             self.by_id.remove(&open.id);
         }
-        Some(self.frame(stable_hash(&open.id), open.pieces))
+        let key = stable_hash(&open.id);
+        if !self.ended && self.role.is_some() {
+            self.handed_on.resize(REMEMBERED, (0, Progress::default()));
+            if let Some(place) = self.handed_on.get_mut(remembered_at(key)) {
+                *place = (key, open.progress);
+            }
+        }
+        let mut frame = self.frame(key, open.pieces);
+        frame.note = open.note;
+        Some(frame)
     }
+}
+
+/// The place in a list of [`REMEMBERED`].
+fn remembered_at(key: u64) -> usize {
+    usize::try_from(key % REMEMBERED as u64).unwrap_or(0)
 }
 
 impl<C: Cutter> Iterator for Assembler<C> {
@@ -207,10 +234,18 @@ impl<C: Cutter> Iterator for Assembler<C> {
             };
             self.records += 1;
             match role(&piece) {
-                RecordRole::Of(id, part) => self.add(id, part, piece),
-                RecordRole::Alone => self.begin(Bytes::copy_from_slice(&number), piece, true),
+                RecordRole::Of { id, part, is_last } => self.add(id, piece, (part, is_last)),
+                RecordRole::Alone => {
+                    let mut alone = Progress::default();
+                    alone.end();
+                    self.begin(Bytes::copy_from_slice(&number), piece, (alone, None));
+                }
                 RecordRole::Skip(remark) => return Some(Item::Skipped(remark)),
             }
         }
     }
 }
+
+#[cfg(test)]
+#[path = "assemble_tests.rs"]
+mod tests;

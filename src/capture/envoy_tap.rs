@@ -3,11 +3,13 @@
 
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
-use super::assemble::{Part, RecordRole, assemble};
+use super::assemble::{RecordRole, assemble};
 use super::format::{Read, Reader};
 use super::frames::{Elements, Records};
 use super::parts::STATUSES;
+use super::progress::{Chunk, Part};
 use super::time::nanoseconds;
 use super::{DecodeSettings, ExchangeParts, Format, Half, Piece, Remark, base_64, headers};
 use crate::event::{Headers, RequestHead, ResponseHead};
@@ -46,20 +48,40 @@ fn role(piece: &Piece) -> RecordRole {
         #[serde(alias = "traceId", default)]
         trace_id: TraceId,
         #[serde(alias = "requestHeaders")]
-        request_headers: Option<serde::de::IgnoredAny>,
+        request_headers: Option<IgnoredAny>,
+        #[serde(alias = "requestTrailers")]
+        request_trailers: Option<IgnoredAny>,
+        #[serde(alias = "responseHeaders")]
+        response_headers: Option<IgnoredAny>,
+        #[serde(alias = "responseBodyChunk")]
+        response_body_chunk: Option<IgnoredAny>,
+        #[serde(alias = "responseTrailers")]
+        response_trailers: Option<IgnoredAny>,
     }
-    match serde_json::from_slice::<Wrapper>(&piece.bytes) {
-        Ok(Wrapper {
-            http_streamed_trace_segment: Some(segment),
-        }) => {
-            let part = if segment.request_headers.is_some() {
-                Part::First
-            } else {
-                Part::Next
-            };
-            RecordRole::Of(segment.trace_id.0.into_bytes().into(), part)
-        }
-        _ => RecordRole::Alone,
+    let Ok(Wrapper {
+        http_streamed_trace_segment: Some(segment),
+    }) = serde_json::from_slice::<Wrapper>(&piece.bytes)
+    else {
+        return RecordRole::Alone;
+    };
+    // Chunks have no numbers, and nothing follows trailers.
+    let chunk = |trailers: &Option<IgnoredAny>| Chunk {
+        index: None,
+        is_last: trailers.is_some(),
+    };
+    let part = if segment.request_headers.is_some() {
+        Part::RequestHead
+    } else if segment.response_headers.is_some() {
+        Part::ResponseHead
+    } else if segment.response_body_chunk.is_some() || segment.response_trailers.is_some() {
+        Part::ResponseBody(chunk(&segment.response_trailers))
+    } else {
+        Part::RequestBody(chunk(&segment.request_trailers))
+    };
+    RecordRole::Of {
+        id: segment.trace_id.0.into_bytes().into(),
+        part,
+        is_last: false,
     }
 }
 
@@ -213,15 +235,20 @@ impl Segment {
         }
         if self.request_body_chunk.is_some() {
             let bytes = read_body(self.request_body_chunk, exchange)?;
-            let half = exchange.request.get_or_insert_default();
-            half.body.extend(bytes);
+            match &mut exchange.request {
+                Some(half) => half.body.extend(bytes),
+                // Nobody knows what was asked for.
+                None => exchange.remark(Remark::StartMissing),
+            }
         }
         if let Some(fields) = self.response_headers {
             exchange.response = Some(response(fields.headers)?);
         }
         let bytes = read_body(self.response_body_chunk, exchange)?;
-        if let Some(half) = &mut exchange.response {
-            half.body.extend(bytes);
+        match &mut exchange.response {
+            Some(half) => half.body.extend(bytes),
+            None if bytes.is_empty() => {}
+            None => exchange.remark(Remark::StartMissing),
         }
         Ok(())
     }

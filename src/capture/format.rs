@@ -76,7 +76,7 @@ pub(super) enum Read {
     /// Each record adds its part to the exchange.
     Record(fn(&[u8], &DecodeSettings, &mut ExchangeParts) -> Result<(), String>),
     /// All records of a transaction are read together.
-    Group(for<'f> fn(&'f RawTransaction) -> Result<Transaction<'f>, Unusable>),
+    Group(for<'f> fn(&'f RawTransaction, &DecodeSettings) -> Result<Transaction<'f>, Unusable>),
     /// They are read as they are cut.
     Done,
 }
@@ -93,8 +93,15 @@ pub enum Remark {
     BodyMissing,
     /// There was no response: aborted, blocked or not captured.
     NoResponse,
-    /// The records begin in the middle of an exchange.
+    /// The records begin in the middle of an exchange: the rest of it was not
+    /// recorded, or nothing but their order tells them from another's.
     StartMissing,
+    /// The rest of an exchange whose first records had been handed on.
+    ExchangeCut,
+    /// Inputs were spelled otherwise than production spells them.
+    Respelled,
+    /// Inputs had keys that no input has.
+    UnknownKeys,
     /// A response that a replay tool saw, not production.
     ReplayedResponse,
     /// A HAR entry without credentials; browsers leave them out.
@@ -121,7 +128,16 @@ impl Remark {
             Self::BodyMissing => "a body was not captured, so no body event is replayed",
             Self::NoResponse => "no response was captured, so only the request is replayed",
             Self::StartMissing => {
-                "the first records of an exchange are missing; the rest is replayed"
+                "exchanges without their first record: the module has no handler for it, or the capture begins later; where several share an id, the order of their records tells them apart"
+            }
+            Self::ExchangeCut => {
+                "the rest of an exchange of more than 64 MiB, or with more than 4096 records or 4 MiB of others between its own; it is asked and compared as an exchange of its own"
+            }
+            Self::Respelled => {
+                "inputs were recorded in another spelling (spaces, order of keys, header names, ...); the module gets them as production writes them"
+            }
+            Self::UnknownKeys => {
+                "inputs have keys that production does not write; the module does not get them"
             }
             Self::ReplayedResponse => {
                 "responses to an earlier replay do not come from production and are ignored"

@@ -313,6 +313,7 @@ fn test_items(file: &File, test: &Test, place: Place, items: &mut Vec<Item>) {
                     format: Format::Ftw,
                     key: stable_hash(&items.len().to_le_bytes()),
                     pieces: Pieces::new(),
+                    note: None,
                     ready: Some(Box::new(transaction)),
                 }),
                 Err(why) => Item::Unusable(Unusable {

@@ -8,9 +8,10 @@ use std::io;
 use bytes::Bytes;
 use memchr::memmem;
 
-use super::assemble::{Part, RecordRole, assemble};
+use super::assemble::{RecordRole, assemble};
 use super::format::{Read, Reader};
 use super::http1;
+use super::progress::Part;
 use super::stream::{Cut, Cutter, Stream};
 use super::{DecodeSettings, ExchangeParts, Format, Piece, Remark};
 
@@ -59,12 +60,16 @@ fn role(piece: &Piece) -> RecordRole {
     match split(&piece.bytes) {
         Some((Header { kind: b'3', .. }, _)) => RecordRole::Skip(Remark::ReplayedResponse),
         Some((header, _)) => {
-            let part = if header.kind == b'1' {
-                Part::First
-            } else {
-                Part::Last
-            };
-            RecordRole::Of(Bytes::copy_from_slice(header.id), part)
+            let is_last = header.kind != b'1';
+            RecordRole::Of {
+                id: Bytes::copy_from_slice(header.id),
+                part: if is_last {
+                    Part::ResponseHead
+                } else {
+                    Part::RequestHead
+                },
+                is_last,
+            }
         }
         None => RecordRole::Alone,
     }

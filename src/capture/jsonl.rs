@@ -12,6 +12,7 @@
 //!
 //! `schema/capture-1.schema.json` in the repository says it in full.
 
+mod input;
 mod line;
 mod own;
 
@@ -19,16 +20,21 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
-use super::assemble::{Part, RecordRole, assemble};
+use super::assemble::{RecordRole, assemble};
 use super::detect::first_keys;
 use super::format::{Read, Reader};
 use super::frames::Lines;
+use super::progress::{Chunk, Part};
 use super::time::nanoseconds;
-use super::{Format, Piece, RawTransaction, Remark, Transaction, Unusable};
+use super::{DecodeSettings, Format, Piece, RawTransaction, Remark, Transaction, Unusable};
+use crate::event::EventKind;
 use crate::fault::Fault;
+use crate::hook::Hook;
 use crate::question::Phase;
 
+pub use self::input::read_back;
 use self::line::Line;
 
 pub(super) static READER: Reader = Reader {
@@ -49,22 +55,82 @@ fn has_keys(keys: &[String]) -> bool {
 }
 
 fn role(piece: &Piece) -> RecordRole {
-    if let Some((id, phase)) = own::keys(&piece.bytes) {
-        return RecordRole::Of(piece.bytes.slice_ref(id), part(phase));
-    }
-    #[derive(Deserialize)]
-    struct Keys<'a> {
-        #[serde(borrow)]
-        id: Cow<'a, str>,
-        #[serde(borrow)]
-        phase: Cow<'a, str>,
-    }
-    match serde_json::from_slice::<Keys<'_>>(&piece.bytes) {
-        Ok(keys) => RecordRole::Of(
+    let line = &piece.bytes;
+    let own = own::keys(line).and_then(|(id, phase)| {
+        let phase = Phase::from_name(std::str::from_utf8(phase).ok()?)?;
+        let part = part(phase, || own::chunk(line))?;
+        Some((line.slice_ref(id), part, own::ends(line, phase)?))
+    });
+    let read = own.or_else(|| {
+        let keys: Keys<'_> = serde_json::from_slice(line).ok()?;
+        let phase = Phase::from_name(&keys.phase)?;
+        let part = part(phase, || Some(keys.chunk()))?;
+        Some((
             Bytes::copy_from_slice(keys.id.as_bytes()),
-            part(keys.phase.as_bytes()),
-        ),
-        Err(_unreadable) => RecordRole::Alone,
+            part,
+            keys.ends(),
+        ))
+    });
+    read.map_or(RecordRole::Alone, |(id, part, is_last)| RecordRole::Of {
+        id,
+        part,
+        is_last,
+    })
+}
+
+fn part(phase: Phase, chunk: impl FnOnce() -> Option<Chunk>) -> Option<Part> {
+    Some(match phase {
+        Phase::Event(EventKind::RequestHeaders) => Part::RequestHead,
+        Phase::Event(EventKind::RequestBody) => Part::RequestBody(chunk()?),
+        Phase::Event(EventKind::ResponseHeaders) => Part::ResponseHead,
+        Phase::Event(EventKind::ResponseBody) => Part::ResponseBody(chunk()?),
+        Phase::Hook(Hook::Before) => Part::BeforeHook,
+        Phase::Hook(Hook::After) => Part::AfterHook,
+    })
+}
+
+/// What bringing records together needs of a line.
+#[derive(Deserialize)]
+struct Keys<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow)]
+    phase: Cow<'a, str>,
+    #[serde(borrow)]
+    input: Option<&'a RawValue>,
+    #[serde(borrow)]
+    output: Option<&'a RawValue>,
+}
+
+impl Keys<'_> {
+    fn chunk(&self) -> Chunk {
+        #[derive(Deserialize, Default)]
+        struct Text {
+            chunk_index: Option<u32>,
+            is_last: Option<bool>,
+        }
+        let text = self.input.map(RawValue::get);
+        // What is wrong with it, decoding will say.
+        let text: Text = text
+            .and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default();
+        Chunk {
+            index: Some(text.chunk_index.unwrap_or(0)),
+            is_last: text.is_last.unwrap_or(false),
+        }
+    }
+
+    fn ends(&self) -> bool {
+        #[derive(Deserialize)]
+        struct Text {
+            decision: Option<serde_json::Value>,
+            ok: Option<bool>,
+        }
+        let text = self.output.map(RawValue::get);
+        text.and_then(|text| serde_json::from_str::<Text>(text).ok())
+            .is_some_and(|text| {
+                text.decision.is_some_and(|decision| decision != "allow") || text.ok == Some(false)
+            })
     }
 }
 
@@ -79,15 +145,10 @@ pub(crate) fn is_record(line: &[u8], is_whole: bool) -> bool {
     })
 }
 
-fn part(phase: &[u8]) -> Part {
-    if phase == b"request_headers" || phase == b"before_hook" {
-        Part::First
-    } else {
-        Part::Next
-    }
-}
-
-fn decode(frame: &RawTransaction) -> Result<Transaction<'_>, Unusable> {
+fn decode<'f>(
+    frame: &'f RawTransaction,
+    settings: &DecodeSettings,
+) -> Result<Transaction<'f>, Unusable> {
     let mut transaction: Option<Transaction<'_>> = None;
     for piece in &frame.pieces {
         let refuse = |why| frame.unusable_at(piece, why);
@@ -104,20 +165,18 @@ fn decode(frame: &RawTransaction) -> Result<Transaction<'_>, Unusable> {
             expect: None,
             remarks: Vec::new(),
         });
-        if begun.steps.is_empty() && !phase.is_first() {
+        if begun.steps.is_empty() && !phase.is_first() && frame.note.is_none() {
             begun.remarks.push(Remark::StartMissing);
         }
-        if line.redacted && !begun.remarks.contains(&Remark::Redacted) {
-            begun.remarks.push(Remark::Redacted);
+        let is_redacted = line.redacted;
+        let (step, spelling) = line.step(settings).map_err(&refuse)?;
+        let remarks = [is_redacted.then_some(Remark::Redacted), spelling];
+        for remark in remarks.into_iter().flatten() {
+            if !begun.remarks.contains(&remark) {
+                begun.remarks.push(remark);
+            }
         }
-        if begun.abi() != phase.abi() && !begun.steps.is_empty() {
-            return Err(refuse(format!(
-                "expected a phase of the {} ABI, as the records before of the same id, found {}",
-                begun.abi().name(),
-                phase.name()
-            )));
-        }
-        begun.steps.push(line.step().map_err(&refuse)?);
+        begun.steps.push(step);
     }
     transaction.ok_or_else(|| frame.unusable("no record".to_owned()))
 }

@@ -244,10 +244,19 @@ pub fn decode<'f>(
     if let Some(ready) = frame.ready.take() {
         return Ok(*ready);
     }
-    let frame = &*frame;
+    let note = frame.note;
+    let mut transaction = decode_records(frame, settings)?;
+    transaction.remarks.extend(note);
+    Ok(transaction)
+}
+
+fn decode_records<'f>(
+    frame: &'f RawTransaction,
+    settings: &DecodeSettings,
+) -> Result<Transaction<'f>, Unusable> {
     let read = match frame.format.reader().read {
         ReadRecords::Record(read) => read,
-        ReadRecords::Group(read) => return read(frame),
+        ReadRecords::Group(read) => return read(frame, settings),
         ReadRecords::Done => {
             return Err(frame.unusable("a test file is decoded as a whole".to_owned()));
         }
@@ -261,7 +270,9 @@ pub fn decode<'f>(
             let why = "expected request or response headers, found none";
             return Err(frame.unusable(why.to_owned()));
         }
-        exchange.remark(Remark::StartMissing);
+        if frame.note.is_none() {
+            exchange.remark(Remark::StartMissing);
+        }
     }
     Ok(exchange.into_transaction())
 }

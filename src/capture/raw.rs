@@ -19,6 +19,8 @@ pub struct RawTransaction {
     pub key: u64,
     /// Its records in order; empty where it came decoded.
     pub pieces: Pieces,
+    /// What bringing its records together found.
+    pub note: Option<Remark>,
     /// The transaction, where the format is read as a whole.
     pub ready: Option<Box<Transaction<'static>>>,
 }

@@ -118,15 +118,32 @@ impl<'a> FastReader<'a> {
         Ok(())
     }
 
-    /// Steps over an object; `seen` is told each key and value as they stand
-    /// there, keys without their quotes.
-    pub(crate) fn skip_object(&mut self, mut seen: impl FnMut(&'a str, &'a str)) -> Result<()> {
-        self.members(|reader| {
-            let key = reader.raw_string()?.0;
-            reader.expect(b":")?;
-            seen(key, reader.skip()?);
-            Ok(())
-        })
+    /// Reads what may stand here; where it does not, nothing was read.
+    pub(crate) fn attempt<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let begin = (self.at, self.depth);
+        read(self).inspect_err(|_| (self.at, self.depth) = begin)
+    }
+
+    /// Steps over a string if it is spelled as [`write_string`] spells it, and
+    /// hands back what stands between its quotes.
+    ///
+    /// [`write_string`]: super::write_string
+    pub(crate) fn written_string(&mut self) -> Result<&'a str> {
+        match self.raw_string()? {
+            (raw, Escapes::None) => Ok(raw),
+            // It escapes no slash. One behind an escaped backslash is rare.
+            (raw, Escapes::Short) if !raw.contains("\\/") => Ok(raw),
+            _ => Err(NotPlain),
+        }
+    }
+
+    /// The same for a number that has neither sign nor fraction.
+    pub(crate) fn written_number<N: std::str::FromStr>(&mut self) -> Result<N> {
+        let text = self.number()?;
+        if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(NotPlain);
+        }
+        text.parse().map_err(|_too_large| NotPlain)
     }
 
     /// Where the value that begins there ends. In one loop and with one bit for
@@ -204,16 +221,6 @@ impl<'a> FastReader<'a> {
             }
             at = escape_end(bytes, mark)?.0;
         }
-    }
-
-    /// An object whose members are read one by one.
-    fn members(&mut self, mut member: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
-        self.begin(b'{')?;
-        let mut is_first = true;
-        while self.goes_on(&mut is_first, b'}')? {
-            member(self)?;
-        }
-        Ok(())
     }
 
     fn peek(&self) -> Result<u8> {

@@ -7,10 +7,10 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::super::{CapturedStep, Recorded};
-use crate::event::EventKind;
-use crate::hook::HookContext;
+use super::super::{CapturedStep, DecodeSettings, Recorded, Remark};
+use super::input::{self, Written, written};
 use crate::json::explain;
+use crate::json::read::FastReader;
 use crate::question::{Phase, Question};
 
 /// One line that is what it should be, as far as its texts go.
@@ -22,7 +22,8 @@ pub(super) struct Line<'a> {
     /// Parts of the line.
     pub(super) input: &'a [u8],
     pub(super) output: Option<&'a [u8]>,
-    pub(super) chunk_index: Option<u32>,
+    /// An event's input that production would write in these very bytes.
+    pub(super) written: Option<Written>,
     pub(super) fuel: Option<u64>,
     pub(super) redacted: bool,
 }
@@ -51,10 +52,6 @@ struct LineText<'a> {
 impl<'a> Line<'a> {
     /// A line as anybody may write it, or what is wrong with it in our words.
     pub(super) fn read(bytes: &'a [u8]) -> Result<Self, String> {
-        #[derive(Deserialize)]
-        struct Chunk {
-            chunk_index: Option<u32>,
-        }
         let line: LineText<'_> = explain::parse(bytes)?;
         if line.v != 1 {
             return Err(format!("expected \"v\": 1, found {}", line.v));
@@ -70,11 +67,11 @@ impl<'a> Line<'a> {
         if !json.starts_with('{') {
             return Err("expected \"input\" to be an object".to_owned());
         }
-        let chunk_index = if has_chunk(phase) {
-            let chunk: Chunk = serde_json::from_str(json).map_err(|error| input_is(&error))?;
-            Some(chunk.chunk_index.unwrap_or(0))
-        } else {
-            None
+        let written = match phase {
+            Phase::Event(kind) => {
+                FastReader::read(json.as_bytes(), |reader| written(reader, kind)).ok()
+            }
+            Phase::Hook(_) => None,
         };
         let output = line.output.map(|output| output.get().as_bytes());
         Ok(Self {
@@ -84,40 +81,39 @@ impl<'a> Line<'a> {
             module: line.module,
             input: json.as_bytes(),
             output: output.filter(|output| *output != b"null"),
-            chunk_index,
+            written,
             fuel: line.fuel,
             redacted: !line.redacted.is_empty(),
         })
     }
 
-    /// The call it records.
-    pub(super) fn step(self) -> Result<CapturedStep<'a>, String> {
-        if matches!(self.phase, Phase::Hook(_)) {
-            // What comes back is applied to it, so it has to be one.
-            serde_json::from_slice::<HookContext>(self.input).map_err(|error| input_is(&error))?;
-        }
-        Ok(CapturedStep {
-            input: Question::Exact {
-                phase: self.phase,
-                chunk_index: self.chunk_index,
-                json: Cow::Borrowed(self.input),
-            },
-            recorded: self.output.map(|output| Recorded {
-                response: Cow::Borrowed(output),
-                fuel: self.fuel,
-                module: self.module,
-            }),
-        })
+    /// The call it records, and what is to be said of its input.
+    pub(super) fn step(
+        self,
+        settings: &DecodeSettings,
+    ) -> Result<(CapturedStep<'a>, Option<Remark>), String> {
+        let (input, remark) = match (self.written, self.phase) {
+            (Some(Written { chunk_index }), phase) => {
+                let json = Cow::Borrowed(self.input);
+                let exact = Question::Exact {
+                    phase,
+                    chunk_index,
+                    json,
+                };
+                (exact, None)
+            }
+            (None, phase) => {
+                let text = explain::utf8(self.input)?;
+                let read = input::read(phase, text, (&self.id, settings));
+                let (question, remark) = read.map_err(|why| format!("input: {why}"))?;
+                (question, remark)
+            }
+        };
+        let recorded = self.output.map(|output| Recorded {
+            response: Cow::Borrowed(output),
+            fuel: self.fuel,
+            module: self.module,
+        });
+        Ok((CapturedStep { input, recorded }, remark))
     }
-}
-
-pub(super) const fn has_chunk(phase: Phase) -> bool {
-    matches!(
-        phase,
-        Phase::Event(EventKind::RequestBody | EventKind::ResponseBody)
-    )
-}
-
-fn input_is(error: &serde_json::Error) -> String {
-    format!("input: {}", explain::explain(error))
 }

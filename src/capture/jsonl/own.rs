@@ -7,10 +7,14 @@
 //! it is, or what is wrong with it.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
+use memchr::memmem::Finder;
 use memchr::{memchr, memchr2};
 
-use super::line::{Line, has_chunk};
+use super::super::progress::Chunk;
+use super::input::written;
+use super::line::Line;
 use crate::json::read::{FastReader, NotPlain};
 use crate::question::Phase;
 
@@ -25,6 +29,41 @@ pub(super) fn keys(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let rest = rest.strip_prefix(PHASE)?;
     let end = memchr(b'"', rest)?;
     Some((id, &rest[..end]))
+}
+
+/// Where a body event's chunk stands, if it is said as we say it.
+///
+/// Between quotes a quote is escaped, so a text cannot pass for these keys;
+/// and where headers have names like them, their values are texts.
+pub(super) fn chunk(line: &[u8]) -> Option<Chunk> {
+    static INDEX: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(br#","chunk_index":"#));
+    INDEX.find_iter(line).find_map(|at| {
+        let rest = line.get(at + INDEX.needle().len()..)?;
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let (index, rest) = rest.split_at_checked(digits)?;
+        let rest = rest.strip_prefix(br#","is_last":"#)?;
+        Some(Chunk {
+            index: Some(std::str::from_utf8(index).ok()?.parse().ok()?),
+            is_last: rest.starts_with(b"true"),
+        })
+    })
+}
+
+/// Whether the answer ends the exchange, if it is written as we write it. A
+/// hook's is not looked for: its input may hold anything.
+pub(super) fn ends(line: &[u8], phase: Phase) -> Option<bool> {
+    static OUTPUT: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(br#","output":"#));
+    if matches!(phase, Phase::Hook(_)) {
+        return None;
+    }
+    OUTPUT.find_iter(line).find_map(|at| {
+        let output = line.get(at + OUTPUT.needle().len()..)?;
+        if output.starts_with(b"null,") {
+            return Some(false);
+        }
+        let decision = output.strip_prefix(br#"{"decision":"#)?;
+        Some(!decision.starts_with(br#""allow""#))
+    })
 }
 
 /// A line of ours; nothing where it is another's or broken.
@@ -46,15 +85,11 @@ fn parts<'a>(
     let module = reader.member(b",\"module\":")?;
     reader.expect(b",\"input\":")?;
     let begin = reader.at();
-    let mut chunk_index = None;
-    let mut twice = false;
-    if has_chunk(phase) {
-        reader.skip_object(|key, value| {
-            if key == "chunk_index" {
-                twice |= chunk_index.replace(value).is_some();
-            }
-        })?;
-    } else {
+    let written = match phase {
+        Phase::Event(kind) => reader.attempt(|reader| written(reader, kind)).ok(),
+        Phase::Hook(_) => None,
+    };
+    if written.is_none() {
         reader.skip()?;
     }
     let input = reader.since(begin)?;
@@ -67,7 +102,7 @@ fn parts<'a>(
     reader.member(b",\"wall_ns\":")?;
     let redacted = reader.member(b",\"redacted\":")?;
     reader.expect(b"}")?;
-    if twice || !redacted.starts_with('[') {
+    if !redacted.starts_with('[') {
         return Err(NotPlain);
     }
     let text = |json: &'a str| json.strip_prefix('"')?.strip_suffix('"');
@@ -80,11 +115,6 @@ fn parts<'a>(
         _ => Err(NotPlain),
     };
     let (ts, module) = (text_or_null(ts)?, text_or_null(module)?);
-    let chunk_index = match (has_chunk(phase), chunk_index) {
-        (false, _) => None,
-        (true, Some(value)) => Some(number_of(value)?),
-        (true, None) => Some(0),
-    };
     let fuel = match fuel {
         "null" => None,
         number => Some(number_of(number)?),
@@ -96,7 +126,7 @@ fn parts<'a>(
         module,
         input: input.as_bytes(),
         output: (output != "null").then_some(output.as_bytes()),
-        chunk_index,
+        written,
         fuel,
         redacted: redacted != "[]",
     })
@@ -126,14 +156,13 @@ mod tests {
             (line.ts.clone(), line.module.clone()),
             line.input,
             line.output,
-            (line.chunk_index, line.fuel, line.redacted),
+            (line.written, line.fuel, line.redacted),
         )
     }
 
     #[test]
     fn a_line_of_ours_reads_as_anybody_reads_it() {
         let line = read(LINE.as_bytes()).unwrap();
-        assert_eq!(line.chunk_index, Some(2));
         assert_eq!((line.fuel, line.redacted), (Some(17), true));
         assert_eq!(parts(&line), parts(&Line::read(LINE.as_bytes()).unwrap()));
         for other in [

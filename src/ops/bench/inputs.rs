@@ -292,7 +292,7 @@ impl<'a> Sample<'a> {
             let decoded = capture::decode(&mut frame, &self.settings.decode);
             let inputs = decoded.and_then(|transaction| {
                 let inputs =
-                    fixture::read_back(transaction.questions()).map_err(|why| Unusable {
+                    capture::read_back(transaction.questions()).map_err(|why| Unusable {
                         place: transaction.place.clone(),
                         why,
                     })?;

@@ -21,7 +21,7 @@ pub(super) fn play(
     let is_exact = |input: &Question<'_>| matches!(input, Question::Exact { .. });
     if respelled
         && transaction.steps.iter().any(|step| is_exact(&step.input))
-        && let Ok(inputs) = crate::fixture::read_back(transaction.questions())
+        && let Ok(inputs) = crate::capture::read_back(transaction.questions())
     {
         return play_inputs(subject, &inputs);
     }

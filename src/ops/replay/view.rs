@@ -136,7 +136,7 @@ impl View<'_> {
             old: self.answers(change.map_or(&[], |change| &change.old)),
             new: self.answers(&self.new.values()),
         };
-        match crate::fixture::read_back(self.transaction.questions()) {
+        match crate::capture::read_back(self.transaction.questions()) {
             Ok(inputs) => self.fill(&mut example, &inputs, (change, fresh)),
             Err(why) => example.notes.push(format!("no fixture: {why}")),
         }

@@ -359,7 +359,11 @@ fn is_by_another(transaction: &Transaction<'_>, hash: &str) -> bool {
 /// What the calls cost at the time, where that is known of all of them, and
 /// they were of the inputs that are here.
 fn recorded_fuel(transaction: &Transaction<'_>, now: &Played) -> Option<u64> {
-    if transaction.remarks.contains(&Remark::Redacted) {
+    let others = [Remark::Redacted, Remark::Respelled, Remark::UnknownKeys];
+    if others
+        .iter()
+        .any(|remark| transaction.remarks.contains(remark))
+    {
         return None;
     }
     let calls = transaction.steps.iter().zip(&now.replies);

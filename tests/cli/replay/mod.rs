@@ -3,6 +3,7 @@
 
 mod broken;
 mod compare;
+mod exchanges;
 mod formats;
 mod hooks;
 mod languages;

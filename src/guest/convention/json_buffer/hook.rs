@@ -9,11 +9,10 @@ use serde_json::value::RawValue;
 
 use super::answer::{bad, duplicate, mistyped, unread, utf8};
 use crate::fault::{BadAnswer, Fault};
-use crate::hook::{CONTEXT_KEYS, HookContext, HookResult, HookUser};
+use crate::hook::{CONTEXT_KEYS, HookContext, HookResult, HookUser, USER_KEYS};
 
 /// Keys of a result.
 pub(crate) const RESULT_KEYS: [&str; 4] = ["ok", "ctx", "error", "details"];
-const USER_KEYS: [&str; 2] = ["id", "role"];
 
 /// A result that may be acted upon.
 #[derive(Debug, Clone, PartialEq)]
