@@ -5,4 +5,5 @@ pub(crate) mod module_info;
 pub(crate) mod new;
 pub(crate) mod replay;
 pub(crate) mod run;
+mod shortest;
 pub(crate) mod validate;

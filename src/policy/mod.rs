@@ -30,7 +30,7 @@ use crate::guest::instance::Instance;
 use crate::guest::module::Module;
 use crate::guest::{AskSettings, Checked, ExecMode, drive};
 use crate::hook::{Hook, HookContext};
-use crate::limits::{DeadlineClock, Isolation};
+use crate::limits::DeadlineClock;
 use crate::question::{HeaderNames, Phase, Question};
 
 pub use self::decision::FailurePolicy;
@@ -132,13 +132,11 @@ impl Policy {
         }
     }
 
-    /// The same with one instance that nobody else uses, kept as before or
-    /// otherwise.
+    /// The same with one instance that nobody else uses.
     #[must_use]
-    pub fn alone(&self, isolation: Option<Isolation>) -> Self {
+    pub fn alone(&self) -> Self {
         let mut settings = self.settings.clone();
         settings.pool.size = 1;
-        settings.pool.isolation = isolation.unwrap_or(settings.pool.isolation);
         Self::new(Arc::clone(self.pool.module()), settings)
     }
 

@@ -8,6 +8,7 @@
 pub(crate) mod agent;
 pub(crate) mod guests;
 pub(crate) mod json_texts;
+pub(crate) mod rules;
 pub(crate) mod wasm;
 
 use std::ffi::OsStr;

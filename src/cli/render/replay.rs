@@ -112,6 +112,11 @@ fn built(report: &ReplayReport, amount: &Amount) -> Document {
         let written = plural(report.fixtures_written, "fixture");
         blocks.push(Block::Text(format!("{written} written").into()));
     }
+    for (why, &number) in &report.fixtures_left_out {
+        let left_out = plural(number, "fixture");
+        let text = format!("{left_out} not written: {}", why.name());
+        blocks.push(Block::Text(Span::new(Paint::Warning, text)));
+    }
     let (verdict, totals) = summary(report);
     Document {
         title: "Replay",
@@ -331,6 +336,7 @@ mod tests {
                 request: long("request"),
                 fixture: serde_json::Value::Null,
                 minimized: None,
+                no_fixture: None,
                 notes: vec![long("note")],
                 old: Vec::new(),
                 new: Vec::new(),

@@ -2,15 +2,16 @@
 //!
 //! Parts are taken away as long as the same change comes out on fresh
 //! instances: calls from the end, headers, query parameters, segments of the
-//! path, and the body, by halves and then byte by byte; of a hook's context
-//! whatever it has: keys, elements and characters.
+//! path, and the body, by halves and then byte by byte; of a hook's context, and
+//! of a body of JSON, whatever it has: keys, elements and characters. What chunks
+//! say of their positions and sizes stays true.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::event::{Event, Headers, RequestHead, ResponseHead};
+use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead};
 use crate::question::Question;
 
 /// Trials for one transaction; each is a call or two of each module.
@@ -25,25 +26,20 @@ pub(super) enum Minimized {
     /// The change does not come out on fresh instances: it depends on earlier
     /// requests.
     NotReproduced,
-    /// Nobody knows what to look for in anything smaller.
-    Unknown,
 }
 
 /// Takes away what `shows` does not need.
 pub(super) fn minimize(
-    questions: &[Question<'_>],
-    shows: impl Fn(&[Question<'_>]) -> bool,
+    questions: &[Question<'static>],
+    shows: impl Fn(&[Question<'static>]) -> bool,
 ) -> Minimized {
-    if !shows(questions) {
+    let mut left = questions.to_vec();
+    Heads::of(&left).put(&mut left);
+    if !shows(&left) {
         return Minimized::NotReproduced;
     }
-    let mut left: Questions = questions
-        .iter()
-        .cloned()
-        .map(Question::into_owned)
-        .collect();
-    Heads::of(&left).put(&mut left);
     let mut search = Search {
+        framing: Framing::of(&left),
         left,
         shows,
         trials: 0,
@@ -133,18 +129,150 @@ fn event_of<'q>(question: &'q mut Question<'static>) -> Option<&'q mut Event> {
     }
 }
 
-/// A hook's context as JSON.
-fn context_of(question: &Question<'_>) -> Option<Value> {
-    match question {
-        Question::Hook(_, context) => serde_json::to_value(context).ok(),
-        Question::Event(_) | Question::Exact { .. } => None,
+fn chunk_of<'q>(question: &'q Question<'_>) -> Option<&'q BodyChunk> {
+    match question.event()? {
+        Event::RequestBody { chunk, .. } | Event::ResponseBody { chunk, .. } => Some(chunk),
+        Event::RequestHeaders(_) | Event::ResponseHeaders(_) => None,
     }
 }
 
-/// A place in a hook's context.
+fn chunk_mut<'q>(question: &'q mut Question<'static>) -> Option<&'q mut BodyChunk> {
+    match event_of(question)? {
+        Event::RequestBody { chunk, .. } | Event::ResponseBody { chunk, .. } => Some(chunk),
+        Event::RequestHeaders(_) | Event::ResponseHeaders(_) => None,
+    }
+}
+
+/// Which of what a body's chunks say of each other is true, and so stays true
+/// while parts of the body are taken away.
+struct Framing {
+    request: Chunks,
+    response: Chunks,
+}
+
+/// The same of one side.
+struct Chunks {
+    /// Each has its position.
+    are_numbered: bool,
+    /// Only the last says, or does not say, that it is.
+    has_end: Option<bool>,
+    /// Each says how much came until then.
+    are_counted: bool,
+    /// Those that say the whole size are right.
+    are_sized: bool,
+    /// The head's `content-length` is right.
+    has_length: bool,
+}
+
+const LENGTH: &str = "content-length";
+
+fn is_of(chunk: &Question<'_>, is_request: bool) -> bool {
+    let is_side = |event: &Event| event.kind().is_request() == is_request;
+    chunk.event().is_some_and(is_side)
+}
+
+/// The size of a whole body, and of it up to each chunk.
+fn sizes<'q>(chunks: impl Iterator<Item = &'q BodyChunk>) -> (u64, Vec<u64>) {
+    let mut size = 0;
+    let until = chunks.map(|chunk| {
+        size += chunk.data.len() as u64;
+        size
+    });
+    let until = until.collect();
+    (size, until)
+}
+
+impl Framing {
+    fn of(questions: &[Question<'static>]) -> Self {
+        let side = |is_request: bool, headers: Option<&Headers>| {
+            let questions = questions.iter().filter(|it| is_of(it, is_request));
+            let chunks: Vec<&BodyChunk> = questions.filter_map(chunk_of).collect();
+            let (size, until) = sizes(chunks.iter().copied());
+            let length = headers.and_then(|headers| headers.value(LENGTH));
+            let before_last = chunks
+                .split_last()
+                .map(|(last, before)| (last.is_last, before));
+            Chunks {
+                are_numbered: (0..).zip(&chunks).all(|(at, it)| it.chunk_index == at),
+                has_end: before_last
+                    .filter(|(_, before)| before.iter().all(|chunk| !chunk.is_last))
+                    .map(|(is_last, _)| is_last),
+                are_counted: chunks
+                    .iter()
+                    .zip(until)
+                    .all(|(it, until)| it.transferred_bytes == until),
+                are_sized: chunks
+                    .iter()
+                    .all(|it| it.total_size.is_none_or(|all| all == size)),
+                has_length: length.is_some_and(|length| length == size.to_string()),
+            }
+        };
+        let heads = Heads::of(questions);
+        Self {
+            request: side(true, heads.request.as_ref().map(|head| &head.headers)),
+            response: side(false, heads.response.as_ref().map(|head| &head.headers)),
+        }
+    }
+
+    /// Makes it true again.
+    fn put(&self, questions: &mut Questions) {
+        let mut heads = Heads::of(questions);
+        self.request.put(questions, (true, heads.request_headers()));
+        self.response
+            .put(questions, (false, heads.response_headers()));
+        heads.put(questions);
+    }
+}
+
+impl Chunks {
+    fn put(&self, questions: &mut Questions, (is_request, headers): (bool, Option<&mut Headers>)) {
+        let mine = questions.iter_mut().filter(|it| is_of(it, is_request));
+        let mut chunks: Vec<&mut BodyChunk> = mine.filter_map(chunk_mut).collect();
+        let (size, until) = sizes(chunks.iter().map(|chunk| &**chunk));
+        let last = chunks.len();
+        for ((at, chunk), until) in (0..).zip(&mut chunks).zip(until) {
+            if self.are_numbered {
+                chunk.chunk_index = at;
+            }
+            if let Some(has_end) = self.has_end {
+                chunk.is_last = has_end && at as usize + 1 == last;
+            }
+            if self.are_counted {
+                chunk.transferred_bytes = until;
+            }
+            if self.are_sized {
+                chunk.total_size = chunk.total_size.map(|_| size);
+            }
+        }
+        if let Some(headers) = headers.filter(|_| self.has_length && last > 0) {
+            let size = size.to_string();
+            let value = |(name, value)| {
+                let is_length = str::eq_ignore_ascii_case(name, LENGTH);
+                (name, if is_length { &*size } else { value })
+            };
+            *headers = headers.iter().map(value).collect();
+        }
+    }
+}
+
+/// What a hook's context or a body holds, as JSON with parts.
+fn document_of(question: &Question<'_>) -> Option<Value> {
+    match question {
+        Question::Hook(_, context) => serde_json::to_value(context).ok(),
+        Question::Event(_) => {
+            let value = serde_json::from_slice(&chunk_of(question)?.data);
+            value
+                .ok()
+                .filter(|value: &Value| value.is_object() || value.is_array())
+        }
+        Question::Exact { .. } => None,
+    }
+}
+
+/// A place in a hook's context, or in a body.
 #[derive(Clone, Copy)]
 struct Place<'a> {
-    /// Which hook.
+    /// Of which question.
     index: usize,
     /// A JSON pointer.
     pointer: &'a str,
@@ -156,12 +284,19 @@ impl Place<'_> {
         let Some(question) = questions.get_mut(self.index) else {
             return;
         };
-        let changed = context_of(question).and_then(|mut context| {
-            change(context.pointer_mut(self.pointer)?);
-            serde_json::from_value(context).ok()
-        });
-        if let (Question::Hook(_, context), Some(changed)) = (question, changed) {
-            *context.to_mut() = changed;
+        let Some(mut document) = document_of(question) else {
+            return;
+        };
+        let Some(value) = document.pointer_mut(self.pointer) else {
+            return;
+        };
+        change(value);
+        if let Question::Hook(_, context) = question {
+            if let Ok(changed) = serde_json::from_value(document) {
+                *context.to_mut() = changed;
+            }
+        } else if let Some(chunk) = chunk_mut(question) {
+            chunk.data = document.to_string().into_bytes();
         }
     }
 }
@@ -187,13 +322,14 @@ fn without_segment(uri: &str, at: usize) -> Option<String> {
 }
 
 struct Search<F> {
+    framing: Framing,
     left: Questions,
     shows: F,
     trials: usize,
     progress: bool,
 }
 
-impl<F: Fn(&[Question<'_>]) -> bool> Search<F> {
+impl<F: Fn(&[Question<'static>]) -> bool> Search<F> {
     /// Whether all trials are used up. Every loop asks, since what a trial takes
     /// away from may be long.
     const fn is_over(&self) -> bool {
@@ -207,6 +343,7 @@ impl<F: Fn(&[Question<'_>]) -> bool> Search<F> {
         }
         let mut smaller = self.left.clone();
         change(&mut smaller);
+        self.framing.put(&mut smaller);
         self.trials += 1;
         let shows = smaller != self.left && !smaller.is_empty() && (self.shows)(&smaller);
         if shows {
@@ -246,16 +383,19 @@ impl<F: Fn(&[Question<'_>]) -> bool> Search<F> {
         // The path begins with an empty segment.
         self.uri_parts(1, without_segment);
         for index in 0..self.left.len() {
+            self.document(index);
             self.body(index);
-            self.context(index);
         }
     }
 
-    fn context(&mut self, index: usize) {
-        let context = self.left.get(index).filter(|_| !self.is_over());
-        let Some(context) = context.and_then(context_of) else {
+    fn document(&mut self, index: usize) {
+        let question = self.left.get(index).filter(|_| !self.is_over());
+        let Some(context) = question.and_then(document_of) else {
             return;
         };
+        if question.is_some_and(|question| chunk_of(question).is_some()) {
+            return self.within(Place { index, pointer: "" }, &context);
+        }
         for pointer in ["/user", "/tenant_id"] {
             let place = Place { index, pointer };
             if context.pointer(pointer).is_some() {
@@ -310,20 +450,11 @@ impl<F: Fn(&[Question<'_>]) -> bool> Search<F> {
     }
 
     fn body(&mut self, index: usize) {
-        let length = match self.left.get(index).and_then(Question::event) {
-            Some(Event::RequestBody { chunk, .. } | Event::ResponseBody { chunk, .. }) => {
-                chunk.data.len()
-            }
-            _ => 0,
-        };
+        let chunk = self.left.get(index).and_then(chunk_of);
+        let length = chunk.map_or(0, |chunk| chunk.data.len());
         self.by_halves(length, |questions, range| {
-            if let Some(Event::RequestBody { chunk, .. } | Event::ResponseBody { chunk, .. }) =
-                questions.get_mut(index).and_then(event_of)
-            {
+            if let Some(chunk) = questions.get_mut(index).and_then(chunk_mut) {
                 chunk.data.drain(range);
-                let left = chunk.data.len() as u64;
-                chunk.total_size = chunk.total_size.map(|_| left);
-                chunk.transferred_bytes = left;
             }
         });
     }
@@ -487,11 +618,12 @@ mod tests {
             let began = std::time::Instant::now();
             let mut search = Search {
                 left: questions.clone(),
-                shows: |_: &[Question<'_>]| false,
+                framing: Framing::of(&questions),
+                shows: |_: &[Question<'static>]| false,
                 trials,
                 progress: false,
             };
-            let context = context_of(&questions[1]).unwrap();
+            let context = document_of(&questions[1]).unwrap();
             let input = Place {
                 index: 1,
                 pointer: "/input",
@@ -501,6 +633,25 @@ mod tests {
             assert!(search.left == questions && search.is_over() && !search.progress);
             assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
         }
+    }
+
+    /// An empty key with an empty value is nothing that bytes can be taken from
+    /// one by one.
+    #[test]
+    fn only_what_matters_of_a_body_of_json_is_left() {
+        let mut event = request().remove(1);
+        if let Event::RequestBody { chunk, .. } = &mut event {
+            chunk.data = br#"{"name": "x", "role": "admin", "n": [1, {"a": null}]}"#.to_vec();
+        }
+        let shows = |questions: &[Question<'static>]| {
+            let value = questions.iter().find_map(document_of);
+            value.is_some_and(|value| value["role"] == "admin")
+        };
+        let Minimized::To(left) = minimize(&[event.into()], shows) else {
+            panic!("smaller");
+        };
+        let chunk = chunk_of(&left[0]).unwrap();
+        assert_eq!(chunk.data, br#"{"role":"admin"}"#);
     }
 
     #[test]

@@ -21,12 +21,14 @@
 //! shard is a set of whole lanes.
 
 mod compare;
+mod earlier;
 mod groups;
 pub(crate) mod histogram;
 mod merge;
 mod minimize;
 mod ordered;
 mod play;
+mod proof;
 mod read;
 pub(crate) mod report;
 mod save;

@@ -11,11 +11,7 @@ use crate::question::{HeaderNames, Question};
 /// header names are to be spelled otherwise than they were.
 ///
 /// `replies` is room for its answers, from a transaction before.
-pub(super) fn play(
-    subject: &Policy,
-    transaction: &Transaction<'_>,
-    mut replies: Vec<Reply>,
-) -> Played {
+pub(super) fn play(subject: &Policy, transaction: &Transaction<'_>, replies: Vec<Reply>) -> Played {
     let respelled =
         subject.abi() == Abi::Agent && subject.settings().header_names != HeaderNames::Lower;
     let is_exact = |input: &Question<'_>| matches!(input, Question::Exact { .. });
@@ -23,15 +19,17 @@ pub(super) fn play(
         && transaction.steps.iter().any(|step| is_exact(&step.input))
         && let Ok(inputs) = crate::capture::read_back(transaction.questions())
     {
-        return play_inputs(subject, &inputs);
+        return asked(subject, inputs.iter(), replies);
     }
-    replies.clear();
     asked(subject, transaction.questions(), replies)
 }
 
-/// Plays inputs that a fixture holds.
-pub(super) fn play_inputs(subject: &Policy, inputs: &[Question<'_>]) -> Played {
-    asked(subject, inputs.iter(), Vec::new())
+/// Plays them on an instance of their own, as `run` plays a fixture.
+pub(super) fn play_alone<'q, 'a: 'q>(
+    subject: &Policy,
+    questions: impl Iterator<Item = &'q Question<'a>>,
+) -> Played {
+    asked(&subject.alone(), questions, Vec::new())
 }
 
 fn asked<'q, 'a: 'q>(
@@ -40,6 +38,7 @@ fn asked<'q, 'a: 'q>(
     mut replies: Vec<Reply>,
 ) -> Played {
     let mut exchange = subject.exchange();
+    replies.clear();
     replies.extend(questions.map_while(|question| exchange.ask(question)));
     Played { replies }
 }

@@ -153,13 +153,49 @@ pub struct Example {
     /// The smallest fixture that still shows the same.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub minimized: Option<Value>,
-    /// Why there is no smaller one, or what redaction changed.
+    /// Why there is none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub no_fixture: Option<NoFixture>,
+    /// What a reader should know of its fixtures.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub notes: Vec<String>,
     /// The answers before, up to the one that ended it.
     pub old: Vec<Value>,
     /// The answers now.
     pub new: Vec<Value>,
+}
+
+named! {
+    /// Why a transaction has no fixture.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum NoFixture {
+        /// On instances of their own the modules answer otherwise.
+        EarlierCalls => "hangs on earlier calls",
+        /// Without its secrets it is another request to the module.
+        Redaction => "redacting it changes the answer",
+        /// Nothing was recorded that could be expected.
+        NotRecorded => "no answer was recorded",
+        /// No fixture says what was asked, or can tell the answers apart.
+        Form => "no fixture can show it",
+    }
+}
+
+impl Example {
+    /// Its notes, and the smallest fixture there is.
+    fn detail(&self) -> String {
+        let fixture = self.minimized.as_ref().unwrap_or(&self.fixture);
+        let fixture = Some(fixture).filter(|fixture| !fixture.is_null());
+        let fixture = fixture.and_then(|it| serde_json::to_string_pretty(it).ok());
+        let lines = self.notes.iter().cloned().chain(fixture);
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Notes why it has no fixture.
+    pub(super) fn leave_out(&mut self, why: NoFixture, text: &str) {
+        self.no_fixture = Some(why);
+        self.notes.push(format!("no fixture: {text}"));
+    }
 }
 
 /// Changes with the same cause.
@@ -315,6 +351,9 @@ pub struct ReplayReport {
     pub tests_failed: u64,
     /// Fixtures that were written.
     pub fixtures_written: u64,
+    /// Those that were not, since they would not show what they are for.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub fixtures_left_out: BTreeMap<NoFixture, u64>,
 }
 
 impl ReplayReport {
@@ -428,6 +467,11 @@ impl Report for ReplayReport {
                 ..plain_case(&unusable.place.file, &record)
             }
         }));
+        cases.extend(self.fixtures_left_out.iter().map(|(why, number)| Case {
+            status: CaseStatus::Warned,
+            message: format!("{number} fixtures not written: {}", why.name()),
+            ..plain_case("fixtures", why.name())
+        }));
         if cases.is_empty() && self.records.transactions > 0 {
             cases.push(plain_case(
                 "replay",
@@ -485,14 +529,7 @@ impl ReplayReport {
                     example.request, example.place.file, example.place.record
                 ))
             ),
-            detail: example
-                .and_then(|example| {
-                    serde_json::to_string_pretty(
-                        example.minimized.as_ref().unwrap_or(&example.fixture),
-                    )
-                    .ok()
-                })
-                .unwrap_or_default(),
+            detail: example.map_or_else(String::new, Example::detail),
             file: example.map_or_else(String::new, |example| example.place.file.to_string()),
             ..plain_case(suite, &group.title())
         }

@@ -1,13 +1,16 @@
-//! A transaction as a fixture: what examples show, and what is saved.
+//! A transaction as a fixture: what examples show, and what is saved. No fixture
+//! is made without `run`'s own words on it: it was played, on both sides where
+//! there are two, and showed what it is filed under.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::compare::Played;
-use super::play::play_inputs;
-use crate::abi::Abi;
-use crate::capture::{Redactor, SecretsFound, Transaction};
+use super::compare::{Played, summary_of};
+use super::play::play_alone;
+use super::proof::{Calls, Claim, phases_of};
+use super::view::View;
+use crate::capture::{Redactor, SecretsFound};
 use crate::error::Error;
 use crate::event::Event;
 use crate::files::{self, Links};
@@ -33,7 +36,8 @@ pub enum Which {
 pub enum Expect {
     /// The module's: what it does now is right.
     New,
-    /// The baseline's: what changed is to be mended.
+    /// The baseline's, without one the recorded ones: what changed is to be
+    /// mended.
     Old,
 }
 
@@ -63,118 +67,267 @@ impl SecretFilter<'_> {
         let json = String::from_utf8_lossy(&json);
         self.redactor.input(&json, &mut self.secrets)
     }
+}
 
-    /// Whether both answered alike, but for secrets.
-    fn is_same(&self, original: &Played, redacted: Vec<StepReply<'_>>) -> bool {
-        let redacted: Vec<Reply> = redacted.into_iter().map(Reply::from).collect();
-        let mut both = original.replies.iter().zip(&redacted);
-        original.replies.len() == redacted.len()
-            // As values: a hook that goes on with what another left has its
-            // keys in that one's order.
-            && both.all(|(left, right)| {
-                let left = serde_json::to_string(&left.answer).unwrap_or_default();
-                let left: Value =
-                    serde_json::from_str(&self.secrets.text(&left)).unwrap_or_default();
-                serde_json::to_value(&right.answer).is_ok_and(|right| left == right)
-            })
+/// Calls that become a fixture.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'q> {
+    /// Those of earlier transactions, which come first.
+    pub(super) earlier: &'q [Question<'static>],
+    /// Those of the transaction.
+    pub(super) questions: &'q [Question<'static>],
+}
+
+impl Asked<'_> {
+    /// Makes them on an instance of their own, as `run` does with a fixture of
+    /// them.
+    pub(super) fn calls(self) -> Calls<impl Fn(&Policy) -> Option<Played>> {
+        Calls {
+            phases: phases_of(self.questions),
+            first: 0,
+            play: move |subject: &Policy| {
+                let all = self.earlier.iter().chain(self.questions);
+                from(play_alone(subject, all).replies, self.earlier.len())
+            },
+        }
     }
 }
 
-/// A fixture with its expectations, proven: what the redacted transaction
-/// really gives is what is expected, and a note says so where it differs.
+/// The answers behind those to the first calls, if there are any.
+fn from(mut replies: Vec<Reply>, first: usize) -> Option<Played> {
+    (replies.len() > first).then(|| Played {
+        replies: replies.split_off(first),
+    })
+}
+
+/// What a fixture is to show.
+pub(super) struct Purpose<'a> {
+    pub(super) claim: Claim<'a>,
+    pub(super) expects: Expects<'a>,
+    /// The module that does not answer what is expected.
+    pub(super) differs: Option<&'a Policy>,
+}
+
+/// The answers that a fixture expects.
+#[derive(Clone, Copy)]
+pub(super) enum Expects<'a> {
+    /// What this module answers.
+    Of(&'a Policy),
+    /// What was answered at the time.
+    Recorded(&'a [Value]),
+}
+
+/// A fixture that was tried: with the answers that it expects, and as its
+/// purpose says. Nothing where its calls do not show that without their secrets,
+/// or `run` could not tell.
 pub(super) fn fixture(
-    transaction: &Transaction<'_>,
-    questions: &[Question<'_>],
-    (expected, mut filter): (&Policy, SecretFilter<'_>),
+    view: &View<'_>,
+    asked: Asked<'_>,
+    (purpose, mut filter): (&Purpose<'_>, SecretFilter<'_>),
     described: &str,
-) -> Result<(Value, Vec<String>), String> {
-    let mut notes = Vec::new();
-    let mut hooks = hooks_of(questions, &mut filter)?;
-    let is_pair = matches!(hooks.as_slice(), [(Hook::Before, _), (Hook::After, _), ..]);
-    let is_whole = is_pair && hooks.get(1).is_some_and(|(_, after)| after.data.is_some());
-    hooks.truncate(if is_whole { 2 } else { 1 });
-    let mut value = match expected.abi() {
-        Abi::Agent => of_events(questions, &transaction.id, &mut filter),
-        Abi::Hook => of_hooks(&hooks),
-    };
-    let read = read(&value)?;
-    let mut replies = steps::ask(expected, &read);
-    if is_pair && !goes_on(&replies, &hooks) {
-        if matches!(replies.first(), Some(StepReply::Hook { handled, .. }) if handled.result.ok) {
-            notes.push(
-                "the after_hook was recorded with a context that before_hook does not produce, so the fixture has only the before_hook".to_owned(),
-            );
+) -> Result<Option<Value>, String> {
+    let id = &view.transaction.id;
+    for draft in Draft::all(asked, id, &mut filter)? {
+        if !purpose.claim.holds(view, &draft.calls()) {
+            continue;
         }
-        replies.truncate(1);
-        hooks.truncate(1);
-        value = of_hooks(&hooks);
-    }
-    expect(&mut value, &replies);
-    if !filter.secrets.fields.is_empty() {
-        let asked = questions.get(..replies.len()).unwrap_or(questions);
-        if !filter.is_same(&play_inputs(expected, asked), replies) {
-            notes.push(format!(
-                "redacting {} changes the answer; --keep-secrets shows it as it was",
-                filter.secrets.fields.join(", ")
-            ));
+        let expected = draft.expected(purpose.expects, &mut filter);
+        let text = |text: &str| Value::from(filter.secrets.text(text));
+        // The module that differs may go on where the expected answers end.
+        for steps in [expected.len().max(1), usize::MAX] {
+            let mut whole = Map::new();
+            whole.insert("name".to_owned(), text(id));
+            whole.insert("description".to_owned(), text(described));
+            if let Value::Object(rest) = draft.with(&expected, steps) {
+                whole.extend(rest);
+            }
+            let value = Value::Object(whole);
+            let whole = Draft {
+                fixture: read(&value)?,
+                value,
+                phases: draft.phases.clone(),
+                ..draft
+            };
+            if purpose.claim.holds(view, &whole.calls()) && purpose.is_served(&whole.fixture) {
+                return Ok(Some(whole.value));
+            }
         }
     }
-    let text = |text: &str| Value::from(filter.secrets.text(text));
-    let mut whole = Map::new();
-    whole.insert("name".to_owned(), text(&transaction.id));
-    whole.insert("description".to_owned(), text(described));
-    if let Value::Object(rest) = value {
-        whole.extend(rest);
+    Ok(None)
+}
+
+impl Purpose<'_> {
+    /// Whether `run` passes the fixture where it should, and only there.
+    fn is_served(&self, fixture: &fixture::Fixture) -> bool {
+        let are_met = |policy: &Policy| {
+            let replies = steps::ask(&policy.alone(), fixture);
+            steps::are_met(&replies, fixture)
+        };
+        let passes = match self.expects {
+            Expects::Of(policy) => are_met(policy),
+            Expects::Recorded(_) => true,
+        };
+        passes && self.differs.is_none_or(|policy| !are_met(policy))
     }
-    Ok((Value::Object(whole), notes))
+}
+
+/// Calls as a fixture without expectations.
+struct Draft {
+    value: Value,
+    fixture: fixture::Fixture,
+    phases: Vec<&'static str>,
+    /// How many calls of the transaction are left out before its own.
+    first: usize,
+    /// How many of its steps are calls of earlier transactions.
+    earlier: usize,
+}
+
+impl Draft {
+    /// All ways to write them, the one with most of them first.
+    fn all(asked: Asked<'_>, id: &str, filter: &mut SecretFilter<'_>) -> Result<Vec<Self>, String> {
+        let draft = |value: Value, phases: &[&'static str], (first, earlier)| {
+            Ok::<_, String>(Self {
+                fixture: read(&value)?,
+                value,
+                phases: phases.to_vec(),
+                first,
+                earlier,
+            })
+        };
+        let phases = phases_of(asked.questions);
+        let hooks = hooks_of(asked.questions, filter)?;
+        if hooks.is_empty() {
+            let value = of_events(asked, id, filter);
+            return Ok(vec![draft(value, &phases, (0, asked.earlier.len()))?]);
+        }
+        let mut all = Vec::new();
+        if let [(Hook::Before, _), (Hook::After, after), ..] = hooks.as_slice()
+            && after.data.is_some()
+        {
+            let pair = of_hooks(&hooks[..2]);
+            all.push(draft(pair, &phases[..2], (0, 0))?);
+        }
+        for (at, hook) in hooks.chunks(1).enumerate() {
+            all.push(draft(of_hooks(hook), &phases[at..=at], (at, 0))?);
+        }
+        Ok(all)
+    }
+
+    /// What is expected of each step. Those of earlier transactions are there to
+    /// be passed.
+    fn expected(&self, expects: Expects<'_>, filter: &mut SecretFilter<'_>) -> Vec<Value> {
+        let allowed = (0..self.earlier).map(|_| json!({"decision": "allow"}));
+        match expects {
+            Expects::Of(policy) => {
+                let replies = steps::ask(&policy.alone(), &self.fixture);
+                let own = replies.iter().skip(self.earlier).map(expected_of);
+                allowed.chain(own).collect()
+            }
+            Expects::Recorded(answers) => {
+                let own = answers.iter().skip(self.first).map(|answer| {
+                    let text = answer.to_string();
+                    let text = filter.redactor.output(&text, &mut filter.secrets);
+                    expected_of_record(&serde_json::from_str(&text).unwrap_or_default())
+                });
+                allowed.chain(own).collect()
+            }
+        }
+    }
+
+    /// The fixture with so many of its steps, and what is expected of them.
+    fn with(&self, expected: &[Value], steps: usize) -> Value {
+        let mut fixture = self.value.clone();
+        if let Some(all) = fixture.get_mut("steps").and_then(Value::as_array_mut) {
+            all.truncate(steps);
+        }
+        let is_pair = fixture.get("after").is_some();
+        for (index, expected) in expected.iter().enumerate() {
+            let place = match (fixture.get("steps"), is_pair, index) {
+                (Some(_), ..) => format!("/steps/{index}"),
+                (None, false, 0) => String::new(),
+                (None, true, 0) => "/before".to_owned(),
+                (None, true, 1) => "/after".to_owned(),
+                (None, ..) => break,
+            };
+            if let Some(step) = fixture.pointer_mut(&place) {
+                step["expect"] = expected.clone();
+            }
+        }
+        fixture
+    }
+
+    /// Makes them on an instance of their own.
+    fn calls(&self) -> Calls<impl Fn(&Policy) -> Option<Played>> {
+        Calls {
+            phases: self.phases.clone(),
+            first: self.first,
+            play: |subject: &Policy| {
+                let replies = steps::ask(&subject.alone(), &self.fixture);
+                from(replies.into_iter().map(Reply::from).collect(), self.earlier)
+            },
+        }
+    }
 }
 
 /// Events as the steps of a fixture that `run` takes, without expectations.
-fn of_events(questions: &[Question<'_>], id: &str, filter: &mut SecretFilter<'_>) -> Value {
-    let events: Vec<&Event> = questions.iter().filter_map(Question::event).collect();
-    let has = |request: bool| {
-        events.iter().any(|event| match event {
-            Event::RequestHeaders(_) => request,
-            Event::ResponseHeaders(_) => !request,
-            _ => false,
-        })
-    };
+fn of_events(asked: Asked<'_>, id: &str, filter: &mut SecretFilter<'_>) -> Value {
+    let all = || asked.earlier.iter().chain(asked.questions);
+    if !asked.earlier.is_empty() {
+        // What is a secret of one of them is hidden in all.
+        for question in all() {
+            filter.input(question);
+        }
+        filter.secrets = filter.secrets.known();
+    }
+    let mut heads = Heads::default();
     let mut steps = Vec::new();
-    for &event in &events {
+    for event in all().filter_map(Question::event) {
         let json = filter.input(&event.into());
         let mut input: Map<String, Value> = serde_json::from_str(&json).unwrap_or_default();
+        heads.shorten(event, &mut input);
         if input.get("correlation_id").and_then(Value::as_str) == Some(id) {
             input.shift_remove("correlation_id");
-        }
-        if event.chunk_index().is_some() {
-            shorten(event, &mut input, (has(true), has(false)));
         }
         steps.push(json!({"event": event.kind().name(), "input": input}));
     }
     json!({"correlation_id": filter.secrets.text(id), "steps": steps})
 }
 
-/// Takes from a body's input what the fixture's earlier steps say.
-fn shorten(event: &Event, input: &mut Map<String, Value>, (request, response): (bool, bool)) {
-    let is_request = event.kind().is_request();
-    let mut gone: Vec<&str> = Vec::new();
-    if request {
-        gone.extend(["method", "uri", "client_ip"]);
-    }
-    if request && is_request || response && !is_request {
-        gone.push("headers");
-    }
-    if response {
-        gone.push("status");
-    }
-    for key in gone {
-        input.shift_remove(key);
-    }
-    if input.get("total_size").is_some_and(Value::is_null) {
-        input.shift_remove("total_size");
-    }
-    if input.get("encoding").and_then(Value::as_str) == Some("utf8") {
-        input.shift_remove("encoding");
+/// Inputs of the heads so far, which a fixture's body steps need not repeat.
+#[derive(Default)]
+struct Heads {
+    request: Map<String, Value>,
+    response: Map<String, Value>,
+}
+
+impl Heads {
+    /// Takes from a body's input what an earlier step says. Of each head all
+    /// that a body repeats or nothing: with a part of it the rest is not filled
+    /// in.
+    fn shorten(&mut self, event: &Event, input: &mut Map<String, Value>) {
+        let (of_request, of_response): (&[&str], &[&str]) = match event {
+            Event::RequestHeaders(_) => {
+                self.request.clone_from(input);
+                return;
+            }
+            Event::ResponseHeaders(_) => {
+                self.response.clone_from(input);
+                return;
+            }
+            Event::RequestBody { .. } => (&["method", "uri", "client_ip", "headers"], &[]),
+            Event::ResponseBody { .. } => (&["method", "uri", "client_ip"], &["status", "headers"]),
+        };
+        for (keys, head) in [(of_request, &self.request), (of_response, &self.response)] {
+            let mut both = keys.iter().map(|key| (input.get(*key), head.get(*key)));
+            if both.all(|(here, there)| here.is_some() && here == there) {
+                keys.iter().for_each(|key| {
+                    input.shift_remove(*key);
+                });
+            }
+        }
+        if input.get("encoding").and_then(Value::as_str) == Some("utf8") {
+            input.shift_remove("encoding");
+        }
     }
 }
 
@@ -205,14 +358,6 @@ fn of_hooks(hooks: &[(Hook, HookContext)]) -> Value {
     }
 }
 
-/// Whether the second hook was recorded with what the first leaves.
-fn goes_on(replies: &[StepReply<'_>], hooks: &[(Hook, HookContext)]) -> bool {
-    match (replies.get(1), hooks.get(1)) {
-        (Some(StepReply::Hook { before, .. }), Some((_, recorded))) => **before == *recorded,
-        _ => false,
-    }
-}
-
 /// Reads a fixture back, as `run` would.
 fn read(fixture: &Value) -> Result<fixture::Fixture, String> {
     let input = fixture::Input {
@@ -223,43 +368,48 @@ fn read(fixture: &Value) -> Result<fixture::Fixture, String> {
     fixture::parse(&input).map_err(|error| error.message)
 }
 
-/// Adds to each step what a module answers to it, as expectations.
-fn expect(fixture: &mut Value, replies: &[StepReply<'_>]) {
-    if let Some(steps) = fixture.get_mut("steps").and_then(Value::as_array_mut) {
-        // What was not reached is not part of the example.
-        steps.truncate(replies.len().max(1));
+/// All of what a module answered to a step.
+fn expected_of(reply: &StepReply<'_>) -> Value {
+    match reply {
+        StepReply::Event { handled, .. } => {
+            let mut expected = json!({});
+            if let Some(fault) = &handled.fault {
+                expected["fault"] = json!({"exact": fault.code.to_string()});
+            }
+            expected["exact_response"] = json!(handled.response);
+            expected
+        }
+        StepReply::Hook { handled, .. } => whole(ActualHook {
+            result: &handled.result,
+            context: &handled.context,
+            ignored: &handled.ignored,
+            fault: handled.fault.as_ref(),
+            cost: handled.cost.as_ref(),
+        }),
     }
-    let is_pair = fixture.get("after").is_some();
-    for (index, reply) in replies.iter().enumerate() {
-        let (place, expected) = match reply {
-            StepReply::Event { handled, .. } => {
-                let mut expected = json!({});
-                if let Some(fault) = &handled.fault {
-                    expected["fault"] = json!({"exact": fault.code.to_string()});
-                }
-                expected["exact_response"] = json!(handled.response);
-                (format!("/steps/{index}"), expected)
-            }
-            StepReply::Hook { handled, .. } => {
-                let expected = whole(ActualHook {
-                    result: &handled.result,
-                    context: &handled.context,
-                    ignored: &handled.ignored,
-                    fault: handled.fault.as_ref(),
-                    cost: handled.cost.as_ref(),
-                });
-                let place = match (is_pair, index) {
-                    (false, _) => "",
-                    (true, 0) => "/before",
-                    (true, _) => "/after",
-                };
-                (place.to_owned(), expected)
-            }
-        };
-        if let Some(step) = fixture.pointer_mut(&place) {
-            step["expect"] = expected;
+}
+
+/// All of what was recorded of an answer.
+fn expected_of_record(answer: &Value) -> Value {
+    let mut expected = json!({});
+    if let Some(fault) = summary_of(std::slice::from_ref(answer)).fault {
+        expected["fault"] = json!({"exact": fault});
+    }
+    if answer.get("ok").is_none() {
+        expected["exact_response"] = answer.clone();
+        return expected;
+    }
+    for (key, wanted) in [
+        ("ok", "ok"),
+        ("ctx", "exact_ctx"),
+        ("error", "error"),
+        ("details", "exact_details"),
+    ] {
+        if let Some(value) = answer.get(key).filter(|value| !value.is_null()) {
+            expected[wanted] = value.clone();
         }
     }
+    expected
 }
 
 /// Writes a fixture file, named after its place in the capture.
@@ -283,3 +433,7 @@ pub(super) fn save(
     let text = serde_json::to_string_pretty(fixture).unwrap_or_default() + "\n";
     files::write(&path, Links::Replaced, text.as_bytes())
 }
+
+#[cfg(test)]
+#[path = "save_tests.rs"]
+mod tests;

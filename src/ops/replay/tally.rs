@@ -82,6 +82,9 @@ impl Tally {
         report.tests_passed += other.tests_passed;
         report.tests_failed += other.tests_failed;
         report.fixtures_written += other.fixtures_written;
+        for (why, count) in other.fixtures_left_out {
+            *report.fixtures_left_out.entry(why).or_default() += count;
+        }
         self.cut();
     }
 

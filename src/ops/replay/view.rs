@@ -4,12 +4,13 @@ use std::cell::OnceCell;
 
 use serde_json::{Value, json};
 
-use super::compare::{Change, Played, compare};
+use super::compare::{Change, Played};
+use super::earlier::Earlier;
 use super::minimize::{Minimized, minimize};
-use super::play::play_inputs;
-use super::report::{Category, Costly, Example, Summary};
-use super::save::{self, Expect};
-use super::work::{Pair, Shared};
+use super::proof::{Answers, Claim, End, Kind, places};
+use super::report::{Category, Costly, Example, NoFixture, Summary};
+use super::save::{self, Asked, Expect, Expects, Purpose};
+use super::work::Shared;
 use crate::capture::{RecordLine, SecretsFound, Transaction, may_hold_secret, write_record};
 use crate::cost::Cost;
 use crate::fault::printable;
@@ -30,6 +31,8 @@ pub(super) struct View<'a> {
     pub(super) new: &'a Played,
     pub(super) old: Option<&'a Played>,
     pub(super) secrets: OnceCell<SecretsFound>,
+    /// What the same instances were asked about before.
+    pub(super) earlier: &'a dyn Earlier,
 }
 
 impl View<'_> {
@@ -124,7 +127,7 @@ impl View<'_> {
             .collect()
     }
 
-    pub(super) fn example(&self, change: Option<&Change>, fresh: &Pair) -> Example {
+    pub(super) fn example(&self, change: Option<&Change>) -> Example {
         let mut example = Example {
             seq: self.seq,
             place: self.transaction.place.clone(),
@@ -132,13 +135,14 @@ impl View<'_> {
             request: self.request(),
             fixture: Value::Null,
             minimized: None,
+            no_fixture: None,
             notes: Vec::new(),
             old: self.answers(change.map_or(&[], |change| &change.old)),
             new: self.answers(&self.new.values()),
         };
         match crate::capture::read_back(self.transaction.questions()) {
-            Ok(inputs) => self.fill(&mut example, &inputs, (change, fresh)),
-            Err(why) => example.notes.push(format!("no fixture: {why}")),
+            Ok(questions) => self.fill(&mut example, &questions, change),
+            Err(why) => example.leave_out(NoFixture::Form, &why),
         }
         example
     }
@@ -146,20 +150,112 @@ impl View<'_> {
     fn fill(
         &self,
         example: &mut Example,
-        inputs: &[Question<'_>],
-        (change, fresh): (Option<&Change>, &Pair),
+        questions: &[Question<'static>],
+        change: Option<&Change>,
     ) {
-        let settings = self.shared.settings;
-        let wants_old = settings
-            .fixtures
-            .as_ref()
-            .is_some_and(|save| save.expect == Expect::Old);
-        let expected = match (&fresh.baseline, wants_old) {
-            (Some(baseline), true) => baseline,
-            _ => &fresh.module,
+        if self.wants_record() {
+            let why = "it is to expect the recorded answer, and none was recorded";
+            return example.leave_out(NoFixture::NotRecorded, why);
+        }
+        let purpose = self.purpose(change);
+        let described = self.described(change);
+        let make = |asked: Asked<'_>, purpose: &Purpose<'_>, secrets: SecretsFound| {
+            let redactor = &self.shared.redactor;
+            let filter = save::SecretFilter { redactor, secrets };
+            save::fixture(self, asked, (purpose, filter), &described)
         };
+        let whole = |asked: Asked<'_>| make(asked, &purpose, self.secrets().known());
+        self.whole(example, questions, (&purpose, whole));
+        if !self.shared.settings.minimize {
+            return;
+        }
+        let purpose = match self.smaller(change, purpose) {
+            Ok(purpose) => purpose,
+            Err(why) => return example.notes.push(format!("not minimised: {why}")),
+        };
+        // The name that told a secret may be gone, with half of it.
+        let smallest =
+            |asked: Asked<'_>| make(asked, &purpose, self.secrets().known_in_parts()).ok()?;
+        self.smallest(example, questions, (&purpose, smallest));
+        if example.minimized.is_some() && change.is_some_and(|change| change.is_drift) {
+            let note = "the smallest request is for the answer now; nobody knows what would have been recorded of it";
+            example.notes.push(note.to_owned());
+        }
+    }
+
+    /// Its fixture, or why there is none.
+    fn whole(
+        &self,
+        example: &mut Example,
+        questions: &[Question<'static>],
+        (purpose, make): (
+            &Purpose<'_>,
+            impl Fn(Asked<'_>) -> Result<Option<Value>, String>,
+        ),
+    ) {
+        let earlier = &[];
+        let asked = Asked { earlier, questions };
+        match make(asked) {
+            Ok(Some(fixture)) => example.fixture = fixture,
+            Err(why) => example.leave_out(NoFixture::Form, &why),
+            Ok(None) if purpose.claim.holds(self, &asked.calls()) => {
+                let fields = self.secrets().fields.join(", ");
+                if fields.is_empty() {
+                    let why = "a fixture of it does not show it";
+                    return example.leave_out(NoFixture::Form, why);
+                }
+                let why = format!(
+                    "redacting {fields} changes the answer; --keep-secrets shows it as it was"
+                );
+                example.leave_out(NoFixture::Redaction, &why);
+            }
+            Ok(None) => {
+                let earlier = self.earlier.needed(self, (&purpose.claim, questions));
+                let fixture = earlier.and_then(|earlier| {
+                    let earlier = &earlier;
+                    make(Asked { earlier, questions }).ok()?
+                });
+                let Some(fixture) = fixture else {
+                    let why = "hangs on earlier calls of the same instance: on instances of their own the answers are others";
+                    return example.leave_out(NoFixture::EarlierCalls, why);
+                };
+                example.fixture = fixture;
+                let note = "hangs on earlier calls of the same instance; the fixture has those that are needed";
+                example.notes.push(note.to_owned());
+            }
+        }
+    }
+
+    /// The smallest fixture, or why there is none.
+    fn smallest(
+        &self,
+        example: &mut Example,
+        questions: &[Question<'static>],
+        (purpose, make): (&Purpose<'_>, impl Fn(Asked<'_>) -> Option<Value>),
+    ) {
+        let earlier = &[];
+        let shows = |questions: &[Question<'static>]| {
+            let calls = Asked { earlier, questions }.calls();
+            purpose.claim.holds(self, &calls)
+        };
+        let why = match minimize(questions, shows) {
+            Minimized::Already => return,
+            Minimized::To(questions) => {
+                let questions = &questions;
+                example.minimized = make(Asked { earlier, questions });
+                if example.minimized.is_some() {
+                    return;
+                }
+                "without its secrets the smallest request does not show it"
+            }
+            Minimized::NotReproduced => "on instances of their own the answers are others",
+        };
+        example.notes.push(format!("not minimised: {why}"));
+    }
+
+    fn described(&self, change: Option<&Change>) -> String {
         let place = &self.transaction.place;
-        let described = format!(
+        format!(
             "{}From {}, record {}.",
             change.map_or_else(String::new, |change| format!(
                 "{} → {}. ",
@@ -168,84 +264,116 @@ impl View<'_> {
             )),
             place.file.rsplit('/').next().unwrap_or_default(),
             place.record
-        );
-        let make = |inputs: &[Question<'_>], secrets: SecretsFound| {
-            let redactor = &self.shared.redactor;
-            let filter = save::SecretFilter { redactor, secrets };
-            save::fixture(self.transaction, inputs, (expected, filter), &described)
+        )
+    }
+
+    /// Whether a fixture is to expect what was recorded, and nothing was.
+    fn wants_record(&self) -> bool {
+        let mut steps = self.transaction.steps.iter();
+        self.old.is_none() && self.expects_old() && steps.all(|step| step.recorded.is_none())
+    }
+
+    fn expects_old(&self) -> bool {
+        let save = self.shared.settings.fixtures.as_ref();
+        save.is_some_and(|save| save.expect == Expect::Old)
+    }
+
+    /// The phases of its calls.
+    fn phases(&self) -> Vec<&'static str> {
+        let questions = self.transaction.questions();
+        questions.map(|it| it.phase().name()).collect()
+    }
+
+    /// What a fixture of it is to show.
+    fn purpose<'p>(&'p self, change: Option<&'p Change>) -> Purpose<'p> {
+        let subjects = self.shared.subjects;
+        let (module, wants_old) = (subjects.module, self.expects_old());
+        let answers = |policy, played, needed| {
+            Claim::Answers(Answers {
+                policy,
+                played,
+                needed,
+            })
         };
-        match make(inputs, self.secrets().known()) {
-            Ok((fixture, notes)) => {
-                example.fixture = fixture;
-                example.notes.extend(notes);
+        let both = subjects.baseline.zip(self.old);
+        let (judged, played) = both.unwrap_or((module, self.new));
+        let (expected, other) = match both {
+            Some((baseline, _)) if wants_old => (baseline, module),
+            Some((baseline, _)) => (module, baseline),
+            None => (module, module),
+        };
+        match change {
+            Some(change) if change.is_drift => {
+                let is_old = wants_old && both.is_none();
+                Purpose {
+                    claim: {
+                        let places = places(change, &self.phases()).into_iter();
+                        answers(judged, played, places.map(|place| place.0).collect())
+                    },
+                    expects: if is_old {
+                        Expects::Recorded(&change.old)
+                    } else {
+                        Expects::Of(judged)
+                    },
+                    differs: is_old.then_some(judged),
+                }
             }
-            Err(why) => example.notes.push(format!("no fixture: {why}")),
-        }
-        if !settings.minimize {
-            return;
-        }
-        match self.smallest(inputs, change, fresh) {
-            Minimized::To(inputs) => {
-                // The name that told a secret may be gone, with half of it.
-                let known = self.secrets().known_in_parts();
-                example.minimized = make(&inputs, known).ok().map(|made| made.0);
+            Some(_) => {
+                let kind = self
+                    .old
+                    .and_then(|old| Kind::of(self, (old, self.new), &self.phases()));
+                Purpose {
+                    claim: match kind {
+                        Some(kind) => Claim::Change(Box::new(kind)),
+                        None => Claim::End(module, End::of(self, self.new)),
+                    },
+                    expects: Expects::Of(expected),
+                    differs: Some(other),
+                }
             }
-            Minimized::Already => {}
-            Minimized::Unknown => example.notes.push(
-                "not minimised: the module refuses nothing now, and the recorded decision cannot be asked again; use the recorded version as --baseline".to_owned(),
-            ),
-            Minimized::NotReproduced => example.notes.push(
-                "not minimised: fresh instances do not change, so it depends on earlier requests or on the record".to_owned(),
-            ),
+            None if self.new.has_fault() => Purpose {
+                claim: Claim::End(module, End::of(self, self.new)),
+                expects: Expects::Of(module),
+                differs: None,
+            },
+            None => Purpose {
+                claim: if wants_old {
+                    answers(judged, played, Default::default())
+                } else {
+                    answers(module, self.new, Default::default())
+                },
+                expects: Expects::Of(expected),
+                differs: None,
+            },
         }
     }
 
-    /// The same change, drift or fault on fresh instances, with as little as
-    /// possible.
-    fn smallest(
-        &self,
-        inputs: &[Question<'_>],
-        change: Option<&Change>,
-        fresh: &Pair,
-    ) -> Minimized {
-        let ignore = &self.shared.settings.ignore;
-        let kind = |change: Change| (change.category, change.from, change.to);
-        match (change, &fresh.baseline) {
-            (Some(change), judged) if change.is_drift => {
-                let judged = judged.as_ref().unwrap_or(&fresh.module);
-                let played = self.old.unwrap_or(self.new);
-                if !played.replies.last().is_some_and(Reply::ends) {
-                    return Minimized::Unknown;
-                }
-                let wanted = played.summary();
-                minimize(inputs, |inputs| {
-                    play_inputs(judged, inputs).summary() == wanted
-                })
-            }
-            (Some(_), Some(baseline)) => {
-                let outcome = |inputs: &[Question<'_>]| {
-                    let (old, new) = (
-                        play_inputs(baseline, inputs),
-                        play_inputs(&fresh.module, inputs),
+    /// What a smaller transaction is to show. What was recorded cannot be asked
+    /// again about a smaller one, so it is that the module ends it as it does now.
+    fn smaller<'p>(
+        &'p self,
+        change: Option<&'p Change>,
+        purpose: Purpose<'p>,
+    ) -> Result<Purpose<'p>, &'static str> {
+        match purpose.claim {
+            Claim::Answers(Answers { policy, played, .. }) => {
+                if change.is_some() && !played.replies.last().is_some_and(Reply::ends) {
+                    return Err(
+                        "the module refuses nothing now, and the recorded decision cannot be asked again; use the recorded version as --baseline",
                     );
-                    compare(&old, &new, ignore).map(kind)
-                };
-                let wanted = outcome(inputs);
-                minimize(inputs, |inputs| {
-                    wanted.is_some() && outcome(inputs) == wanted
+                }
+                Ok(Purpose {
+                    claim: Claim::End(policy, End::of(self, played)),
+                    expects: Expects::Of(policy),
+                    differs: None,
                 })
             }
-            _ => {
-                let fault = self.new.summary().fault;
-                minimize(inputs, |inputs| {
-                    fault.is_some() && play_inputs(&fresh.module, inputs).summary().fault == fault
-                })
-            }
+            Claim::Change(_) | Claim::End(..) => Ok(purpose),
         }
     }
 
     /// One line of the `jsonl` format.
-    pub(super) fn row(&self, change: Option<&Change>) -> Vec<u8> {
+    pub(super) fn row(&self, change: Option<&Change>, no_fixture: Option<NoFixture>) -> Vec<u8> {
         let timings = self.shared.settings.timings;
         let side = |played: &Played| {
             let summary = self.hidden_summary(&played.summary());
@@ -277,6 +405,9 @@ impl View<'_> {
             if self.old.is_none() {
                 row["recorded"] = json!(change.from);
             }
+        }
+        if let Some(why) = no_fixture {
+            row["no_fixture"] = json!(why);
         }
         let mut line = row.to_string().into_bytes();
         line.push(b'\n');

@@ -1,17 +1,18 @@
 //! One job: decodes, plays, compares, counts.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::sync::{Mutex, PoisonError};
 
 use super::compare::{Change, Played, compare, drift};
+use super::earlier::{BUDGET, Before};
 use super::groups::Groups;
 use super::ordered::{Ordered, Row};
 use super::play::play;
 use super::read::{Batch, usable};
-use super::report::{FuelChange, Group, Outcomes, TestResult};
+use super::report::{FuelChange, Group, NoFixture, Outcomes, TestResult};
 use super::save::{self, Which};
 use super::tally::{Tally, Words, costly};
 use super::view::View;
@@ -19,7 +20,6 @@ use super::{ReplaySettings, Subjects, Watch};
 use crate::answer::Answer;
 use crate::capture::{Redactor, Remark, Transaction, Unusable};
 use crate::error::Error;
-use crate::limits::Isolation;
 use crate::policy::{Policy, Reply};
 
 /// What all jobs share.
@@ -79,10 +79,10 @@ pub(super) struct Pair {
 
 impl Pair {
     /// Like the subjects, with instances that nobody else uses.
-    fn of(subjects: &Subjects<'_>, isolation: Option<Isolation>) -> Self {
+    fn of(subjects: &Subjects<'_>) -> Self {
         Self {
-            module: subjects.module.alone(isolation),
-            baseline: subjects.baseline.map(|baseline| baseline.alone(isolation)),
+            module: subjects.module.alone(),
+            baseline: subjects.baseline.map(Policy::alone),
         }
     }
 }
@@ -91,8 +91,6 @@ impl Pair {
 pub(super) struct Worker<'a> {
     shared: &'a Shared<'a>,
     tally: Tally,
-    /// For examples: what they show must not depend on earlier requests.
-    fresh: Pair,
     /// A paced replay gives transactions one by one; those of a lane share
     /// their instances all the same.
     paced: Vec<(u64, u32, Pair)>,
@@ -114,7 +112,6 @@ impl<'a> Worker<'a> {
         Self {
             shared,
             tally: Tally::default(),
-            fresh: Pair::of(shared.subjects, Some(Isolation::Fresh)),
             paced: Vec::new(),
             clean: HashSet::new(),
             room: Room::default(),
@@ -138,18 +135,29 @@ impl<'a> Worker<'a> {
         let key = (batch.epoch, batch.lane);
         let kept = self.paced.iter().position(|kept| (kept.0, kept.1) == key);
         let pair = kept.map_or_else(
-            || Pair::of(self.shared.subjects, None),
+            || Pair::of(self.shared.subjects),
             |at| self.paced.swap_remove(at).2,
         );
         self.clean.clear();
         let mut rows = Vec::new();
         let before = self.tally.report.records.transactions;
-        for (seq, mut frame) in batch.items {
+        let (mut items, left) = (batch.items, Cell::new(BUDGET));
+        for at in 0..items.len() {
             if self.shared.watch.stop.load(Ordering::Relaxed) {
                 break;
             }
-            match usable(&mut frame, &shared.settings.decode, shared.subjects.module) {
-                Ok(transaction) => rows.extend(self.transaction(seq, &transaction, &pair)),
+            let (before, rest) = items.split_at_mut(at);
+            let Some((seq, frame)) = rest.first_mut() else {
+                break;
+            };
+            let earlier = Before {
+                frames: RefCell::new(before),
+                left: &left,
+            };
+            match usable(frame, &shared.settings.decode, shared.subjects.module) {
+                Ok(transaction) => {
+                    rows.extend(self.transaction(*seq, &transaction, (&pair, &earlier)));
+                }
                 Err(unusable) => self.unusable(unusable),
             }
         }
@@ -170,7 +178,12 @@ impl<'a> Worker<'a> {
         self.tally.unusable(unusable);
     }
 
-    fn transaction(&mut self, seq: u64, transaction: &Transaction<'_>, pair: &Pair) -> Option<Row> {
+    fn transaction(
+        &mut self,
+        seq: u64,
+        transaction: &Transaction<'_>,
+        (pair, earlier): (&Pair, &Before<'_>),
+    ) -> Option<Row> {
         let shared = self.shared;
         let Room { new, old, .. } = &mut self.room;
         let (new, old) = (std::mem::take(new), std::mem::take(old));
@@ -190,15 +203,16 @@ impl<'a> Worker<'a> {
             new: &new,
             old: old.as_ref(),
             secrets: OnceCell::new(),
+            earlier,
         };
         self.count(&view);
         let change = self.judge(&view);
-        self.fixture(&view, change.as_ref());
+        let no_fixture = self.fixture(&view, change.as_ref());
         let (wants_rows, wants_records) = shared.ordered.wants;
         let row = (wants_rows || wants_records).then(|| Row {
             seq,
             row: if wants_rows {
-                view.row(change.as_ref())
+                view.row(change.as_ref(), no_fixture)
             } else {
                 Vec::new()
             },
@@ -269,11 +283,12 @@ impl<'a> Worker<'a> {
             change = compare(old, view.new, &settings.ignore);
             let groups = self.tally.comparison.get_or_insert_with(Groups::default);
             fuel_change(groups, view, (old.fuel(), view.new.fuel()));
-            note(groups, view, change.as_mut(), &self.fresh);
+            note(groups, view, change.as_mut());
         }
         let judged = view.old.unwrap_or(view.new);
         let judging = (view.transaction, judged);
-        let subject = self.fresh.baseline.as_ref().unwrap_or(&self.fresh.module);
+        let subjects = view.shared.subjects;
+        let subject = subjects.baseline.unwrap_or(subjects.module);
         if is_by_another(view.transaction, &subject.pool().module().hash) {
             self.tally.remark(Remark::OtherModule);
         }
@@ -282,7 +297,7 @@ impl<'a> Worker<'a> {
             if let Some(then) = recorded_fuel(view.transaction, judged) {
                 fuel_change(groups, view, (then, judged.fuel()));
             }
-            note(groups, view, drifted.as_mut(), &self.fresh);
+            note(groups, view, drifted.as_mut());
             if view.old.is_none() {
                 change = drifted;
             }
@@ -290,44 +305,43 @@ impl<'a> Worker<'a> {
         if view.old.is_none() && view.new.has_fault() {
             let summary = view.hidden_summary(&view.new.summary());
             let group = self.tally.faulted.fault(summary, settings.examples);
-            keep_example(group, view, None, &self.fresh);
+            keep_example(group, view, None);
         }
         change
     }
 
-    fn fixture(&mut self, view: &View<'_>, change: Option<&Change>) {
-        let Some(save) = &view.shared.settings.fixtures else {
-            return;
-        };
+    /// Writes its fixture where one is wanted. Why it has none, if so.
+    fn fixture(&mut self, view: &View<'_>, change: Option<&Change>) -> Option<NoFixture> {
+        let save = view.shared.settings.fixtures.as_ref()?;
         if save.which == Which::Changed && change.is_none() && !view.new.has_fault() {
-            return;
+            return None;
         }
-        let example = view.example(change, &self.fresh);
-        let fixture = example.minimized.as_ref().unwrap_or(&example.fixture);
-        if fixture.is_null() {
-            return;
+        let example = view.example(change);
+        let report = &mut self.tally.report;
+        if let Some(why) = example.no_fixture {
+            *report.fixtures_left_out.entry(why).or_default() += 1;
+            return Some(why);
         }
-        let stem = view
-            .transaction
-            .place
-            .file
-            .rsplit('/')
-            .next()
-            .unwrap_or_default();
-        let stem = stem.split('.').next().unwrap_or_default();
+        let is_drift = change.is_some_and(|change| change.is_drift);
+        // Nobody knows what would have been recorded of a smaller one.
+        let smallest = example.minimized.as_ref().filter(|_| !is_drift);
+        let file = view.transaction.place.file.rsplit('/').next();
+        let stem = file.and_then(|file| file.split('.').next());
+        let id = view.hidden(&view.transaction.id);
         match save::save(
             &save.folder,
-            (view.seq, stem, &view.hidden(&view.transaction.id)),
-            fixture,
+            (view.seq, stem.unwrap_or_default(), &id),
+            smallest.unwrap_or(&example.fixture),
         ) {
-            Ok(()) => self.tally.report.fixtures_written += 1,
+            Ok(()) => report.fixtures_written += 1,
             Err(error) => view.shared.fail(error),
         }
+        None
     }
 }
 
 /// Counts a transaction in a comparison, with an example if it is a change.
-fn note(groups: &mut Groups, view: &View<'_>, change: Option<&mut Change>, fresh: &Pair) {
+fn note(groups: &mut Groups, view: &View<'_>, change: Option<&mut Change>) {
     let Some(change) = change else {
         groups.unchanged();
         return;
@@ -335,13 +349,13 @@ fn note(groups: &mut Groups, view: &View<'_>, change: Option<&mut Change>, fresh
     change.from = view.hidden_summary(&change.from);
     change.to = view.hidden_summary(&change.to);
     let group = groups.changed(change, view.shared.settings.examples);
-    keep_example(group, view, Some(change), fresh);
+    keep_example(group, view, Some(change));
 }
 
-fn keep_example(group: &mut Group, view: &View<'_>, change: Option<&Change>, fresh: &Pair) {
+fn keep_example(group: &mut Group, view: &View<'_>, change: Option<&Change>) {
     let most = view.shared.settings.examples;
     if group.wants(view.seq, most) {
-        group.keep([view.example(change, fresh)], most);
+        group.keep([view.example(change)], most);
     }
 }
 

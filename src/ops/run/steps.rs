@@ -7,7 +7,7 @@ use super::not_reached;
 use super::report::{Hint, HookOutcome, StepResult};
 use super::spelling::Spelling;
 use crate::fixture::hook::{self, ActualHook};
-use crate::fixture::{Actual, Fixture, HookStep, Step, expect};
+use crate::fixture::{Actual, Fixture, HookStep, Mismatch, Step, expect};
 use crate::hook::{Change, HookContext};
 use crate::policy::{Handled, HandledHook, Policy, Reply};
 use crate::protocol::proxy;
@@ -64,6 +64,13 @@ pub(crate) fn ask<'a>(policy: &Policy, fixture: &'a Fixture) -> Vec<StepReply<'a
     replies.collect()
 }
 
+/// Whether all that a fixture expects came: what `run` calls passed.
+pub(crate) fn are_met(replies: &[StepReply<'_>], fixture: &Fixture) -> bool {
+    let mut rest = (replies.len()..).map_while(|index| fixture.step(index));
+    replies.iter().all(|reply| reply.mismatches().is_empty())
+        && rest.all(|(_, _, has_expectations)| !has_expectations)
+}
+
 /// Feeds a fixture so many times; the first time is judged, and what differs
 /// from it is noted.
 pub(super) fn run(
@@ -85,7 +92,8 @@ pub(super) fn run(
 }
 
 impl StepReply<'_> {
-    fn judged(self, spelling: &Spelling) -> StepResult {
+    /// Where it differs from what was expected.
+    fn mismatches(&self) -> Vec<Mismatch> {
         match self {
             Self::Event { step, handled } => {
                 let actual = Actual {
@@ -93,29 +101,42 @@ impl StepReply<'_> {
                     fault: handled.fault.as_ref(),
                     cost: handled.cost.as_ref(),
                 };
-                StepResult {
-                    status: CaseStatus::Passed,
-                    mismatches: expect::check(step.expect.as_ref(), actual),
-                    hints: event_hints(step, &handled, spelling),
-                    response: Some(handled.response),
-                    fault: handled.fault,
-                    ..not_reached(step.event.kind().name(), step.line, step.expect.is_some())
-                }
-                .costing(handled.cost)
+                expect::check(step.expect.as_ref(), actual)
             }
+            Self::Hook { step, handled, .. } => {
+                let actual = ActualHook {
+                    result: &handled.result,
+                    context: &handled.context,
+                    ignored: &handled.ignored,
+                    fault: handled.fault.as_ref(),
+                    cost: handled.cost.as_ref(),
+                };
+                hook::check(step.expect.as_ref(), actual)
+            }
+        }
+    }
+
+    fn judged(self, spelling: &Spelling) -> StepResult {
+        let mismatches = self.mismatches();
+        match self {
+            Self::Event { step, handled } => StepResult {
+                status: CaseStatus::Passed,
+                mismatches,
+                hints: event_hints(step, &handled, spelling),
+                response: Some(handled.response),
+                fault: handled.fault,
+                ..not_reached(step.event.kind().name(), step.line, step.expect.is_some())
+            }
+            .costing(handled.cost),
             Self::Hook {
                 step,
                 before,
                 handled,
             } => {
                 let outcome = HookOutcome::of(&before, &handled);
-                let actual = ActualHook {
-                    cost: handled.cost.as_ref(),
-                    ..outcome.actual(handled.fault.as_ref())
-                };
                 StepResult {
                     status: CaseStatus::Passed,
-                    mismatches: hook::check(step.expect.as_ref(), actual),
+                    mismatches,
                     hints: hook_hints(&handled),
                     hook: Some(outcome),
                     fault: handled.fault,

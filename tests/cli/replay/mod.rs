@@ -7,6 +7,7 @@ mod exchanges;
 mod formats;
 mod hooks;
 mod languages;
+mod save;
 mod secrets;
 
 use std::path::Path;
