@@ -60,6 +60,10 @@ pub(in crate::ops) fn called(settings: &PolicySettings) -> BTreeMap<&'static str
     let policy = settings.failure_policy.name();
     described.insert("header_names", names.to_owned());
     described.insert("failure_policy", policy.to_owned());
+    let allowed = &settings.answer_policy.allowed_headers;
+    if !allowed.is_empty() {
+        described.insert("allow_header", allowed.join(" "));
+    }
     described
 }
 
