@@ -97,8 +97,12 @@ impl Answer {
 
 /// Brings the JSON of an answer to the one form of all that tell a proxy the
 /// same: header names in lower case, and changes in the order of their names.
-/// Changes to one header stay in their order, since that one counts.
+/// Changes to one header stay in their order, since that one counts. A part that
+/// is null is none.
 pub(crate) fn to_proxy_view(answer: &mut Value) {
+    if let Some(parts) = answer.as_object_mut() {
+        parts.retain(|_, part| !part.is_null());
+    }
     for list in ["request_headers", "response_headers"] {
         let Some(Value::Array(ops)) = answer.get_mut(list) else {
             continue;

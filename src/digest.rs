@@ -11,6 +11,11 @@ pub(crate) fn sha256(parts: &[&[u8]]) -> String {
     for part in parts {
         hash.update(part);
     }
+    sha256_text(hash)
+}
+
+/// The same of parts that came one by one.
+pub(crate) fn sha256_text(hash: Sha256) -> String {
     format!("sha256:{}", hex(&hash.finalize()))
 }
 

@@ -5,6 +5,7 @@ mod values;
 
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
 use std::sync::Arc;
 
 use crate::capture::{self, DEFAULT_MAX_RECORD_BYTES, DecodeSettings, FieldMap, Format};
@@ -15,8 +16,8 @@ use crate::guest::engine::{Engine, EngineSettings};
 use crate::guest::module::Module;
 use crate::limits::MAX_POOL_SIZE;
 use crate::ops::replay::{
-    self, Expect, FailOn, Match, Redaction, ReplayReport, ReplaySettings, SaveFixtures, Selection,
-    Shard, Sinks, Subjects, Watch, Which,
+    self, Expect, FailOn, Match, Pointer, Redaction, ReplayReport, ReplaySettings, SaveFixtures,
+    Selection, Shard, Sinks, Subjects, Watch, Which,
 };
 use crate::policy::Policy;
 use crate::report::Report as _;
@@ -44,6 +45,18 @@ const EXAMPLES: &str = "Examples:
 Captures are recognised by their content: our own JSON Lines (serve --record, --save),
 HAR, Envoy HTTP tap JSON, GoReplay, go-ftw tests, access logs (combined or JSON).";
 
+const FAILURES: &str = "What --fail-on counts as a failure:
+                              any  decision  fault  N%  never
+  the module faults           yes  yes       yes    *   -
+  another decision            yes  yes       -      *   -
+  other details of the same   yes  -         -      -   -
+  a test of a test file fails yes  yes       yes    yes -
+  * in more than N% of the transactions: of those that were compared for another
+    decision and for a fault that the other side does not have, of all for any fault
+Compared are the answers of --baseline, or without it those in the capture. Where
+there are none, only faults count. A fault of the other side alone is no fault of the
+module; what it decided then is compared.";
+
 /// Feed captured traffic to a module, or to two and compare
 ///
 /// With one module: its decisions, faults and costs, and differences from the
@@ -51,7 +64,7 @@ HAR, Envoy HTTP tap JSON, GoReplay, go-ftw tests, access logs (combined or JSON)
 /// that the new version decides differently, grouped by cause, and the costs of
 /// both versions.
 #[derive(Debug, Args)]
-#[command(after_help = format!("{EXAMPLES}\n\n{}", exit::REPLAY_HELP))]
+#[command(after_help = format!("{EXAMPLES}\n\n{FAILURES}\n\n{}", exit::REPLAY_HELP))]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct ReplayArgs {
     #[command(subcommand)]
@@ -200,13 +213,13 @@ struct SelectArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Comparison")]
 struct CompareArgs {
-    /// Do not compare this part of answers, a JSON pointer such as /audit/tags;
-    /// repeatable
-    #[arg(long, value_name = "POINTER", value_parser = values::pointer)]
-    ignore: Vec<String>,
+    /// Do not compare this part of answers, a JSON pointer such as /audit/tags,
+    /// or 2/audit/tags for the second answer alone; a fault of the module counts
+    /// all the same; repeatable
+    #[arg(long, value_name = "POINTER", value_parser = Pointer::from_str)]
+    ignore: Vec<Pointer>,
 
-    /// What is a failure: any difference, another decision (or fault), a fault,
-    /// another decision in more than N%, or never
+    /// What is a failure; see the table below
     #[arg(long, value_name = "any|decision|fault|N%|never", value_parser = values::fail_on, default_value = "decision")]
     fail_on: FailOn,
 
@@ -345,7 +358,7 @@ pub(crate) fn exec(args: &ReplayArgs, style: Style) -> Result<u8> {
     let report = progress::shown(&captures, &watch, || {
         replay::replay(&subjects, &captures, &settings, (sinks, &watch))
     })?;
-    remarks(&report);
+    remarks(&report, args.output.format);
     // What is written in rows is on standard output already.
     render::report(&report, (args.output.format, files), style)?;
     Ok(exit::of_verdict(report.verdict()))
@@ -367,6 +380,7 @@ fn merge(
     let files = ReportFiles::open(&others, &read)?;
     let mut report = replay::merge(shards)?;
     report.fail_on = fail_on.unwrap_or(report.fail_on);
+    remarks(&report, output.format);
     render::report(&report, (output.format, files), style)?;
     Ok(exit::of_verdict(report.verdict()))
 }
@@ -493,15 +507,12 @@ impl Write for Named {
     }
 }
 
-/// What a person should know besides the report.
-fn remarks(report: &ReplayReport) {
-    if report.interrupted {
-        render::to_stderr(&format!(
-            "warning: interrupted after {} transactions; the report covers these",
-            report.records.transactions
-        ));
+/// What a person should know who reads another format than the one for people.
+fn remarks(report: &ReplayReport, format: OutputFormat) {
+    if format == OutputFormat::Human {
+        return;
     }
-    if report.records.transactions == 0 {
-        render::to_stderr("warning: nothing was checked: no transaction was replayed");
+    for warning in report.warnings() {
+        render::to_stderr(&format!("warning: {warning}"));
     }
 }

@@ -144,7 +144,7 @@ fn wait(child: &mut Child, started: Instant, shown: &str) -> (Option<i32>, u64, 
 }
 
 /// User and system time, the 14th and 15th field.
-fn processor_time(process: u32) -> Duration {
+pub(crate) fn processor_time(process: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     // The second field is a name in brackets, which may hold anything.
     let fields = stat.rsplit(')').next().unwrap_or_default();

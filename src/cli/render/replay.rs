@@ -9,7 +9,9 @@ use std::io::{self, Write};
 
 use crate::ops::module_info::ModuleInfo;
 use crate::ops::replay::ReplayReport;
-use crate::ops::replay::report::{CaptureInfo, Category, MAX_COSTLY, MAX_KINDS, TestResult};
+use crate::ops::replay::report::{
+    CaptureInfo, Category, Failing, MAX_COSTLY, MAX_KINDS, TestResult,
+};
 use crate::report::{Report as _, Verdict};
 
 use super::format::document;
@@ -89,21 +91,32 @@ impl Amount {
 }
 
 fn built(report: &ReplayReport, amount: &Amount) -> Document {
+    let failing = report.failing();
     let mut blocks = subjects(report, amount);
     captures(report, amount, &mut blocks);
     unusable(report, amount, &mut blocks);
     changes::decisions(report, amount, &mut blocks);
-    for (with, comparison) in [
-        ("the baseline", &report.comparison),
-        ("the recorded decisions", &report.drift),
+    let beside_baseline = report.comparison.is_some();
+    for (with, comparison, is_judged) in [
+        ("the baseline", &report.comparison, true),
+        ("the recorded decisions", &report.drift, !beside_baseline),
     ] {
         if let Some(comparison) = comparison {
-            changes::compared(comparison, with, amount, &mut blocks);
+            let compared = changes::Compared {
+                with,
+                comparison,
+                failing: if is_judged {
+                    failing
+                } else {
+                    Failing::default()
+                },
+            };
+            compared.show(amount, &mut blocks);
         }
     }
     if !report.faulted.is_empty() {
         blocks.push(Block::Heading("Faults".to_owned()));
-        changes::groups(&report.faulted, amount, &mut blocks);
+        changes::groups(&report.faulted, failing, amount, &mut blocks);
     }
     tests(report, amount, &mut blocks);
     costs::costs(report, amount, &mut blocks);
@@ -117,6 +130,10 @@ fn built(report: &ReplayReport, amount: &Amount) -> Document {
         let text = format!("{left_out} not written: {}", why.name());
         blocks.push(Block::Text(Span::new(Paint::Warning, text)));
     }
+    blocks.extend(report.warnings().into_iter().map(|text| Block::Note {
+        text,
+        about: String::new(),
+    }));
     let (verdict, totals) = summary(report);
     Document {
         title: "Replay",
@@ -208,9 +225,10 @@ fn tests(report: &ReplayReport, amount: &Amount, blocks: &mut Vec<Block>) {
     blocks.push(Block::Text(text.into()));
     let all = report.tests.iter().filter(|test| !test.missed.is_empty());
     let all: Vec<&TestResult> = all.collect();
+    let paint = red(report.failing().tests);
     let row = |test: &&TestResult| Row {
         cells: vec![
-            Span::new(Paint::Bad, "✗").into(),
+            Span::new(paint, "✗").into(),
             amount.text(&test.test, 80).into(),
             Span::new(Paint::Faint, amount.text(&test.place.file, 200)).into(),
         ],
@@ -266,13 +284,26 @@ fn summary(report: &ReplayReport) -> (Span, String) {
     }
     if let Some(judged) = report.judged() {
         let changed = judged.compared - judged.count(Category::Unchanged);
+        if judged.compared < records.transactions {
+            parts.push(format!("{} compared", count(judged.compared)));
+        }
         parts.push(format!("{} changed", count(changed)));
+    } else if records.transactions > 0 && report.tests_passed + report.tests_failed == 0 {
+        parts.push("nothing compared".to_owned());
     }
-    parts.push(plural(report.outcomes.faults.values().sum(), "fault"));
+    parts.push(plural(report.outcomes.faulted, "fault"));
     if report.tests_failed > 0 {
         parts.push(plural(report.tests_failed, "failed test"));
     }
+    if report.interrupted && report.verdict() != Verdict::Inconclusive {
+        parts.push("interrupted".to_owned());
+    }
     (Span::new(paint, word), format!(": {}", parts.join(", ")))
+}
+
+/// What makes the replay fail is red, and nothing else is.
+const fn red(fails: bool) -> Paint {
+    if fails { Paint::Bad } else { Paint::Warning }
 }
 
 fn table(columns: Vec<Column>, rows: impl Iterator<Item = Vec<Cell>>) -> Block {

@@ -13,7 +13,8 @@ use crate::cli::render;
 /// How often the progress bar looks.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The first signal ends the replay cleanly, a second one at once.
+/// The first signal ends the replay cleanly, a second one at once, like one that
+/// comes when the result already stands.
 pub(super) fn on_signal(watch: &Arc<Watch>) {
     let watch = Arc::clone(watch);
     let wait = move || {
@@ -23,7 +24,10 @@ pub(super) fn on_signal(watch: &Arc<Watch>) {
         let Ok(runtime) = runtime else { return };
         runtime.block_on(async {
             if tokio::signal::ctrl_c().await.is_ok() {
-                watch.stop.store(true, Ordering::Relaxed);
+                watch.stop.store(true, Ordering::SeqCst);
+                if watch.ended.load(Ordering::SeqCst) {
+                    end_at_once();
+                }
                 render::to_stderr("interrupted; finishing the current transactions, interrupt again to stop at once");
             }
             if tokio::signal::ctrl_c().await.is_ok() {
@@ -39,7 +43,7 @@ pub(super) fn on_signal(watch: &Arc<Watch>) {
 
 #[expect(
     clippy::exit,
-    reason = "the user asked twice; 130 is what a shell shows for it"
+    reason = "nothing is left to finish, or the user asked twice; 130 is what a shell shows for it"
 )]
 fn end_at_once() {
     std::process::exit(130);

@@ -97,14 +97,6 @@ fn job_index() -> Result<String, String> {
     Ok((u64::from(index) + 1).to_string())
 }
 
-pub(super) fn pointer(text: &str) -> Result<String, String> {
-    if text.starts_with('/') && text.len() > 1 {
-        Ok(text.to_owned())
-    } else {
-        Err("expected a JSON pointer such as /audit/tags or /decision/block/body".to_owned())
-    }
-}
-
 pub(super) fn fail_on(text: &str) -> Result<FailOn, String> {
     if let Some(percent) = text.strip_suffix('%') {
         return percent

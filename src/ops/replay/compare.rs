@@ -1,10 +1,12 @@
 //! Two answers to the same transaction: whether, where and how they differ.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
+use super::ignore::{Pointer, strip};
 use super::report::{Category, Summary};
-use crate::answer::Answer;
-use crate::answer::hook_decision;
+use crate::answer::{Answer, hook_decision, to_proxy_view};
 use crate::capture::Transaction;
 use crate::hook::TRAPPED;
 use crate::json;
@@ -37,26 +39,29 @@ impl Played {
     }
 
     pub(super) fn values(&self) -> Vec<Value> {
-        self.replies
-            .iter()
-            .map(|reply| serde_json::to_value(&reply.answer).unwrap_or_default())
-            .collect()
+        self.replies.iter().map(value_of).collect()
     }
 
     pub(super) fn summary(&self) -> Summary {
-        let mut summary = summary_of(&self.values());
-        summary.fault = self
-            .replies
-            .iter()
-            .filter_map(|reply| reply.fault.as_ref())
-            .map(|fault| fault.code.to_string())
-            .next_back();
-        summary
+        let fault = self.replies.iter().filter_map(code_of).next_back();
+        Summary {
+            fault,
+            ..summary_of(&self.values())
+        }
     }
 }
 
-/// How answers ended, from their JSON.
-pub(super) fn summary_of(values: &[Value]) -> Summary {
+fn value_of(reply: &Reply) -> Value {
+    serde_json::to_value(&reply.answer).unwrap_or_default()
+}
+
+fn code_of(reply: &Reply) -> Option<String> {
+    reply.fault.as_ref().map(|fault| fault.code.to_string())
+}
+
+/// How answers ended, from their JSON; whether one stands for a fault is for
+/// the caller to say.
+fn summary_of(values: &[Value]) -> Summary {
     let mut tags = Vec::new();
     let mut rule_ids = Vec::new();
     for value in values {
@@ -67,12 +72,12 @@ pub(super) fn summary_of(values: &[Value]) -> Summary {
         decision: values.last().map_or_else(|| "allow".into(), decision_text),
         tags,
         rule_ids,
-        fault: values.iter().filter_map(fault_of).next_back(),
+        fault: None,
     }
 }
 
-/// The code of the fault that an answer stands for.
-fn fault_of(value: &Value) -> Option<String> {
+/// The code of the fault that a recorded answer stands for.
+pub(super) fn fault_of(value: &Value) -> Option<String> {
     if value.get("ok").is_some() {
         let error = value.get("error")?.as_str()?;
         return error.strip_prefix(TRAPPED).map(str::to_owned);
@@ -103,7 +108,7 @@ fn add_texts(value: &Value, pointer: &str, texts: &mut Vec<String>) {
     }
 }
 
-/// As [`Answer::decision`](crate::ops::exchange::Answer::decision) says it.
+/// As [`Answer::decision`] says it.
 fn decision_text(value: &Value) -> String {
     if let Some(ok) = value.get("ok") {
         let changed = value.get("ctx").is_some_and(|context| !context.is_null());
@@ -118,9 +123,8 @@ fn decision_text(value: &Value) -> String {
         }),
         Some(Value::String(name)) => name.clone(),
         Some(_) => String::new(),
-        // It was left out of the comparison.
-        None if value.get("ctx").is_some() => "ok".to_owned(),
-        None => "allow".to_owned(),
+        // It was left out of the comparison, or was never recorded.
+        None => "(no decision)".to_owned(),
     }
 }
 
@@ -136,9 +140,39 @@ pub(super) struct Change {
     pub(super) is_drift: bool,
 }
 
+/// What one side answered, up to the answer that ended it.
+#[derive(Default)]
+struct Side {
+    answers: Vec<Value>,
+    fault: Option<String>,
+}
+
+impl Side {
+    fn of<'r>(replies: impl Iterator<Item = &'r Reply>) -> Self {
+        let mut side = Self::default();
+        for reply in replies {
+            side.fault = code_of(reply).or(side.fault);
+            side.answers.push(value_of(reply));
+        }
+        side
+    }
+
+    /// Its answers in the one form of all that tell a proxy the same, less what
+    /// is ignored.
+    fn seen(&self, ignored: &[Pointer]) -> Vec<Value> {
+        let answers = self.answers.iter().cloned().enumerate();
+        let seen = answers.map(|(index, mut answer)| {
+            strip(&mut answer, index, ignored);
+            to_proxy_view(&mut answer);
+            answer
+        });
+        seen.collect()
+    }
+}
+
 /// Holds what two modules made of a transaction against each other. Equal
 /// answers, by far the most, cost one comparison.
-pub(super) fn compare(old: &Played, new: &Played, ignored: &[String]) -> Option<Change> {
+pub(super) fn compare(old: &Played, new: &Played, ignored: &[Pointer]) -> Option<Change> {
     let equal = old.replies.len() == new.replies.len()
         && old
             .replies
@@ -148,20 +182,15 @@ pub(super) fn compare(old: &Played, new: &Played, ignored: &[String]) -> Option<
     if equal {
         return None;
     }
-    let mut change = differ(old.values(), &new.values(), ignored)?;
-    change.from.fault = old.summary().fault;
-    change.to.fault = new.summary().fault;
-    if change.from.fault != change.to.fault {
-        change.category = Category::Faulted;
-    }
-    Some(change)
+    let side = |played: &Played| Side::of(played.replies.iter());
+    differ(side(old), &side(new), ignored)
 }
 
 /// Holds what was recorded against what a module answers now. Nothing where
 /// nothing was recorded. `room` is for writing answers.
 pub(super) fn drift(
     (transaction, now): (&Transaction<'_>, &Played),
-    ignored: &[String],
+    ignored: &[Pointer],
     room: &mut Vec<u8>,
 ) -> Option<Option<Change>> {
     let mut any = false;
@@ -183,30 +212,50 @@ pub(super) fn drift(
     if equal {
         return Some(None);
     }
-    // Only the steps that both sides answered up to where either ended.
-    let mut old = Vec::new();
-    for step in &transaction.steps {
-        let Some(recorded) = &step.recorded else {
-            break;
-        };
-        let Ok(value) = serde_json::from_slice::<Value>(&recorded.response) else {
-            break;
-        };
-        let ended = ends(&value);
-        old.push(value);
-        if ended {
-            break;
-        }
-    }
-    let mut new = now.values();
-    // A recording that stops early says nothing about later steps.
-    if !old.last().is_some_and(ends) && old.len() < new.len() && !old.is_empty() {
-        new.truncate(old.len());
-    }
+    let (old, last) = recorded(transaction);
+    let last = last?;
+    let has_ended = old.answers.last().is_some_and(ends);
+    let counts = |index: usize| match transaction.steps.get(index) {
+        // A recording that stops early says nothing about later steps.
+        _ if index > last => has_ended,
+        // What was not recorded is not compared, unless nobody asks further.
+        Some(step) => step.recorded.is_some() || index + 1 == now.replies.len(),
+        None => false,
+    };
+    let replies = now.replies.iter().enumerate();
+    let new = Side::of(replies.filter(|(index, _)| counts(*index)).map(|it| it.1));
     Some(differ(old, &new, ignored).map(|change| Change {
         is_drift: true,
         ..change
     }))
+}
+
+/// The recorded answers up to the one that ended the transaction, and which
+/// step the last of them is.
+fn recorded(transaction: &Transaction<'_>) -> (Side, Option<usize>) {
+    let mut side = Side::default();
+    let mut last = None;
+    for (index, step) in transaction.steps.iter().enumerate() {
+        let Some(recorded) = &step.recorded else {
+            continue;
+        };
+        let Ok(value) = serde_json::from_slice::<Value>(&recorded.response) else {
+            break;
+        };
+        last = Some(index);
+        side.fault = fault_of(&value).or(side.fault);
+        let ended = ends(&value);
+        side.answers.push(value);
+        if ended {
+            break;
+        }
+    }
+    (side, last)
+}
+
+/// The answers of the time.
+pub(super) fn recorded_answers(transaction: &Transaction<'_>) -> Vec<Value> {
+    recorded(transaction).0.answers
 }
 
 /// Whether an answer's JSON is this text; `room` is for writing it.
@@ -219,112 +268,86 @@ fn reads_as(answer: &Answer, text: &[u8], room: &mut Vec<u8>) -> bool {
     room == text
 }
 
-/// Compares answers as JSON, less what is ignored.
-fn differ(old: Vec<Value>, new: &[Value], ignored: &[String]) -> Option<Change> {
-    let strip = |value: &Value| {
-        let mut value = value.clone();
-        let pointers = ignored.iter();
-        pointers.for_each(|pointer| remove(&mut value, pointer));
-        value
-    };
-    let stripped: [Vec<Value>; 2];
-    let (mut left, mut right) = (old.as_slice(), new);
-    if !ignored.is_empty() {
-        stripped = [left, right].map(|values| values.iter().map(strip).collect());
-        [left, right] = stripped.each_ref().map(Vec::as_slice);
+/// Compares answers as a proxy or a host is told them, less what is ignored. A
+/// fault of the new side that the old one does not have differs whatever is
+/// ignored.
+fn differ(old: Side, new: &Side, ignored: &[Pointer]) -> Option<Change> {
+    let (mut left, mut right) = (old.seen(ignored), new.seen(ignored));
+    let both = left.len().min(right.len());
+    let is_ignored = |pointer: &Pointer| pointer.is_decision_of(both.saturating_sub(1));
+    if ignored.iter().any(is_ignored) {
+        // How many answers there are follows from the decision.
+        left.truncate(both);
+        right.truncate(both);
     }
-    let ignores_ends = |pointer: &String| pointer == "/decision" || pointer == "/ok";
-    if ignored.iter().any(ignores_ends) {
-        // How many answers there were follows from the decisions.
-        let both = left.len().min(right.len());
-        (left, right) = (&left[..both], &right[..both]);
-    }
-    if left == right {
-        return None;
-    }
-    let mut fields = Vec::new();
-    for (index, (left, right)) in left.iter().zip(right).enumerate() {
-        let mut paths = Vec::new();
-        differing("", left, right, &mut paths);
-        for path in paths {
-            let path = if index == 0 {
-                path
-            } else {
-                format!("{}{path}", index + 1)
-            };
-            if !fields.contains(&path) {
-                fields.push(path);
-            }
+    let faulted = new.fault.is_some() && new.fault != old.fault;
+    let mut fields = fields(&left, &right);
+    if fields.is_empty() {
+        if !faulted {
+            return None;
         }
+        fields.push("fault".to_owned());
     }
-    if left.len() != right.len() {
-        fields.push("steps".to_owned());
-    }
-    let (from, to) = (summary_of(left), summary_of(right));
+    let mut sides = [summary_of(&left), summary_of(&right)];
+    let [from, to] = &mut sides;
+    from.fault.clone_from(&old.fault);
+    to.fault.clone_from(&new.fault);
     let word = |summary: &Summary| {
-        summary
-            .decision
-            .split([' ', ':'])
-            .next()
-            .unwrap_or_default()
-            .to_owned()
+        let words = summary.decision.split([' ', ':']).next();
+        words.unwrap_or_default().to_owned()
     };
-    let category = if from.fault != to.fault {
+    let category = if faulted {
         Category::Faulted
-    } else if word(&from) == word(&to) {
+    } else if word(from) == word(to) {
         Category::Details
     } else {
         Category::Decision
     };
+    let [from, to] = sides;
     Some(Change {
         category,
         from,
         to,
         fields,
-        old,
+        old: old.answers,
         is_drift: false,
     })
 }
 
-/// Paths at which two values differ; a list counts as one.
-fn differing(path: &str, old: &Value, new: &Value, out: &mut Vec<String>) {
-    match (old, new) {
-        (Value::Object(left), Value::Object(right)) => {
-            let names: std::collections::BTreeSet<&String> =
-                left.keys().chain(right.keys()).collect();
-            for name in names {
-                let escaped = name.replace('~', "~0").replace('/', "~1");
-                differing(
-                    &format!("{path}/{escaped}"),
-                    left.get(name).unwrap_or(&Value::Null),
-                    right.get(name).unwrap_or(&Value::Null),
-                    out,
-                );
-            }
-        }
-        _ if old == new => {}
-        _ => out.push(path.to_owned()),
+/// Where two sides differ: as `/audit/tags` in their first answers, as
+/// `2/audit/tags` in their second.
+fn fields(left: &[Value], right: &[Value]) -> Vec<String> {
+    let mut fields = Vec::new();
+    for (index, (left, right)) in left.iter().zip(right).enumerate() {
+        let begin = match index {
+            0 => String::new(),
+            _ => (index + 1).to_string(),
+        };
+        differing(&begin, (left, right), &mut fields);
     }
+    if left.len() != right.len() {
+        fields.push("steps".to_owned());
+    }
+    fields
 }
 
-/// Takes what a JSON pointer names away.
-fn remove(value: &mut Value, pointer: &str) {
-    let Some((parent, name)) = pointer.rsplit_once('/') else {
-        return;
-    };
-    let name = name.replace("~1", "/").replace("~0", "~");
-    match value.pointer_mut(parent) {
-        Some(Value::Object(map)) => {
-            map.shift_remove(&name);
-        }
-        Some(Value::Array(list)) => {
-            if let Ok(index) = name.parse::<usize>()
-                && index < list.len()
-            {
-                list.remove(index);
+/// Paths at which two values differ; a list counts as one. A name with null is
+/// not the same as no such name.
+fn differing(path: &str, sides: (&Value, &Value), out: &mut Vec<String>) {
+    match sides {
+        (Value::Object(left), Value::Object(right)) => {
+            let names: BTreeSet<&String> = left.keys().chain(right.keys()).collect();
+            for name in names {
+                let escaped = name.replace('~', "~0").replace('/', "~1");
+                let path = format!("{path}/{escaped}");
+                match (left.get(name), right.get(name)) {
+                    (Some(left), Some(right)) => differing(&path, (left, right), out),
+                    _ => out.push(path),
+                }
             }
         }
-        _ => {}
+        (left, right) if left == right => {}
+        _ => out.push(path.to_owned()),
     }
 }
 
@@ -337,34 +360,135 @@ mod tests {
         json!({"decision": decision, "audit": {"tags": tags, "rule_ids": [], "reason_codes": []}})
     }
 
+    fn side(answers: Vec<Value>) -> Side {
+        let fault = answers.iter().filter_map(fault_of).next_back();
+        Side { answers, fault }
+    }
+
+    fn fault(decision: Value, code: &str) -> Value {
+        let mut fault = answer(decision, &["wasm-error"]);
+        fault["audit"]["reason_codes"] = json!([code]);
+        fault
+    }
+
+    fn change(old: Value, new: Value, ignored: &[&str]) -> Option<Change> {
+        let ignored: Vec<Pointer> = ignored.iter().map(|text| text.parse().unwrap()).collect();
+        differ(side(vec![old]), &side(vec![new]), &ignored)
+    }
+
     #[test]
     fn changes_are_sorted_by_how_grave_they_are() {
         let allow = || answer(json!("allow"), &[]);
         let block = |status: u16, tags: &[&str]| answer(json!({"block": {"status": status}}), tags);
-        let category =
-            |old: Value, new: Value| differ(vec![old], &[new], &[]).map(|change| change.category);
-        assert_eq!(category(allow(), allow()), None);
-        assert_eq!(category(allow(), block(403, &[])), Some(Category::Decision));
-        assert_eq!(
-            category(block(403, &[]), block(429, &[])),
-            Some(Category::Details)
-        );
-        assert_eq!(
-            category(allow(), answer(json!("allow"), &["x"])),
-            Some(Category::Details)
-        );
-        let mut fault = block(500, &["wasm-error"]);
-        fault["audit"]["reason_codes"] = json!(["trap:unreachable"]);
-        assert_eq!(category(allow(), fault), Some(Category::Faulted));
+        let trap = || fault(json!({"block": {"status": 500}}), "trap:unreachable");
+        let open = || fault(json!("allow"), "trap:unreachable");
+        for (old, new, expected) in [
+            (allow(), allow(), None),
+            (allow(), block(403, &[]), Some(Category::Decision)),
+            (block(403, &[]), block(429, &[]), Some(Category::Details)),
+            (
+                allow(),
+                answer(json!("allow"), &["x"]),
+                Some(Category::Details),
+            ),
+            (allow(), trap(), Some(Category::Faulted)),
+            (allow(), open(), Some(Category::Faulted)),
+            // A fault of the old side alone is what it decided then.
+            (trap(), allow(), Some(Category::Decision)),
+            (trap(), block(500, &[]), Some(Category::Details)),
+            (open(), allow(), Some(Category::Details)),
+            (open(), block(403, &[]), Some(Category::Decision)),
+            (trap(), trap(), None),
+            (open(), trap(), Some(Category::Decision)),
+            (
+                fault(json!("allow"), "deadline"),
+                open(),
+                Some(Category::Faulted),
+            ),
+        ] {
+            let text = format!("{old} {new}");
+            let category = change(old, new, &[]).map(|change| change.category);
+            assert_eq!(category, expected, "{text}");
+        }
     }
 
     #[test]
     fn ignored_fields_do_not_differ() {
-        let ignored = ["/audit/tags".to_owned(), "/decision/block/body".to_owned()];
+        let ignored = ["/audit/tags", "/decision/block/body"];
         let old = answer(json!({"block": {"status": 403, "body": "a"}}), &["x"]);
         let new = answer(json!({"block": {"status": 403, "body": "b"}}), &["y"]);
-        assert!(differ(vec![old.clone()], std::slice::from_ref(&new), &ignored).is_none());
-        let change = differ(vec![old], &[new], &[]).unwrap();
+        assert!(change(old.clone(), new.clone(), &ignored).is_none());
+        let change = change(old, new, &[]).unwrap();
         assert_eq!(change.fields, ["/audit/tags", "/decision/block/body"]);
+    }
+
+    #[test]
+    fn nothing_that_is_ignored_hides_a_fault() {
+        let trap = || fault(json!("allow"), "trap:unreachable");
+        let allow = || answer(json!("allow"), &[]);
+        for ignored in [
+            &["/audit"][..],
+            &["/audit/tags", "/audit/reason_codes"],
+            &["/audit", "/decision"],
+        ] {
+            let seen = change(allow(), trap(), ignored).unwrap();
+            assert_eq!(seen.category, Category::Faulted, "{ignored:?}");
+            assert_eq!(seen.fields, ["fault"], "{ignored:?}");
+            assert!(change(trap(), allow(), ignored).is_none(), "{ignored:?}");
+        }
+        // Where the decision is ignored, answers behind the fault are too.
+        let (old, new) = (side(vec![allow(), allow()]), side(vec![trap()]));
+        let ignored = ["/decision".parse().unwrap(), "/audit".parse().unwrap()];
+        let seen = differ(old, &new, &ignored).unwrap();
+        assert_eq!(seen.category, Category::Faulted);
+    }
+
+    #[test]
+    fn a_difference_has_a_name() {
+        let context = |input: Value| json!({"ok": true, "ctx": {"input": input}});
+        for (old, new, field) in [
+            (json!({"x": null}), json!({}), "/ctx/input/x"),
+            (
+                json!({"x": {}}),
+                json!({"x": {"y": null}}),
+                "/ctx/input/x/y",
+            ),
+            (json!({"x": 1}), json!({"x": 1.0}), "/ctx/input/x"),
+            (
+                json!({"x": 9_007_199_254_740_993_u64}),
+                json!({"x": 9_007_199_254_740_992_u64}),
+                "/ctx/input/x",
+            ),
+            (
+                json!({"x": 0.1}),
+                json!({"x": 0.100_000_000_000_000_02}),
+                "/ctx/input/x",
+            ),
+            (json!([null]), json!([]), "/ctx/input"),
+            (json!({"a/b~": 1}), json!({"a/b~": 2}), "/ctx/input/a~1b~0"),
+        ] {
+            let text = format!("{old} {new}");
+            let seen = change(context(old.clone()), context(new.clone()), &[]).expect(&text);
+            assert_eq!(seen.fields, [field], "{text}");
+            // What a report prints can be given back.
+            assert!(
+                change(context(old), context(new), &[field]).is_none(),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_part_of_one_answer_can_be_ignored_alone() {
+        let tagged = |tags: [&str; 2]| side(tags.map(|tag| answer(json!("allow"), &[tag])).into());
+        let differ = |ignored: &[&str]| {
+            let ignored: Vec<Pointer> = ignored.iter().map(|text| text.parse().unwrap()).collect();
+            let change = differ(tagged(["a", "b"]), &tagged(["x", "y"]), &ignored);
+            change.map(|change| change.fields).unwrap_or_default()
+        };
+        assert_eq!(differ(&[]), ["/audit/tags", "2/audit/tags"]);
+        assert_eq!(differ(&["2/audit/tags"]), ["/audit/tags"]);
+        assert_eq!(differ(&["1/audit/tags"]), ["2/audit/tags"]);
+        assert!(differ(&["/audit/tags"]).is_empty());
     }
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::compare::Change;
 use super::report::{
-    Category, Comparison, Example, FuelChange, Group, GroupKey, MAX_KINDS, OTHER, Summary,
+    Category, Comparison, Example, FuelChange, Group, GroupKey, MAX_FIELDS, MAX_KINDS, OTHER,
+    Summary,
 };
 use super::tally::{absorb_option, cut_costly, has_digit};
 
@@ -27,13 +28,8 @@ impl Groups {
     pub(super) fn changed(&mut self, change: &Change, examples: usize) -> &mut Group {
         self.compared += 1;
         *self.categories.entry(change.category).or_default() += 1;
-        // What differs besides the decision is no cause of its own.
-        let fields = if change.from == change.to {
-            change.fields.clone()
-        } else {
-            Vec::new()
-        };
         let from = Some(change.from.clone());
+        let fields = change.fields.clone();
         let group = new_group(change.category, from, change.to.clone(), fields);
         self.count(group, (MAX_KINDS, examples))
     }
@@ -48,6 +44,7 @@ impl Groups {
     /// the one for all others.
     pub(super) fn count(&mut self, group: Group, limits: (usize, usize)) -> &mut Group {
         let (key, category) = (group.key(), group.category);
+        let fields = group.fields.clone();
         if !self.groups.contains_key(&key) {
             self.groups.insert(key.clone(), group);
             self.cut(limits);
@@ -60,6 +57,7 @@ impl Groups {
         let group = self.groups.entry(home);
         let group = group.or_insert_with(|| other(category));
         group.count += 1;
+        group.list(fields);
         group
     }
 
@@ -182,7 +180,18 @@ impl Group {
 
     pub(super) fn absorb(&mut self, other: Self, examples: usize) {
         self.count += other.count;
+        self.list(other.fields);
         self.keep(other.examples, examples);
+    }
+
+    /// Lists where its transactions differ: the first ones by name.
+    fn list(&mut self, fields: Vec<String>) {
+        if !self.is_by_fields() {
+            self.fields.extend(fields);
+            self.fields.sort();
+            self.fields.dedup();
+            self.fields.truncate(MAX_FIELDS);
+        }
     }
 
     /// Whether an example at this position is wanted.

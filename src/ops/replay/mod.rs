@@ -24,6 +24,7 @@ mod compare;
 mod earlier;
 mod groups;
 pub(crate) mod histogram;
+mod ignore;
 mod merge;
 mod minimize;
 mod ordered;
@@ -39,7 +40,7 @@ mod work;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use regex::Regex;
@@ -49,6 +50,7 @@ use crate::error::Error;
 use crate::ops::module_info::{self, ModuleInfo};
 use crate::policy::Policy;
 
+pub(crate) use ignore::Pointer;
 pub(crate) use merge::merge;
 pub(crate) use report::Shard;
 pub use report::{FailOn, ReplayReport};
@@ -151,8 +153,8 @@ pub struct ReplaySettings {
     pub timings: bool,
     /// Examples of each group of changes.
     pub examples: usize,
-    /// Parts of answers that are not compared, as JSON pointers.
-    pub ignore: Vec<String>,
+    /// Parts of answers that are not compared.
+    pub ignore: Vec<Pointer>,
     /// Look for the smallest transaction that shows each example's change.
     pub minimize: bool,
     /// What makes the replay fail.
@@ -181,12 +183,24 @@ pub struct Sinks {
 pub struct Watch {
     /// Set to end early, with what was done so far.
     pub stop: AtomicBool,
+    /// Set once it is settled whether the end came early; after that there is
+    /// nothing to end any more.
+    pub ended: AtomicBool,
     /// Bytes of the files that were read.
     pub read_bytes: Arc<AtomicU64>,
     /// Transactions that were replayed.
     pub transactions: AtomicU64,
     /// Records that could not be used.
     pub unusable: AtomicU64,
+}
+
+impl Watch {
+    /// Settles whether the end came early. Whoever sets `stop` and then does not
+    /// see `ended` is seen here.
+    fn end(&self) -> bool {
+        self.ended.store(true, Ordering::SeqCst);
+        self.stop.load(Ordering::SeqCst)
+    }
 }
 
 /// The modules: the one that is asked about, and the one it is compared with.
@@ -252,11 +266,14 @@ pub fn replay(
         }
         Ok::<_, Error>((tallies, read))
     })?;
-    let (mut tally, interrupted) = read?;
+    let mut tally = read?;
     for part in tallies {
         tally.absorb(part, settings.examples);
     }
-    ordered.finish()?;
+    // Only now is nothing left that could still be left out.
+    let interrupted = watch.end();
+    let transactions = tally.report.records.transactions;
+    ordered.finish(interrupted.then_some(transactions))?;
     for unusable in &mut tally.report.unusable {
         unusable.why = redactor.text(&unusable.why);
     }
@@ -271,7 +288,8 @@ pub fn replay(
         interrupted,
         fail_on: settings.fail_on,
         strict: settings.strict,
-        captures: reading.infos(),
+        captures: reading.captures,
+        capture_digests: reading.digests,
         ..tally.into_report()
     })
 }
@@ -309,31 +327,73 @@ fn too_many(
     })
 }
 
-/// How the module was called, and what was selected and compared, as flags. The
-/// number of jobs is not among them: nothing depends on it.
+/// How the module was called, and what was read, selected and compared, as
+/// flags. The number of jobs is not among them: nothing depends on it.
 fn described(subjects: &Subjects<'_>, settings: &ReplaySettings) -> BTreeMap<String, String> {
     let called = module_info::described(subjects.module).into_iter();
     let mut list: Vec<(&str, String)> = called.collect();
-    list.push(("examples", settings.examples.to_string()));
+    list.extend([
+        ("examples", settings.examples.to_string()),
+        ("client_ip", settings.decode.client_ip.clone()),
+        ("max_record_bytes", settings.max_record.to_string()),
+    ]);
     let selection = &settings.selection;
-    if let Some(limit) = selection.limit {
-        list.push(("limit", limit.to_string()));
-    }
-    if let Some((rate, seed)) = selection.sample {
-        list.push(("sample_rate", rate.to_string()));
-        list.push(("seed", seed.to_string()));
-    }
-    if !selection.matching.is_empty() {
-        let matching: Vec<String> = selection.matching.iter().map(Match::text).collect();
-        list.push(("match", matching.join(" ")));
-    }
-    if !settings.ignore.is_empty() {
-        list.push(("ignore", settings.ignore.join(" ")));
-    }
-    let owned = list
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value));
-    owned.collect()
+    let sample = selection.sample.as_ref();
+    let optional = [
+        (
+            "input_format",
+            settings.format.map(|format| format.name().to_owned()),
+        ),
+        (
+            "max_errors",
+            settings.max_errors.map(|most| most.to_string()),
+        ),
+        ("limit", selection.limit.map(|limit| limit.to_string())),
+        ("sample_rate", sample.map(|(rate, _)| rate.to_string())),
+        ("seed", sample.map(|(_, seed)| seed.to_string())),
+        ("speed", settings.speed.map(|factor| format!("{factor}x"))),
+    ];
+    list.extend(
+        optional
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    let fields = settings.decode.fields.given.iter();
+    let lists: [(&str, Vec<String>); 3] = [
+        (
+            "field",
+            fields.map(|(what, key)| format!("{what}={key}")).collect(),
+        ),
+        (
+            "match",
+            selection.matching.iter().map(Match::text).collect(),
+        ),
+        (
+            "ignore",
+            settings.ignore.iter().map(Pointer::to_string).collect(),
+        ),
+    ];
+    let given = lists.into_iter().filter(|(_, values)| !values.is_empty());
+    list.extend(given.map(|(name, values)| (name, values.join(" "))));
+    let expects_old = |save: &SaveFixtures| save.expect == Expect::Old;
+    let switches = [
+        ("minimize", settings.minimize),
+        ("no_timings", !settings.timings),
+        (
+            "keep_secrets",
+            matches!(settings.redaction, Redaction::Keep),
+        ),
+        (
+            "expect_old",
+            settings.fixtures.as_ref().is_some_and(expects_old),
+        ),
+    ];
+    let given = switches.into_iter().filter(|(_, is_given)| *is_given);
+    list.extend(given.map(|(name, _)| (name, "yes".to_owned())));
+    let owned = list.into_iter();
+    owned
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }
 
 impl Match {

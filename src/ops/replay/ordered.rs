@@ -115,11 +115,18 @@ impl<'a> Ordered<'a> {
         }
     }
 
-    /// Writes what an early end left, and flushes.
-    pub(super) fn finish(&self) -> Result<(), Error> {
+    /// Writes what an early end left, and flushes. Where the replay was
+    /// interrupted after so many transactions, the last row says so: without it
+    /// rows look as if they were all.
+    pub(super) fn finish(&self, interrupted_after: Option<u64>) -> Result<(), Error> {
         let mut queue = self.lock();
         let left = std::mem::take(&mut queue.waiting);
-        let rows = left.into_values().flat_map(|group| group.rows).collect();
+        let mut rows: Vec<Row> = left.into_values().flat_map(|group| group.rows).collect();
+        rows.extend(interrupted_after.map(|transactions| Row {
+            seq: u64::MAX,
+            row: format!("{{\"interrupted\":true,\"transactions\":{transactions}}}\n").into(),
+            record: Vec::new(),
+        }));
         self.write(&mut queue, rows);
         let Queue { sinks, failed, .. } = &mut *queue;
         let flush = |sink: &mut Option<Box<dyn Write + Send>>| {

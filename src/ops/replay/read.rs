@@ -1,9 +1,12 @@
 //! Reading captures and dealing their transactions out.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use sha2::{Digest as _, Sha256};
 
 use super::ordered::Ordered;
 use super::report::CaptureInfo;
@@ -13,24 +16,44 @@ use super::{
 };
 use crate::abi::Abi;
 use crate::capture::{
-    Capture, DecodeSettings, Item, Opened, Pieces, RawTransaction, Transaction, Unusable, decode,
-    stable_hash,
+    Capture, DecodeSettings, Format, Item, Opened, Pieces, RawTransaction, Transaction, Unusable,
+    decode, stable_hash,
 };
+use crate::digest;
 use crate::error::Error;
 use crate::policy::Policy;
 
-/// How long a paced replay sleeps before it looks whether it is to stop.
+/// How long a paced replay sleeps, and one that reads a stream waits, before it
+/// looks whether it is to stop.
 const NAP: Duration = Duration::from_millis(50);
+/// Items of a stream that are read ahead.
+const STREAM_ITEMS: usize = 64;
 
 /// Captures that are read one after the other.
 pub(super) struct Reading<'a> {
-    captures: &'a [Capture],
+    paths: std::slice::Iter<'a, Capture>,
     settings: &'a ReplaySettings,
     watch: &'a Watch,
-    /// The next capture to open.
-    next: usize,
-    opened: Option<Opened>,
-    infos: Vec<CaptureInfo>,
+    opened: Option<Source>,
+    /// The files that were opened.
+    pub(super) captures: Vec<CaptureInfo>,
+    /// Of a shard: the hash of what was read of each.
+    pub(super) digests: Vec<String>,
+    digest: Option<Sha256>,
+}
+
+/// Where the next item comes from.
+enum Source {
+    File(Opened),
+    /// A thread that reads what may give nothing for hours.
+    Stream(Receiver<Told>),
+}
+
+/// What such a thread tells.
+enum Told {
+    Opened(Arc<str>, Option<Format>),
+    Item(Item),
+    Failed(Error),
 }
 
 impl<'a> Reading<'a> {
@@ -40,53 +63,125 @@ impl<'a> Reading<'a> {
         watch: &'a Watch,
     ) -> Self {
         Self {
-            captures,
+            paths: captures.iter(),
             settings,
             watch,
-            next: 0,
             opened: None,
-            infos: Vec::new(),
+            captures: Vec::new(),
+            digests: Vec::new(),
+            digest: None,
         }
     }
 
-    fn open_next(&mut self) -> Result<Option<Opened>, Error> {
-        let Some(capture) = self.captures.get(self.next) else {
+    /// Opens the next capture, if there is one.
+    fn open_next(&mut self) -> Result<Option<Source>, Error> {
+        let Some(capture) = self.paths.next() else {
             return Ok(None);
         };
-        self.next += 1;
-        let opened = capture.open(
-            self.settings.format,
-            self.settings.max_record,
-            &self.watch.read_bytes,
-        )?;
-        self.infos.push(CaptureInfo {
-            file: opened.file.to_string(),
-            format: opened.format,
-            loses: opened
-                .format
-                .and_then(|format| format.loses().map(str::to_owned)),
-        });
-        Ok(Some(opened))
+        let (format, most) = (self.settings.format, self.settings.max_record);
+        if capture.size_bytes.is_some() {
+            let opened = capture.open(format, most, &self.watch.read_bytes)?;
+            self.begin(&opened.file, opened.format);
+            return Ok(Some(Source::File(opened)));
+        }
+        let (tell, told) = std::sync::mpsc::sync_channel(STREAM_ITEMS);
+        let (capture, read) = (capture.clone(), Arc::clone(&self.watch.read_bytes));
+        let thread = move || {
+            let opened = match capture.open(format, most, &read) {
+                Ok(opened) => opened,
+                Err(error) => return drop(tell.send(Told::Failed(error))),
+            };
+            let begun = Told::Opened(Arc::clone(&opened.file), opened.format);
+            let all = std::iter::once(begun).chain(opened.map(Told::Item));
+            // Nobody listens any more where the replay ended early.
+            for told in all {
+                if tell.send(told).is_err() {
+                    return;
+                }
+            }
+        };
+        // It is not joined: it may wait for its stream for ever.
+        std::thread::Builder::new()
+            .name("replay-stream".to_owned())
+            .spawn(thread)
+            .map_err(|source| Error::Host {
+                what: "cannot start a thread",
+                source: source.into(),
+            })?;
+        Ok(Some(Source::Stream(told)))
     }
 
+    fn begin(&mut self, file: &str, format: Option<Format>) {
+        self.captures.push(CaptureInfo {
+            file: file.to_owned(),
+            format,
+            loses: format.and_then(|format| format.loses().map(str::to_owned)),
+        });
+        self.digest = self.settings.selection.shard.map(|_| Sha256::default());
+    }
+
+    /// The next item; nothing at the end, or where the replay is to stop while
+    /// it waits for a stream.
     fn next_item(&mut self) -> Result<Option<Item>, Error> {
         loop {
-            if let Some(opened) = &mut self.opened {
-                if let Some(item) = opened.next() {
+            let told = match &mut self.opened {
+                None => {
+                    self.opened = self.open_next()?;
+                    if self.opened.is_none() {
+                        return Ok(None);
+                    }
+                    continue;
+                }
+                Some(Source::File(opened)) => opened.next().map(Told::Item),
+                Some(Source::Stream(told)) => match told.recv_timeout(NAP) {
+                    Ok(told) => Some(told),
+                    Err(RecvTimeoutError::Disconnected) => None,
+                    Err(RecvTimeoutError::Timeout) if self.watch.stop.load(Ordering::Relaxed) => {
+                        return Ok(None);
+                    }
+                    Err(RecvTimeoutError::Timeout) => continue,
+                },
+            };
+            match told {
+                Some(Told::Item(item)) => {
+                    if let Some(digest) = &mut self.digest {
+                        add_to(digest, &item);
+                    }
                     return Ok(Some(item));
                 }
-                self.opened = None;
-            } else if let Some(opened) = self.open_next()? {
-                self.opened = Some(opened);
-            } else {
-                return Ok(None);
+                Some(Told::Opened(file, format)) => self.begin(&file, format),
+                Some(Told::Failed(error)) => return Err(error),
+                None => {
+                    self.end();
+                    self.opened = None;
+                }
             }
         }
     }
 
-    /// The files that were opened.
-    pub(super) fn infos(self) -> Vec<CaptureInfo> {
-        self.infos
+    /// Notes what was read of a capture.
+    fn end(&mut self) {
+        let digest = self.digest.take();
+        self.digests.extend(digest.map(digest::sha256_text));
+    }
+}
+
+/// What is read is part of what tells captures apart: their records, with their
+/// places, whatever they are packed in.
+fn add_to(digest: &mut Sha256, item: &Item) {
+    match item {
+        Item::Transaction(frame) => {
+            for piece in &frame.pieces {
+                digest.update(piece.record.to_le_bytes());
+                digest.update(piece.bytes.len().to_le_bytes());
+                digest.update(&piece.bytes);
+            }
+            if let Some(ready) = &frame.ready {
+                digest.update(format!("{ready:?}"));
+            }
+        }
+        Item::Unusable(unusable) => digest.update(format!("{unusable:?}")),
+        Item::Skipped(remark) => digest.update(format!("{remark:?}")),
     }
 }
 
@@ -208,23 +303,18 @@ impl<'a> Dealer<'a> {
     }
 
     /// Reads to the end, the limit or the signal to stop. What was counted on
-    /// the way, and whether it ended early.
-    pub(super) fn deal(mut self, reading: &mut Reading<'_>) -> Result<(Tally, bool), Error> {
-        let stop = &self.watch.stop;
-        let mut interrupted = false;
+    /// the way.
+    pub(super) fn deal(mut self, reading: &mut Reading<'_>) -> Result<Tally, Error> {
         while let Some(item) = reading.next_item()? {
-            if stop.load(Ordering::Relaxed) || self.deserted {
-                interrupted = true;
-                break;
-            }
-            if self.is_enough() || self.is_hopeless() {
+            let is_over = self.watch.stop.load(Ordering::Relaxed) || self.deserted;
+            if is_over || self.is_enough() || self.is_hopeless() {
                 break;
             }
             self.item(item);
         }
-        interrupted |= stop.load(Ordering::Relaxed);
+        reading.end();
         self.end_epoch();
-        Ok((self.tally, interrupted))
+        Ok(self.tally)
     }
 
     fn is_enough(&self) -> bool {

@@ -18,6 +18,8 @@ pub(crate) const MAX_COSTLY: usize = 10;
 /// Rules, tags, groups of changes: what is kept apart; the rest is counted
 /// together under [`OTHER`].
 pub(crate) const MAX_KINDS: usize = 2_000;
+/// Places that are listed of those where the answers of a group differ.
+pub(crate) const MAX_FIELDS: usize = 20;
 /// What stands for all that is not kept apart.
 pub(crate) const OTHER: &str = "(other)";
 
@@ -66,8 +68,11 @@ pub struct Outcomes {
     pub rules: BTreeMap<String, u64>,
     /// Transactions with each tag.
     pub tags: BTreeMap<String, u64>,
-    /// Faults by reason code.
+    /// Transactions with each fault, by reason code.
     pub faults: BTreeMap<String, u64>,
+    /// Transactions with any.
+    #[serde(default)]
+    pub faulted: u64,
     /// Instructions of each call.
     pub fuel: Histogram,
     /// Wall clock of each call, in nanoseconds; nothing with `--no-timings`.
@@ -111,7 +116,8 @@ named! {
     #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
     #[serde(rename_all = "snake_case")]
     pub enum Category {
-        /// The module faulted on one side.
+        /// The module faults, and not as the other side did. Where only the other
+        /// side faulted, its decision is compared like any other.
         Faulted => "faulted",
         /// Another decision.
         Decision => "decision changed",
@@ -207,7 +213,8 @@ pub struct Group {
     pub from: Option<Summary>,
     /// How they end now.
     pub to: Summary,
-    /// Which parts of the answers differ, as JSON pointers.
+    /// Which parts of the answers differ, as JSON pointers: of all of its
+    /// transactions, or only of some where they also end otherwise than before.
     pub fields: Vec<String>,
     /// How many.
     pub count: u64,
@@ -272,28 +279,59 @@ pub struct TestResult {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailOn {
-    /// Any difference.
+    /// Any difference, and what `Decision` counts.
     Any,
-    /// Another decision, or a fault.
+    /// Another decision, and what `Fault` counts.
     #[default]
     Decision,
-    /// A fault.
+    /// A fault of the module, whether or not the other side faulted too.
     Fault,
-    /// Another decision or a fault in more than this share, in percent.
+    /// Another decision or a new fault in more than this share of what was
+    /// compared, or a fault in more than this share of all, in percent.
     Percent(f64),
-    /// Nothing.
+    /// Nothing, not even a failed test.
     Never,
 }
 
-impl FailOn {
-    /// Whether transactions that came out so count.
-    const fn is_about(self, category: Category) -> bool {
-        match (self, category) {
-            (Self::Never, _) | (_, Category::Unchanged) => false,
-            (Self::Any, _) | (_, Category::Faulted) => true,
-            (Self::Decision | Self::Percent(_), category) => matches!(category, Category::Decision),
-            (Self::Fault, _) => false,
+impl std::fmt::Display for FailOn {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Any => out.write_str("any"),
+            Self::Decision => out.write_str("decision"),
+            Self::Fault => out.write_str("fault"),
+            Self::Percent(most) => write!(out, "{most}%"),
+            Self::Never => out.write_str("never"),
         }
+    }
+}
+
+/// What of a replay makes it fail. All that reports colour, and the exit code,
+/// follow from it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Failing {
+    /// Faults of the module.
+    pub(crate) faults: bool,
+    /// Other decisions, and new faults among what was compared.
+    decisions: bool,
+    /// Other details of the same decision.
+    details: bool,
+    /// Tests of test files.
+    pub(crate) tests: bool,
+}
+
+impl Failing {
+    /// Whether transactions that came out so are part of it.
+    pub(crate) const fn has(self, category: Category) -> bool {
+        match category {
+            Category::Faulted => self.faults || self.decisions,
+            Category::Decision => self.decisions,
+            Category::Details => self.details,
+            Category::Unchanged => false,
+        }
+    }
+
+    const fn any(self) -> bool {
+        self.faults || self.decisions || self.details || self.tests
     }
 }
 
@@ -318,6 +356,13 @@ pub struct ReplayReport {
     pub strict: bool,
     /// The files.
     pub captures: Vec<CaptureInfo>,
+    /// Of a shard: a hash of what was read of each file, so that only shards of
+    /// the same captures are merged.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub capture_digests: Vec<String>,
+    /// Which parts of answers were ignored, and whether any answer has them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub ignored: BTreeMap<String, bool>,
     /// How many records and what became of them.
     pub records: RecordCounts,
     /// The first records that could not be used.
@@ -334,6 +379,10 @@ pub struct ReplayReport {
     pub dearest: Vec<Costly>,
     /// The transactions that took longest; empty with `--no-timings`.
     pub slowest: Vec<Costly>,
+    /// Transactions that were compared: with the baseline, or without one with
+    /// the recorded decisions.
+    #[serde(default)]
+    pub compared: u64,
     /// The module compared with the baseline.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub comparison: Option<Comparison>,
@@ -341,7 +390,7 @@ pub struct ReplayReport {
     /// where there is none.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub drift: Option<Comparison>,
-    /// Faults of the module, by cause, where there is no baseline.
+    /// Faults of the module, by cause; beside a baseline those that it has too.
     pub faulted: Vec<Group>,
     /// Tests of test files; those that passed are only counted beyond some.
     pub tests: Vec<TestResult>,
@@ -363,28 +412,65 @@ impl ReplayReport {
         self.comparison.as_ref().or(self.drift.as_ref())
     }
 
-    /// Transactions in which the module faulted where the other side did not,
-    /// or at all where there is no other side.
-    fn faults(&self) -> u64 {
-        match &self.comparison {
-            Some(comparison) => comparison.count(Category::Faulted),
-            None => self.outcomes.faults.values().sum(),
+    /// What of it makes it fail, by `--fail-on`.
+    pub(crate) fn failing(&self) -> Failing {
+        let count = |category| self.judged().map_or(0, |judged| judged.count(category));
+        let (decisions, details) = (count(Category::Decision), count(Category::Details));
+        let faulted = self.outcomes.faulted;
+        let tests = self.tests_failed > 0;
+        let fault = Failing {
+            faults: faulted > 0,
+            tests,
+            ..Failing::default()
+        };
+        let decision = Failing {
+            decisions: decisions > 0,
+            ..fault
+        };
+        match self.fail_on {
+            FailOn::Any => Failing {
+                details: details > 0,
+                ..decision
+            },
+            FailOn::Decision => decision,
+            FailOn::Fault => fault,
+            FailOn::Percent(most) => {
+                // The share of a part says nothing about that of the whole.
+                let is_more = |part, all| !self.interrupted && percent(part, all) > most;
+                Failing {
+                    faults: is_more(faulted, self.records.transactions),
+                    decisions: is_more(decisions + count(Category::Faulted), self.compared),
+                    tests,
+                    ..Failing::default()
+                }
+            }
+            FailOn::Never => Failing::default(),
         }
     }
 
-    fn fails(&self) -> bool {
-        let count = |category| match category {
-            Category::Faulted => self.faults(),
-            _ => self.judged().map_or(0, |judged| judged.count(category)),
-        };
-        let counted = Category::ALL.into_iter();
-        let counted = counted.filter(|category| self.fail_on.is_about(*category));
-        let number = counted.map(count).sum();
-        let differs = match self.fail_on {
-            FailOn::Percent(most) => percent(number, self.records.transactions.max(1)) > most,
-            _ => number > 0,
-        };
-        differs || self.tests_failed > 0
+    /// What must be known besides the verdict, in sentences.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.interrupted {
+            warnings.push(format!(
+                "interrupted after {} transactions; the report covers these",
+                self.records.transactions
+            ));
+        }
+        if self.records.transactions == 0 {
+            warnings.push("nothing was checked: no transaction was replayed".to_owned());
+        } else if self.compared == 0 && self.tests_passed + self.tests_failed == 0 {
+            warnings.push(
+                "nothing was compared: the capture has no recorded answers, and no --baseline was given; only faults were looked for".to_owned(),
+            );
+        }
+        if self.compared > 0 {
+            let missing = self.ignored.iter().filter(|(_, is_found)| !**is_found);
+            warnings.extend(missing.map(|(pointer, _)| {
+                format!("--ignore {pointer}: no answer has this part, so nothing was ignored")
+            }));
+        }
+        warnings
     }
 }
 
@@ -405,68 +491,56 @@ impl Report for ReplayReport {
     const SCHEMA: &'static str = "wasm-agent/replay/1";
 
     fn verdict(&self) -> Verdict {
-        if self.fails() {
+        let (read, unusable) = (self.records.transactions, self.records.unusable);
+        if self.failing().any() {
             Verdict::Failed
-        } else if self.strict && self.records.unusable > 0 {
+        } else if self.strict && unusable > 0 {
             Verdict::Unreadable
-        } else if self.records.transactions == 0 {
-            if self.records.unusable > 0 {
-                Verdict::Unreadable
-            } else {
-                Verdict::NothingChecked
-            }
         } else if self.interrupted {
             Verdict::Inconclusive
-        } else {
+        } else if read > 0 {
             Verdict::Passed
+        } else if unusable > 0 {
+            Verdict::Unreadable
+        } else {
+            Verdict::NothingChecked
         }
     }
 
     fn cases(&self) -> Vec<Case> {
-        let mut cases: Vec<Case> = self.tests.iter().map(test_case).collect();
+        let failing = self.failing();
+        let tests = self.tests.iter();
+        let mut cases: Vec<Case> = tests.map(|test| test_case(test, failing.tests)).collect();
+        let beside_baseline = self.comparison.is_some();
         let comparisons = [
-            ("baseline", self.comparison.as_ref()),
-            ("recorded", self.drift.as_ref()),
+            ("baseline", self.comparison.as_ref(), failing),
+            (
+                "recorded",
+                self.drift.as_ref(),
+                if beside_baseline {
+                    Failing::default()
+                } else {
+                    failing
+                },
+            ),
         ];
-        for (suite, comparison) in comparisons {
+        for (suite, comparison, failing) in comparisons {
             let Some(comparison) = comparison else {
                 continue;
             };
-            let judged = suite == "baseline" || self.comparison.is_none();
-            cases.extend(
-                comparison
-                    .groups
-                    .iter()
-                    .map(|group| self.group_case(suite, group, judged)),
-            );
+            let groups = comparison.groups.iter();
+            cases.extend(groups.map(|group| group_case(suite, group, failing)));
             let unchanged = comparison.count(Category::Unchanged);
             cases.push(plain_case(
                 suite,
                 &format!("{unchanged} transactions unchanged"),
             ));
         }
-        cases.extend(
-            self.faulted
-                .iter()
-                .map(|group| self.group_case("faults", group, true)),
-        );
-        cases.extend(self.unusable.iter().map(|unusable| {
-            let status = if self.strict {
-                CaseStatus::Errored
-            } else {
-                CaseStatus::Warned
-            };
-            let record = format!("record {}", unusable.place.record);
-            Case {
-                status,
-                message: format!(
-                    "unusable record {} at byte {}: {}",
-                    unusable.place.record, unusable.place.offset, unusable.why
-                ),
-                file: unusable.place.file.to_string(),
-                ..plain_case(&unusable.place.file, &record)
-            }
-        }));
+        let faulted = self.faulted.iter();
+        cases.extend(faulted.map(|group| group_case("faults", group, failing)));
+        let is_unreadable = self.strict || self.verdict() == Verdict::Unreadable;
+        let unusable = self.unusable.iter();
+        cases.extend(unusable.map(|it| unusable_case(it, is_unreadable)));
         cases.extend(self.fixtures_left_out.iter().map(|(why, number)| Case {
             status: CaseStatus::Warned,
             message: format!("{number} fixtures not written: {}", why.name()),
@@ -478,6 +552,25 @@ impl Report for ReplayReport {
                 &format!("{} transactions without a fault", self.records.transactions),
             ));
         }
+        // These two verdicts are told by the first warning; the others by the
+        // cases above.
+        let is_red = matches!(
+            self.verdict(),
+            Verdict::Inconclusive | Verdict::NothingChecked
+        );
+        let warnings = self.warnings().into_iter().enumerate();
+        cases.extend(warnings.map(|(index, message)| Case {
+            status: if is_red && index == 0 {
+                CaseStatus::Errored
+            } else {
+                CaseStatus::Warned
+            },
+            message: message.clone(),
+            ..plain_case(
+                "replay",
+                message.split([':', ';']).next().unwrap_or_default(),
+            )
+        }));
         cases
     }
 }
@@ -495,12 +588,12 @@ fn plain_case(suite: &str, name: &str) -> Case {
     }
 }
 
-fn test_case(test: &TestResult) -> Case {
+fn test_case(test: &TestResult, fails: bool) -> Case {
     Case {
-        status: if test.missed.is_empty() {
-            CaseStatus::Passed
-        } else {
-            CaseStatus::Failed
+        status: match (test.missed.is_empty(), fails) {
+            (true, _) => CaseStatus::Passed,
+            (false, true) => CaseStatus::Failed,
+            (false, false) => CaseStatus::Warned,
         },
         message: test.missed.first().cloned().unwrap_or_default(),
         detail: test.missed.get(1..).unwrap_or_default().join("\n"),
@@ -509,30 +602,44 @@ fn test_case(test: &TestResult) -> Case {
     }
 }
 
-impl ReplayReport {
-    fn group_case(&self, suite: &str, group: &Group, judged: bool) -> Case {
-        let fails = judged && self.fail_on.is_about(group.category);
-        let status = match (fails, group.category) {
-            (true, Category::Faulted) => CaseStatus::Errored,
-            (true, _) => CaseStatus::Failed,
-            (false, _) => CaseStatus::Warned,
-        };
-        let example = group.examples.first();
-        Case {
-            status,
-            message: format!(
-                "{}: {} transactions{}",
-                group.category.name(),
-                group.count,
-                example.map_or_else(String::new, |example| format!(
-                    ", first {} ({}, record {})",
-                    example.request, example.place.file, example.place.record
-                ))
-            ),
-            detail: example.map_or_else(String::new, Example::detail),
-            file: example.map_or_else(String::new, |example| example.place.file.to_string()),
-            ..plain_case(suite, &group.title())
-        }
+fn unusable_case(unusable: &Unusable, fails: bool) -> Case {
+    let place = &unusable.place;
+    Case {
+        status: if fails {
+            CaseStatus::Errored
+        } else {
+            CaseStatus::Warned
+        },
+        message: format!(
+            "unusable record {} at byte {}: {}",
+            place.record, place.offset, unusable.why
+        ),
+        file: place.file.to_string(),
+        ..plain_case(&place.file, &format!("record {}", place.record))
+    }
+}
+
+fn group_case(suite: &str, group: &Group, failing: Failing) -> Case {
+    let status = match (failing.has(group.category), group.category) {
+        (true, Category::Faulted) => CaseStatus::Errored,
+        (true, _) => CaseStatus::Failed,
+        (false, _) => CaseStatus::Warned,
+    };
+    let example = group.examples.first();
+    Case {
+        status,
+        message: format!(
+            "{}: {} transactions{}",
+            group.category.name(),
+            group.count,
+            example.map_or_else(String::new, |example| format!(
+                ", first {} ({}, record {})",
+                example.request, example.place.file, example.place.record
+            ))
+        ),
+        detail: example.map_or_else(String::new, Example::detail),
+        file: example.map_or_else(String::new, |example| example.place.file.to_string()),
+        ..plain_case(suite, &group.title())
     }
 }
 
@@ -561,19 +668,25 @@ impl Group {
         let to = self.to.text();
         match &self.from {
             None => to,
-            Some(from) if from == &self.to => format!("{to}: {}", self.fields.join(", ")),
+            Some(_) if self.is_by_fields() => format!("{to}: {}", self.fields.join(", ")),
             Some(from) => format!("{} → {to}", from.text()),
         }
     }
 
+    /// Whether where they differ is all that tells it from other groups. What
+    /// differs besides the end of a transaction is no cause of its own.
+    pub(super) fn is_by_fields(&self) -> bool {
+        self.from.as_ref() == Some(&self.to)
+    }
+
     /// What makes two groups the same.
     pub(super) fn key(&self) -> GroupKey {
-        (
-            self.category,
-            self.from.clone(),
-            self.to.clone(),
-            self.fields.clone(),
-        )
+        let fields = if self.is_by_fields() {
+            self.fields.clone()
+        } else {
+            Vec::new()
+        };
+        (self.category, self.from.clone(), self.to.clone(), fields)
     }
 }
 

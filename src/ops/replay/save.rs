@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::compare::{Played, summary_of};
+use super::compare::{Played, fault_of};
 use super::play::play_alone;
 use super::proof::{Calls, Claim, phases_of};
 use super::view::View;
@@ -392,7 +392,7 @@ fn expected_of(reply: &StepReply<'_>) -> Value {
 /// All of what was recorded of an answer.
 fn expected_of_record(answer: &Value) -> Value {
     let mut expected = json!({});
-    if let Some(fault) = summary_of(std::slice::from_ref(answer)).fault {
+    if let Some(fault) = fault_of(answer) {
         expected["fault"] = json!({"exact": fault});
     }
     if answer.get("ok").is_none() {

@@ -85,6 +85,9 @@ impl Tally {
         for (why, count) in other.fixtures_left_out {
             *report.fixtures_left_out.entry(why).or_default() += count;
         }
+        for (pointer, is_found) in other.ignored {
+            *report.ignored.entry(pointer).or_default() |= is_found;
+        }
         self.cut();
     }
 
@@ -111,12 +114,14 @@ impl Tally {
     /// A report of all that was counted.
     pub(super) fn into_report(mut self) -> ReplayReport {
         self.cut();
-        ReplayReport {
+        let mut report = ReplayReport {
             comparison: self.comparison.map(Groups::comparison),
             drift: self.drift.map(Groups::comparison),
             faulted: self.faulted.comparison().groups,
             ..self.report
-        }
+        };
+        report.compared = report.judged().map_or(0, |judged| judged.compared);
+        report
     }
 }
 
@@ -172,6 +177,7 @@ impl Outcomes {
     ///
     /// Words of the guest's are kept without secrets.
     pub(super) fn count(&mut self, (played, words): (&Played, &mut Words<'_>), timings: bool) {
+        let mut codes: Vec<String> = Vec::new();
         for reply in &played.replies {
             if let Some(cost) = &reply.cost {
                 self.calls += 1;
@@ -188,8 +194,15 @@ impl Outcomes {
                 self.memory.grown_bytes += cost.grown_bytes;
             }
             if let Some(fault) = &reply.fault {
-                *self.faults.entry(fault.code.to_string()).or_default() += 1;
+                let code = fault.code.to_string();
+                if !codes.contains(&code) {
+                    codes.push(code);
+                }
             }
+        }
+        self.faulted += u64::from(!codes.is_empty());
+        for code in codes {
+            *self.faults.entry(code).or_default() += 1;
         }
         match played.replies.last() {
             Some(last) => {
@@ -217,6 +230,7 @@ impl Outcomes {
 
     fn absorb(&mut self, other: &Self) {
         self.calls += other.calls;
+        self.faulted += other.faulted;
         for (into, from) in [
             (&mut self.decisions, &other.decisions),
             (&mut self.rules, &other.rules),

@@ -10,7 +10,7 @@ use super::minimize::{Minimized, minimize};
 use super::proof::{Answers, Claim, End, Kind, places};
 use super::report::{Category, Costly, Example, NoFixture, Summary};
 use super::save::{self, Asked, Expect, Expects, Purpose};
-use super::work::Shared;
+use super::work::{Judged, Shared};
 use crate::capture::{RecordLine, SecretsFound, Transaction, may_hold_secret, write_record};
 use crate::cost::Cost;
 use crate::fault::printable;
@@ -373,7 +373,7 @@ impl View<'_> {
     }
 
     /// One line of the `jsonl` format.
-    pub(super) fn row(&self, change: Option<&Change>, no_fixture: Option<NoFixture>) -> Vec<u8> {
+    pub(super) fn row(&self, judged: &Judged, no_fixture: Option<NoFixture>) -> Vec<u8> {
         let timings = self.shared.settings.timings;
         let side = |played: &Played| {
             let summary = self.hidden_summary(&played.summary());
@@ -397,10 +397,10 @@ impl View<'_> {
         if let Some(old) = self.old {
             row["baseline"] = side(old);
         }
-        if self.old.is_some() || change.is_some() {
-            row["category"] = json!(change.map_or(Category::Unchanged, |change| change.category));
-        }
-        if let Some(change) = change {
+        let category = |change: &Change| change.category;
+        let category = judged.change.as_ref().map_or(Category::Unchanged, category);
+        row["category"] = json!(judged.compared.then_some(category));
+        if let Some(change) = &judged.change {
             row["fields"] = json!(change.fields);
             if self.old.is_none() {
                 row["recorded"] = json!(change.from);

@@ -6,13 +6,16 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::sync::{Mutex, PoisonError};
 
-use super::compare::{Change, Played, compare, drift};
+use serde_json::Value;
+
+use super::compare::{Change, Played, compare, drift, recorded_answers};
 use super::earlier::{BUDGET, Before};
 use super::groups::Groups;
+use super::ignore::Pointer;
 use super::ordered::{Ordered, Row};
 use super::play::play;
 use super::read::{Batch, usable};
-use super::report::{FuelChange, Group, NoFixture, Outcomes, TestResult};
+use super::report::{Category, FuelChange, Group, NoFixture, Outcomes, TestResult};
 use super::save::{self, Which};
 use super::tally::{Tally, Words, costly};
 use super::view::View;
@@ -96,7 +99,17 @@ pub(super) struct Worker<'a> {
     paced: Vec<(u64, u32, Pair)>,
     /// Words of this batch that hold no secret.
     clean: HashSet<String>,
+    /// Ignored parts that no answer had so far.
+    unseen: Vec<&'a Pointer>,
     room: Room,
+}
+
+/// What came of comparing a transaction.
+#[derive(Default)]
+pub(super) struct Judged {
+    /// It was compared: with the baseline, or with what was recorded.
+    pub(super) compared: bool,
+    pub(super) change: Option<Change>,
 }
 
 /// Room that every transaction needs, kept from one to the next.
@@ -114,6 +127,7 @@ impl<'a> Worker<'a> {
             tally: Tally::default(),
             paced: Vec::new(),
             clean: HashSet::new(),
+            unseen: shared.settings.ignore.iter().collect(),
             room: Room::default(),
         }
     }
@@ -123,6 +137,10 @@ impl<'a> Worker<'a> {
         loop {
             let batch = dealt.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(batch) = batch else {
+                let ignored = self.shared.settings.ignore.iter();
+                let is_found = |pointer: &Pointer| !self.unseen.contains(&pointer);
+                let ignored = ignored.map(|pointer| (pointer.to_string(), is_found(pointer)));
+                self.tally.report.ignored = ignored.collect();
                 return self.tally;
             };
             self.batch(batch);
@@ -206,13 +224,13 @@ impl<'a> Worker<'a> {
             earlier,
         };
         self.count(&view);
-        let change = self.judge(&view);
-        let no_fixture = self.fixture(&view, change.as_ref());
+        let judged = self.judge(&view);
+        let no_fixture = self.fixture(&view, judged.change.as_ref());
         let (wants_rows, wants_records) = shared.ordered.wants;
         let row = (wants_rows || wants_records).then(|| Row {
             seq,
             row: if wants_rows {
-                view.row(change.as_ref(), no_fixture)
+                view.row(&judged, no_fixture)
             } else {
                 Vec::new()
             },
@@ -274,40 +292,59 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Compares, counts and keeps examples. What the transaction's change is,
-    /// if it has one.
-    fn judge(&mut self, view: &View<'_>) -> Option<Change> {
+    /// Compares, counts and keeps examples.
+    fn judge(&mut self, view: &View<'_>) -> Judged {
         let settings = view.shared.settings;
-        let mut change = None;
+        let mut judged = Judged::default();
         if let Some(old) = view.old {
-            change = compare(old, view.new, &settings.ignore);
+            judged.compared = true;
+            judged.change = compare(old, view.new, &settings.ignore);
             let groups = self.tally.comparison.get_or_insert_with(Groups::default);
             fuel_change(groups, view, (old.fuel(), view.new.fuel()));
-            note(groups, view, change.as_mut());
+            note(groups, view, judged.change.as_mut());
         }
-        let judged = view.old.unwrap_or(view.new);
-        let judging = (view.transaction, judged);
+        let played = view.old.unwrap_or(view.new);
+        let drifting = (view.transaction, played);
         let subjects = view.shared.subjects;
         let subject = subjects.baseline.unwrap_or(subjects.module);
         if is_by_another(view.transaction, &subject.pool().module().hash) {
             self.tally.remark(Remark::OtherModule);
         }
-        if let Some(mut drifted) = drift(judging, &settings.ignore, &mut self.room.json) {
+        if let Some(mut drifted) = drift(drifting, &settings.ignore, &mut self.room.json) {
             let groups = self.tally.drift.get_or_insert_with(Groups::default);
-            if let Some(then) = recorded_fuel(view.transaction, judged) {
-                fuel_change(groups, view, (then, judged.fuel()));
+            if let Some(then) = recorded_fuel(view.transaction, played) {
+                fuel_change(groups, view, (then, played.fuel()));
             }
             note(groups, view, drifted.as_mut());
             if view.old.is_none() {
-                change = drifted;
+                judged.compared = true;
+                judged.change = drifted;
             }
         }
-        if view.old.is_none() && view.new.has_fault() {
+        let is_shown = |change: &Change| change.category == Category::Faulted;
+        let is_shown = view.old.is_some() && judged.change.as_ref().is_some_and(is_shown);
+        if view.new.has_fault() && !is_shown {
             let summary = view.hidden_summary(&view.new.summary());
             let group = self.tally.faulted.fault(summary, settings.examples);
             keep_example(group, view, None);
         }
-        change
+        if judged.compared {
+            self.look_for_ignored(view);
+        }
+        judged
+    }
+
+    /// Looks for the parts that are to be ignored: one that is misspelled
+    /// ignores nothing.
+    fn look_for_ignored(&mut self, view: &View<'_>) {
+        if self.unseen.is_empty() {
+            return;
+        }
+        let played = std::iter::once(view.new).chain(view.old);
+        let mut sides: Vec<Vec<Value>> = played.map(Played::values).collect();
+        sides.push(recorded_answers(view.transaction));
+        self.unseen
+            .retain(|pointer| !sides.iter().any(|answers| pointer.is_in(answers)));
     }
 
     /// Writes its fixture where one is wanted. Why it has none, if so.

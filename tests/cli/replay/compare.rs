@@ -1,7 +1,6 @@
 //! Two modules, shards, and that nothing depends on the number of jobs.
 
 use std::path::Path;
-use std::process::Stdio;
 
 use serde_json::Value;
 
@@ -270,52 +269,6 @@ fn four_shards_joined_are_one_run() {
 }
 
 #[test]
-fn shards_are_joined_only_where_they_belong_together() {
-    let dir = TestDir::new();
-    let har = dir.file("traffic.har", har(50, |_| false));
-    let shard = |module: &str, name: &str, flags: &[&str]| {
-        let path = dir.path(name);
-        let target = format!("json={}", path.display());
-        replay(
-            &shipped(module),
-            &[&har],
-            &[flags, &["--report", &target]].concat(),
-        )
-        .assert_calm();
-        path
-    };
-    let first = shard("right/allow.wat", "1.json", &["--shard", "1/2"]);
-    for (name, flags, module, word) in [
-        (
-            "other.json",
-            &["--shard", "2/2"][..],
-            "right/deny.wat",
-            "the same modules",
-        ),
-        (
-            "limit.json",
-            &["--shard", "2/2", "--limit", "9"],
-            "right/allow.wat",
-            "the same settings",
-        ),
-        (
-            "three.json",
-            &["--shard", "2/3"],
-            "right/allow.wat",
-            "number of shards",
-        ),
-        ("whole.json", &[], "right/allow.wat", "whole replay"),
-    ] {
-        let second = shard(module, name, flags);
-        let mut merge = binary(["replay", "merge"]);
-        merge.args([&first, &second]);
-        let done = finish(merge);
-        done.assert_code(3);
-        assert!(done.stderr.contains(word), "{name}: {}", done.stderr);
-    }
-}
-
-#[test]
 fn what_fails_is_for_the_user_to_say() {
     let Planted {
         dir: _dir,
@@ -447,58 +400,4 @@ fn a_selection_is_the_same_every_time() {
         5
     );
     replay(&allow, &[&har], &["--match", "method=post"]).assert_code(4);
-}
-
-#[test]
-fn an_interrupt_ends_with_what_was_done() {
-    let dir = TestDir::new();
-    // The second request came an hour later, and the timing is kept.
-    let mut text = har(2, |_| false);
-    text = text.replace("00:00:01.000Z", "01:00:01.000Z");
-    let har = dir.file("slow.har", text);
-    let rows = dir.path("rows.jsonl");
-    let mut command = command(&shipped("right/allow.wat"), &[&har]);
-    command
-        .args(["--speed", "1x", "--format", "json", "--save"])
-        .arg(dir.path("save.jsonl"))
-        .arg("--report")
-        .arg(format!("jsonl={}", rows.display()));
-    let child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let id = child.id().to_string();
-    // Sent again until it ends: an early one may come before anybody listens,
-    // and would end the process by itself.
-    let waited = std::time::Instant::now();
-    while !listens(child.id()) {
-        assert!(waited.elapsed().as_secs() < 120, "no handler");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    let killed = std::process::Command::new("kill")
-        .args(["-INT", &id])
-        .status()
-        .unwrap();
-    assert!(killed.success());
-    let out = child.wait_with_output().unwrap();
-    assert_eq!(
-        out.status.code(),
-        Some(5),
-        "{}",
-        String::from_utf8_lossy(&out.stderr)
-    );
-    let report: Value = serde_json::from_slice(&out.stdout).unwrap();
-    assert_eq!(report["interrupted"], true);
-    assert_eq!(report["verdict"], "inconclusive");
-}
-
-/// Whether a process catches SIGINT, as the kernel says.
-fn listens(process: u32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigCgt:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .is_some_and(|mask| mask & 0b10 != 0)
 }

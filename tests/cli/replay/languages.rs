@@ -3,9 +3,9 @@
 
 use std::path::PathBuf;
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
-use super::rows;
+use super::{record, rows};
 use crate::support::{TestDir, fixture, shipped};
 
 fn fixtures() -> Vec<(String, Vec<Value>)> {
@@ -29,31 +29,13 @@ fn fixtures() -> Vec<(String, Vec<Value>)> {
         .collect()
 }
 
-/// A step as the line that recording it writes.
-fn line(id: &str, step: &Value) -> String {
-    let event = step["event"].as_str().unwrap();
-    let mut input: Map<String, Value> = match event {
-        "request_headers" => json!({"client_ip": "192.0.2.1", "headers": {}}),
-        "response_headers" => json!({"headers": {}}),
-        _ => json!({"chunk_index": 0, "is_last": true, "total_size": null,
-            "bytes_received": 1, "encoding": "utf8"}),
-    }
-    .as_object()
-    .unwrap()
-    .clone();
-    input.insert("correlation_id".into(), json!(id));
-    input.extend(step["input"].as_object().unwrap().clone());
-    json!({"v": 1, "id": id, "phase": event, "ts": "2026-01-01T00:00:00Z", "input": input})
-        .to_string()
-}
-
 #[test]
 fn one_policy_decides_alike_in_every_language() {
     let dir = TestDir::new();
     let fixtures = fixtures();
     let lines: Vec<String> = fixtures
         .iter()
-        .flat_map(|(name, steps)| steps.iter().map(move |step| line(name, step)))
+        .flat_map(|(name, steps)| steps.iter().map(move |step| record(name, step)))
         .collect();
     dir.file("capture.jsonl", lines.join("\n"));
     let capture = dir.path("capture.jsonl");

@@ -6,16 +6,20 @@ mod compare;
 mod exchanges;
 mod formats;
 mod hooks;
+mod ignore;
 mod languages;
 mod save;
 mod secrets;
+mod shards;
+mod verdict;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::{Done, binary, finish};
+use crate::support::guests::Answers;
+use crate::support::{Done, TestDir, binary, finish};
 
 /// `replay MODULE CAPTURE... --no-timings`.
 fn command(module: &Path, captures: &[&Path]) -> Command {
@@ -46,6 +50,87 @@ fn rows(module: &Path, captures: &[&Path], flags: &[&str]) -> Vec<Value> {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect()
+}
+
+/// A step as the line that recording it writes, with an answer if it has one.
+fn record(id: &str, step: &Value) -> String {
+    let event = step["event"].as_str().unwrap();
+    // In the order in which a guest gets them.
+    let mut input = match event {
+        "request_headers" => json!({"method": "GET", "uri": "/", "client_ip": "192.0.2.1",
+            "correlation_id": id, "headers": {}}),
+        "response_headers" => json!({"status": 200, "correlation_id": id, "headers": {}}),
+        _ => json!({"correlation_id": id, "chunk_index": 0, "is_last": true, "total_size": null,
+            "bytes_received": 1, "encoding": "utf8"}),
+    };
+    let given = step["input"].as_object().unwrap().clone();
+    input.as_object_mut().unwrap().extend(given);
+    json!({"v": 1, "id": id, "phase": event, "ts": "2026-01-01T00:00:00Z", "input": input,
+        "output": step["output"]})
+    .to_string()
+}
+
+/// The line of a request that gets the answer of this number, with the answer
+/// of the time if there was one.
+fn asks_for(id: &str, answer: usize, output: &Value) -> String {
+    let input = json!({"uri": format!("/{answer:04}")});
+    record(
+        id,
+        &json!({"event": "request_headers", "input": input, "output": output}),
+    )
+}
+
+/// An agent's answer as a recording has it.
+fn recorded(decision: &Value) -> Value {
+    json!({"decision": decision, "request_headers": [], "response_headers": [],
+        "routing_metadata": {}, "audit": {"tags": [], "rule_ids": [], "reason_codes": []},
+        "needs_more": false})
+}
+
+/// What a fault was answered with, fail-closed.
+fn recorded_fault(code: &str) -> Value {
+    let mut answer = recorded(&json!({"block": {"status": 500, "body": "Wasm Error"}}));
+    answer["audit"] = json!({"tags": ["wasm-error"], "rule_ids": [], "reason_codes": [code]});
+    answer
+}
+
+/// Guests of two versions, each with a table of answers; an answer that is
+/// empty is a fault.
+struct Versions {
+    dir: TestDir,
+    old: PathBuf,
+    new: PathBuf,
+}
+
+impl Versions {
+    fn of(answers: &[(&str, &str)]) -> Self {
+        let dir = TestDir::new();
+        let guest = |name: &str, side: fn(&(&'_ str, &'_ str)) -> String| {
+            let mut table = Answers::default();
+            for answer in answers.iter().map(side) {
+                match answer.as_str() {
+                    // Nothing lies there.
+                    "" => table.add_packed(u64::MAX),
+                    text => table.add(text.as_bytes()),
+                }
+            }
+            dir.file(name, table.wat())
+        };
+        Self {
+            old: guest("old.wat", |(old, _)| (*old).to_owned()),
+            new: guest("new.wat", |(_, new)| (*new).to_owned()),
+            dir,
+        }
+    }
+
+    fn capture(&self, lines: &[String]) -> PathBuf {
+        self.dir.file("capture.jsonl", lines.join("\n") + "\n")
+    }
+
+    /// `--baseline` and the old one.
+    fn beside(&self) -> [&str; 2] {
+        ["--baseline", self.old.to_str().unwrap()]
+    }
 }
 
 /// A module that blocks a request whose input has these bytes.

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use crate::ops::replay::ReplayReport;
 use crate::ops::replay::report::{
-    Category, Comparison, Example, FuelChange, Group as Changes, Outcomes, percent,
+    Category, Comparison, Example, Failing, FuelChange, Group as Changes, Outcomes, percent,
 };
 use serde_json::Value;
 
 use super::super::human::{Paint, count, plural};
-use super::{Amount, costs, more, table};
+use super::{Amount, costs, more, red, table};
 use crate::cli::document::{Block, Column, Group, Span, Unit, shortened};
 
 /// Decisions, rules, tags and faults, with how many transactions had each.
@@ -35,7 +35,10 @@ pub(super) fn decisions(report: &ReplayReport, amount: &Amount, blocks: &mut Vec
         let rows = words.iter().take(amount.rows).map(|&(word, old, new)| {
             let word = Span {
                 text: amount.text(word, 80),
-                paint: paint(heading, word),
+                paint: match heading {
+                    "Fault" => Some(red(report.failing().faults)),
+                    heading => paint(heading, word),
+                },
             };
             let mut row = vec![word.into()];
             if before.is_some() {
@@ -80,59 +83,60 @@ fn paint(heading: &str, word: &str) -> Option<Paint> {
             Some(Paint::Bad)
         }
         ("Decision", _) => Some(Paint::Warning),
-        ("Fault", _) => Some(Paint::Bad),
         _ => None,
     }
 }
 
-/// How many came out how, then the changes by cause.
-pub(super) fn compared(
-    comparison: &Comparison,
-    with: &str,
-    amount: &Amount,
-    blocks: &mut Vec<Block>,
-) {
-    let number = plural(comparison.compared, "transaction");
-    blocks.push(Block::Heading(format!("Compared with {with}: {number}")));
-    let rows = Category::ALL.into_iter().map(|category| {
-        let number = comparison.count(category);
-        let share = percent(number, comparison.compared);
-        let paint = match category {
-            _ if number == 0 => Paint::Faint,
-            Category::Unchanged => Paint::Good,
-            category => paint_of(category),
-        };
-        vec![
-            Span::new(paint, category.name()).into(),
-            count(number).into(),
-            format!("{share:.2} %").into(),
-        ]
-    });
-    let columns = vec![
-        Column::text(""),
-        Column::figure("Transactions"),
-        Column::figure("Share"),
-    ];
-    blocks.push(table(columns, rows));
-    if let Some(change) = &comparison.fuel {
-        blocks.push(Block::Text(fuel(change).into()));
-    }
-    groups(&comparison.groups, amount, blocks);
-    if let Some(change) = &comparison.fuel {
-        let increases = costs::Ranking {
-            title: "Largest increases",
-            list: &change.increases,
-            unit: Unit::Instructions,
-            sign: "+",
-        };
-        increases.show(amount, blocks);
-    }
+/// A comparison, with what, and what of it makes the replay fail.
+pub(super) struct Compared<'a> {
+    pub(super) with: &'a str,
+    pub(super) comparison: &'a Comparison,
+    pub(super) failing: Failing,
 }
 
-const fn paint_of(category: Category) -> Paint {
-    match category {
-        Category::Faulted | Category::Decision => Paint::Bad,
-        Category::Details | Category::Unchanged => Paint::Warning,
+impl Compared<'_> {
+    /// How many came out how, then the changes by cause.
+    pub(super) fn show(&self, amount: &Amount, blocks: &mut Vec<Block>) {
+        let Self {
+            with,
+            comparison,
+            failing,
+        } = *self;
+        let number = plural(comparison.compared, "transaction");
+        blocks.push(Block::Heading(format!("Compared with {with}: {number}")));
+        let rows = Category::ALL.into_iter().map(|category| {
+            let number = comparison.count(category);
+            let share = percent(number, comparison.compared);
+            let paint = match category {
+                _ if number == 0 => Paint::Faint,
+                Category::Unchanged => Paint::Good,
+                category => red(failing.has(category)),
+            };
+            vec![
+                Span::new(paint, category.name()).into(),
+                count(number).into(),
+                format!("{share:.2} %").into(),
+            ]
+        });
+        let columns = vec![
+            Column::text(""),
+            Column::figure("Transactions"),
+            Column::figure("Share"),
+        ];
+        blocks.push(table(columns, rows));
+        if let Some(change) = &comparison.fuel {
+            blocks.push(Block::Text(fuel(change).into()));
+        }
+        groups(&comparison.groups, failing, amount, blocks);
+        if let Some(change) = &comparison.fuel {
+            let increases = costs::Ranking {
+                title: "Largest increases",
+                list: &change.increases,
+                unit: Unit::Instructions,
+                sign: "+",
+            };
+            increases.show(amount, blocks);
+        }
     }
 }
 
@@ -156,12 +160,17 @@ fn fuel(fuel: &FuelChange) -> String {
 }
 
 /// Changes by cause, with examples of each.
-pub(super) fn groups(groups: &[Changes], amount: &Amount, blocks: &mut Vec<Block>) {
+pub(super) fn groups(
+    groups: &[Changes],
+    failing: Failing,
+    amount: &Amount,
+    blocks: &mut Vec<Block>,
+) {
     blocks.extend(groups.iter().take(amount.groups).map(|group| {
         let mark = format!("{} ×", count(group.count));
         let examples = group.examples.iter();
         Block::Group(Group {
-            mark: Some(Span::new(paint_of(group.category), mark)),
+            mark: Some(Span::new(red(failing.has(group.category)), mark)),
             title: format!("{}: {}", group.category.name(), group.title()),
             blocks: examples.map(|it| example(it, amount)).collect(),
         })
