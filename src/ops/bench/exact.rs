@@ -5,7 +5,7 @@ use super::harness::{Harness, measured};
 use super::report::{CaseFuel, CaseReport, MemoryReport};
 use super::stop::Stop;
 use crate::limits::Isolation;
-use crate::ops::validate::growth::fit;
+use crate::ops::validate::growth::Watch;
 
 /// How often a case is tried that misses its deadline.
 const ATTEMPTS: u32 = 4;
@@ -89,23 +89,24 @@ fn on_and_on(harness: &Harness<'_>, cases: &[BenchCase]) -> Result<MemoryReport,
         .lease()
         .map_err(|fault| Stop::fault(during, None, *fault))?
         .memory_bytes();
-    let mut memory = vec![initial_bytes];
+    let mut memory = Watch::new(initial_bytes);
     let mut fuel = 0;
     // From there on production replaces the instance, as the pool here does.
     let is_replaced = || policy.pool().counts().dropped_memory > 0;
     for case in cases.iter().cycle().take(most) {
         let cost = measured(&policy, case, during)?.cost;
-        memory.push(cost.memory_bytes);
+        memory.add(cost.memory_bytes);
         fuel += cost.fuel.unwrap_or_default();
         if is_replaced() || fuel > MEMORY_FUEL {
             break;
         }
     }
-    let mut growth = fit(&memory, cases.len(), limit);
+    let is_whole = is_replaced() || memory.calls() == most as u64;
+    let mut growth = memory.growth(cases.len(), limit, is_whole);
     growth.replaced_after = is_replaced().then_some(growth.calls);
     Ok(MemoryReport {
         initial_bytes,
-        peak_bytes: memory.iter().copied().max().unwrap_or(initial_bytes),
+        peak_bytes: memory.bytes(),
         growth,
     })
 }

@@ -302,14 +302,14 @@ pub(crate) struct SafetyRow {
 }
 
 impl MemoryReport {
-    /// Whole bytes that a call keeps.
+    /// Whole bytes that a call keeps, or has kept until now.
     pub(super) fn growth_bytes(&self) -> u64 {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "memory grows by no more than there is"
         )]
-        let bytes = self.growth.bytes_per_call.round().max(0.0) as u64;
+        let bytes = self.growth.bytes_so_far().round() as u64;
         bytes
     }
 }

@@ -24,7 +24,7 @@ use super::{SampleCost, ValidateSettings};
 const MAX_DEADLINES: u32 = 3;
 /// What making an instance and a call costs beside the guest's instructions,
 /// in as many of them: some 10 microseconds at 5 instructions a nanosecond.
-const CALL_OVERHEAD: u64 = 50_000;
+pub(super) const CALL_OVERHEAD: u64 = 50_000;
 /// A third of what was measured on compiled guests, in instructions for each
 /// nanosecond.
 const SLOWEST: u64 = 2;

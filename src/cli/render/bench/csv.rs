@@ -35,11 +35,9 @@ pub(super) fn write(report: &BenchReport, out: &mut dyn Write) -> io::Result<()>
     if let Some(memory) = &report.memory {
         lines.line(("memory", ""), "initial_bytes", memory.initial_bytes)?;
         lines.line(("memory", ""), "peak_bytes", memory.peak_bytes)?;
-        lines.line(
-            ("memory", ""),
-            "bytes_per_call",
-            memory.growth.bytes_per_call,
-        )?;
+        if let Some(bytes) = memory.growth.bytes_per_call {
+            lines.line(("memory", ""), "bytes_per_call", bytes)?;
+        }
     }
     for point in &report.loads {
         let rate = point

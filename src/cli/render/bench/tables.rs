@@ -184,19 +184,12 @@ pub(super) fn calls(report: &BenchReport) -> Vec<Block> {
 
 pub(super) fn memory(memory: &MemoryReport) -> Vec<Block> {
     let growth = &memory.growth;
-    let kept = match growth.calls_until_limit {
-        Some(until) => format!(
-            "{:.0} bytes kept for each call: the limit is reached after {} calls",
-            growth.bytes_per_call,
-            count(until)
-        ),
-        None => format!("nothing kept over {}", plural(growth.calls, "call")),
-    };
     let sizes = [memory.initial_bytes, memory.peak_bytes].map(bytes);
     let [initial, peak] = sizes;
     let mut blocks = vec![
         heading("Memory of one instance"),
-        faint(format!("{initial} at first, {peak} at most, {kept}.")),
+        faint(format!("{initial} at first, {peak} at most.")),
+        faint(format!("Kept by calls: {}.", growth.kept())),
     ];
     blocks.extend(
         growth
