@@ -62,6 +62,8 @@ pub enum CheckKind {
     Redirect,
     /// Header operations of answers.
     Headers,
+    /// Headers of the upstream that answers replace.
+    Replaced,
     /// What a hook may not change.
     Ignored,
     /// Reasons of a hook that refuses.

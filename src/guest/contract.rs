@@ -8,9 +8,10 @@ mod imports;
 
 use crate::abi::{Abi, AbiChoice};
 use crate::check::{Check, CheckKind, CheckStatus};
+use crate::fault::printable;
 use crate::guest::convention::Convention;
 use crate::guest::convention::json_buffer::exports::function;
-use crate::guest::inspect::{Facts, ItemType, Language};
+use crate::guest::inspect::{Export, Facts, INITIALIZE, ItemType, Language};
 use crate::limits::{self, LimitChoice, Limits, LoadLimits};
 
 /// Bytes of one wasm page.
@@ -87,7 +88,7 @@ pub(crate) fn check(
     ContractChecks { all: checks, abi }
 }
 
-/// `_initialize` of a reactor.
+/// Of what is called once for each instance.
 const INITIALIZE_TYPE: &str = "()";
 
 fn size(facts: &Facts, load: &LoadLimits) -> Check {
@@ -338,28 +339,70 @@ fn start(facts: &Facts) -> Vec<Check> {
             "a start function; it runs at every instantiation",
         ));
     }
-    if facts.export("_initialize").is_some() {
-        checks.push(function(facts, "_initialize", INITIALIZE_TYPE));
-    } else if facts.export("_start").is_some() {
-        // Nobody calls it, so whatever it sets up is not there.
-        checks.push(Check::warn(
-            CheckKind::Start,
-            "_initialize, or nothing to set up",
-            "a program with a main function (_start), which is never called",
-            reactor(facts.language),
-        ));
-    }
+    let initializers = facts.initializers();
+    checks.extend(initializers.map(|name| function(facts, name, INITIALIZE_TYPE)));
+    checks.extend(uncalled_start(facts));
     checks
 }
 
+/// Names under which a start is exported that nobody calls, but for underscores.
+const STARTS: [&str; 8] = [
+    "start",
+    "main",
+    "init",
+    "initialize",
+    "initialise",
+    "setup",
+    "ctors",
+    "wbindgenstart",
+];
+
+/// A start that nobody calls, so that whatever it sets up is not there.
+fn uncalled_start(facts: &Facts) -> Option<Check> {
+    if facts.export(INITIALIZE).is_some() {
+        return None;
+    }
+    let is_start = |export: &&Export| {
+        let ItemType::Func(ty) = &export.ty else {
+            return false;
+        };
+        let plain = export.name.replace('_', "").to_ascii_lowercase();
+        let is_named = STARTS.contains(&plain.as_str())
+            && (**ty == *INITIALIZE_TYPE || ty.ends_with(" -> i32"));
+        // The compiler exports its start under any name that it is told.
+        let may_be_named = facts.language == Some(Language::AssemblyScript)
+            && **ty == *INITIALIZE_TYPE
+            && !export.name.starts_with("__");
+        (is_named || may_be_named) && facts.has_uncalled(&export.name)
+    };
+    let start = facts.exports.iter().find(is_start)?;
+    let found = if start.name == "_start" {
+        "a program with a main function (_start), which is never called".to_owned()
+    } else {
+        format!("{:?}, which is never called", printable(&start.name, 100))
+    };
+    Some(Check::warn(
+        CheckKind::Start,
+        "_initialize, or nothing to set up",
+        found,
+        reactor(start, facts.language),
+    ))
+}
+
 /// How to build a library that is set up once instead of a program.
-const fn reactor(language: Option<Language>) -> &'static str {
+fn reactor(start: &Export, language: Option<Language>) -> &'static str {
     match language {
+        Some(Language::AssemblyScript) => {
+            "build without --exportStart, or with --exportStart _initialize"
+        }
+        _ if start.name != "_start" => {
+            "if it sets something up, export it as _initialize, or call it from the module's start function"
+        }
         Some(Language::Go) => "build with -buildmode=c-shared",
         Some(Language::C) => "link with -mexec-model=reactor, or with -nostartfiles -Wl,--no-entry",
         Some(Language::Rust) => "build a cdylib instead of a binary",
         Some(Language::Zig) => "build with -fno-entry and -mexec-model=reactor",
-        Some(Language::AssemblyScript) | None => "build a reactor instead of a command",
+        None => "build a reactor instead of a command",
     }
 }
 

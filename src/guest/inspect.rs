@@ -172,6 +172,9 @@ pub struct Facts {
     pub tables: Vec<u64>,
     /// There is a function that runs at instantiation.
     pub has_start: bool,
+    /// Exported functions that the module calls itself, at its start or later.
+    /// What only `_start` calls is not among them: nobody calls that.
+    pub called_exports: Vec<String>,
     /// What compile time grows with.
     pub complexity: Complexity,
     /// The language, where the toolchain left a trace of it.
@@ -195,7 +198,27 @@ impl Facts {
     pub fn export(&self, name: &str) -> Option<&Export> {
         self.exports.iter().find(|export| export.name == name)
     }
+
+    /// Whether there is an export of this name that the module does not call.
+    #[must_use]
+    pub(crate) fn has_uncalled(&self, name: &str) -> bool {
+        self.export(name).is_some() && !self.called_exports.iter().any(|called| called == name)
+    }
+
+    /// What is called once for each instance after its start function, in this
+    /// order.
+    pub(crate) fn initializers(&self) -> impl Iterator<Item = &'static str> {
+        let constructors = self.has_uncalled(CONSTRUCTORS).then_some(CONSTRUCTORS);
+        let initialize = self.export(INITIALIZE).map(|_export| INITIALIZE);
+        constructors.into_iter().chain(initialize)
+    }
 }
+
+/// Sets up a reactor.
+pub(crate) const INITIALIZE: &str = "_initialize";
+/// What `_initialize` and `_start` of C and C++ call first; where it is exported
+/// there may be neither.
+const CONSTRUCTORS: &str = "__wasm_call_ctors";
 
 /// Reads a binary module.
 ///
@@ -215,6 +238,10 @@ pub(crate) fn inspect(wasm: &[u8]) -> Result<Facts, Malformed> {
         reading.payload(payload?, &mut facts)?;
     }
     reading.name_costliest(&mut facts);
+    let exports = reading.exported.iter().zip(&facts.exports);
+    let called =
+        exports.filter(|(function, _)| function.is_some_and(|it| reading.called.contains(&it)));
+    facts.called_exports = called.map(|(_, export)| export.name.clone()).collect();
     if facts.language.is_none() && facts.imports.iter().any(is_abort) {
         facts.language = Some(Language::AssemblyScript);
     }
@@ -328,6 +355,10 @@ struct Reading {
     bodies: usize,
     /// For each export the function it is of.
     exported: Vec<Option<u32>>,
+    /// `_start`, if it is exported.
+    program: Option<u32>,
+    /// Functions that are called by others than that.
+    called: BTreeSet<u32>,
 }
 
 impl Arities for Reading {
@@ -391,13 +422,19 @@ impl Reading {
                     let is_function =
                         matches!(export.kind, ExternalKind::Func | ExternalKind::FuncExact);
                     self.exported.push(is_function.then_some(export.index));
+                    if is_function && export.name == "_start" {
+                        self.program = Some(export.index);
+                    }
                     facts.exports.push(Export {
                         name: export.name.to_owned(),
                         ty: self.external(export.kind, export.index),
                     });
                 }
             }
-            Payload::StartSection { .. } => facts.has_start = true,
+            Payload::StartSection { func, .. } => {
+                facts.has_start = true;
+                self.called.insert(func);
+            }
             Payload::ElementSection(section) => facts.complexity.element_segments = section.count(),
             Payload::DataSection(section) => facts.complexity.data_segments = section.count(),
             Payload::CodeSectionStart { count, .. } => facts.complexity.functions = count,
@@ -529,7 +566,7 @@ fn memory(ty: wasmparser::MemoryType, is_imported: bool) -> Memory {
 impl Reading {
     /// What compiling one function takes.
     fn function(
-        &self,
+        &mut self,
         body: &wasmparser::FunctionBody<'_>,
         complexity: &mut Complexity,
     ) -> Result<(), Malformed> {
@@ -545,18 +582,25 @@ impl Reading {
         }
         let number = u32::try_from(self.imported + self.bodies).unwrap_or(u32::MAX);
         let mut loops = Loops::default();
-        let mut cost = Cost::new(self, self.of_function(number), locals);
+        let mut called = BTreeSet::new();
+        let mut cost = Cost::new(&*self, self.of_function(number), locals);
         let mut operators = body.get_operators_reader()?;
         let code = body.as_bytes();
         while !operators.eof() {
             let at = operators.original_position() - body.range().start;
             let operator = operators.read()?;
             loops.operator(&operator);
+            if let Operator::Call { function_index } = operator {
+                called.insert(function_index);
+            }
             cost.operator(&operator, code.get(at).copied().unwrap_or_default());
         }
         complexity.deepest_nesting = complexity.deepest_nesting.max(loops.deepest());
         complexity.most_carried_locals = complexity.most_carried_locals.max(loops.carried);
         let bytes = cost.total();
+        if self.program != Some(number) {
+            self.called.extend(called);
+        }
         if bytes > complexity.most_compile_bytes {
             complexity.most_compile_bytes = bytes;
             complexity.costliest_function = number;

@@ -90,8 +90,9 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Makes an instance and runs its start function and `_initialize`, under
-    /// one deadline and one tank of fuel for both.
+    /// Makes an instance and runs its start function, `__wasm_call_ctors` where
+    /// nothing else calls it, and `_initialize`, under one deadline and one tank
+    /// of fuel for all.
     ///
     /// # Errors
     /// The fault that ended it.
@@ -195,8 +196,8 @@ impl Instance {
         let message = instance.get_global(&mut *store, PANIC_MESSAGE);
         let message = message.and_then(|global| global.get(&mut *store).i32());
         store.data_mut().panic_message = message.map(i32::cast_unsigned);
-        if module.facts.export("_initialize").is_some() {
-            let initialize = instance.get_typed_func::<(), ()>(&mut *store, "_initialize")?;
+        for name in module.facts.initializers() {
+            let initialize = instance.get_typed_func::<(), ()>(&mut *store, name)?;
             enter(&initialize, store, ()).await?;
         }
         let exports = (&module.facts, module.abi);

@@ -5,7 +5,7 @@ const MAX_PAIRED: usize = 40;
 
 /// The shortest part of `history`, order kept, for which `changes` holds.
 ///
-/// Exact up to two calls. Longer ones are cut to the shortest end that will
+/// Exact up to two calls. Longer ones are cut by halves to an end that will
 /// do, then thinned until no single call can be left out. Precondition: it
 /// holds for the whole; then it holds for what is returned.
 pub(super) fn shortest<T: Clone + PartialEq>(
@@ -33,11 +33,7 @@ pub(super) fn shortest<T: Clone + PartialEq>(
             }
         }
     }
-    let mut kept = (3..history.len())
-        .map(|length| &history[history.len() - length..])
-        .find(|end| changes(end))
-        .unwrap_or(history)
-        .to_vec();
+    let mut kept = shortest_end(history, &mut changes).to_vec();
     let mut at = 0;
     while at < kept.len() {
         let mut fewer = kept.clone();
@@ -50,6 +46,21 @@ pub(super) fn shortest<T: Clone + PartialEq>(
         }
     }
     kept
+}
+
+/// The shortest end for which `changes` holds, if it holds for all longer ones too;
+/// else some end for which it holds.
+fn shortest_end<'a, T>(history: &'a [T], changes: &mut impl FnMut(&[T]) -> bool) -> &'a [T] {
+    let (mut too_short, mut enough) = (2, history.len());
+    while too_short + 1 < enough {
+        let length = usize::midpoint(too_short, enough);
+        if changes(&history[history.len() - length..]) {
+            enough = length;
+        } else {
+            too_short = length;
+        }
+    }
+    &history[history.len() - enough..]
 }
 
 #[cfg(test)]

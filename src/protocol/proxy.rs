@@ -9,7 +9,7 @@ mod version;
 use serde::Serialize;
 
 use crate::event::Event;
-use crate::response::{AgentResponse, Decision};
+use crate::response::{AgentResponse, Decision, HeaderOp};
 
 pub use version::Version;
 pub(crate) use version::{Proxy, ProxyQuirks};
@@ -37,6 +37,10 @@ pub(crate) enum Quirk {
     RequestMutationIgnored,
     /// An empty replacement of a response body is not used.
     EmptyResponseBodyIgnored,
+    /// The upstream's cookies are gone.
+    CookiesReplaced,
+    /// The upstream's values of another header are gone that comes more than once.
+    ListReplaced,
     /// A block of a request body shows the proxy's own error, not this body.
     BodyOfBodyBlockReplaced,
 }
@@ -73,12 +77,22 @@ impl Quirk {
             Self::EmptyResponseBodyIgnored => {
                 "released proxies ignore an empty replacement of a response body"
             }
+            Self::CookiesReplaced => {
+                "add_response_headers sets a header: this Set-Cookie replaces every cookie of the upstream, which logs its users out; append_response_headers adds one"
+            }
+            Self::ListReplaced => {
+                "add_response_headers sets a header: Link, Vary, Via or WWW-Authenticate of the upstream is replaced, all its values; append_response_headers adds one"
+            }
             Self::BodyOfBodyBlockReplaced => {
                 "zentinel-proxy up to 0.6.45 shows its own error page, not this body, for a block of a request body"
             }
         }
     }
 }
+
+/// Headers that are lists by their standards (RFC 8288, RFC 9110), that upstreams
+/// send in several lines, and that nobody means to take from them.
+const LISTS: [&str; 4] = ["link", "vary", "via", "www-authenticate"];
 
 /// The quirks this event and answer would meet.
 #[must_use]
@@ -91,6 +105,12 @@ pub(crate) fn quirks(event: &Event, response: &AgentResponse) -> Vec<Quirk> {
         _ => "",
     };
     let has_ops = !response.request_headers.is_empty() || !response.response_headers.is_empty();
+    // Beside a refusal there is no answer of the upstream, or nobody sees it.
+    let replaces = |names: &[&str]| {
+        let mut ops = response.response_headers.iter();
+        let is_of = |name: &str| names.iter().any(|of| of.eq_ignore_ascii_case(name));
+        !refuses && ops.any(|op| matches!(op, HeaderOp::Set { name, .. } if is_of(name)))
+    };
     let drops = |mutation: &Option<crate::response::BodyMutation>| {
         mutation
             .as_ref()
@@ -131,6 +151,8 @@ pub(crate) fn quirks(event: &Event, response: &AgentResponse) -> Vec<Quirk> {
             drops(&response.response_body_mutation),
             Quirk::EmptyResponseBodyIgnored,
         ),
+        (replaces(&["set-cookie"]), Quirk::CookiesReplaced),
+        (replaces(&LISTS), Quirk::ListReplaced),
     ]
     .into_iter()
     .filter_map(|(applies, quirk)| applies.then_some(quirk))
@@ -147,6 +169,42 @@ fn is_visible_ascii(value: &str) -> bool {
 mod tests {
     use super::*;
     use crate::event::RequestHead;
+
+    #[test]
+    fn a_set_takes_lists_from_the_upstream_and_nothing_else() {
+        let event = Event::RequestHeaders(RequestHead::default());
+        let told = |decision: Decision, ops: &[HeaderOp]| {
+            let mut response = AgentResponse::new(decision);
+            response.response_headers = ops.to_vec();
+            let mut quirks = quirks(&event, &response);
+            quirks.retain(|quirk| matches!(quirk, Quirk::CookiesReplaced | Quirk::ListReplaced));
+            quirks
+        };
+        let set = |name: &str| HeaderOp::Set {
+            name: name.to_owned(),
+            value: "1".to_owned(),
+        };
+        let allow = || Decision::Allow;
+        for name in ["set-cookie", "Set-Cookie"] {
+            assert_eq!(told(allow(), &[set(name)]), [Quirk::CookiesReplaced]);
+        }
+        for name in LISTS {
+            assert_eq!(
+                told(allow(), &[set("x-a"), set(name)]),
+                [Quirk::ListReplaced]
+            );
+        }
+        for name in ["x-set-cookie", "cache-control", "content-type"] {
+            assert_eq!(told(allow(), &[set(name)]), []);
+        }
+        let name = "set-cookie".to_owned();
+        assert_eq!(told(allow(), &[HeaderOp::Remove { name }]), []);
+        let block = Decision::Block {
+            status: 403,
+            body: None,
+        };
+        assert_eq!(told(block, &[set("set-cookie")]), []);
+    }
 
     #[test]
     fn what_old_proxies_mistreat_is_told() {

@@ -2,6 +2,8 @@
 //! format, and files that are no modules. The expectations are tables; a file
 //! that no table names fails the test.
 
+mod verdicts;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -58,6 +58,8 @@ pub(super) const ABORT_TYPE: &str = "(i32, i32, i32, i32)";
 pub(super) enum Linked {
     /// `env.abort` of AssemblyScript: a trap that carries the message.
     Abort,
+    /// `env.emscripten_notify_memory_growth`: a notice that nobody needs.
+    Notice,
     /// A function of WASI preview 1, whose world holds nothing.
     Wasi(&'static catalog::Function),
     /// A function that a guest pulls by.
@@ -70,6 +72,7 @@ impl Linked {
     pub(super) fn answer(self, wasi: Wasi) -> Option<&'static str> {
         match self {
             Self::Abort => Some("a trap that carries the message"),
+            Self::Notice => Some("nothing happens"),
             Self::Wasi(function) => (wasi != Wasi::None).then(|| function.answer(wasi)),
             #[cfg(test)]
             Self::Pull(_) => Some("what the guest pulls"),
@@ -145,6 +148,9 @@ impl Convention {
         };
         match (import.module.as_str(), import.name.as_str()) {
             ("env", "abort") => (**ty == *ABORT_TYPE).then_some(Linked::Abort),
+            ("env", "emscripten_notify_memory_growth") => {
+                (**ty == *"(i32)").then_some(Linked::Notice)
+            }
             (catalog::MODULE, name) => catalog::find(name)
                 .filter(|function| **ty == *function.ty)
                 .map(Linked::Wasi),
@@ -161,6 +167,9 @@ impl Convention {
         for import in &facts.imports {
             match self.linked(import) {
                 Some(Linked::Abort) => link_abort(linker, import)?,
+                Some(Linked::Notice) => {
+                    linker.func_wrap(&import.module, &import.name, |_memory: i32| {})?;
+                }
                 Some(Linked::Wasi(function)) => {
                     wasi::link(linker, function, |state| &mut state.wasi)?;
                 }

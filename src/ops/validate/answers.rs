@@ -2,13 +2,14 @@
 //! is it repeated, does it hang on how header names are spelled.
 
 use crate::abi::Abi;
+use crate::answer::Answer;
 use crate::check::{Check, CheckKind, CheckStatus};
 use crate::fault::printable;
 use crate::guest::convention::json_buffer::answer::KEYS;
 use crate::guest::convention::json_buffer::hook::RESULT_KEYS;
+use crate::protocol::proxy::{Quirk, quirks};
 use crate::question::HeaderNames;
 use crate::question::Question;
-use crate::response::AgentResponse;
 use crate::suggest;
 
 use super::Row;
@@ -72,6 +73,7 @@ pub(super) fn rows(prober: &Prober<'_>, trials: &[Trial]) -> Vec<Row> {
         rows.extend(hooks::rows(prober, handler, &own));
         rows.extend(unknown_keys(handler, &own));
         rows.extend(mended(handler, &own));
+        rows.extend(replaced(handler, &own));
     }
     rows
 }
@@ -237,7 +239,38 @@ fn mended(handler: &str, trials: &[&Trial]) -> Vec<Row> {
         .collect()
 }
 
-/// Two equal calls on fresh instances: equal bytes, equal fuel.
+/// Headers of the upstream that an answer replaces, of a kind that comes more than
+/// once. Cookies are a warning; the others are what an author may have meant.
+fn replaced(handler: &str, trials: &[&Trial]) -> Option<Row> {
+    let first = |quirk: Quirk| {
+        trials.iter().find(|trial| {
+            let Question::Event(event) = &trial.sample.input else {
+                return false;
+            };
+            let response = trial.seen.response();
+            response.is_some_and(|response| quirks(event, response).contains(&quirk))
+        })
+    };
+    let (quirk, trial, status) = first(Quirk::CookiesReplaced)
+        .map(|trial| (Quirk::CookiesReplaced, trial, CheckStatus::Warn))
+        .or_else(|| {
+            let trial = first(Quirk::ListReplaced)?;
+            Some((Quirk::ListReplaced, trial, CheckStatus::Pass))
+        })?;
+    let found = format!("{}; first for {:?}", quirk.explain(), trial.sample.name);
+    let fix = "give it in append_response_headers: a value beside those of the upstream";
+    let check = Check::pass(
+        CheckKind::Replaced.of(handler),
+        "headers that come more than once stay",
+        found,
+    );
+    Some(match status {
+        CheckStatus::Pass => check.into(),
+        status => check.with(status, fix).into(),
+    })
+}
+
+/// Two equal calls on fresh instances: a proxy is told the same, at equal fuel.
 pub(super) fn determinism(prober: &Prober<'_>, trials: &[Trial]) -> Row {
     let id = CheckKind::Determinism;
     let expected = "equal answers and equal fuel";
@@ -270,23 +303,30 @@ pub(super) fn determinism(prober: &Prober<'_>, trials: &[Trial]) -> Row {
     if compared == 0 {
         return Row::skip(id, expected, prober.why_skipped());
     }
-    Check::pass(id, expected, format!("{compared} events called twice")).into()
+    let how = if prober.is_repeatable_only_here() {
+        ", with fixed clocks and random bytes: real ones are never equal"
+    } else {
+        ""
+    };
+    let found = format!("{compared} events called twice{how}");
+    Check::pass(id, expected, found).into()
 }
 
 /// Two answers that differ, told apart for people: by their decisions, or by
-/// their bytes from the first that differs.
+/// what a proxy is told, from where it differs.
 pub(super) fn difference(one: &Seen, other: &Seen) -> (String, String) {
     let (first, second) = (one.outcome(), other.outcome());
     if first != second {
         return (first, second);
     }
-    let bytes = one.bytes.iter().zip(&other.bytes);
-    let same = bytes.take_while(|(one, other)| one == other).count();
-    let text = |seen: &Seen| {
-        let from = seen.bytes.get(same..).unwrap_or_default();
-        format!("{first} …{}", printable(&String::from_utf8_lossy(from), 40))
+    let [one, other] = [one, other].map(told);
+    let same = one.chars().zip(other.chars());
+    let same = same.take_while(|(one, other)| one == other).count();
+    let text = |told: &str| {
+        let rest: String = told.chars().skip(same).collect();
+        format!("{first} …{}", printable(&rest, 40))
     };
-    (text(one), text(other))
+    (text(&one), text(&other))
 }
 
 /// The decision must not hang on how header names are spelled.
@@ -303,18 +343,15 @@ pub(super) fn spelling(prober: &Prober<'_>, trials: &[Trial]) -> Option<Row> {
     let mut compared = 0;
     let mut hanging = Vec::new();
     for trial in trials.iter().filter(|trial| has_headers(&trial.sample)) {
-        let Some(response) = trial.seen.response() else {
+        if trial.seen.result.is_err() {
             continue;
-        };
+        }
         if prober.is_exhausted() || budget.is_spent() {
             break;
         }
         let respelled = prober.fresh_spelled(&trial.sample, other);
         compared += 1;
-        if !respelled
-            .response()
-            .is_some_and(|other| is_same(response, other))
-        {
+        if !is_same(&trial.seen, &respelled, &trial.sample) {
             let (lower, canonical) = if names == HeaderNames::Canonical {
                 (&respelled, &trial.seen)
             } else {
@@ -359,10 +396,29 @@ fn has_headers(sample: &Sample) -> bool {
     }
 }
 
-/// Equal but for the spelling of header names that the answer repeats.
-fn is_same(one: &AgentResponse, other: &AgentResponse) -> bool {
-    let plain = |response: &AgentResponse| format!("{response:?}").to_ascii_lowercase();
-    one == other || plain(one) == plain(other)
+/// What a proxy is told, as text that is equal where that is.
+fn told(seen: &Seen) -> String {
+    let view = seen.answer().map(Answer::proxy_view);
+    view.map_or_else(String::new, |view| view.to_string())
+}
+
+/// Equal but for the spelling of the sample's header names, which an answer may
+/// repeat.
+fn is_same(one: &Seen, other: &Seen, sample: &Sample) -> bool {
+    let Question::Event(event) = &sample.input else {
+        return one.is_like(other);
+    };
+    let plain = |seen: &Seen| {
+        let mut text = told(seen);
+        let lower = text.to_ascii_lowercase();
+        for (name, _) in event.headers().iter() {
+            for (at, found) in lower.match_indices(&name.to_ascii_lowercase()) {
+                text.replace_range(at..at + found.len(), found);
+            }
+        }
+        text
+    };
+    one.is_like(other) || other.result.is_ok() && plain(one) == plain(other)
 }
 
 #[cfg(test)]

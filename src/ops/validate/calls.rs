@@ -11,9 +11,10 @@ use crate::answer::Answer;
 use crate::cost::Cost;
 use crate::fault::{Fault, FaultCode};
 use crate::guest::module::Module;
+use crate::guest::wasi::catalog;
 use crate::guest::{AskSettings, Checked, Instance, processor_time};
 use crate::hook::HookResult;
-use crate::limits::Isolation;
+use crate::limits::{Isolation, Limits, Wasi};
 use crate::question::{HeaderNames, Question};
 use crate::response::AgentResponse;
 
@@ -28,6 +29,8 @@ pub(super) const CALL_OVERHEAD: u64 = 50_000;
 /// A third of what was measured on compiled guests, in instructions for each
 /// nanosecond.
 const SLOWEST: u64 = 2;
+/// Wall clock that a probe has at least: a busy machine is no finding.
+const LEAST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// One call to be made.
 #[derive(Debug, Clone)]
@@ -54,8 +57,6 @@ impl Sample {
 pub(super) struct Seen {
     /// The checked answer, none for an empty one, or the fault.
     pub(super) result: Result<Option<Checked>, Fault>,
-    /// The answer's bytes as the guest gave them.
-    pub(super) bytes: Vec<u8>,
     /// What it cost.
     pub(super) cost: Cost,
     /// Why the instance may not be called again, if it may not.
@@ -67,14 +68,19 @@ pub(super) struct Seen {
 impl Seen {
     /// Whether a proxy would be told the same.
     pub(super) fn is_like(&self, other: &Self) -> bool {
-        self.fault() == other.fault() && self.bytes == other.bytes
+        match (&self.result, &other.result) {
+            (Ok(Some(one)), Ok(Some(other))) => one.answer.tells_the_same(&other.answer),
+            (Ok(one), Ok(other)) => one.is_none() && other.is_none(),
+            (Err(one), Err(other)) => (one.code, &one.refusal) == (other.code, &other.refusal),
+            (Ok(_), Err(_)) | (Err(_), Ok(_)) => false,
+        }
     }
 
     pub(super) fn fault(&self) -> Option<FaultCode> {
         self.result.as_ref().err().map(|fault| fault.code)
     }
 
-    fn answer(&self) -> Option<&Answer> {
+    pub(super) fn answer(&self) -> Option<&Answer> {
         Some(&self.result.as_ref().ok()?.as_ref()?.answer)
     }
 
@@ -151,19 +157,49 @@ impl Trial {
 pub(super) struct Prober<'a> {
     pub(super) module: &'a Arc<Module>,
     pub(super) settings: &'a ValidateSettings,
+    limits: Limits,
     deadlines: Cell<u32>,
     /// Instructions so far, and what calling costs beside them.
     spent: Cell<u64>,
 }
 
 impl<'a> Prober<'a> {
-    pub(super) const fn new(module: &'a Arc<Module>, settings: &'a ValidateSettings) -> Self {
+    pub(super) fn new(module: &'a Arc<Module>, settings: &'a ValidateSettings) -> Self {
         Self {
             module,
             settings,
+            limits: module.limits,
             deadlines: Cell::new(0),
             spent: Cell::new(0),
         }
+    }
+
+    /// The same with clocks and random bytes that repeat, where those of the guest
+    /// are real: equal questions are then equal for it, so that answers and fuel
+    /// can be compared.
+    pub(super) fn repeatable(&self) -> Option<Self> {
+        let reads = |name: &str| {
+            let mut imports = self.module.facts.imports.iter();
+            imports.any(|import| import.module == catalog::MODULE && import.name == name)
+        };
+        let is_real = self.limits.wasi == Wasi::Real
+            && ["clock_time_get", "poll_oneoff", "random_get"]
+                .into_iter()
+                .any(reads);
+        is_real.then(|| Self {
+            limits: Limits {
+                wasi: Wasi::Fixed,
+                ..self.limits
+            },
+            deadlines: self.deadlines.clone(),
+            spent: self.spent.clone(),
+            ..*self
+        })
+    }
+
+    /// Whether clocks and random bytes repeat here that are real in production.
+    pub(super) fn is_repeatable_only_here(&self) -> bool {
+        self.limits.wasi != self.module.limits.wasi
     }
 
     /// A budget from here on. A module that computes does at least
@@ -172,7 +208,8 @@ impl<'a> Prober<'a> {
         Budget {
             spent: &self.spent,
             until: self.spent.get().saturating_add(instructions),
-            end: processor_time() + Duration::from_nanos(instructions / SLOWEST),
+            end: processor_time()
+                + Duration::from_nanos(instructions / SLOWEST).max(LEAST_PATIENCE),
         }
     }
 
@@ -197,7 +234,7 @@ impl<'a> Prober<'a> {
     }
 
     pub(super) fn instance(&self) -> Result<Instance, Box<Fault>> {
-        Instance::new(self.module, self.module.limits)
+        Instance::new(self.module, self.limits)
     }
 
     /// Calls a new instance.
@@ -212,7 +249,6 @@ impl<'a> Prober<'a> {
             Err(fault) => Seen {
                 poison: Some(fault.code),
                 result: Err(*fault),
-                bytes: Vec::new(),
                 cost: Cost::default(),
                 refused_growth: false,
             },
@@ -240,7 +276,6 @@ impl<'a> Prober<'a> {
         let (result, cost) = instance.ask(&sample.input, asking);
         Seen {
             result,
-            bytes: instance.last_answer().to_vec(),
             cost,
             poison: instance.poison(),
             refused_growth: instance.was_refused_memory(),

@@ -251,6 +251,14 @@ fn probe(module: &Arc<Module>, settings: &ValidateSettings, metrics: &mut Metric
     let trials = answers::try_samples(&prober, samples::all(module));
     metrics.samples = trials.iter().filter_map(calls::Trial::cost).collect();
     rows.extend(answers::rows(&prober, &trials));
+    let fixed = prober.repeatable();
+    let (prober, trials) = match fixed {
+        Some(fixed) => {
+            let trials = answers::try_samples(&fixed, samples::all(module));
+            (fixed, trials)
+        }
+        None => (prober, trials),
+    };
     rows.push(answers::determinism(&prober, &trials));
     rows.extend(answers::spelling(&prober, &trials));
     let (growth, row) = growth::probe(&prober, &trials);

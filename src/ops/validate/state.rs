@@ -2,6 +2,8 @@
 //! shuffled and just-faulted instances, and the shortest sequence of calls that
 //! changes one.
 
+use std::fmt;
+
 use crate::check::{Check, CheckKind, CheckStatus};
 use crate::guest::Instance;
 use crate::limits::Isolation;
@@ -14,9 +16,13 @@ use super::samples;
 
 /// For looking. What is then found is made shorter under a budget of its own.
 const BUDGET: u64 = 300_000_000;
-const SHORTEN_BUDGET: u64 = 100_000_000;
+const SHORTEN_BUDGET: u64 = 1_000_000_000;
 /// Shuffled rounds over all samples.
 const SHUFFLES: usize = 4;
+/// Calls on one instance, for what counts them: some limiters refuse after 100.
+const LONG: usize = 500;
+/// Calls of a sequence that are shown.
+const SHOWN: usize = 20;
 /// Any constant but 0; the same rounds in every run.
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -45,16 +51,34 @@ pub(super) fn probe(prober: &Prober<'_>, trials: &[Trial]) -> Row {
             "not tried, the instance faults at every sample",
         );
     }
-    let mut compared = 0;
+    let mut compared = Compared::default();
     match calls.search(&mut compared, budget) {
-        None if compared == 0 => Row::skip(id, expected, prober.why_skipped()),
-        None => Check::pass(
-            id,
-            expected,
-            format!("{compared} answers on used, shuffled and just-faulted instances"),
-        )
-        .into(),
+        None if compared.answers == 0 => Row::skip(id, expected, prober.why_skipped()),
+        None => Check::pass(id, expected, compared.to_string()).into(),
         Some(leak) => calls.row(Check::pass(id, expected, ""), leak),
+    }
+}
+
+/// What a pass stands for, and no more.
+#[derive(Default)]
+struct Compared {
+    answers: usize,
+    orders: usize,
+    /// Calls on one instance before an answer, at most.
+    most_before: usize,
+}
+
+impl fmt::Display for Compared {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            answers,
+            orders,
+            most_before,
+        } = self;
+        write!(
+            out,
+            "{answers} answers on used, shuffled and just-faulted instances are those of fresh ones: {orders} orders of the samples, at most {most_before} calls on an instance before an answer"
+        )
     }
 }
 
@@ -117,11 +141,13 @@ impl<'a> Calls<'a> {
                     .collect(),
             );
         }
+        orders.push(targets.iter().copied().cycle().take(LONG).collect());
         orders
     }
 
-    fn search(&self, compared: &mut usize, budget: Budget<'_>) -> Option<Leak> {
+    fn search(&self, compared: &mut Compared, budget: Budget<'_>) -> Option<Leak> {
         for order in self.orders() {
+            compared.orders += 1;
             let mut instance: Option<Instance> = None;
             let mut before = Sequence::new();
             for call in order {
@@ -134,7 +160,8 @@ impl<'a> Calls<'a> {
                 };
                 let seen = self.prober.call(on, &self.all[call].sample);
                 if call < self.targets {
-                    *compared += 1;
+                    compared.answers += 1;
+                    compared.most_before = compared.most_before.max(before.len());
                     if !seen.is_like(&self.all[call].seen) {
                         return Some(Leak {
                             before,
@@ -192,18 +219,12 @@ impl<'a> Calls<'a> {
                 more => format!("{} calls", more.len()),
             }
         );
-        let detail: Vec<String> = before
-            .iter()
-            .chain([&leak.target])
-            .enumerate()
-            .map(|(at, index)| {
-                if at < before.len() {
-                    format!("{}. {}", at + 1, call(*index))
-                } else {
-                    format!("{}. {}: {as_used}", at + 1, call(*index))
-                }
-            })
-            .collect();
+        let line = |(at, index): (usize, &usize)| format!("{}. {}", at + 1, call(*index));
+        let mut detail: Vec<String> = before.iter().enumerate().take(SHOWN).map(line).collect();
+        if before.len() > SHOWN {
+            detail.push(format!("… {} more calls", before.len() - SHOWN));
+        }
+        detail.push(format!("{}: {as_used}", line((before.len(), &leak.target))));
         let (status, fix) = if self.prober.isolation() == Isolation::Fresh {
             (
                 CheckStatus::Warn,

@@ -1,0 +1,547 @@
+//! Verdicts of `validate` that were wrong without a word: leaks in the steps of an
+//! allocator, answers that tell a proxy the same, clocks, cookies, starts.
+
+use serde_json::{Value, json};
+
+use super::{one, remarks, row};
+use crate::support::guests::{ALLOW, answering, escaped, guest, guest_with};
+use crate::support::{TestDir, run, steps, wasm_agent};
+
+fn found<'a>(module: &'a Value, id: &str) -> &'a str {
+    row(module, id)["found"].as_str().unwrap()
+}
+
+/// A heap that keeps `rate` bytes of each call, with `at_first` in use, and grows
+/// as `grow` says.
+fn leaking(dir: &TestDir, (rate, at_first): (u32, u32), grow: &str) -> std::path::PathBuf {
+    let heap = format!(
+        r#"(module (memory (export "memory") 1) (global $used (mut i32) (i32.const {at_first}))
+        (data (i32.const 1024) "{{\22decision\22:\22allow\22}}")
+        (func (export "alloc") (param i32) (result i32)
+          (global.set $used (i32.add (global.get $used) (i32.const {rate})))
+          (block $enough (loop $more
+            (br_if $enough (i32.le_u (global.get $used) (i32.mul (memory.size) (i32.const 65536))))
+            (br_if $more (i32.ne (memory.grow {grow}) (i32.const -1)))))
+          (i32.const 2048))
+        (func (export "dealloc") (param i32 i32))
+        (func (export "on_request_headers") (param i32 i32) (result i64) {ALLOW}))"#
+    );
+    dir.file("leaking.wat", heap)
+}
+
+#[test]
+fn a_leak_is_found_whatever_steps_memory_grows_by() {
+    const DOUBLED: &str = "(memory.size)";
+    const BY_HALF: &str = "(i32.add (i32.shr_u (memory.size) (i32.const 1)) (i32.const 1))";
+    const A_PAGE: &str = "(i32.const 1)";
+    for (rate, at_first, grow) in [
+        (16, 60_000, DOUBLED),
+        (150, 1024, DOUBLED),
+        (205, 30_000, DOUBLED),
+        (390, 1024, BY_HALF),
+        (820, 1024, DOUBLED),
+        (23, 1024, A_PAGE),
+        (65_536, 1024, DOUBLED),
+    ] {
+        let dir = TestDir::new();
+        let file = leaking(&dir, (rate, at_first), grow);
+        let (code, module) = one(&["--max-growth", "0"], &file);
+        let growth = &module["metrics"]["growth"];
+        let told = format!("{rate} bytes, {grow}: {growth}");
+        assert_eq!(
+            (code, remarks(&module)),
+            (1, vec!["growth".to_owned()]),
+            "{told}"
+        );
+        assert_eq!(growth["trend"], "growing", "{told}");
+        let bounds = &growth["bytes_per_call_between"];
+        let [least, most] = [0, 1].map(|at| bounds[at].as_f64().unwrap());
+        assert!((least..=most).contains(&f64::from(rate)), "{told}");
+        let bytes = growth["bytes_per_call"].as_f64().unwrap();
+        assert!((bytes / f64::from(rate) - 1.0).abs() < 0.05, "{told}");
+    }
+}
+
+/// A guest that uses its memory up to so many bytes before it uses it again, as a
+/// collector does, and computes for so many rounds in each call.
+fn collected(dir: &TestDir, (ceiling, rounds): (u32, u32)) -> std::path::PathBuf {
+    let parts = format!(
+        r#"(global $at (mut i32) (i32.const 131072))
+        (func (export "alloc") (param $size i32) (result i32)
+          (global.set $at (i32.add (global.get $at) (i32.const 1500)))
+          (if (i32.gt_u (global.get $at) (i32.const {ceiling}))
+            (then (global.set $at (i32.const 131072))))
+          (if (i32.gt_u (i32.add (global.get $at) (local.get $size))
+                (i32.mul (memory.size) (i32.const 65536)))
+            (then (drop (memory.grow (i32.const 1)))))
+          (global.get $at))
+        (func (export "dealloc") (param i32 i32))"#
+    );
+    let body = format!(
+        "(local $n i32) (local.set $n (i32.const {rounds}))
+         (loop $again (br_if $again (local.tee $n (i32.sub (local.get $n) (i32.const 1))))) {ALLOW}"
+    );
+    guest_with(dir, "collected.wat", &parts, &body)
+}
+
+#[test]
+fn a_collector_that_has_run_is_no_leak_and_before_that_nothing_is_told() {
+    let dir = TestDir::new();
+    for ceiling in [1 << 21, 12 << 20, 40 << 20] {
+        let file = collected(&dir, (ceiling, 1));
+        let (code, module) = one(&["--max-growth", "0"], &file);
+        assert_eq!((code, remarks(&module)), (0, vec![]), "{ceiling}");
+        assert!(found(&module, "growth").contains("bytes in all, then none in "));
+        assert_eq!(module["metrics"]["growth"]["bytes_per_call"], 0.0);
+    }
+    let file = collected(&dir, (24 << 20, 30_000));
+    let (code, module) = one(&[], &file);
+    assert_eq!((code, remarks(&module)), (0, vec!["!growth".to_owned()]));
+    let told = found(&module, "growth");
+    assert!(told.starts_with("not settled within "), "{told}");
+    assert!(
+        !told.contains("limit") && !told.contains("each call"),
+        "{told}"
+    );
+    let growth = &module["metrics"]["growth"];
+    assert_eq!(growth["trend"], "not_settled");
+    for figure in [
+        "bytes_per_call",
+        "bytes_per_call_between",
+        "calls_until_limit",
+    ] {
+        assert_eq!(growth[figure], Value::Null, "{figure}");
+    }
+    let (code, module) = one(&["--max-growth", "1MiB"], &file);
+    assert_eq!((code, remarks(&module)), (1, vec!["growth".to_owned()]));
+}
+
+#[test]
+fn our_own_collected_starter_has_settled() {
+    let file = crate::support::shipped("go/policy.wasm");
+    let (code, module) = one(&["--max-growth", "0", "--deny-warnings"], &file);
+    assert_eq!((code, remarks(&module)), (0, vec![]));
+}
+
+/// Says how small a leak would have to be to hide.
+#[test]
+fn memory_that_does_not_grow_is_bounded() {
+    let dir = TestDir::new();
+    let (code, module) = one(&["--max-growth", "0"], &guest(&dir, "flat.wat", "", ALLOW));
+    assert_eq!((code, remarks(&module)), (0, vec![]));
+    let told = found(&module, "growth");
+    assert_eq!(told, "none in 10000 calls: less than 112 bytes for each");
+}
+
+/// A guest of that handler that gives these answers in turn.
+fn in_turn(dir: &TestDir, handler: &str, answers: [&str; 2]) -> std::path::PathBuf {
+    let [one, other] = answers;
+    let (at, then) = (2048, 4096);
+    dir.file(
+        "in-turn.wat",
+        format!(
+            r#"(module (memory (export "memory") 17) (global $turn (mut i32) (i32.const 0))
+            (data (i32.const {at}) "{}") (data (i32.const {then}) "{}")
+            (func (export "alloc") (param i32) (result i32) (i32.const 65536))
+            (func (export "dealloc") (param i32 i32))
+            (func (export "{handler}") (param i32 i32) (result i64)
+              (global.set $turn (i32.xor (global.get $turn) (i32.const 1)))
+              (select (i64.const {}) (i64.const {}) (global.get $turn))))"#,
+            escaped(one.as_bytes()),
+            escaped(other.as_bytes()),
+            (at << 32) | one.len(),
+            (then << 32) | other.len(),
+        ),
+    )
+}
+
+#[test]
+fn answers_that_tell_a_proxy_the_same_are_the_same() {
+    let same = [
+        (
+            r#"{"decision":"allow","add_request_headers":{"x-a":"1","x-b":"2"}}"#,
+            r#"{"add_request_headers":{"x-b":"2","x-a":"1"}, "decision":"ALLOW"}"#,
+        ),
+        (
+            r#"{"decision":"allow","add_response_headers":{"X-A":"1"}}"#,
+            r#"{"decision":"allow","add_response_headers":{"x-a":"1"}}"#,
+        ),
+        (
+            r#"{"decision":"allow","remove_request_headers":["a","b"]}"#,
+            r#"{"decision":"allow","remove_request_headers":["b","a","B"]}"#,
+        ),
+        (
+            r#"{"decision":"block"}"#,
+            r#"{"decision":"deny","status":403}"#,
+        ),
+        (
+            r#"{"decision":"allow","routing_metadata":{"a":"1","b":"2"}}"#,
+            r#"{"decision":"allow","routing_metadata":{"b":"2","a":"1"}}"#,
+        ),
+    ];
+    let dir = TestDir::new();
+    for (one_answer, other) in same {
+        let file = in_turn(&dir, "on_request_headers", [one_answer, other]);
+        let (code, module) = one(&[], &file);
+        assert_eq!((code, remarks(&module)), (0, vec![]), "{one_answer}");
+    }
+    let different = [
+        (
+            r#"{"decision":"allow","tags":["a","b"]}"#,
+            r#"{"decision":"allow","tags":["b","a"]}"#,
+        ),
+        (
+            r#"{"decision":"allow","add_request_headers":{"x-a":"a"}}"#,
+            r#"{"decision":"allow","add_request_headers":{"x-a":"A"}}"#,
+        ),
+        (r#"{"decision":"allow"}"#, ""),
+    ];
+    for (one_answer, other) in different {
+        let file = in_turn(&dir, "on_request_headers", [one_answer, other]);
+        let (code, module) = one(&["--deny-warnings"], &file);
+        assert_eq!(code, 1, "{one_answer}");
+        assert_eq!(row(&module, "state")["status"], "fail", "{one_answer}");
+    }
+}
+
+#[test]
+fn results_of_hooks_are_the_same_in_any_order_of_keys() {
+    let dir = TestDir::new();
+    let context = |input: &str| {
+        format!(
+            r#"{{"ok":true,"ctx":{{"input":{input},"data":null,"user":null,"headers":{{}},"tenant_id":null}}}}"#
+        )
+    };
+    for (other, code) in [
+        (r#"{"b":2,"a":1}"#, 0),
+        (r#"{"a":1,"b":3}"#, 1),
+        (r#"{"a":1,"b":2,"c":null}"#, 1),
+    ] {
+        let answers = [context(r#"{"a":1,"b":2}"#), context(other)];
+        let file = in_turn(&dir, "before_hook", [&answers[0], &answers[1]]);
+        let (found, module) = one(&["--isolation", "pooled"], &file);
+        assert_eq!(found, code, "{other}: {:?}", remarks(&module));
+    }
+}
+
+/// Faults are told by their code, not by what else was in the answer.
+#[test]
+fn an_answer_of_the_same_fault_is_the_same() {
+    let dir = TestDir::new();
+    let file = in_turn(&dir, "on_request_headers", ["nonsense", "rubbish!"]);
+    let (_, module) = one(&[], &file);
+    assert_eq!(row(&module, "state")["status"], "pass");
+}
+
+#[test]
+fn a_value_in_another_letter_case_is_another_value() {
+    // The spelling of a header's name decides whether a value is X or x.
+    let dir = TestDir::new();
+    let answers = ["X", "x"].map(|value| {
+        format!(r#"{{"decision":"allow","add_request_headers":{{"x-a":"{value}"}}}}"#)
+    });
+    let parts = format!(
+        "(data (i32.const 2048) \"{}\") (data (i32.const 4096) \"{}\")",
+        escaped(answers[0].as_bytes()),
+        escaped(answers[1].as_bytes())
+    );
+    // Any capital H in the input is that of `Host`.
+    let body = format!(
+        "(local $i i32) (loop $next
+           (if (i32.and (i32.eq (i32.load8_u (local.get $ptr)) (i32.const 72))
+                        (i32.eq (i32.load8_u (i32.sub (local.get $ptr) (i32.const 1))) (i32.const 34)))
+             (then (return (i64.const {}))))
+           (local.set $ptr (i32.add (local.get $ptr) (i32.const 1)))
+           (br_if $next (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (local.get $len))))
+         (i64.const {})",
+        (2048_usize << 32) | answers[0].len(),
+        (4096_usize << 32) | answers[1].len()
+    );
+    let (_, module) = one(&[], &guest(&dir, "case.wat", &parts, &body));
+    assert_eq!(remarks(&module), ["!header-spelling"]);
+}
+
+/// Reads random bytes and the clock: the one decides how long it takes, and both
+/// are in the answer if that is wanted.
+fn random(dir: &TestDir, is_told: bool) -> std::path::PathBuf {
+    let tell = if is_told {
+        "(i32.store8 (i32.const 2084) (i32.add (i32.const 97) (i32.and (i32.load8_u (i32.const 8)) (i32.const 15))))
+         (i32.store8 (i32.const 2085) (i32.add (i32.const 97) (i32.and (i32.load8_u (i32.const 17)) (i32.const 15))))"
+    } else {
+        ""
+    };
+    let answer = r#"{"decision":"allow","tags":["random-aa"]}"#;
+    let (at, length) = (2048, answer.len());
+    let answer = escaped(answer.as_bytes());
+    dir.file(
+        "random.wat",
+        format!(
+            r#"(module
+            (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
+            (import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))
+            (memory (export "memory") 17) (data (i32.const {at}) "{answer}")
+            (func (export "alloc") (param i32) (result i32) (i32.const 65536))
+            (func (export "dealloc") (param i32 i32))
+            (func (export "on_request_headers") (param i32 i32) (result i64) (local $n i32)
+              (drop (call $random (i32.const 8) (i32.const 4)))
+              (drop (call $clock (i32.const 0) (i64.const 1) (i32.const 16)))
+              (local.set $n (i32.add (i32.const 1) (i32.load16_u (i32.const 9))))
+              (loop $again (br_if $again (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))
+              {tell}
+              (i64.const {})))"#,
+            (at << 32) | length
+        ),
+    )
+}
+
+#[test]
+fn real_clocks_and_random_bytes_are_no_indeterminism_and_no_state() {
+    let dir = TestDir::new();
+    for is_told in [false, true] {
+        let file = random(&dir, is_told);
+        let (code, module) = one(&["--wasi", "real"], &file);
+        assert_eq!((code, remarks(&module)), (0, vec![]), "{is_told}");
+        let told = found(&module, "determinism");
+        assert!(
+            told.contains("with fixed clocks and random bytes"),
+            "{told}"
+        );
+        let (code, module) = one(&[], &file);
+        assert_eq!((code, remarks(&module)), (0, vec![]), "{is_told}");
+        assert!(!found(&module, "determinism").contains("clocks"));
+    }
+    // What remembers is found all the same.
+    let file = dir.file(
+        "remembers.wat",
+        std::fs::read_to_string(crate::support::shipped("hostile/counter.wat"))
+            .unwrap()
+            .replacen(
+                "(module",
+                "(module (import \"wasi_snapshot_preview1\" \"random_get\" (func (param i32 i32) (result i32)))",
+                1,
+            ),
+    );
+    let (code, module) = one(&["--wasi", "real"], &file);
+    assert_eq!((code, remarks(&module)), (1, vec!["state".to_owned()]));
+}
+
+#[test]
+fn cookies_that_replace_those_of_the_upstream_are_told_by_validate_and_run() {
+    let dir = TestDir::new();
+    let setting = |name: &str, decision: &str| {
+        let answer = json!({"decision": decision, "add_response_headers": {name: "a=1"}});
+        answering(&dir, "setting.wat", answer.to_string())
+    };
+    let response = dir.file(
+        "r.json",
+        r#"{"event":"response_headers","input":{"status":200}}"#,
+    );
+    for name in ["set-cookie", "Set-Cookie"] {
+        let file = setting(name, "allow");
+        let (code, module) = one(&[], &file);
+        assert_eq!(code, 0);
+        for handler in ["on_request_headers", "on_response_headers"] {
+            let row = row(&module, &format!("replaced:{handler}"));
+            assert_eq!(row["status"], "warn", "{name}");
+            assert!(
+                row["found"]
+                    .as_str()
+                    .unwrap()
+                    .contains("Set-Cookie replaces every cookie")
+            );
+            assert!(
+                row["fix"]
+                    .as_str()
+                    .unwrap()
+                    .contains("append_response_headers")
+            );
+        }
+        assert_eq!(one(&["--deny-warnings"], &file).0, 1);
+        let told = run(&file, &[&response], &[]);
+        told.assert_code(0);
+        let hints = steps(&told.json())[0].0["hints"].to_string();
+        assert!(hints.contains("cookies_replaced"), "{hints}");
+        let text = wasm_agent(["run".as_ref(), file.as_os_str(), response.as_os_str()]).text();
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.contains("logs its users out"), "{text}");
+    }
+    // A list is told and not warned of; other headers are what a set is for.
+    let file = setting("Vary", "allow");
+    let (code, module) = one(&["--deny-warnings"], &file);
+    assert_eq!((code, remarks(&module)), (0, vec![]));
+    assert!(found(&module, "replaced:on_response_headers").contains("Vary"));
+    for file in [
+        setting("cache-control", "allow"),
+        setting("set-cookie", "block"),
+    ] {
+        let (_, module) = one(&[], &file);
+        let rows = module["checks"].to_string();
+        assert!(!rows.contains("replaced:"), "{rows}");
+    }
+}
+
+/// Refuses once an instance has allowed so many.
+fn limiter(dir: &TestDir, calls: u32) -> std::path::PathBuf {
+    let parts = "(global $calls (mut i32) (i32.const 0))
+         (data (i32.const 2048) \"{\\22decision\\22:\\22block\\22}\")";
+    let body = format!(
+        "(global.set $calls (i32.add (global.get $calls) (i32.const 1)))
+         (select (i64.const 0x0000_0800_0000_0014) {ALLOW}
+           (i32.gt_u (global.get $calls) (i32.const {calls})))"
+    );
+    guest(dir, "limiter.wat", parts, &body)
+}
+
+#[test]
+fn what_counts_its_calls_is_found_and_a_pass_says_how_far_it_goes() {
+    let dir = TestDir::new();
+    for calls in [3, 30, 100, 400] {
+        let (code, module) = one(&[], &limiter(&dir, calls));
+        assert_eq!(
+            (code, remarks(&module)),
+            (1, vec!["state".to_owned()]),
+            "{calls}"
+        );
+        let told = found(&module, "state");
+        assert!(
+            told.ends_with(&format!("block 403 after {calls} calls")),
+            "{told}"
+        );
+        assert!(
+            row(&module, "state")["detail"]
+                .as_str()
+                .unwrap()
+                .lines()
+                .count()
+                <= 22
+        );
+    }
+    let (_, module) = one(&[], &limiter(&dir, 100_000));
+    let told = found(&module, "state");
+    assert_eq!(row(&module, "state")["status"], "pass");
+    assert!(
+        told.contains(" orders of the samples, at most 499 calls on an instance"),
+        "{told}"
+    );
+}
+
+/// Blocks once it was set up: so often is it set up that the status tells it.
+fn set_up(dir: &TestDir, parts: &str) -> std::path::PathBuf {
+    let data = "(global $set-up (mut i32) (i32.const 0))
+        (data (i32.const 2048) \"{\\22decision\\22:\\22block\\22}\")
+        (func $set-up (global.set $set-up (i32.add (global.get $set-up) (i32.const 1))))";
+    let body = format!(
+        "(select (i64.const 0x0000_0800_0000_0014) {ALLOW} (i32.eq (global.get $set-up) (i32.const 1)))"
+    );
+    guest(dir, "set-up.wat", &format!("{data}{parts}"), &body)
+}
+
+#[test]
+fn constructors_are_called_once_and_by_whom_they_are_called_already() {
+    let dir = TestDir::new();
+    for parts in [
+        "(export \"__wasm_call_ctors\" (func $set-up))",
+        "(export \"__wasm_call_ctors\" (func $set-up)) (func (export \"_initialize\") (call $set-up))",
+        "(export \"__wasm_call_ctors\" (func $set-up)) (func (export \"_initialize\"))",
+        "(export \"__wasm_call_ctors\" (func $set-up)) (start $set-up)",
+        "(export \"__wasm_call_ctors\" (func $set-up)) (func $main (call $set-up)) (start $main)",
+        "(export \"__wasm_call_ctors\" (func $set-up)) (func (export \"_start\") (call $set-up))",
+    ] {
+        let file = set_up(&dir, parts);
+        let done = run(&file, &[&dir.request()], &["--repeat", "3"]);
+        assert_eq!(steps(&done.json())[0].decision(), "block", "{parts}");
+        let (code, module) = one(&[], &file);
+        assert_eq!(code, 0, "{parts}: {:?}", remarks(&module));
+    }
+    let file = guest(
+        &dir,
+        "mistyped.wat",
+        "(func (export \"__wasm_call_ctors\") (param i32))",
+        ALLOW,
+    );
+    let (code, module) = one(&[], &file);
+    assert_eq!(
+        (code, remarks(&module)),
+        (1, vec!["export:__wasm_call_ctors".to_owned()])
+    );
+}
+
+#[test]
+fn a_start_that_nobody_calls_is_a_finding() {
+    let dir = TestDir::new();
+    for name in [
+        "init",
+        "_init",
+        "main",
+        "__wbindgen_start",
+        "start",
+        "Setup",
+    ] {
+        let parts = format!("(export {name:?} (func $set-up))");
+        let (code, module) = one(&[], &set_up(&dir, &parts));
+        assert_eq!(
+            (code, remarks(&module)),
+            (0, vec!["!start".to_owned()]),
+            "{name}"
+        );
+        assert!(
+            row(&module, "start")["fix"]
+                .as_str()
+                .unwrap()
+                .contains("_initialize")
+        );
+    }
+    // By another toolchain than AssemblyScript's this may be anything; and what
+    // the module calls itself is called.
+    for parts in [
+        "(export \"rules\" (func $set-up))",
+        "(export \"init\" (func $set-up)) (start $set-up)",
+        "(export \"init\" (func $set-up)) (func (call $set-up))",
+        "(func (export \"init\") (param i32))",
+    ] {
+        let (_, module) = one(&[], &set_up(&dir, parts));
+        assert!(!remarks(&module).contains(&"!start".to_owned()), "{parts}");
+    }
+    // AssemblyScript exports its start under the name it is given.
+    for name in ["_start", "rules"] {
+        let text = format!(
+            r#"(module (import "env" "abort" (func (param i32 i32 i32 i32)))
+            (memory (export "memory") 17) (data (i32.const 1024) "{{\22decision\22:\22allow\22}}")
+            (func (export "{name}")) (func (export "__collect"))
+            (func (export "alloc") (param i32) (result i32) (i32.const 65536))
+            (func (export "dealloc") (param i32 i32))
+            (func (export "on_request_headers") (param i32 i32) (result i64) {ALLOW}))"#
+        );
+        let (_, module) = one(&[], &dir.file("as.wat", text));
+        assert_eq!(remarks(&module), ["!start"], "{name}");
+        assert!(
+            row(&module, "start")["fix"]
+                .as_str()
+                .unwrap()
+                .contains("without --exportStart")
+        );
+    }
+}
+
+#[test]
+fn a_notice_of_emscripten_is_linked_and_does_nothing() {
+    let dir = TestDir::new();
+    let importing = |ty: &str| {
+        let text = format!(
+            r#"(module (import "env" "emscripten_notify_memory_growth" (func $notify (param {ty})))
+            (memory (export "memory") 17) (data (i32.const 1024) "{{\22decision\22:\22allow\22}}")
+            (func (export "alloc") (param i32) (result i32)
+              (call $notify ({ty}.const 0)) (i32.const 65536))
+            (func (export "dealloc") (param i32 i32))
+            (func (export "on_request_headers") (param i32 i32) (result i64) {ALLOW}))"#
+        );
+        dir.file("notice.wat", text)
+    };
+    let file = importing("i32");
+    let (code, module) = one(&["--wasi", "none"], &file);
+    assert_eq!((code, remarks(&module)), (0, vec![]));
+    steps(&run(&file, &[&dir.request()], &[]).json())[0].assert_allowed();
+    let (code, module) = one(&[], &importing("i64"));
+    let id = "import:env.emscripten_notify_memory_growth";
+    assert_eq!((code, remarks(&module)), (1, vec![id.to_owned()]));
+}
