@@ -95,6 +95,14 @@ impl Answer {
     }
 }
 
+impl AgentResponse {
+    /// As [`Answer::tells_the_same`].
+    pub(crate) fn tells_the_same(&self, other: &Self) -> bool {
+        let of = |response: &Self| Answer::Response(Box::new(response.clone()));
+        self == other || of(self).tells_the_same(&of(other))
+    }
+}
+
 /// Brings the JSON of an answer to the one form of all that tell a proxy the
 /// same: header names in lower case, and changes in the order of their names.
 /// Changes to one header stay in their order, since that one counts. A part that

@@ -151,7 +151,8 @@ impl StepReply<'_> {
     fn repeats(self, first: &mut StepResult, rounds: (u32, u32)) {
         match self {
             Self::Event { step, handled } => {
-                if first.response.as_ref() != Some(&handled.response) {
+                let response = first.response.as_ref();
+                if !response.is_some_and(|first| first.tells_the_same(&handled.response)) {
                     let unstable = first.differs(rounds);
                     unstable.response.get_or_insert(handled.response);
                 }

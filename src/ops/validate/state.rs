@@ -77,7 +77,7 @@ impl fmt::Display for Compared {
         } = self;
         write!(
             out,
-            "{answers} answers on used, shuffled and just-faulted instances are those of fresh ones: {orders} orders of the samples, at most {most_before} calls on an instance before an answer"
+            "{answers} answers on used, shuffled and just-faulted instances: {orders} orders, at most {most_before} calls before an answer"
         )
     }
 }

@@ -420,7 +420,7 @@ fn what_counts_its_calls_is_found_and_a_pass_says_how_far_it_goes() {
     let told = found(&module, "state");
     assert_eq!(row(&module, "state")["status"], "pass");
     assert!(
-        told.contains(" orders of the samples, at most 499 calls on an instance"),
+        told.contains(" orders, at most 499 calls before an answer"),
         "{told}"
     );
 }
