@@ -40,9 +40,11 @@ impl Spelling {
         }
         let sent = self.as_sent.handle(event);
         let written = self.as_written.handle(event);
-        (written.fault.is_none() && !written.response.tells_the_same(&sent.response)).then(|| Hint::Spelling {
-            decision: summary(&sent.response),
-            as_written: summary(&written.response),
+        (written.fault.is_none() && !written.response.tells_the_same(&sent.response)).then(|| {
+            Hint::Spelling {
+                decision: summary(&sent.response),
+                as_written: summary(&written.response),
+            }
         })
     }
 }
