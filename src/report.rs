@@ -20,6 +20,8 @@ pub(crate) enum Verdict {
     Unreadable,
     /// Nothing was checked.
     NothingChecked,
+    /// What was asked for was done, and nobody said what must come of it.
+    Unchecked,
     /// It could not be told from noise.
     Inconclusive,
 }
@@ -38,6 +40,8 @@ pub(crate) enum CaseStatus {
     Errored,
     /// Not reached.
     Skipped,
+    /// Nothing was expected, so nothing was checked.
+    Unchecked,
 }
 
 /// One thing that passed or failed, as test reports and annotations show it.

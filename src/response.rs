@@ -123,6 +123,14 @@ impl HeaderOp {
     }
 }
 
+/// Whether a header can have this name: a token (RFC 9110 5.1).
+pub(crate) fn is_token(name: &str) -> bool {
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'.' | b'^' | b'`' | b'|' | b'~'))
+}
+
 /// What is written down about the decision.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Audit {

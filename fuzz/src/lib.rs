@@ -185,15 +185,21 @@ pub fn fixture(bytes: &[u8]) {
         None => (parsed.steps.len(), json!({"decision": "allow"})),
     };
     assert!(count > 0);
-    let seen = (0..count).map(|_| fixture::Seen {
-        whole: whole.clone(),
-        mismatches: &[],
+    // The last step is one that is not reached.
+    let seen = (1..=count).map(|number| match number {
+        1 => fixture::Seen::Answered {
+            whole: whole.clone(),
+            mismatches: &[],
+        },
+        _ if number == count => fixture::Seen::NotReached,
+        _ => fixture::Seen::NotCalled,
     });
     let text = std::str::from_utf8(bytes).unwrap();
     let text = text.trim_start_matches('\u{feff}');
     if let Some(updated) = fixture::update(text, &parsed, seen.collect()) {
-        let again = fixture::parse(&input(updated.clone().into_bytes()));
-        assert!(again.is_ok(), "{updated}: {:?}", again.err());
+        let text = updated.text;
+        let again = fixture::parse(&input(text.clone().into_bytes()));
+        assert!(again.is_ok(), "{text}: {:?}", again.err());
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) const REPLAY_HELP: &str = "Exit status:
 /// The exit code of a finished operation.
 pub(crate) const fn of_verdict(verdict: Verdict) -> u8 {
     match verdict {
-        Verdict::Passed => OK,
+        Verdict::Passed | Verdict::Unchecked => OK,
         Verdict::Failed => FAILED,
         Verdict::Unreadable => UNREADABLE,
         Verdict::NothingChecked => NOTHING_CHECKED,

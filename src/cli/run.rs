@@ -33,7 +33,8 @@ const EXAMPLES: &str = "Examples:
   echo '{\"method\":\"GET\",\"uri\":\"/admin\"}' | wasm-agent run rules.wasm -
   wasm-agent run rules.wasm fixtures/ --watch
 
-Without expectations the decision is printed, and no decision is a failure.
+Without expectations the decision is printed, and no decision is a failure: nothing
+is checked then, unless --require-expectations is given.
 
 There is no SARIF: code scanning wants a place in a source file, and a fixture
 does not know which line of the module's source decided. validate has it.";
@@ -69,10 +70,14 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     fail_fast: bool,
 
-    /// Write the answers into the fixtures; a symbolic link is followed only if
-    /// it is named itself
-    #[arg(long)]
+    /// Make the expectations of the fixtures true, and give one to fixtures without;
+    /// a symbolic link is followed only if it is named itself
+    #[arg(long, conflicts_with = "fail_fast")]
     update: bool,
+
+    /// Fail where a fixture expects nothing
+    #[arg(long)]
+    require_expectations: bool,
 
     /// Run again when the module or a fixture changes
     #[arg(short, long)]
@@ -116,22 +121,14 @@ fn read(args: &RunArgs) -> Vec<&Path> {
     fixtures.chain([args.module.as_path()]).collect()
 }
 
-/// Loads everything anew and runs it once.
+/// Loads everything anew and runs it once; after an update once more, so that the
+/// report says what is still wrong.
 fn once(args: &RunArgs, engine: &Arc<Engine>) -> Result<RunReport, Error> {
-    let subject = subject(args, engine)?;
-    let inputs = fixture::discover(&args.fixtures)?;
-    let (inputs, fixtures) = selected(inputs, args.filter.as_ref());
-    let settings = RunSettings {
-        jobs: args.jobs.into(),
-        repeat: args.repeat,
-        fail_fast: args.fail_fast,
-    };
-    let report = run::run(&subject, &fixtures, &settings)?;
-    if args.update {
-        for path in update((&inputs, &args.fixtures), &fixtures, &report)? {
-            render::to_stderr(&format!("updated {}", render::shown(&path)));
-        }
+    let mut played = play(args, engine)?;
+    if args.update && update(&args.fixtures, &played)? {
+        played = play(args, engine)?;
     }
+    let report = played.report;
     if report.fixtures.is_empty() {
         let why = args.filter.as_ref().map_or_else(
             || "no fixture was found".to_owned(),
@@ -140,6 +137,31 @@ fn once(args: &RunArgs, engine: &Arc<Engine>) -> Result<RunReport, Error> {
         render::to_stderr(&format!("warning: nothing was checked: {why}"));
     }
     Ok(report)
+}
+
+/// Fixtures, and what came of them.
+struct Played {
+    inputs: Vec<Input>,
+    fixtures: Vec<ParsedFixture>,
+    report: RunReport,
+}
+
+fn play(args: &RunArgs, engine: &Arc<Engine>) -> Result<Played, Error> {
+    let subject = subject(args, engine)?;
+    let inputs = fixture::discover(&args.fixtures)?;
+    let (inputs, fixtures) = selected(inputs, args.filter.as_ref());
+    let settings = RunSettings {
+        jobs: args.jobs.into(),
+        repeat: args.repeat,
+        fail_fast: args.fail_fast,
+        require_expectations: args.require_expectations,
+    };
+    let report = run::run(&subject, &fixtures, &settings)?;
+    Ok(Played {
+        inputs,
+        fixtures,
+        report,
+    })
 }
 
 fn subject(args: &RunArgs, engine: &Arc<Engine>) -> Result<Policy, Error> {
@@ -167,25 +189,32 @@ fn selected(inputs: Vec<Input>, filter: Option<&Regex>) -> (Vec<Input>, Vec<Pars
         .unzip()
 }
 
-fn update(
-    (inputs, named): (&[Input], &[PathBuf]),
-    fixtures: &[ParsedFixture],
-    report: &RunReport,
-) -> Result<Vec<PathBuf>, Error> {
+/// Writes what is to be changed, and says so. Whether anything was.
+fn update(named: &[PathBuf], played: &Played) -> Result<bool, Error> {
     let mut changed = Vec::new();
-    for ((input, fixture), result) in inputs.iter().zip(fixtures).zip(&report.fixtures) {
+    let fixtures = played.inputs.iter().zip(&played.fixtures);
+    for ((input, fixture), result) in fixtures.zip(&played.report.fixtures) {
         let Ok(fixture) = fixture else { continue };
         let text = String::from_utf8_lossy(&input.bytes);
-        let seen = result.steps.iter().filter_map(StepResult::seen).collect();
-        if let Some(text) = fixture::update(&text, fixture, seen) {
+        let seen = result.steps.iter().map(StepResult::seen).collect();
+        if let Some(updated) = fixture::update(&text, fixture, seen) {
             keep_behind_links(&input.path, named)?;
-            changed.push((input.path.clone(), text));
+            changed.push((&input.path, updated));
         }
     }
-    for (path, text) in &changed {
-        files::write(path, Links::Followed, text.as_bytes())?;
+    for (path, updated) in &changed {
+        files::write(path, Links::Followed, updated.text.as_bytes())?;
+        let mut line = format!("updated {}", render::shown(path));
+        if !updated.not_reached.is_empty() {
+            let steps = updated.not_reached.iter().map(ToString::to_string);
+            line.push_str(&format!(
+                "; removed what was expected of step {}, which an earlier refusal leaves out",
+                steps.collect::<Vec<_>>().join(", ")
+            ));
+        }
+        render::to_stderr(&line);
     }
-    Ok(changed.into_iter().map(|(path, _)| path).collect())
+    Ok(!changed.is_empty())
 }
 
 /// What a link in a folder leads to was not meant by whoever named the folder.

@@ -18,7 +18,7 @@ use self::spelling::Spelling;
 use super::module_info::{self, ModuleInfo};
 use crate::abi::Abi;
 use crate::error::Error;
-use crate::fixture::{Fixture, FixtureError, Mismatch, expect};
+use crate::fixture::{Fixture, FixtureError, Mismatch};
 use crate::policy::Policy;
 use crate::report::CaseStatus;
 
@@ -36,6 +36,8 @@ pub(crate) struct RunSettings {
     pub repeat: u32,
     /// Leave the rest after the first fixture that fails.
     pub fail_fast: bool,
+    /// A fixture that expects nothing fails.
+    pub require_expectations: bool,
 }
 
 /// A fixture, or why there is none.
@@ -99,7 +101,19 @@ fn run_one(
     if fixture.abi() != policy.abi() {
         return unread(&wrong_abi(fixture, policy.abi()));
     }
-    let steps = steps::run(policy, spelling, fixture, settings.repeat);
+    let mut steps = steps::run(policy, spelling, fixture, settings.repeat);
+    let expects = steps.iter().any(|step| step.has_expectations);
+    if let Some(first) = steps.first_mut()
+        && settings.require_expectations
+        && !expects
+    {
+        first.mismatches.push(Mismatch {
+            path: "expect".to_owned(),
+            expected: "an expectation in this fixture (--require-expectations)".to_owned(),
+            found: "none, so nothing was checked".to_owned(),
+            edits: Vec::new(),
+        });
+    }
     finished(fixture, steps)
 }
 
@@ -166,7 +180,7 @@ fn not_reached(event: &'static str, line: usize, has_expectations: bool) -> Step
             path: "event".to_owned(),
             expected: "this step to be reached".to_owned(),
             found: "an earlier step refused the exchange".to_owned(),
-            update: expect::Update::Keep,
+            edits: Vec::new(),
         }]
     } else {
         Vec::new()
@@ -186,6 +200,7 @@ fn not_reached(event: &'static str, line: usize, has_expectations: bool) -> Step
         unstable: None,
         hints: Vec::new(),
         has_expectations,
+        called: false,
     }
 }
 
@@ -208,12 +223,14 @@ fn report(subject: &Policy, fixtures: Vec<FixtureResult>, settings: &RunSettings
             totals.fuel += step.fuel.unwrap_or_default();
         }
     }
-    RunReport {
+    let mut report = RunReport {
         module: ModuleInfo::of(subject.pool().module()),
         settings: described(subject, settings),
         fixtures,
         totals,
-    }
+    };
+    report.totals.without_expectations = report.without_expectations().count();
+    report
 }
 
 fn described(subject: &Policy, settings: &RunSettings) -> BTreeMap<&'static str, String> {

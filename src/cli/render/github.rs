@@ -15,7 +15,7 @@ fn commands<R: Report>(report: &R, out: &mut dyn Write) -> io::Result<()> {
     let cases = report.cases();
     for case in &cases {
         let level = match case.status {
-            CaseStatus::Passed | CaseStatus::Skipped => continue,
+            CaseStatus::Passed | CaseStatus::Skipped | CaseStatus::Unchecked => continue,
             CaseStatus::Warned => "warning",
             CaseStatus::Failed | CaseStatus::Errored => "error",
         };
@@ -33,9 +33,13 @@ fn commands<R: Report>(report: &R, out: &mut dyn Write) -> io::Result<()> {
         )?;
     }
     let count = |status| cases.iter().filter(|case| case.status == status).count();
+    let unchecked = match count(CaseStatus::Unchecked) {
+        0 => String::new(),
+        count => format!(", {count} unchecked"),
+    };
     writeln!(
         out,
-        "::notice title=wasm-agent::{} passed, {} failed, {} warnings, {} skipped",
+        "::notice title=wasm-agent::{} passed, {} failed, {} warnings, {} skipped{unchecked}",
         count(CaseStatus::Passed) + count(CaseStatus::Warned),
         count(CaseStatus::Failed) + count(CaseStatus::Errored),
         count(CaseStatus::Warned),

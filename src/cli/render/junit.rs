@@ -35,7 +35,7 @@ fn test_case(case: &Case) -> TestCase {
         CaseStatus::Passed | CaseStatus::Warned => TestCaseStatus::success(),
         CaseStatus::Failed => unsuccessful(NonSuccessKind::Failure, case),
         CaseStatus::Errored => unsuccessful(NonSuccessKind::Error, case),
-        CaseStatus::Skipped => {
+        CaseStatus::Skipped | CaseStatus::Unchecked => {
             let mut skipped = TestCaseStatus::skipped();
             skipped.set_message(terminal(&case.message));
             skipped

@@ -266,7 +266,7 @@ fn summary(report: &ReplayReport) -> (Span, String) {
         Verdict::Passed => (Paint::Good, "passed"),
         Verdict::Failed => (Paint::Bad, "failed"),
         Verdict::Unreadable => (Paint::Bad, "unreadable"),
-        Verdict::NothingChecked => (Paint::Warning, "nothing was checked"),
+        Verdict::NothingChecked | Verdict::Unchecked => (Paint::Warning, "nothing was checked"),
         Verdict::Inconclusive => (Paint::Warning, "interrupted"),
     };
     let records = &report.records;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::abi::Abi;
 use crate::fault::Fault;
 use crate::ops::run::{FixtureResult, Hint, HookOutcome, RunReport, StepResult, summary};
-use crate::report::CaseStatus;
+use crate::report::{CaseStatus, Report as _, Verdict};
 use crate::response::{AgentResponse, Decision, HeaderOp};
 
 use super::escape::{Syntax, guarded};
@@ -65,6 +65,7 @@ fn built(report: &RunReport) -> Document {
         blocks.extend(problems(fixture, report));
     }
     blocks.extend(remarks(report));
+    blocks.extend(unchecked(report));
     let (verdict, totals) = totals(report);
     Document {
         title: "Run",
@@ -128,10 +129,18 @@ fn decided(step: &StepResult) -> Vec<Cell> {
         ];
     };
     vec![
-        decision(response).into(),
+        called(step, decision(response)).into(),
         changes(response),
         shortened(&response.audit.tags.join(" "), SHOWN).into(),
     ]
+}
+
+/// A result, and that nobody gave it where the module has no handler.
+fn called(step: &StepResult, mut result: Span) -> Span {
+    if !step.called && step.fault.is_none() {
+        result.text.push_str(", not called");
+    }
+    result
 }
 
 fn name(fixture: &FixtureResult, index: usize, step: &StepResult) -> String {
@@ -150,6 +159,7 @@ const fn mark(status: CaseStatus) -> (&'static str, Paint) {
         CaseStatus::Failed => ("✗", Paint::Bad),
         CaseStatus::Errored => ("✗", Paint::Bad),
         CaseStatus::Skipped => ("–", Paint::Faint),
+        CaseStatus::Unchecked => ("○", Paint::Faint),
     }
 }
 
@@ -299,16 +309,29 @@ fn remarks(report: &RunReport) -> Vec<Block> {
             }
         }
     }
-    let note = |(text, fixtures): (String, Vec<&str>)| {
-        let shown = fixtures.iter().take(3).map(|name| shortened(name, 60));
-        let shown = shown.collect::<Vec<_>>().join(", ");
-        let about = match fixtures.len().saturating_sub(3) {
-            0 => format!("in {shown}"),
-            more => format!("in {shown} and {more} more"),
-        };
-        Block::Note { text, about }
-    };
     about.into_iter().map(note).collect()
+}
+
+fn note((text, fixtures): (String, Vec<&str>)) -> Block {
+    let shown = fixtures.iter().take(3).map(|name| shortened(name, 60));
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    let about = match fixtures.len().saturating_sub(3) {
+        0 => format!("in {shown}"),
+        more => format!("in {shown} and {more} more"),
+    };
+    Block::Note { text, about }
+}
+
+/// That nothing was checked, where nothing was expected.
+fn unchecked(report: &RunReport) -> Option<Block> {
+    let without = report.without_expectations();
+    let without: Vec<&str> = without.map(|fixture| fixture.name.as_str()).collect();
+    let text = match without.len() {
+        0 => return None,
+        all if all == report.fixtures.len() => "nothing was checked: no fixture has an expectation; --require-expectations makes this a failure".to_owned(),
+        some => format!("nothing was checked in {}: no step has an expectation", plural(some as u64, "fixture")),
+    };
+    Some(note((text, without)))
 }
 
 fn explain(hint: &Hint) -> String {
@@ -342,7 +365,11 @@ fn totals(report: &RunReport) -> (Span, String) {
     };
     let totals = &report.totals;
     let bad = totals.fixtures.contains_key("failed") || totals.fixtures.contains_key("errored");
-    let paint = if bad { Paint::Bad } else { Paint::Good };
+    let paint = match report.verdict() {
+        _ if bad => Paint::Bad,
+        Verdict::Unchecked => Paint::Warning,
+        _ => Paint::Good,
+    };
     let fixtures = plural(report.fixtures.len() as u64, "fixture");
     let verdict = Span::new(paint, format!("{fixtures}: {}", list(&totals.fixtures)));
     if totals.decisions.is_empty() {

@@ -120,7 +120,7 @@ pub(crate) fn write<R: Report>(report: &R, out: &mut dyn Write) -> io::Result<()
 
 const fn level(status: CaseStatus) -> Option<&'static str> {
     match status {
-        CaseStatus::Passed | CaseStatus::Skipped => None,
+        CaseStatus::Passed | CaseStatus::Skipped | CaseStatus::Unchecked => None,
         CaseStatus::Warned => Some("warning"),
         CaseStatus::Failed | CaseStatus::Errored => Some("error"),
     }

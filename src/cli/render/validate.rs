@@ -187,7 +187,7 @@ fn summary(report: &ValidateReport) -> (Span, String) {
         Verdict::Passed => (Paint::Good, "passed"),
         Verdict::Failed => (Paint::Bad, "failed"),
         Verdict::Unreadable => (Paint::Bad, "unreadable"),
-        Verdict::NothingChecked => (Paint::Bad, "nothing checked"),
+        Verdict::NothingChecked | Verdict::Unchecked => (Paint::Bad, "nothing checked"),
         Verdict::Inconclusive => (Paint::Bad, "inconclusive"),
     };
     let mut parts = vec![format!("{} passed", total(CheckStatus::Pass))];

@@ -106,6 +106,7 @@ fn played(policy: &Policy, fixture: &Input) -> (bool, Played) {
         jobs: 1,
         repeat: 1,
         fail_fast: false,
+        require_expectations: false,
     };
     let parsed = fixture::parse(fixture).unwrap();
     let replies = steps::ask(&policy.alone(), &parsed).into_iter();

@@ -79,6 +79,9 @@ pub(crate) struct StepResult {
     pub hints: Vec<Hint>,
     /// Whether anything was expected of this step.
     pub has_expectations: bool,
+    /// Whether the module was called: not where it has no handler for this, nor
+    /// where an earlier step refused.
+    pub called: bool,
 }
 
 /// What a hook made of its context.
@@ -193,6 +196,8 @@ pub(crate) struct UnreadFixture {
 pub(crate) struct Totals {
     /// Fixtures by how they came out.
     pub fixtures: BTreeMap<&'static str, usize>,
+    /// Fixtures that expect nothing, however they came out.
+    pub without_expectations: usize,
     /// Steps that were answered, by decision; hooks by `ok` and `refused`.
     pub decisions: BTreeMap<&'static str, usize>,
     /// Steps that faulted, by reason code.
@@ -224,6 +229,8 @@ impl Report for RunReport {
             Verdict::Unreadable
         } else if self.fixtures.iter().any(|fixture| is_bad(fixture.status)) {
             Verdict::Failed
+        } else if self.without_expectations().count() == self.fixtures.len() {
+            Verdict::Unchecked
         } else {
             Verdict::Passed
         }
@@ -237,11 +244,26 @@ impl Report for RunReport {
     }
 }
 
+impl RunReport {
+    /// The fixtures that expect nothing.
+    pub(crate) fn without_expectations(&self) -> impl Iterator<Item = &FixtureResult> {
+        self.fixtures
+            .iter()
+            .filter(|fixture| !fixture.has_expectations())
+    }
+}
+
 pub(super) const fn is_bad(status: CaseStatus) -> bool {
     matches!(status, CaseStatus::Failed | CaseStatus::Errored)
 }
 
 impl FixtureResult {
+    /// Whether anything is expected of it; of one that could not be read nobody
+    /// knows.
+    pub(super) fn has_expectations(&self) -> bool {
+        self.error.is_some() || self.steps.iter().any(|step| step.has_expectations)
+    }
+
     fn cases(&self) -> Vec<Case> {
         let case = |name: String, status, line| Case {
             suite: self.path.clone(),
@@ -293,9 +315,15 @@ impl StepResult {
     pub(crate) fn message(&self) -> String {
         let first = self.mismatches.first().map(line);
         let unstable = self.unstable.as_ref().map(Unstable::text);
-        let skipped = (self.status == CaseStatus::Skipped)
-            .then(|| "not reached: an earlier step refused the request".to_owned());
-        first.or(unstable).or(skipped).unwrap_or_default()
+        let why = match self.status {
+            CaseStatus::Skipped => "not reached: an earlier step refused the request",
+            CaseStatus::Unchecked if !self.called => {
+                "the module has no handler for it, so nothing was called and nothing was checked"
+            }
+            CaseStatus::Unchecked => "nothing was expected, so nothing was checked",
+            _ => "",
+        };
+        first.or(unstable).unwrap_or_else(|| why.to_owned())
     }
 
     fn detail(&self) -> String {
@@ -313,6 +341,7 @@ impl StepResult {
         self.time_ns = cost.map(|cost| cost.time_ns());
         self.memory_bytes = cost.map(|cost| cost.memory_bytes);
         self.answer_bytes = cost.map(|cost| cost.answer_bytes);
+        self.called = cost.is_some();
         self
     }
 
@@ -328,10 +357,13 @@ impl StepResult {
         event.or_else(|| self.hook.as_ref().map(HookOutcome::summary))
     }
 
-    /// What an update of the fixture needs, where the step was reached.
+    /// What an update of the fixture needs.
     #[must_use]
-    pub(crate) fn seen(&self) -> Option<Seen<'_>> {
+    pub(crate) fn seen(&self) -> Seen<'_> {
         let fault = self.fault.as_ref();
+        if self.is_reached() && !self.called && fault.is_none() {
+            return Seen::NotCalled;
+        }
         let whole = match (&self.response, &self.hook) {
             (Some(response), _) => expect::whole(Actual {
                 response,
@@ -340,23 +372,22 @@ impl StepResult {
                 cost: None,
             }),
             (None, Some(outcome)) => hook::whole(outcome.actual(fault)),
-            (None, None) => return None,
+            (None, None) => return Seen::NotReached,
         };
-        Some(Seen {
+        Seen::Answered {
             whole,
             mismatches: &self.mismatches,
-        })
+        }
     }
 
-    /// Budgets that a repeat was over; the first time counts.
-    pub(super) fn over(&mut self, budgets: Vec<Mismatch>) {
-        for budget in budgets {
-            if !self
-                .mismatches
-                .iter()
-                .any(|known| known.path == budget.path)
-            {
-                self.mismatches.push(budget);
+    /// What a repeat did not hold; of each place the first time counts, and an
+    /// update writes nothing that only a repeat answered.
+    pub(super) fn also(&mut self, mismatches: Vec<Mismatch>) {
+        for mut mismatch in mismatches {
+            let mut known = self.mismatches.iter();
+            if !known.any(|known| known.path == mismatch.path) {
+                mismatch.edits.clear();
+                self.mismatches.push(mismatch);
             }
         }
     }
@@ -387,8 +418,10 @@ impl StepResult {
             CaseStatus::Skipped
         } else if self.hints.iter().any(Hint::is_warning) {
             CaseStatus::Warned
-        } else {
+        } else if self.has_expectations {
             CaseStatus::Passed
+        } else {
+            CaseStatus::Unchecked
         }
     }
 }
@@ -403,10 +436,11 @@ impl Hint {
 pub(super) const fn badness(status: CaseStatus) -> u8 {
     match status {
         CaseStatus::Skipped => 0,
-        CaseStatus::Passed => 1,
-        CaseStatus::Warned => 2,
-        CaseStatus::Failed => 3,
-        CaseStatus::Errored => 4,
+        CaseStatus::Unchecked => 1,
+        CaseStatus::Passed => 2,
+        CaseStatus::Warned => 3,
+        CaseStatus::Failed => 4,
+        CaseStatus::Errored => 5,
     }
 }
 
@@ -419,6 +453,7 @@ pub(crate) const fn status_name(status: CaseStatus) -> &'static str {
         CaseStatus::Failed => "failed",
         CaseStatus::Errored => "errored",
         CaseStatus::Skipped => "skipped",
+        CaseStatus::Unchecked => "unchecked",
     }
 }
 

@@ -11,7 +11,7 @@ use crate::fixture::{Actual, Fixture, HookStep, Mismatch, Step, expect};
 use crate::hook::{Change, HookContext};
 use crate::policy::{Handled, HandledHook, Policy, Reply};
 use crate::protocol::proxy;
-use crate::report::CaseStatus;
+use crate::question::Phase;
 
 /// What a module made of one step.
 pub(crate) enum StepReply<'a> {
@@ -92,8 +92,50 @@ pub(super) fn run(
 }
 
 impl StepReply<'_> {
-    /// Where it differs from what was expected.
+    fn judged(self, spelling: &Spelling) -> StepResult {
+        let mismatches = self.mismatches();
+        match self {
+            Self::Event { step, handled } => StepResult {
+                mismatches,
+                hints: event_hints(step, &handled, spelling),
+                response: Some(handled.response),
+                fault: handled.fault,
+                ..not_reached(step.event.kind().name(), step.line, step.expect.is_some())
+            }
+            .costing(handled.cost),
+            Self::Hook {
+                step,
+                before,
+                handled,
+            } => StepResult {
+                mismatches,
+                hints: hook_hints(&handled),
+                hook: Some(HookOutcome::of(&before, &handled)),
+                fault: handled.fault,
+                ..not_reached(step.hook.name(), step.line, step.expect.is_some())
+            }
+            .costing(handled.cost),
+        }
+    }
+
+    /// Whether somebody answered: a guest, or a fault that kept it from being called.
+    pub(crate) const fn is_answered(&self) -> bool {
+        let (cost, fault) = match self {
+            Self::Event { handled, .. } => (&handled.cost, &handled.fault),
+            Self::Hook { handled, .. } => (&handled.cost, &handled.fault),
+        };
+        cost.is_some() || fault.is_some()
+    }
+
+    /// Where what came differs from what was expected.
     fn mismatches(&self) -> Vec<Mismatch> {
+        let (phase, expects) = match self {
+            Self::Event { step, .. } => (Phase::Event(step.event.kind()), step.expect.is_some()),
+            Self::Hook { step, .. } => (Phase::Hook(step.hook), step.expect.is_some()),
+        };
+        if expects && !self.is_answered() {
+            return vec![not_called(phase)];
+        }
         match self {
             Self::Event { step, handled } => {
                 let actual = Actual {
@@ -116,48 +158,16 @@ impl StepReply<'_> {
         }
     }
 
-    fn judged(self, spelling: &Spelling) -> StepResult {
-        let mismatches = self.mismatches();
-        match self {
-            Self::Event { step, handled } => StepResult {
-                status: CaseStatus::Passed,
-                mismatches,
-                hints: event_hints(step, &handled, spelling),
-                response: Some(handled.response),
-                fault: handled.fault,
-                ..not_reached(step.event.kind().name(), step.line, step.expect.is_some())
-            }
-            .costing(handled.cost),
-            Self::Hook {
-                step,
-                before,
-                handled,
-            } => {
-                let outcome = HookOutcome::of(&before, &handled);
-                StepResult {
-                    status: CaseStatus::Passed,
-                    mismatches,
-                    hints: hook_hints(&handled),
-                    hook: Some(outcome),
-                    fault: handled.fault,
-                    ..not_reached(step.hook.name(), step.line, step.expect.is_some())
-                }
-                .costing(handled.cost)
-            }
-        }
-    }
-
     /// Holds a repeat against the first round.
     fn repeats(self, first: &mut StepResult, rounds: (u32, u32)) {
+        first.also(self.mismatches());
         match self {
-            Self::Event { step, handled } => {
+            Self::Event { handled, .. } => {
                 let response = first.response.as_ref();
                 if !response.is_some_and(|first| first.tells_the_same(&handled.response)) {
                     let unstable = first.differs(rounds);
                     unstable.response.get_or_insert(handled.response);
                 }
-                let cost = handled.cost.as_ref();
-                first.over(expect::over_budget(step.expect.as_ref(), cost));
             }
             Self::Hook {
                 before, handled, ..
@@ -169,6 +179,18 @@ impl StepReply<'_> {
                 }
             }
         }
+    }
+}
+
+/// What is expected of a handler that the module lacks: nobody was asked, so
+/// nothing of it holds.
+fn not_called(phase: Phase) -> Mismatch {
+    Mismatch {
+        path: "event".to_owned(),
+        expected: format!("an answer of {}", phase.handler()),
+        found: "the module has no such handler: nothing was called, so nothing was checked"
+            .to_owned(),
+        edits: Vec::new(),
     }
 }
 

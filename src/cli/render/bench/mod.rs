@@ -136,7 +136,7 @@ fn verdict(report: &BenchReport) -> (Span, String) {
         Verdict::Passed => Span::new(Paint::Good, "better or equal"),
         Verdict::Inconclusive => Span::new(Paint::Warning, "inconclusive"),
         Verdict::Failed => Span::new(Paint::Bad, "regressed"),
-        Verdict::Unreadable | Verdict::NothingChecked => {
+        Verdict::Unreadable | Verdict::NothingChecked | Verdict::Unchecked => {
             Span::new(Paint::Warning, "nothing was compared")
         }
     };

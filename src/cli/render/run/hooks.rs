@@ -5,7 +5,7 @@ use crate::hook::Change;
 use crate::ops::run::{FixtureResult, HookOutcome, StepResult};
 
 use super::super::human::Paint;
-use super::SHOWN;
+use super::{SHOWN, called};
 use crate::cli::document::{Block, Cell, Diff, Group, Span, shortened};
 
 /// Changes of one hook that are shown; the JSON report has all of them.
@@ -20,7 +20,7 @@ pub(super) fn cells(step: &StepResult) -> Vec<Cell> {
         ];
     };
     let result = if outcome.result.ok {
-        Span::new(Paint::Good, "ok")
+        called(step, Span::new(Paint::Good, "ok"))
     } else {
         let error = outcome.result.error.as_deref();
         let error = shortened(error.unwrap_or("no reason given"), SHOWN);

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use super::AnswerPolicy;
 use crate::fault::printable;
 use crate::limits::{MAX_HEADER_OPS, MAX_HEADER_OPS_BYTES, MAX_REDIRECT_URL_BYTES};
-use crate::response::HeaderOp;
+use crate::response::{HeaderOp, is_token};
 use crate::suggest;
 
 /// Headers that frame a message or route it; a proxy owns them, and each that
@@ -76,13 +76,6 @@ pub(super) fn op_problem(op: &HeaderOp, policy: &AnswerPolicy) -> Option<String>
         let shown = printable(&framing, 60);
         format!("{shown} frames or routes the message and belongs to the proxy (--allow-header {shown} permits it)")
     })
-}
-
-fn is_token(name: &str) -> bool {
-    !name.is_empty()
-        && name
-            .bytes()
-            .all(|byte| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'.' | b'^' | b'`' | b'|' | b'~'))
 }
 
 pub(super) const fn block_status_is_valid(status: u16) -> bool {

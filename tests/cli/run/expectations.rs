@@ -1,0 +1,398 @@
+//! What an expectation says is what is checked, and each can fail.
+
+use crate::support::guests::{Answers, answering};
+use crate::support::{Done, TestDir, run, steps};
+
+use serde_json::{Value, json};
+
+/// An answer to a request, checked against an expectation.
+fn request(answer: &str, expect: &str) -> Done {
+    event(
+        "request_headers",
+        r#"{"method":"GET","uri":"/"}"#,
+        (answer, expect),
+    )
+}
+
+fn event(name: &str, input: &str, (answer, expect): (&str, &str)) -> Done {
+    let dir = TestDir::new();
+    let module = answering(&dir, "m.wat", answer);
+    let text = format!(r#"{{"event":"{name}","input":{input},"expect":{expect}}}"#);
+    run(&module, &[&dir.file("f.json", text)], &[])
+}
+
+/// A hook's answer, checked against an expectation.
+fn hook(answer: &str, expect: &str) -> Done {
+    let dir = TestDir::new();
+    let module = dir.file("m.wat", Answers::of([answer]).hook_wat());
+    let text = format!(r#"{{"context":{{"input":{{"n":"0000"}}}},"expect":{expect}}}"#);
+    run(&module, &[&dir.file("f.json", text)], &[])
+}
+
+/// The first mismatch.
+fn missed(done: &Done) -> Value {
+    done.assert_code(1);
+    steps(&done.json())[0].0["mismatches"][0].clone()
+}
+
+/// What is said of a fixture that cannot be used.
+fn refused(done: &Done) -> String {
+    done.assert_code(3);
+    let report = done.json();
+    report["fixtures"][0]["error"]["message"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+const ALLOW: &str = r#"{"decision":"allow"}"#;
+const OK: &str = r#"{"ok":true}"#;
+
+#[test]
+fn what_checks_nothing_is_refused_by_name() {
+    for (expect, name) in [
+        ("{}", "expect"),
+        (r#"{"tags":[]}"#, "tags"),
+        (r#"{"tags":{}}"#, "tags"),
+        (r#"{"rule_ids":{"all":[]}}"#, "rule_ids.all"),
+        (r#"{"reason_codes":{"none":[]}}"#, "reason_codes.none"),
+        (r#"{"tags":{"regex":""}}"#, "tags.regex"),
+        (r#"{"budget":{}}"#, "budget"),
+        (r#"{"budget":{"fuel":null}}"#, "budget.fuel"),
+        (r#"{"response":{}}"#, "response"),
+        (r#"{"response":{"audit":{}}}"#, "response.audit"),
+        (
+            r#"{"response":{"decision":"allow","audit":{"tags":[]}}}"#,
+            "response.audit.tags",
+        ),
+        (r#"{"request_headers":{}}"#, "request_headers"),
+        (r#"{"response_headers":{"x-a":{}}}"#, "response_headers.x-a"),
+        (
+            r#"{"response_headers":{"x-a":null}}"#,
+            "response_headers.x-a",
+        ),
+        (r#"{"body":{"contains":""}}"#, "body.contains"),
+        (r#"{"fault":{"regex":""}}"#, "fault.regex"),
+        (r#"{"url":{}}"#, "url"),
+        (r#"{"status":null}"#, "status"),
+        (r#"{"decision":"allow","body":null}"#, "body"),
+        (r#"{"exact_response":null}"#, "exact_response"),
+        (r#"{"request_body":{"exact":null}}"#, "request_body.exact"),
+    ] {
+        let said = refused(&request(ALLOW, expect));
+        assert!(said.starts_with(&format!("{name}: ")), "{expect}: {said}");
+        assert!(said.contains("checks nothing"), "{expect}: {said}");
+    }
+    for (expect, name) in [
+        ("{}", "expect"),
+        (r#"{"absent":[]}"#, "absent"),
+        (r#"{"ctx":{}}"#, "ctx"),
+        (r#"{"ctx":null}"#, "ctx"),
+        (r#"{"ctx":{"input":{"a":[{}]}}}"#, "ctx.input.a.0"),
+        (r#"{"error":null}"#, "error"),
+        (r#"{"details":[]}"#, "details"),
+        (r#"{"details":null}"#, "details"),
+        (r#"{"exact_details":null}"#, "exact_details"),
+        (r#"{"ignored":[]}"#, "ignored"),
+        (r#"{"ignored":{"none":[]}}"#, "ignored.none"),
+    ] {
+        let said = refused(&hook(OK, expect));
+        assert!(said.starts_with(&format!("{name}: ")), "{expect}: {said}");
+    }
+    let null = refused(&request(ALLOW, "null"));
+    assert!(
+        null.contains("an object that says what must come"),
+        "{null}"
+    );
+}
+
+#[test]
+fn a_key_that_checks_nothing_is_shown_where_it_stands() {
+    let dir = TestDir::new();
+    let module = answering(&dir, "m.wat", ALLOW);
+    let text = "{\n  \"event\": \"request_headers\",\n  \"input\": {\"method\": \"GET\", \"uri\": \"/\"},\n  \"expect\": {\n    \"decision\": \"allow\",\n    \"tags\": []\n  }\n}\n";
+    let report = run(&module, &[&dir.file("f.json", text)], &[]).json();
+    let error = &report["fixtures"][0]["error"];
+    assert_eq!((&error["line"], &error["column"]), (&json!(6), &json!(5)));
+}
+
+#[test]
+fn what_no_answer_can_have_is_refused() {
+    for expect in [
+        r#"{"response_headers":{"x a":{"absent":true}}}"#,
+        r#"{"response_headers":{"x-a":{"removed":true,"exact":"1"}}}"#,
+        r#"{"response_headers":{"x-a":{"removed":false}}}"#,
+        r#"{"body":{"absent":true,"exact":"no"}}"#,
+        r#"{"response_body":{"absent":true,"base64":"AA=="}}"#,
+        r#"{"response_headers":{"x-a":"1","x-a":"2"}}"#,
+        r#"{"response":{"needs_more":true,"needs_more":false}}"#,
+    ] {
+        refused(&request(ALLOW, expect));
+    }
+    for path in [
+        "/password",
+        "input/password",
+        "/user/password",
+        "/headers/a/b",
+        "/tenant_id/0",
+        "/",
+        "",
+    ] {
+        for key in ["absent", "ignored"] {
+            let said = refused(&hook(OK, &json!({key: [path]}).to_string()));
+            assert!(said.contains(&format!("{path:?}")), "{said}");
+        }
+        refused(&hook(OK, &json!({"ignored": {"none": [path]}}).to_string()));
+    }
+    for path in [
+        "/input/password",
+        "/data/0/a",
+        "/user",
+        "/user/id",
+        "/headers/a~1b",
+    ] {
+        let done = hook(OK, &json!({"ignored": {"none": [path]}}).to_string());
+        done.assert_code(0);
+    }
+}
+
+/// A guest's number, and numbers that it is not.
+#[test]
+fn numbers_are_compared_as_they_are() {
+    for (number, others) in [
+        (
+            "9007199254740992",
+            vec!["9007199254740993", "9007199254740992.5"],
+        ),
+        ("18446744073709551615", vec!["18446744073709551614", "-1"]),
+        ("-9223372036854775808", vec!["-9223372036854775807"]),
+        ("0.30000000000000004", vec!["0.3", "0.30000000000000010"]),
+        ("1.0", vec!["1.0000000000000002", "0.9999999999999999"]),
+        ("100000000000000000000", vec!["100000000000000016384"]),
+    ] {
+        let context = |number: &str| {
+            format!(
+                r#"{{"input":{{"n":{number}}},"data":null,"user":null,"headers":{{}},"tenant_id":null}}"#
+            )
+        };
+        let answer = format!(
+            r#"{{"ok":false,"ctx":{},"details":[{number}]}}"#,
+            context(number)
+        );
+        let kept = format!(r#"{{"ok":true,"ctx":{}}}"#, context(number));
+        hook(
+            &answer,
+            &format!(r#"{{"details":[{number}],"exact_details":[{number}]}}"#),
+        )
+        .assert_code(0);
+        hook(
+            &kept,
+            &format!(
+                r#"{{"ctx":{{"input":{{"n":{number}}}}},"exact_ctx":{}}}"#,
+                context(number)
+            ),
+        )
+        .assert_code(0);
+        for other in others {
+            for expect in [
+                format!(r#"{{"details":[{other}]}}"#),
+                format!(r#"{{"exact_details":[{other}]}}"#),
+            ] {
+                let code = hook(&answer, &expect).code;
+                assert!(matches!(code, Some(1 | 3)), "{number}: {expect}: {code:?}");
+            }
+            for expect in [
+                format!(r#"{{"ctx":{{"input":{{"n":{other}}}}}}}"#),
+                format!(r#"{{"exact_ctx":{}}}"#, context(other)),
+            ] {
+                let code = hook(&kept, &expect).code;
+                assert!(matches!(code, Some(1 | 3)), "{number}: {expect}: {code:?}");
+            }
+        }
+    }
+    hook(
+        r#"{"ok":true,"details":[1.0,-0.0,5e0]}"#,
+        r#"{"exact_details":[1,0,5]}"#,
+    )
+    .assert_code(0);
+}
+
+#[test]
+fn a_number_that_reading_would_round_is_refused_at_its_place() {
+    for number in [
+        "36893488147419103233",
+        "-9223372036854775809",
+        "9007199254740993.0",
+        "9.007199254740993e15",
+        "0.1000000000000000055",
+        "1e-400",
+    ] {
+        let said = refused(&hook(
+            OK,
+            &format!(r#"{{"ctx":{{"input":{{"n":{number}}}}}}}"#),
+        ));
+        assert!(said.contains(&format!("found {number}")), "{said}");
+    }
+    for number in [
+        "1e2",
+        "0.10000000000000001",
+        "1.5e-7",
+        "123456789012345680000",
+        "0.0",
+    ] {
+        let done = hook(OK, &format!(r#"{{"ctx":{{"input":{{"n":{number}}}}}}}"#));
+        missed(&done);
+    }
+}
+
+#[test]
+fn null_is_not_a_key_that_is_left_out() {
+    let answer = r#"{"ok":true,"ctx":{"input":{"a":1},"data":null,"user":null,"headers":{},"tenant_id":null}}"#;
+    let with = r#"{"ok":true,"ctx":{"input":{"a":null},"data":null,"user":null,"headers":{},"tenant_id":null}}"#;
+    let none = missed(&hook(answer, r#"{"ctx":{"input":{"b":null}}}"#));
+    assert_eq!(
+        (&none["path"], &none["found"]),
+        (&json!("ctx.input.b"), &json!("none"))
+    );
+    missed(&request(
+        ALLOW,
+        r#"{"response":{"audit":{"confidence":null}}}"#,
+    ));
+    missed(&hook(
+        with,
+        r#"{"exact_ctx":{"input":{},"data":null,"user":null,"headers":{},"tenant_id":null}}"#,
+    ));
+    hook(with, r#"{"ctx":{"input":{"a":null},"user":null}}"#).assert_code(0);
+}
+
+#[test]
+fn an_error_and_details_can_be_expected_not_to_be() {
+    let absent = r#"{"error":{"absent":true},"details":{"absent":true}}"#;
+    hook(OK, absent).assert_code(0);
+    let error = missed(&hook(r#"{"ok":true,"error":"x"}"#, absent));
+    assert_eq!(error["path"], "error");
+    let details = missed(&hook(r#"{"ok":false,"details":[]}"#, absent));
+    assert_eq!(
+        (&details["path"], &details["found"]),
+        (&json!("details"), &json!("[]"))
+    );
+    missed(&hook(OK, r#"{"details":{"absent":false}}"#));
+    missed(&hook(OK, r#"{"exact_details":[]}"#));
+    refused(&hook(OK, r#"{"details":{"absent":true,"exact":[]}}"#));
+}
+
+#[test]
+fn a_body_is_compared_by_its_bytes() {
+    let chunk = r#"{"data":"x"}"#;
+    let replaced = |data: &str| {
+        format!(
+            r#"{{"decision":"allow","response_body_mutation":{{"action":"replace","data":"{data}","encoding":"base64"}}}}"#
+        )
+    };
+    // 0x61 0xff 0x62, and the same with the replacement character.
+    let (bytes, text) = (replaced("Yf9i"), replaced("Ye+/vWI="));
+    let check = |answer: &str, expect: &str| {
+        event(
+            "response_body",
+            chunk,
+            (answer, &format!(r#"{{"response_body":{expect}}}"#)),
+        )
+    };
+    check(&text, r#""a\ufffdb""#).assert_code(0);
+    check(&text, r#"{"base64":"Ye+/vWI="}"#).assert_code(0);
+    check(&bytes, r#"{"base64":"Yf9i"}"#).assert_code(0);
+    check(&bytes, r#"{"contains":"b","regex":"^a"}"#).assert_code(0);
+    for expect in [
+        r#""a\ufffdb""#,
+        r#"{"contains":"\ufffd"}"#,
+        r#"{"regex":"\ufffd"}"#,
+        r#"{"base64":"Ye+/vWI="}"#,
+        r#"{"base64":"Yf9i","contains":"c"}"#,
+        r#"{"absent":true}"#,
+    ] {
+        let missed = missed(&check(&bytes, expect));
+        assert_eq!(missed["found"], "base64 \"Yf9i\"", "{expect}");
+    }
+}
+
+#[test]
+fn a_list_that_names_a_text_twice_wants_it_twice() {
+    let once = r#"{"decision":"allow","tags":["a","b"]}"#;
+    let twice = r#"{"decision":"allow","tags":["a","b","a"]}"#;
+    missed(&request(once, r#"{"tags":["a","a"]}"#));
+    request(twice, r#"{"tags":["a","a"]}"#).assert_code(0);
+}
+
+#[test]
+fn a_fault_is_known_by_its_code_and_by_its_text() {
+    let dir = TestDir::new();
+    let module = crate::support::shipped("hostile/mistyped-tags-on-allow.wat");
+    for (expect, code) in [
+        (r#""bad-answer:mistyped""#, 0),
+        (r#"{"regex":"^bad-answer:mistyped$"}"#, 0),
+        (r#"{"contains":"must be an array"}"#, 0),
+        (
+            r#"{"contains":"must be an array","regex":"^bad-answer"}"#,
+            0,
+        ),
+        (r#"{"contains":"must be an object"}"#, 1),
+        (r#""bad-answer""#, 1),
+        (r#"{"absent":true}"#, 1),
+    ] {
+        let text = format!(
+            r#"{{"event":"request_headers","input":{{"method":"GET","uri":"/"}},"expect":{{"fault":{expect}}}}}"#
+        );
+        run(&module, &[&dir.file("f.json", text)], &[]).assert_code(code);
+    }
+}
+
+/// A hook that leaks a page with each call.
+const LEAK: &str = r#"(module (memory (export "memory") 2)
+  (data (i32.const 8) "{\22ok\22:true}")
+  (func (export "alloc") (param i32) (result i32) (i32.const 65536))
+  (func (export "dealloc") (param i32 i32))
+  (func (export "before_hook") (param i32 i32) (result i64)
+    (drop (memory.grow (i32.const 1)))
+    (i64.const 0x0000_0008_0000_000b)))"#;
+
+#[test]
+fn budgets_of_hooks_hold_for_every_repeat() {
+    let dir = TestDir::new();
+    let module = dir.file("leak.wat", LEAK);
+    let text = r#"{"context":{"input":{}},"expect":{"ok":true,"budget":{"memory":"256KiB"}}}"#;
+    let fixture = dir.file("f.json", text);
+    let flags = ["--isolation", "pooled"];
+    run(&module, &[&fixture], &flags).assert_code(0);
+    let done = run(
+        &module,
+        &[&fixture],
+        &[&flags[..], &["--repeat", "5"]].concat(),
+    );
+    let first = missed(&done);
+    assert_eq!(first["path"], "budget.memory");
+    let all = &steps(&done.json())[0].0["mismatches"];
+    assert_eq!(all.as_array().unwrap().len(), 1, "each place once: {all}");
+}
+
+#[test]
+fn an_exact_response_may_leave_out_what_is_empty_and_nothing_else() {
+    let answer = r#"{"decision":"allow","tags":["a"],"add_request_headers":{"x":"1"}}"#;
+    let headers = r#""request_headers":[{"set":{"name":"x","value":"1"}}]"#;
+    let exact = |keys: &str| request(answer, &format!(r#"{{"exact_response":{{{keys}}}}}"#));
+    exact(&format!(
+        r#""decision":"allow",{headers},"audit":{{"tags":["a"]}}"#
+    ))
+    .assert_code(0);
+    assert_eq!(
+        missed(&exact(&format!(r#""decision":"allow",{headers}"#)))["path"],
+        "exact_response.audit.tags"
+    );
+    assert_eq!(
+        missed(&exact(r#""decision":"allow","audit":{"tags":["a"]}"#))["path"],
+        "exact_response.request_headers"
+    );
+    assert_eq!(
+        missed(&exact(&format!(r#"{headers},"audit":{{"tags":["a"]}}"#)))["path"],
+        "exact_response.decision"
+    );
+}

@@ -1,0 +1,152 @@
+//! What a step of a fixture does not say is as in the steps before.
+
+use crate::support::guests::escaped;
+use crate::support::{Done, TestDir, run, steps};
+
+use serde_json::json;
+
+/// A module that blocks a body whose input holds this text.
+fn looking_for(dir: &TestDir, text: &str) -> std::path::PathBuf {
+    let length = text.len();
+    let look = format!(
+        r#"(local $at i32) (local $n i32)
+        (block $none (loop $next
+          (br_if $none (i32.gt_u (i32.add (local.get $at) (i32.const {length})) (local.get 1)))
+          (local.set $n (i32.const 0))
+          (block $no (loop $same
+            (br_if $no (i32.ne
+              (i32.load8_u (i32.add (i32.add (local.get 0) (local.get $at)) (local.get $n)))
+              (i32.load8_u (i32.add (i32.const 1024) (local.get $n)))))
+            (local.set $n (i32.add (local.get $n) (i32.const 1)))
+            (br_if $same (i32.lt_u (local.get $n) (i32.const {length})))
+            (return (i64.const 0x0000_0100_0000_0014))))
+          (local.set $at (i32.add (local.get $at) (i32.const 1)))
+          (br $next)))
+        (i64.const 0x0000_0200_0000_0014)"#
+    );
+    dir.file(
+        "m.wat",
+        format!(
+            r#"(module (memory (export "memory") 2) (data (i32.const 1024) "{}")
+            (data (i32.const 256) "{{\22decision\22:\22block\22}}")
+            (data (i32.const 512) "{{\22decision\22:\22allow\22}}")
+            (func (export "alloc") (param i32) (result i32) (i32.const 65536))
+            (func (export "dealloc") (param i32 i32))
+            (func (export "on_request_body") (param i32 i32) (result i64) {look})
+            (func (export "on_response_body") (param i32 i32) (result i64) {look}))"#,
+            escaped(text.as_bytes())
+        ),
+    )
+}
+
+fn last_decision(done: &Done) -> String {
+    steps(&done.json()).last().unwrap().decision().to_owned()
+}
+
+#[test]
+fn a_body_has_what_the_steps_before_said() {
+    let request = json!({"event": "request_headers", "input": {"method": "PUT", "uri": "/up", "client_ip": "192.0.2.9", "correlation_id": "c-7", "headers": {"a": "1"}}});
+    let response =
+        json!({"event": "response_headers", "input": {"status": 503, "headers": {"b": "2"}}});
+    for (name, input, holds) in [
+        ("request_body", json!({}), r#""headers":{"a":"1"}"#),
+        ("request_body", json!({}), r#""correlation_id":"c-7""#),
+        (
+            "request_body",
+            json!({"headers": {"x": "1"}}),
+            r#""method":"PUT","uri":"/up","client_ip":"192.0.2.9","headers":{"x":"1"}"#,
+        ),
+        (
+            "request_body",
+            json!({"uri": "/other"}),
+            r#""method":"PUT","uri":"/other","client_ip":"192.0.2.9","headers":{"a":"1"}"#,
+        ),
+        (
+            "request_body",
+            json!({"client_ip": "192.0.2.5:80"}),
+            r#""uri":"/up","client_ip":"192.0.2.5""#,
+        ),
+        (
+            "request_body",
+            json!({"method": "POST"}),
+            r#""method":"POST","uri":"/up""#,
+        ),
+        (
+            "response_body",
+            json!({}),
+            r#""uri":"/up","client_ip":"192.0.2.9","status":503,"headers":{"b":"2"}"#,
+        ),
+        (
+            "response_body",
+            json!({"headers": {"x": "1"}}),
+            r#""status":503,"headers":{"x":"1"}"#,
+        ),
+        (
+            "response_body",
+            json!({"status": 404}),
+            r#""status":404,"headers":{"b":"2"}"#,
+        ),
+        (
+            "response_body",
+            json!({"client_ip": "192.0.2.5"}),
+            r#""uri":"/up","client_ip":"192.0.2.5","status":503"#,
+        ),
+    ] {
+        let dir = TestDir::new();
+        let mut input = input;
+        input["data"] = json!("x");
+        let body = json!({"event": name, "input": input});
+        let fixture = json!({"steps": [request, response, body]}).to_string();
+        let module = looking_for(&dir, holds);
+        let done = run(&module, &[&dir.file("f.json", &fixture)], &[]);
+        assert_eq!(last_decision(&done), "block", "{fixture} gives {holds}");
+    }
+}
+
+#[test]
+fn what_a_body_cannot_have_is_refused_by_name() {
+    for (name, input, says) in [
+        (
+            "request_body",
+            json!({"status": 200}),
+            "\"status\" is of a response",
+        ),
+        (
+            "request_body",
+            json!({"client_ip": "192.0.2.5"}),
+            "needs method and uri",
+        ),
+        (
+            "request_body",
+            json!({"headers": {}}),
+            "needs method and uri",
+        ),
+        (
+            "request_body",
+            json!({"method": "GET"}),
+            "needs method and uri",
+        ),
+        (
+            "response_body",
+            json!({"client_ip": "192.0.2.5"}),
+            "needs method and uri",
+        ),
+        (
+            "response_body",
+            json!({"headers": {"a": "1"}}),
+            "needs status",
+        ),
+        ("response_body", json!({"status": 99}), "from 100 to 599"),
+    ] {
+        let dir = TestDir::new();
+        let mut input = input;
+        input["data"] = json!("x");
+        let fixture = json!({"event": name, "input": input}).to_string();
+        let module = looking_for(&dir, "x");
+        let done = run(&module, &[&dir.file("f.json", &fixture)], &[]);
+        done.assert_code(3);
+        let error = done.json()["fixtures"][0]["error"]["message"].to_string();
+        let error = error.replace("\\\"", "\"");
+        assert!(error.contains(says), "{fixture}: {error}");
+    }
+}
