@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use self::report::{badness, is_bad};
+use self::report::badness;
 use self::spelling::Spelling;
 use super::module_info::{self, ModuleInfo};
 use crate::abi::Abi;
@@ -23,8 +23,8 @@ use crate::policy::Policy;
 use crate::report::CaseStatus;
 
 pub(crate) use report::{
-    FixtureResult, Hint, HookOutcome, RunReport, StepResult, Totals, UnreadFixture, status_name,
-    summary,
+    FixtureResult, Hint, HookOutcome, RunReport, StepResult, Totals, UnreadFixture, is_bad,
+    status_name, summary,
 };
 
 /// How fixtures are fed to the module.

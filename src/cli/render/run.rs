@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::abi::Abi;
 use crate::fault::Fault;
-use crate::ops::run::{FixtureResult, Hint, HookOutcome, RunReport, StepResult, summary};
+use crate::ops::run::{FixtureResult, Hint, HookOutcome, RunReport, StepResult, is_bad, summary};
 use crate::report::{CaseStatus, Report as _, Verdict};
 use crate::response::{AgentResponse, Decision, HeaderOp};
 
@@ -237,9 +237,7 @@ fn problems(fixture: &FixtureResult, report: &RunReport) -> Vec<Block> {
         let title = format!("{path}:{}:{}: {}", error.line, error.column, error.message);
         return vec![bad(title, Vec::new())];
     }
-    let failed =
-        |step: &&StepResult| matches!(step.status, CaseStatus::Failed | CaseStatus::Errored);
-    let steps = fixture.steps.iter().filter(failed);
+    let steps = fixture.steps.iter().filter(|step| is_bad(step.status));
     steps
         .map(|step| {
             let name = shortened(&fixture.name, SHOWN);
@@ -322,10 +320,13 @@ fn note((text, fixtures): (String, Vec<&str>)) -> Block {
     Block::Note { text, about }
 }
 
-/// That nothing was checked, where nothing was expected.
+/// That nothing was checked, where nothing was expected and nothing is wrong.
 fn unchecked(report: &RunReport) -> Option<Block> {
     let without = report.without_expectations();
-    let without: Vec<&str> = without.map(|fixture| fixture.name.as_str()).collect();
+    let without: Vec<&str> = without
+        .filter(|fixture| !is_bad(fixture.status))
+        .map(|fixture| fixture.name.as_str())
+        .collect();
     let text = match without.len() {
         0 => return None,
         all if all == report.fixtures.len() => "nothing was checked: no fixture has an expectation; --require-expectations makes this a failure".to_owned(),

@@ -253,7 +253,7 @@ impl RunReport {
     }
 }
 
-pub(super) const fn is_bad(status: CaseStatus) -> bool {
+pub(crate) const fn is_bad(status: CaseStatus) -> bool {
     matches!(status, CaseStatus::Failed | CaseStatus::Errored)
 }
 

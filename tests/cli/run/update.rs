@@ -87,6 +87,10 @@ fn each_kind_of_expectation_stays_of_its_kind() {
             r#"{"response":{"needs_more":false}}"#,
         ),
         (
+            r#"{"response":{"decision":{"redirect":{"status":302}}}}"#,
+            r#"{"response":{"decision":{"block":{"status":429,"body":"slow down"}}}}"#,
+        ),
+        (
             r#"{"decision":"block","fault":"trap:unreachable"}"#,
             r#"{"decision":"block"}"#,
         ),
