@@ -247,18 +247,22 @@ impl HeaderOp {
         let mut changes = Vec::with_capacity(ops.len());
         for op in ops {
             let name = header_name(op.name())?;
-            let value = match op {
-                Self::Set { value, .. } => Some(header_value(&name, value)?),
-                Self::Remove { .. } => None,
-            };
-            changes.push((name, value));
+            let value = op.value().map(|value| header_value(&name, value));
+            changes.push((op, name, value.transpose()?));
         }
         let mut changed = headers.clone();
-        for (name, value) in changes {
-            match value {
-                Some(value) => changed.try_insert(name, value).map_err(too_many)?,
-                None => changed.remove(name),
-            };
+        for (op, name, value) in changes {
+            match (op, value) {
+                (Self::Add { .. }, Some(value)) => {
+                    changed.try_append(name, value).map_err(too_many)?;
+                }
+                (_, Some(value)) => {
+                    changed.try_insert(name, value).map_err(too_many)?;
+                }
+                (_, None) => {
+                    changed.remove(name);
+                }
+            }
         }
         *headers = changed;
         Ok(())
@@ -470,10 +474,14 @@ mod tests {
         let wrong = [remove.clone(), set("c", "\0")];
         HeaderOp::apply_all(&wrong, &mut headers).unwrap_err();
         assert_eq!(headers.len(), 3);
-        HeaderOp::apply_all(&[set("A", "x"), remove, set("c", "ä")], &mut headers).unwrap();
+        let add = HeaderOp::Add {
+            name: "C".to_owned(),
+            value: "again".to_owned(),
+        };
+        HeaderOp::apply_all(&[set("A", "x"), remove, set("c", "ä"), add], &mut headers).unwrap();
         assert_eq!(
             fields(&Headers::try_from(&headers).unwrap()),
-            [("a", "x"), ("c", "ä")]
+            [("a", "x"), ("c", "ä"), ("c", "again")]
         );
     }
 }

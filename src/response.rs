@@ -97,6 +97,13 @@ pub enum HeaderOp {
         /// Header value, free of control characters.
         value: String,
     },
+    /// Add a value beside those that the name has.
+    Add {
+        /// Header name, a token.
+        name: String,
+        /// Header value, free of control characters.
+        value: String,
+    },
     /// Take every value of the name away.
     Remove {
         /// Header name, a token.
@@ -109,17 +116,23 @@ impl HeaderOp {
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
-            Self::Set { name, .. } | Self::Remove { name } => name,
+            Self::Set { name, .. } | Self::Add { name, .. } | Self::Remove { name } => name,
+        }
+    }
+
+    /// The value that it brings, if it brings one.
+    #[must_use]
+    pub fn value(&self) -> Option<&str> {
+        match self {
+            Self::Set { value, .. } | Self::Add { value, .. } => Some(value),
+            Self::Remove { .. } => None,
         }
     }
 
     /// Bytes of name and value together.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
-        match self {
-            Self::Set { name, value } => name.len() + value.len(),
-            Self::Remove { name } => name.len(),
-        }
+        self.name().len() + self.value().map_or(0, str::len)
     }
 }
 

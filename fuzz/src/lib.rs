@@ -97,10 +97,7 @@ pub fn answer(bytes: &[u8]) {
 }
 
 fn is_split(op: &HeaderOp) -> bool {
-    let value = match op {
-        HeaderOp::Set { value, .. } => value.as_str(),
-        HeaderOp::Remove { .. } => "",
-    };
+    let value = op.value().unwrap_or_default();
     let is_bad = |byte: u8| matches!(byte, b'\r' | b'\n' | 0);
     op.name().is_empty() || op.name().bytes().chain(value.bytes()).any(is_bad)
 }

@@ -216,7 +216,7 @@ impl Redactor {
         };
         for side in ["request_headers", "response_headers"] {
             let ops = value.get_mut(side).and_then(Value::as_array_mut);
-            for set in ops.into_iter().flatten().filter_map(|op| op.get_mut("set")) {
+            for set in ops.into_iter().flatten().filter_map(first_value) {
                 let name = set.get("name").and_then(Value::as_str).map(str::to_owned);
                 if let (Some(name), Some(Value::String(text))) = (name, set.get_mut("value")) {
                     *text = self.pass(found).header(&Header::of(&name), text);
@@ -512,6 +512,11 @@ fn cookies_set(value: &str) -> Places {
             begin.end..begin.end + rest.find(';').unwrap_or(rest.len())
         })
         .collect()
+}
+
+/// What an operation on a header is given: an object of one key.
+fn first_value(op: &mut Value) -> Option<&mut Value> {
+    op.as_object_mut()?.values_mut().next()
 }
 
 #[cfg(test)]

@@ -70,6 +70,7 @@ fn header_op(op: &HeaderOp, out: &mut Vec<u8>) {
     };
     match op {
         HeaderOp::Set { name, value } => named("set", name, Some(value)),
+        HeaderOp::Add { name, value } => named("add", name, Some(value)),
         HeaderOp::Remove { name } => named("remove", name, None),
     }
     object.end();

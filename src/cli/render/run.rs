@@ -195,6 +195,7 @@ fn changes(response: &AgentResponse) -> Cell {
             .iter()
             .map(|op| match op {
                 HeaderOp::Set { name, .. } => format!("+{name}"),
+                HeaderOp::Add { name, .. } => format!("+{name} (append)"),
                 HeaderOp::Remove { name } => format!("-{name}"),
             })
             .collect();

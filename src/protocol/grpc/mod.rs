@@ -188,15 +188,20 @@ fn decision(decision: &Decision) -> agent_response::Decision {
     }
 }
 
+fn header(name: &str, value: &str) -> Header {
+    Header {
+        name: name.to_owned(),
+        value: value.to_owned(),
+    }
+}
+
 fn operations(operations: &[HeaderOp]) -> Vec<proto::HeaderOp> {
     operations
         .iter()
         .map(|operation| proto::HeaderOp {
             operation: Some(match operation {
-                HeaderOp::Set { name, value } => header_op::Operation::Set(Header {
-                    name: name.clone(),
-                    value: value.clone(),
-                }),
+                HeaderOp::Set { name, value } => header_op::Operation::Set(header(name, value)),
+                HeaderOp::Add { name, value } => header_op::Operation::Add(header(name, value)),
                 HeaderOp::Remove { name } => header_op::Operation::Remove(name.clone()),
             }),
         })

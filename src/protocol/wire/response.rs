@@ -290,6 +290,7 @@ mod tests {
             });
             response.request_headers = vec![
                 HeaderOp::Set { name: text(1), value: text(2) },
+                HeaderOp::Add { name: text(1), value: text(3) },
                 HeaderOp::Remove { name: text(3) },
             ];
             response.routing_metadata = pairs;

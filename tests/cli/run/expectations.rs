@@ -396,3 +396,52 @@ fn an_exact_response_may_leave_out_what_is_empty_and_nothing_else() {
         "exact_response.decision"
     );
 }
+
+#[test]
+fn what_is_appended_is_neither_set_nor_untouched() {
+    let answer = |ops: &str| format!(r#"{{"decision":"allow",{ops}}}"#);
+    let appends = answer(r#""append_request_headers":{"X-A":["1","2"],"b":"3"}"#);
+    let expect = |wanted: &str| format!(r#"{{"request_headers":{{"x-a":{wanted}}}}}"#);
+    request(&appends, &expect(r#"{"appended":["1","2"]}"#)).assert_code(0);
+    for wrong in [
+        r#"{"appended":["2","1"]}"#,
+        r#"{"appended":["1"]}"#,
+        r#""1""#,
+        r#""2""#,
+        r#"{"absent":true}"#,
+        r#"{"removed":true}"#,
+    ] {
+        let miss = missed(&request(&appends, &expect(wrong)));
+        assert_eq!(miss["found"], r#"appended ["1", "2"]"#, "{wrong}");
+    }
+    // A list that is made anew: none of the simple conditions says that.
+    let anew = answer(r#""remove_request_headers":["x-a"],"append_request_headers":{"x-a":"1"}"#);
+    for wrong in [r#"{"appended":["1"]}"#, r#"{"removed":true}"#, r#""1""#] {
+        let miss = missed(&request(&anew, &expect(wrong)));
+        assert_eq!(miss["found"], r#"removed, then appended "1""#, "{wrong}");
+    }
+    for bad in [
+        r#"{"appended":[]}"#,
+        r#"{"appended":["1"],"removed":true}"#,
+        r#"{"appended":"1"}"#,
+    ] {
+        refused(&request(&appends, &expect(bad)));
+    }
+}
+
+/// A name of a header that is set, and one that is appended to, in the report.
+#[test]
+fn a_set_and_an_append_read_differently() {
+    let answer = r#"{"decision":"allow","add_response_headers":{"a":"1"},
+        "append_response_headers":{"b":"2"}}"#;
+    let done = event(
+        "response_headers",
+        r#"{"status":200}"#,
+        (answer, r#"{"decision":"allow"}"#),
+    );
+    let ops = &steps(&done.json())[0].0["response"]["response_headers"];
+    assert_eq!(
+        *ops,
+        json!([{"set":{"name":"a","value":"1"}},{"add":{"name":"b","value":"2"}}])
+    );
+}

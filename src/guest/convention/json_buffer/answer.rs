@@ -29,7 +29,7 @@ pub(crate) use refusal::find_refusal;
 pub(crate) use rules::{FRAMING_HEADERS, framing_header};
 
 /// Every key of the result object. Their order is the order of `Key`.
-pub(crate) const KEYS: [&str; 17] = [
+pub(crate) const KEYS: [&str; 19] = [
     "decision",
     "status",
     "body",
@@ -37,6 +37,8 @@ pub(crate) const KEYS: [&str; 17] = [
     "add_response_headers",
     "remove_request_headers",
     "remove_response_headers",
+    "append_request_headers",
+    "append_response_headers",
     "tags",
     "rule_ids",
     "reason_codes",
@@ -58,6 +60,8 @@ enum Key {
     AddResponseHeaders,
     RemoveRequestHeaders,
     RemoveResponseHeaders,
+    AppendRequestHeaders,
+    AppendResponseHeaders,
     Tags,
     RuleIds,
     ReasonCodes,
@@ -375,9 +379,9 @@ impl<'a> Slots<'a> {
         })
     }
 
-    /// Sets in name order, then removes, for both directions. On a refusal bad
-    /// operations are dropped and tagged; an allow that cannot be carried out
-    /// as asked is a fault.
+    /// Sets in name order, then removes, then additions in name order, for both
+    /// directions. On a refusal bad operations are dropped and tagged; an allow that
+    /// cannot be carried out as asked is a fault.
     fn header_ops(
         &self,
         word: Word,
@@ -386,25 +390,38 @@ impl<'a> Slots<'a> {
     ) -> Result<(), Fault> {
         let mut budget = OpBudget::default();
         let mut first_bad: Option<String> = None;
-        for (set_key, remove_key, request) in [
-            (Key::AddRequestHeaders, Key::RemoveRequestHeaders, true),
-            (Key::AddResponseHeaders, Key::RemoveResponseHeaders, false),
+        for ([set_key, remove_key, add_key], kept) in [
+            (
+                [
+                    Key::AddRequestHeaders,
+                    Key::RemoveRequestHeaders,
+                    Key::AppendRequestHeaders,
+                ],
+                &mut response.request_headers,
+            ),
+            (
+                [
+                    Key::AddResponseHeaders,
+                    Key::RemoveResponseHeaders,
+                    Key::AppendResponseHeaders,
+                ],
+                &mut response.response_headers,
+            ),
         ] {
-            let sets = self.string_map(set_key)?;
-            let removes = self.strings(remove_key)?;
+            let sets = self.string_map(set_key)?.into_iter();
+            let removes = self.strings(remove_key)?.into_iter();
+            let adds = self.string_lists(add_key)?.into_iter();
+            let adds = adds.flat_map(|(name, OneOrMore(values))| {
+                let add = move |value| HeaderOp::Add {
+                    name: name.clone(),
+                    value,
+                };
+                values.into_iter().map(add)
+            });
             let wanted = sets
-                .into_iter()
                 .map(|(name, value)| (set_key, HeaderOp::Set { name, value }))
-                .chain(
-                    removes
-                        .into_iter()
-                        .map(|name| (remove_key, HeaderOp::Remove { name })),
-                );
-            let kept = if request {
-                &mut response.request_headers
-            } else {
-                &mut response.response_headers
-            };
+                .chain(removes.map(|name| (remove_key, HeaderOp::Remove { name })))
+                .chain(adds.map(|op| (add_key, op)));
             for (key, op) in wanted {
                 match op_problem(&op, policy).or_else(|| budget.take(&op)) {
                     None => kept.push(op),
@@ -523,6 +540,20 @@ impl<'a> Slots<'a> {
     }
 
     fn string_map(&self, key: Key) -> Result<BTreeMap<String, String>, Fault> {
+        self.map_of(key, "a string", "an object of strings")
+    }
+
+    fn string_lists(&self, key: Key) -> Result<BTreeMap<String, OneOrMore>, Fault> {
+        let object = "an object of strings or of arrays of strings";
+        self.map_of(key, "a string or an array of strings", object)
+    }
+
+    fn map_of<T: serde::de::DeserializeOwned>(
+        &self,
+        key: Key,
+        item_type: &str,
+        object_type: &str,
+    ) -> Result<BTreeMap<String, T>, Fault> {
         let Some(raw) = self.get(key) else {
             return Ok(BTreeMap::new());
         };
@@ -533,13 +564,31 @@ impl<'a> Slots<'a> {
                 .and_then(|items| {
                     items
                         .iter()
-                        .find(|(_, item)| serde_json::from_str::<String>(item.get()).is_err())
+                        .find(|(_, item)| serde_json::from_str::<T>(item.get()).is_err())
                         .map(|(name, item)| {
                             let path = format!("{path}[{:?}]", printable(name, 60));
-                            mistyped(&path, "a string", item)
+                            mistyped(&path, item_type, item)
                         })
                 })
-                .unwrap_or_else(|| mistyped(&path, "an object of strings", raw))
+                .unwrap_or_else(|| mistyped(&path, object_type, raw))
+        })
+    }
+}
+
+/// One text, or a list of them.
+struct OneOrMore(Vec<String>);
+
+impl<'de> Deserialize<'de> for OneOrMore {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Either {
+            One(String),
+            More(Vec<String>),
+        }
+        Either::deserialize(deserializer).map(|either| match either {
+            Either::One(text) => Self(vec![text]),
+            Either::More(texts) => Self(texts),
         })
     }
 }

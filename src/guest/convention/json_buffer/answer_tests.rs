@@ -34,6 +34,7 @@ fn every_key_is_read() {
     let response = check(
         r#"{"decision":"DENY","status":418,"body":"tea","add_request_headers":{"b":"2","a":"1"},
         "remove_request_headers":["c"],"add_response_headers":{"d":"4"},"remove_response_headers":["e"],
+        "append_request_headers":{"g":"1","f":["2","3"]},"append_response_headers":{"h":[]},
         "tags":["t"],"rule_ids":["r"],"reason_codes":["R"],"confidence":0.5,"routing_metadata":{"pool":"x"},
         "needs_more":true,"challenge_type":null,"challenge_params":{},"request_body_mutation":{"action":"pass_through"},
         "response_body_mutation":null}"#,
@@ -43,7 +44,8 @@ fn every_key_is_read() {
         serde_json::to_value(&response).unwrap(),
         serde_json::json!({
             "decision": {"block": {"status": 418, "body": "tea"}},
-            "request_headers": [{"set":{"name":"a","value":"1"}},{"set":{"name":"b","value":"2"}},{"remove":{"name":"c"}}],
+            "request_headers": [{"set":{"name":"a","value":"1"}},{"set":{"name":"b","value":"2"}},{"remove":{"name":"c"}},
+                {"add":{"name":"f","value":"2"}},{"add":{"name":"f","value":"3"}},{"add":{"name":"g","value":"1"}}],
             "response_headers": [{"set":{"name":"d","value":"4"}},{"remove":{"name":"e"}}],
             "routing_metadata": {"pool": "x"},
             "audit": {"tags":["t"],"rule_ids":["r"],"confidence":0.5,"reason_codes":["R"]},
@@ -198,7 +200,12 @@ fn a_bad_header_faults_an_allow_and_is_dropped_from_a_refusal() {
         ("Transfer-Encoding", "chunked"),
         ("connection", "close"),
     ] {
-        for key in ["add_request_headers", "add_response_headers"] {
+        for key in [
+            "add_request_headers",
+            "add_response_headers",
+            "append_request_headers",
+            "append_response_headers",
+        ] {
             let allow =
                 serde_json::json!({"decision":"allow", key: {name: value, "ok": "1"}}).to_string();
             let fault = check(&allow).unwrap_err();
@@ -290,6 +297,14 @@ fn mistyped_values_name_their_path() {
         (
             r#"{"decision":"allow","add_request_headers":[]}"#,
             "$.add_request_headers must be an object of strings",
+        ),
+        (
+            r#"{"decision":"allow","append_response_headers":{"x":["a",1]}}"#,
+            "$.append_response_headers[\"x\"] must be a string or an array of strings",
+        ),
+        (
+            r#"{"decision":"allow","append_request_headers":"x"}"#,
+            "$.append_request_headers must be an object of strings or of arrays of strings",
         ),
         (
             r#"{"decision":"allow","routing_metadata":{"x":null}}"#,

@@ -61,7 +61,7 @@ pub(super) fn op_problem(op: &HeaderOp, policy: &AnswerPolicy) -> Option<String>
     if !is_token(op.name()) {
         return Some("a header name must be a token (RFC 9110 5.1)".to_owned());
     }
-    if let HeaderOp::Set { value, .. } = op
+    if let Some(value) = op.value()
         && let Some(at) = value
             .bytes()
             .position(|byte| byte < b' ' && byte != b'\t' || byte == 0x7f)
