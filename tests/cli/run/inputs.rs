@@ -150,3 +150,32 @@ fn what_a_body_cannot_have_is_refused_by_name() {
         assert!(error.contains(says), "{fixture}: {error}");
     }
 }
+
+/// A request begins an exchange: nothing of the one before it is left.
+#[test]
+fn two_exchanges_in_one_fixture_are_told_apart() {
+    let text = r#"{"correlation_id":"all","steps":[
+        {"event":"request_headers","input":{"method":"POST","uri":"/a","correlation_id":"one"}},
+        {"event":"request_body","input":{"data":"a"}},
+        {"event":"request_headers","input":{"method":"POST","uri":"/b"}},
+        {"event":"request_body","input":{"data":"b"}},
+        {"event":"request_body","input":{"data":"bb"}}]}"#;
+    for (needle, first) in [
+        (r#""correlation_id":"one""#, 1),
+        (r#""is_last":true"#, 1),
+        (r#""correlation_id":"all""#, 3),
+        (r#""is_last":false"#, 3),
+        (r#""uri":"/b""#, 3),
+        (r#""chunk_index":1"#, 4),
+        (r#""bytes_received":3"#, 4),
+    ] {
+        let dir = TestDir::new();
+        let module = looking_for(&dir, needle);
+        let report = run(&module, &[&dir.file("f.json", text)], &[]).json();
+        let steps = steps(&report);
+        let blocked = steps
+            .iter()
+            .position(|step| step.0["response"]["decision"]["block"].is_object());
+        assert_eq!(blocked, Some(first), "{needle}");
+    }
+}
