@@ -10,6 +10,10 @@ pub struct Cost {
     pub fuel: Option<u64>,
     /// Wall clock for alloc, handler and dealloc together.
     pub time: Duration,
+    /// Processor time of the same, where that is measured
+    /// ([`DeadlineClock::Processor`](crate::limits::DeadlineClock)); else the wall
+    /// clock. Exact to 0.1 ms, and never more than `time`.
+    pub computed: Duration,
     /// How long the call waited for its instance; not part of its time.
     pub waited: Duration,
     /// Bytes of input JSON.

@@ -85,6 +85,7 @@ mutant m01-pool-keeps-poisoned src/policy/pool.rs 's/if instance\.poison\(\)\.is
 mutant m01-default-is-open src/cli/mod.rs 's/FailurePolicy::Closed/FailurePolicy::Open/' m_01
 mutant m02-deadline-too-late src/guest/deadline.rs 's/after\(now, self\.timeout\)/after(now, self.timeout * 100)/' m_02
 mutant m02-no-deadline src/guest/instance.rs 's/if state\.wasi\.deadline\.is_over\(now\) \{\n(\s+)UpdateDeadline::Interrupt/if false {\n$1UpdateDeadline::Interrupt/' m_03_an_endless_alloc
+mutant m02-any-repeat-is-believed src/policy/mod.rs 's/MOST_SLOWED: u32 = 3/MOST_SLOWED: u32 = u32::MAX/' m_02_a_guest_that_hangs
 mutant m02-other-work-counts src/guest/deadline.rs 's/let left = self\.timeout\.saturating_sub\(self\.spent\(\)\);/let left = Duration::ZERO;/' a_deadline_counts
 mutant m02-interrupted-is-reused src/fault.rs 's/\| Self::Deadline\n//; s/Self::BadEvent\(_\)\n/Self::BadEvent(_) | Self::Deadline\n/' m_0
 mutant m03-start-not-tried src/cli/mod.rs 's/policy\.start\(\)\?;//' m_03_a_start

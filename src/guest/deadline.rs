@@ -16,7 +16,7 @@ use crate::limits::{DeadlineClock, after};
 /// How old a reading of the processor time may be at the start of a call. All that
 /// passed since then counts as spent before the call: the guest may get this much
 /// more, and never less.
-const NEAR: Duration = Duration::from_millis(1);
+const NEAR: Duration = Duration::from_micros(100);
 /// By processor time a call may take so many times its deadline by the wall clock,
 const FAR_DEADLINES: u32 = 20;
 /// and always at least this.
@@ -124,6 +124,15 @@ impl Deadline {
     /// The call goes on, on this thread.
     pub(crate) fn begin_slice() {
         SLICE_BEGAN.set(processor_time());
+    }
+
+    /// Processor time of a call that took `time` by the wall clock and ended just
+    /// now. Short calls are not looked at: what they computed is no longer than that.
+    pub(crate) fn computed_in(&self, time: Duration) -> Duration {
+        if self.clock == DeadlineClock::Wall || time <= NEAR {
+            return time;
+        }
+        self.computed().min(time)
     }
 
     fn computed(&self) -> Duration {

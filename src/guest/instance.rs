@@ -316,11 +316,13 @@ impl Instance {
         };
         self.store.data_mut().wasi.output.end_call();
         let time = started.elapsed();
+        let computed = self.store.data().wasi.deadline.computed_in(time);
         self.running_count = running.end();
         let memory_after = self.guest.memory().data_size(&self.store);
         let cost = Cost {
             fuel: self.fuel_used(),
             time,
+            computed,
             waited: Duration::ZERO,
             input_bytes: self.guest.input_bytes(),
             answer_bytes: self.guest.answer().len() as u64,
@@ -364,6 +366,13 @@ impl Instance {
     /// Nothing is left of the exchange that the instance was kept for.
     pub(crate) fn end_exchange(&mut self) {
         drop(self.store.data_mut().kept.take());
+    }
+
+    /// What the handler probably meant to return, where the last answer was empty or
+    /// could not be used and that can be told.
+    #[must_use]
+    pub fn misread(&self) -> Option<&'static str> {
+        self.guest.misread(&self.store)
     }
 
     /// The bytes of the last answer, as the guest gave them.

@@ -107,6 +107,8 @@ pub struct Policy {
 
 /// So many such calls show that the module is slow; none is repeated any more.
 const MAX_LATE_CALLS: u32 = 8;
+/// So many times as long a call may take while others share the processor's parts.
+const MOST_SLOWED: u32 = 3;
 
 impl Policy {
     /// A policy of a loaded module.
@@ -315,6 +317,9 @@ impl Policy {
 
     /// The same call on an instance of its own, while no other guest runs: what
     /// shares a processor with others may take long without any fault of its own.
+    ///
+    /// Others slow a guest down, by less than [`MOST_SLOWED`]. One that computed
+    /// longer than that did something else: it hangs on what its instance held.
     fn repeated(&self, question: &Question<'_>, called: Called) -> Called {
         let tries = &self.late_calls;
         if self.keeps_exchange() || tries.load(Ordering::Relaxed) >= MAX_LATE_CALLS {
@@ -327,8 +332,13 @@ impl Policy {
             let cost = Some(cost);
             Some(Called { result, cost })
         });
-        if let Some(again) = again.filter(|again| !again.is_late()) {
-            tracing::info!("a call missed its deadline beside others, and met it alone");
+        let computed = |called: &Called| called.cost.unwrap_or_default().computed;
+        let at_most = |again: &Called| computed(again).saturating_mul(MOST_SLOWED);
+        let is_met = |again: &Called| !again.is_late() && computed(&called) <= at_most(again);
+        if let Some(again) = again.filter(is_met) {
+            tracing::info!(
+                "a call was too slow while other calls ran, and fast enough when repeated alone"
+            );
             return again;
         }
         tries.fetch_add(1, Ordering::Relaxed);

@@ -274,6 +274,11 @@ impl Guest {
         each!(self, guest => guest.refusal_in_unread(store))
     }
 
+    /// What the handler probably meant to return, where that can be told.
+    pub(super) fn misread(&self, store: &Store<HostState>) -> Option<&'static str> {
+        each!(self, guest => guest.misread(store))
+    }
+
     /// The bytes of the last answer, as the guest gave them.
     pub(super) fn answer(&self) -> &[u8] {
         each!(self, guest => guest.answer())

@@ -159,6 +159,11 @@ impl Guest {
     }
 
     #[expect(clippy::unused_self, reason = "each convention has the same methods")]
+    pub(super) fn misread(&self, _store: &Store<HostState>) -> Option<&'static str> {
+        None
+    }
+
+    #[expect(clippy::unused_self, reason = "each convention has the same methods")]
     pub(super) fn refusal_in_unread(&self, _store: &Store<HostState>) -> Option<Refusal> {
         None
     }

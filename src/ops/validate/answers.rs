@@ -144,8 +144,12 @@ fn empty(handler: &str, trials: &[&Trial]) -> Option<Row> {
         trials.len(),
         first.sample.name
     );
+    let (id, expected) = (CheckKind::Empty.of(handler), "a decision in each answer");
+    if let Some(fix) = empty.iter().find_map(|trial| trial.seen.misread) {
+        return Some(Check::fail(id, expected, found, fix).into());
+    }
     Some(
-        Check::warn(CheckKind::Empty.of(handler), "a decision in each answer", found, "answer with a decision; published modules answer 0 when they fail to parse their input, so that it passes",
+        Check::warn(id, expected, found, "answer with a decision; published modules answer 0 when they fail to parse their input, so that it passes",
             )
             .into(),
     )

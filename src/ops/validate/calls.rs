@@ -63,6 +63,8 @@ pub(super) struct Seen {
     pub(super) poison: Option<FaultCode>,
     /// Whether memory was asked for that the limits refuse.
     pub(super) refused_growth: bool,
+    /// What the handler probably meant to return, where nothing was read.
+    pub(super) misread: Option<&'static str>,
 }
 
 impl Seen {
@@ -251,6 +253,7 @@ impl<'a> Prober<'a> {
                 result: Err(*fault),
                 cost: Cost::default(),
                 refused_growth: false,
+                misread: None,
             },
         };
         let mut seen = once();
@@ -275,6 +278,9 @@ impl<'a> Prober<'a> {
         };
         let (result, cost) = instance.ask(&sample.input, asking);
         Seen {
+            misread: matches!(result, Ok(None))
+                .then(|| instance.misread())
+                .flatten(),
             result,
             cost,
             poison: instance.poison(),

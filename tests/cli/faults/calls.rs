@@ -513,3 +513,25 @@ fn m_12_a_handler_that_is_not_there_allows_without_a_call() {
     assert_eq!(step.tags(), Vec::<&str>::new());
     assert!(step.0["time_ns"].is_null(), "{step:?}");
 }
+
+/// A late call is repeated on an instance of its own. One that is late because of
+/// what its instance held is at fault all the same.
+#[test]
+fn m_02_a_guest_that_hangs_after_a_few_calls_is_at_fault() {
+    let dir = TestDir::new();
+    let body = format!(
+        "(global.set $calls (i32.add (global.get $calls) (i32.const 1)))
+         (if (i32.gt_u (global.get $calls) (i32.const 3)) (then (loop $for_ever (br $for_ever))))
+         {ALLOW}"
+    );
+    let module = guest(
+        &dir,
+        "m.wat",
+        "(global $calls (mut i32) (i32.const 0))",
+        &body,
+    );
+    let events = dir.requests("r.json", 4);
+    let done = run(&module, &[&events], &["--timeout", "50ms"]);
+    done.assert_code(1);
+    steps(&done.json())[3].assert_fault("deadline", false);
+}

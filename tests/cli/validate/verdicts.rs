@@ -545,3 +545,50 @@ fn a_notice_of_emscripten_is_linked_and_does_nothing() {
     let id = "import:env.emscripten_notify_memory_growth";
     assert_eq!((code, remarks(&module)), (1, vec![id.to_owned()]));
 }
+
+/// An answer that is packed wrongly is never read, and so allows everything.
+#[test]
+fn an_answer_that_is_packed_wrongly_is_told() {
+    let block = "(data (i32.const 4096) \"  {\\22decision\\22:\\22block\\22}\")";
+    for (packed, id, word) in [
+        (
+            "(i64.const 4096)",
+            "empty:on_request_headers",
+            "an address alone",
+        ),
+        (
+            "(i64.const 0x0000_0016_0000_1000)",
+            "answer:on_request_headers",
+            "(length << 32) | address",
+        ),
+        (
+            "(i64.const 0x0FFF_FFF0_0000_1000)",
+            "answer:on_request_headers",
+            "must lie inside memory",
+        ),
+    ] {
+        let dir = TestDir::new();
+        let (code, module) = one(&[], &guest(&dir, "m.wat", block, packed));
+        assert_eq!(code, 1, "{packed}");
+        let row = row(&module, id);
+        assert_eq!(row["status"], "fail", "{row}");
+        assert!(row.to_string().contains(word), "{row}");
+    }
+    // To answer nothing, or from nowhere, stays what it was: a warning.
+    for packed in [
+        "(i64.const 0)",
+        "(i64.const 7)",
+        "(i64.const 0x0000_1000_0000_0000)",
+    ] {
+        let dir = TestDir::new();
+        let (code, module) = one(&[], &guest(&dir, "m.wat", block, packed));
+        assert_eq!(
+            (
+                code,
+                row(&module, "empty:on_request_headers")["status"].clone()
+            ),
+            (0, json!("warn")),
+            "{packed}"
+        );
+    }
+}

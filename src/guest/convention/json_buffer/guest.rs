@@ -29,6 +29,8 @@ pub(crate) struct Guest {
     unread: Option<(u32, u32)>,
     /// Why the last call's memory could not be given back.
     not_given_back: Option<FaultCode>,
+    /// What the handler returned, both halves.
+    returned: (u32, u32),
     // Kept from call to call, so that a call allocates nothing.
     input: Vec<u8>,
     answer: Vec<u8>,
@@ -60,6 +62,7 @@ impl Guest {
             max_answer_bytes,
             unread: None,
             not_given_back: None,
+            returned: (0, 0),
             input: Vec::new(),
             answer: Vec::new(),
         })
@@ -70,6 +73,7 @@ impl Guest {
         self.answer.clear();
         self.unread = None;
         self.not_given_back = None;
+        self.returned = (0, 0);
         self.input.clear();
         &mut self.input
     }
@@ -87,11 +91,37 @@ impl Guest {
     /// Checks the answer of the last call.
     pub(crate) fn check(
         &self,
-        _store: &Store<HostState>,
+        store: &Store<HostState>,
         question: &Question<'_>,
         policy: &AnswerPolicy,
     ) -> Result<Checked, Fault> {
-        super::check(question, &self.answer, policy)
+        super::check(question, &self.answer, policy).map_err(|mut fault| {
+            if let Some(hint) = self.misread(store) {
+                fault.detail = format!("{}; {hint}", fault.detail);
+            }
+            fault
+        })
+    }
+
+    /// How the two halves of what the handler returned were probably meant, where
+    /// there is an answer in that other place.
+    pub(crate) fn misread(&self, store: &Store<HostState>) -> Option<&'static str> {
+        let (high, low) = self.returned;
+        let memory = self.memory.data(store);
+        let is_object = |bytes: Option<&[u8]>| {
+            let text = bytes.unwrap_or_default().trim_ascii_start();
+            text.strip_prefix(b"{")
+                .map(<[u8]>::trim_ascii_start)
+                .is_some_and(|rest| rest.starts_with(b"\""))
+        };
+        let from = |at: u32| usize::try_from(at).ok().and_then(|at| memory.get(at..));
+        if high == 0 && low != 0 && is_object(from(low)) {
+            return Some("the handler returns an address alone; return (address << 32) | length");
+        }
+        let swapped = range(low, high).and_then(|range| memory.get(range));
+        (high != 0 && is_object(swapped) && !is_object(from(high))).then_some(
+            "the handler returns (length << 32) | address; return (address << 32) | length",
+        )
     }
 
     /// The refusal in an answer of the last call that could not be read whole.
@@ -148,6 +178,7 @@ impl Guest {
             Err(error) => return Err(self.fault(store, &error, "in the handler")),
         };
         let (ptr, len) = unpack(packed);
+        self.returned = (ptr, len);
         let has_answer = len != 0 && (ptr != 0 || self.reads_address_zero);
         if has_answer {
             self.read_answer(store, ptr, len)?;
@@ -209,8 +240,11 @@ impl Guest {
             return Err(Fault::new(
                 FaultCode::AnswerOutOfBounds,
                 format!(
-                    "the answer must lie inside memory of {} bytes, found {len} bytes at {ptr:#x}",
-                    memory.len()
+                    "the answer must lie inside memory of {} bytes, found {len} bytes at {ptr:#x}{}",
+                    memory.len(),
+                    self.misread(store)
+                        .map(|hint| format!("; {hint}"))
+                        .unwrap_or_default()
                 ),
             ));
         };
