@@ -193,8 +193,7 @@ pub fn fixture(bytes: &[u8]) {
     });
     let text = std::str::from_utf8(bytes).unwrap();
     let text = text.trim_start_matches('\u{feff}');
-    if let Some(updated) = fixture::update(text, &parsed, seen.collect()) {
-        let text = updated.text;
+    if let Some(text) = fixture::update(text, &parsed, seen.collect()).text {
         let again = fixture::parse(&input(text.clone().into_bytes()));
         assert!(again.is_ok(), "{text}: {:?}", again.err());
     }

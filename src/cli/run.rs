@@ -197,24 +197,43 @@ fn update(named: &[PathBuf], played: &Played) -> Result<bool, Error> {
         let Ok(fixture) = fixture else { continue };
         let text = String::from_utf8_lossy(&input.bytes);
         let seen = result.steps.iter().map(StepResult::seen).collect();
-        if let Some(updated) = fixture::update(&text, fixture, seen) {
+        let updated = fixture::update(&text, fixture, seen);
+        if !updated.not_called.is_empty() {
+            render::to_stderr(&format!(
+                "{}: left the expectations of {}: the module has no handler for it, so there is no answer to write",
+                render::shown(&input.path),
+                numbered(&updated.not_called),
+            ));
+        }
+        if let Some(text) = updated.text {
             keep_behind_links(&input.path, named)?;
-            changed.push((&input.path, updated));
+            changed.push((&input.path, text, updated.not_reached));
         }
     }
-    for (path, updated) in &changed {
-        files::write(path, Links::Followed, updated.text.as_bytes())?;
+    for (path, text, not_reached) in &changed {
+        files::write(path, Links::Followed, text.as_bytes())?;
         let mut line = format!("updated {}", render::shown(path));
-        if !updated.not_reached.is_empty() {
-            let steps = updated.not_reached.iter().map(ToString::to_string);
+        if !not_reached.is_empty() {
             line.push_str(&format!(
-                "; removed what was expected of step {}, which an earlier refusal leaves out",
-                steps.collect::<Vec<_>>().join(", ")
+                "; removed the expectations of {}: an earlier step refuses, so they are never reached",
+                numbered(not_reached),
             ));
         }
         render::to_stderr(&line);
     }
     Ok(!changed.is_empty())
+}
+
+/// Steps by their numbers: `step 2`, `steps 2, 3 and 4`.
+fn numbered(steps: &[usize]) -> String {
+    let text = |steps: &[usize]| {
+        let steps = steps.iter().map(ToString::to_string);
+        steps.collect::<Vec<_>>().join(", ")
+    };
+    match steps {
+        [before @ .., last] if !before.is_empty() => format!("steps {} and {last}", text(before)),
+        _ => format!("step {}", text(steps)),
+    }
 }
 
 /// What a link in a folder leads to was not meant by whoever named the folder.

@@ -170,7 +170,10 @@ fn nothing_holds_of_a_handler_that_the_module_lacks() {
             "{step}"
         );
         // There is no answer to write.
-        run(&module, &[&fixture], &["--update"]).assert_code(1);
+        let done = run(&module, &[&fixture], &["--update"]);
+        done.assert_code(1);
+        let left = "f.json: left the expectations of step 1: the module has no handler for it";
+        assert!(done.stderr.contains(left), "{}", done.stderr);
         assert_eq!(std::fs::read_to_string(&fixture).unwrap(), text);
     }
 }

@@ -104,6 +104,117 @@ fn each_kind_of_expectation_stays_of_its_kind() {
     }
 }
 
+/// What only a refusal has is not there where the module allows, and then the
+/// decision is expected in its place.
+#[test]
+fn a_decision_that_was_expected_stays_expected() {
+    let allow = r#"{"decision":"allow"}"#;
+    let redirect = r#"{"decision":"redirect","body":"/x"}"#;
+    let challenge = r#"{"decision":"challenge","challenge_type":"captcha"}"#;
+    let block = r#"{"decision":"block"}"#;
+    let answers = [allow, redirect, challenge, block];
+    let budget = r#""budget":{"fuel":100000}"#;
+    for expect in [
+        r#"{"status":401,"body":"no"}"#.to_owned(),
+        r#"{"status":307,"url":"/y"}"#.to_owned(),
+        format!(r#"{{"status":401,{budget}}}"#),
+        format!(r#"{{"fault":"trap:unreachable",{budget}}}"#),
+        format!(r#"{{"challenge_type":{{"contains":"js"}},{budget}}}"#),
+        r#"{"fault":{"contains":"fuel"},"tags":["wasm-error"]}"#.to_owned(),
+        r#"{"response":{"decision":{"challenge":{"params":{"a":"1"}}},"needs_more":false}}"#
+            .to_owned(),
+        format!(r#"{{"response":{{"audit":{{"tags":["x"]}}}},{budget}}}"#),
+    ] {
+        for answer in answers {
+            let dir = TestDir::new();
+            let module = answering(&dir, "m.wat", answer);
+            let text = format!(
+                r#"{{"event":"request_headers","input":{{"method":"GET","uri":"/"}},"expect":{expect}}}"#
+            );
+            let fixture = dir.file("f.json", text);
+            let (text, _) = update_twice(&module, &fixture, 0);
+            for other in answers.iter().filter(|it| **it != answer) {
+                let other = answering(&dir, "other.wat", other);
+                let done = run(&other, &[&fixture], &[]);
+                assert_eq!(done.code, Some(1), "{expect} became {text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn expectations_that_are_removed_leave_no_fixture_that_checks_nothing() {
+    let dir = TestDir::new();
+    let module = answering(&dir, "m.wat", BLOCK);
+    let steps = |expect: &str| {
+        format!(
+            r#"{{"steps":[{{"event":"request_headers","input":{{"method":"GET","uri":"/"}}{expect}}},{{"event":"request_body","input":{{"data":"x"}}}}"#
+        )
+    };
+    let last =
+        r#"{"event":"response_headers","input":{"status":200},"expect":{"decision":"allow"}}]}"#;
+    let fixture = dir.file("f.json", format!("{},{last}", steps("")));
+    let (text, done) = update_twice(&module, &fixture, 0);
+    assert!(text.starts_with(&steps(r#","expect":{"exact_response":{"decision":{"block":{"status":429,"body":"slow down"}},"response_headers":[{"set":{"name":"x-a","value":"2"}}],"audit":{"tags":["a","c"]}}}"#)), "{text}");
+    assert!(
+        done.stderr
+            .contains("removed the expectations of step 3: an earlier step refuses"),
+        "{}",
+        done.stderr
+    );
+}
+
+#[test]
+fn headers_that_are_made_anew_are_expected_as_changes() {
+    let answer = r#"{"decision":"allow","remove_request_headers":["x-a"],"append_request_headers":{"x-a":["1"]}}"#;
+    let after = updated(
+        answer,
+        r#"{"event":"request_headers","input":{"method":"GET","uri":"/"},"expect":{"request_headers":{"x-a":"1"}}}"#,
+    );
+    let written: Value = serde_json::from_str(&after).unwrap();
+    let ops = json!([{"remove": {"name": "x-a"}}, {"add": {"name": "x-a", "value": "1"}}]);
+    assert_eq!(
+        written["expect"],
+        json!({"response": {"request_headers": ops}})
+    );
+}
+
+/// Each line keeps its end, and new lines end as the line before them.
+#[test]
+fn mixed_line_ends_stay_mixed() {
+    let lines = |ends: [&str; 2]| {
+        let [first, rest] = ends;
+        format!(
+            "{{{first}  \"event\": \"request_headers\",{rest}  \"input\": {{\"method\": \"GET\", \"uri\": \"/\"}}{rest}}}{rest}"
+        )
+    };
+    for ends in [["\r\n", "\n"], ["\n", "\r\n"]] {
+        let before = lines(ends);
+        let after = updated(BLOCK, &before);
+        assert!(after.lines().count() > 8, "{after}");
+        let of = |text: &str| text.matches("\r\n").count();
+        let expected = match ends {
+            ["\r\n", _] => of(&before),
+            _ => after.lines().count() - 1,
+        };
+        assert_eq!(of(&after), expected, "{after:?}");
+    }
+}
+
+#[test]
+fn many_steps_are_updated_one_by_one() {
+    let step = |tag: &str| {
+        format!(
+            "{{\n  \"event\": \"request_headers\",\n  \"input\": {{\"method\": \"GET\", \"uri\": \"/\"}},\n  \"expect\": {{\"tags\": [\"{tag}\"], \"status\": 429}}\n}}"
+        )
+    };
+    let of = |tags: [&str; 3]| format!("{{\"steps\": [{}]}}\n", tags.map(step).join(", "));
+    let allow = r#"{"decision":"allow","tags":["y"]}"#;
+    let after = updated(allow, &of(["x", "longer", "y"]));
+    let expected = of(["y", "y", "y"]).replace("\"status\": 429", "\"decision\": \"allow\"");
+    assert_eq!(after, expected);
+}
+
 #[test]
 fn a_fixture_without_expectations_gets_the_whole_answer_and_no_nulls() {
     let exact = r#"{"exact_response": {"decision": {"block": {"status": 429, "body": "slow down"}}, "response_headers": [{"set": {"name": "x-a", "value": "2"}}], "audit": {"tags": ["a", "c"]}}}"#;
@@ -161,7 +272,7 @@ fn what_a_refusal_leaves_out_is_removed_and_said() {
     assert_eq!(text, of("block", ""));
     assert!(
         done.stderr
-            .contains("removed what was expected of step 2, 3"),
+            .contains("removed the expectations of steps 2 and 3: an earlier step refuses"),
         "{}",
         done.stderr
     );
@@ -200,12 +311,28 @@ fn hooks_are_updated_in_the_same_way() {
         (
             &ok,
             r#"{"error":"no","details":[1]}"#,
-            r#"{"error":{"absent":true},"details":{"absent":true}}"#,
+            r#"{"error":{"absent":true},"details":{"absent":true},"ok":true}"#,
         ),
         (
             refused,
             r#"{"ok":true,"details":{"absent":true}}"#,
             r#"{"ok":false,"exact_details":[{"f":1}]}"#,
+        ),
+        // A part of which nothing is left is checked as a whole.
+        (
+            r#"{"ok":true,"details":[]}"#,
+            r#"{"ok":true,"details":[{"a":1}]}"#,
+            r#"{"ok":true,"exact_details":[]}"#,
+        ),
+        (
+            refused,
+            r#"{"ok":false,"ctx":{"input":{"gone":2}}}"#,
+            r#"{"ok":false,"exact_ctx":{"input":{"n":"0000"},"data":null,"user":null,"headers":{},"tenant_id":null}}"#,
+        ),
+        (
+            refused,
+            r#"{"fault":"fuel","absent":["/input/x"],"error":"no"}"#,
+            r#"{"absent":["/input/x"],"error":"no","ok":false}"#,
         ),
         (
             refused,
