@@ -103,6 +103,90 @@ fn a_body_has_what_the_steps_before_said() {
     }
 }
 
+/// What one body step says, the next one of that body goes on from.
+#[test]
+fn a_body_goes_on_from_the_body_step_before() {
+    let head = json!({"method": "PUT", "uri": "/up", "client_ip": "192.0.2.9", "headers": {"a": "1"}, "correlation_id": "c-8"});
+    let full = r#"{"correlation_id":"c-8","method":"PUT","uri":"/up","client_ip":"192.0.2.9","headers":{"a":"1"},"chunk_index":1"#;
+    for (name, first, second, holds) in [
+        ("request_body", head.clone(), json!({}), full),
+        (
+            "request_body",
+            head.clone(),
+            json!({"uri": "/other"}),
+            r#""uri":"/other","client_ip":"192.0.2.9","headers":{"a":"1"},"chunk_index":1"#,
+        ),
+        (
+            "response_body",
+            json!({"status": 503, "headers": {"b": "2"}}),
+            json!({}),
+            r#""status":503,"headers":{"b":"2"},"chunk_index":1"#,
+        ),
+        (
+            "request_body",
+            json!({"chunk_index": 3}),
+            json!({}),
+            r#""chunk_index":4"#,
+        ),
+        (
+            "response_body",
+            json!({"chunk_index": 9}),
+            json!({}),
+            r#""chunk_index":10"#,
+        ),
+        (
+            "request_body",
+            json!({"chunk_index": 3}),
+            json!({"chunk_index": 0}),
+            r#""chunk_index":0"#,
+        ),
+        (
+            "request_body",
+            json!({"bytes_received": 300}),
+            json!({}),
+            r#""bytes_received":301"#,
+        ),
+        (
+            "response_body",
+            json!({"bytes_sent": 7}),
+            json!({}),
+            r#""bytes_sent":8"#,
+        ),
+        (
+            "request_body",
+            json!({"total_size": 2}),
+            json!({}),
+            r#""is_last":true,"total_size":2"#,
+        ),
+        (
+            "response_body",
+            json!({"total_size": 2}),
+            json!({"total_size": null}),
+            r#""is_last":true,"total_size":null"#,
+        ),
+        (
+            "request_body",
+            json!({}),
+            json!({}),
+            r#""is_last":true,"total_size":null"#,
+        ),
+    ] {
+        let step = |mut input: serde_json::Value| {
+            input["data"] = json!("x");
+            json!({"event": name, "input": input})
+        };
+        let fixture = json!({"steps": [step(first), step(second)]}).to_string();
+        let dir = TestDir::new();
+        let module = looking_for(&dir, holds);
+        let done = run(&module, &[&dir.file("f.json", &fixture)], &[]);
+        let decisions: Vec<String> = steps(&done.json())
+            .iter()
+            .map(|step| step.decision().to_owned())
+            .collect();
+        assert_eq!(decisions, ["allow", "block"], "{fixture} gives {holds}");
+    }
+}
+
 #[test]
 fn what_a_body_cannot_have_is_refused_by_name() {
     for (name, input, says) in [
@@ -114,27 +198,27 @@ fn what_a_body_cannot_have_is_refused_by_name() {
         (
             "request_body",
             json!({"client_ip": "192.0.2.5"}),
-            "needs method and uri",
+            "add method and uri, which no request_headers step",
         ),
         (
             "request_body",
             json!({"headers": {}}),
-            "needs method and uri",
+            "add method and uri, which no request_headers step",
         ),
         (
             "request_body",
             json!({"method": "GET"}),
-            "needs method and uri",
+            "add method and uri, which no request_headers step",
         ),
         (
             "response_body",
             json!({"client_ip": "192.0.2.5"}),
-            "needs method and uri",
+            "add method and uri, which no request_headers step",
         ),
         (
             "response_body",
             json!({"headers": {"a": "1"}}),
-            "needs status",
+            "add status, which no response_headers step",
         ),
         ("response_body", json!({"status": 99}), "from 100 to 599"),
     ] {
