@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Number, Value, json};
 
 use crate::fault::printable;
 use crate::hook::{HookResult, TRAPPED};
@@ -53,7 +53,8 @@ impl Answer {
     }
 
     /// Whether the proxy or the host is told the same by both: header names are
-    /// the same in any case, and changes to different headers in any order.
+    /// the same in any case, and changes to different headers in any order. Of a
+    /// hook's result counts what its host applies.
     #[must_use]
     pub fn tells_the_same(&self, other: &Self) -> bool {
         self == other || self.proxy_view() == other.proxy_view()
@@ -61,6 +62,9 @@ impl Answer {
 
     /// The answer as JSON, in the one form of all that tell a proxy the same.
     pub(crate) fn proxy_view(&self) -> Value {
+        if let Self::Result(result) = self {
+            return host_view(result);
+        }
         let mut value = serde_json::to_value(self).unwrap_or_default();
         to_proxy_view(&mut value);
         value
@@ -101,6 +105,46 @@ impl AgentResponse {
         let of = |response: &Self| Answer::Response(Box::new(response.clone()));
         self == other || of(self).tells_the_same(&of(other))
     }
+}
+
+/// A hook's result in the one form of all that make a host do the same: of a context
+/// only `input` and `data` are applied, and of a refusal nothing.
+fn host_view(result: &HookResult) -> Value {
+    let HookResult {
+        ok,
+        ctx,
+        error,
+        details,
+    } = result;
+    let ctx = ctx.as_ref().filter(|_| *ok);
+    let ctx = ctx.map(|ctx| json!({"input": ctx.input, "data": ctx.data}));
+    let mut view = json!({"ok": ok, "ctx": ctx, "error": error, "details": details});
+    to_plain_numbers(&mut view);
+    view
+}
+
+fn to_plain_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) => *number = plain_number(number),
+        Value::Array(items) => items.iter_mut().for_each(to_plain_numbers),
+        Value::Object(keys) => keys.values_mut().for_each(to_plain_numbers),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
+}
+
+/// The number in the one form of all that are equal: `1.0` is `1`. An integer stays
+/// as it is, since a double would make different large ones equal.
+pub(crate) fn plain_number(number: &Number) -> Number {
+    let whole = number.as_f64().filter(|double| double.fract() == 0.0);
+    let Some(double) = whole.filter(|_| number.is_f64()) else {
+        return number.clone();
+    };
+    // Its digits are written out in full; of the two zeros one has a sign.
+    let digits = format!("{:.0}", double + 0.0);
+    let unsigned = digits.parse::<u64>().map(Number::from);
+    unsigned
+        .or_else(|_| digits.parse::<i64>().map(Number::from))
+        .unwrap_or_else(|_| number.clone())
 }
 
 /// Brings the JSON of an answer to the one form of all that tell a proxy the
@@ -196,5 +240,54 @@ mod tests {
         };
         differ(std::slice::from_ref(&add), &[set("a", "1")]);
         differ(&[add.clone(), add.clone()], &[add]);
+    }
+
+    #[test]
+    fn what_a_host_does_not_apply_is_the_same() {
+        let result = |text: &str| {
+            let keys: Value = serde_json::from_str(text).unwrap();
+            Answer::Result(Box::new(HookResult {
+                ok: keys["ok"] == true,
+                ctx: serde_json::from_value(keys["ctx"].clone()).unwrap(),
+                error: keys["error"].as_str().map(str::to_owned),
+                details: serde_json::from_value(keys["details"].clone()).unwrap(),
+            }))
+        };
+        let same = |one: &str, other: &str| {
+            assert!(result(one).tells_the_same(&result(other)), "{one}");
+        };
+        same(
+            r#"{"ok":true,"ctx":{"input":{"a":1,"b":[1.0]},"user":{"id":"1","role":"x"}}}"#,
+            r#"{"ok":true,"ctx":{"input":{"b":[1],"a":1.0},"headers":{"a":"b"},"tenant_id":"t"}}"#,
+        );
+        same(
+            r#"{"ok":false,"ctx":{"input":{"a":1}},"error":"no"}"#,
+            r#"{"ok":false,"error":"no"}"#,
+        );
+        same(
+            r#"{"ok":false,"details":[-0.0,1e2]}"#,
+            r#"{"ok":false,"details":[0,100]}"#,
+        );
+        let differ = |one: &str, other: &str| {
+            assert!(!result(one).tells_the_same(&result(other)), "{one}");
+        };
+        differ(r#"{"ok":true}"#, r#"{"ok":false}"#);
+        differ(r#"{"ok":true,"error":"a"}"#, r#"{"ok":true,"error":"b"}"#);
+        differ(
+            r#"{"ok":false,"details":[]}"#,
+            r#"{"ok":false,"details":[1]}"#,
+        );
+        differ(
+            r#"{"ok":true,"ctx":{"input":{"a":[1,2]}}}"#,
+            r#"{"ok":true,"ctx":{"input":{"a":[2,1]}}}"#,
+        );
+        differ(
+            r#"{"ok":true,"ctx":{"input":{},"data":{"a":1}}}"#,
+            r#"{"ok":true,"ctx":{"input":{}}}"#,
+        );
+        differ(
+            r#"{"ok":true,"details":[9007199254740993]}"#,
+            r#"{"ok":true,"details":[9007199254740992.0]}"#,
+        );
     }
 }

@@ -169,6 +169,11 @@ pub fn apply(context: HookContext, result: &HookResult) -> Applied {
     }
 }
 
+/// Whether a hook may change the place that a JSON pointer leads to.
+pub(crate) fn may_change(pointer: &str) -> bool {
+    matches!(pointer.split('/').nth(1), Some("input" | "data"))
+}
+
 /// Where two contexts differ, down to the innermost value that does.
 #[must_use]
 pub fn changes(before: &HookContext, after: &HookContext) -> Vec<Change> {
