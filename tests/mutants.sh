@@ -142,7 +142,7 @@ mutant m23-abort-unread src/guest/faults.rs 's/let header = range\(address\.chec
 mutant m24-nothing-escaped src/fault.rs 's/if is_unprintable\(character\)/if false \&\& is_unprintable(character)/' m_24
 mutant m24-only-c0-escaped src/fault.rs 's/character\.is_control\(\)/character < \x27 \x27/' m_24
 mutant m24-nothing-cut src/fault.rs 's/if out\.len\(\) >= max_bytes/if false \&\& out.len() >= max_bytes/' m_24
-mutant m24-summary-raw src/ops/run/report.rs 's/printable\(&response\.audit\.tags\.join\(", "\), 160\)/response.audit.tags.join(", ")/; s/use crate::fault::\{Fault, printable\}/use crate::fault::Fault/' m_24
+mutant m24-summary-raw src/ops/run/report.rs 's/printable\(&response\.audit\.tags\.join\(", "\), SHOWN\)/response.audit.tags.join(", ")/; s/use crate::fault::\{Fault, printable\}/use crate::fault::Fault/' m_24
 mutant m24-import-names-raw src/guest/contract/imports.rs 's/let name = \|text\| printable\(text, 100\);/let name = |text: \&str| text.to_owned();/; s/use crate::fault::printable;\n//' m_24
 mutant m23-files-open src/guest/wasi/link.rs 's/(Role::NoFile \| Role::NoDirectory \| Role::NoSocket => \{\n\s+)return Err\(Errno::BadDescriptor\.into\(\)\)/$1return Ok(())/' m_23_nothing
 mutant m23-clocks-of-the-host src/limits.rs 's/#\[default\]\n\s+(Fixed => "fixed",)/$1/; s/(Real => "real",)/#[default]\n        $1/' m_23_clocks

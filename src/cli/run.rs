@@ -23,6 +23,9 @@ use super::render::human::Style;
 use super::render::{self, OutputArgs, ReportFiles};
 use super::{GuestArgs, exit};
 
+/// More repeats of a fixture would not end in a time that somebody waits for.
+const MAX_REPEAT: i64 = 100_000;
+
 /// Files settle for this long before a change is acted upon.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 
@@ -63,7 +66,7 @@ pub(crate) struct RunArgs {
     jobs: u16,
 
     /// Feed each fixture N times; a changing answer is a failure
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MAX_REPEAT))]
     repeat: u32,
 
     /// Stop at the first fixture that fails

@@ -23,8 +23,8 @@ use crate::policy::Policy;
 use crate::report::CaseStatus;
 
 pub(crate) use report::{
-    FixtureResult, Hint, HookOutcome, RunReport, StepResult, Totals, UnreadFixture, is_bad,
-    status_name, summary,
+    FixtureResult, HookOutcome, RunReport, StepResult, Totals, UnreadFixture, is_bad, status_name,
+    summary,
 };
 
 /// How fixtures are fed to the module.
@@ -109,8 +109,9 @@ fn run_one(
     {
         first.mismatches.push(Mismatch {
             path: "expect".to_owned(),
-            expected: "an expectation in this fixture (--require-expectations)".to_owned(),
-            found: "none, so nothing was checked".to_owned(),
+            expected: "an expectation".to_owned(),
+            found: "none: this fixture has no expectation, and --require-expectations is given"
+                .to_owned(),
             edits: Vec::new(),
         });
     }

@@ -15,6 +15,8 @@ fn commands<R: Report>(report: &R, out: &mut dyn Write) -> io::Result<()> {
     let cases = report.cases();
     for case in &cases {
         let level = match case.status {
+            // A remark is shown also where nothing was checked.
+            CaseStatus::Unchecked if !case.detail.is_empty() => "warning",
             CaseStatus::Passed | CaseStatus::Skipped | CaseStatus::Unchecked => continue,
             CaseStatus::Warned => "warning",
             CaseStatus::Failed | CaseStatus::Errored => "error",

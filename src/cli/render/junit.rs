@@ -44,8 +44,12 @@ fn test_case(case: &Case) -> TestCase {
     let mut test = TestCase::new(terminal(&case.name), status);
     test.set_classname(terminal(&case.suite));
     test.set_time(case.time);
-    if case.status == CaseStatus::Warned {
-        test.set_system_out(terminal_lines(&case.message));
+    match case.status {
+        CaseStatus::Warned => drop(test.set_system_out(terminal_lines(&case.message))),
+        CaseStatus::Unchecked if !case.detail.is_empty() => {
+            test.set_system_out(terminal_lines(&case.detail));
+        }
+        _ => {}
     }
     test
 }

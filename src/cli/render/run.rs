@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::abi::Abi;
 use crate::fault::Fault;
-use crate::ops::run::{FixtureResult, Hint, HookOutcome, RunReport, StepResult, is_bad, summary};
+use crate::ops::run::{FixtureResult, HookOutcome, RunReport, StepResult, is_bad, summary};
 use crate::report::{CaseStatus, Report as _, Verdict};
 use crate::response::{AgentResponse, Decision, HeaderOp};
 
@@ -302,7 +302,7 @@ fn remarks(report: &RunReport) -> Vec<Block> {
     let mut about: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for fixture in &report.fixtures {
         for hint in fixture.steps.iter().flat_map(|step| &step.hints) {
-            let fixtures = about.entry(explain(hint)).or_default();
+            let fixtures = about.entry(hint.text()).or_default();
             if !fixtures.contains(&fixture.name.as_str()) {
                 fixtures.push(&fixture.name);
             }
@@ -334,27 +334,6 @@ fn unchecked(report: &RunReport) -> Option<Block> {
         some => format!("nothing was checked in {}: no step has an expectation", plural(some as u64, "fixture")),
     };
     Some(note((text, without)))
-}
-
-fn explain(hint: &Hint) -> String {
-    match hint {
-        Hint::Spelling {
-            decision,
-            as_written,
-        } => format!(
-            "header names reach the module in lower case, as proxies send them: it decides {decision}; spelled as in the fixture it would decide {as_written}. Look names up in any case, or use --header-names canonical in run and serve"
-        ),
-        Hint::EmptyAnswer => "the module gave an empty answer, which allows; published modules do this when they fail to parse their input".to_owned(),
-        Hint::UnknownKeys { keys } => format!(
-            "the answer has unknown keys, which production ignores: {}",
-            shortened(&keys.join(", "), SHOWN)
-        ),
-        Hint::Ignored { paths } => format!(
-            "a hook may change only input and data; its host ignores changes of {}",
-            shortened(&paths.join(", "), SHOWN)
-        ),
-        Hint::Proxy { quirk } => quirk.explain().to_owned(),
-    }
 }
 
 fn totals(report: &RunReport) -> (Span, String) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::answer::Answer;
 use crate::cost::Cost;
 use crate::fault::{Fault, printable};
 use crate::fixture::hook::ActualHook;
@@ -15,6 +16,9 @@ use crate::policy::HandledHook;
 use crate::protocol::proxy::Quirk;
 use crate::report::{Case, CaseStatus, Report, Verdict};
 use crate::response::AgentResponse;
+
+/// Bytes of a guest's words in one line.
+const SHOWN: usize = 160;
 
 /// Something a user should know that is no failure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -39,6 +43,11 @@ pub(crate) enum Hint {
     Ignored {
         /// Where, as JSON pointers.
         paths: Vec<String>,
+    },
+    /// Headers that are expected not to be touched, and that no module may touch.
+    CannotFail {
+        /// Their names.
+        headers: Vec<String>,
     },
     /// What a released proxy makes of this event or answer.
     Proxy {
@@ -107,6 +116,16 @@ impl HookOutcome {
         }
     }
 
+    /// Whether the host is told the same by both, and goes on with the same.
+    pub(super) fn tells_the_same(&self, other: &Self) -> bool {
+        let applied = |outcome: &Self| {
+            let ctx = Some(outcome.context.clone());
+            let result = outcome.result.clone();
+            Answer::Result(Box::new(HookResult { ctx, ..result }))
+        };
+        self == other || applied(self).tells_the_same(&applied(other))
+    }
+
     /// `ok` or `refused`.
     #[must_use]
     pub(crate) const fn word(&self) -> &'static str {
@@ -117,7 +136,9 @@ impl HookOutcome {
     #[must_use]
     pub(crate) fn summary(&self) -> String {
         let error = self.result.error.as_ref().filter(|_| !self.result.ok);
-        let error = error.map_or_else(String::new, |error| format!(": {}", printable(error, 160)));
+        let error = error.map_or_else(String::new, |error| {
+            format!(": {}", printable(error, SHOWN))
+        });
         let changed = match self.changed.len() {
             0 => String::new(),
             count => format!(", {count} changed"),
@@ -321,13 +342,23 @@ impl StepResult {
                 "the module has no handler for it, so nothing was called and nothing was checked"
             }
             CaseStatus::Unchecked => "nothing was expected, so nothing was checked",
+            CaseStatus::Warned => return self.warnings().join("\n"),
             _ => "",
         };
         first.or(unstable).unwrap_or_else(|| why.to_owned())
     }
 
+    /// What a user should know about the module.
+    fn warnings(&self) -> Vec<String> {
+        let hints = self.hints.iter().filter(|hint| hint.is_warning());
+        hints.map(Hint::text).collect()
+    }
+
     fn detail(&self) -> String {
         let mut lines: Vec<String> = self.mismatches.iter().skip(1).map(line).collect();
+        if self.status == CaseStatus::Unchecked {
+            lines.extend(self.warnings());
+        }
         if let Some(fault) = self.fault.as_ref().filter(|_| is_bad(self.status)) {
             lines.extend(fault.story().lines().map(str::to_owned));
         }
@@ -416,20 +447,48 @@ impl StepResult {
             CaseStatus::Failed
         } else if !self.is_reached() {
             CaseStatus::Skipped
+        } else if !self.has_expectations {
+            CaseStatus::Unchecked
         } else if self.hints.iter().any(Hint::is_warning) {
             CaseStatus::Warned
-        } else if self.has_expectations {
-            CaseStatus::Passed
         } else {
-            CaseStatus::Unchecked
+            CaseStatus::Passed
         }
     }
 }
 
 impl Hint {
-    /// Whether it is about the module, rather than about what proxies do.
+    /// What a user should know, in a sentence.
+    #[must_use]
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Spelling {
+                decision,
+                as_written,
+            } => format!(
+                "header names reach the module in lower case, as proxies send them: it decides {decision}; spelled as in the fixture it would decide {as_written}. Look names up in any case, or use --header-names canonical in run and serve"
+            ),
+            Self::EmptyAnswer => "the module gave an empty answer, which allows; published modules do this when they fail to parse their input".to_owned(),
+            Self::UnknownKeys { keys } => format!(
+                "the answer has unknown keys, which production ignores: {}",
+                printable(&keys.join(", "), SHOWN)
+            ),
+            Self::Ignored { paths } => format!(
+                "a hook may change only input and data; its host ignores changes of {}",
+                printable(&paths.join(", "), SHOWN)
+            ),
+            Self::CannotFail { headers } => format!(
+                "a module may not change {} without --allow-header, so an expectation that it is absent cannot fail",
+                printable(&headers.join(", "), SHOWN)
+            ),
+            Self::Proxy { quirk } => quirk.explain().to_owned(),
+        }
+    }
+
+    /// Whether it is about the module, rather than about what proxies do or what
+    /// the fixture expects.
     const fn is_warning(&self) -> bool {
-        !matches!(self, Self::Proxy { .. })
+        !matches!(self, Self::Proxy { .. } | Self::CannotFail { .. })
     }
 }
 
@@ -465,7 +524,7 @@ pub(crate) fn summary(response: &AgentResponse) -> String {
         text.push_str(&format!(" {status}"));
     }
     if !response.audit.tags.is_empty() {
-        let tags = printable(&response.audit.tags.join(", "), 160);
+        let tags = printable(&response.audit.tags.join(", "), SHOWN);
         text.push_str(&format!(" [{tags}]"));
     }
     text

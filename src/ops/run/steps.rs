@@ -7,8 +7,9 @@ use super::not_reached;
 use super::report::{Hint, HookOutcome, StepResult};
 use super::spelling::Spelling;
 use crate::fixture::hook::{self, ActualHook};
-use crate::fixture::{Actual, Fixture, HookStep, Mismatch, Step, expect};
-use crate::hook::{Change, HookContext};
+use crate::fixture::{Actual, Expect, Fixture, HookStep, Mismatch, Step, expect};
+use crate::guest::convention::json_buffer::answer::framing_header;
+use crate::hook::{Change, HookContext, may_change};
 use crate::policy::{Handled, HandledHook, Policy, Reply};
 use crate::protocol::proxy;
 use crate::question::Phase;
@@ -80,7 +81,9 @@ pub(super) fn run(
     repeats: u32,
 ) -> Vec<StepResult> {
     let replies = ask(policy, fixture).into_iter();
-    let mut results: Vec<StepResult> = replies.map(|reply| reply.judged(spelling)).collect();
+    let mut results: Vec<StepResult> = replies
+        .map(|reply| reply.judged(policy, spelling))
+        .collect();
     let rest = (results.len()..).map_while(|index| fixture.step(index));
     results.extend(rest.map(|(name, line, expects)| not_reached(name, line, expects)));
     for round in 2..=repeats {
@@ -92,12 +95,15 @@ pub(super) fn run(
 }
 
 impl StepReply<'_> {
-    fn judged(self, spelling: &Spelling) -> StepResult {
+    fn judged(self, policy: &Policy, spelling: &Spelling) -> StepResult {
         let mismatches = self.mismatches();
         match self {
             Self::Event { step, handled } => StepResult {
                 mismatches,
-                hints: event_hints(step, &handled, spelling),
+                hints: cannot_fail(step, policy)
+                    .into_iter()
+                    .chain(event_hints(step, &handled, spelling))
+                    .collect(),
                 response: Some(handled.response),
                 fault: handled.fault,
                 ..not_reached(step.event.kind().name(), step.line, step.expect.is_some())
@@ -173,7 +179,8 @@ impl StepReply<'_> {
                 before, handled, ..
             } => {
                 let outcome = HookOutcome::of(&before, &handled);
-                if first.hook.as_ref() != Some(&outcome) {
+                let known = first.hook.as_ref();
+                if !known.is_some_and(|first| first.tells_the_same(&outcome)) {
                     let unstable = first.differs(rounds);
                     unstable.hook.get_or_insert_with(|| Box::new(outcome));
                 }
@@ -188,10 +195,21 @@ fn not_called(phase: Phase) -> Mismatch {
     Mismatch {
         path: "event".to_owned(),
         expected: format!("an answer of {}", phase.handler()),
-        found: "the module has no such handler: nothing was called, so nothing was checked"
-            .to_owned(),
+        found: format!(
+            "the module does not export {}, so nothing was called and nothing was checked",
+            phase.handler()
+        ),
         edits: Vec::new(),
     }
+}
+
+/// What is expected not to be touched, and may not be touched by any module.
+fn cannot_fail(step: &Step, policy: &Policy) -> Option<Hint> {
+    let allowed = &policy.settings().answer_policy.allowed_headers;
+    let untouched = step.expect.iter().flat_map(Expect::untouched_headers);
+    let framing = untouched.filter_map(framing_header);
+    let headers: Vec<String> = framing.filter(|name| !allowed.contains(name)).collect();
+    (!headers.is_empty()).then_some(Hint::CannotFail { headers })
 }
 
 fn event_hints(step: &Step, handled: &Handled, spelling: &Spelling) -> Vec<Hint> {
@@ -211,7 +229,9 @@ fn event_hints(step: &Step, handled: &Handled, spelling: &Spelling) -> Vec<Hint>
 
 fn hook_hints(handled: &HandledHook) -> Vec<Hint> {
     // What is only left out, as the published examples do, asks for nothing.
-    let sets = |change: &&Change| !matches!(change.after, None | Some(Value::Null));
+    let sets = |change: &&Change| {
+        !matches!(change.after, None | Some(Value::Null)) && !may_change(&change.path)
+    };
     let ignored = handled.ignored.iter().filter(sets);
     let paths: Vec<String> = ignored.map(|change| change.path.clone()).collect();
     let ignored = (!paths.is_empty()).then_some(Hint::Ignored { paths });

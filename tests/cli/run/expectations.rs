@@ -144,15 +144,216 @@ fn what_no_answer_can_have_is_refused() {
         }
         refused(&hook(OK, &json!({"ignored": {"none": [path]}}).to_string()));
     }
-    for path in [
-        "/input/password",
-        "/data/0/a",
-        "/user",
-        "/user/id",
-        "/headers/a~1b",
+    // A hook may change these.
+    for path in ["/input", "/input/a", "/data", "/data/0"] {
+        for expect in [
+            json!([path]),
+            json!({"none": [path]}),
+            json!({"exact": [path]}),
+        ] {
+            let said = refused(&hook(OK, &json!({"ignored": expect}).to_string()));
+            assert!(said.contains("so it is never ignored; use ctx"), "{said}");
+        }
+    }
+    // These are always there, null or empty.
+    for (path, instead) in [
+        ("/user", r#"{"ctx": {"user": null}}"#),
+        ("/tenant_id", r#"{"ctx": {"tenant_id": null}}"#),
+        ("/data", r#"{"ctx": {"data": null}}"#),
+        ("/input", r#""/input/password""#),
+        ("/headers", r#""/headers/password""#),
     ] {
-        let done = hook(OK, &json!({"ignored": {"none": [path]}}).to_string());
+        let said = refused(&hook(OK, &json!({"absent": [path]}).to_string()));
+        assert!(said.contains(instead), "{said}");
+        assert!(said.contains("a context always has"), "{said}");
+    }
+    for path in ["/user/id", "/headers/a~1b", "/input/a", "/data/0"] {
+        hook(OK, &json!({"absent": [path]}).to_string()).assert_code(0);
+    }
+}
+
+/// A place is touched with what is below it, and with what is above.
+#[test]
+fn places_that_a_hook_may_not_touch_are_found_above_and_below() {
+    let answer = |user: Value, headers: Value, tenant: Value| {
+        json!({"ok": true, "ctx": {"input": {"n": "1"}, "data": null, "user": user, "headers": headers, "tenant_id": tenant}})
+            .to_string()
+    };
+    let check = |answer: &str, ignored: Value| {
+        let dir = TestDir::new();
+        let module = dir.file("m.wat", Answers::of([answer]).hook_wat());
+        let user = json!({"id": "7", "role": "user"});
+        let context = json!({"input": {"n": "0000"}, "user": user, "headers": {"a": "1"}});
+        let text = json!({"context": context, "expect": {"ignored": ignored}}).to_string();
+        // The digits stand at the beginning of the input.
+        let done = run(&module, &[&dir.file("f.json", text)], &[]);
+        done.code.unwrap()
+    };
+    let user = json!({"id": "7", "role": "user"});
+    let admin = json!({"id": "7", "role": "admin"});
+    let escalates = answer(admin, json!({"a": "1"}), Value::Null);
+    let anonymous = answer(Value::Null, json!({"a": "1"}), Value::Null);
+    let respelled = answer(user.clone(), json!({"a": "1", "ab": "2"}), Value::Null);
+    let moved = answer(user, json!({"a": "1"}), json!("t"));
+    for (answer, path, is_touched) in [
+        (&escalates, "/user", true),
+        (&escalates, "/user/role", true),
+        (&escalates, "/user/id", false),
+        (&escalates, "/headers", false),
+        (&anonymous, "/user", true),
+        (&anonymous, "/user/role", true),
+        (&anonymous, "/tenant_id", false),
+        (&respelled, "/headers", true),
+        (&respelled, "/headers/ab", true),
+        (&respelled, "/headers/a", false),
+        (&moved, "/tenant_id", true),
+        (&moved, "/user", false),
+    ] {
+        let code = check(answer, json!({"none": [path]}));
+        assert_eq!(code, i32::from(is_touched), "none {path}: {answer}");
+        // A place below is not named by what is above.
+        if *answer != anonymous {
+            let code = check(answer, json!([path]));
+            assert_eq!(code, i32::from(!is_touched), "all {path}: {answer}");
+        }
+    }
+    assert_eq!(check(&escalates, json!({"exact": ["/user"]})), 1);
+    assert_eq!(check(&escalates, json!(["/user", "/user/role"])), 0);
+}
+
+/// What a refusal would have changed is no change that it may not make.
+#[test]
+fn a_refusal_ignores_no_input() {
+    let answer = r#"{"ok":false,"ctx":{"input":{"n":"1"},"data":[1],"user":null,"headers":{},"tenant_id":"t"}}"#;
+    hook(answer, r#"{"ignored":{"exact":["/tenant_id"]}}"#).assert_code(0);
+    hook(answer, r#"{"ignored":{"none":["/user"]}}"#).assert_code(0);
+    missed(&hook(answer, r#"{"ignored":{"exact":[]}}"#));
+}
+
+#[test]
+fn a_null_is_refused_with_a_hint_that_can_be_followed() {
+    let can_be_absent = |done: &Done| refused(done).contains("{\"absent\": true}");
+    for key in ["body", "url", "challenge_type", "fault", "request_body"] {
+        assert!(can_be_absent(&request(
+            ALLOW,
+            &format!(r#"{{"{key}":null}}"#)
+        )));
+        let followed = format!(r#"{{"{key}":{{"absent":true}}}}"#);
+        request(ALLOW, &followed).assert_code(0);
+    }
+    let header = r#"{"request_headers":{"x-a":null}}"#;
+    assert!(can_be_absent(&request(ALLOW, header)));
+    for key in [
+        "decision",
+        "status",
+        "needs_more",
+        "budget",
+        "exact_response",
+        "response",
+        "tags",
+    ] {
+        let done = request(ALLOW, &format!(r#"{{"{key}":null}}"#));
+        assert!(!can_be_absent(&done), "{key}");
+    }
+    for key in ["ok", "exact_details", "ctx", "ignored", "absent"] {
+        assert!(
+            !can_be_absent(&hook(OK, &format!(r#"{{"{key}":null}}"#))),
+            "{key}"
+        );
+    }
+    for key in ["error", "details"] {
+        assert!(
+            can_be_absent(&hook(OK, &format!(r#"{{"{key}":null}}"#))),
+            "{key}"
+        );
+    }
+}
+
+#[test]
+fn an_expectation_that_no_module_can_miss_is_noted() {
+    let dir = TestDir::new();
+    let module = answering(&dir, "m.wat", ALLOW);
+    let hints = |headers: &str, flags: &[&str]| {
+        let text = format!(
+            r#"{{"event":"request_headers","input":{{"method":"GET","uri":"/"}},"expect":{{{headers}}}}}"#
+        );
+        let done = run(&module, &[&dir.file("f.json", text)], flags);
         done.assert_code(0);
+        let report = done.json();
+        assert_eq!(report["fixtures"][0]["status"], "passed");
+        steps(&report)[0].0["hints"].clone()
+    };
+    let framing = r#""request_headers":{"Content-Length":{"absent":true},"x-a":{"absent":true}},"response_headers":{"proxy-x":{"absent":true}}"#;
+    let of = |headers: &[&str]| json!([{"kind": "cannot_fail", "headers": headers}]);
+    assert_eq!(hints(framing, &[]), of(&["content-length", "proxy-x"]));
+    let lifted = hints(framing, &["--allow-header", "content-length"]);
+    assert_eq!(lifted, of(&["proxy-x"]));
+    let other = r#""request_headers":{"x-a":{"absent":true}}"#;
+    assert_eq!(hints(other, &[]), json!([]));
+}
+
+/// A hook that answers in turn, and what is the same to its host.
+#[test]
+fn repeats_of_a_hook_are_compared_as_its_host_applies_them() {
+    let ctx = |input: &str, rest: &str| {
+        format!(r#"{{"ok":true,"ctx":{{"input":{{{input}}},"data":null,{rest}}}}}"#)
+    };
+    let rest = r#""user":null,"headers":{},"tenant_id":null"#;
+    let other = r#""user":{"id":"1","role":"x"},"headers":{"a":"b"},"tenant_id":"t""#;
+    for (one, two, code) in [
+        (ctx(r#""p":1,"q":2"#, rest), ctx(r#""q":2,"p":1"#, rest), 0),
+        (ctx(r#""p":1"#, rest), ctx(r#""p":1"#, other), 0),
+        (ctx(r#""p":1"#, rest), ctx(r#""p":1.0"#, rest), 0),
+        (
+            r#"{"ok":false,"error":"no"}"#.to_owned(),
+            format!(
+                r#"{{"ok":false,"error":"no","ctx":{{"input":{{"z":1}},"data":null,{rest}}}}}"#
+            ),
+            0,
+        ),
+        (ctx(r#""p":1"#, rest), ctx(r#""p":2"#, rest), 1),
+        (ctx(r#""p":[1,2]"#, rest), ctx(r#""p":[2,1]"#, rest), 1),
+        (r#"{"ok":true}"#.to_owned(), ctx(r#""p":1"#, rest), 1),
+        (
+            r#"{"ok":false,"error":"no"}"#.to_owned(),
+            r#"{"ok":false,"error":"yes"}"#.to_owned(),
+            1,
+        ),
+    ] {
+        let dir = TestDir::new();
+        let module = dir.file("m.wat", in_turn(&one, &two));
+        let fixture = dir.file("f.json", r#"{"input":{"a":1}}"#);
+        let flags = ["--repeat", "3", "--isolation", "pooled"];
+        let done = run(&module, &[&fixture], &flags);
+        assert_eq!(done.code, Some(code), "{one} and {two}");
+    }
+}
+
+/// A hook that gives two answers in turn.
+fn in_turn(one: &str, two: &str) -> String {
+    use crate::support::guests::escaped;
+    let packed = |at: usize, answer: &str| (at << 32) | answer.len();
+    format!(
+        r#"(module (memory (export "memory") 2) (global $n (mut i32) (i32.const 0))
+        (data (i32.const 1024) "{}") (data (i32.const 8192) "{}")
+        (func (export "alloc") (param i32) (result i32) (i32.const 65536))
+        (func (export "dealloc") (param i32 i32))
+        (func (export "before_hook") (param i32 i32) (result i64)
+          (global.set $n (i32.xor (global.get $n) (i32.const 1)))
+          (if (result i64) (global.get $n) (then (i64.const {})) (else (i64.const {})))))"#,
+        escaped(one.as_bytes()),
+        escaped(two.as_bytes()),
+        packed(1024, one),
+        packed(8192, two),
+    )
+}
+
+#[test]
+fn repeats_have_a_bound() {
+    let dir = TestDir::new();
+    let module = answering(&dir, "m.wat", ALLOW);
+    for count in ["0", "100001", "4294967295"] {
+        run(&module, &[&dir.request()], &["--repeat", count]).assert_code(2);
     }
 }
 

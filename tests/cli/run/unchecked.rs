@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::support::guests::{ALLOW, guest};
+use crate::support::guests::{ALLOW, answering, guest};
 use crate::support::{Done, TestDir, binary, finish, run, steps};
 
 use serde_json::json;
@@ -74,6 +74,50 @@ fn a_fixture_that_expects_nothing_is_not_green_in_any_format() {
     assert!(in_format("jsonl").contains("\"status\":\"unchecked\""));
 }
 
+/// A remark about the module is shown beside it, and makes nothing checked.
+#[test]
+fn a_remark_does_not_make_a_fixture_without_expectations_green() {
+    let remark = "the answer has unknown keys, which production ignores: zz";
+    let empty = "the module gave an empty answer, which allows";
+    for (answer, remark) in [(r#"{"decision":"allow","zz":1}"#, remark), ("", empty)] {
+        let dir = TestDir::new();
+        let module = answering(&dir, "m.wat", answer);
+        dir.file("f/bare.json", BARE);
+        let in_format = |format: &str| {
+            let done = shown(&module, &dir.path("f"), &["--format", format]);
+            done.assert_code(0);
+            done.text()
+        };
+        let human = in_format("human");
+        assert!(human.contains("○  bare"), "{human}");
+        assert!(human.contains(remark), "{human}");
+        let report: serde_json::Value = serde_json::from_str(&in_format("json")).unwrap();
+        assert_eq!(report["verdict"], "unchecked");
+        assert_eq!(report["fixtures"][0]["status"], "unchecked");
+        let junit = in_format("junit");
+        assert!(
+            junit.contains("<skipped message=\"nothing was expected, so nothing was checked\""),
+            "{junit}"
+        );
+        let beside = format!("<system-out>{remark}");
+        assert!(junit.contains(&beside), "{junit}");
+        let github = in_format("github");
+        let warning =
+            format!("title=bare::nothing was expected, so nothing was checked%0A{remark}");
+        assert!(github.contains(&warning), "{github}");
+        assert!(github.contains("0 passed"), "{github}");
+        assert!(github.contains("1 unchecked"), "{github}");
+        // With an expectation it is a warning that has its text.
+        dir.file("f/bare.json", CHECKED);
+        let github = in_format("github");
+        assert!(
+            github.contains(&format!("title=bare::{remark}")),
+            "{github}"
+        );
+        assert!(in_format("junit").contains(&beside));
+    }
+}
+
 #[test]
 fn a_run_that_expects_nothing_says_that_nothing_was_checked_and_exits_0() {
     let dir = TestDir::new();
@@ -117,7 +161,7 @@ fn expectations_can_be_required_and_those_without_are_named() {
         )
         .text();
         assert!(
-            text.contains("an expectation in this fixture (--require-expectations)"),
+            text.contains("this fixture has no expectation, and --require-expectations is given"),
             "{format}: {text}"
         );
         assert!(text.contains("bare.json"), "{format}: {text}");
@@ -166,7 +210,7 @@ fn nothing_holds_of_a_handler_that_the_module_lacks() {
             mismatches[0]["found"]
                 .as_str()
                 .unwrap()
-                .contains("nothing was called"),
+                .contains("the module does not export on_response_headers, so nothing was called and nothing was checked"),
             "{step}"
         );
         // There is no answer to write.
