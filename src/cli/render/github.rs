@@ -16,7 +16,7 @@ fn commands<R: Report>(report: &R, out: &mut dyn Write) -> io::Result<()> {
     for case in &cases {
         let level = match case.status {
             // A remark is shown also where nothing was checked.
-            CaseStatus::Unchecked if !case.detail.is_empty() => "warning",
+            CaseStatus::Unchecked if !case.detail.is_empty() => "notice",
             CaseStatus::Passed | CaseStatus::Skipped | CaseStatus::Unchecked => continue,
             CaseStatus::Warned => "warning",
             CaseStatus::Failed | CaseStatus::Errored => "error",
