@@ -256,15 +256,27 @@ impl<'a> Prober<'a> {
                 misread: None,
             },
         };
-        let mut seen = once();
-        if seen.is_slow() {
-            seen = self.module.engine.alone(once);
-        }
-        self.count(&seen);
-        seen
+        self.patiently(|| {
+            let seen = once();
+            self.count(&seen);
+            seen
+        })
     }
 
-    /// Calls an instance that may have been called before.
+    /// Does it again with nothing else running if a call met its deadline: others
+    /// may have had the processor. What is then seen is what counts.
+    pub(super) fn patiently<T>(&self, mut once: impl FnMut() -> T) -> T {
+        let deadlines = self.deadlines.get();
+        let done = once();
+        if self.deadlines.get() == deadlines {
+            return done;
+        }
+        self.deadlines.set(deadlines);
+        self.module.engine.alone(once)
+    }
+
+    /// Calls an instance that may have been called before. Its caller makes the same
+    /// calls [`Self::patiently`].
     pub(super) fn call(&self, instance: &mut Instance, sample: &Sample) -> Seen {
         let seen = self.ask(instance, sample, self.settings.header_names);
         self.count(&seen);

@@ -158,7 +158,11 @@ impl<'a> Calls<'a> {
                     Some(instance) => instance,
                     None => instance.insert(self.prober.instance().ok()?),
                 };
-                let seen = self.prober.call(on, &self.all[call].sample);
+                let mut seen = self.prober.call(on, &self.all[call].sample);
+                let is_poisoned = seen.poison.is_some();
+                if seen.is_slow() {
+                    seen = self.after(&before, call).unwrap_or(seen);
+                }
                 if call < self.targets {
                     compared.answers += 1;
                     compared.most_before = compared.most_before.max(before.len());
@@ -170,7 +174,7 @@ impl<'a> Calls<'a> {
                         });
                     }
                 }
-                if seen.poison.is_some() {
+                if is_poisoned {
                     instance = None;
                     before.clear();
                 } else {
@@ -183,14 +187,16 @@ impl<'a> Calls<'a> {
 
     /// What `target` answers after these calls, if an instance survives them.
     fn after(&self, before: &[usize], target: usize) -> Option<Seen> {
-        let mut instance = self.prober.instance().ok()?;
-        for call in before {
-            let seen = self.prober.call(&mut instance, &self.all[*call].sample);
-            if seen.poison.is_some() {
-                return None;
+        self.prober.patiently(|| {
+            let mut instance = self.prober.instance().ok()?;
+            for call in before {
+                let seen = self.prober.call(&mut instance, &self.all[*call].sample);
+                if seen.poison.is_some() {
+                    return None;
+                }
             }
-        }
-        Some(self.prober.call(&mut instance, &self.all[target].sample))
+            Some(self.prober.call(&mut instance, &self.all[target].sample))
+        })
     }
 
     fn row(&self, mut check: Check, leak: Leak) -> Row {

@@ -75,7 +75,7 @@ pub(super) fn probe(prober: &Prober<'_>, trials: &[Trial]) -> Vec<Row> {
                 )
                 .into()
             } else {
-                one(prober, trials, &torture, id)
+                prober.patiently(|| one(prober, trials, &torture, id.clone()))
             }
         })
         .collect()
