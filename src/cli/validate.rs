@@ -23,10 +23,10 @@ Checks, by their ids:
   size features complexity abi memory export:* tables import:* start   the file itself
   compile instantiate                                                  it compiles and starts
   answer:* dealloc:* empty:* keys:* status:* redirect:* headers:*      sample events, by handler
-  replaced:*           cookies and lists of the upstream are not replaced
+  replaced:*           cookies and lists of the upstream are kept
   determinism          equal calls give equal answers and cost equal fuel
   header-spelling      decisions do not depend on the spelling of header names
-  growth               memory is freed; bytes kept for each call, once memory has settled
+  growth               memory is freed; bytes kept for each call, or the most that can be
   state                answers do not depend on earlier calls, as far as they were tried
   torture:*            unusual and broken inputs (--torture)";
 
@@ -49,7 +49,7 @@ pub(crate) struct ValidateArgs {
     #[arg(long, conflicts_with = "no_probe")]
     torture: bool,
 
-    /// Fail if a call keeps more memory than this, or memory has not settled [default: warn only]
+    /// Fail if a call keeps more memory than this, or may do so unseen (up to 128 bytes always may) [default: warn only]
     #[arg(long, value_name = "SIZE", conflicts_with = "no_probe")]
     max_growth: Option<ByteSize>,
 

@@ -5,7 +5,7 @@ use super::harness::{Harness, measured};
 use super::report::{CaseFuel, CaseReport, MemoryReport};
 use super::stop::Stop;
 use crate::limits::Isolation;
-use crate::ops::validate::growth::Watch;
+use crate::ops::validate::growth::{Ended, Watch};
 
 /// How often a case is tried that misses its deadline.
 const ATTEMPTS: u32 = 4;
@@ -101,9 +101,16 @@ fn on_and_on(harness: &Harness<'_>, cases: &[BenchCase]) -> Result<MemoryReport,
             break;
         }
     }
-    let is_whole = is_replaced() || memory.calls() == most as u64;
-    let mut growth = memory.growth(cases.len(), limit, is_whole);
-    growth.replaced_after = is_replaced().then_some(growth.calls);
+    let ended = if is_replaced() {
+        Ended::Replaced
+    } else if memory.calls() < most as u64 {
+        Ended::Early
+    } else if most < MEMORY_CALLS {
+        Ended::Life
+    } else {
+        Ended::Patience
+    };
+    let growth = memory.growth(cases.len(), limit, ended);
     Ok(MemoryReport {
         initial_bytes,
         peak_bytes: memory.bytes(),

@@ -189,7 +189,7 @@ pub(super) fn memory(memory: &MemoryReport) -> Vec<Block> {
     let mut blocks = vec![
         heading("Memory of one instance"),
         faint(format!("{initial} at first, {peak} at most.")),
-        faint(format!("Kept by calls: {}.", growth.kept())),
+        faint(format!("Over many calls: {}.", growth.kept())),
     ];
     blocks.extend(
         growth
