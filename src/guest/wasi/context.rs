@@ -28,11 +28,24 @@ pub(crate) struct Context {
     made: Instant,
     /// Slept, and by fixed clocks stepped, since the call began.
     moved_in_call: Duration,
-    /// The same since the instance was made.
+    /// The same since the instance was made; by fixed clocks since the call began,
+    /// after what the start moved.
     moved: Duration,
+    stage: Stage,
     random: u64,
     /// When the call has to be over; the guest's sleeps bring it nearer.
     pub(crate) deadline: Deadline,
+}
+
+/// How far an instance has come.
+#[derive(Debug, Clone, Copy)]
+enum Stage {
+    Made,
+    Starting,
+    /// Its fixed clocks begin every call so far after the start began.
+    Called {
+        from: Duration,
+    },
 }
 
 impl Context {
@@ -43,6 +56,7 @@ impl Context {
             made: Instant::now(),
             moved_in_call: Duration::ZERO,
             moved: Duration::ZERO,
+            stage: Stage::Made,
             random: SEED,
             deadline,
         }
@@ -51,6 +65,14 @@ impl Context {
     /// A call or a start begins. Equal calls are to see equal clocks and
     /// random bytes, whatever was called before.
     pub(crate) fn begin_call(&mut self) {
+        self.stage = match self.stage {
+            Stage::Made => Stage::Starting,
+            Stage::Starting => Stage::Called { from: self.moved },
+            called @ Stage::Called { .. } => called,
+        };
+        if let (Stage::Called { from }, Wasi::Fixed | Wasi::None) = (self.stage, self.wasi) {
+            self.moved = from;
+        }
         self.moved_in_call = Duration::ZERO;
         self.random = SEED;
         self.output.begin_call();
@@ -83,7 +105,8 @@ impl Context {
         now
     }
 
-    /// The clock that never goes back, from some moment on.
+    /// The clock that never goes back, from some moment on. A fixed one goes back
+    /// where a call begins, and not behind the start.
     pub(crate) fn monotonic(&mut self) -> Duration {
         let now = match self.wasi {
             Wasi::Real => self.made.elapsed(),
@@ -143,9 +166,17 @@ mod tests {
             assert!(context.fill_random(&mut bytes));
             let first = context.wall_clock();
             context.skip(Duration::from_millis(5));
-            (bytes, first, context.wall_clock() - first)
+            (
+                bytes,
+                first,
+                context.wall_clock() - first,
+                context.monotonic(),
+            )
         };
+        // The first is the start, which has a time of its own.
+        let start = call();
         let first = call();
+        assert!(start.3 < first.3);
         assert_eq!(first.1, FIXED_TIME);
         assert_eq!(first.2, Duration::from_micros(5001));
         assert_ne!(first.0, [0; 13]);
@@ -154,11 +185,11 @@ mod tests {
 
     #[test]
     fn monotonic_time_never_goes_back() {
-        for wasi in [Wasi::Fixed, Wasi::Real] {
+        for (wasi, calls) in [(Wasi::Fixed, 2), (Wasi::Real, 10)] {
             let mut context = context(wasi);
             let mut before = Duration::ZERO;
-            for call in 0..100 {
-                if call % 10 == 0 {
+            for reading in 0..calls * 10 {
+                if reading % 10 == 0 {
                     context.begin_call();
                     context.skip(Duration::from_millis(1));
                 }
