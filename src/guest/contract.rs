@@ -11,7 +11,7 @@ use crate::check::{Check, CheckKind, CheckStatus};
 use crate::fault::printable;
 use crate::guest::convention::Convention;
 use crate::guest::convention::json_buffer::exports::function;
-use crate::guest::inspect::{Export, Facts, INITIALIZE, ItemType, Language};
+use crate::guest::inspect::{Export, Facts, ItemType, Language};
 use crate::limits::{self, LimitChoice, Limits, LoadLimits};
 
 /// Bytes of one wasm page.
@@ -339,47 +339,76 @@ fn start(facts: &Facts) -> Vec<Check> {
             "a start function; it runs at every instantiation",
         ));
     }
-    let initializers = facts.initializers();
+    let initializers = facts.initializers.iter();
     checks.extend(initializers.map(|name| function(facts, name, INITIALIZE_TYPE)));
     checks.extend(uncalled_start(facts));
     checks
 }
 
-/// Names under which a start is exported that nobody calls, but for underscores.
-const STARTS: [&str; 8] = [
+/// Names under which a start is exported that takes or gives something, but for
+/// underscores.
+const STARTS: [&str; 15] = [
     "start",
     "main",
+    "mainvoid",
+    "mainargcargv",
     "init",
     "initialize",
     "initialise",
+    "oninit",
+    "plugininit",
     "setup",
+    "boot",
     "ctors",
-    "wbindgenstart",
+    "hsinit",
+    "nimmain",
+    "postinstantiate",
 ];
 
-/// A start that nobody calls, so that whatever it sets up is not there.
+/// Functions of toolchains that take and give nothing, and set nothing up.
+const NO_STARTS: [&str; 4] = [
+    "__collect",
+    "__wasm_call_dtors",
+    "asyncify_stop_rewind",
+    "asyncify_stop_unwind",
+];
+
+/// What a proxy-wasm module says its version by.
+const FOREIGN_VERSION: &str = "proxy_abi_version_";
+
+/// Starts that are named in a row.
+const STARTS_SHOWN: usize = 5;
+
+/// Starts that nobody calls, so that whatever they set up is not there: whatever
+/// takes and gives nothing can be one, under any name.
 fn uncalled_start(facts: &Facts) -> Option<Check> {
-    if facts.export(INITIALIZE).is_some() {
-        return None;
-    }
     let is_start = |export: &&Export| {
         let ItemType::Func(ty) = &export.ty else {
             return false;
         };
         let plain = export.name.replace('_', "").to_ascii_lowercase();
-        let is_named = STARTS.contains(&plain.as_str())
-            && (**ty == *INITIALIZE_TYPE || ty.ends_with(" -> i32"));
-        // The compiler exports its start under any name that it is told.
-        let may_be_named = facts.language == Some(Language::AssemblyScript)
-            && **ty == *INITIALIZE_TYPE
-            && !export.name.starts_with("__");
-        (is_named || may_be_named) && facts.has_uncalled(&export.name)
+        let may_be_one = if **ty == *INITIALIZE_TYPE {
+            !NO_STARTS.contains(&export.name.as_str()) && !export.name.starts_with(FOREIGN_VERSION)
+        } else {
+            STARTS.contains(&plain.as_str())
+        };
+        may_be_one && !facts.is_called(&export.name)
     };
-    let start = facts.exports.iter().find(is_start)?;
+    let starts: Vec<&Export> = facts.exports.iter().filter(is_start).collect();
+    let program = starts.iter().find(|start| start.name == "_start");
+    let start = program.or(starts.first())?;
     let found = if start.name == "_start" {
         "a program with a main function (_start), which is never called".to_owned()
     } else {
-        format!("{:?}, which is never called", printable(&start.name, 100))
+        let named = starts.iter().take(STARTS_SHOWN);
+        let named = named.map(|start| format!("{:?}", printable(&start.name, 100)));
+        let named: Vec<String> = named.collect();
+        let (and_more, never) = match starts.len() {
+            1 => ("", "which is never called"),
+            2..=STARTS_SHOWN => ("", "which are never called"),
+            _ => (" and more", "which are never called"),
+        };
+        format!("{}{and_more}, {never}", named.join(", "))
     };
     Some(Check::warn(
         CheckKind::Start,

@@ -11,11 +11,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use wasmparser::{
-    CompositeInnerType, ExternalKind, FuncType, Imports, KnownCustom, Name, Operator, Parser,
-    Payload, TypeRef, Validator, WasmFeatures,
+    CompositeInnerType, ElementItems, ElementSectionReader, ExternalKind, FuncType, Imports,
+    KnownCustom, Name, Operator, Parser, Payload, TypeRef, Validator, WasmFeatures,
 };
 
 use self::cost::{Arities, Arity, Cost};
+use crate::abi::Abi;
 use crate::fault::printable;
 use crate::limits;
 
@@ -172,9 +173,12 @@ pub struct Facts {
     pub tables: Vec<u64>,
     /// There is a function that runs at instantiation.
     pub has_start: bool,
-    /// Exported functions that the module calls itself, at its start or later.
-    /// What only `_start` calls is not among them: nobody calls that.
+    /// Exported functions that somebody calls: the host, or the module itself from
+    /// there or from its start function.
     pub called_exports: Vec<String>,
+    /// Exported functions that set up an instance after its start function, in this
+    /// order.
+    pub(crate) initializers: Vec<&'static str>,
     /// What compile time grows with.
     pub complexity: Complexity,
     /// The language, where the toolchain left a trace of it.
@@ -199,23 +203,15 @@ impl Facts {
         self.exports.iter().find(|export| export.name == name)
     }
 
-    /// Whether there is an export of this name that the module does not call.
+    /// Whether somebody calls the export of this name.
     #[must_use]
-    pub(crate) fn has_uncalled(&self, name: &str) -> bool {
-        self.export(name).is_some() && !self.called_exports.iter().any(|called| called == name)
-    }
-
-    /// What is called once for each instance after its start function, in this
-    /// order.
-    pub(crate) fn initializers(&self) -> impl Iterator<Item = &'static str> {
-        let constructors = self.has_uncalled(CONSTRUCTORS).then_some(CONSTRUCTORS);
-        let initialize = self.export(INITIALIZE).map(|_export| INITIALIZE);
-        constructors.into_iter().chain(initialize)
+    pub(crate) fn is_called(&self, name: &str) -> bool {
+        self.called_exports.iter().any(|called| called == name) || self.initializers.contains(&name)
     }
 }
 
 /// Sets up a reactor.
-pub(crate) const INITIALIZE: &str = "_initialize";
+const INITIALIZE: &str = "_initialize";
 /// What `_initialize` and `_start` of C and C++ call first; where it is exported
 /// there may be neither.
 const CONSTRUCTORS: &str = "__wasm_call_ctors";
@@ -238,10 +234,7 @@ pub(crate) fn inspect(wasm: &[u8]) -> Result<Facts, Malformed> {
         reading.payload(payload?, &mut facts)?;
     }
     reading.name_costliest(&mut facts);
-    let exports = reading.exported.iter().zip(&facts.exports);
-    let called =
-        exports.filter(|(function, _)| function.is_some_and(|it| reading.called.contains(&it)));
-    facts.called_exports = called.map(|(_, export)| export.name.clone()).collect();
+    reading.find_called(&mut facts);
     if facts.language.is_none() && facts.imports.iter().any(is_abort) {
         facts.language = Some(Language::AssemblyScript);
     }
@@ -351,14 +344,22 @@ struct Reading {
     funcs: Vec<u32>,
     /// Imported functions, which come first.
     imported: usize,
-    /// Bodies read so far.
-    bodies: usize,
+    /// What the bodies that were read so far call.
+    calls: Vec<Calls>,
+    /// Functions that a table may hold.
+    in_tables: BTreeSet<u32>,
     /// For each export the function it is of.
     exported: Vec<Option<u32>>,
-    /// `_start`, if it is exported.
-    program: Option<u32>,
-    /// Functions that are called by others than that.
-    called: BTreeSet<u32>,
+    /// The start function.
+    start: Option<u32>,
+}
+
+/// What one function calls.
+#[derive(Default)]
+struct Calls {
+    direct: Box<[u32]>,
+    /// Whatever a table holds.
+    is_indirect: bool,
 }
 
 impl Arities for Reading {
@@ -422,9 +423,6 @@ impl Reading {
                     let is_function =
                         matches!(export.kind, ExternalKind::Func | ExternalKind::FuncExact);
                     self.exported.push(is_function.then_some(export.index));
-                    if is_function && export.name == "_start" {
-                        self.program = Some(export.index);
-                    }
                     facts.exports.push(Export {
                         name: export.name.to_owned(),
                         ty: self.external(export.kind, export.index),
@@ -433,19 +431,92 @@ impl Reading {
             }
             Payload::StartSection { func, .. } => {
                 facts.has_start = true;
-                self.called.insert(func);
+                self.start = Some(func);
             }
-            Payload::ElementSection(section) => facts.complexity.element_segments = section.count(),
+            Payload::ElementSection(section) => {
+                facts.complexity.element_segments = section.count();
+                if !facts.complexity.is_over_a_limit() {
+                    self.elements(section)?;
+                }
+            }
             Payload::DataSection(section) => facts.complexity.data_segments = section.count(),
             Payload::CodeSectionStart { count, .. } => facts.complexity.functions = count,
             Payload::CodeSectionEntry(body) => {
-                self.function(&body, &mut facts.complexity)?;
-                self.bodies += 1;
+                let calls = self.function(&body, &mut facts.complexity)?;
+                self.calls.push(calls);
             }
             Payload::CustomSection(section) => custom(&section, facts),
             _ => {}
         }
         Ok(())
+    }
+
+    fn elements(&mut self, section: ElementSectionReader<'_>) -> Result<(), Malformed> {
+        for element in section {
+            match element?.items {
+                ElementItems::Functions(functions) => {
+                    for function in functions {
+                        self.in_tables.insert(function?);
+                    }
+                }
+                ElementItems::Expressions(_, expressions) => {
+                    for expression in expressions {
+                        for operator in expression?.get_operators_reader() {
+                            if let Operator::RefFunc { function_index } = operator? {
+                                self.in_tables.insert(function_index);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Follows calls from what the host calls. A call through a table may be of
+    /// anything that a table may hold.
+    fn find_called(&self, facts: &mut Facts) {
+        let function_of = |name: &str| {
+            let at = facts
+                .exports
+                .iter()
+                .position(|export| export.name == name)?;
+            self.exported.get(at).copied().flatten()
+        };
+        let handlers = Abi::ALL.iter().flat_map(|abi| abi.handlers()).copied();
+        let by_host = handlers.chain([INITIALIZE, "alloc", "dealloc"]);
+        let mut called = BTreeSet::new();
+        let mut open: Vec<u32> = self.start.into_iter().collect();
+        open.extend(by_host.filter_map(function_of));
+        let mut is_indirect = false;
+        while let Some(function) = open.pop() {
+            if !called.insert(function) {
+                continue;
+            }
+            let body = (function as usize).checked_sub(self.imported);
+            let Some(calls) = body.and_then(|body| self.calls.get(body)) else {
+                continue;
+            };
+            open.extend(calls.direct.iter());
+            if calls.is_indirect && !is_indirect {
+                is_indirect = true;
+                open.extend(&self.in_tables);
+            }
+        }
+        let constructors = function_of(CONSTRUCTORS).filter(|it| !called.contains(it));
+        let initialize = function_of(INITIALIZE).filter(|it| self.start != Some(*it));
+        // One of another kind than a function is refused for it.
+        let is_other = facts.export(INITIALIZE).is_some() && function_of(INITIALIZE).is_none();
+        let initializers = [
+            constructors.map(|_| CONSTRUCTORS),
+            (initialize.is_some() || is_other).then_some(INITIALIZE),
+        ];
+        let exports = self.exported.iter().zip(&facts.exports);
+        let called =
+            exports.filter(|(function, _)| function.is_some_and(|it| called.contains(&it)));
+        let called = called.map(|(_, export)| export.name.clone()).collect();
+        facts.initializers = initializers.into_iter().flatten().collect();
+        facts.called_exports = called;
     }
 
     /// The exported name, unless the section of names has told one.
@@ -569,7 +640,7 @@ impl Reading {
         &mut self,
         body: &wasmparser::FunctionBody<'_>,
         complexity: &mut Complexity,
-    ) -> Result<(), Malformed> {
+    ) -> Result<Calls, Malformed> {
         let bytes = body.range().len();
         complexity.largest_body_bytes = complexity.largest_body_bytes.max(bytes);
         let mut locals = 0_u64;
@@ -578,11 +649,12 @@ impl Reading {
         }
         complexity.most_locals = complexity.most_locals.max(locals);
         if bytes > limits::MAX_FUNCTION_BYTES || locals > limits::MAX_LOCALS {
-            return Ok(());
+            return Ok(Calls::default());
         }
-        let number = u32::try_from(self.imported + self.bodies).unwrap_or(u32::MAX);
+        let number = u32::try_from(self.imported + self.calls.len()).unwrap_or(u32::MAX);
         let mut loops = Loops::default();
-        let mut called = BTreeSet::new();
+        let mut direct = BTreeSet::new();
+        let mut is_indirect = false;
         let mut cost = Cost::new(&*self, self.of_function(number), locals);
         let mut operators = body.get_operators_reader()?;
         let code = body.as_bytes();
@@ -590,23 +662,30 @@ impl Reading {
             let at = operators.original_position() - body.range().start;
             let operator = operators.read()?;
             loops.operator(&operator);
-            if let Operator::Call { function_index } = operator {
-                called.insert(function_index);
+            match operator {
+                Operator::Call { function_index } | Operator::ReturnCall { function_index } => {
+                    direct.insert(function_index);
+                }
+                Operator::CallIndirect { .. }
+                | Operator::ReturnCallIndirect { .. }
+                | Operator::CallRef { .. }
+                | Operator::ReturnCallRef { .. } => is_indirect = true,
+                _ => {}
             }
             cost.operator(&operator, code.get(at).copied().unwrap_or_default());
         }
         complexity.deepest_nesting = complexity.deepest_nesting.max(loops.deepest());
         complexity.most_carried_locals = complexity.most_carried_locals.max(loops.carried);
         let bytes = cost.total();
-        if self.program != Some(number) {
-            self.called.extend(called);
-        }
         if bytes > complexity.most_compile_bytes {
             complexity.most_compile_bytes = bytes;
             complexity.costliest_function = number;
         }
         complexity.all_compile_bytes = complexity.all_compile_bytes.saturating_add(bytes);
-        Ok(())
+        Ok(Calls {
+            direct: direct.into_iter().collect(),
+            is_indirect,
+        })
     }
 }
 

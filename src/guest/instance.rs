@@ -196,7 +196,7 @@ impl Instance {
         let message = instance.get_global(&mut *store, PANIC_MESSAGE);
         let message = message.and_then(|global| global.get(&mut *store).i32());
         store.data_mut().panic_message = message.map(i32::cast_unsigned);
-        for name in module.facts.initializers() {
+        for name in &module.facts.initializers {
             let initialize = instance.get_typed_func::<(), ()>(&mut *store, name)?;
             enter(&initialize, store, ()).await?;
         }
