@@ -39,8 +39,18 @@ pub(crate) enum Quirk {
     EmptyResponseBodyIgnored,
     /// The upstream's cookies are gone.
     CookiesReplaced,
-    /// The upstream's values of another header are gone that comes more than once.
-    ListReplaced,
+    /// The upstream's values of a header that comes more than once are gone.
+    #[serde(rename = "list_replaced")]
+    LinkReplaced,
+    /// The same of another one.
+    #[serde(rename = "list_replaced")]
+    VaryReplaced,
+    /// The same of another one.
+    #[serde(rename = "list_replaced")]
+    ViaReplaced,
+    /// The same of another one.
+    #[serde(rename = "list_replaced")]
+    WwwAuthenticateReplaced,
     /// A block of a request body shows the proxy's own error, not this body.
     BodyOfBodyBlockReplaced,
 }
@@ -80,8 +90,17 @@ impl Quirk {
             Self::CookiesReplaced => {
                 "add_response_headers sets a header: this Set-Cookie replaces every cookie of the upstream, which logs its users out; append_response_headers adds one"
             }
-            Self::ListReplaced => {
-                "add_response_headers sets a header: Link, Vary, Via or WWW-Authenticate of the upstream is replaced, all its values; append_response_headers adds one"
+            Self::LinkReplaced => {
+                "add_response_headers sets a header: all Link values of the upstream are replaced; append_response_headers adds one"
+            }
+            Self::VaryReplaced => {
+                "add_response_headers sets a header: all Vary values of the upstream are replaced; append_response_headers adds one"
+            }
+            Self::ViaReplaced => {
+                "add_response_headers sets a header: all Via values of the upstream are replaced; append_response_headers adds one"
+            }
+            Self::WwwAuthenticateReplaced => {
+                "add_response_headers sets a header: all WWW-Authenticate values of the upstream are replaced; append_response_headers adds one"
             }
             Self::BodyOfBodyBlockReplaced => {
                 "zentinel-proxy up to 0.6.45 shows its own error page, not this body, for a block of a request body"
@@ -92,7 +111,30 @@ impl Quirk {
 
 /// Headers that are lists by their standards (RFC 8288, RFC 9110), that upstreams
 /// send in several lines, and that nobody means to take from them.
-const LISTS: [&str; 4] = ["link", "vary", "via", "www-authenticate"];
+pub(crate) const LISTS: [(&str, Quirk); 4] = [
+    ("link", Quirk::LinkReplaced),
+    ("vary", Quirk::VaryReplaced),
+    ("via", Quirk::ViaReplaced),
+    ("www-authenticate", Quirk::WwwAuthenticateReplaced),
+];
+
+/// Whether this answer takes from the upstream every value of this header and puts
+/// another in their place. Where the upstream's headers are known, they hold it.
+fn replaces(event: &Event, response: &AgentResponse, name: &str) -> bool {
+    let is_known = match event {
+        Event::ResponseHeaders(_) => true,
+        Event::ResponseBody { response, .. } => response.is_some(),
+        Event::RequestHeaders(_) | Event::RequestBody { .. } => false,
+    };
+    if is_known && event.headers().value(name).is_none() {
+        return false;
+    }
+    let ops = response.response_headers.iter().rev();
+    let mut ops = ops.filter(|op| !matches!(op, HeaderOp::Add { .. }));
+    // What is removed in the end is meant to be gone.
+    let last = ops.find(|op| op.name().eq_ignore_ascii_case(name));
+    matches!(last, Some(HeaderOp::Set { .. }))
+}
 
 /// The quirks this event and answer would meet.
 #[must_use]
@@ -106,11 +148,7 @@ pub(crate) fn quirks(event: &Event, response: &AgentResponse) -> Vec<Quirk> {
     };
     let has_ops = !response.request_headers.is_empty() || !response.response_headers.is_empty();
     // Beside a refusal there is no answer of the upstream, or nobody sees it.
-    let replaces = |names: &[&str]| {
-        let mut ops = response.response_headers.iter();
-        let is_of = |name: &str| names.iter().any(|of| of.eq_ignore_ascii_case(name));
-        !refuses && ops.any(|op| matches!(op, HeaderOp::Set { name, .. } if is_of(name)))
-    };
+    let replaces = |name: &str| !refuses && replaces(event, response, name);
     let drops = |mutation: &Option<crate::response::BodyMutation>| {
         mutation
             .as_ref()
@@ -151,10 +189,10 @@ pub(crate) fn quirks(event: &Event, response: &AgentResponse) -> Vec<Quirk> {
             drops(&response.response_body_mutation),
             Quirk::EmptyResponseBodyIgnored,
         ),
-        (replaces(&["set-cookie"]), Quirk::CookiesReplaced),
-        (replaces(&LISTS), Quirk::ListReplaced),
+        (replaces("set-cookie"), Quirk::CookiesReplaced),
     ]
     .into_iter()
+    .chain(LISTS.map(|(name, quirk)| (replaces(name), quirk)))
     .filter_map(|(applies, quirk)| applies.then_some(quirk))
     .collect()
 }
@@ -177,7 +215,7 @@ mod tests {
             let mut response = AgentResponse::new(decision);
             response.response_headers = ops.to_vec();
             let mut quirks = quirks(&event, &response);
-            quirks.retain(|quirk| matches!(quirk, Quirk::CookiesReplaced | Quirk::ListReplaced));
+            quirks.retain(|quirk| quirk.explain().contains("add_response_headers"));
             quirks
         };
         let set = |name: &str| HeaderOp::Set {
@@ -188,11 +226,8 @@ mod tests {
         for name in ["set-cookie", "Set-Cookie"] {
             assert_eq!(told(allow(), &[set(name)]), [Quirk::CookiesReplaced]);
         }
-        for name in LISTS {
-            assert_eq!(
-                told(allow(), &[set("x-a"), set(name)]),
-                [Quirk::ListReplaced]
-            );
+        for (name, quirk) in LISTS {
+            assert_eq!(told(allow(), &[set("x-a"), set(name)]), [quirk]);
         }
         for name in ["x-set-cookie", "cache-control", "content-type"] {
             assert_eq!(told(allow(), &[set(name)]), []);

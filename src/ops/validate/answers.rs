@@ -7,7 +7,7 @@ use crate::check::{Check, CheckKind, CheckStatus};
 use crate::fault::printable;
 use crate::guest::convention::json_buffer::answer::KEYS;
 use crate::guest::convention::json_buffer::hook::RESULT_KEYS;
-use crate::protocol::proxy::{Quirk, quirks};
+use crate::protocol::proxy::{LISTS, Quirk, quirks};
 use crate::question::HeaderNames;
 use crate::question::Question;
 use crate::suggest;
@@ -255,17 +255,16 @@ fn replaced(handler: &str, trials: &[&Trial]) -> Option<Row> {
             response.is_some_and(|response| quirks(event, response).contains(&quirk))
         })
     };
-    let (quirk, trial, status) = first(Quirk::CookiesReplaced)
-        .map(|trial| (Quirk::CookiesReplaced, trial, CheckStatus::Warn))
-        .or_else(|| {
-            let trial = first(Quirk::ListReplaced)?;
-            Some((Quirk::ListReplaced, trial, CheckStatus::Pass))
-        })?;
+    let cookies = [(Quirk::CookiesReplaced, CheckStatus::Warn)].into_iter();
+    let lists = LISTS.map(|(_, quirk)| (quirk, CheckStatus::Pass));
+    let (quirk, status, trial) = cookies
+        .chain(lists)
+        .find_map(|(quirk, status)| Some((quirk, status, first(quirk)?)))?;
     let found = format!("{}; first for {:?}", quirk.explain(), trial.sample.name);
     let fix = "give it in append_response_headers: a value beside those of the upstream";
     let check = Check::pass(
         CheckKind::Replaced.of(handler),
-        "headers that come more than once stay",
+        "headers with several values are kept",
         found,
     );
     Some(match status {
