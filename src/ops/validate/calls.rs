@@ -330,3 +330,34 @@ impl Budget<'_> {
         self.spent.get() >= self.until || processor_time() >= self.end
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::guest::engine::{Engine, EngineSettings};
+    use crate::guest::module::LoadSettings;
+
+    #[test]
+    fn what_meets_its_deadline_is_done_once_more_and_then_counts() {
+        let engine = Engine::new(EngineSettings::default()).unwrap();
+        let path = Path::new("fixtures/modules/hostile/counter.wat");
+        let module = Module::load(&engine, path, &LoadSettings::default()).unwrap();
+        let (module, settings) = (Arc::new(module), ValidateSettings::default());
+        let prober = Prober::new(&module, &settings);
+        for (late, done) in [(0, 1), (1, 2), (2, 2)] {
+            prober.deadlines.set(1);
+            let mut times = 0;
+            prober.patiently(|| {
+                times += 1;
+                let is_late = times <= late;
+                prober
+                    .deadlines
+                    .set(prober.deadlines.get() + u32::from(is_late));
+            });
+            assert_eq!(times, done, "{late}");
+            assert_eq!(prober.deadlines.get(), 1 + u32::from(late == 2), "{late}");
+        }
+    }
+}

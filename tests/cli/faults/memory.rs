@@ -263,7 +263,7 @@ fn m_19_what_is_thrown_away_is_said_and_why() {
     let report = done.json();
     let text = report.to_string();
     assert!(text.contains("\"replaced_after\":"), "{text}");
-    let says = "once it has grown by 75 % of what --max-memory leaves it after its start";
+    let says = "after it has used 75 % of the memory that was free after its start (--max-memory)";
     assert!(text.contains(says), "{text}");
     let done = wasm_agent([
         "bench",

@@ -1,6 +1,8 @@
 //! Verdicts of `validate` that were wrong without a word: leaks in the steps of an
 //! allocator, answers that tell a proxy the same, clocks, cookies, starts.
 
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
 
 use super::{one, remarks, row};
@@ -13,7 +15,7 @@ fn found<'a>(module: &'a Value, id: &str) -> &'a str {
 
 /// A heap that keeps `rate` bytes of each call, with `at_first` in use, and grows
 /// as `grow` says.
-fn leaking(dir: &TestDir, (rate, at_first): (u32, u32), grow: &str) -> std::path::PathBuf {
+fn leaking(dir: &TestDir, (rate, at_first): (u32, u32), grow: &str) -> PathBuf {
     let heap = format!(
         r#"(module (memory (export "memory") 1) (global $used (mut i32) (i32.const {at_first}))
         (data (i32.const 1024) "{{\22decision\22:\22allow\22}}")
@@ -64,7 +66,7 @@ fn a_leak_is_found_whatever_steps_memory_grows_by() {
 
 /// A guest that uses its memory up to so many bytes before it uses it again, as a
 /// collector does, and computes for so many rounds in each call.
-fn collected(dir: &TestDir, (ceiling, rounds): (u32, u32)) -> std::path::PathBuf {
+fn collected(dir: &TestDir, (ceiling, rounds): (u32, u32)) -> PathBuf {
     let parts = format!(
         r#"(global $at (mut i32) (i32.const 131072))
         (func (export "alloc") (param $size i32) (result i32)
@@ -91,7 +93,8 @@ fn a_collector_that_has_run_is_no_leak_and_before_that_nothing_is_told() {
         let file = collected(&dir, (ceiling, 1));
         let (code, module) = one(&["--max-growth", "0"], &file);
         assert_eq!((code, remarks(&module)), (0, vec![]), "{ceiling}");
-        assert!(found(&module, "growth").contains("bytes in all, then none in "));
+        let told = found(&module, "growth");
+        assert!(told.starts_with("memory grew by ") && told.contains(", but not in the last "));
         assert_eq!(module["metrics"]["growth"]["bytes_per_call"], 0.0);
     }
     let file = collected(&dir, (24 << 20, 30_000));
@@ -112,6 +115,7 @@ fn a_collector_that_has_run_is_no_leak_and_before_that_nothing_is_told() {
     ] {
         assert_eq!(growth[figure], Value::Null, "{figure}");
     }
+    let file = collected(&dir, (24 << 20, 300_000));
     let (code, module) = one(&["--max-growth", "1MiB"], &file);
     assert_eq!((code, remarks(&module)), (1, vec!["growth".to_owned()]));
 }
@@ -130,11 +134,132 @@ fn memory_that_does_not_grow_is_bounded() {
     let (code, module) = one(&["--max-growth", "0"], &guest(&dir, "flat.wat", "", ALLOW));
     assert_eq!((code, remarks(&module)), (0, vec![]));
     let told = found(&module, "growth");
-    assert_eq!(told, "none in 10000 calls: less than 112 bytes for each");
+    assert_eq!(
+        told,
+        "memory did not grow in the last 22283 calls; a leak would be under 50 bytes a call"
+    );
+}
+
+/// A guest of so many pages that adds `first` pages in its first call and then keeps
+/// `rate` bytes of each, up to so many bytes.
+fn filling(dir: &TestDir, (pages, first): (u32, u32), (rate, most): (u32, u32)) -> PathBuf {
+    let text = format!(
+        r#"(module (memory (export "memory") {pages}) (global $used (mut i32) (i32.const 8192))
+        (global $is-warm (mut i32) (i32.const 0))
+        (data (i32.const 1024) "{{\22decision\22:\22allow\22}}")
+        (func (export "alloc") (param i32) (result i32)
+          (if (i32.eqz (global.get $is-warm)) (then
+            (global.set $is-warm (i32.const 1)) (drop (memory.grow (i32.const {first})))))
+          (if (i32.lt_u (global.get $used) (i32.const {most})) (then
+            (global.set $used (i32.add (global.get $used) (i32.const {rate})))))
+          (if (i32.gt_u (global.get $used) (i32.mul (memory.size) (i32.const 65536)))
+            (then (drop (memory.grow (i32.const 1)))))
+          (i32.const 2048))
+        (func (export "dealloc") (param i32 i32))
+        (func (export "on_request_headers") (param i32 i32) (result i64) {ALLOW}))"#
+    );
+    dir.file("filling.wat", text)
+}
+
+const ENDLESS: u32 = 1 << 31;
+
+/// Memory that is free at the start, or after the first call, hides nothing.
+#[test]
+fn a_leak_into_free_memory_is_found() {
+    let dir = TestDir::new();
+    for (memory, rate, gate) in [
+        ((256, 0), 1000, "0"),
+        ((256, 0), 1600, "100"),
+        ((33, 0), 100, "0"),
+        ((17, 0), 64, "0"),
+        ((1, 64), 100, "0"),
+        ((5, 100), 300, "200"),
+    ] {
+        let file = filling(&dir, memory, (rate, ENDLESS));
+        let (code, module) = one(&["--max-growth", gate], &file);
+        let told = found(&module, "growth");
+        assert_eq!(
+            (code, remarks(&module)),
+            (1, vec!["growth".to_owned()]),
+            "{memory:?} {rate}: {told}"
+        );
+    }
+    let file = filling(&dir, (256, 0), (1000, ENDLESS));
+    assert_eq!(remarks(&one(&[], &file).1), ["!growth"]);
+}
+
+/// A guest that computes long is not called so often.
+#[test]
+fn what_free_memory_may_hide_is_held_against_the_gate() {
+    let dir = TestDir::new();
+    let body = format!(
+        "(local $n i32) (local.set $n (i32.const 300000))
+         (loop $again (br_if $again (local.tee $n (i32.sub (local.get $n) (i32.const 1))))) {ALLOW}"
+    );
+    let file = guest(&dir, "slow.wat", "", &body);
+    let (code, module) = one(&[], &file);
+    assert_eq!((code, remarks(&module)), (0, vec![]));
+    for (gate, code) in [("0", 1), ("200", 1), ("2KB", 0)] {
+        let (found_code, module) = one(&["--max-growth", gate], &file);
+        let told = found(&module, "growth");
+        assert_eq!(found_code, code, "{gate}: {told}");
+        assert!(told.contains("; a leak would be under "), "{told}");
+    }
+}
+
+/// An instance that is thrown away after N calls needs room for N calls.
+#[test]
+fn growth_within_the_life_of_an_instance_is_no_leak() {
+    let dir = TestDir::new();
+    let warm = filling(&dir, (1, 4), (0, 0));
+    for (isolation, calls) in [
+        ("recycle=1", "1 call"),
+        ("recycle=10", "10 calls"),
+        ("recycle=900", "900 calls"),
+    ] {
+        for gate in [&[][..], &["--max-growth", "0"]] {
+            let args = [&["--isolation", isolation], gate].concat();
+            let (code, module) = one(&args, &warm);
+            assert_eq!((code, remarks(&module)), (0, vec![]), "{args:?}");
+            let told = found(&module, "growth");
+            let expected = format!(
+                "memory grew by 262144 bytes in {calls}; then another instance takes its place"
+            );
+            assert_eq!(told, expected);
+        }
+    }
+    let (code, module) = one(
+        &["--isolation", "recycle=1000"],
+        &filling(&dir, (1, 0), (65_536, ENDLESS)),
+    );
+    assert_eq!((code, remarks(&module)), (0, vec!["!growth".to_owned()]));
+    assert!(found(&module, "growth").contains("; the limit is met after "));
+}
+
+/// Only an instance that came near its limit is told when it meets it.
+#[test]
+fn what_fills_slowly_is_no_leak_and_no_limit_is_told_before_it_is_near() {
+    let dir = TestDir::new();
+    for (rate, most) in [(100, 8 << 20), (33, 38_000 * 33), (300, 4 << 20)] {
+        let file = filling(&dir, (1, 0), (rate, most));
+        let (code, module) = one(&["--max-growth", "0"], &file);
+        let told = found(&module, "growth");
+        assert_eq!((code, remarks(&module)), (0, vec![]), "{rate}: {told}");
+    }
+    let (_, module) = one(&[], &filling(&dir, (1, 0), (100, ENDLESS)));
+    let told = found(&module, "growth");
+    assert!(
+        told.starts_with("memory grew by ") && told.ends_with("; not settled"),
+        "{told}"
+    );
+    assert_eq!(
+        module["metrics"]["growth"]["calls_until_limit"],
+        Value::Null
+    );
 }
 
 /// A guest of that handler that gives these answers in turn.
-fn in_turn(dir: &TestDir, handler: &str, answers: [&str; 2]) -> std::path::PathBuf {
+fn in_turn(dir: &TestDir, handler: &str, answers: [&str; 2]) -> PathBuf {
     let [one, other] = answers;
     let (at, then) = (2048, 4096);
     dir.file(
@@ -263,7 +388,7 @@ fn a_value_in_another_letter_case_is_another_value() {
 
 /// Reads random bytes and the clock: the one decides how long it takes, and both
 /// are in the answer if that is wanted.
-fn random(dir: &TestDir, is_told: bool) -> std::path::PathBuf {
+fn random(dir: &TestDir, is_told: bool) -> PathBuf {
     let tell = if is_told {
         "(i32.store8 (i32.const 2084) (i32.add (i32.const 97) (i32.and (i32.load8_u (i32.const 8)) (i32.const 15))))
          (i32.store8 (i32.const 2085) (i32.add (i32.const 97) (i32.and (i32.load8_u (i32.const 17)) (i32.const 15))))"
@@ -325,6 +450,117 @@ fn real_clocks_and_random_bytes_are_no_indeterminism_and_no_state() {
     assert_eq!((code, remarks(&module)), (1, vec!["state".to_owned()]));
 }
 
+/// Tells the time of the clock of that number in its answer, after so many readings.
+fn telling_time(dir: &TestDir, clock: u32, readings: u32) -> PathBuf {
+    let answer = r#"{"decision":"allow","tags":["aaaaaaaa"]}"#;
+    let (at, length, first) = (2048, answer.len(), 2048 + answer.find("aaaaaaaa").unwrap());
+    let read = format!("(drop (call $clock (i32.const {clock}) (i64.const 1) (i32.const 16)))");
+    let read = read.repeat(readings as usize);
+    let tell: String = (0..8)
+        .map(|n| {
+            let at = first + n;
+            format!(
+                "(i32.store8 (i32.const {at}) (i32.add (i32.const 97)
+                   (i32.and (i32.load8_u (i32.const {})) (i32.const 15))))",
+                16 + n
+            )
+        })
+        .collect();
+    dir.file(
+        "time.wat",
+        format!(
+            r#"(module
+            (import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))
+            (memory (export "memory") 17) (data (i32.const {at}) "{}")
+            (func (export "_initialize") {read})
+            (func (export "alloc") (param i32) (result i32) (i32.const 65536))
+            (func (export "dealloc") (param i32 i32))
+            (func (export "on_request_headers") (param i32 i32) (result i64)
+              {read} {tell} (i64.const {})))"#,
+            escaped(answer.as_bytes()),
+            (at << 32) | length
+        ),
+    )
+}
+
+#[test]
+fn who_reads_a_clock_keeps_nothing_between_calls() {
+    let dir = TestDir::new();
+    for (clock, readings) in [(0, 1), (1, 1), (1, 7)] {
+        let file = telling_time(&dir, clock, readings);
+        for wasi in ["fixed", "real"] {
+            let (code, module) = one(&["--wasi", wasi], &file);
+            assert_eq!(
+                (code, remarks(&module)),
+                (0, vec![]),
+                "clock {clock}, {wasi}"
+            );
+        }
+        run(&file, &[&dir.request()], &["--repeat", "3"]).assert_code(0);
+    }
+}
+
+/// What the upstream does not send is not replaced.
+#[test]
+fn only_headers_of_the_upstream_are_told_as_replaced() {
+    let dir = TestDir::new();
+    let cases = [
+        (json!({"Set-Cookie": "a=1"}), json!([]), json!({}), false),
+        (
+            json!({"Set-Cookie": "a=1"}),
+            json!([]),
+            json!({"set-cookie": ["x=1", "y=2"]}),
+            true,
+        ),
+        (
+            json!({"Set-Cookie": "a=1"}),
+            json!(["set-cookie"]),
+            json!({"set-cookie": "x=1"}),
+            false,
+        ),
+        (
+            json!({}),
+            json!(["Set-Cookie"]),
+            json!({"set-cookie": "x=1"}),
+            false,
+        ),
+        (
+            json!({"Vary": "Origin"}),
+            json!([]),
+            json!({"link": "</a>"}),
+            false,
+        ),
+        (
+            json!({"vary": "Origin"}),
+            json!([]),
+            json!({"Vary": "Accept"}),
+            true,
+        ),
+    ];
+    for (set, removed, upstream, is_told) in cases {
+        let answer = json!({"decision": "allow", "add_response_headers": set, "remove_response_headers": removed});
+        let file = answering(&dir, "setting.wat", answer.to_string());
+        let step =
+            json!({"event": "response_headers", "input": {"status": 200, "headers": upstream}});
+        let done = run(&file, &[&dir.file("r.json", step.to_string())], &[]);
+        let hints = steps(&done.json())[0].0["hints"].to_string();
+        assert_eq!(
+            hints.contains("_replaced"),
+            is_told,
+            "{set} {upstream}: {hints}"
+        );
+    }
+    for name in ["Link", "Vary", "Via", "WWW-Authenticate"] {
+        let answer = json!({"decision": "allow", "add_response_headers": {name: "a"}});
+        let (_, module) = one(&[], &answering(&dir, "setting.wat", answer.to_string()));
+        let told = found(&module, "replaced:on_response_headers");
+        assert!(
+            told.contains(&format!("all {name} values of the upstream")),
+            "{told}"
+        );
+    }
+}
+
 #[test]
 fn cookies_that_replace_those_of_the_upstream_are_told_by_validate_and_run() {
     let dir = TestDir::new();
@@ -334,7 +570,7 @@ fn cookies_that_replace_those_of_the_upstream_are_told_by_validate_and_run() {
     };
     let response = dir.file(
         "r.json",
-        r#"{"event":"response_headers","input":{"status":200}}"#,
+        r#"{"event":"response_headers","input":{"status":200,"headers":{"set-cookie":"b=2"}}}"#,
     );
     for name in ["set-cookie", "Set-Cookie"] {
         let file = setting(name, "allow");
@@ -381,7 +617,7 @@ fn cookies_that_replace_those_of_the_upstream_are_told_by_validate_and_run() {
 }
 
 /// Refuses once an instance has allowed so many.
-fn limiter(dir: &TestDir, calls: u32) -> std::path::PathBuf {
+fn limiter(dir: &TestDir, calls: u32) -> PathBuf {
     let parts = "(global $calls (mut i32) (i32.const 0))
          (data (i32.const 2048) \"{\\22decision\\22:\\22block\\22}\")";
     let body = format!(
@@ -426,7 +662,7 @@ fn what_counts_its_calls_is_found_and_a_pass_says_how_far_it_goes() {
 }
 
 /// Blocks once it was set up: so often is it set up that the status tells it.
-fn set_up(dir: &TestDir, parts: &str) -> std::path::PathBuf {
+fn set_up(dir: &TestDir, parts: &str) -> PathBuf {
     let data = "(global $set-up (mut i32) (i32.const 0))
         (data (i32.const 2048) \"{\\22decision\\22:\\22block\\22}\")
         (func $set-up (global.set $set-up (i32.add (global.get $set-up) (i32.const 1))))";
@@ -446,6 +682,17 @@ fn constructors_are_called_once_and_by_whom_they_are_called_already() {
         "(export \"__wasm_call_ctors\" (func $set-up)) (start $set-up)",
         "(export \"__wasm_call_ctors\" (func $set-up)) (func $main (call $set-up)) (start $main)",
         "(export \"__wasm_call_ctors\" (func $set-up)) (func (export \"_start\") (call $set-up))",
+        // Who calls them is never called.
+        "(export \"__wasm_call_ctors\" (func $set-up)) (func (export \"boot\") (call $set-up))",
+        "(export \"__wasm_call_ctors\" (func $set-up)) (func (call $set-up))",
+        "(export \"__wasm_call_ctors\" (func $set-up)) (func $main (call $set-up)) (func (export \"_start\") (call $main))",
+        // One function under two names, and calls through a table.
+        "(export \"__wasm_call_ctors\" (func $set-up)) (export \"_initialize\" (func $set-up))",
+        "(export \"_initialize\" (func $set-up)) (start $set-up)",
+        "(export \"__wasm_call_ctors\" (func $set-up)) (table 1 funcref) (elem (i32.const 0) $set-up)
+         (func $main (call_indirect (i32.const 0))) (start $main)",
+        "(export \"__wasm_call_ctors\" (func $set-up)) (table 1 funcref) (elem (i32.const 0) funcref (ref.func $set-up))
+         (func $main (call_indirect (i32.const 0))) (func (export \"_initialize\") (call $main))",
     ] {
         let file = set_up(&dir, parts);
         let done = run(&file, &[&dir.request()], &["--repeat", "3"]);
@@ -472,6 +719,12 @@ fn a_start_that_nobody_calls_is_a_finding() {
     for name in [
         "init",
         "_init",
+        "NimMain",
+        "hs_init",
+        "__post_instantiate",
+        "on_init",
+        "setup_rules",
+        "rules",
         "main",
         "__wbindgen_start",
         "start",
@@ -491,13 +744,30 @@ fn a_start_that_nobody_calls_is_a_finding() {
                 .contains("_initialize")
         );
     }
-    // By another toolchain than AssemblyScript's this may be anything; and what
-    // the module calls itself is called.
+    // Beside another start, called by nobody who is called, or of another type.
     for parts in [
-        "(export \"rules\" (func $set-up))",
-        "(export \"init\" (func $set-up)) (start $set-up)",
+        "(func (export \"_initialize\")) (export \"setup\" (func $set-up))",
         "(export \"init\" (func $set-up)) (func (call $set-up))",
+        "(export \"init\" (func $set-up)) (func (export \"unused\") (param i32) (call $set-up))",
         "(func (export \"init\") (param i32))",
+        "(func (export \"__main_void\") (result i32) (i32.const 0))",
+    ] {
+        let (_, module) = one(&[], &set_up(&dir, parts));
+        assert_eq!(remarks(&module), ["!start"], "{parts}");
+    }
+    let (_, module) = one(
+        &[],
+        &set_up(&dir, "(export \"a\" (func $set-up)) (func (export \"b\"))"),
+    );
+    assert_eq!(
+        found(&module, "start"),
+        "\"a\", \"b\", which are never called"
+    );
+    // What the module calls itself is called; and some set nothing up.
+    for parts in [
+        "(export \"init\" (func $set-up)) (start $set-up)",
+        "(export \"rules\" (func $set-up)) (func (export \"_initialize\") (call $set-up))",
+        "(func (export \"__collect\")) (func (export \"rules\") (param i32))",
     ] {
         let (_, module) = one(&[], &set_up(&dir, parts));
         assert!(!remarks(&module).contains(&"!start".to_owned()), "{parts}");
