@@ -1,6 +1,7 @@
 //! The answer of a guest, to an event or to a hook's context.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use serde::Serialize;
 use serde_json::{Number, Value, json};
@@ -149,21 +150,62 @@ pub(crate) fn plain_number(number: &Number) -> Number {
 
 /// Brings the JSON of an answer to the one form of all that tell a proxy the
 /// same: header names in lower case, and changes in the order of their names.
-/// Changes to one header stay in their order, since that one counts. A part that
-/// is null is none.
+/// Changes to one header stay in their order, less those that a later one
+/// overwrites. A part that is null is none, and a list that is not there is empty.
 pub(crate) fn to_proxy_view(answer: &mut Value) {
-    if let Some(parts) = answer.as_object_mut() {
-        parts.retain(|_, part| !part.is_null());
+    without_nulls(answer);
+    let decision = answer.get_mut("decision").and_then(Value::as_object_mut);
+    let decision = decision.into_iter().flat_map(|kind| kind.values_mut());
+    decision.for_each(without_nulls);
+    answer.get_mut("audit").into_iter().for_each(without_nulls);
+    if answer.get("ok").is_none() {
+        static NOTHING: LazyLock<Value> = LazyLock::new(|| {
+            let mut nothing = serde_json::to_value(AgentResponse::allow()).unwrap_or_default();
+            // What is decided is never filled in.
+            nothing
+                .as_object_mut()
+                .map(|parts| parts.shift_remove("decision"));
+            nothing
+        });
+        fill_in(answer, &NOTHING);
     }
     for list in ["request_headers", "response_headers"] {
-        let Some(Value::Array(ops)) = answer.get_mut(list) else {
-            continue;
-        };
-        ops.iter_mut().for_each(lower_name);
-        ops.sort_by_cached_key(|op| header_name(op).map(str::to_owned));
-        // Twice the same header is not once; all else is over and done.
-        ops.dedup_by(|op, before| op == before && op.get("add").is_none());
+        if let Some(Value::Array(ops)) = answer.get_mut(list) {
+            ops.iter_mut().for_each(lower_name);
+            ops.sort_by_cached_key(|op| header_name(op).map(str::to_owned));
+            *ops = without_overwritten(std::mem::take(ops));
+        }
     }
+}
+
+fn without_nulls(value: &mut Value) {
+    if let Some(parts) = value.as_object_mut() {
+        parts.retain(|_, part| !part.is_null());
+    }
+}
+
+/// Adds the parts that are missing.
+fn fill_in(value: &mut Value, from: &Value) {
+    let (Some(parts), Some(from)) = (value.as_object_mut(), from.as_object()) else {
+        return;
+    };
+    for (name, part) in from.iter().filter(|(_, part)| !part.is_null()) {
+        fill_in(parts.entry(name).or_insert_with(|| part.clone()), part);
+    }
+}
+
+/// Changes in the order of their names, less those that come to nothing: to set
+/// or to remove a header undoes what was done to it before.
+fn without_overwritten(ops: Vec<Value>) -> Vec<Value> {
+    let mut left: Vec<Value> = Vec::with_capacity(ops.len());
+    for op in ops {
+        let name = header_name(&op).filter(|_| op.get("add").is_none());
+        while name.is_some() && left.last().is_some_and(|last| header_name(last) == name) {
+            left.pop();
+        }
+        left.push(op);
+    }
+    left
 }
 
 fn lower_name(op: &mut Value) {
@@ -209,6 +251,11 @@ mod tests {
         HeaderOp::Set { name, value }
     }
 
+    fn add(name: &str, value: &str) -> HeaderOp {
+        let (name, value) = (name.to_owned(), value.to_owned());
+        HeaderOp::Add { name, value }
+    }
+
     fn remove(name: &str) -> HeaderOp {
         let name = name.to_owned();
         HeaderOp::Remove { name }
@@ -223,6 +270,10 @@ mod tests {
         same(&[remove("a"), remove("b")], &[remove("b"), remove("a")]);
         same(&[remove("a"), remove("A")], &[remove("a")]);
         same(&[set("a", "1"), remove("b")], &[remove("b"), set("a", "1")]);
+        // What is overwritten comes to nothing.
+        same(&[set("a", "1"), remove("A")], &[remove("a")]);
+        same(&[set("A", "1"), set("a", "2")], &[set("a", "2")]);
+        same(&[add("a", "1"), set("a", "2")], &[set("a", "2")]);
         let differ = |one: &[HeaderOp], other: &[HeaderOp]| {
             assert!(!answer(one).tells_the_same(&answer(other)), "{one:?}");
         };
@@ -234,12 +285,10 @@ mod tests {
             &[set("a", "2"), set("A", "1")],
         );
         differ(&[set("a", "1"), remove("a")], &[remove("a"), set("a", "1")]);
-        let add = HeaderOp::Add {
-            name: "a".to_owned(),
-            value: "1".to_owned(),
-        };
-        differ(std::slice::from_ref(&add), &[set("a", "1")]);
-        differ(&[add.clone(), add.clone()], &[add]);
+        differ(&[add("a", "1")], &[set("a", "1")]);
+        differ(&[add("a", "1"), add("a", "1")], &[add("a", "1")]);
+        differ(&[set("a", "1"), add("a", "2")], &[set("a", "1")]);
+        differ(&[remove("a"), add("a", "2")], &[add("a", "2")]);
     }
 
     #[test]
