@@ -90,6 +90,11 @@ pub struct HookResult {
     pub error: Option<String>,
     /// More about that, field by field.
     pub details: Option<Vec<Value>>,
+    /// `input` and `data` of `ctx` with all digits of their numbers, where a value
+    /// does not hold all of them: the host goes on with the nearest double, and
+    /// two results with other digits are not the same.
+    #[serde(skip)]
+    pub all_digits: Option<Box<Value>>,
 }
 
 impl HookResult {
@@ -102,6 +107,7 @@ impl HookResult {
             ctx: None,
             error: None,
             details: None,
+            all_digits: None,
         }
     }
 

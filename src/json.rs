@@ -9,6 +9,7 @@
 pub(crate) mod explain;
 #[cfg(feature = "cli")]
 mod marks;
+pub(crate) mod numbers;
 #[cfg(feature = "cli")]
 pub(crate) mod read;
 #[cfg(feature = "cli")]

@@ -14,6 +14,7 @@
 
 mod input;
 mod line;
+mod output;
 mod own;
 
 use std::borrow::Cow;

@@ -9,7 +9,10 @@ use serde_json::value::RawValue;
 
 use super::super::{CapturedStep, DecodeSettings, Recorded, Remark};
 use super::input::{self, Written, written};
+use super::output;
+use crate::fault::printable;
 use crate::json::explain;
+use crate::json::numbers::lossy;
 use crate::json::read::FastReader;
 use crate::question::{Phase, Question};
 
@@ -104,11 +107,16 @@ impl<'a> Line<'a> {
             }
             (None, phase) => {
                 let text = explain::utf8(self.input)?;
+                no_lossy_number(("input", text), phase)?;
                 let read = input::read(phase, text, (&self.id, settings));
                 let (question, remark) = read.map_err(|why| format!("input: {why}"))?;
                 (question, remark)
             }
         };
+        if let Some(json) = self.output {
+            output::check(json, self.phase)?;
+            no_lossy_number(("output", explain::utf8(json)?), self.phase)?;
+        }
         let recorded = self.output.map(|output| Recorded {
             response: Cow::Borrowed(output),
             fuel: self.fuel,
@@ -116,4 +124,18 @@ impl<'a> Line<'a> {
         });
         Ok((CapturedStep { input, recorded }, remark))
     }
+}
+
+/// Refuses a hook's record with a number that gets lost when it is read: the guest
+/// would get another one, or another one would be compared.
+fn no_lossy_number((part, json): (&str, &str), phase: Phase) -> Result<(), String> {
+    let lost = matches!(phase, Phase::Hook(_))
+        .then(|| lossy(json))
+        .flatten();
+    lost.map_or(Ok(()), |number| {
+        Err(format!(
+            "{part}: expected numbers that a 64-bit integer or a double holds with all their digits, found {}",
+            printable(number, 60)
+        ))
+    })
 }

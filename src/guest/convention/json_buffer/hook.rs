@@ -5,11 +5,13 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::answer::{bad, duplicate, mistyped, unread, utf8};
 use crate::fault::{BadAnswer, Fault};
 use crate::hook::{CONTEXT_KEYS, HookContext, HookResult, HookUser, USER_KEYS};
+use crate::json::numbers::with_all_digits;
 
 /// Keys of a result.
 pub(crate) const RESULT_KEYS: [&str; 4] = ["ok", "ctx", "error", "details"];
@@ -47,6 +49,11 @@ pub fn check_result(bytes: &[u8]) -> Result<CheckedResult, Fault> {
             "the answer must have \"ok\": true or false",
         ));
     };
+    let all_digits = given(ctx).and_then(|ctx| {
+        let mut ctx = with_all_digits(ctx.get())?;
+        let kept = ["input", "data"].map(|key| (key, ctx.get_mut(key).map(Value::take)));
+        Some(Box::new(kept.into_iter().collect()))
+    });
     let result = HookResult {
         ok: value("$.ok", "true or false", ok)?,
         ctx: given(ctx)
@@ -54,6 +61,7 @@ pub fn check_result(bytes: &[u8]) -> Result<CheckedResult, Fault> {
             .transpose()?,
         error: optional("$.error", "a string", error)?,
         details: optional("$.details", "an array", details)?,
+        all_digits,
     };
     Ok(CheckedResult {
         result,
