@@ -64,8 +64,8 @@ pub(crate) fn merge(paths: &[PathBuf]) -> Result<ReplayReport, Error> {
             return Err(malformed(
                 part.path,
                 format!(
-                    "expected a shard of the same replay as {}, found another {what}: {other}, there {expected}",
-                    shown(first.path)
+                    "expected a shard of the same replay as {first}: {what} differs: {other} here, {expected} in {first}",
+                    first = shown(first.path)
                 ),
             ));
         }
@@ -163,10 +163,11 @@ fn difference(first: &Part<'_>, other: &Part<'_>) -> Option<Difference> {
         ("--strict", one.strict.to_string(), two.strict.to_string()),
     ];
     let names: BTreeSet<&String> = one.settings.keys().chain(two.settings.keys()).collect();
-    for name in names {
-        let value = |report: &ReplayReport| report.settings.get(name).cloned();
+    let flags: Vec<(String, &String)> = names.iter().map(|name| (flag_of(name), *name)).collect();
+    for (flag, name) in &flags {
+        let value = |report: &ReplayReport| report.settings.get(*name).cloned();
         let value = |report| value(report).unwrap_or_else(|| "none".to_owned());
-        pairs.push((name, value(one), value(two)));
+        pairs.push((flag, value(one), value(two)));
     }
     let differs = pairs.into_iter().find(|(_, first, other)| first != other);
     let differs = differs.map(|(what, first, other)| Difference {
@@ -175,6 +176,15 @@ fn difference(first: &Part<'_>, other: &Part<'_>) -> Option<Difference> {
         other: printable(&other, SHOWN),
     });
     differs.or_else(|| other_capture(one, two))
+}
+
+/// The flag that a setting of a report is given with.
+fn flag_of(setting: &str) -> String {
+    match setting {
+        "failure_policy" => "--fail-open".to_owned(),
+        "expect_old" => "--expect".to_owned(),
+        name => format!("--{}", name.trim_end_matches("_bytes").replace('_', "-")),
+    }
 }
 
 /// Which capture is not the same. Of a shard that was interrupted nobody knows
