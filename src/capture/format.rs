@@ -128,7 +128,7 @@ impl Remark {
             Self::BodyMissing => "a body was not captured, so no body event is replayed",
             Self::NoResponse => "no response was captured, so only the request is replayed",
             Self::StartMissing => {
-                "exchanges without their first record: the module has no handler for it, or the capture begins later; where several share an id, the order of their records tells them apart"
+                "exchanges without their first record: the module has no handler for it, or the capture begins later"
             }
             Self::ExchangeCut => {
                 "the rest of an exchange of more than 64 MiB, or with more than 4096 records or 4 MiB of others between its own; it is asked and compared as an exchange of its own"

@@ -52,7 +52,8 @@ pub(crate) const REPLAY_HELP: &str = "Exit status:
   2  usage: nothing was started
   3  a capture or module is unreadable, or with --strict one of the records;
      or the report could not be written
-  4  no transaction was replayed
+  4  nothing was checked: no transaction was replayed, or the module has no
+     handler for any of them
   5  interrupted, with no such difference so far";
 
 /// The exit code of a finished operation.

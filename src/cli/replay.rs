@@ -51,8 +51,9 @@ const FAILURES: &str = "What --fail-on counts as a failure:
   another decision            yes  yes       -      *   -
   other details of the same   yes  -         -      -   -
   a test of a test file fails yes  yes       yes    yes -
-  * in more than N% of the transactions: of those that were compared for another
-    decision and for a fault that the other side does not have, of all for any fault
+  * if another decision, or a fault that the other side does not have, is in more than
+    N% of the compared transactions; a fault also counts if faults are in more than N%
+    of all transactions
 Compared are the answers of --baseline, or without it those in the capture. Where
 there are none, only faults count. A fault of the other side alone is no fault of the
 module; what it decided then is compared.";

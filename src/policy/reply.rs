@@ -69,6 +69,13 @@ impl HandledHook {
 }
 
 impl Reply {
+    /// Whether somebody answered: a guest, or a fault that kept it from being
+    /// called. Where the module lacks the handler nobody did.
+    #[must_use]
+    pub const fn is_answered(&self) -> bool {
+        self.cost.is_some() || self.fault.is_some()
+    }
+
     /// Whether the exchange is over with it.
     #[must_use]
     pub fn ends(&self) -> bool {

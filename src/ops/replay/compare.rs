@@ -38,16 +38,67 @@ impl Played {
         self.replies.iter().any(|reply| reply.fault.is_some())
     }
 
+    /// Whether the module was asked anything: it may have no handler for any of it.
+    pub(super) fn is_asked(&self) -> bool {
+        self.replies.iter().any(Reply::is_answered)
+    }
+
+    /// Its answers, each with its step.
+    pub(super) fn given(&self) -> Vec<Given> {
+        self.replies.iter().enumerate().map(Given::now).collect()
+    }
+
+    /// The same with all digits of all numbers, as only answers of now have them.
+    fn with_all_digits(&self) -> Vec<Given> {
+        let mut answers = self.given();
+        for (answer, reply) in answers.iter_mut().zip(&self.replies) {
+            if let Some(Value::Object(parts)) = all_digits(reply) {
+                let mut ctx = answer.value["ctx"].take();
+                for (key, value) in parts {
+                    ctx[key] = value.clone();
+                }
+                answer.value["ctx"] = ctx;
+            }
+        }
+        answers
+    }
+
+    /// Whether an answer has a number whose digits get lost.
+    pub(super) fn is_rounded(&self) -> bool {
+        self.replies.iter().any(|reply| all_digits(reply).is_some())
+    }
+
     pub(super) fn values(&self) -> Vec<Value> {
         self.replies.iter().map(value_of).collect()
     }
 
     pub(super) fn summary(&self) -> Summary {
-        let fault = self.replies.iter().filter_map(code_of).next_back();
-        Summary {
-            fault,
-            ..summary_of(&self.values())
+        summary_of(&self.given())
+    }
+}
+
+/// One answer to a transaction.
+#[derive(Debug, Clone)]
+pub(super) struct Given {
+    /// To which of its steps, from 0.
+    pub(super) step: usize,
+    pub(super) value: Value,
+    /// The code of the fault that it stands for.
+    fault: Option<String>,
+}
+
+impl Given {
+    fn now((step, reply): (usize, &Reply)) -> Self {
+        Self {
+            step,
+            value: value_of(reply),
+            fault: code_of(reply),
         }
+    }
+
+    fn recorded(step: usize, value: Value) -> Self {
+        let fault = fault_of(&value);
+        Self { step, value, fault }
     }
 }
 
@@ -55,24 +106,32 @@ fn value_of(reply: &Reply) -> Value {
     serde_json::to_value(&reply.answer).unwrap_or_default()
 }
 
+fn all_digits(reply: &Reply) -> Option<&Value> {
+    match &reply.answer {
+        Answer::Response(_) => None,
+        Answer::Result(result) => result.all_digits.as_deref(),
+    }
+}
+
 fn code_of(reply: &Reply) -> Option<String> {
     reply.fault.as_ref().map(|fault| fault.code.to_string())
 }
 
-/// How answers ended, from their JSON; whether one stands for a fault is for
-/// the caller to say.
-fn summary_of(values: &[Value]) -> Summary {
+/// How answers ended.
+fn summary_of(answers: &[Given]) -> Summary {
     let mut tags = Vec::new();
     let mut rule_ids = Vec::new();
-    for value in values {
+    for Given { value, .. } in answers {
         add_texts(value, "/audit/tags", &mut tags);
         add_texts(value, "/audit/rule_ids", &mut rule_ids);
     }
+    let decision = answers.last().map(|last| decision_text(&last.value));
+    let fault = answers.iter().filter_map(|answer| answer.fault.clone());
     Summary {
-        decision: values.last().map_or_else(|| "allow".into(), decision_text),
+        decision: decision.unwrap_or_else(|| "allow".to_owned()),
         tags,
         rule_ids,
-        fault: None,
+        fault: fault.last(),
     }
 }
 
@@ -116,15 +175,17 @@ fn decision_text(value: &Value) -> String {
         return hook_decision(ok == true, changed, error.unwrap_or_default()).into_owned();
     }
     match value.get("decision") {
-        Some(Value::Object(map)) => map.iter().next().map_or_else(String::new, |(name, parts)| {
-            parts
-                .get("status")
-                .map_or_else(|| name.clone(), |status| format!("{name} {status}"))
-        }),
         Some(Value::String(name)) => name.clone(),
-        Some(_) => String::new(),
-        // It was left out of the comparison, or was never recorded.
-        None => "(no decision)".to_owned(),
+        decision => {
+            let decision = decision.and_then(Value::as_object);
+            match decision.and_then(|decision| decision.iter().next()) {
+                Some((name, parts)) => parts
+                    .get("status")
+                    .map_or_else(|| name.clone(), |status| format!("{name} {status}")),
+                // It was left out of the comparison.
+                None => "(no decision)".to_owned(),
+            }
+        }
     }
 }
 
@@ -135,39 +196,20 @@ pub(super) struct Change {
     pub(super) from: Summary,
     pub(super) to: Summary,
     pub(super) fields: Vec<String>,
-    pub(super) old: Vec<Value>,
+    pub(super) old: Vec<Given>,
     /// From what was recorded, not from what the baseline answers.
     pub(super) is_drift: bool,
 }
 
-/// What one side answered, up to the answer that ended it.
-#[derive(Default)]
-struct Side {
-    answers: Vec<Value>,
-    fault: Option<String>,
-}
-
-impl Side {
-    fn of<'r>(replies: impl Iterator<Item = &'r Reply>) -> Self {
-        let mut side = Self::default();
-        for reply in replies {
-            side.fault = code_of(reply).or(side.fault);
-            side.answers.push(value_of(reply));
-        }
-        side
-    }
-
-    /// Its answers in the one form of all that tell a proxy the same, less what
-    /// is ignored.
-    fn seen(&self, ignored: &[Pointer]) -> Vec<Value> {
-        let answers = self.answers.iter().cloned().enumerate();
-        let seen = answers.map(|(index, mut answer)| {
-            strip(&mut answer, index, ignored);
-            to_proxy_view(&mut answer);
-            answer
-        });
-        seen.collect()
-    }
+/// Answers in the one form of all that tell a proxy the same, less what is
+/// ignored.
+fn seen(answers: &[Given], ignored: &[Pointer]) -> Vec<Given> {
+    let seen = answers.iter().cloned().map(|mut answer| {
+        strip(&mut answer.value, answer.step, ignored);
+        to_proxy_view(&mut answer.value);
+        answer
+    });
+    seen.collect()
 }
 
 /// Holds what two modules made of a transaction against each other. Equal
@@ -182,8 +224,20 @@ pub(super) fn compare(old: &Played, new: &Played, ignored: &[Pointer]) -> Option
     if equal {
         return None;
     }
-    let side = |played: &Played| Side::of(played.replies.iter());
-    differ(side(old), &side(new), ignored)
+    differ(old.with_all_digits(), &new.with_all_digits(), ignored)
+}
+
+/// What was recorded of a transaction beside what a module answers now.
+#[derive(Debug, Default)]
+pub(super) struct Drift {
+    /// An answer of the time was held against one of now, or differs from what
+    /// is told where the module has no handler.
+    pub(super) is_compared: bool,
+    pub(super) change: Option<Change>,
+    /// A step was answered at the time, and the module has no handler for it.
+    pub(super) is_unanswered: bool,
+    /// A step behind the last recorded answer is refused now.
+    pub(super) is_refused_later: bool,
 }
 
 /// Holds what was recorded against what a module answers now. Nothing where
@@ -192,49 +246,54 @@ pub(super) fn drift(
     (transaction, now): (&Transaction<'_>, &Played),
     ignored: &[Pointer],
     room: &mut Vec<u8>,
-) -> Option<Option<Change>> {
-    let mut any = false;
+) -> Option<Drift> {
+    let mut drift = Drift::default();
+    let mut last = None;
     let mut equal = true;
     for (index, step) in transaction.steps.iter().enumerate() {
         let Some(recorded) = &step.recorded else {
             continue;
         };
-        any = true;
-        equal = equal
-            && now
-                .replies
-                .get(index)
-                .is_some_and(|reply| reads_as(&reply.answer, &recorded.response, room));
+        last = Some(index);
+        let reply = now.replies.get(index);
+        drift.is_compared |= reply.is_some_and(Reply::is_answered);
+        drift.is_unanswered |= reply.is_some_and(|reply| !reply.is_answered());
+        let is_same = |reply: &Reply| reads_as(&reply.answer, &recorded.response, room);
+        equal = equal && reply.is_some_and(is_same);
     }
-    if !any {
-        return None;
+    let mut last = last?;
+    let mut has_ended = false;
+    if !equal {
+        let old = recorded_answers(transaction);
+        let end = old.last()?;
+        last = end.step;
+        has_ended = ends(&end.value);
+        let counts = |index: usize| match transaction.steps.get(index) {
+            // A recording that stops early says nothing about later steps.
+            _ if index > last => has_ended,
+            // What was not recorded is not compared, unless nobody asks further.
+            Some(step) => step.recorded.is_some() || index + 1 == now.replies.len(),
+            None => false,
+        };
+        let new = now.replies.iter().enumerate();
+        let new: Vec<Given> = new
+            .filter(|(index, _)| counts(*index))
+            .map(Given::now)
+            .collect();
+        drift.change = differ(old, &new, ignored).map(|change| Change {
+            is_drift: true,
+            ..change
+        });
+        drift.is_compared |= drift.change.is_some();
     }
-    if equal {
-        return Some(None);
-    }
-    let (old, last) = recorded(transaction);
-    let last = last?;
-    let has_ended = old.answers.last().is_some_and(ends);
-    let counts = |index: usize| match transaction.steps.get(index) {
-        // A recording that stops early says nothing about later steps.
-        _ if index > last => has_ended,
-        // What was not recorded is not compared, unless nobody asks further.
-        Some(step) => step.recorded.is_some() || index + 1 == now.replies.len(),
-        None => false,
-    };
-    let replies = now.replies.iter().enumerate();
-    let new = Side::of(replies.filter(|(index, _)| counts(*index)).map(|it| it.1));
-    Some(differ(old, &new, ignored).map(|change| Change {
-        is_drift: true,
-        ..change
-    }))
+    let refused = now.replies.last().is_some_and(Reply::ends);
+    drift.is_refused_later = refused && !has_ended && now.replies.len() > last + 1;
+    Some(drift)
 }
 
-/// The recorded answers up to the one that ended the transaction, and which
-/// step the last of them is.
-fn recorded(transaction: &Transaction<'_>) -> (Side, Option<usize>) {
-    let mut side = Side::default();
-    let mut last = None;
+/// The answers of the time, up to the one that ended the transaction.
+pub(super) fn recorded_answers(transaction: &Transaction<'_>) -> Vec<Given> {
+    let mut answers = Vec::new();
     for (index, step) in transaction.steps.iter().enumerate() {
         let Some(recorded) = &step.recorded else {
             continue;
@@ -242,20 +301,13 @@ fn recorded(transaction: &Transaction<'_>) -> (Side, Option<usize>) {
         let Ok(value) = serde_json::from_slice::<Value>(&recorded.response) else {
             break;
         };
-        last = Some(index);
-        side.fault = fault_of(&value).or(side.fault);
         let ended = ends(&value);
-        side.answers.push(value);
+        answers.push(Given::recorded(index, value));
         if ended {
             break;
         }
     }
-    (side, last)
-}
-
-/// The answers of the time.
-pub(super) fn recorded_answers(transaction: &Transaction<'_>) -> Vec<Value> {
-    recorded(transaction).0.answers
+    answers
 }
 
 /// Whether an answer's JSON is this text; `room` is for writing it.
@@ -269,18 +321,25 @@ fn reads_as(answer: &Answer, text: &[u8], room: &mut Vec<u8>) -> bool {
 }
 
 /// Compares answers as a proxy or a host is told them, less what is ignored. A
-/// fault of the new side that the old one does not have differs whatever is
-/// ignored.
-fn differ(old: Side, new: &Side, ignored: &[Pointer]) -> Option<Change> {
-    let (mut left, mut right) = (old.seen(ignored), new.seen(ignored));
-    let both = left.len().min(right.len());
-    let is_ignored = |pointer: &Pointer| pointer.is_decision_of(both.saturating_sub(1));
+/// fault of the new side that the same answer of the old one does not have
+/// differs whatever is ignored.
+fn differ(old: Vec<Given>, new: &[Given], ignored: &[Pointer]) -> Option<Change> {
+    let (mut left, mut right) = (seen(&old, ignored), seen(new, ignored));
+    let end = left
+        .last()
+        .map(|it| it.step)
+        .min(right.last().map(|it| it.step));
+    let is_ignored = |pointer: &Pointer| pointer.is_decision_of(end.unwrap_or(0));
     if ignored.iter().any(is_ignored) {
         // How many answers there are follows from the decision.
-        left.truncate(both);
-        right.truncate(both);
+        left.retain(|answer| at(new, answer.step).is_some());
+        right.retain(|answer| at(&old, answer.step).is_some());
     }
-    let faulted = new.fault.is_some() && new.fault != old.fault;
+    let is_new = |answer: &Given| {
+        let before = at(&old, answer.step).and_then(|before| before.fault.as_ref());
+        answer.fault.is_some() && answer.fault.as_ref() != before
+    };
+    let faulted = new.iter().any(is_new);
     let mut fields = fields(&left, &right);
     if fields.is_empty() {
         if !faulted {
@@ -288,44 +347,60 @@ fn differ(old: Side, new: &Side, ignored: &[Pointer]) -> Option<Change> {
         }
         fields.push("fault".to_owned());
     }
-    let mut sides = [summary_of(&left), summary_of(&right)];
-    let [from, to] = &mut sides;
-    from.fault.clone_from(&old.fault);
-    to.fault.clone_from(&new.fault);
+    let fault = |answers: &[Given]| summary_of(answers).fault;
+    let from = Summary {
+        fault: fault(&old),
+        ..summary_of(&left)
+    };
+    let to = Summary {
+        fault: fault(new),
+        ..summary_of(&right)
+    };
     let word = |summary: &Summary| {
         let words = summary.decision.split([' ', ':']).next();
         words.unwrap_or_default().to_owned()
     };
     let category = if faulted {
         Category::Faulted
-    } else if word(from) == word(to) {
+    } else if word(&from) == word(&to) {
         Category::Details
     } else {
         Category::Decision
     };
-    let [from, to] = sides;
     Some(Change {
         category,
         from,
         to,
         fields,
-        old: old.answers,
+        old,
         is_drift: false,
     })
 }
 
-/// Where two sides differ: as `/audit/tags` in their first answers, as
-/// `2/audit/tags` in their second.
-fn fields(left: &[Value], right: &[Value]) -> Vec<String> {
+/// The answer to this step, from 0.
+fn at(answers: &[Given], step: usize) -> Option<&Given> {
+    answers.iter().find(|answer| answer.step == step)
+}
+
+/// Where two sides differ: as `/audit/tags` in their answers to the first step,
+/// as `2/audit/tags` in those to the second.
+fn fields(left: &[Given], right: &[Given]) -> Vec<String> {
     let mut fields = Vec::new();
-    for (index, (left, right)) in left.iter().zip(right).enumerate() {
-        let begin = match index {
-            0 => String::new(),
-            _ => (index + 1).to_string(),
+    for old in left {
+        let Some(new) = at(right, old.step) else {
+            continue;
         };
-        differing(&begin, (left, right), &mut fields);
+        let begin = match old.step {
+            0 => String::new(),
+            step => (step + 1).to_string(),
+        };
+        differing(&begin, (&old.value, &new.value), &mut fields);
     }
-    if left.len() != right.len() {
+    if !left
+        .iter()
+        .map(|it| it.step)
+        .eq(right.iter().map(|it| it.step))
+    {
         fields.push("steps".to_owned());
     }
     fields
@@ -360,9 +435,11 @@ mod tests {
         json!({"decision": decision, "audit": {"tags": tags, "rule_ids": [], "reason_codes": []}})
     }
 
-    fn side(answers: Vec<Value>) -> Side {
-        let fault = answers.iter().filter_map(fault_of).next_back();
-        Side { answers, fault }
+    fn side(answers: Vec<Value>) -> Vec<Given> {
+        let answers = answers.into_iter().enumerate();
+        answers
+            .map(|(step, value)| Given::recorded(step, value))
+            .collect()
     }
 
     fn fault(decision: Value, code: &str) -> Value {

@@ -25,11 +25,14 @@ pub(super) trait Earlier {
     /// Calls of earlier transactions that are needed, on new instances, for a
     /// claim to hold of these. Only of such as are allowed: a fixture ends where
     /// something is refused.
+    ///
+    /// # Errors
+    /// More about why there are none, where more is known.
     fn needed(
         &self,
         view: &View<'_>,
         claimed: (&Claim<'_>, &[Question<'static>]),
-    ) -> Option<Vec<Question<'static>>>;
+    ) -> Result<Vec<Question<'static>>, String>;
 }
 
 /// The transactions of a batch before one of them.
@@ -52,12 +55,13 @@ impl Earlier for Before<'_> {
         &self,
         view: &View<'_>,
         (claim, questions): (&Claim<'_>, &[Question<'static>]),
-    ) -> Option<Vec<Question<'static>>> {
+    ) -> Result<Vec<Question<'static>>, String> {
         let subjects = view.shared.subjects;
         let module = subjects.module;
         if module.abi() == Abi::Hook || module.settings().pool.isolation == Isolation::Fresh {
-            return None;
+            return Err(String::new());
         }
+        let has_more = self.frames.borrow().len() > MOST;
         let mut all = self.last(view);
         for policy in [Some(module), subjects.baseline].into_iter().flatten() {
             all = self.allowed(policy, all);
@@ -73,9 +77,15 @@ impl Earlier for Before<'_> {
             claim.holds(view, &Asked { earlier, questions }.calls())
         };
         let ends = (0..all.len()).map(|first| &all[first..]);
-        let whole = ends.into_iter().find(|end| holds(end))?;
+        let Some(whole) = ends.into_iter().find(|end| holds(end)) else {
+            return Err(if has_more || self.left.get() == 0 {
+                format!(" It depends on more than {MOST} of them, or they cost too much to try.")
+            } else {
+                String::new()
+            });
+        };
         let needed = shortest(whole, holds).into_iter();
-        Some(needed.flat_map(|past| past.questions).collect())
+        Ok(needed.flat_map(|past| past.questions).collect())
     }
 }
 

@@ -6,11 +6,13 @@ use std::str::FromStr;
 
 use serde_json::Value;
 
+use super::compare::Given;
+
 /// A part of answers, such as `/audit/tags`; `2/audit/tags` is the part of the
-/// second answer alone.
+/// answer to the second step alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pointer {
-    /// Of which answer, from 1; nothing: of all.
+    /// Of the answer to which step, from 1; nothing: of all.
     answer: Option<usize>,
     /// The JSON pointer.
     path: String,
@@ -23,7 +25,7 @@ impl FromStr for Pointer {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let refuse = || {
-            "expected a JSON pointer such as /audit/tags or /decision/block/body, or 2/audit/tags for the second answer of a transaction alone".to_owned()
+            "expected a JSON pointer such as /audit/tags or /decision/block/body, or 2/audit/tags for the answer to the second step of a transaction alone".to_owned()
         };
         let (answer, names) = text.split_once('/').ok_or_else(refuse)?;
         let is_number =
@@ -61,7 +63,7 @@ impl fmt::Display for Pointer {
 }
 
 impl Pointer {
-    /// Whether it is about the answer at this position, from 0.
+    /// Whether it is about the answer to this step, from 0.
     fn is_about(&self, index: usize) -> bool {
         self.answer.is_none_or(|answer| answer == index + 1)
     }
@@ -72,13 +74,13 @@ impl Pointer {
     }
 
     /// Whether one of these answers has this part.
-    pub(super) fn is_in(&self, answers: &[Value]) -> bool {
-        let mut all = answers.iter().enumerate();
-        all.any(|(index, answer)| self.is_about(index) && answer.pointer(&self.path).is_some())
+    pub(super) fn is_in(&self, answers: &[Given]) -> bool {
+        let has = |it: &Given| self.is_about(it.step) && it.value.pointer(&self.path).is_some();
+        answers.iter().any(has)
     }
 }
 
-/// Takes what the pointers name out of the answer at this position, from 0. All
+/// Takes what the pointers name out of the answer to this step, from 0. All
 /// of them mean the answer as it was given: an element that is taken out of a
 /// list moves no other.
 pub(super) fn strip(answer: &mut Value, index: usize, pointers: &[Pointer]) {

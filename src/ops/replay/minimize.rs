@@ -12,10 +12,13 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead};
-use crate::question::Question;
+use crate::guest::convention::json_buffer::write_input;
+use crate::question::{HeaderNames, Question};
 
 /// Trials for one transaction; each is a call or two of each module.
 const MAX_TRIALS: usize = 2_000;
+/// Bytes of input that all of them may have: each is a copy of the transaction.
+const MAX_BYTES: usize = 4 << 30;
 
 /// What is left, or why nothing was taken.
 pub(super) enum Minimized {
@@ -28,10 +31,11 @@ pub(super) enum Minimized {
     NotReproduced,
 }
 
-/// Takes away what `shows` does not need.
+/// Takes away what `shows` does not need, as long as `may_go_on` says so.
 pub(super) fn minimize(
     questions: &[Question<'static>],
     shows: impl Fn(&[Question<'static>]) -> bool,
+    may_go_on: impl Fn() -> bool,
 ) -> Minimized {
     let mut left = questions.to_vec();
     Heads::of(&left).put(&mut left);
@@ -40,9 +44,12 @@ pub(super) fn minimize(
     }
     let mut search = Search {
         framing: Framing::of(&left),
+        size: size_of(&left),
         left,
         shows,
+        may_go_on,
         trials: 0,
+        bytes: 0,
         progress: true,
     };
     while std::mem::take(&mut search.progress) && !search.is_over() {
@@ -321,19 +328,36 @@ fn without_segment(uri: &str, at: usize) -> Option<String> {
     })
 }
 
-struct Search<F> {
+/// Bytes of the inputs.
+fn size_of(questions: &[Question<'static>]) -> usize {
+    let mut size = 0;
+    let mut json = Vec::new();
+    for question in questions {
+        json.clear();
+        write_input(question, HeaderNames::AsWritten, &mut json);
+        size += json.len();
+    }
+    size
+}
+
+struct Search<F, G> {
     framing: Framing,
     left: Questions,
+    /// Bytes of what is left.
+    size: usize,
     shows: F,
+    may_go_on: G,
     trials: usize,
+    /// Bytes of all trials.
+    bytes: usize,
     progress: bool,
 }
 
-impl<F: Fn(&[Question<'static>]) -> bool> Search<F> {
+impl<F: Fn(&[Question<'static>]) -> bool, G: Fn() -> bool> Search<F, G> {
     /// Whether all trials are used up. Every loop asks, since what a trial takes
     /// away from may be long.
-    const fn is_over(&self) -> bool {
-        self.trials >= MAX_TRIALS
+    fn is_over(&self) -> bool {
+        self.trials >= MAX_TRIALS || self.bytes >= MAX_BYTES || !(self.may_go_on)()
     }
 
     /// Keeps a change that still shows.
@@ -345,8 +369,10 @@ impl<F: Fn(&[Question<'static>]) -> bool> Search<F> {
         change(&mut smaller);
         self.framing.put(&mut smaller);
         self.trials += 1;
+        self.bytes = self.bytes.saturating_add(self.size);
         let shows = smaller != self.left && !smaller.is_empty() && (self.shows)(&smaller);
         if shows {
+            self.size = size_of(&smaller);
             self.left = smaller;
             self.progress = true;
         }
@@ -559,7 +585,8 @@ mod tests {
                 .filter_map(|input| input.event().cloned())
                 .collect()
         };
-        let Minimized::To(left) = minimize(&inputs, |inputs| shows(&events(inputs))) else {
+        let Minimized::To(left) = minimize(&inputs, |inputs| shows(&events(inputs)), || true)
+        else {
             panic!("smaller");
         };
         events(&left)
@@ -592,7 +619,7 @@ mod tests {
     fn what_fresh_instances_do_not_show_is_said() {
         let inputs: Vec<Question<'static>> = request().into_iter().map(Question::from).collect();
         assert!(matches!(
-            minimize(&inputs, |_| false),
+            minimize(&inputs, |_| false, || true),
             Minimized::NotReproduced
         ));
     }
@@ -614,13 +641,21 @@ mod tests {
             Question::from(Event::RequestHeaders(head)),
             Question::Hook(Hook::Before, Cow::Owned(context)),
         ];
-        for trials in [MAX_TRIALS, MAX_TRIALS - 12] {
+        for (trials, bytes, may_go_on) in [
+            (MAX_TRIALS, 0, true),
+            (MAX_TRIALS - 12, 0, true),
+            (0, MAX_BYTES, true),
+            (0, 0, false),
+        ] {
             let began = std::time::Instant::now();
             let mut search = Search {
                 left: questions.clone(),
                 framing: Framing::of(&questions),
+                size: 1,
                 shows: |_: &[Question<'static>]| false,
+                may_go_on: || may_go_on,
                 trials,
+                bytes,
                 progress: false,
             };
             let context = document_of(&questions[1]).unwrap();
@@ -635,6 +670,32 @@ mod tests {
         }
     }
 
+    /// A large transaction gets fewer trials, and what was found until then counts.
+    #[test]
+    fn trials_are_bounded_by_what_they_cost() {
+        let mut event = request().remove(1);
+        if let Event::RequestBody { chunk, .. } = &mut event {
+            chunk.data = vec![b'a'; 4 << 20];
+        }
+        let questions = [event.into()];
+        let trials = std::cell::Cell::new(0_usize);
+        let is_whole = |questions: &[Question<'static>]| {
+            trials.set(trials.get() + 1);
+            questions
+                .iter()
+                .filter_map(chunk_of)
+                .any(|chunk| chunk.data.len() == 4 << 20)
+        };
+        minimize(&questions, is_whole, || true);
+        assert!(trials.get() <= MAX_BYTES / (4 << 20) + 2, "{trials:?}");
+        trials.set(0);
+        let Minimized::To(left) = minimize(&questions, is_whole, || trials.get() < 8) else {
+            panic!("smaller");
+        };
+        assert_eq!(trials.get(), 8);
+        assert!(size_of(&left) < size_of(&questions));
+    }
+
     /// An empty key with an empty value is nothing that bytes can be taken from
     /// one by one.
     #[test]
@@ -647,7 +708,7 @@ mod tests {
             let value = questions.iter().find_map(document_of);
             value.is_some_and(|value| value["role"] == "admin")
         };
-        let Minimized::To(left) = minimize(&[event.into()], shows) else {
+        let Minimized::To(left) = minimize(&[event.into()], shows, || true) else {
             panic!("smaller");
         };
         let chunk = chunk_of(&left[0]).unwrap();
@@ -676,7 +737,7 @@ mod tests {
                 tags.is_some_and(|tags| tags.contains("evil")) && context.input.contains_key("deep")
             })
         };
-        let Minimized::To(left) = minimize(&inputs, shows) else {
+        let Minimized::To(left) = minimize(&inputs, shows, || true) else {
             panic!("smaller");
         };
         let [Question::Hook(_, context)] = left.as_slice() else {

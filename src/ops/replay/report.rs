@@ -62,6 +62,10 @@ pub struct RecordCounts {
 pub struct Outcomes {
     /// Calls of the module.
     pub calls: u64,
+    /// Transactions of which the module was asked nothing, since it has no
+    /// handler for any of their events.
+    #[serde(default)]
+    pub not_asked: u64,
     /// Transactions by how they ended: the decision with its status.
     pub decisions: BTreeMap<String, u64>,
     /// Transactions in which each rule fired.
@@ -177,7 +181,7 @@ named! {
     #[serde(rename_all = "snake_case")]
     pub enum NoFixture {
         /// On instances of their own the modules answer otherwise.
-        EarlierCalls => "hangs on earlier calls",
+        EarlierCalls => "the answer depends on earlier requests",
         /// Without its secrets it is another request to the module.
         Redaction => "redacting it changes the answer",
         /// Nothing was recorded that could be expected.
@@ -383,6 +387,18 @@ pub struct ReplayReport {
     /// the recorded decisions.
     #[serde(default)]
     pub compared: u64,
+    /// Transactions with a step that the other side answered, and for which the
+    /// module has no handler.
+    #[serde(default)]
+    pub unanswered: u64,
+    /// Transactions in which the module refuses a step behind the last recorded
+    /// answer.
+    #[serde(default)]
+    pub refused_unrecorded: u64,
+    /// Transactions in which the module answers a number whose digits neither a
+    /// 64-bit integer nor a double holds.
+    #[serde(default)]
+    pub rounded: u64,
     /// The module compared with the baseline.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub comparison: Option<Comparison>,
@@ -448,22 +464,56 @@ impl ReplayReport {
         }
     }
 
-    /// What must be known besides the verdict, in sentences.
+    /// What must be known besides the verdict, in sentences. One that tells the
+    /// verdict comes first.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        if self.interrupted {
+        let (all, not_asked) = (self.records.transactions, self.outcomes.not_asked);
+        if self.interrupted && all == 0 {
+            warnings.push("interrupted after 0 transactions".to_owned());
+        } else if self.interrupted {
+            let all = transactions(all);
             warnings.push(format!(
-                "interrupted after {} transactions; the report covers these",
-                self.records.transactions
+                "interrupted after {all}; the report covers only these"
             ));
         }
-        if self.records.transactions == 0 {
+        if all == 0 {
             warnings.push("nothing was checked: no transaction was replayed".to_owned());
+        } else if all == not_asked {
+            let text = "nothing was asked: the module has no handler for any event of the capture";
+            warnings.push(text.to_owned());
+            return warnings;
         } else if self.compared == 0 && self.tests_passed + self.tests_failed == 0 {
-            warnings.push(
-                "nothing was compared: the capture has no recorded answers, and no --baseline was given; only faults were looked for".to_owned(),
-            );
+            let why = if self.unanswered > 0 {
+                "the module has no handler for the events that have recorded answers"
+            } else {
+                "the capture has no recorded answers, and no --baseline was given"
+            };
+            warnings.push(format!(
+                "nothing was compared: {why}; only faults were looked for"
+            ));
         }
+        let counted = [
+            (
+                not_asked,
+                "the module was asked nothing: it has no handler for any of their events",
+            ),
+            (
+                self.unanswered,
+                "the module has no handler for a step that the other side answered",
+            ),
+            (
+                self.refused_unrecorded,
+                "the module refuses a step that has no recorded answer; this is not compared",
+            ),
+            (
+                self.rounded,
+                "the module answers a number whose digits neither a 64-bit integer nor a double holds; beside a recorded answer the nearest double is compared",
+            ),
+        ];
+        let counted = counted.into_iter().filter(|(number, _)| *number > 0);
+        warnings
+            .extend(counted.map(|(number, what)| format!("in {}, {what}", transactions(number))));
         if self.compared > 0 {
             let missing = self.ignored.iter().filter(|(_, is_found)| !**is_found);
             warnings.extend(missing.map(|(pointer, _)| {
@@ -472,6 +522,11 @@ impl ReplayReport {
         }
         warnings
     }
+}
+
+fn transactions(number: u64) -> String {
+    let end = if number == 1 { "" } else { "s" };
+    format!("{number} transaction{end}")
 }
 
 /// A share in percent.
@@ -498,7 +553,7 @@ impl Report for ReplayReport {
             Verdict::Unreadable
         } else if self.interrupted {
             Verdict::Inconclusive
-        } else if read > 0 {
+        } else if read > self.outcomes.not_asked {
             Verdict::Passed
         } else if unusable > 0 {
             Verdict::Unreadable
@@ -546,11 +601,13 @@ impl Report for ReplayReport {
             message: format!("{number} fixtures not written: {}", why.name()),
             ..plain_case("fixtures", why.name())
         }));
-        if cases.is_empty() && self.records.transactions > 0 {
-            cases.push(plain_case(
-                "replay",
-                &format!("{} transactions without a fault", self.records.transactions),
-            ));
+        let asked = self
+            .records
+            .transactions
+            .saturating_sub(self.outcomes.not_asked);
+        if cases.is_empty() && asked > 0 {
+            let name = format!("{asked} transactions without a fault");
+            cases.push(plain_case("replay", &name));
         }
         // These two verdicts are told by the first warning; the others by the
         // cases above.

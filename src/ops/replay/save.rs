@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::compare::{Played, fault_of};
+use super::compare::{Given, Played, fault_of};
 use super::play::play_alone;
 use super::proof::{Calls, Claim, phases_of};
 use super::view::View;
@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::files::{self, Links};
 use crate::fixture;
-use crate::fixture::hook::{ActualHook, whole};
+use crate::fixture::hook::{ActualHook, whole, whole_of};
 use crate::guest::convention::json_buffer::write_input;
 use crate::hook::{Hook, HookContext};
 use crate::ops::run::steps::{self, StepReply};
@@ -114,7 +114,7 @@ pub(super) enum Expects<'a> {
     /// What this module answers.
     Of(&'a Policy),
     /// What was answered at the time.
-    Recorded(&'a [Value]),
+    Recorded(&'a [Given]),
 }
 
 /// A fixture that was tried: with the answers that it expects, and as its
@@ -127,11 +127,17 @@ pub(super) fn fixture(
     described: &str,
 ) -> Result<Option<Value>, String> {
     let id = &view.transaction.id;
+    let mut can_fail = None;
     for draft in Draft::all(asked, id, &mut filter)? {
         if !purpose.claim.holds(view, &draft.calls()) {
             continue;
         }
         let expected = draft.expected(purpose.expects, &mut filter);
+        let expects_something = expected.iter().skip(draft.earlier).any(|it| !it.is_null());
+        can_fail = can_fail.max(Some(expects_something));
+        if !expects_something {
+            continue;
+        }
         let text = |text: &str| Value::from(filter.secrets.text(text));
         // The module that differs may go on where the expected answers end.
         for steps in [expected.len().max(1), usize::MAX] {
@@ -152,6 +158,11 @@ pub(super) fn fixture(
                 return Ok(Some(whole.value));
             }
         }
+    }
+    if can_fail == Some(false) {
+        return Err(
+            "the module has no handler for it, so a fixture could expect nothing".to_owned(),
+        );
     }
     Ok(None)
 }
@@ -233,13 +244,35 @@ impl Draft {
                 replies.iter().enumerate().map(expected).collect()
             }
             Expects::Recorded(answers) => {
-                let own = answers.iter().skip(self.first).map(|answer| {
-                    let text = answer.to_string();
+                let mut expected: Vec<Value> = allowed.collect();
+                let mut context = self.value.get("context").cloned();
+                for answer in answers {
+                    let Some(index) = answer.step.checked_sub(self.first) else {
+                        continue;
+                    };
+                    let text = answer.value.to_string();
                     let text = filter.redactor.output(&text, &mut filter.secrets);
-                    expected_of_record(&serde_json::from_str(&text).unwrap_or_default())
-                });
-                allowed.chain(own).collect()
+                    let answer: Value = serde_json::from_str(&text).unwrap_or_default();
+                    if let Some(context) = &mut context {
+                        self.go_on(context, (index, &answer));
+                    }
+                    // Of a step that was not recorded nothing is expected.
+                    expected.resize(self.earlier + index, Value::Null);
+                    expected.push(expected_of_record(&answer, context.as_ref()));
+                }
+                expected
             }
+        }
+    }
+
+    /// The context that the host goes on with after this hook of the draft.
+    fn go_on(&self, context: &mut Value, (index, answer): (usize, &Value)) {
+        let data = (index > 0).then(|| self.value.pointer("/after/data"));
+        if let Some(data) = data.flatten() {
+            context["data"] = data.clone();
+        }
+        if let Some(left) = answer.get("ctx").filter(|left| !left.is_null()) {
+            context.clone_from(left);
         }
     }
 
@@ -399,25 +432,15 @@ fn expected_of(reply: &StepReply<'_>) -> Value {
     }
 }
 
-/// All of what was recorded of an answer.
-fn expected_of_record(answer: &Value) -> Value {
-    let mut expected = json!({});
+/// All of what was recorded of an answer; of a hook with the context that the
+/// host went on with.
+fn expected_of_record(answer: &Value, context: Option<&Value>) -> Value {
+    let mut expected = match context {
+        Some(context) => whole_of(answer, context.clone()),
+        None => json!({"exact_response": answer}),
+    };
     if let Some(fault) = fault_of(answer) {
         expected["fault"] = json!({"exact": fault});
-    }
-    if answer.get("ok").is_none() {
-        expected["exact_response"] = answer.clone();
-        return expected;
-    }
-    for (key, wanted) in [
-        ("ok", "ok"),
-        ("ctx", "exact_ctx"),
-        ("error", "error"),
-        ("details", "exact_details"),
-    ] {
-        if let Some(value) = answer.get(key).filter(|value| !value.is_null()) {
-            expected[wanted] = value.clone();
-        }
     }
     expected
 }

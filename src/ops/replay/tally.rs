@@ -81,6 +81,9 @@ impl Tally {
         report.tests.extend(other.tests);
         report.tests_passed += other.tests_passed;
         report.tests_failed += other.tests_failed;
+        report.unanswered += other.unanswered;
+        report.refused_unrecorded += other.refused_unrecorded;
+        report.rounded += other.rounded;
         report.fixtures_written += other.fixtures_written;
         for (why, count) in other.fixtures_left_out {
             *report.fixtures_left_out.entry(why).or_default() += count;
@@ -200,6 +203,7 @@ impl Outcomes {
                 }
             }
         }
+        self.not_asked += u64::from(!played.is_asked());
         self.faulted += u64::from(!codes.is_empty());
         for code in codes {
             *self.faults.entry(code).or_default() += 1;
@@ -230,6 +234,7 @@ impl Outcomes {
 
     fn absorb(&mut self, other: &Self) {
         self.calls += other.calls;
+        self.not_asked += other.not_asked;
         self.faulted += other.faulted;
         for (into, from) in [
             (&mut self.decisions, &other.decisions),

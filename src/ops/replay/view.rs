@@ -1,27 +1,45 @@
 //! One transaction with what came of it, as reports show it: without secrets.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
+use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
-use super::compare::{Change, Played};
+use super::compare::{Change, Given, Played};
 use super::earlier::Earlier;
 use super::minimize::{Minimized, minimize};
-use super::proof::{Answers, Claim, End, Kind, places};
+use super::proof::{Answers, Calls, Claim, End, Kind, places};
 use super::report::{Category, Costly, Example, NoFixture, Summary};
 use super::save::{self, Asked, Expect, Expects, Purpose};
 use super::work::{Judged, Shared};
-use crate::capture::{RecordLine, SecretsFound, Transaction, may_hold_secret, write_record};
+use crate::capture::{
+    RecordLine, Redactor, SecretsFound, Transaction, may_hold_secret, write_record,
+};
 use crate::cost::Cost;
 use crate::fault::printable;
 use crate::guest::convention::json_buffer::input_json;
-use crate::policy::Reply;
+use crate::policy::{Policy, Reply};
 use crate::question::{Phase, Question};
 
 /// Characters of a request line in reports.
 const SHOWN: usize = 200;
 /// Characters of a hook's input in their place.
 const SHOWN_CONTEXT: usize = 80;
+/// Instructions that looking for the smallest request of a transaction may cost.
+const MOST_SPENT: u64 = 2_000_000_000;
+/// How a note begins about an answer that a new instance does not give.
+const ON_EARLIER: &str = "the answer depends on earlier requests";
+const ELSEWHERE: &str = "On a new instance the module answers differently";
+
+/// Each answer at the place of its step; null where nothing was recorded.
+fn in_place(answers: &[Given]) -> Vec<Value> {
+    let mut values = Vec::new();
+    for answer in answers {
+        values.resize(answer.step, Value::Null);
+        values.push(answer.value.clone());
+    }
+    values
+}
 
 /// One transaction with what came of it, and its secrets once they are needed.
 pub(super) struct View<'a> {
@@ -137,7 +155,7 @@ impl View<'_> {
             minimized: None,
             no_fixture: None,
             notes: Vec::new(),
-            old: self.answers(change.map_or(&[], |change| &change.old)),
+            old: self.answers(&in_place(change.map_or(&[], |change| &change.old))),
             new: self.answers(&self.new.values()),
         };
         match crate::capture::read_back(self.transaction.questions()) {
@@ -166,7 +184,9 @@ impl View<'_> {
         };
         let whole = |asked: Asked<'_>| make(asked, &purpose, self.secrets().known());
         self.whole(example, questions, (&purpose, whole));
-        if !self.shared.settings.minimize {
+        // Of what shows nothing there is nothing that a smaller one could show.
+        let shows_something = change.is_some() || self.new.has_fault();
+        if !self.shared.settings.minimize || !shows_something {
             return;
         }
         let purpose = match self.smaller(change, purpose) {
@@ -178,7 +198,8 @@ impl View<'_> {
             |asked: Asked<'_>| make(asked, &purpose, self.secrets().known_in_parts()).ok()?;
         self.smallest(example, questions, (&purpose, smallest));
         if example.minimized.is_some() && change.is_some_and(|change| change.is_drift) {
-            let note = "the smallest request is for the answer now; nobody knows what would have been recorded of it";
+            let note =
+                "the smallest request expects today's answer; there is no recorded one for it";
             example.notes.push(note.to_owned());
         }
     }
@@ -199,11 +220,11 @@ impl View<'_> {
             Ok(Some(fixture)) => example.fixture = fixture,
             Err(why) => example.leave_out(NoFixture::Form, &why),
             Ok(None) if purpose.claim.holds(self, &asked.calls()) => {
-                let fields = self.secrets().fields.join(", ");
-                if fields.is_empty() {
-                    let why = "a fixture of it does not show it";
+                if !self.is_shown_with_secrets(asked, purpose) {
+                    let why = "a fixture of this transaction would not show the change";
                     return example.leave_out(NoFixture::Form, why);
                 }
+                let fields = self.secrets().fields.join(", ");
                 let why = format!(
                     "redacting {fields} changes the answer; --keep-secrets shows it as it was"
                 );
@@ -213,17 +234,37 @@ impl View<'_> {
                 let earlier = self.earlier.needed(self, (&purpose.claim, questions));
                 let fixture = earlier.and_then(|earlier| {
                     let earlier = &earlier;
-                    make(Asked { earlier, questions }).ok()?
+                    let fixture = make(Asked { earlier, questions }).ok().flatten();
+                    fixture.ok_or_else(String::new)
                 });
-                let Some(fixture) = fixture else {
-                    let why = "hangs on earlier calls of the same instance: on instances of their own the answers are others";
-                    return example.leave_out(NoFixture::EarlierCalls, why);
-                };
-                example.fixture = fixture;
-                let note = "hangs on earlier calls of the same instance; the fixture has those that are needed";
-                example.notes.push(note.to_owned());
+                match fixture {
+                    Ok(fixture) => {
+                        example.fixture = fixture;
+                        let note = format!("{ON_EARLIER}; the fixture has those that are needed");
+                        example.notes.push(note);
+                    }
+                    Err(why) => {
+                        let why = format!("{ON_EARLIER}. {ELSEWHERE}.{why}");
+                        example.leave_out(NoFixture::EarlierCalls, &why);
+                    }
+                }
             }
         }
+    }
+
+    /// Whether a fixture that keeps the secrets serves the purpose: where it does
+    /// not, redacting is not why there is none.
+    fn is_shown_with_secrets(&self, asked: Asked<'_>, purpose: &Purpose<'_>) -> bool {
+        let filter = save::SecretFilter {
+            redactor: &Redactor::keep_secrets(),
+            secrets: SecretsFound::default(),
+        };
+        let has_secrets = !self.secrets().fields.is_empty();
+        has_secrets
+            && matches!(
+                save::fixture(self, asked, (purpose, filter), ""),
+                Ok(Some(_))
+            )
     }
 
     /// The smallest fixture, or why there is none.
@@ -234,11 +275,28 @@ impl View<'_> {
         (purpose, make): (&Purpose<'_>, impl Fn(Asked<'_>) -> Option<Value>),
     ) {
         let earlier = &[];
+        let spent = Cell::new(0_u64);
         let shows = |questions: &[Question<'static>]| {
-            let calls = Asked { earlier, questions }.calls();
+            let Calls {
+                phases,
+                first,
+                play,
+            } = Asked { earlier, questions }.calls();
+            let play = |subject: &Policy| {
+                let played = play(subject)?;
+                spent.set(spent.get().saturating_add(played.fuel()));
+                Some(played)
+            };
+            let calls = Calls {
+                phases,
+                first,
+                play,
+            };
             purpose.claim.holds(self, &calls)
         };
-        let why = match minimize(questions, shows) {
+        let stop = &self.shared.watch.stop;
+        let may_go_on = || spent.get() < MOST_SPENT && !stop.load(Ordering::Relaxed);
+        let why = match minimize(questions, shows, may_go_on) {
             Minimized::Already => return,
             Minimized::To(questions) => {
                 let questions = &questions;
@@ -246,9 +304,9 @@ impl View<'_> {
                 if example.minimized.is_some() {
                     return;
                 }
-                "without its secrets the smallest request does not show it"
+                "the smallest request shows the change only with its secrets".to_owned()
             }
-            Minimized::NotReproduced => "on instances of their own the answers are others",
+            Minimized::NotReproduced => format!("{ON_EARLIER}. {ELSEWHERE}."),
         };
         example.notes.push(format!("not minimised: {why}"));
     }

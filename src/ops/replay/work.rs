@@ -6,9 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::sync::{Mutex, PoisonError};
 
-use serde_json::Value;
-
-use super::compare::{Change, Played, compare, drift, recorded_answers};
+use super::compare::{Change, Given, Played, compare, drift, recorded_answers};
 use super::earlier::{BUDGET, Before};
 use super::groups::Groups;
 use super::ignore::Pointer;
@@ -34,7 +32,7 @@ pub(super) struct Shared<'a> {
     /// For a saved capture.
     pub(super) saving: Redactor,
     ordered: &'a Ordered<'a>,
-    watch: &'a Watch,
+    pub(super) watch: &'a Watch,
     /// The first thing that could not be written.
     failed: Mutex<Option<Error>>,
 }
@@ -296,12 +294,18 @@ impl<'a> Worker<'a> {
     fn judge(&mut self, view: &View<'_>) -> Judged {
         let settings = view.shared.settings;
         let mut judged = Judged::default();
+        self.tally.report.rounded += u64::from(view.new.is_rounded());
         if let Some(old) = view.old {
-            judged.compared = true;
             judged.change = compare(old, view.new, &settings.ignore);
+            judged.compared = judged.change.is_some() || view.new.is_asked();
             let groups = self.tally.comparison.get_or_insert_with(Groups::default);
-            fuel_change(groups, view, (old.fuel(), view.new.fuel()));
-            note(groups, view, judged.change.as_mut());
+            if judged.compared {
+                fuel_change(groups, view, (old.fuel(), view.new.fuel()));
+                note(groups, view, judged.change.as_mut());
+            }
+            let mut both = old.replies.iter().zip(&view.new.replies);
+            let is_unanswered = both.any(|(old, new)| old.is_answered() && !new.is_answered());
+            self.tally.report.unanswered += u64::from(is_unanswered);
         }
         let played = view.old.unwrap_or(view.new);
         let drifting = (view.transaction, played);
@@ -310,15 +314,20 @@ impl<'a> Worker<'a> {
         if is_by_another(view.transaction, &subject.pool().module().hash) {
             self.tally.remark(Remark::OtherModule);
         }
-        if let Some(mut drifted) = drift(drifting, &settings.ignore, &mut self.room.json) {
+        if let Some(mut drift) = drift(drifting, &settings.ignore, &mut self.room.json) {
             let groups = self.tally.drift.get_or_insert_with(Groups::default);
-            if let Some(then) = recorded_fuel(view.transaction, played) {
-                fuel_change(groups, view, (then, played.fuel()));
+            if drift.is_compared {
+                if let Some(then) = recorded_fuel(view.transaction, played) {
+                    fuel_change(groups, view, (then, played.fuel()));
+                }
+                note(groups, view, drift.change.as_mut());
             }
-            note(groups, view, drifted.as_mut());
             if view.old.is_none() {
-                judged.compared = true;
-                judged.change = drifted;
+                judged.compared = drift.is_compared;
+                judged.change = drift.change;
+                let report = &mut self.tally.report;
+                report.unanswered += u64::from(drift.is_unanswered);
+                report.refused_unrecorded += u64::from(drift.is_refused_later);
             }
         }
         let is_shown = |change: &Change| change.category == Category::Faulted;
@@ -341,7 +350,7 @@ impl<'a> Worker<'a> {
             return;
         }
         let played = std::iter::once(view.new).chain(view.old);
-        let mut sides: Vec<Vec<Value>> = played.map(Played::values).collect();
+        let mut sides: Vec<Vec<Given>> = played.map(Played::given).collect();
         sides.push(recorded_answers(view.transaction));
         self.unseen
             .retain(|pointer| !sides.iter().any(|answers| pointer.is_in(answers)));

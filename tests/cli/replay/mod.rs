@@ -1,6 +1,7 @@
 //! `replay` as a user meets it: the built binary on captures of every format,
 //! whole and broken.
 
+mod answers;
 mod broken;
 mod compare;
 mod exchanges;

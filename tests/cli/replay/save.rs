@@ -124,7 +124,10 @@ fn what_hangs_on_earlier_calls_has_them_in_its_fixture() {
             assert_eq!(decision == "allow", expect == "old", "{fixture:#}");
         }
         let note = &report["comparison"]["groups"][0]["examples"][0]["notes"][0];
-        assert!(note.as_str().unwrap().contains("earlier calls"), "{note}");
+        assert!(
+            note.as_str().unwrap().contains("earlier requests"),
+            "{note}"
+        );
     }
 }
 
@@ -144,6 +147,13 @@ fn what_cannot_be_shown_is_counted_and_said_in_every_format() {
     assert_eq!(&report["fixtures_left_out"]["earlier_calls"], changed);
     let example = &report["comparison"]["groups"][0]["examples"][0];
     assert_eq!(example["no_fixture"], "earlier_calls", "{example}");
+    let notes = example["notes"].to_string();
+    for words in [
+        "On a new instance the module answers differently.",
+        "It depends on more than 16 of them, or they cost too much to try.",
+    ] {
+        assert!(notes.contains(words), "{notes}");
+    }
     assert_eq!(example["fixture"], Value::Null, "{example}");
     assert_eq!(example["minimized"], Value::Null, "{example}");
     let formats = ["human", "jsonl", "junit", "markdown", "html", "github"];
@@ -174,7 +184,7 @@ fn what_cannot_be_shown_is_counted_and_said_in_every_format() {
         let words = if format == "jsonl" {
             "\"no_fixture\":\"earlier_calls\""
         } else {
-            "fixtures not written: hangs on earlier calls"
+            "fixtures not written: the answer depends on earlier requests"
         };
         assert!(text.contains(words), "{format}: {text}");
     }

@@ -264,7 +264,7 @@ fn what_was_not_recorded_is_not_compared() {
     let capture = versions.capture(&[asks_for("0001", 1, &Value::Null), response(&tagged)]);
     let report = report(&versions.new, &[&capture], &[]);
     let groups = &report["drift"]["groups"];
-    assert_eq!(groups[0]["fields"], json!(["/audit/tags"]), "{report:#}");
+    assert_eq!(groups[0]["fields"], json!(["2/audit/tags"]), "{report:#}");
 }
 
 #[test]
