@@ -131,7 +131,7 @@ impl Remark {
                 "exchanges without their first record: the module has no handler for it, or the capture begins later"
             }
             Self::ExchangeCut => {
-                "the rest of an exchange of more than 64 MiB, or with more than 4096 records or 4 MiB of others between its own; it is asked and compared as an exchange of its own"
+                "the rest of a long exchange is asked and compared as an exchange of its own. The first part had more than 64 MiB, or more than 4096 records or 4 MiB of others came between"
             }
             Self::Respelled => {
                 "inputs were recorded in another spelling (spaces, order of keys, header names, ...); the module gets them as production writes them"

@@ -152,6 +152,8 @@ fn a_fixture_that_could_expect_nothing_is_not_written() {
     let done = report(&new, &[&capture], &save);
     assert_eq!(done["fixtures_written"], 0, "{done:#}");
     assert_eq!(done["fixtures_left_out"], json!({"form": 1}), "{done:#}");
+    let notes = done["drift"]["groups"][0]["examples"][0]["notes"].to_string();
+    assert!(notes.contains("could expect nothing"), "{notes}");
     // The recorded answer can be missed.
     let old = report(
         &new,
