@@ -324,12 +324,15 @@ fn of_events(asked: Asked<'_>, id: &str, filter: &mut SecretFilter<'_>) -> Value
     }
     let mut heads = Heads::default();
     let mut steps = Vec::new();
+    // A step has the id of the one before, unless it has one of its own.
+    let mut known = Value::from(id);
     for event in all().filter_map(Question::event) {
         let json = filter.input(&event.into());
         let mut input: Map<String, Value> = serde_json::from_str(&json).unwrap_or_default();
         heads.shorten(event, &mut input);
-        if input.get("correlation_id").and_then(Value::as_str) == Some(id) {
-            input.shift_remove("correlation_id");
+        match input.get("correlation_id") {
+            Some(own) if *own != known => known = own.clone(),
+            _ => drop(input.shift_remove("correlation_id")),
         }
         steps.push(json!({"event": event.kind().name(), "input": input}));
     }

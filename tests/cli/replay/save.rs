@@ -120,6 +120,8 @@ fn what_hangs_on_earlier_calls_has_them_in_its_fixture() {
             assert!(fixture["description"].to_string().contains("block 429"));
             let steps = fixture["steps"].as_array().unwrap();
             assert_eq!(steps.len(), 3, "{fixture:#}");
+            let id = &steps[2]["input"]["correlation_id"];
+            assert_eq!(id, &fixture["correlation_id"], "{fixture:#}");
             let decision = &steps[2]["expect"]["exact_response"]["decision"];
             assert_eq!(decision == "allow", expect == "old", "{fixture:#}");
         }
