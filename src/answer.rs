@@ -116,10 +116,15 @@ fn host_view(result: &HookResult) -> Value {
         ctx,
         error,
         details,
+        all_digits,
     } = result;
     let ctx = ctx.as_ref().filter(|_| *ok);
     let ctx = ctx.map(|ctx| json!({"input": ctx.input, "data": ctx.data}));
-    let mut view = json!({"ok": ok, "ctx": ctx, "error": error, "details": details});
+    // With it, numbers that were rounded are told apart.
+    let digits = all_digits.as_ref().filter(|_| *ok);
+    let digits = ["input", "data"].map(|part| digits.and_then(|ctx| ctx.get(part)));
+    let mut view =
+        json!({"ok": ok, "ctx": ctx, "error": error, "details": details, "digits": digits});
     to_plain_numbers(&mut view);
     view
 }
@@ -300,6 +305,7 @@ mod tests {
                 ctx: serde_json::from_value(keys["ctx"].clone()).unwrap(),
                 error: keys["error"].as_str().map(str::to_owned),
                 details: serde_json::from_value(keys["details"].clone()).unwrap(),
+                all_digits: None,
             }))
         };
         let same = |one: &str, other: &str| {
