@@ -116,7 +116,7 @@ fn a_collector_that_has_run_is_no_leak_and_before_that_nothing_is_told() {
         assert_eq!(growth[figure], Value::Null, "{figure}");
     }
     let file = collected(&dir, (24 << 20, 300_000));
-    let (code, module) = one(&["--max-growth", "1MiB"], &file);
+    let (code, module) = one(&["--max-growth", "100"], &file);
     assert_eq!((code, remarks(&module)), (1, vec!["growth".to_owned()]));
 }
 
