@@ -126,12 +126,12 @@ fn summary_of(answers: &[Given]) -> Summary {
         add_texts(value, "/audit/rule_ids", &mut rule_ids);
     }
     let decision = answers.last().map(|last| decision_text(&last.value));
-    let fault = answers.iter().filter_map(|answer| answer.fault.clone());
+    let faults = answers.iter().filter_map(|answer| answer.fault.as_ref());
     Summary {
         decision: decision.unwrap_or_else(|| "allow".to_owned()),
         tags,
         rule_ids,
-        fault: fault.last(),
+        fault: faults.cloned().next_back(),
     }
 }
 
