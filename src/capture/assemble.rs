@@ -1,18 +1,20 @@
 //! Records of one exchange, brought together by their id.
 //!
 //! Records of several exchanges may be interleaved, as a server's own
-//! concurrency interleaves them, and several exchanges may share an id
-//! ([`Progress`] tells them apart). An exchange is handed on when nothing can
-//! follow in it any more, or when too much is held back for it: memory stays
-//! bounded, and the order is that of first records. What follows in it after
-//! that is an exchange of its own, with a remark.
+//! concurrency interleaves them, and several exchanges may share an id:
+//! [`Progress`] and [`Heads`] tell them apart. A record that may be of several
+//! is an exchange of its own, with a remark. An exchange is handed on when
+//! nothing can follow in it any more, or when too much is held back for it:
+//! memory stays bounded, and the order is that of first records. What follows in
+//! it after that is an exchange of its own, too.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use smallvec::smallvec;
+use smallvec::{SmallVec, smallvec};
 
+use super::heads::{Fit, Heads};
 use super::progress::{Part, Progress};
 use super::stream::{Cutter, unreadable};
 use super::{Format, Item, Piece, Pieces, RawTransaction, Remark, stable_hash};
@@ -23,6 +25,9 @@ const WINDOW_RECORDS: u64 = 4096;
 const WINDOW_BYTES: usize = 4 << 20;
 /// Bytes of one exchange.
 const MAX_EXCHANGE_BYTES: usize = 64 << 20;
+/// Open exchanges of one id among which the one of a record is looked for, the
+/// newest: the work for a record stays bounded.
+const MAX_ALIKE: usize = 256;
 /// Exchanges that were handed on of which it is known how far they had come.
 const REMEMBERED: usize = 1 << 14;
 
@@ -41,8 +46,16 @@ pub(super) enum RecordRole {
     Skip(Remark),
 }
 
-/// Tells what a record is.
-pub(super) type Role = fn(&Piece) -> RecordRole;
+/// What a format says of its records.
+#[derive(Clone, Copy)]
+pub(super) struct Roles {
+    /// Tells what a record is.
+    pub(super) role: fn(&Piece) -> RecordRole,
+    /// Tells what a record says of the heads of its exchange, where several
+    /// exchanges may be open under one id. Where there is none the ids are the
+    /// capture's own: a record that cannot follow ends what came before.
+    pub(super) heads: Option<HeadsOf>,
+}
 
 /// What a capture gives, one after the other.
 pub(super) type Items = Box<dyn Iterator<Item = Item> + Send>;
@@ -53,6 +66,8 @@ struct Open {
     pieces: Pieces,
     size: usize,
     progress: Progress,
+    /// What its records say, once somebody asked.
+    heads: Option<Heads>,
     note: Option<Remark>,
     /// The record count when its newest record came.
     newest: u64,
@@ -61,12 +76,12 @@ struct Open {
 /// Brings records together; see the module's description.
 struct Assembler<C> {
     cutter: C,
-    role: Option<Role>,
+    roles: Option<Roles>,
     file: Arc<str>,
     format: Format,
     open: VecDeque<Open>,
-    /// Serial numbers of the open transactions, by id.
-    by_id: HashMap<Bytes, u64>,
+    /// The exchanges that may go on, by id.
+    by_id: HashMap<Bytes, Alike>,
     next_serial: u64,
     /// Hashes of ids, each at a place of its own choice, where the newest stays.
     handed_on: Vec<(u64, Progress)>,
@@ -75,17 +90,76 @@ struct Assembler<C> {
     ended: bool,
 }
 
-/// The groups of a stream's records. With no `role` each record is a
+/// Tells what a record says of the heads of its exchange.
+pub(super) type HeadsOf = fn(&Piece) -> Heads;
+
+/// Serial numbers of the open exchanges of one id, the newest last.
+#[derive(Default)]
+struct Alike {
+    unanswered: SmallVec<[u64; 1]>,
+    /// Those with a response.
+    answered: SmallVec<[u64; 1]>,
+}
+
+impl Alike {
+    fn add(&mut self, serial: u64, progress: Progress) {
+        let list = if progress.has_begun(ANSWER) {
+            &mut self.answered
+        } else {
+            &mut self.unanswered
+        };
+        list.push(serial);
+    }
+
+    fn remove(&mut self, serial: u64) {
+        for list in [&mut self.unanswered, &mut self.answered] {
+            if let Some(at) = list.iter().position(|known| *known == serial) {
+                list.remove(at);
+            }
+        }
+    }
+
+    /// Those that this part may be of.
+    fn takers(&self, part: Part) -> SmallVec<[u64; 4]> {
+        let answered: &[u64] = if part == ANSWER { &[] } else { &self.answered };
+        let lists = [&*self.unanswered, answered].into_iter();
+        let newest = lists.flat_map(|list| list.iter().rev().take(MAX_ALIKE));
+        newest.copied().collect()
+    }
+
+    fn newest(&self) -> Option<u64> {
+        self.unanswered.last().max(self.answered.last()).copied()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.unanswered.is_empty() && self.answered.is_empty()
+    }
+}
+
+/// What an exchange has one of.
+const ANSWER: Part = Part::ResponseHead;
+
+/// Where a record belongs.
+enum Home {
+    /// To the open exchange with this serial number.
+    Open(u64),
+    /// To none that is open.
+    New,
+    /// To one of several.
+    Unclear,
+}
+
+/// The groups of a stream's records. With no `roles` each record is a
 /// transaction of its own.
 pub(super) fn assemble(
     cutter: impl Cutter + Send + 'static,
-    role: Option<Role>,
+    roles: Option<Roles>,
     format: Format,
 ) -> Items {
     Box::new(Assembler {
         file: Arc::clone(&cutter.stream().file),
         cutter,
-        role,
+        roles,
         format,
         open: VecDeque::new(),
         by_id: HashMap::new(),
@@ -112,12 +186,17 @@ impl<C> Assembler<C> {
     fn begin(&mut self, id: Bytes, piece: Piece, (progress, note): (Progress, Option<Remark>)) {
         let size = piece.bytes.len();
         self.held += size;
+        if !progress.is_over() {
+            let alike = self.by_id.entry(id.clone()).or_default();
+            alike.add(self.next_serial, progress);
+        }
         self.open.push_back(Open {
             serial: self.next_serial,
             id,
             pieces: smallvec![piece],
             size,
             progress,
+            heads: None,
             note,
             newest: self.records,
         });
@@ -125,28 +204,109 @@ impl<C> Assembler<C> {
     }
 
     fn add(&mut self, id: Bytes, piece: Piece, (part, is_last): (Part, bool)) {
-        let records = self.records;
-        let size = piece.bytes.len();
-        let known = self.by_id.get(&id).copied();
+        let heads = self.roles.and_then(|roles| roles.heads);
+        let mut said = None;
+        let home = match heads {
+            _ if part.is_first() && heads.is_some() => Home::New,
+            Some(heads) => {
+                let said = &*said.insert(heads(&piece));
+                self.home(&id, part, (heads, said))
+            }
+            None => {
+                let newest = self.by_id.get(&id).and_then(Alike::newest);
+                newest.map_or(Home::New, |newest| self.goes_on(newest, part))
+            }
+        };
         let mut rest = None;
-        if let Some(open) = known.and_then(|serial| self.at(serial)) {
-            if open.progress.allows(part) {
-                open.progress.advance(part, is_last);
-                open.newest = records;
-                open.size += size;
-                open.pieces.push(piece);
-                self.held += size;
+        let note = match home {
+            Home::Open(serial) => {
+                self.join(serial, piece, (part, is_last));
+                if let (Some(open), Some(said)) = (self.at(serial), said) {
+                    open.heads.get_or_insert_default().learn(said);
+                }
                 return;
             }
-            open.progress.end();
-        } else {
-            rest = self.before_rest(&id, part);
-        }
-        let note = rest.map(|_| Remark::ExchangeCut);
+            Home::New => {
+                rest = self.before_rest(&id, part);
+                rest.map(|_| Remark::ExchangeCut)
+            }
+            Home::Unclear => Some(Remark::ExchangeUnclear),
+        };
         let mut progress = rest.unwrap_or_default();
         progress.advance(part, is_last);
-        self.by_id.insert(id.clone(), self.next_serial);
         self.begin(id, piece, (progress, note));
+    }
+
+    /// Where a record belongs that says this of its heads.
+    fn home(&mut self, id: &[u8], part: Part, (heads, said): (HeadsOf, &Heads)) -> Home {
+        let Some(alike) = self.by_id.get(id) else {
+            return Home::New;
+        };
+        let mut best = (Fit::No, false);
+        let mut home = Home::New;
+        for serial in alike.takers(part) {
+            let Some(open) = self.at(serial).filter(|open| open.progress.allows(part)) else {
+                continue;
+            };
+            let known = open
+                .heads
+                .get_or_insert_with(|| open.pieces.first().map(heads).unwrap_or_default());
+            // A response that has begun goes on before another one begins.
+            let fit = (known.fit(said), open.progress.has_begun(part));
+            if fit.0 == Fit::No || fit < best {
+                continue;
+            }
+            home = if fit == best {
+                Home::Unclear
+            } else {
+                Home::Open(serial)
+            };
+            best = fit;
+        }
+        home
+    }
+
+    /// The same where there is but one at a time.
+    fn goes_on(&mut self, newest: u64, part: Part) -> Home {
+        match self.at(newest) {
+            Some(open) if open.progress.allows(part) => Home::Open(newest),
+            Some(open) => {
+                open.progress.end();
+                Home::New
+            }
+            None => Home::New,
+        }
+    }
+
+    /// Adds a record to an open exchange.
+    fn join(&mut self, serial: u64, piece: Piece, (part, is_last): (Part, bool)) {
+        let (records, size) = (self.records, piece.bytes.len());
+        let Some(open) = self.at(serial) else { return };
+        let before = open.progress;
+        open.progress.advance(part, is_last);
+        open.newest = records;
+        open.size += size;
+        open.pieces.push(piece);
+        let (id, now) = (open.id.clone(), open.progress);
+        self.held += size;
+        if now.is_over() {
+            self.forget(&id, serial);
+        } else if now.has_begun(ANSWER) != before.has_begun(ANSWER)
+            && let Some(alike) = self.by_id.get_mut(&id)
+        {
+            alike.remove(serial);
+            alike.add(serial, now);
+        }
+    }
+
+    /// Nothing follows in this exchange any more.
+    fn forget(&mut self, id: &[u8], serial: u64) {
+        if let Some(alike) = self.by_id.get_mut(id) {
+            alike.remove(serial);
+            if alike.is_empty() {
+                self.by_id.remove(id);
+            }
+        }
     }
 
     /// How far an exchange had come that was handed on and that this part
@@ -181,11 +341,9 @@ impl<C> Assembler<C> {
     fn pop(&mut self) -> Option<RawTransaction> {
         let open = self.open.pop_front()?;
         self.held -= open.size;
-        if self.by_id.get(&open.id) == Some(&open.serial) {
-            self.by_id.remove(&open.id);
-        }
+        self.forget(&open.id, open.serial);
         let key = stable_hash(&open.id);
-        if !self.ended && self.role.is_some() {
+        if !self.ended && self.roles.is_some() {
             self.handed_on.resize(REMEMBERED, (0, Progress::default()));
             if let Some(place) = self.handed_on.get_mut(remembered_at(key)) {
                 *place = (key, open.progress);
@@ -228,7 +386,7 @@ impl<C: Cutter> Iterator for Assembler<C> {
                 }
             };
             let number = piece.record.to_le_bytes();
-            let Some(role) = self.role else {
+            let Some(Roles { role, .. }) = self.roles else {
                 let key = stable_hash(&[number, piece.offset.to_le_bytes()].concat());
                 return Some(Item::Transaction(self.frame(key, smallvec![piece])));
             };

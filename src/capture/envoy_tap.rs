@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::assemble::{RecordRole, assemble};
+use super::assemble::{RecordRole, Roles, assemble};
 use super::format::{Read, Reader};
 use super::frames::{Elements, Records};
 use super::parts::STATUSES;
@@ -32,7 +32,11 @@ pub(super) static READER: Reader = Reader {
     recognises: |head| WRAPPERS.iter().any(|wrapper| head.has(wrapper)),
     frames: |stream| {
         let elements = Elements::new(stream, Records::TopLevel);
-        assemble(elements, Some(role), Format::EnvoyTap)
+        assemble(
+            elements,
+            Some(Roles { role, heads: None }),
+            Format::EnvoyTap,
+        )
     },
     read: Read::Record(read),
 };

@@ -98,6 +98,8 @@ pub enum Remark {
     StartMissing,
     /// The rest of an exchange whose first records had been handed on.
     ExchangeCut,
+    /// A record that may be of several exchanges that share its id.
+    ExchangeUnclear,
     /// Inputs were spelled otherwise than production spells them.
     Respelled,
     /// Inputs had keys that no input has.
@@ -128,10 +130,13 @@ impl Remark {
             Self::BodyMissing => "a body was not captured, so no body event is replayed",
             Self::NoResponse => "no response was captured, so only the request is replayed",
             Self::StartMissing => {
-                "exchanges without their first record: the module has no handler for it, or the capture begins later"
+                "exchanges without their first record: the module has no handler for it, or the capture begins later. Such exchanges can hold records of others that share their id"
             }
             Self::ExchangeCut => {
                 "the rest of a long exchange is asked and compared as an exchange of its own. The first part had more than 64 MiB, or more than 4096 records or 4 MiB of others came between"
+            }
+            Self::ExchangeUnclear => {
+                "records that can belong to several exchanges that share an id; each is asked and compared as an exchange of its own, without the records before it"
             }
             Self::Respelled => {
                 "inputs were recorded in another spelling (spaces, order of keys, header names, ...); the module gets them as production writes them"

@@ -8,7 +8,7 @@ use std::io;
 use bytes::Bytes;
 use memchr::memmem;
 
-use super::assemble::{RecordRole, assemble};
+use super::assemble::{RecordRole, Roles, assemble};
 use super::format::{Read, Reader};
 use super::http1;
 use super::progress::Part;
@@ -22,7 +22,13 @@ pub(super) static READER: Reader = Reader {
     title: "GoReplay",
     loses: Some("no client address"),
     recognises: |head| Header::parse(head.first_line()).is_some(),
-    frames: |stream| assemble(Separated::new(stream), Some(role), Format::Gor),
+    frames: |stream| {
+        assemble(
+            Separated::new(stream),
+            Some(Roles { role, heads: None }),
+            Format::Gor,
+        )
+    },
     read: Read::Record(read),
 };
 

@@ -18,15 +18,17 @@ mod output;
 mod own;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::assemble::{RecordRole, assemble};
+use super::assemble::{RecordRole, Roles, assemble};
 use super::detect::first_keys;
 use super::format::{Read, Reader};
 use super::frames::Lines;
+use super::heads::{HeadPart, Heads};
 use super::progress::{Chunk, Part};
 use super::time::nanoseconds;
 use super::{DecodeSettings, Format, Piece, RawTransaction, Remark, Transaction, Unusable};
@@ -46,7 +48,14 @@ pub(super) static READER: Reader = Reader {
         let is_line = |line: &[u8]| line.starts_with(b"{") && has_keys(&first_keys(line));
         has_keys(&head.keys) || head.lines().any(is_line)
     },
-    frames: |stream| assemble(Lines::new(stream), Some(role), Format::Jsonl),
+    frames: |stream| {
+        let heads = Some(heads as _);
+        assemble(
+            Lines::new(stream),
+            Some(Roles { role, heads }),
+            Format::Jsonl,
+        )
+    },
     read: Read::Group(decode),
 };
 
@@ -77,6 +86,20 @@ fn role(piece: &Piece) -> RecordRole {
         part,
         is_last,
     })
+}
+
+/// What a record says of the heads of its exchange.
+fn heads(piece: &Piece) -> Heads {
+    let line = &piece.bytes;
+    if let Some((_, phase)) = own::keys(line)
+        && let Ok(phase) = std::str::from_utf8(phase)
+        && let Some(Phase::Event(kind)) = Phase::from_name(phase)
+        && let Some(heads) = own::heads(line, kind)
+    {
+        return heads;
+    }
+    serde_json::from_slice(line)
+        .map_or_else(|_none| Heads::default(), |keys: Keys<'_>| keys.heads())
 }
 
 fn part(phase: Phase, chunk: impl FnOnce() -> Option<Chunk>) -> Option<Part> {
@@ -119,6 +142,51 @@ impl Keys<'_> {
             index: Some(text.chunk_index.unwrap_or(0)),
             is_last: text.is_last.unwrap_or(false),
         }
+    }
+
+    /// In the bytes that our own lines have.
+    fn heads(&self) -> Heads {
+        #[derive(Deserialize, Default)]
+        struct Text {
+            method: Option<String>,
+            uri: Option<String>,
+            client_ip: Option<String>,
+            status: Option<serde_json::Number>,
+            headers: Option<BTreeMap<String, serde_json::Value>>,
+        }
+        let text = self.input.map(RawValue::get);
+        let text: Text = text
+            .and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default();
+        let headers = text.headers.map(|headers| {
+            let lower = headers.into_iter();
+            let lower: BTreeMap<String, serde_json::Value> = lower
+                .map(|(name, value)| (name.to_ascii_lowercase(), value))
+                .collect();
+            serde_json::json!(lower)
+        });
+        let of_request = matches!(&*self.phase, "request_headers" | "request_body");
+        let of_headers = if of_request {
+            HeadPart::RequestHeaders
+        } else {
+            HeadPart::ResponseHeaders
+        };
+        let mut heads = Heads::default();
+        for (part, value) in [
+            (HeadPart::Method, text.method.map(serde_json::Value::from)),
+            (HeadPart::Uri, text.uri.map(serde_json::Value::from)),
+            (
+                HeadPart::ClientIp,
+                text.client_ip.map(serde_json::Value::from),
+            ),
+            (HeadPart::Status, text.status.map(serde_json::Value::from)),
+            (of_headers, headers),
+        ] {
+            if let Some(value) = value {
+                heads.set(part, value.to_string().into());
+            }
+        }
+        heads
     }
 
     fn ends(&self) -> bool {

@@ -25,6 +25,7 @@ mod ftw;
 mod gor;
 mod har;
 mod headers;
+mod heads;
 mod http1;
 mod jsonl;
 mod open;

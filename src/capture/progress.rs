@@ -69,6 +69,15 @@ impl Progress {
         }
     }
 
+    /// Whether something of the part's side came before.
+    pub(super) fn has_begun(self, part: Part) -> bool {
+        let side = match part {
+            Part::RequestHead | Part::RequestBody(_) | Part::BeforeHook => self.request,
+            Part::ResponseHead | Part::ResponseBody(_) | Part::AfterHook => self.response,
+        };
+        side != Side::NotBegun
+    }
+
     /// Goes on with this part, which may be the last in any case.
     pub(super) fn advance(&mut self, part: Part, is_last: bool) {
         self.is_over |= is_last;

@@ -32,7 +32,9 @@ use sha2::{Digest as _, Sha256};
 
 use self::layers::spellings;
 use self::places::{Places, in_text, in_url, is_secret, whole};
-use self::stand_in::{HASH_DIGITS, STAND_IN, is_stand_in};
+use self::stand_in::{HASH_DIGITS, is_stand_in};
+
+pub(super) use self::stand_in::STAND_IN;
 
 pub use found::SecretsFound;
 pub(crate) use found::may_hold_secret;

@@ -9,12 +9,15 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
+use bytes::Bytes;
 use memchr::memmem::Finder;
 use memchr::{memchr, memchr2};
 
+use super::super::heads::{HeadPart, Heads};
 use super::super::progress::Chunk;
 use super::input::written;
 use super::line::Line;
+use crate::event::EventKind;
 use crate::json::read::{FastReader, NotPlain};
 use crate::question::Phase;
 
@@ -32,21 +35,92 @@ pub(super) fn keys(line: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Where a body event's chunk stands, if it is said as we say it.
+pub(super) fn chunk(line: &[u8]) -> Option<Chunk> {
+    chunk_at(line).map(|(_, chunk)| chunk)
+}
+
+/// The same, and where the line says it.
 ///
 /// Between quotes a quote is escaped, so a text cannot pass for these keys;
 /// and where headers have names like them, their values are texts.
-pub(super) fn chunk(line: &[u8]) -> Option<Chunk> {
+fn chunk_at(line: &[u8]) -> Option<(usize, Chunk)> {
     static INDEX: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(br#","chunk_index":"#));
     INDEX.find_iter(line).find_map(|at| {
         let rest = line.get(at + INDEX.needle().len()..)?;
         let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let (index, rest) = rest.split_at_checked(digits)?;
         let rest = rest.strip_prefix(br#","is_last":"#)?;
-        Some(Chunk {
+        let chunk = Chunk {
             index: Some(std::str::from_utf8(index).ok()?.parse().ok()?),
             is_last: rest.starts_with(b"true"),
-        })
+        };
+        Some((at, chunk))
     })
+}
+
+/// What an event of this kind says of its heads, if it says that as we do.
+pub(super) fn heads(line: &Bytes, kind: EventKind) -> Option<Heads> {
+    static INPUT: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(br#","input":"#));
+    use HeadPart::{ClientIp, Method, RequestHeaders, ResponseHeaders, Status, Uri};
+    const REQUEST: [(HeadPart, &[u8]); 3] = [
+        (Method, b"\"method\":"),
+        (Uri, b",\"uri\":"),
+        (ClientIp, b",\"client_ip\":"),
+    ];
+    let begin = INPUT.find(line)? + INPUT.needle().len();
+    // The data of a body is not looked at.
+    let end = match kind {
+        EventKind::RequestBody | EventKind::ResponseBody => chunk_at(line)?.0,
+        EventKind::RequestHeaders | EventKind::ResponseHeaders => line.len(),
+    };
+    let mut reader = FastReader::new(line.get(begin..end)?)?;
+    let mut heads = Heads::default();
+    let mut take = |reader: &mut FastReader<'_>, (part, key): (HeadPart, &[u8])| {
+        let value = reader.member(key)?;
+        heads.set(part, line.slice_ref(value.as_bytes()));
+        Ok::<_, NotPlain>(())
+    };
+    let mut read = || {
+        let id: &[u8] = b",\"correlation_id\":";
+        reader.expect(b"{")?;
+        match kind {
+            EventKind::RequestHeaders => {
+                for part in REQUEST {
+                    take(&mut reader, part)?;
+                }
+                reader.member(id)?;
+                take(&mut reader, (RequestHeaders, b",\"headers\":"))
+            }
+            EventKind::ResponseHeaders => {
+                take(&mut reader, (Status, b"\"status\":"))?;
+                reader.member(id)?;
+                take(&mut reader, (ResponseHeaders, b",\"headers\":"))
+            }
+            EventKind::RequestBody | EventKind::ResponseBody => {
+                reader.member(&id[1..])?;
+                if !reader.rest().is_empty() && !reader.rest().starts_with(b",\"status\":") {
+                    reader.expect(b",")?;
+                    for part in REQUEST {
+                        take(&mut reader, part)?;
+                    }
+                }
+                let headers = if kind == EventKind::RequestBody {
+                    RequestHeaders
+                } else {
+                    ResponseHeaders
+                };
+                if reader.rest().starts_with(b",\"status\":") {
+                    take(&mut reader, (Status, b",\"status\":"))?;
+                }
+                if !reader.rest().is_empty() {
+                    take(&mut reader, (headers, b",\"headers\":"))?;
+                }
+                reader.rest().is_empty().then_some(()).ok_or(NotPlain)
+            }
+        }
+    };
+    read().ok()?;
+    Some(heads)
 }
 
 /// Whether the answer ends the exchange, if it is written as we write it. A

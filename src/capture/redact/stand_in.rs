@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 /// What every stand-in begins with.
-pub(super) const STAND_IN: &str = "redacted:";
+pub(in super::super) const STAND_IN: &str = "redacted:";
 /// Hexadecimal digits of a hash that stands for a secret.
 pub(super) const HASH_DIGITS: usize = 16;
 /// Stands for all that might hold a secret which was not kept.

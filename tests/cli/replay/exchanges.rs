@@ -69,10 +69,11 @@ fn exchanges_that_share_an_id_are_each_asked() {
                 .collect(),
             4,
         ),
-        // Without a last chunk, and of other ids in between.
+        // Without a last chunk, and of other ids in between; the third chunk may
+        // be of either.
         (
             vec![body(0), body(1), head("o"), body(0), body(1), body(2)],
-            3,
+            4,
         ),
         (vec![body(0), body(2)], 2),
         (
@@ -133,6 +134,90 @@ fn exchanges_that_share_an_id_are_each_asked() {
     let hooks = dir.file("h.jsonl", [after("h"), after("h"), after("h")].join("\n"));
     let read = report(&shipped("account/account.wasm"), &[&hooks], &[]);
     assert_eq!(read["records"]["transactions"], 3, "{read}");
+}
+
+/// The record of a request, or of a chunk of its body.
+fn of_request(uri: &str, chunk: Option<(u32, bool)>) -> String {
+    let line = json!({"method": "PUT", "uri": uri, "client_ip": "192.0.2.1"});
+    let headers = json!({"x-size": uri.len().to_string()});
+    let mut input = json!({"correlation_id": "t"});
+    let phase = if let Some((index, is_last)) = chunk {
+        input = json!({"correlation_id": "t", "method": line["method"], "uri": line["uri"], "client_ip": line["client_ip"], "headers": headers, "chunk_index": index, "is_last": is_last, "total_size": null, "bytes_received": 1, "data": "a", "encoding": "utf8"});
+        "request_body"
+    } else {
+        for (key, value) in line.as_object().unwrap() {
+            input[key] = value.clone();
+        }
+        input["headers"] = headers;
+        "request_headers"
+    };
+    line_of_ours("t", phase, &input)
+}
+
+/// A line as `serve` writes it.
+fn line_of_ours(id: &str, phase: &str, input: &Value) -> String {
+    format!(
+        r#"{{"v":1,"id":"{id}","phase":"{phase}","ts":null,"module":null,"input":{input},"output":{},"error":null,"fuel":null,"wall_ns":null,"redacted":[]}}"#,
+        allow()
+    )
+}
+
+/// A body repeats the request that it is of, and joins that one, though several
+/// under one id are open.
+#[test]
+fn a_body_joins_the_request_that_it_repeats() {
+    let dir = TestDir::new();
+    let [_, allow] = modules(&dir);
+    let lines = [
+        of_request("/a", None),
+        of_request("/bb", None),
+        of_request("/ccc", None),
+        of_request("/a", Some((0, false))),
+        of_request("/ccc", Some((0, false))),
+        of_request("/a", Some((1, true))),
+        of_request("/ccc", Some((1, false))),
+        of_request("/ccc", Some((2, true))),
+        // Its head is not here.
+        of_request("/d", Some((0, true))),
+    ];
+    let respelled = lines.iter().map(|line| line.replace(':', ": "));
+    for lines in [lines.to_vec(), respelled.collect()] {
+        let capture = dir.file("c.jsonl", lines.join("\n"));
+        for (path, calls) in [("/a", 3), ("/bb", 1), ("/ccc", 4), ("/d", 1)] {
+            let path = format!("path=^{path}$");
+            let read = report(&allow, &[&capture], &["--match", &path]);
+            assert_eq!(read["records"]["transactions"], 1, "{path}: {read}");
+            assert_eq!(read["outcomes"]["calls"], calls, "{path}: {read}");
+            assert_eq!(read["remarks"]["exchange_unclear"], Value::Null, "{read}");
+        }
+    }
+}
+
+/// What may be of several is asked all the same, and the report says so.
+#[test]
+fn a_response_of_one_of_several_requests_is_asked_on_its_own() {
+    let dir = TestDir::new();
+    let [_, allow] = modules(&dir);
+    let answered = |status: u16| response("t", status, block());
+    let lines = [
+        of_request("/a", None),
+        of_request("/b", None),
+        answered(500),
+        answered(200),
+    ];
+    let capture = dir.file("c.jsonl", lines.join("\n"));
+    let done = replay(&allow, &[&capture], &["--format", "json"]);
+    done.assert_code(1);
+    let read = done.json();
+    assert_eq!(read["records"]["transactions"], 4, "{read}");
+    assert_eq!(read["drift"]["categories"]["decision"], 2, "{read}");
+    assert_eq!(read["remarks"]["exchange_unclear"], 2, "{read}");
+    // The first was answered, so the second response is of the second.
+    let lines = [&lines[0], &lines[2], &lines[1], &lines[3]].map(String::as_str);
+    let capture = dir.file("c.jsonl", lines.join("\n"));
+    let read = report(&allow, &[&capture], &[]);
+    assert_eq!(read["records"]["transactions"], 2, "{read}");
+    assert_eq!(read["remarks"], json!({}), "{read}");
 }
 
 /// The same of a tap, whose trace ids begin anew when Envoy does.
