@@ -166,7 +166,7 @@ fn decoded(path: &Path) -> Vec<Transaction<'static>> {
         .filter_map(|item| match item {
             Item::Transaction(mut frame) => {
                 let decoded = capture::decode(&mut frame, &DecodeSettings::default());
-                Some(decoded.unwrap().into_owned())
+                Some(decoded.transaction.unwrap().into_owned())
             }
             Item::Unusable(_) | Item::Skipped(_) => None,
         })

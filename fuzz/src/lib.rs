@@ -211,14 +211,14 @@ pub fn capture(bytes: &[u8]) {
         for item in opened.unwrap() {
             match item {
                 Item::Transaction(mut frame) => {
-                    match decode(&mut frame, &DecodeSettings::default()) {
-                        Ok(transaction) => {
-                            assert!(!transaction.steps.is_empty());
-                            let _ = read_back(transaction.questions());
-                            let _ = transaction.request_line();
-                            let _ = transaction.response_status();
-                        }
-                        Err(unusable) => assert!(!unusable.why.is_empty()),
+                    let decoded = decode(&mut frame, &DecodeSettings::default());
+                    assert!(decoded.transaction.is_some() || !decoded.unusable.is_empty());
+                    assert!(decoded.unusable.iter().all(|it| !it.why.is_empty()));
+                    if let Some(transaction) = decoded.transaction {
+                        assert!(!transaction.steps.is_empty());
+                        let _ = read_back(transaction.questions());
+                        let _ = transaction.request_line();
+                        let _ = transaction.response_status();
                     }
                 }
                 Item::Unusable(unusable) => assert!(!unusable.why.is_empty()),

@@ -85,7 +85,8 @@ fn read(text: String) -> Vec<(Vec<usize>, Vec<Remark>)> {
     let opened = Opened::of_reader("c".into(), reader, (Some(Format::Jsonl), 16 << 20));
     let items = opened.unwrap().map(|item| match item {
         Item::Transaction(mut frame) => {
-            let transaction = decode(&mut frame, &DecodeSettings::default()).unwrap();
+            let transaction = decode(&mut frame, &DecodeSettings::default());
+            let transaction = transaction.transaction.unwrap();
             let fuel = |step: &super::super::CapturedStep<'_>| {
                 usize::try_from(step.recorded.as_ref().unwrap().fuel.unwrap()).unwrap()
             };

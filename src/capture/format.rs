@@ -6,8 +6,8 @@ use super::assemble::Items;
 use super::detect::Head;
 use super::stream::Stream;
 use super::{
-    DecodeSettings, ExchangeParts, RawTransaction, Transaction, Unusable, access_log, envoy_tap,
-    ftw, gor, har, jsonl,
+    DecodeSettings, Decoded, ExchangeParts, RawTransaction, access_log, envoy_tap, ftw, gor, har,
+    jsonl,
 };
 
 named! {
@@ -71,12 +71,15 @@ pub(super) struct Reader {
     pub(super) read: Read,
 }
 
+/// Adds a record's part to its exchange.
+pub(super) type ReadRecord = fn(&[u8], &DecodeSettings, &mut ExchangeParts) -> Result<(), String>;
+
 /// How records become a transaction.
 pub(super) enum Read {
     /// Each record adds its part to the exchange.
-    Record(fn(&[u8], &DecodeSettings, &mut ExchangeParts) -> Result<(), String>),
+    Record(ReadRecord),
     /// All records of a transaction are read together.
-    Group(for<'f> fn(&'f RawTransaction, &DecodeSettings) -> Result<Transaction<'f>, Unusable>),
+    Group(for<'f> fn(&'f RawTransaction, &DecodeSettings) -> Decoded<'f>),
     /// They are read as they are cut.
     Done,
 }

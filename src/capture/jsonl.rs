@@ -31,7 +31,9 @@ use super::frames::Lines;
 use super::heads::{HeadPart, Heads};
 use super::progress::{Chunk, Part};
 use super::time::nanoseconds;
-use super::{DecodeSettings, Format, Piece, RawTransaction, Remark, Transaction, Unusable};
+use super::{
+    CapturedStep, DecodeSettings, Decoded, Format, Piece, RawTransaction, Remark, Transaction,
+};
 use crate::event::EventKind;
 use crate::fault::Fault;
 use crate::hook::Hook;
@@ -214,32 +216,41 @@ pub(crate) fn is_record(line: &[u8], is_whole: bool) -> bool {
     })
 }
 
-fn decode<'f>(
-    frame: &'f RawTransaction,
-    settings: &DecodeSettings,
-) -> Result<Transaction<'f>, Unusable> {
+fn decode<'f>(frame: &'f RawTransaction, settings: &DecodeSettings) -> Decoded<'f> {
     let mut transaction: Option<Transaction<'_>> = None;
+    let mut unusable = Vec::new();
     for piece in &frame.pieces {
-        let refuse = |why| frame.unusable_at(piece, why);
-        let line = match own::read(&piece.bytes) {
-            Some(line) => line,
-            None => Line::read(&piece.bytes).map_err(&refuse)?,
+        let read = line(&piece.bytes).and_then(|line| {
+            let head = (line.id.clone(), line.ts.as_deref().and_then(nanoseconds));
+            let redacted = line.redacted.then_some(Remark::Redacted);
+            let (step, spelling) = line.step(settings)?;
+            let before = transaction.iter().flat_map(|it| &it.steps);
+            // Its body would be another one.
+            if !unusable.is_empty() && !goes_on(&step, before) {
+                return Err(
+                    "a record before it that has a part of the same body cannot be used".to_owned(),
+                );
+            }
+            Ok((step, head, [redacted, spelling]))
+        });
+        let (step, (id, at_ns), remarks) = match read {
+            Ok(read) => read,
+            Err(why) => {
+                unusable.push(frame.unusable_at(piece, why));
+                continue;
+            }
         };
-        let phase = line.phase;
         let begun = transaction.get_or_insert_with(|| Transaction {
             place: frame.place_of(piece),
-            id: line.id.clone(),
-            at_ns: line.ts.as_deref().and_then(nanoseconds),
+            id,
+            at_ns,
             steps: Vec::with_capacity(frame.pieces.len()),
             expect: None,
             remarks: Vec::new(),
         });
-        if begun.steps.is_empty() && !phase.is_first() && frame.note.is_none() {
+        if begun.steps.is_empty() && !step.input.phase().is_first() && frame.note.is_none() {
             begun.remarks.push(Remark::StartMissing);
         }
-        let is_redacted = line.redacted;
-        let (step, spelling) = line.step(settings).map_err(&refuse)?;
-        let remarks = [is_redacted.then_some(Remark::Redacted), spelling];
         for remark in remarks.into_iter().flatten() {
             if !begun.remarks.contains(&remark) {
                 begun.remarks.push(remark);
@@ -247,7 +258,27 @@ fn decode<'f>(
         }
         begun.steps.push(step);
     }
-    transaction.ok_or_else(|| frame.unusable("no record".to_owned()))
+    Decoded {
+        transaction,
+        unusable,
+    }
+}
+
+fn line(bytes: &[u8]) -> Result<Line<'_>, String> {
+    own::read(bytes).map_or_else(|| Line::read(bytes), Ok)
+}
+
+/// Whether the chunk before this one is there, of a body in chunks.
+fn goes_on<'s>(
+    step: &CapturedStep<'_>,
+    mut before: impl DoubleEndedIterator<Item = &'s CapturedStep<'s>>,
+) -> bool {
+    let Some(index) = step.input.chunk_index().filter(|index| *index > 0) else {
+        return true;
+    };
+    let is_of_body = |it: &&CapturedStep<'_>| it.input.phase() == step.input.phase();
+    let last = before.rfind(is_of_body);
+    last.is_some_and(|it| it.input.chunk_index() == Some(index - 1))
 }
 
 /// One call, to be written as a line: what a proxy's agent answered to an

@@ -49,6 +49,7 @@ pub(crate) use jsonl::{RecordLine, is_record, write_record};
 pub(crate) use open::is_capture;
 pub use open::{Capture, Opened, decode, discover};
 pub(crate) use place::{Piece, Pieces, Place, Unusable, stable_hash};
+pub(crate) use raw::Decoded;
 pub(crate) use raw::RawTransaction;
 pub use raw::{DecodeSettings, Item};
 pub(crate) use redact::may_hold_secret;

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use flate2::read::MultiGzDecoder;
 
 use super::assemble::Items;
-use super::format::Read as ReadRecords;
+use super::format::{Read as ReadRecords, ReadRecord};
 use super::stream::Stream;
 use super::{
-    DecodeSettings, ExchangeParts, Format, Item, Place, RawTransaction, Remark, Transaction,
-    Unusable, detect,
+    DecodeSettings, Decoded, ExchangeParts, Format, Item, Place, RawTransaction, Remark, Unusable,
+    detect,
 };
 use crate::error::Error;
 use crate::files::{self, Accept};
@@ -233,48 +233,57 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Decodes a frame's records.
-///
-/// # Errors
-/// Which record cannot be used, and why.
-pub fn decode<'f>(
-    frame: &'f mut RawTransaction,
-    settings: &DecodeSettings,
-) -> Result<Transaction<'f>, Unusable> {
+/// Decodes a frame's records. One that cannot be used takes no other with it.
+pub fn decode<'f>(frame: &'f mut RawTransaction, settings: &DecodeSettings) -> Decoded<'f> {
     if let Some(ready) = frame.ready.take() {
-        return Ok(*ready);
+        return (*ready).into();
     }
     let note = frame.note;
-    let mut transaction = decode_records(frame, settings)?;
-    transaction.remarks.extend(note);
-    Ok(transaction)
+    let mut decoded = match frame.format.reader().read {
+        ReadRecords::Record(read) => decode_records(frame, settings, read),
+        ReadRecords::Group(read) => read(frame, settings),
+        ReadRecords::Done => Decoded {
+            transaction: None,
+            unusable: vec![frame.unusable("a test file is decoded as a whole".to_owned())],
+        },
+    };
+    if let Some(transaction) = &mut decoded.transaction {
+        transaction.remarks.extend(note);
+    }
+    decoded
 }
 
 fn decode_records<'f>(
     frame: &'f RawTransaction,
     settings: &DecodeSettings,
-) -> Result<Transaction<'f>, Unusable> {
-    let read = match frame.format.reader().read {
-        ReadRecords::Record(read) => read,
-        ReadRecords::Group(read) => return read(frame, settings),
-        ReadRecords::Done => {
-            return Err(frame.unusable("a test file is decoded as a whole".to_owned()));
-        }
-    };
+    read: ReadRecord,
+) -> Decoded<'f> {
     let mut exchange = ExchangeParts::new(frame.place());
+    let mut unusable = Vec::new();
     for piece in &frame.pieces {
-        read(&piece.bytes, settings, &mut exchange).map_err(|why| frame.unusable_at(piece, why))?;
-    }
-    if exchange.request.is_none() {
-        if exchange.response.is_none() {
-            let why = "expected request or response headers, found none";
-            return Err(frame.unusable(why.to_owned()));
-        }
-        if frame.note.is_none() {
-            exchange.remark(Remark::StartMissing);
+        if let Err(why) = read(&piece.bytes, settings, &mut exchange) {
+            unusable.push(frame.unusable_at(piece, why));
         }
     }
-    Ok(exchange.into_transaction())
+    let is_any = exchange.request.is_some() || exchange.response.is_some();
+    if !is_any {
+        let why = "expected request or response headers, found none";
+        let known: Vec<u64> = unusable.iter().map(|it| it.place.record).collect();
+        let rest = frame.pieces.iter();
+        let rest = rest.filter(|piece| !known.contains(&piece.record));
+        unusable.extend(rest.map(|piece| frame.unusable_at(piece, why.to_owned())));
+    }
+    if exchange.request.is_none() && frame.note.is_none() {
+        exchange.remark(Remark::StartMissing);
+    }
+    // A tap has bodies in parts: one of them may be missing now.
+    if !unusable.is_empty() && frame.format == Format::EnvoyTap {
+        exchange.remark(Remark::BodyTruncated);
+    }
+    Decoded {
+        transaction: is_any.then(|| exchange.into_transaction()),
+        unusable,
+    }
 }
 
 #[cfg(test)]
@@ -290,7 +299,11 @@ mod tests {
         let settings = DecodeSettings::default();
         let items = opened.unwrap().map(|item| match item {
             Item::Transaction(mut frame) => {
-                let transaction = decode(&mut frame, &settings).map_err(|bad| bad.why)?;
+                let mut decoded = decode(&mut frame, &settings);
+                if let Some(bad) = decoded.unusable.pop() {
+                    return Err(bad.why);
+                }
+                let transaction = decoded.transaction.unwrap();
                 let mut read = (String::new(), String::new());
                 for event in transaction.questions().filter_map(|it| it.event()) {
                     match event {

@@ -82,6 +82,24 @@ impl RawTransaction {
     }
 }
 
+/// What decoding a transaction's records gave.
+#[derive(Debug)]
+pub struct Decoded<'a> {
+    /// The transaction of those that can be used, if there is one.
+    pub transaction: Option<Transaction<'a>>,
+    /// Those that cannot.
+    pub unusable: Vec<Unusable>,
+}
+
+impl From<Transaction<'static>> for Decoded<'_> {
+    fn from(transaction: Transaction<'static>) -> Self {
+        Self {
+            transaction: Some(transaction),
+            unusable: Vec::new(),
+        }
+    }
+}
+
 /// What the reader found next.
 #[derive(Debug)]
 pub enum Item {

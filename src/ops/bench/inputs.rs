@@ -290,17 +290,15 @@ impl<'a> Sample<'a> {
         let mut events = 0;
         for (_, mut frame) in frames {
             let decoded = capture::decode(&mut frame, &self.settings.decode);
-            let inputs = decoded.and_then(|transaction| {
-                let inputs =
-                    capture::read_back(transaction.questions()).map_err(|why| Unusable {
-                        place: transaction.place.clone(),
-                        why,
-                    })?;
-                Ok((transaction, inputs))
-            });
-            match inputs {
-                Ok((_, inputs)) if inputs.is_empty() => {}
-                Ok((transaction, inputs)) if events + inputs.len() <= room => {
+            for unusable in decoded.unusable {
+                self.unusable(unusable)?;
+            }
+            let Some(transaction) = decoded.transaction else {
+                continue;
+            };
+            match capture::read_back(transaction.questions()) {
+                Ok(inputs) if inputs.is_empty() => {}
+                Ok(inputs) if events + inputs.len() <= room => {
                     events += inputs.len();
                     for remark in &transaction.remarks {
                         *self.sampled.remarks.entry(*remark).or_default() += 1;
@@ -310,7 +308,10 @@ impl<'a> Sample<'a> {
                     exchanges.push((numbered(&name, inputs), found));
                 }
                 Ok(_no_room) => {}
-                Err(unusable) => self.unusable(unusable)?,
+                Err(why) => self.unusable(Unusable {
+                    place: transaction.place.clone(),
+                    why,
+                })?,
             }
         }
         self.sampled.taken = exchanges.len() as u64;

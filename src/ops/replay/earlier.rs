@@ -104,7 +104,8 @@ impl Before<'_> {
         let mut all = Vec::new();
         for (_, frame) in frames.iter_mut().skip(first) {
             // One that cannot be read was not asked about either.
-            let Ok(transaction) = decode(frame, &view.shared.settings.decode) else {
+            let decoded = decode(frame, &view.shared.settings.decode);
+            let Some(transaction) = decoded.transaction else {
                 continue;
             };
             let questions = crate::capture::read_back(transaction.questions());

@@ -1,5 +1,6 @@
 //! Reading captures and dealing their transactions out.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
@@ -7,6 +8,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
+use smallvec::SmallVec;
 
 use super::ordered::Ordered;
 use super::report::CaptureInfo;
@@ -16,8 +18,8 @@ use super::{
 };
 use crate::abi::Abi;
 use crate::capture::{
-    Capture, DecodeSettings, Format, Item, Opened, Pieces, RawTransaction, Transaction, Unusable,
-    decode, stable_hash,
+    Capture, DecodeSettings, Decoded, Format, Item, Opened, Pieces, Place, RawTransaction,
+    Transaction, Unusable, decode, stable_hash,
 };
 use crate::digest;
 use crate::error::Error;
@@ -384,21 +386,20 @@ impl<'a> Dealer<'a> {
         // Conditions, and the original timing, need what is in the records; a
         // limit counts what can be used.
         if sampled && early {
-            match usable(&mut frame, &self.settings.decode, self.module) {
-                Ok(transaction) => {
-                    wanted = matches(selection, &transaction);
-                    at_ns = transaction.at_ns;
-                    let transaction = Box::new(transaction.into_owned());
-                    frame.pieces = Pieces::new();
-                    frame.ready = Some(transaction);
-                }
-                Err(unusable) => {
-                    if self.is_ours(lane) {
-                        self.unusable(unusable);
-                    }
-                    return;
+            let decoded = usable(&mut frame, &self.settings.decode, self.module);
+            let transaction = decoded.transaction.map(Transaction::into_owned);
+            for unusable in decoded.unusable {
+                if self.is_ours(lane) {
+                    self.unusable(unusable);
                 }
             }
+            let Some(transaction) = transaction else {
+                return;
+            };
+            wanted = matches(selection, &transaction);
+            at_ns = transaction.at_ns;
+            frame.pieces = Pieces::new();
+            frame.ready = Some(Box::new(transaction));
         }
         let seq = self.seq;
         self.seq += 1;
@@ -475,13 +476,16 @@ pub(super) fn usable<'f>(
     frame: &'f mut RawTransaction,
     settings: &DecodeSettings,
     module: &Policy,
-) -> Result<Transaction<'f>, Unusable> {
-    let transaction = decode(frame, settings)?;
-    let (module, found) = (module.abi(), transaction.abi());
-    if module == found {
-        return Ok(transaction);
-    }
-    let expected = match module {
+) -> Decoded<'f> {
+    let records = frame.pieces.iter();
+    let records: SmallVec<[(u64, u64); 4]> =
+        records.map(|piece| (piece.record, piece.offset)).collect();
+    let mut decoded = decode(frame, settings);
+    let is_other = |found: &mut Transaction<'_>| found.abi() != module.abi();
+    let Some(transaction) = decoded.transaction.take_if(is_other) else {
+        return decoded;
+    };
+    let expected = match module.abi() {
         Abi::Agent => "events of a proxy",
         Abi::Hook => "before_hook or after_hook",
     };
@@ -489,15 +493,26 @@ pub(super) fn usable<'f>(
         .steps
         .first()
         .map_or("nothing", |step| step.input.phase().name());
-    Err(Unusable {
-        why: format!(
-            "expected {expected}, since the module is {} (the {} ABI), found {phase} (the {} ABI)",
-            module.describe(),
-            module.name(),
-            found.name()
-        ),
-        place: transaction.place,
-    })
+    let why = format!(
+        "expected {expected}, since the module is {} (the {} ABI), found {phase} (the {} ABI)",
+        module.abi().describe(),
+        module.abi().name(),
+        transaction.abi().name()
+    );
+    // Those that cannot be used in any case are named already.
+    let known: HashSet<u64> = decoded.unusable.iter().map(|it| it.place.record).collect();
+    let places = records.into_iter().map(|(record, offset)| Place {
+        record,
+        offset,
+        ..transaction.place.clone()
+    });
+    let places = places.filter(|place| !known.contains(&place.record));
+    let unusable = places.map(|place| Unusable {
+        place,
+        why: why.clone(),
+    });
+    decoded.unusable.extend(unusable);
+    decoded
 }
 
 fn lane_of(key: u64) -> u32 {

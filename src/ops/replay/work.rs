@@ -170,11 +170,12 @@ impl<'a> Worker<'a> {
                 frames: RefCell::new(before),
                 left: &left,
             };
-            match usable(frame, &shared.settings.decode, shared.subjects.module) {
-                Ok(transaction) => {
-                    rows.extend(self.transaction(*seq, &transaction, (&pair, &earlier)));
-                }
-                Err(unusable) => self.unusable(unusable),
+            let decoded = usable(frame, &shared.settings.decode, shared.subjects.module);
+            for unusable in decoded.unusable {
+                self.unusable(unusable);
+            }
+            if let Some(transaction) = decoded.transaction {
+                rows.extend(self.transaction(*seq, &transaction, (&pair, &earlier)));
             }
         }
         // Once for all of them: it is a place that all jobs write to.

@@ -6,7 +6,8 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use super::{command, har, replay, report};
+use super::{command, har, recorded, replay, report};
+use crate::support::guests::answering;
 use crate::support::{TestDir, capture, json_texts, shipped};
 
 fn why(report: &Value, index: usize) -> &str {
@@ -97,6 +98,67 @@ fn every_broken_record_is_named_and_its_neighbours_are_replayed() {
         assert_eq!(report["unusable"][index]["record"], record, "{report}");
         assert!(why(&report, index).contains(word), "{word}: {report}");
     }
+}
+
+/// A record that cannot be used takes no other of its exchange with it, and each
+/// is counted.
+#[test]
+fn a_broken_record_leaves_the_others_of_its_exchange() {
+    let dir = TestDir::new();
+    let blocks = answering(&dir, "block.wat", r#"{"decision":"block"}"#);
+    let allows = answering(&dir, "allow.wat", r#"{"decision":"allow"}"#);
+    let ours = |phase: &str, input: &str| {
+        let output = recorded(&"allow".into());
+        format!(
+            r#"{{"v":1,"id":"x","phase":"{phase}","ts":null,"module":null,"input":{input},"output":{output},"error":null,"fuel":null,"wall_ns":null,"redacted":[]}}"#
+        )
+    };
+    let head = ours(
+        "request_headers",
+        r#"{"method":"GET","uri":"/admin","client_ip":"192.0.2.1","correlation_id":"x","headers":{}}"#,
+    );
+    let chunk = |index: u32, size: &str| {
+        let input = format!(
+            r#"{{"correlation_id":"x","chunk_index":{index},"is_last":false,"total_size":null,"bytes_received":{size},"data":"a","encoding":"utf8"}}"#
+        );
+        ours("request_body", &input)
+    };
+    let response = ours(
+        "response_headers",
+        r#"{"status":200,"correlation_id":"x","headers":{}}"#,
+    );
+    let bad_response = response.replace(r#""headers":{}"#, r#""headers":5"#);
+    let cut = response[..response.len() - 5].to_owned();
+    let bad_chunk = chunk(0, "-1");
+    // With the steps of the one transaction that is left, and what is counted.
+    for (lines, steps, unusable) in [
+        (vec![&head, &cut], 1, 1),
+        (vec![&head, &bad_response], 1, 1),
+        (vec![&head, &bad_chunk, &response], 2, 1),
+        // The rest of a body is another body.
+        (vec![&head, &bad_chunk, &chunk(1, "2"), &response], 2, 2),
+        (
+            vec![&head, &chunk(0, "1"), &chunk(1, "-1"), &chunk(2, "1")],
+            2,
+            2,
+        ),
+        (vec![&bad_chunk, &bad_response], 0, 2),
+    ] {
+        let lines: Vec<&str> = lines.into_iter().map(String::as_str).collect();
+        let capture = dir.file("c.jsonl", lines.join("\n"));
+        for flags in [&["-j", "1"][..], &["--limit", "9"]] {
+            let read = report(&allows, &[&capture], flags);
+            assert_eq!(read["records"]["unusable"], unusable, "{lines:#?} {read}");
+            assert_eq!(read["outcomes"]["calls"], steps, "{lines:#?} {read}");
+        }
+        if steps > 0 {
+            replay(&blocks, &[&capture], &[]).assert_code(1);
+        }
+    }
+    // A module of the other ABI can use none of them.
+    let capture = dir.file("c.jsonl", [&*head, &*bad_chunk, &*response].join("\n"));
+    let read = report(&shipped("account/account.wasm"), &[&capture], &[]);
+    assert_eq!(read["records"]["unusable"], 3, "{read}");
 }
 
 /// Where too much is broken, what is left would be no answer.

@@ -275,7 +275,7 @@ fn records_of_the_other_abi_are_named_and_the_rest_is_replayed() {
     let done = replay(&agent, &[&hooks], &["--format", "json"]);
     done.assert_code(3);
     let read = done.json();
-    assert_eq!(read["records"]["unusable"], 5, "{read}");
+    assert_eq!(read["records"]["unusable"], 6, "{read}");
     let why = read["unusable"][0]["why"].as_str().unwrap();
     assert!(
         why.contains("expected events of a proxy, since the module is a proxy agent (the agent ABI), found before_hook (the hook ABI)"),
