@@ -200,8 +200,11 @@ impl Redactor {
         };
         let before = found.count;
         self.pass(found).walk("", &mut value);
-        if echoes(&mut value, found) || found.count != before || found.looks_for_cuts() {
-            found.cut_texts(&mut value);
+        if of_input(&mut value, |it| echoes(it, found))
+            || found.count != before
+            || found.looks_for_cuts()
+        {
+            of_input(&mut value, |it| found.cut_texts(it));
             return value.to_string();
         }
         json.to_owned()
@@ -420,6 +423,10 @@ impl Pass<'_> {
         if self.redactor.keeps_secrets() || secret.is_empty() || is_stand_in(secret) {
             return secret.to_owned();
         }
+        // What a guest answers to a redacted input has the numbers of that.
+        if matches!(self.redactor.by, By::Number) && self.found.is_numbered(secret) {
+            return secret.to_owned();
+        }
         // However it is spelled, so that equal ones stay equal.
         let spelled = spellings(secret.trim_matches([' ', '"']));
         let plain = spelled.last().map_or(secret, |plain| &**plain);
@@ -464,6 +471,22 @@ fn below(path: &str, key: &str) -> String {
         key if key.len() <= room => format!("{path}.{key}"),
         key => format!("{path}.{}{CUT}", &key[..key.floor_char_boundary(room)]),
     }
+}
+
+/// Replaces texts of an input. Names of headers stay: with a stand-in in them
+/// they would be none.
+fn of_input(value: &mut Value, mut replace: impl FnMut(&mut Value) -> bool) -> bool {
+    let headers = value.get_mut("headers").and_then(Value::as_object_mut);
+    let mut headers = headers.map(std::mem::take).unwrap_or_default();
+    let mut any = false;
+    for value in headers.values_mut() {
+        any |= replace(value);
+    }
+    any |= replace(value);
+    if let Some(Value::Object(taken)) = value.get_mut("headers") {
+        *taken = headers;
+    }
+    any
 }
 
 /// Replaces what was found in every text of a value. Whether there was any.

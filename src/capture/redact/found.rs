@@ -5,13 +5,13 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::super::base_64;
 use super::binary;
 use super::finder::{Finder, Rest};
-use super::stand_in::{REST, is_inside};
+use super::stand_in::{REST, STAND_IN, is_inside};
 
 /// Bytes of all secrets of one exchange that are looked for elsewhere, too.
 /// With more of them nothing of its texts is shown.
@@ -186,6 +186,13 @@ impl SecretsFound {
         *self.numbers.entry(key).or_insert(next)
     }
 
+    /// Whether it stands for a secret that has a number.
+    pub(super) fn is_numbered(&self, text: &str) -> bool {
+        let number = text.strip_prefix(STAND_IN);
+        let number = number.and_then(|number| number.parse::<usize>().ok());
+        number.is_some_and(|number| (1..=self.numbers.len()).contains(&number))
+    }
+
     /// Makes known to [`text`](Self::text) what was found since the last time.
     /// What is new is joined with parts that are not much larger, so each
     /// secret is read again a few times only, however many come after it.
@@ -325,18 +332,24 @@ impl SecretsFound {
         places
     }
 
-    /// Every text of a value, without the secrets that were found. Whether
-    /// there were any.
+    /// Every text and key of a value, without the secrets that were found.
+    /// Whether there were any.
     pub(super) fn texts(&self, value: &mut Value) -> bool {
-        replace_texts(value, &mut |text, kind| {
-            if kind == Kind::Bytes {
-                return self.base64(text);
-            }
-            match self.text(text) {
-                Cow::Borrowed(_same) => None,
-                Cow::Owned(other) => Some(other),
-            }
+        replace_texts(value, &mut |text, kind| match kind {
+            Kind::Bytes => self.base64(text),
+            Kind::Key => other(self.key(text)),
+            Kind::Text | Kind::Encoding => other(self.text(text)),
         })
+    }
+
+    /// A key of an answer, or of a hook's context, which may be a secret. The
+    /// words that all of them have stay.
+    #[must_use]
+    pub fn key<'a>(&self, key: &'a str) -> Cow<'a, str> {
+        if is_word(key) {
+            return Cow::Borrowed(key);
+        }
+        self.text(key)
     }
 
     /// Bytes in base64, without the secrets that were found in them. None
@@ -370,14 +383,16 @@ impl SecretsFound {
 
     /// Every text of a value whose parts may be cut: without what was left of
     /// a secret at either end.
-    pub(super) fn cut_texts(&self, value: &mut Value) {
+    pub(super) fn cut_texts(&self, value: &mut Value) -> bool {
         replace_texts(value, &mut |text, kind| {
-            if kind == Kind::Bytes {
-                return self.cut_base64(text);
+            match kind {
+                Kind::Bytes => return self.cut_base64(text),
+                Kind::Key if is_word(text) => return None,
+                Kind::Key | Kind::Text | Kind::Encoding => {}
             }
             let rest = self.without_rests(text.as_bytes())?;
             Some(String::from_utf8(rest).unwrap_or_else(|_| REST.to_owned()))
-        });
+        })
     }
 
     /// The text without the beginning of a secret at its end, the end of one at
@@ -422,6 +437,7 @@ impl SecretsFound {
                 replace_text(value, Kind::of(key, is_base64), &mut hidden);
             }
         }
+        replace_keys(map, &mut hidden);
     }
 
     /// How the exchange's id is written: the same in all its records, whatever
@@ -482,6 +498,8 @@ fn join(places: &mut Vec<Place>, mut place: Place) {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Text,
+    /// A key of an object.
+    Key,
     /// Bytes in base64.
     Bytes,
     /// Says that the text beside it is bytes in base64.
@@ -520,17 +538,83 @@ fn replace_text(
             .fold(false, |any, value| replace_texts(value, other) | any),
         Value::Object(map) => {
             let is_base64 = binary::is_base64(map);
-            map.iter_mut().fold(false, |any, (key, value)| {
+            let any = map.iter_mut().fold(false, |any, (key, value)| {
                 replace_text(value, Kind::of(key, is_base64), other) | any
-            })
+            });
+            replace_keys(map, other) | any
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 
+/// Puts other keys in their place, in their order; each is there once.
+fn replace_keys(
+    map: &mut Map<String, Value>,
+    other: &mut impl FnMut(&str, Kind) -> Option<String>,
+) -> bool {
+    let others: Vec<Option<String>> = map.keys().map(|key| other(key, Kind::Key)).collect();
+    if others.iter().all(Option::is_none) {
+        return false;
+    }
+    let before = std::mem::take(map);
+    for ((key, value), other) in before.into_iter().zip(others) {
+        let mut key = other.unwrap_or(key);
+        while map.contains_key(&key) {
+            key.push('\'');
+        }
+        map.insert(key, value);
+    }
+    true
+}
+
+fn other(text: Cow<'_, str>) -> Option<String> {
+    match text {
+        Cow::Borrowed(_same) => None,
+        Cow::Owned(other) => Some(other),
+    }
+}
+
+/// Whether it is a key that inputs and answers have in any case.
+fn is_word(key: &str) -> bool {
+    const WORDS: [&str; 30] = [
+        "audit",
+        "challenge",
+        "challenge_type",
+        "chunk_index",
+        "client_ip",
+        "correlation_id",
+        "decision",
+        "details",
+        "encoding",
+        "headers",
+        "is_last",
+        "method",
+        "needs_more",
+        "params",
+        "reason_codes",
+        "redirect",
+        "remove",
+        "request_body_mutation",
+        "request_headers",
+        "response_body_mutation",
+        "response_headers",
+        "routing_metadata",
+        "rule_ids",
+        "status",
+        "tenant_id",
+        "total_size",
+        "bytes_received",
+        "bytes_sent",
+        "action",
+        "replace",
+    ];
+    WORDS.contains(&key)
+}
+
 fn hidden(text: &str, kind: Kind) -> Option<String> {
     match kind {
         Kind::Bytes => Some(base_64::encode(REST)),
+        Kind::Key => (may_hold_secret(text) && !is_word(text)).then(|| REST.to_owned()),
         Kind::Text if may_hold_secret(text) => Some(REST.to_owned()),
         Kind::Text | Kind::Encoding => None,
     }

@@ -24,12 +24,16 @@ impl Groups {
         *self.categories.entry(Category::Unchanged).or_default() += 1;
     }
 
-    /// Counts a change in its group.
-    pub(super) fn changed(&mut self, change: &Change, examples: usize) -> &mut Group {
+    /// Counts a change in its group, with the fields as they are shown.
+    pub(super) fn changed(
+        &mut self,
+        change: &Change,
+        fields: Vec<String>,
+        examples: usize,
+    ) -> &mut Group {
         self.compared += 1;
         *self.categories.entry(change.category).or_default() += 1;
         let from = Some(change.from.clone());
-        let fields = change.fields.clone();
         let group = new_group(change.category, from, change.to.clone(), fields);
         self.count(group, (MAX_KINDS, examples))
     }

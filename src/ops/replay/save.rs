@@ -67,6 +67,26 @@ impl SecretFilter<'_> {
         let json = String::from_utf8_lossy(&json);
         self.redactor.input(&json, &mut self.secrets)
     }
+
+    /// What is expected of a step: the answer may echo a secret.
+    fn expected(&mut self, mut expected: Value) -> Value {
+        for (key, value) in expected.as_object_mut().into_iter().flatten() {
+            let is_context = matches!(key.as_str(), "ctx" | "exact_ctx");
+            let whole = match key.as_str() {
+                "exact_response" => value.take(),
+                _ if is_context => json!({"ctx": value.take()}),
+                _ => json!({"details": value.take()}),
+            };
+            let text = self.redactor.output(&whole.to_string(), &mut self.secrets);
+            let mut whole: Value = serde_json::from_str(&text).unwrap_or_default();
+            *value = match key.as_str() {
+                "exact_response" => whole,
+                _ if is_context => whole["ctx"].take(),
+                _ => whole["details"].take(),
+            };
+        }
+        expected
+    }
 }
 
 /// Calls that become a fixture.
@@ -238,7 +258,7 @@ impl Draft {
                     } else if index < self.earlier {
                         json!({"decision": "allow"})
                     } else {
-                        expected_of(reply)
+                        filter.expected(expected_of(reply))
                     }
                 };
                 replies.iter().enumerate().map(expected).collect()

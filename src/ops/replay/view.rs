@@ -23,6 +23,8 @@ use crate::question::{Phase, Question};
 
 /// Characters of a request line in reports.
 const SHOWN: usize = 200;
+/// Characters of a fault's code.
+const SHOWN_FAULT: usize = 60;
 /// Characters of a hook's input in their place.
 const SHOWN_CONTEXT: usize = 80;
 /// Instructions that looking for the smallest request of a transaction may cost.
@@ -88,8 +90,29 @@ impl View<'_> {
             decision: self.hidden_decision(&summary.decision),
             tags: list(&summary.tags),
             rule_ids: list(&summary.rule_ids),
-            fault: summary.fault.clone(),
+            // A recorded one may be any text.
+            fault: summary
+                .fault
+                .as_deref()
+                .map(|fault| printable(&self.hidden(fault), SHOWN_FAULT)),
         }
+    }
+
+    /// Where two answers differ. The guest chooses some of the names.
+    pub(super) fn hidden_fields(&self, fields: &[String]) -> Vec<String> {
+        let hidden = |name: &str| {
+            let plain = name.replace("~1", "/").replace("~0", "~");
+            if !may_hold_secret(&plain) {
+                return name.to_owned();
+            }
+            let key = self.secrets().key(&plain).into_owned();
+            key.replace('~', "~0").replace('/', "~1")
+        };
+        let field = |field: &String| {
+            let names: Vec<String> = field.split('/').map(hidden).collect();
+            names.join("/")
+        };
+        fields.iter().map(field).collect()
     }
 
     fn request(&self) -> String {
@@ -459,7 +482,7 @@ impl View<'_> {
         let category = judged.change.as_ref().map_or(Category::Unchanged, category);
         row["category"] = json!(judged.compared.then_some(category));
         if let Some(change) = &judged.change {
-            row["fields"] = json!(change.fields);
+            row["fields"] = json!(self.hidden_fields(&change.fields));
             if self.old.is_none() {
                 row["recorded"] = json!(change.from);
             }

@@ -395,7 +395,8 @@ fn note(groups: &mut Groups, view: &View<'_>, change: Option<&mut Change>) {
     };
     change.from = view.hidden_summary(&change.from);
     change.to = view.hidden_summary(&change.to);
-    let group = groups.changed(change, view.shared.settings.examples);
+    let fields = view.hidden_fields(&change.fields);
+    let group = groups.changed(change, fields, view.shared.settings.examples);
     keep_example(group, view, Some(change));
 }
 

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{blocks_on, command, replay};
+use super::{blocks_on, command, record, recorded, replay};
+use crate::support::guests::answering;
 use crate::support::{TestDir, capture, finish, shipped};
 
 const SECRETS: [&str; 4] = [
@@ -132,6 +133,110 @@ fn equal_secrets_stay_equal_in_what_is_saved_and_a_key_makes_captures_agree() {
     let variable = tokens(&std::fs::read_to_string(dir.path("saved.jsonl")).unwrap());
     assert_eq!(variable[0], with(&first, "one.key")[0]);
     assert!(one.exists() && two.exists());
+}
+
+/// What a guest makes of a secret shows it nowhere: as a key, as the code of a
+/// fault that was recorded, as what a fixture expects.
+#[test]
+fn a_secret_is_hidden_wherever_a_guest_puts_it() {
+    const SECRET: &str = "Hk3~qZr9wLx7Tm";
+    let dir = TestDir::new();
+    let request = |output: serde_json::Value| {
+        let event = serde_json::json!({"event": "request_headers", "output": output,
+            "input": {"headers": {"authorization": format!("Bearer {SECRET}")}}});
+        record("c", &event) + "\n"
+    };
+    let hook = |output: serde_json::Value| {
+        let context = serde_json::json!({"input": {"password": SECRET}, "data": null, "user": null, "headers": {}, "tenant_id": null});
+        let line = serde_json::json!({"v": 1, "id": "h", "phase": "before_hook", "input": context, "output": output});
+        line.to_string() + "\n"
+    };
+    let mut faulted = recorded(&serde_json::json!("allow"));
+    faulted["audit"] =
+        serde_json::json!({"tags": ["wasm-error"], "rule_ids": [], "reason_codes": [SECRET]});
+    let allowed = request(recorded(&serde_json::json!("allow")));
+    let context = format!(
+        r#"{{"ok":true,"ctx":{{"input":{{"{SECRET}":2}},"data":null,"user":null,"headers":{{}},"tenant_id":null}}}}"#
+    );
+    let trapped = serde_json::json!({"ok": false, "ctx": null, "error": format!("WASM plugin trapped: {SECRET}"), "details": null});
+    let passed = serde_json::json!({"ok": true, "ctx": null, "error": null, "details": null});
+    let answer = |rest: &str| {
+        let text = r#"{"decision":"block","status":403,REST}"#;
+        text.replace("REST", &rest.replace("SECRET", SECRET))
+    };
+    for (capture, answer) in [
+        (&allowed, answer(r#""routing_metadata":{"SECRET":"1"}"#)),
+        (&allowed, answer(r#""body":"no SECRET""#)),
+        (
+            &allowed,
+            answer(
+                r#""add_response_headers":{"SECRET":"1"},"tags":["SECRET"],"reason_codes":["SECRET"]"#,
+            ),
+        ),
+        (
+            &allowed,
+            format!(
+                r#"{{"decision":"challenge","challenge_type":"x","params":{{"{SECRET}":"1"}}}}"#
+            ),
+        ),
+        (&request(faulted), r#"{"decision":"allow"}"#.to_owned()),
+        (&hook(passed.clone()), context),
+        (&hook(trapped), r#"{"ok":true}"#.to_owned()),
+    ] {
+        let is_hook = capture.contains("before_hook");
+        let module = if is_hook {
+            hooks(&dir, "m.wat", &answer)
+        } else {
+            answering(&dir, "m.wat", &answer)
+        };
+        let capture = dir.file("c.jsonl", capture);
+        let (saved, fixtures) = (dir.path("saved.jsonl"), dir.path("fixtures"));
+        let _ = std::fs::remove_dir_all(&fixtures);
+        let mut shown = String::new();
+        for format in [
+            "json", "human", "jsonl", "junit", "markdown", "html", "github",
+        ] {
+            let flags = [
+                "--format",
+                format,
+                "--minimize",
+                "--fail-on",
+                "any",
+                "--save",
+                saved.to_str().unwrap(),
+                "--save-fixture",
+                fixtures.to_str().unwrap(),
+            ];
+            let done = replay(&module, &[&capture], &flags);
+            done.assert_code(1);
+            shown += &(done.text() + &done.stderr);
+        }
+        shown += &std::fs::read_to_string(&saved).unwrap();
+        for file in std::fs::read_dir(&fixtures).into_iter().flatten() {
+            shown += &std::fs::read_to_string(file.unwrap().path()).unwrap();
+        }
+        for spelling in [SECRET.to_owned(), SECRET.replace('~', "~0")] {
+            let at = shown.find(&spelling);
+            let near = at.map(|at| &shown[at.saturating_sub(200)..at + 40]);
+            assert!(at.is_none(), "{answer}: {near:?}");
+        }
+    }
+}
+
+/// A hook module that answers this.
+fn hooks(dir: &TestDir, name: &str, answer: &str) -> std::path::PathBuf {
+    let text = answer.replace('\\', "\\5c").replace('"', "\\22");
+    let size = answer.len();
+    dir.file(
+        name,
+        format!(
+            "(module (memory (export \"memory\") 4) (data (i32.const 8) \"{text}\")\n\
+         (func (export \"alloc\") (param i32) (result i32) (i32.const 65536))\n\
+         (func (export \"dealloc\") (param i32 i32))\n\
+         (func (export \"before_hook\") (param i32 i32) (result i64) (i64.const {})))",
+            (8_usize << 32) | size
+        ),
+    )
 }
 
 /// What a report and a fixture show depends on the transaction alone.
