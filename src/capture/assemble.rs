@@ -21,10 +21,9 @@ use super::{Format, Item, Piece, Pieces, RawTransaction, Remark, stable_hash};
 
 /// Records of others that may lie between two records of an exchange.
 const WINDOW_RECORDS: u64 = 4096;
-/// Bytes of others that may be held back while an exchange may go on.
-const WINDOW_BYTES: usize = 4 << 20;
-/// Bytes of one exchange.
-const MAX_EXCHANGE_BYTES: usize = 64 << 20;
+/// Bytes that are held back, of all exchanges that may go on and of those
+/// behind them.
+const MAX_HELD_BYTES: usize = 96 << 20;
 /// Open exchanges of one id among which the one of a record is looked for, the
 /// newest: the work for a record stays bounded.
 const MAX_ALIKE: usize = 256;
@@ -184,7 +183,8 @@ impl<C> Assembler<C> {
     }
 
     fn begin(&mut self, id: Bytes, piece: Piece, (progress, note): (Progress, Option<Remark>)) {
-        let size = piece.bytes.len();
+        // Many small ones take more than their records.
+        let size = piece.bytes.len() + size_of::<Open>();
         self.held += size;
         if !progress.is_over() {
             let alike = self.by_id.entry(id.clone()).or_default();
@@ -332,8 +332,7 @@ impl<C> Assembler<C> {
         self.open.front().is_some_and(|open| {
             self.ended
                 || open.progress.is_over()
-                || self.held - open.size > WINDOW_BYTES
-                || open.size > MAX_EXCHANGE_BYTES
+                || self.held > MAX_HELD_BYTES
                 || self.records - open.newest > WINDOW_RECORDS
         })
     }

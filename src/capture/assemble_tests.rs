@@ -209,17 +209,19 @@ fn an_exchange_is_cut_only_where_too_much_would_be_held() {
     // Large, and of many records.
     assert_eq!(sizes(&upload("u", 20, 1 << 20)), (vec![21], vec![]));
     assert_eq!(sizes(&upload("u", 9000, 3)), (vec![9001], vec![]));
-    let (parts, remarks) = sizes(&upload("u", 70, 1 << 20));
-    assert_eq!((parts.len(), parts.iter().sum::<usize>()), (2, 71));
+    let (parts, remarks) = sizes(&upload("u", 100, 1 << 20));
+    assert_eq!((parts.len(), parts.iter().sum::<usize>()), (2, 101));
     assert_eq!(remarks, [Remark::ExchangeCut]);
-    // Two at the same time are both whole.
-    let (one, other) = (upload("u", 9, 1 << 20), upload("v", 3, 1 << 20));
-    let mut mixed = Vec::new();
-    for (at, line) in one.iter().enumerate() {
+    // Those at the same time are all whole, and so is what spans them.
+    let (one, other) = (upload("u", 9, 1 << 20), upload("v", 40, 1 << 20));
+    let mut mixed = upload("w", 2, 3);
+    let last = mixed.pop().unwrap();
+    for (at, line) in other.iter().enumerate() {
         mixed.push(line.clone());
-        mixed.extend(other.get(at).cloned());
+        mixed.extend(one.get(at).cloned());
     }
-    assert_eq!(sizes(&mixed), (vec![10, 4], vec![]));
+    mixed.push(last);
+    assert_eq!(sizes(&mixed), (vec![3, 41, 10], vec![]));
     // Too far apart.
     let between = (0..5000).map(|at| upload(&format!("o{at}"), 0, 0).remove(0));
     let mut far = vec![one[0].clone(), one[1].clone()];

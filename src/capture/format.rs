@@ -136,7 +136,7 @@ impl Remark {
                 "exchanges without their first record: the module has no handler for it, or the capture begins later. Such exchanges can hold records of others that share their id"
             }
             Self::ExchangeCut => {
-                "the rest of a long exchange is asked and compared as an exchange of its own. The first part had more than 64 MiB, or more than 4096 records or 4 MiB of others came between"
+                "the rest of a long exchange is asked and compared as an exchange of its own. More than 4096 records of others came between two of its records, or more than 96 MiB since its first one"
             }
             Self::ExchangeUnclear => {
                 "records that can belong to several exchanges that share an id; each is asked and compared as an exchange of its own, without the records before it"
