@@ -13,6 +13,7 @@ use super::progress::{Chunk, Part};
 use super::time::nanoseconds;
 use super::{DecodeSettings, ExchangeParts, Format, Half, Piece, Remark, base_64, headers};
 use crate::event::{Headers, RequestHead, ResponseHead};
+use crate::fault::printable;
 
 /// Keys of the wrapper object, in both spellings.
 const WRAPPERS: [&str; 8] = [
@@ -264,7 +265,7 @@ fn fields(fields: Vec<Field>) -> Result<Headers, String> {
         .map(|field| {
             let value = match field.raw_value {
                 Some(raw) => {
-                    let what = format_args!("\"raw_value\" of {:?}", field.key);
+                    let what = format!("\"raw_value\" of {:?}", printable(&field.key, 40));
                     headers::text(&base_64::read(&STANDARD, &raw, what)?)
                 }
                 None => field.value,

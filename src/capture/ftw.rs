@@ -250,7 +250,7 @@ fn unknown_keys(level: &str, value: &Value, found: &mut Vec<String>) {
     let known: Vec<&str> = known.flat_map(|(_, keys)| keys.split(' ')).collect();
     for (key, value) in value.as_object().into_iter().flatten() {
         if !known.contains(&key.as_str()) {
-            found.push(format!("{level}.{key}"));
+            found.push(format!("{level}.{}", crate::fault::printable(key, 40)));
         }
         match key.as_str() {
             "stages" => {

@@ -40,6 +40,7 @@ use crate::hook::Hook;
 use crate::question::Phase;
 
 pub use self::input::read_back;
+use self::input::whole_number;
 use self::line::Line;
 
 pub(super) static READER: Reader = Reader {
@@ -132,7 +133,7 @@ impl Keys<'_> {
     fn chunk(&self) -> Chunk {
         #[derive(Deserialize, Default)]
         struct Text {
-            chunk_index: Option<u32>,
+            chunk_index: Option<serde_json::Number>,
             is_last: Option<bool>,
         }
         let text = self.input.map(RawValue::get);
@@ -140,8 +141,10 @@ impl Keys<'_> {
         let text: Text = text
             .and_then(|text| serde_json::from_str(text).ok())
             .unwrap_or_default();
+        let index = text.chunk_index.map(|index| index.to_string());
+        let index = index.and_then(|index| u32::try_from(whole_number(&index)?).ok());
         Chunk {
-            index: Some(text.chunk_index.unwrap_or(0)),
+            index: Some(index.unwrap_or(0)),
             is_last: text.is_last.unwrap_or(false),
         }
     }

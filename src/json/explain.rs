@@ -15,13 +15,12 @@ pub(crate) fn utf8(bytes: &[u8]) -> Result<&str, String> {
     })
 }
 
-/// serde's message without its own idea of the place.
+/// serde's message without its own idea of the place; it may quote a value of
+/// any length.
 pub(crate) fn without_place(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    match text.rsplit_once(" at line ") {
-        Some((message, _)) => message.to_owned(),
-        None => text,
-    }
+    let message = text.rsplit_once(" at line ");
+    crate::fault::printable(message.map_or(&*text, |(message, _)| message), 200)
 }
 
 /// serde's message, with the place within the record.
@@ -33,7 +32,7 @@ pub(crate) fn explain(error: &serde_json::Error) -> String {
     };
     format!(
         "{kind}: {} (line {}, column {} of the record)",
-        crate::fault::printable(&without_place(error), 200),
+        without_place(error),
         error.line(),
         error.column()
     )

@@ -19,11 +19,15 @@ use serde_json::value::RawValue;
 
 use super::super::{DecodeSettings, Remark, base_64};
 use crate::event::{BodyChunk, Event, EventKind, Headers, RequestHead, ResponseHead, bare_ip};
+use crate::fault::printable;
 use crate::guest::convention::json_buffer::write_input;
 use crate::hook::{CONTEXT_KEYS, HookContext, USER_KEYS};
 use crate::json::explain;
 use crate::json::read::{FastReader, NotPlain};
 use crate::question::{HeaderNames, Phase, Question};
+
+/// Characters of a name or value that a message quotes.
+const SHOWN: usize = 40;
 
 /// An event's input in the bytes that production writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -253,7 +257,8 @@ impl<'de> Deserialize<'de> for Entries<'de> {
                 let mut entries = Vec::new();
                 while let Some((key, value)) = map.next_entry::<Key<'de>, &RawValue>()? {
                     if !keys.insert(key.0.clone()) {
-                        let twice = format!("expected the key {:?} once, found it twice", key.0);
+                        let key = printable(&key.0, SHOWN);
+                        let twice = format!("expected the key {key:?} once, found it twice");
                         return Err(serde::de::Error::custom(twice));
                     }
                     entries.push((key.0, value));
@@ -362,7 +367,7 @@ impl Input<'_> {
         let number = whole_number(text).and_then(|number| N::try_from(number).ok());
         let found = || {
             let most = u64::MAX >> (64 - 8 * size_of::<N>());
-            let text = crate::fault::printable(text, 40);
+            let text = printable(text, SHOWN);
             format!("{key}: expected a whole number from 0 to {most}, found {text}")
         };
         number.map(Some).ok_or_else(found)
@@ -379,8 +384,10 @@ impl Input<'_> {
             return Ok(headers);
         };
         for (name, value) in &entries {
-            let values: Values<'_> = serde_json::from_str(value.get())
-                .map_err(|_neither| format!("headers.{name}: expected a string, or several"))?;
+            let values: Values<'_> = serde_json::from_str(value.get()).map_err(|_neither| {
+                let name = printable(name, SHOWN);
+                format!("headers.{name}: expected a string, or several")
+            })?;
             match values {
                 Values::One(value) => headers.push(name, &value),
                 Values::Several(values) => {
@@ -418,7 +425,7 @@ impl Input<'_> {
             "" | "utf8" => data.into_bytes(),
             "base64" => base_64::read(&STANDARD, &data, "\"data\"")?,
             other => {
-                let other = crate::fault::printable(other, 40);
+                let other = printable(other, SHOWN);
                 return Err(format!(
                     "encoding: expected \"utf8\" or \"base64\", found {other:?}"
                 ));
@@ -450,7 +457,7 @@ enum Values<'a> {
     clippy::cast_sign_loss,
     reason = "only those that fit get there"
 )]
-fn whole_number(text: &str) -> Option<u64> {
+pub(super) fn whole_number(text: &str) -> Option<u64> {
     let exact = text.parse().ok();
     exact.or_else(|| {
         let number: f64 = serde_json::from_str(text).ok()?;

@@ -241,20 +241,23 @@ pub fn replay(
     let jobs = if paced { 1 } else { settings.jobs.max(1) };
     let bytes = Dealt::new(jobs);
     let (deal, dealt) = std::sync::mpsc::sync_channel(jobs * BATCHES_AHEAD);
-    let dealt = Mutex::new(dealt);
+    // Of the jobs alone: where all of them panic nobody waits for them to take
+    // more.
+    let dealt = Arc::new(Mutex::new(dealt));
     let (tallies, read) = std::thread::scope(|scope| {
         let mut threads = Vec::new();
         for job in 0..jobs {
-            let (shared, dealt) = (&shared, &dealt);
+            let (shared, dealt) = (&shared, Arc::clone(&dealt));
             let thread = std::thread::Builder::new()
                 .name(format!("replay-{job}"))
-                .spawn_scoped(scope, move || Worker::new(shared).run(dealt))
+                .spawn_scoped(scope, move || Worker::new(shared).run(&dealt))
                 .map_err(|source| Error::Host {
                     what: "cannot start a thread",
                     source: source.into(),
                 })?;
             threads.push(thread);
         }
+        drop(dealt);
         let read = Dealer::new((settings, watch), subjects.module, &ordered, (deal, &bytes))
             .deal(&mut reading);
         let mut tallies = Vec::new();

@@ -28,8 +28,9 @@ use crate::policy::Policy;
 /// How long a paced replay sleeps, and one that reads a stream waits, before it
 /// looks whether it is to stop.
 const NAP: Duration = Duration::from_millis(50);
-/// Items of a stream that are read ahead.
+/// Items of a stream that are read ahead, and their bytes.
 const STREAM_ITEMS: usize = 64;
+const STREAM_BYTES: usize = 16 << 20;
 
 /// Captures that are read one after the other.
 pub(super) struct Reading<'a> {
@@ -48,7 +49,17 @@ pub(super) struct Reading<'a> {
 enum Source {
     File(Opened),
     /// A thread that reads what may give nothing for hours.
-    Stream(Receiver<Told>),
+    Stream(Receiver<Told>, Ahead),
+}
+
+/// Room for the bytes that a stream's thread reads ahead.
+struct Ahead(Arc<Room>);
+
+impl Drop for Ahead {
+    /// Nobody takes them any more: the thread must not wait for that.
+    fn drop(&mut self) {
+        self.0.open();
+    }
 }
 
 /// What such a thread tells.
@@ -56,6 +67,15 @@ enum Told {
     Opened(Arc<str>, Option<Format>),
     Item(Item),
     Failed(Error),
+}
+
+impl Told {
+    fn size_bytes(&self) -> usize {
+        match self {
+            Self::Item(Item::Transaction(frame)) => frame.size_bytes(),
+            Self::Opened(..) | Self::Item(_) | Self::Failed(_) => 0,
+        }
+    }
 }
 
 impl<'a> Reading<'a> {
@@ -87,6 +107,8 @@ impl<'a> Reading<'a> {
             return Ok(Some(Source::File(opened)));
         }
         let (tell, told) = std::sync::mpsc::sync_channel(STREAM_ITEMS);
+        let room = Arc::new(Room::new(STREAM_BYTES));
+        let ahead = Ahead(Arc::clone(&room));
         let (capture, read) = (capture.clone(), Arc::clone(&self.watch.read_bytes));
         let thread = move || {
             let opened = match capture.open(format, most, &read) {
@@ -97,6 +119,7 @@ impl<'a> Reading<'a> {
             let all = std::iter::once(begun).chain(opened.map(Told::Item));
             // Nobody listens any more where the replay ended early.
             for told in all {
+                room.take(told.size_bytes());
                 if tell.send(told).is_err() {
                     return;
                 }
@@ -110,7 +133,7 @@ impl<'a> Reading<'a> {
                 what: "cannot start a thread",
                 source: source.into(),
             })?;
-        Ok(Some(Source::Stream(told)))
+        Ok(Some(Source::Stream(told, ahead)))
     }
 
     fn begin(&mut self, file: &str, format: Option<Format>) {
@@ -135,8 +158,11 @@ impl<'a> Reading<'a> {
                     continue;
                 }
                 Some(Source::File(opened)) => opened.next().map(Told::Item),
-                Some(Source::Stream(told)) => match told.recv_timeout(NAP) {
-                    Ok(told) => Some(told),
+                Some(Source::Stream(told, Ahead(room))) => match told.recv_timeout(NAP) {
+                    Ok(told) => {
+                        room.give(told.size_bytes());
+                        Some(told)
+                    }
                     Err(RecvTimeoutError::Disconnected) => None,
                     Err(RecvTimeoutError::Timeout) if self.watch.stop.load(Ordering::Relaxed) => {
                         return Ok(None);
@@ -187,12 +213,50 @@ fn add_to(digest: &mut Sha256, item: &Item) {
     }
 }
 
-/// Bytes of records that are dealt out and not yet done with.
-pub(super) struct Dealt {
-    most: usize,
-    bytes: Mutex<usize>,
+/// Room for bytes that somebody is not done with yet.
+struct Room {
+    held: Mutex<Held>,
     done: Condvar,
 }
+
+struct Held {
+    bytes: usize,
+    most: usize,
+}
+
+impl Room {
+    const fn new(most: usize) -> Self {
+        Self {
+            held: Mutex::new(Held { bytes: 0, most }),
+            done: Condvar::new(),
+        }
+    }
+
+    /// Waits until there is room for so many more; what is too large for any
+    /// room goes alone.
+    fn take(&self, bytes: usize) {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_full = |held: &mut Held| held.bytes > 0 && held.bytes + bytes > held.most;
+        let held = self.done.wait_while(held, is_full);
+        held.unwrap_or_else(PoisonError::into_inner).bytes += bytes;
+    }
+
+    fn give(&self, bytes: usize) {
+        let held = self.held.lock();
+        held.unwrap_or_else(PoisonError::into_inner).bytes -= bytes;
+        self.done.notify_one();
+    }
+
+    /// Nobody waits any more.
+    fn open(&self) {
+        let held = self.held.lock();
+        held.unwrap_or_else(PoisonError::into_inner).most = usize::MAX;
+        self.done.notify_all();
+    }
+}
+
+/// Bytes of records that are dealt out and not yet done with.
+pub(super) struct Dealt(Room);
 
 /// Part of them.
 pub(super) struct DealtBytes<'a> {
@@ -203,33 +267,20 @@ pub(super) struct DealtBytes<'a> {
 impl Dealt {
     /// What so many jobs need to be kept busy, and no more, however large one
     /// transaction is.
-    pub(super) fn new(jobs: usize) -> Self {
-        Self {
-            most: EPOCH_BYTES * 2 + EPOCH_BYTES / LANES as usize * BATCHES_AHEAD * jobs,
-            bytes: Mutex::new(0),
-            done: Condvar::new(),
-        }
+    pub(super) const fn new(jobs: usize) -> Self {
+        let most = EPOCH_BYTES * 2 + EPOCH_BYTES / LANES as usize * BATCHES_AHEAD * jobs;
+        Self(Room::new(most))
     }
 
-    /// Waits until there is room for so many more; what is too large for any
-    /// room goes alone.
     fn add(&self, bytes: usize) -> DealtBytes<'_> {
-        let sum = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_full = |sum: &mut usize| *sum > 0 && *sum + bytes > self.most;
-        let mut sum = self
-            .done
-            .wait_while(sum, is_full)
-            .unwrap_or_else(PoisonError::into_inner);
-        *sum += bytes;
+        self.0.take(bytes);
         DealtBytes { dealt: self, bytes }
     }
 }
 
 impl Drop for DealtBytes<'_> {
     fn drop(&mut self) {
-        let sum = self.dealt.bytes.lock();
-        *sum.unwrap_or_else(PoisonError::into_inner) -= self.bytes;
-        self.dealt.done.notify_one();
+        self.dealt.0.give(self.bytes);
     }
 }
 
@@ -595,7 +646,7 @@ mod tests {
     #[test]
     fn what_is_dealt_out_is_bounded_and_what_is_too_large_goes_alone() {
         let dealt = Dealt::new(1);
-        let most = dealt.most;
+        let most = dealt.0.held.lock().unwrap().most;
         let one = dealt.add(most * 2);
         std::thread::scope(|scope| {
             let (say, said) = std::sync::mpsc::channel();
@@ -610,6 +661,28 @@ mod tests {
             next.join().unwrap();
             said.recv().unwrap();
         });
-        assert_eq!(*dealt.bytes.lock().unwrap(), 0);
+        assert_eq!(dealt.0.held.lock().unwrap().bytes, 0);
+    }
+
+    /// A stream's thread reads so many bytes ahead, and ends with the replay.
+    #[test]
+    fn a_stream_waits_for_room_and_not_for_a_replay_that_has_ended() {
+        let room = Arc::new(Room::new(10));
+        let ahead = Ahead(Arc::clone(&room));
+        let (say, said) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            for bytes in [6, 5, 30] {
+                room.take(bytes);
+                say.send(bytes).unwrap();
+            }
+        });
+        assert_eq!(said.recv().unwrap(), 6);
+        assert!(said.recv_timeout(Duration::from_millis(20)).is_err());
+        ahead.0.give(6);
+        assert_eq!(said.recv().unwrap(), 5);
+        assert!(said.recv_timeout(Duration::from_millis(20)).is_err());
+        drop(ahead);
+        assert_eq!(said.recv().unwrap(), 30);
+        thread.join().unwrap();
     }
 }

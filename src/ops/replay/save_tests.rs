@@ -224,3 +224,52 @@ proptest! {
         }
     }
 }
+
+/// Where all jobs panic, the replay ends with their panic.
+#[test]
+fn a_panic_of_every_job_ends_the_replay() {
+    struct Panics;
+    impl Write for Panics {
+        fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
+            panic!("the test's own");
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let (say, said) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::new(&EngineSettings::default()).unwrap();
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/modules/right/allow.wat");
+        let module = Module::load(&Arc::new(engine), &path, &LoadSettings::default()).unwrap();
+        let module = Policy::new(Arc::new(module), PolicySettings::default());
+        let line = |number: usize| {
+            format!(
+                r#"{{"v":1,"id":"c{number}","phase":"request_headers","input":{{"method":"GET","uri":"/"}}}}"#
+            )
+        };
+        let lines: Vec<String> = (0..500).map(line).collect();
+        std::fs::write(dir.path().join("c.jsonl"), lines.join("\n")).unwrap();
+        let (captures, _) = capture::discover(&[dir.path().join("c.jsonl")]).unwrap();
+        let subjects = Subjects {
+            module: &module,
+            baseline: None,
+        };
+        let settings = ReplaySettings {
+            fixtures: None,
+            ..settings(Expect::New, false, dir.path())
+        };
+        let sinks = Sinks {
+            rows: Some(Box::new(Panics)),
+            records: None,
+        };
+        let replayed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            replay(&subjects, &captures, &settings, (sinks, &Watch::default()))
+        }));
+        say.send(replayed.is_err()).unwrap();
+    });
+    let minute = std::time::Duration::from_secs(60);
+    assert!(said.recv_timeout(minute).expect("it must end"));
+}

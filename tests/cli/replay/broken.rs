@@ -161,6 +161,44 @@ fn a_broken_record_leaves_the_others_of_its_exchange() {
     assert_eq!(read["records"]["unusable"], 3, "{read}");
 }
 
+/// Whoever wrote a record does not make a report as long as he likes.
+#[test]
+fn messages_quote_names_and_values_in_part() {
+    let dir = TestDir::new();
+    let long = "n".repeat(9_000);
+    let ours = |phase: &str, input: &str| {
+        format!(r#"{{"v":1,"id":"x","phase":"{phase}","input":{input}}}"#)
+    };
+    let head = r#"{"method":"GET","uri":"/",REST}"#;
+    let lines = [
+        ours(&long, "{}"),
+        ours(
+            "request_headers",
+            &head.replace("REST", &format!(r#""headers":{{"{long}":5}}"#)),
+        ),
+        ours(
+            "request_headers",
+            &head.replace("REST", &format!(r#""{long}":1,"{long}":2"#)),
+        ),
+        ours(
+            "request_headers",
+            &head.replace("REST", &format!(r#""headers":"{long}""#)),
+        ),
+        ours("request_body", &format!(r#"{{"is_last":"{long}"}}"#)),
+        ours(
+            "before_hook",
+            &format!(r#"{{"input":{{}},"headers":"{long}"}}"#),
+        ),
+    ];
+    let capture = dir.file("c.jsonl", lines.join("\n"));
+    let read = report(&shipped("right/allow.wat"), &[&capture], &[]);
+    let unusable = read["unusable"].as_array().unwrap();
+    assert_eq!(unusable.len(), lines.len(), "{read}");
+    for bad in unusable {
+        assert!(bad["why"].as_str().unwrap().len() < 400, "{bad}");
+    }
+}
+
 /// Where too much is broken, what is left would be no answer.
 #[test]
 fn more_errors_than_allowed_end_the_replay_and_name_the_first() {

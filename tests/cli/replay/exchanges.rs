@@ -193,6 +193,29 @@ fn a_body_joins_the_request_that_it_repeats() {
     }
 }
 
+/// A number is the same however it is spelled.
+#[test]
+fn chunks_follow_each_other_in_any_spelling() {
+    let dir = TestDir::new();
+    let [_, allow] = modules(&dir);
+    let chunk = |index: &str, is_last: bool| {
+        of_request("/up", Some((7, is_last)))
+            .replace(r#""chunk_index":7"#, &format!(r#""chunk_index":{index}"#))
+    };
+    let lines = [
+        of_request("/up", None),
+        chunk("0.0", false),
+        chunk("1e0", false),
+        chunk("2", false),
+        chunk("3.0", true),
+    ];
+    let capture = dir.file("c.jsonl", lines.join("\n"));
+    let read = report(&allow, &[&capture], &[]);
+    assert_eq!(read["records"]["transactions"], 1, "{read}");
+    assert_eq!(read["outcomes"]["calls"], 5, "{read}");
+    assert_eq!(read["records"]["unusable"], 0, "{read}");
+}
+
 /// What may be of several is asked all the same, and the report says so.
 #[test]
 fn a_response_of_one_of_several_requests_is_asked_on_its_own() {
