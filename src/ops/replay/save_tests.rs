@@ -241,9 +241,9 @@ fn a_panic_of_every_job_ends_the_replay() {
     let (say, said) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let dir = tempfile::tempdir().unwrap();
-        let engine = Engine::new(&EngineSettings::default()).unwrap();
+        let engine = Engine::new(EngineSettings::default()).unwrap();
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/modules/right/allow.wat");
-        let module = Module::load(&Arc::new(engine), &path, &LoadSettings::default()).unwrap();
+        let module = Module::load(&engine, &path, &LoadSettings::default()).unwrap();
         let module = Policy::new(Arc::new(module), PolicySettings::default());
         let line = |number: usize| {
             format!(
