@@ -62,7 +62,7 @@ impl<'a> Line<'a> {
         let phase = Phase::from_name(&line.phase).ok_or_else(|| {
             format!(
                 "unknown phase {:?}; known: {}",
-                crate::fault::printable(&line.phase, 40),
+                printable(&line.phase, 40),
                 Phase::ALL.map(Phase::name).join(", ")
             )
         })?;
