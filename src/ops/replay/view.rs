@@ -169,6 +169,8 @@ impl View<'_> {
     }
 
     pub(super) fn example(&self, change: Option<&Change>) -> Example {
+        let is_drift = change.is_some_and(|change| change.is_drift);
+        let now = self.old.filter(|_| is_drift).unwrap_or(self.new);
         let mut example = Example {
             seq: self.seq,
             place: self.transaction.place.clone(),
@@ -179,7 +181,7 @@ impl View<'_> {
             no_fixture: None,
             notes: Vec::new(),
             old: self.answers(&in_place(change.map_or(&[], |change| &change.old))),
-            new: self.answers(&self.new.values()),
+            new: self.answers(&now.values()),
         };
         match crate::capture::read_back(self.transaction.questions()) {
             Ok(questions) => self.fill(&mut example, &questions, change),

@@ -528,3 +528,25 @@ fn rows_that_are_whole_have_no_last_line_of_their_own() {
     done.assert_code(0);
     assert_eq!(done.text().lines().count(), 1, "{}", done.text());
 }
+
+/// Beside a baseline the recorded answers are compared with its answers.
+#[test]
+fn an_example_shows_the_answers_that_were_compared() {
+    let versions = Versions::of(&[(
+        r#"{"decision":"allow"}"#,
+        r#"{"decision":"redirect","body":"/x"}"#,
+    )]);
+    let blocked = recorded(&json!({"block": {"status": 403}}));
+    let capture = versions.capture(&[asks_for("a", 0, &blocked)]);
+    let report = report(&versions.new, &[&capture], &versions.beside());
+    let example = |comparison: &str| &report[comparison]["groups"][0]["examples"][0];
+    let drift = example("drift");
+    assert_eq!(drift["old"], json!([blocked]), "{drift:#}");
+    assert_eq!(drift["new"][0]["decision"], "allow", "{drift:#}");
+    let comparison = example("comparison");
+    assert_eq!(comparison["old"][0]["decision"], "allow", "{comparison:#}");
+    assert!(
+        comparison["new"][0]["decision"]["redirect"].is_object(),
+        "{comparison:#}"
+    );
+}
