@@ -232,8 +232,11 @@ impl Draft {
             return Ok(vec![draft(value, &phases, (0, asked.earlier.len()))?]);
         }
         let mut all = Vec::new();
-        if let [(Hook::Before, _), (Hook::After, after), ..] = hooks.as_slice()
+        // A pair has one user, one tenant and the same headers.
+        if let [(Hook::Before, before), (Hook::After, after), ..] = hooks.as_slice()
             && after.data.is_some()
+            && (&before.user, &before.headers) == (&after.user, &after.headers)
+            && before.tenant_id == after.tenant_id
         {
             let pair = of_hooks(&hooks[..2]);
             all.push(draft(pair, &phases[..2], (0, 0))?);

@@ -309,3 +309,45 @@ fn records_of_the_other_abi_are_named_and_the_rest_is_replayed() {
     let why = read["unusable"][0]["why"].as_str().unwrap();
     assert!(why.contains("expected before_hook or after_hook"), "{why}");
 }
+
+/// What was recorded may be that nothing changed.
+#[test]
+fn a_context_that_was_left_alone_is_expected_so() {
+    let dir = TestDir::new();
+    let mut line = contexts().remove(1);
+    line["output"] = json!({"ok": true, "ctx": null, "error": null, "details": null});
+    let input = dir.file("hooks.jsonl", line.to_string());
+    let fixtures = dir.path("fixtures");
+    let flags = ["--save-fixture", flag(&fixtures), "--expect", "old"];
+    let drifted = report(&plugin(), &[&input], &flags);
+    assert_eq!(drifted["fixtures_written"], 1, "{drifted:#}");
+    let timeout = ["--timeout", "20s"];
+    run(&plugin(), &[&fixtures], &timeout).assert_code(1);
+    run(&shipped("hooks/pass-through.wat"), &[&fixtures], &timeout).assert_code(0);
+}
+
+/// In a fixture of both hooks there is one context, with other data for the second.
+#[test]
+fn hooks_of_two_contexts_are_no_pair() {
+    let dir = TestDir::new();
+    for (key, other) in [
+        ("tenant_id", json!("other")),
+        ("user", Value::Null),
+        ("headers", json!({"accept": "text/html"})),
+    ] {
+        let mut lines = contexts().split_off(4);
+        lines[1]["input"][key] = other.clone();
+        lines[1]["output"] = json!({"ok": false, "ctx": null, "error": "no", "details": null});
+        let text = format!("{}\n{}\n", lines[0], lines[1]);
+        let input = dir.file("hooks.jsonl", text);
+        let fixtures = dir.path(key);
+        let flags = ["--save-fixture", flag(&fixtures)];
+        let drifted = report(&plugin(), &[&input], &flags);
+        assert_eq!(drifted["fixtures_written"], 1, "{drifted:#}");
+        let file = std::fs::read_dir(&fixtures).unwrap().next().unwrap();
+        let text = std::fs::read(file.unwrap().path()).unwrap();
+        let fixture: Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!(fixture["hook"], "after_hook", "{fixture:#}");
+        assert_eq!(fixture["context"][key], other, "{fixture:#}");
+    }
+}
