@@ -646,3 +646,21 @@ fn a_set_and_an_append_read_differently() {
         json!([{"set":{"name":"a","value":"1"}},{"add":{"name":"b","value":"2"}}])
     );
 }
+
+/// Case of a header's name, and the order of changes to different headers.
+#[test]
+fn an_exact_response_is_what_a_proxy_is_told() {
+    let answer = r#"{"decision":"allow","add_request_headers":{"x-by":"1"},"remove_request_headers":["a","b"]}"#;
+    let set = |name: &str, value: &str| json!({"set": {"name": name, "value": value}});
+    let remove = |name: &str| json!({"remove": {"name": name}});
+    for (ops, expected) in [
+        (json!([set("x-by", "1"), remove("a"), remove("b")]), 0),
+        (json!([remove("B"), set("X-By", "1"), remove("a")]), 0),
+        (json!([set("x-by", "2"), remove("a"), remove("b")]), 1),
+        (json!([set("x-by", "1"), remove("a")]), 1),
+        (json!([set("x-by", "1"), remove("a"), remove("x-by")]), 1),
+    ] {
+        let expect = json!({"exact_response": {"decision": "allow", "request_headers": ops}});
+        request(answer, &expect.to_string()).assert_code(expected);
+    }
+}
