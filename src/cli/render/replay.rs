@@ -116,7 +116,12 @@ fn built(report: &ReplayReport, amount: &Amount) -> Document {
     }
     if !report.faulted.is_empty() {
         blocks.push(Block::Heading("Faults".to_owned()));
-        changes::groups(&report.faulted, failing, amount, &mut blocks);
+        changes::groups(
+            &report.faulted,
+            report.failing_faults(),
+            amount,
+            &mut blocks,
+        );
     }
     tests(report, amount, &mut blocks);
     costs::costs(report, amount, &mut blocks);

@@ -464,6 +464,16 @@ impl ReplayReport {
         }
     }
 
+    /// The same for faults that stand beside the comparison. With a baseline they
+    /// are those that it has too, which are no part of what was compared.
+    pub(crate) fn failing_faults(&self) -> Failing {
+        let failing = self.failing();
+        Failing {
+            decisions: failing.decisions && self.comparison.is_none(),
+            ..failing
+        }
+    }
+
     /// What must be known besides the verdict, in sentences. One that tells the
     /// verdict comes first.
     pub(crate) fn warnings(&self) -> Vec<String> {
@@ -563,7 +573,7 @@ impl Report for ReplayReport {
     }
 
     fn cases(&self) -> Vec<Case> {
-        let failing = self.failing();
+        let (failing, of_faults) = (self.failing(), self.failing_faults());
         let tests = self.tests.iter();
         let mut cases: Vec<Case> = tests.map(|test| test_case(test, failing.tests)).collect();
         let beside_baseline = self.comparison.is_some();
@@ -592,7 +602,7 @@ impl Report for ReplayReport {
             ));
         }
         let faulted = self.faulted.iter();
-        cases.extend(faulted.map(|group| group_case("faults", group, failing)));
+        cases.extend(faulted.map(|group| group_case("faults", group, of_faults)));
         let is_unreadable = self.strict || self.verdict() == Verdict::Unreadable;
         let unusable = self.unusable.iter();
         cases.extend(unusable.map(|it| unusable_case(it, is_unreadable)));

@@ -550,3 +550,24 @@ fn an_example_shows_the_answers_that_were_compared() {
         "{comparison:#}"
     );
 }
+
+/// What both have is no part of the changes, whose share may be too large.
+#[test]
+fn a_fault_of_both_is_red_for_the_share_of_faults_alone() {
+    let (allow, block) = (r#"{"decision":"allow"}"#, r#"{"decision":"block"}"#);
+    let versions = Versions::of(&[("", ""), (allow, block), (allow, allow)]);
+    let asked = |at: usize| asks_for(&format!("c{at}"), [0, 1, 1, 2, 2][at], &Value::Null);
+    let capture = versions.capture(&(0..5).map(asked).collect::<Vec<_>>());
+    for (fail_on, red) in [
+        ("15%", [true, true]),
+        ("25%", [false, true]),
+        ("40%", [false; 2]),
+    ] {
+        let flags = [&versions.beside()[..], &["--fail-on", fail_on]].concat();
+        let (_, reports) = judged(&versions.dir, (&versions.new, &[&capture]), &flags);
+        let junit = reports.texts.iter().find(|(format, _)| *format == "junit");
+        let junit = &junit.unwrap().1;
+        let found = ["<error", "<failure"].map(|kind| junit.contains(kind));
+        assert_eq!(found, red, "{fail_on}: {junit}");
+    }
+}
