@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::compare::{Given, Played, fault_of};
+use super::compare::{Given, Played, fault_of, recorded_answers};
 use super::play::play_alone;
 use super::proof::{Calls, Claim, phases_of};
 use super::view::View;
@@ -149,7 +149,10 @@ pub(super) fn fixture(
     let id = &view.transaction.id;
     let mut can_fail = None;
     for draft in Draft::all(asked, id, &mut filter)? {
-        if !purpose.claim.holds(view, &draft.calls()) {
+        let is_recorded = matches!(purpose.claim, Claim::Answers(_));
+        if is_recorded && !draft.goes_on_as_recorded(view, &mut filter)
+            || !purpose.claim.holds(view, &draft.calls())
+        {
             continue;
         }
         let expected = draft.expected(purpose.expects, &mut filter);
@@ -172,6 +175,7 @@ pub(super) fn fixture(
                 fixture: read(&value)?,
                 value,
                 phases: draft.phases.clone(),
+                inputs: None,
                 ..draft
             };
             if purpose.claim.holds(view, &whole.calls()) && purpose.is_served(&whole.fixture) {
@@ -211,6 +215,8 @@ struct Draft {
     first: usize,
     /// How many of its steps are calls of earlier transactions.
     earlier: usize,
+    /// Of a pair of hooks, what each was called with.
+    inputs: Option<[Map<String, Value>; 2]>,
 }
 
 impl Draft {
@@ -223,6 +229,7 @@ impl Draft {
                 phases: phases.to_vec(),
                 first,
                 earlier,
+                inputs: None,
             })
         };
         let phases = phases_of(asked.questions);
@@ -239,7 +246,10 @@ impl Draft {
             && before.tenant_id == after.tenant_id
         {
             let pair = of_hooks(&hooks[..2]);
-            all.push(draft(pair, &phases[..2], (0, 0))?);
+            all.push(Self {
+                inputs: Some([before.input.clone(), after.input.clone()]),
+                ..draft(pair, &phases[..2], (0, 0))?
+            });
         }
         for (at, hook) in hooks.chunks(1).enumerate() {
             all.push(draft(of_hooks(hook), &phases[at..=at], (at, 0))?);
@@ -297,6 +307,23 @@ impl Draft {
         if let Some(left) = answer.get("ctx").filter(|left| !left.is_null()) {
             context.clone_from(left);
         }
+    }
+
+    /// Whether the second of two hooks was called with what the first left when they
+    /// were recorded: in a fixture of both it is.
+    fn goes_on_as_recorded(&self, view: &View<'_>, filter: &mut SecretFilter<'_>) -> bool {
+        let Some([input, second]) = &self.inputs else {
+            return true;
+        };
+        let answers = recorded_answers(view.transaction);
+        let Some(first) = answers.first().filter(|answer| answer.step == 0) else {
+            return true;
+        };
+        let text = first.value.to_string();
+        let text = filter.redactor.output(&text, &mut filter.secrets);
+        let first: Value = serde_json::from_str(&text).unwrap_or_default();
+        let left = first.pointer("/ctx/input").and_then(Value::as_object);
+        left.unwrap_or(input) == second
     }
 
     /// The fixture with so many of its steps, and what is expected of them.

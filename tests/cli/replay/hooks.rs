@@ -351,3 +351,28 @@ fn hooks_of_two_contexts_are_no_pair() {
         assert_eq!(fixture["context"][key], other, "{fixture:#}");
     }
 }
+
+/// In a fixture of both hooks the second goes on with what the first left.
+#[test]
+fn hooks_that_did_not_go_on_with_each_other_are_no_pair() {
+    let dir = TestDir::new();
+    for (email, is_pair) in [("ada@example.org", true), ("somebody@else.example", false)] {
+        let mut lines = contexts().split_off(4);
+        let left = |ctx: &Value| json!({"ok": true, "ctx": ctx, "error": null, "details": null});
+        let mut after_first = lines[0]["input"].clone();
+        after_first["input"]["email"] = json!("ada@example.org");
+        lines[0]["output"] = left(&after_first);
+        lines[1]["output"] = left(&Value::Null);
+        lines[1]["input"]["input"]["email"] = json!(email);
+        let text = format!("{}\n{}\n", lines[0], lines[1]);
+        let fixtures = dir.path(email);
+        let flags = ["--save-fixture", flag(&fixtures), "--expect", "old"];
+        let passes = shipped("hooks/pass-through.wat");
+        let drifted = report(&passes, &[&dir.file("hooks.jsonl", text)], &flags);
+        assert_eq!(drifted["fixtures_written"], 1, "{drifted:#}");
+        let file = std::fs::read_dir(&fixtures).unwrap().next().unwrap();
+        let text = std::fs::read(file.unwrap().path()).unwrap();
+        let fixture: Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!(fixture.get("after").is_some(), is_pair, "{fixture:#}");
+    }
+}
