@@ -56,6 +56,7 @@ e2e *PROXIES:
 # The properties that CI tries some thousand times, a million times; an hour.
 long:
     REFUSAL_TRIES=1000000 INTERLEAVINGS=1000000 cargo test --release --lib -- --nocapture damage_softens_no_refusal no_interleaving_confuses
+    CHAIN_CASES=100000 cargo test --release --lib -- --nocapture the_whole_chain
 
 # Verdicts beside eight busy processes; `just busy 100` for 100 rounds.
 busy ROUNDS="20":

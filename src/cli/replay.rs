@@ -1,5 +1,7 @@
 //! `replay`: arguments to settings, the operation, its report to a renderer.
 
+#[cfg(test)]
+mod chain_tests;
 mod progress;
 mod values;
 

@@ -6,6 +6,8 @@
 //! judges; a hang is the one thing that fails by itself.
 
 pub(crate) mod agent;
+pub(crate) mod chain;
+pub(crate) mod chain_report;
 pub(crate) mod guests;
 pub(crate) mod json_texts;
 pub(crate) mod rules;

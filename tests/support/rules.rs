@@ -32,6 +32,9 @@ pub(crate) struct Rules(pub(crate) Vec<(&'static str, Handler)>);
 /// The phases of the agent ABI, in production order.
 pub(crate) const PHASES: [&str; 3] = ["request_headers", "request_body", "response_headers"];
 
+/// The phases of the hook ABI.
+pub(crate) const HOOKS: [&str; 2] = ["before_hook", "after_hook"];
+
 impl Rules {
     /// Whether what it answers hangs on earlier calls.
     pub(crate) fn counts(&self) -> bool {
@@ -58,13 +61,23 @@ impl Rules {
             body.push_str(&texts.code(&handler.default));
             let _ = writeln!(
                 functions,
-                "(func (export \"on_{phase}\") (param i32 i32) (result i64)\n(global.set $n (i32.add (global.get $n) (i32.const 1)))\n{body} (unreachable))"
+                "(func (export \"{}\") (param i32 i32) (result i64)\n(global.set $n (i32.add (global.get $n) (i32.const 1)))\n{body} (unreachable))",
+                export(phase)
             );
         }
         format!(
             "(module (memory (export \"memory\") 4) (global $n (mut i32) (i32.const 0))\n{SEARCH}\n{functions}{})",
             texts.data
         )
+    }
+}
+
+/// The export that handles a phase.
+fn export(phase: &str) -> String {
+    if HOOKS.contains(&phase) {
+        phase.to_owned()
+    } else {
+        format!("on_{phase}")
     }
 }
 
@@ -138,47 +151,106 @@ const NEEDLES: [&str; 14] = [
     "\"content-length\":",
 ];
 
-const ANSWERS: [&str; 9] = [
+/// Some of them tell a proxy the same; some cannot be used, with a refusal in
+/// them or without.
+const ANSWERS: [&str; 20] = [
     r#"{"decision":"allow"}"#,
+    r#"{"decision":"Allow"}"#,
     r#"{"decision":"allow","tags":["seen"]}"#,
     r#"{"decision":"allow","tags":["seen","twice"],"confidence":0.5}"#,
     r#"{"decision":"allow","add_request_headers":{"x-by":"1"}}"#,
+    r#"{"decision":"allow","add_request_headers":{"X-By":"1"}}"#,
     r#"{"decision":"allow","add_request_headers":{"x-by":"2"}}"#,
+    r#"{"decision":"allow","remove_response_headers":["x-b","x-a"]}"#,
+    r#"{"decision":"allow","remove_response_headers":["X-A","x-b","x-b"]}"#,
     r#"{"decision":"block","status":403}"#,
+    r#"{"decision":"DENY"}"#,
     r#"{"decision":"block","status":429,"body":"slow down"}"#,
     r#"{"decision":"block","status":403,"rule_ids":["7"],"tags":["seen"]}"#,
+    r#"{"decision":"block","status":500,"body":"Wasm Error"}"#,
     r#"{"decision":"redirect","body":"/login"}"#,
+    r#"{"decision":"redirect","body":"/login","status":302}"#,
+    r#"{"decision":"challenge","challenge_type":"js"}"#,
+    r#"{"decision":"maybe"}"#,
+    r#"{"decision":"block","status":451,"tags":7}"#,
+    "",
 ];
 
+/// Texts that contexts of hooks have or lack.
+const HOOK_NEEDLES: [&str; 6] = [
+    "\"name\":\"Ada\"",
+    "\"data\":null",
+    "\"role\":\"admin\"",
+    "\"x-a\":",
+    "\"n\":2",
+    "acme",
+];
+
+const HOOK_ANSWERS: [&str; 10] = [
+    r#"{"ok":true}"#,
+    r#"{"ok":true,"ctx":null,"error":null}"#,
+    r#"{"ok":true,"ctx":{"input":{"name":"ada"},"data":null,"user":null,"headers":{},"tenant_id":null}}"#,
+    r#"{"ok":true,"ctx":{"input":{"name":"ada","n":3},"data":null,"user":null,"headers":{},"tenant_id":null}}"#,
+    r#"{"ok":true,"ctx":{"input":{"name":"Ada"},"data":{"id":8},"user":null,"headers":{},"tenant_id":null}}"#,
+    r#"{"ok":false,"error":"no"}"#,
+    r#"{"ok":false,"error":"no, never","details":[{"field":"name"}]}"#,
+    r#"{"ok":false}"#,
+    r#"{"error":"no"}"#,
+    "",
+];
+
+/// What rules of one ABI are made of.
+#[derive(Clone, Copy)]
+struct Words {
+    needles: &'static [&'static str],
+    answers: &'static [&'static str],
+}
+
+const EVENTS: Words = Words {
+    needles: &NEEDLES,
+    answers: &ANSWERS,
+};
+
 /// Something that does not hang on earlier calls.
-fn act() -> impl Strategy<Value = Act> {
+fn act(words: Words) -> impl Strategy<Value = Act> {
     prop_oneof![
-        8 => prop::sample::select(&ANSWERS[..]).prop_map(|answer| Act::Answer(answer.to_owned())),
+        8 => prop::sample::select(words.answers).prop_map(|answer| Act::Answer(answer.to_owned())),
         1 => Just(Act::Trap),
     ]
 }
 
-fn handler() -> impl Strategy<Value = Handler> {
+fn handler(words: Words) -> impl Strategy<Value = Handler> {
     let rule = (
-        prop::sample::select(&NEEDLES[..]).prop_map(str::to_owned),
-        act(),
+        prop::sample::select(words.needles).prop_map(str::to_owned),
+        act(words),
     );
-    let default = prop_oneof![4 => Just(Act::Answer(ANSWERS[0].to_owned())), 1 => act()];
+    let default = prop_oneof![4 => Just(Act::Answer(words.answers[0].to_owned())), 1 => act(words)];
     (prop::collection::vec(rule, 0..4), default)
         .prop_map(|(rules, default)| Handler { rules, default })
 }
 
+fn module(words: Words, phases: &'static [&'static str]) -> impl Strategy<Value = Rules> {
+    prop::collection::vec(handler(words), phases.len())
+        .prop_map(|handlers| Rules(phases.iter().copied().zip(handlers).collect()))
+}
+
+/// A module of hooks.
+pub(crate) fn hooks() -> impl Strategy<Value = Rules> {
+    let needles = &HOOK_NEEDLES;
+    let answers = &HOOK_ANSWERS;
+    module(Words { needles, answers }, &HOOKS)
+}
+
 /// A module that remembers nothing.
 pub(crate) fn rules() -> impl Strategy<Value = Rules> {
-    prop::collection::vec(handler(), PHASES.len())
-        .prop_map(|handlers| Rules(PHASES.into_iter().zip(handlers).collect()))
+    module(EVENTS, &PHASES)
 }
 
 /// A module, and the same with another handler or, if `counting`, with one that
 /// counts its calls.
 pub(crate) fn pair(counting: bool) -> impl Strategy<Value = (Rules, Rules)> {
-    let counted = (0..6_u32, act());
-    (rules(), 0..PHASES.len(), handler(), counted).prop_map(
+    let counted = (0..6_u32, act(EVENTS));
+    (rules(), 0..PHASES.len(), handler(EVENTS), counted).prop_map(
         move |(old, at, mut other, (calls, then))| {
             let mut new = old.clone();
             if counting {

@@ -18,12 +18,14 @@ use crate::capture::{self, DEFAULT_MAX_RECORD_BYTES, DecodeSettings};
 use crate::fixture::{self, Input};
 use crate::guest::engine::{Engine, EngineSettings};
 use crate::guest::module::{LoadSettings, Module};
+use crate::limits::DeadlineClock;
 use crate::ops::run::steps;
 use crate::ops::run::{RunSettings, run};
 use crate::policy::{Policy, PolicySettings};
 use crate::report::CaseStatus;
 
 #[path = "../../../tests/support/rules.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
 mod rules;
 
 /// Rows that a replay wrote.
@@ -44,7 +46,10 @@ fn policy(engine: &Arc<Engine>, folder: &Path, (name, module): (&str, &rules::Ru
     let path = folder.join(name);
     std::fs::write(&path, module.wat()).unwrap();
     let module = Module::load(engine, &path, &LoadSettings::default()).unwrap();
-    Policy::new(Arc::new(module), PolicySettings::default())
+    let mut settings = PolicySettings::default();
+    // As the command does: a busy machine is no guest's fault.
+    settings.pool.limits.clock = DeadlineClock::Processor;
+    Policy::new(Arc::new(module), settings)
 }
 
 fn settings(expect: Expect, minimize: bool, folder: &Path) -> ReplaySettings {

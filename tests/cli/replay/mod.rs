@@ -3,6 +3,7 @@
 
 mod answers;
 mod broken;
+mod chain;
 mod compare;
 mod exchanges;
 mod formats;
