@@ -843,7 +843,7 @@ impl Side {
 
     /// From the answers alone.
     fn recorded(answers: Vec<Value>) -> Self {
-        let fault = answers.iter().filter_map(|answer| {
+        let mut fault = answers.iter().filter_map(|answer| {
             let of_hook = answer["error"].as_str();
             let of_hook = of_hook.and_then(|error| error.strip_prefix("WASM plugin trapped: "));
             let tags = answer["audit"]["tags"].as_array();
@@ -851,7 +851,7 @@ impl Side {
             let code = answer["audit"]["reason_codes"][0].as_str();
             of_hook.or(code.filter(|_| is_fault)).map(str::to_owned)
         });
-        let fault = fault.last();
+        let fault = fault.next_back();
         Self { answers, fault }
     }
 

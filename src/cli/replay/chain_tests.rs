@@ -35,7 +35,11 @@ mod chain;
 #[path = "../../../tests/support/chain_report.rs"]
 mod chain_report;
 #[path = "../../../tests/support/rules.rs"]
-#[allow(dead_code, reason = "other tests use the rest")]
+#[allow(
+    dead_code,
+    clippy::duplicate_mod,
+    reason = "other tests use the rest, and each binary has its own"
+)]
 mod rules;
 
 /// Rows that a replay wrote.

@@ -25,7 +25,11 @@ use crate::policy::{Policy, PolicySettings};
 use crate::report::CaseStatus;
 
 #[path = "../../../tests/support/rules.rs"]
-#[allow(dead_code, reason = "other tests use the rest")]
+#[allow(
+    dead_code,
+    clippy::duplicate_mod,
+    reason = "other tests use the rest, and each binary has its own"
+)]
 mod rules;
 
 /// Rows that a replay wrote.

@@ -164,6 +164,8 @@ fn a_secret_is_hidden_wherever_a_guest_puts_it() {
         let text = r#"{"decision":"block","status":403,REST}"#;
         text.replace("REST", &rest.replace("SECRET", SECRET))
     };
+    let challenge =
+        format!(r#"{{"decision":"challenge","challenge_type":"x","params":{{"{SECRET}":"1"}}}}"#);
     for (capture, answer) in [
         (&allowed, answer(r#""routing_metadata":{"SECRET":"1"}"#)),
         (&allowed, answer(r#""body":"no SECRET""#)),
@@ -173,12 +175,7 @@ fn a_secret_is_hidden_wherever_a_guest_puts_it() {
                 r#""add_response_headers":{"SECRET":"1"},"tags":["SECRET"],"reason_codes":["SECRET"]"#,
             ),
         ),
-        (
-            &allowed,
-            format!(
-                r#"{{"decision":"challenge","challenge_type":"x","params":{{"{SECRET}":"1"}}}}"#
-            ),
-        ),
+        (&allowed, challenge),
         (&request(faulted), r#"{"decision":"allow"}"#.to_owned()),
         (&hook(passed.clone()), context),
         (&hook(trapped), r#"{"ok":true}"#.to_owned()),
@@ -193,21 +190,13 @@ fn a_secret_is_hidden_wherever_a_guest_puts_it() {
         let (saved, fixtures) = (dir.path("saved.jsonl"), dir.path("fixtures"));
         let _ = std::fs::remove_dir_all(&fixtures);
         let mut shown = String::new();
+        let paths = [&saved, &fixtures].map(|path| path.to_str().unwrap());
+        let flags = ["--minimize", "--fail-on", "any", "--save", paths[0]];
         for format in [
             "json", "human", "jsonl", "junit", "markdown", "html", "github",
         ] {
-            let flags = [
-                "--format",
-                format,
-                "--minimize",
-                "--fail-on",
-                "any",
-                "--save",
-                saved.to_str().unwrap(),
-                "--save-fixture",
-                fixtures.to_str().unwrap(),
-            ];
-            let done = replay(&module, &[&capture], &flags);
+            let own = ["--save-fixture", paths[1], "--format", format];
+            let done = replay(&module, &[&capture], &[&flags[..], &own].concat());
             done.assert_code(1);
             shown += &(done.text() + &done.stderr);
         }
