@@ -388,7 +388,7 @@ impl Held<'_> {
             );
             let side = |answers: &[super::chain::Answered]| {
                 let side = Side::of(answers.iter());
-                Summary::of(&side.answers, side.fault.as_ref())
+                Summary::of(&side.answers, side.fault())
             };
             assert_eq!(Summary::read(&row["module"]), side(&it.new), "{row:#}");
             assert_eq!(row.get("baseline").is_some(), it.old.is_some(), "{row:#}");
@@ -658,8 +658,8 @@ impl Held<'_> {
             let steps = report["fixtures"][0]["steps"].as_array().unwrap().iter();
             for step in steps.filter(|step| !step["response"].is_null()) {
                 side.answers.push(step["response"].clone());
-                let fault = step["fault"]["code"].as_str().map(str::to_owned);
-                side.fault = fault.or(side.fault);
+                side.faults
+                    .push(step["fault"]["code"].as_str().map(str::to_owned));
             }
             side
         };

@@ -576,12 +576,16 @@ fn other(text: Cow<'_, str>) -> Option<String> {
 
 /// Whether it is a key that inputs and answers have in any case.
 fn is_word(key: &str) -> bool {
-    const WORDS: [&str; 30] = [
+    const WORDS: [&str; 31] = [
+        "action",
         "audit",
+        "bytes_received",
+        "bytes_sent",
         "challenge",
         "challenge_type",
         "chunk_index",
         "client_ip",
+        "confidence",
         "correlation_id",
         "decision",
         "details",
@@ -594,6 +598,7 @@ fn is_word(key: &str) -> bool {
         "reason_codes",
         "redirect",
         "remove",
+        "replace",
         "request_body_mutation",
         "request_headers",
         "response_body_mutation",
@@ -603,10 +608,6 @@ fn is_word(key: &str) -> bool {
         "status",
         "tenant_id",
         "total_size",
-        "bytes_received",
-        "bytes_sent",
-        "action",
-        "replace",
     ];
     WORDS.contains(&key)
 }
