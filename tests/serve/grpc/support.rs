@@ -274,7 +274,9 @@ pub(crate) fn as_on_unix(answer: AgentResponse) -> serde_json::Value {
                 json!({"set": {"name": header.name, "value": header.value}})
             }
             proto::header_op::Operation::Remove(name) => json!({"remove": {"name": name}}),
-            proto::header_op::Operation::Add(header) => panic!("{header:?}"),
+            proto::header_op::Operation::Add(header) => {
+                json!({"add": {"name": header.name, "value": header.value}})
+            }
         };
         operations.into_iter().map(operation).collect()
     };
