@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
+use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
 use serde_json::Value;
 
 use crate::support::chain::{Case, cases};
@@ -161,6 +161,8 @@ fn try_all(is_hooks: bool, number: u32) {
         cases: number,
         failure_persistence: None,
         max_shrink_iters: 50,
+        // The same in every run.
+        rng_seed: RngSeed::Fixed(17),
         ..Config::default()
     };
     let result = TestRunner::new(config).run(&cases(is_hooks), |case| {
