@@ -4,7 +4,8 @@
 //! whether its time is over. A busy machine takes the processor away from a guest:
 //! by processor time that is not the guest's fault, and a bound by the wall clock
 //! ends the call all the same. Reading a thread's processor time is a system call,
-//! so it is read once in [`NEAR`] and where a deadline may be over.
+//! so it is read once in [`NEAR`] and where a deadline may be over; with the wall clock
+//! only for calls so long that they are interrupted.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -13,6 +14,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::limits::{DeadlineClock, after};
 
+/// How often a running guest's deadline is looked at.
+pub(crate) const TICK: Duration = Duration::from_millis(1);
 /// How old a reading of the processor time may be at the start of a call. All that
 /// passed since then counts as spent before the call: the guest may get this much
 /// more, and never less.
@@ -25,8 +28,9 @@ const FAR: Duration = Duration::from_secs(2);
 thread_local! {
     /// This thread's processor time, and when it was read.
     static READ: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
-    /// This thread's processor time when the slice that runs on it began.
-    static SLICE_BEGAN: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    /// This thread's processor time when the slice that runs on it began; none as long
+    /// as nobody needs it.
+    static SLICE_BEGAN: Cell<Option<Duration>> = const { Cell::new(None) };
 }
 
 /// The deadline of one call.
@@ -70,14 +74,9 @@ impl Deadline {
                 after(now, far)
             }
         };
-        let began = READ.get().filter(|(at, _)| now.duration_since(*at) < NEAR);
-        SLICE_BEGAN.set(match began {
-            Some((at, time)) => time + now.duration_since(at),
-            None => {
-                let time = processor_time();
-                READ.set(Some((now, time)));
-                time
-            }
+        SLICE_BEGAN.set(match self.clock {
+            DeadlineClock::Wall => None,
+            DeadlineClock::Processor => Some(recent_processor_time(now)),
         });
     }
 
@@ -88,6 +87,10 @@ impl Deadline {
 
     /// Whether the call has had its time.
     pub(crate) fn is_over(&mut self, now: Instant) -> bool {
+        if SLICE_BEGAN.get().is_none() {
+            // The first look comes within a tick, as a rule.
+            SLICE_BEGAN.set(Some(processor_time().saturating_sub(TICK)));
+        }
         if now < self.next_look {
             return false;
         }
@@ -118,12 +121,13 @@ impl Deadline {
 
     /// The call gives its thread away.
     pub(crate) fn end_slice(&mut self) {
-        self.computed += processor_time().saturating_sub(SLICE_BEGAN.get());
+        self.computed = self.computed();
+        SLICE_BEGAN.set(None);
     }
 
     /// The call goes on, on this thread.
     pub(crate) fn begin_slice() {
-        SLICE_BEGAN.set(processor_time());
+        SLICE_BEGAN.set(Some(processor_time()));
     }
 
     /// Processor time of a call that took `time` by the wall clock and ended just
@@ -136,7 +140,10 @@ impl Deadline {
     }
 
     fn computed(&self) -> Duration {
-        self.computed + processor_time().saturating_sub(SLICE_BEGAN.get())
+        let slice = SLICE_BEGAN
+            .get()
+            .map(|began| processor_time().saturating_sub(began));
+        self.computed + slice.unwrap_or_default()
     }
 
     /// What counts towards the deadline by processor time.
@@ -163,6 +170,17 @@ impl Deadline {
             whole.as_millis()
         )
     }
+}
+
+/// The processor time of this thread at the start of a call, at least.
+fn recent_processor_time(now: Instant) -> Duration {
+    let near = READ.get().filter(|(at, _)| now.duration_since(*at) < NEAR);
+    if let Some((at, time)) = near {
+        return time + now.duration_since(at);
+    }
+    let time = processor_time();
+    READ.set(Some((now, time)));
+    time
 }
 
 /// The processor time of this process.
@@ -199,6 +217,20 @@ mod tests {
         };
         assert_eq!(over(DeadlineClock::Wall), (true, true));
         assert_eq!(over(DeadlineClock::Processor), (false, true));
+    }
+
+    #[test]
+    fn by_the_wall_clock_a_fault_says_whether_others_had_the_processor() {
+        let excuse = |wait: &dyn Fn(Duration)| {
+            let mut deadline = Deadline::new(DeadlineClock::Wall, 20 * TIME);
+            deadline.begin(Instant::now());
+            assert!(!deadline.is_over(Instant::now()));
+            wait(21 * TIME);
+            assert!(deadline.is_over(Instant::now()));
+            deadline.excuse()
+        };
+        assert!(excuse(&std::thread::sleep).contains("the machine was busy"));
+        assert_eq!(excuse(&compute_for), "");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use wasmtime::{
 
 use crate::error::Error;
 use crate::fault::printable;
-use crate::guest::deadline::process_time;
+use crate::guest::deadline::{TICK, process_time};
 use crate::guest::faults::host_error;
 use crate::guest::inspect::ALLOWED_FEATURES;
 use crate::limits::{
@@ -27,8 +27,6 @@ use crate::limits::{
     MAX_TABLES, MAX_WASM_STACK_BYTES,
 };
 
-/// How often a running guest's deadline is looked at.
-pub(crate) const TICK: Duration = Duration::from_millis(1);
 /// On a busy machine compiling may take so many times its limit by the wall clock.
 const FAR_COMPILE_TIMES: u32 = 10;
 /// Ticks without a running guest before the clock goes to sleep.

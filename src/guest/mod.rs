@@ -20,7 +20,7 @@ pub use instance::SLICE;
 pub use module::{LoadSettings, Module};
 
 pub(crate) use convention::{AskSettings, Checked};
-pub(crate) use deadline::processor_time;
+pub(crate) use deadline::{TICK, processor_time};
 pub(crate) use instance::Instance;
 pub(crate) use stack::StackSamples;
 

@@ -8,10 +8,10 @@ use crate::support::guests::{ALLOW, guest};
 use crate::support::{TestDir, binary, finish, run, steps};
 
 const OTHERS: usize = 8;
-/// What each loop runs; the long loop, of 100 each, is `just long`.
+/// Runs of each command; `just busy 100` makes more.
 const ROUNDS: usize = 20;
-/// Computes some tenth of the deadline; by the wall clock, a process that waits for
-/// the processor in the middle of it takes many times the deadline.
+/// Ten times what a call computes. A process that waits for the processor in the middle
+/// of a call takes longer than this by the wall clock.
 const DEADLINE: [&str; 2] = ["--timeout", "2ms"];
 
 /// Processes that compute until they are dropped.

@@ -18,8 +18,6 @@ enum Line {
         output: Option<Value>,
         /// Spelled otherwise than production does.
         is_respelled: bool,
-        /// With a value of another type than its key has.
-        is_spoiled: bool,
     },
     /// Nothing that can be asked about.
     Broken(&'static str),
@@ -319,7 +317,6 @@ fn lines(
                 input,
                 output: Some(answered.value).filter(|_| *marks.next().unwrap()),
                 is_respelled: false,
-                is_spoiled: false,
             });
             if has_ended {
                 break;
@@ -353,8 +350,8 @@ fn lines(
 }
 
 impl Line {
-    fn text(&self, is_hooks: bool) -> String {
-        let (id, phase, input, output, is_respelled, is_spoiled) = match self {
+    fn text(&self) -> String {
+        let (id, phase, input, output, is_respelled) = match self {
             Self::Broken(text) => return (*text).to_owned(),
             Self::Call {
                 id,
@@ -362,17 +359,9 @@ impl Line {
                 input,
                 output,
                 is_respelled,
-                is_spoiled,
-            } => (id, phase, input, output, is_respelled, is_spoiled),
+            } => (id, phase, input, output, is_respelled),
         };
         let mut input = input.clone();
-        if *is_spoiled {
-            input[if is_hooks {
-                "headers"
-            } else {
-                "correlation_id"
-            }] = json!(7);
-        }
         let mut output = output.clone();
         if *is_respelled {
             reverse(&mut input);
@@ -646,7 +635,6 @@ struct Exchange {
     steps: Vec<Step>,
     /// The body's pieces: index, and whether it is the last.
     chunks: Vec<(u64, bool)>,
-    is_usable: bool,
 }
 
 impl Exchange {
@@ -681,7 +669,6 @@ fn exchanges(lines: &[Line]) -> (Vec<Exchange>, u64) {
             input,
             output,
             is_respelled,
-            is_spoiled,
         } = line
         else {
             broken += 1;
@@ -695,12 +682,10 @@ fn exchanges(lines: &[Line]) -> (Vec<Exchange>, u64) {
                 id: id.clone(),
                 steps: Vec::new(),
                 chunks: Vec::new(),
-                is_usable: true,
             });
             all.len() - 1
         });
         let exchange = &mut all[last];
-        exchange.is_usable &= !is_spoiled;
         if *phase == "request_body" {
             let index = input["chunk_index"].as_u64().unwrap();
             exchange.chunks.push((index, input["is_last"] == true));
@@ -1062,7 +1047,7 @@ impl Case {
     /// The capture.
     pub(crate) fn capture(&self) -> String {
         let lines = self.lines.iter();
-        lines.map(|line| line.text(self.is_hooks) + "\n").collect()
+        lines.map(|line| line.text() + "\n").collect()
     }
 
     fn guest<'r>(&self, rules: &'r Rules) -> Guest<'r> {
@@ -1072,15 +1057,11 @@ impl Case {
 
     /// What is right for it.
     pub(crate) fn truth(&self) -> Truth {
-        let (exchanges, mut unusable) = exchanges(&self.lines);
+        let (exchanges, unusable) = exchanges(&self.lines);
         let mut new = self.guest(&self.new);
         let mut old = self.old.as_ref().map(|old| self.guest(old));
         let mut transactions = Vec::new();
         for exchange in exchanges {
-            if !exchange.is_usable {
-                unusable += 1;
-                continue;
-            }
             let steps = &exchange.steps;
             let new = new.play(steps);
             let old = old.as_mut().map(|old| old.play(steps));

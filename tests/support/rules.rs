@@ -2,9 +2,25 @@
 //! drawn at random: of a pair of modules it is known where they differ.
 
 use std::fmt::Write as _;
+use std::io;
+use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
+
+/// Rows that a replay wrote.
+#[derive(Clone, Default)]
+pub(crate) struct Rows(pub(crate) Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Rows {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// What a handler does.
 #[derive(Debug, Clone)]

@@ -3,9 +3,8 @@
 //! differences.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock};
 
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
 use serde_json::Value;
@@ -41,20 +40,6 @@ mod chain_report;
     reason = "other tests use the rest, and each binary has its own"
 )]
 mod rules;
-
-/// Rows that a replay wrote.
-#[derive(Clone, Default)]
-struct Rows(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Rows {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 static ENGINE: LazyLock<Arc<Engine>> = LazyLock::new(|| {
     let settings = EngineSettings {
@@ -148,7 +133,7 @@ fn settings(case: &Case, fixtures: &Path, shard: Option<Shard>) -> ReplaySetting
 }
 
 fn replayed(ready: &Ready, settings: &ReplaySettings) -> (ReplayReport, String) {
-    let rows = Rows::default();
+    let rows = rules::Rows::default();
     let subjects = Subjects {
         module: &ready.new,
         baseline: ready.old.as_ref(),

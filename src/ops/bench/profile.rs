@@ -103,7 +103,7 @@ impl Profile {
         Self {
             module,
             samples: samples.stacks.len() as u64,
-            interval_us: u64::try_from(crate::guest::engine::TICK.as_micros()).unwrap_or(1000),
+            interval_us: u64::try_from(crate::guest::TICK.as_micros()).unwrap_or(1000),
             has_names,
             functions,
             stacks,

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use serde_json::Value;
@@ -31,20 +31,6 @@ use crate::report::CaseStatus;
     reason = "other tests use the rest, and each binary has its own"
 )]
 mod rules;
-
-/// Rows that a replay wrote.
-#[derive(Clone, Default)]
-struct Rows(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Rows {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 fn policy(engine: &Arc<Engine>, folder: &Path, (name, module): (&str, &rules::Rules)) -> Policy {
     let path = folder.join(name);
@@ -142,7 +128,7 @@ struct Replayed {
 }
 
 fn replayed((old, new): (&Policy, &Policy), capture: &Path, settings: &ReplaySettings) -> Replayed {
-    let rows = Rows::default();
+    let rows = rules::Rows::default();
     let subjects = Subjects {
         module: new,
         baseline: Some(old),
