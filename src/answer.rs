@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use serde::Serialize;
-use serde_json::{Number, Value, json};
+use serde_json::{Number, Value};
 
 use crate::fault::printable;
 use crate::hook::{HookResult, TRAPPED};
@@ -63,11 +63,14 @@ impl Answer {
 
     /// The answer as JSON, in the one form of all that tell a proxy the same.
     pub(crate) fn proxy_view(&self) -> Value {
-        if let Self::Result(result) = self {
-            return host_view(result);
-        }
         let mut value = serde_json::to_value(self).unwrap_or_default();
         to_proxy_view(&mut value);
+        if let Self::Result(result) = self
+            && let Some(digits) = result.all_digits.as_ref().filter(|_| result.ok)
+        {
+            // With them, numbers that were rounded are told apart.
+            value["all_digits"] = Value::clone(digits);
+        }
         value
     }
 
@@ -108,27 +111,6 @@ impl AgentResponse {
     }
 }
 
-/// A hook's result in the one form of all that make a host do the same: of a context
-/// only `input` and `data` are applied, and of a refusal nothing.
-fn host_view(result: &HookResult) -> Value {
-    let HookResult {
-        ok,
-        ctx,
-        error,
-        details,
-        all_digits,
-    } = result;
-    let ctx = ctx.as_ref().filter(|_| *ok);
-    let ctx = ctx.map(|ctx| json!({"input": ctx.input, "data": ctx.data}));
-    // With it, numbers that were rounded are told apart.
-    let digits = all_digits.as_ref().filter(|_| *ok);
-    let digits = ["input", "data"].map(|part| digits.and_then(|ctx| ctx.get(part)));
-    let mut view =
-        json!({"ok": ok, "ctx": ctx, "error": error, "details": details, "digits": digits});
-    to_plain_numbers(&mut view);
-    view
-}
-
 fn to_plain_numbers(value: &mut Value) {
     match value {
         Value::Number(number) => *number = plain_number(number),
@@ -157,23 +139,25 @@ pub(crate) fn plain_number(number: &Number) -> Number {
 /// same: header names in lower case, and changes in the order of their names.
 /// Changes to one header stay in their order, less those that a later one
 /// overwrites. A part that is null is none, and a list that is not there is empty.
+/// Of a hook's result counts what its host applies.
 pub(crate) fn to_proxy_view(answer: &mut Value) {
     without_nulls(answer);
+    if is_hook_result(answer) {
+        return to_host_view(answer);
+    }
     let decision = answer.get_mut("decision").and_then(Value::as_object_mut);
     let decision = decision.into_iter().flat_map(|kind| kind.values_mut());
     decision.for_each(without_nulls);
     answer.get_mut("audit").into_iter().for_each(without_nulls);
-    if answer.get("ok").is_none() {
-        static NOTHING: LazyLock<Value> = LazyLock::new(|| {
-            let mut nothing = serde_json::to_value(AgentResponse::allow()).unwrap_or_default();
-            // What is decided is never filled in.
-            nothing
-                .as_object_mut()
-                .map(|parts| parts.shift_remove("decision"));
-            nothing
-        });
-        fill_in(answer, &NOTHING);
-    }
+    static NOTHING: LazyLock<Value> = LazyLock::new(|| {
+        let mut nothing = serde_json::to_value(AgentResponse::allow()).unwrap_or_default();
+        // What is decided is never filled in.
+        nothing
+            .as_object_mut()
+            .map(|parts| parts.shift_remove("decision"));
+        nothing
+    });
+    fill_in(answer, &NOTHING);
     for list in ["request_headers", "response_headers"] {
         if let Some(Value::Array(ops)) = answer.get_mut(list) {
             ops.iter_mut().for_each(lower_name);
@@ -181,6 +165,24 @@ pub(crate) fn to_proxy_view(answer: &mut Value) {
             *ops = without_overwritten(std::mem::take(ops));
         }
     }
+}
+
+/// Whether the JSON of an answer is about a hook's context, and not about an event.
+pub(crate) fn is_hook_result(answer: &Value) -> bool {
+    answer.get("ok").is_some() && answer.get("decision").is_none()
+}
+
+/// Leaves what a host applies: of a context only `input` and `data`, and of a refusal
+/// nothing.
+fn to_host_view(result: &mut Value) {
+    let is_ok = result["ok"] == true;
+    if let Some(parts) = result.as_object_mut() {
+        parts.retain(|name, _| name != "ctx" || is_ok);
+    }
+    if let Some(context) = result.get_mut("ctx").and_then(Value::as_object_mut) {
+        context.retain(|name, part| name == "input" || name == "data" && !part.is_null());
+    }
+    to_plain_numbers(result);
 }
 
 fn without_nulls(value: &mut Value) {

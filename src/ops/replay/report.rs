@@ -428,6 +428,12 @@ impl ReplayReport {
         self.comparison.as_ref().or(self.drift.as_ref())
     }
 
+    /// Transactions about which the module was asked.
+    fn asked(&self) -> u64 {
+        let all = self.records.transactions;
+        all.saturating_sub(self.outcomes.not_asked)
+    }
+
     /// What of it makes it fail, by `--fail-on`.
     pub(crate) fn failing(&self) -> Failing {
         let count = |category| self.judged().map_or(0, |judged| judged.count(category));
@@ -454,7 +460,7 @@ impl ReplayReport {
                 // The share of a part says nothing about that of the whole.
                 let is_more = |part, all| !self.interrupted && percent(part, all) > most;
                 Failing {
-                    faults: is_more(faulted, self.records.transactions),
+                    faults: is_more(faulted, self.asked()),
                     decisions: is_more(decisions + count(Category::Faulted), self.compared),
                     tests,
                     ..Failing::default()
@@ -556,14 +562,14 @@ impl Report for ReplayReport {
     const SCHEMA: &'static str = "wasm-agent/replay/1";
 
     fn verdict(&self) -> Verdict {
-        let (read, unusable) = (self.records.transactions, self.records.unusable);
+        let unusable = self.records.unusable;
         if self.failing().any() {
             Verdict::Failed
         } else if self.strict && unusable > 0 {
             Verdict::Unreadable
         } else if self.interrupted {
             Verdict::Inconclusive
-        } else if read > self.outcomes.not_asked {
+        } else if self.asked() > 0 {
             Verdict::Passed
         } else if unusable > 0 {
             Verdict::Unreadable
@@ -611,10 +617,7 @@ impl Report for ReplayReport {
             message: format!("{number} fixtures not written: {}", why.name()),
             ..plain_case("fixtures", why.name())
         }));
-        let asked = self
-            .records
-            .transactions
-            .saturating_sub(self.outcomes.not_asked);
+        let asked = self.asked();
         if cases.is_empty() && asked > 0 {
             let name = format!("{asked} transactions without a fault");
             cases.push(plain_case("replay", &name));

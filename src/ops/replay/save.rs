@@ -156,7 +156,7 @@ pub(super) fn fixture(
             continue;
         }
         let expected = draft.expected(purpose.expects, &mut filter);
-        let expects_something = expected.iter().skip(draft.earlier).any(|it| !it.is_null());
+        let expects_something = draft.expects(&expected, &purpose.claim);
         can_fail = can_fail.max(Some(expects_something));
         if !expects_something {
             continue;
@@ -255,6 +255,20 @@ impl Draft {
             all.push(draft(of_hooks(hook), &phases[at..=at], (at, 0))?);
         }
         Ok(all)
+    }
+
+    /// Whether the fixture can fail for what it is to show: something is expected in
+    /// each phase that has to be among its calls, or anywhere if none has to.
+    fn expects(&self, expected: &[Value], claim: &Claim<'_>) -> bool {
+        let own = expected.iter().skip(self.earlier);
+        let mut all = self.phases.iter().zip(own);
+        match claim {
+            Claim::Answers(answers) if !answers.needed.is_empty() => {
+                let mut needed = answers.needed.iter();
+                needed.all(|phase| all.clone().any(|(own, it)| own == phase && !it.is_null()))
+            }
+            _ => all.any(|(_, it)| !it.is_null()),
+        }
     }
 
     /// What is expected of each step. Those of earlier transactions are there to
