@@ -366,11 +366,15 @@ const STARTS: [&str; 15] = [
 ];
 
 /// Functions of toolchains that take and give nothing, and set nothing up.
-const NO_STARTS: [&str; 4] = [
+const NO_STARTS: [&str; 8] = [
     "__collect",
+    "__wasm_apply_data_relocs",
     "__wasm_call_dtors",
     "asyncify_stop_rewind",
     "asyncify_stop_unwind",
+    "emscripten_stack_init",
+    "go_scheduler",
+    "resume",
 ];
 
 /// What a proxy-wasm module says its version by.
@@ -380,17 +384,20 @@ const FOREIGN_VERSION: &str = "proxy_abi_version_";
 const STARTS_SHOWN: usize = 5;
 
 /// Starts that nobody calls, so that whatever they set up is not there: whatever
-/// takes and gives nothing can be one, under any name.
+/// takes and gives nothing can be one, under any name. Beside `_initialize`, which sets
+/// everything up as a rule, only the usual names are told.
 fn uncalled_start(facts: &Facts) -> Option<Check> {
+    let has_initialize = facts.export("_initialize").is_some();
     let is_start = |export: &&Export| {
         let ItemType::Func(ty) = &export.ty else {
             return false;
         };
         let plain = export.name.replace('_', "").to_ascii_lowercase();
-        let may_be_one = if **ty == *INITIALIZE_TYPE {
+        let is_named = STARTS.contains(&plain.as_str());
+        let may_be_one = if **ty == *INITIALIZE_TYPE && !has_initialize {
             !NO_STARTS.contains(&export.name.as_str()) && !export.name.starts_with(FOREIGN_VERSION)
         } else {
-            STARTS.contains(&plain.as_str())
+            is_named
         };
         may_be_one && !facts.is_called(&export.name)
     };

@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use wasmparser::{
-    CompositeInnerType, ElementItems, ElementSectionReader, ExternalKind, FuncType, Imports,
-    KnownCustom, Name, Operator, Parser, Payload, TypeRef, Validator, WasmFeatures,
+    CompositeInnerType, ConstExpr, ElementItems, ElementSectionReader, ExternalKind, FuncType,
+    GlobalSectionReader, Imports, KnownCustom, Name, Operator, Parser, Payload, TableInit, TypeRef,
+    Validator, WasmFeatures,
 };
 
 use self::cost::{Arities, Arity, Cost};
@@ -175,7 +176,7 @@ pub struct Facts {
     pub has_start: bool,
     /// Exported functions that somebody calls: the host, or the module itself from
     /// there or from its start function.
-    pub called_exports: Vec<String>,
+    pub called_exports: BTreeSet<String>,
     /// Exported functions that set up an instance after its start function, in this
     /// order.
     pub(crate) initializers: Vec<&'static str>,
@@ -206,7 +207,7 @@ impl Facts {
     /// Whether somebody calls the export of this name.
     #[must_use]
     pub(crate) fn is_called(&self, name: &str) -> bool {
-        self.called_exports.iter().any(|called| called == name) || self.initializers.contains(&name)
+        self.called_exports.contains(name) || self.initializers.contains(&name)
     }
 }
 
@@ -409,7 +410,11 @@ impl Reading {
             }
             Payload::TableSection(tables) => {
                 for table in tables {
-                    facts.tables.push(table?.ty.initial);
+                    let table = table?;
+                    facts.tables.push(table.ty.initial);
+                    if let TableInit::Expr(value) = table.init {
+                        self.may_be_in_table(&value)?;
+                    }
                 }
             }
             Payload::MemorySection(memories) => {
@@ -417,6 +422,7 @@ impl Reading {
                     facts.memories.push(self::memory(memory?, false));
                 }
             }
+            Payload::GlobalSection(section) => self.globals(section)?,
             Payload::ExportSection(exports) => {
                 for export in exports {
                     let export = export?;
@@ -461,11 +467,7 @@ impl Reading {
                 }
                 ElementItems::Expressions(_, expressions) => {
                     for expression in expressions {
-                        for operator in expression?.get_operators_reader() {
-                            if let Operator::RefFunc { function_index } = operator? {
-                                self.in_tables.insert(function_index);
-                            }
-                        }
+                        self.may_be_in_table(&expression?)?;
                     }
                 }
             }
@@ -473,22 +475,28 @@ impl Reading {
         Ok(())
     }
 
-    /// Follows calls from what the host calls. A call through a table may be of
-    /// anything that a table may hold.
-    fn find_called(&self, facts: &mut Facts) {
-        let function_of = |name: &str| {
-            let at = facts
-                .exports
-                .iter()
-                .position(|export| export.name == name)?;
-            self.exported.get(at).copied().flatten()
-        };
-        let handlers = Abi::ALL.iter().flat_map(|abi| abi.handlers()).copied();
-        let by_host = handlers.chain([INITIALIZE, "alloc", "dealloc"]);
+    fn globals(&mut self, section: GlobalSectionReader<'_>) -> Result<(), Malformed> {
+        for global in section {
+            self.may_be_in_table(&global?.init_expr)?;
+        }
+        Ok(())
+    }
+
+    fn may_be_in_table(&mut self, value: &ConstExpr<'_>) -> Result<(), Malformed> {
+        for operator in value.get_operators_reader() {
+            if let Operator::RefFunc { function_index } = operator? {
+                self.in_tables.insert(function_index);
+            }
+        }
+        Ok(())
+    }
+
+    /// The functions that are called from these. A call through a table may be of
+    /// anything that a table may hold; whether those are followed is said.
+    fn reached(&self, from: impl IntoIterator<Item = u32>, indirect: bool) -> BTreeSet<u32> {
         let mut called = BTreeSet::new();
-        let mut open: Vec<u32> = self.start.into_iter().collect();
-        open.extend(by_host.filter_map(function_of));
-        let mut is_indirect = false;
+        let mut open: Vec<u32> = from.into_iter().collect();
+        let mut follows = indirect;
         while let Some(function) = open.pop() {
             if !called.insert(function) {
                 continue;
@@ -498,13 +506,34 @@ impl Reading {
                 continue;
             };
             open.extend(calls.direct.iter());
-            if calls.is_indirect && !is_indirect {
-                is_indirect = true;
+            if calls.is_indirect && follows {
+                follows = false;
                 open.extend(&self.in_tables);
             }
         }
-        let constructors = function_of(CONSTRUCTORS).filter(|it| !called.contains(it));
-        let initialize = function_of(INITIALIZE).filter(|it| self.start != Some(*it));
+        called
+    }
+
+    /// Finds what is called from what the host calls.
+    fn find_called(&self, facts: &mut Facts) {
+        let function_of = |name: &str| {
+            let at = facts
+                .exports
+                .iter()
+                .position(|export| export.name == name)?;
+            self.exported.get(at).copied().flatten()
+        };
+        let handlers = Abi::ALL.iter().flat_map(|abi| abi.handlers()).copied();
+        let by_host = handlers.chain(["alloc", "dealloc"]).filter_map(function_of);
+        let by_host: Vec<u32> = by_host.collect();
+        let set_up = || self.start.into_iter().chain(function_of(INITIALIZE));
+        let called = self.reached(set_up().chain(by_host.iter().copied()), true);
+        // What a handler calls through a table is as a rule something else.
+        let mut at_start = self.reached(set_up(), true);
+        at_start.extend(self.reached(by_host, false));
+        let constructors = function_of(CONSTRUCTORS).filter(|it| !at_start.contains(it));
+        let by_start = self.reached(self.start, false);
+        let initialize = function_of(INITIALIZE).filter(|it| !by_start.contains(it));
         // One of another kind than a function is refused for it.
         let is_other = facts.export(INITIALIZE).is_some() && function_of(INITIALIZE).is_none();
         let initializers = [

@@ -693,6 +693,14 @@ fn constructors_are_called_once_and_by_whom_they_are_called_already() {
          (func $main (call_indirect (i32.const 0))) (start $main)",
         "(export \"__wasm_call_ctors\" (func $set-up)) (table 1 funcref) (elem (i32.const 0) funcref (ref.func $set-up))
          (func $main (call_indirect (i32.const 0))) (func (export \"_initialize\") (call $main))",
+        // In a table, of which a handler calls something else.
+        "(export \"__wasm_call_ctors\" (func $set-up)) (table 2 funcref) (elem (i32.const 0) $set-up $other)
+         (func $other) (func (export \"on_response_headers\") (param i32 i32) (result i64)
+           (call_indirect (i32.const 1)) (i64.const 0x0000_0400_0000_0014))",
+        "(export \"__wasm_call_ctors\" (func $set-up)) (global $f funcref (ref.func $set-up))
+         (table 1 funcref) (func $main (table.set (i32.const 0) (global.get $f)) (call_indirect (i32.const 0)))
+         (start $main)",
+        "(export \"_initialize\" (func $set-up)) (func $main (call $set-up)) (start $main)",
     ] {
         let file = set_up(&dir, parts);
         let done = run(&file, &[&dir.request()], &["--repeat", "3"]);
