@@ -187,7 +187,8 @@ pub enum DeadlineClock {
     /// The processor time of the thread that calls, so that other work on the machine
     /// is no fault of the guest. The wall clock ends the call after 20 times the
     /// deadline, and not before 2 s. A blocking call of a policy that takes too long
-    /// is repeated once, while no other guest of its engine runs.
+    /// beside other work is repeated once, while no other guest of its engine runs:
+    /// meanwhile the calls of other threads wait.
     Processor,
 }
 

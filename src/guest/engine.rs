@@ -198,6 +198,11 @@ impl Engine {
         }
     }
 
+    /// Whether no guest of this engine runs.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.clock.shared.is_idle()
+    }
+
     /// Does something while no other guest of this engine runs: their calls wait
     /// until it is done. Those that have begun are waited for, for about 2 s.
     pub(crate) fn alone<T>(&self, act: impl FnOnce() -> T) -> T {

@@ -101,14 +101,12 @@ pub struct Policy {
     settings: PolicySettings,
     /// Whether the module has a handler, in the order of [`Phase::ALL`].
     has_handler: [bool; Phase::ALL.len()],
-    /// Calls that missed their deadline, repeated and alone too.
-    late_calls: AtomicU32,
+    /// Calls that missed their deadline and were repeated.
+    repeats: AtomicU32,
 }
 
-/// So many such calls show that the module is slow; none is repeated any more.
-const MAX_LATE_CALLS: u32 = 8;
-/// So many times as long a call may take while others share the processor's parts.
-const MOST_SLOWED: u32 = 3;
+/// So many late calls are repeated; more of them are no accident.
+const MAX_REPEATS: u32 = 3;
 
 impl Policy {
     /// A policy of a loaded module.
@@ -130,7 +128,7 @@ impl Policy {
             has_handler: Phase::ALL.map(has),
             pool,
             settings,
-            late_calls: AtomicU32::new(0),
+            repeats: AtomicU32::new(0),
         }
     }
 
@@ -318,31 +316,32 @@ impl Policy {
     /// The same call on an instance of its own, while no other guest runs: what
     /// shares a processor with others may take long without any fault of its own.
     ///
-    /// Others slow a guest down, by less than [`MOST_SLOWED`]. One that computed
-    /// longer than that did something else: it hangs on what its instance held.
+    /// Only where others ran, and only [`MAX_REPEATS`] times: a guest may also be slow
+    /// because of what its instance held, which a new one does not.
     fn repeated(&self, question: &Question<'_>, called: Called) -> Called {
-        let tries = &self.late_calls;
-        if self.keeps_exchange() || tries.load(Ordering::Relaxed) >= MAX_LATE_CALLS {
+        let module = self.pool.module();
+        let had_company = called.waited_for_processor() || !module.engine.is_idle();
+        if !had_company || self.keeps_exchange() {
             return called;
         }
-        let module = self.pool.module();
+        if self.repeats.fetch_add(1, Ordering::Relaxed) >= MAX_REPEATS {
+            return called;
+        }
         let again = module.engine.alone(|| {
             let mut instance = Instance::new(module, self.settings.pool.limits).ok()?;
             let (result, cost) = instance.ask(question, self.settings.asking());
             let cost = Some(cost);
             Some(Called { result, cost })
         });
-        let computed = |called: &Called| called.cost.unwrap_or_default().computed;
-        let at_most = |again: &Called| computed(again).saturating_mul(MOST_SLOWED);
-        let is_met = |again: &Called| !again.is_late() && computed(&called) <= at_most(again);
-        if let Some(again) = again.filter(is_met) {
-            tracing::info!(
-                "a call was too slow while other calls ran, and fast enough when repeated alone"
-            );
-            return again;
+        match again.filter(|again| !again.is_late()) {
+            Some(again) => {
+                tracing::warn!(
+                    "a call missed its deadline while other work ran; on a new instance and alone it met it, so this fault is not counted"
+                );
+                again
+            }
+            None => called,
         }
-        tries.fetch_add(1, Ordering::Relaxed);
-        called
     }
 
     async fn called_async<'a>(&'a self, kept: &mut Kept<'a>, question: &Question<'_>) -> Called {
@@ -461,6 +460,12 @@ impl Called {
             result: Err(fault),
             cost: None,
         }
+    }
+
+    /// Whether others had the processor during a good part of the call.
+    fn waited_for_processor(&self) -> bool {
+        let cost = self.cost.unwrap_or_default();
+        cost.time > cost.computed + cost.computed / 5
     }
 
     fn is_late(&self) -> bool {
