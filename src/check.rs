@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 pub enum CheckStatus {
     /// As it should be.
     Pass,
-    /// Not looked at, because of what was found before.
+    /// Not looked at, because of what was found before, or not far enough to say.
     Skip,
     /// Allowed, and likely to hurt one day.
     Warn,
