@@ -40,6 +40,10 @@ pub enum FaultCode {
     HeadLost,
     /// A body that may belong to any of several requests with one id.
     AmbiguousExchange,
+    /// A body that is longer than what is collected for a module.
+    BodyTooLarge,
+    /// A body that cannot be collected, since a part of it is missing.
+    BodyIncomplete,
     /// A defect of this program.
     Internal,
 }
@@ -138,7 +142,9 @@ impl FaultCode {
             | Self::BadEvent(_)
             | Self::Overload
             | Self::HeadLost
-            | Self::AmbiguousExchange => false,
+            | Self::AmbiguousExchange
+            | Self::BodyTooLarge
+            | Self::BodyIncomplete => false,
             Self::Trap(_)
             | Self::Deadline
             | Self::Fuel
@@ -168,6 +174,8 @@ impl fmt::Display for FaultCode {
             Self::Overload => out.write_str("overload"),
             Self::HeadLost => out.write_str("head-lost"),
             Self::AmbiguousExchange => out.write_str("ambiguous-exchange"),
+            Self::BodyTooLarge => out.write_str("body-too-large"),
+            Self::BodyIncomplete => out.write_str("body-incomplete"),
             Self::Internal => out.write_str("internal"),
         }
     }

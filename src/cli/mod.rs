@@ -42,7 +42,7 @@ use crate::limits::{
 };
 use crate::policy::decision::FailurePolicy;
 use crate::policy::pool::PoolSettings;
-use crate::policy::{Policy, PolicySettings};
+use crate::policy::{BodyMode, BodySettings, DEFAULT_MAX_BODY_BYTES, Policy, PolicySettings};
 use crate::question::HeaderNames;
 
 const STYLES: Styles = Styles::styled()
@@ -208,6 +208,14 @@ pub(crate) struct GuestArgs {
     #[arg(long, value_enum, default_value_t = HeaderNamesArg::Lower)]
     header_names: HeaderNamesArg,
 
+    /// How the module gets bodies; one that exports the global whole_body says it itself
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = BodyArg::Chunks)]
+    body: BodyArg,
+
+    /// Largest size of a body that is collected to be given whole; a longer one is a fault
+    #[arg(long, value_name = "SIZE", default_value_t = ByteSize(DEFAULT_MAX_BODY_BYTES))]
+    max_body: ByteSize,
+
     /// Let the module set or remove a framing header (host, content-length, …); repeatable
     #[arg(long, value_name = "NAME", value_parser = framing_header)]
     allow_header: Vec<String>,
@@ -305,6 +313,17 @@ impl GuestArgs {
                 FailurePolicy::Closed
             },
             answer_policy: self.answer_policy(),
+            bodies: self.bodies(),
+        }
+    }
+
+    pub(crate) const fn bodies(&self) -> BodySettings {
+        BodySettings {
+            mode: match self.body {
+                BodyArg::Chunks => BodyMode::Chunks,
+                BodyArg::Whole => BodyMode::Whole,
+            },
+            max_bytes: self.max_body.as_u64(),
         }
     }
 
@@ -353,6 +372,14 @@ impl WasiArg {
             Self::None => Wasi::None,
         }
     }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum BodyArg {
+    /// Each chunk as the proxy sends it, as the published agents do
+    Chunks,
+    /// The whole body at once, when its last chunk has come
+    Whole,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

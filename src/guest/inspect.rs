@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use wasmparser::{
-    CompositeInnerType, ConstExpr, ElementItems, ElementSectionReader, ExternalKind, FuncType,
-    GlobalSectionReader, Imports, KnownCustom, Name, Operator, Parser, Payload, TableInit, TypeRef,
-    Validator, WasmFeatures,
+    CompositeInnerType, ConstExpr, DataKind, DataSectionReader, ElementItems, ElementSectionReader,
+    ExternalKind, FuncType, GlobalSectionReader, Imports, KnownCustom, Name, Operator, Parser,
+    Payload, TableInit, TypeRef, Validator, WasmFeatures,
 };
 
 use self::cost::{Arities, Arity, Cost};
@@ -180,6 +180,8 @@ pub struct Facts {
     /// Exported functions that set up an instance after its start function, in this
     /// order.
     pub(crate) initializers: Vec<&'static str>,
+    /// What its global `whole_body` says, where it exports one.
+    pub(crate) whole_body: Option<WholeBody>,
     /// What compile time grows with.
     pub complexity: Complexity,
     /// The language, where the toolchain left a trace of it.
@@ -196,6 +198,20 @@ pub struct Facts {
     /// It is a component, not a core module. Then nothing else is known.
     pub is_component: bool,
 }
+
+/// What the exported global `whole_body` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WholeBody {
+    /// The module is to get bodies whole, or not.
+    Says(bool),
+    /// Neither 0 nor 1, nor the address of such a number.
+    Other(i32),
+    /// No number that stands in the module.
+    NotANumber,
+}
+
+/// By which a module says how it is to get bodies.
+pub(crate) const WHOLE_BODY: &str = "whole_body";
 
 impl Facts {
     /// The export of this name.
@@ -353,6 +369,9 @@ struct Reading {
     exported: Vec<Option<u32>>,
     /// The start function.
     start: Option<u32>,
+    /// For each global the number that it begins with, if it is a constant of 32
+    /// bits; none for an imported one.
+    globals: Vec<Option<i32>>,
 }
 
 /// What one function calls.
@@ -429,6 +448,9 @@ impl Reading {
                     let is_function =
                         matches!(export.kind, ExternalKind::Func | ExternalKind::FuncExact);
                     self.exported.push(is_function.then_some(export.index));
+                    if export.name == WHOLE_BODY {
+                        facts.whole_body = Some(self.whole_body(&export));
+                    }
                     facts.exports.push(Export {
                         name: export.name.to_owned(),
                         ty: self.external(export.kind, export.index),
@@ -445,7 +467,12 @@ impl Reading {
                     self.elements(section)?;
                 }
             }
-            Payload::DataSection(section) => facts.complexity.data_segments = section.count(),
+            Payload::DataSection(section) => {
+                facts.complexity.data_segments = section.count();
+                if let Some(WholeBody::Other(address)) = facts.whole_body {
+                    facts.whole_body = Some(whole_body_at(section, address)?);
+                }
+            }
             Payload::CodeSectionStart { count, .. } => facts.complexity.functions = count,
             Payload::CodeSectionEntry(body) => {
                 let calls = self.function(&body, &mut facts.complexity)?;
@@ -477,9 +504,20 @@ impl Reading {
 
     fn globals(&mut self, section: GlobalSectionReader<'_>) -> Result<(), Malformed> {
         for global in section {
-            self.may_be_in_table(&global?.init_expr)?;
+            let global = global?;
+            self.may_be_in_table(&global.init_expr)?;
+            self.globals.push(constant(&global.init_expr)?);
         }
         Ok(())
+    }
+
+    fn whole_body(&self, export: &wasmparser::Export<'_>) -> WholeBody {
+        let number = self.globals.get(export.index as usize).copied().flatten();
+        match (export.kind, number) {
+            (ExternalKind::Global, Some(number @ (0 | 1))) => WholeBody::Says(number == 1),
+            (ExternalKind::Global, Some(number)) => WholeBody::Other(number),
+            _ => WholeBody::NotANumber,
+        }
     }
 
     fn may_be_in_table(&mut self, value: &ConstExpr<'_>) -> Result<(), Malformed> {
@@ -596,7 +634,10 @@ impl Reading {
                 facts.tables.push(ty.initial);
                 ItemType::Other("table")
             }
-            TypeRef::Global(_) => ItemType::Other("global"),
+            TypeRef::Global(_) => {
+                self.globals.push(None);
+                ItemType::Other("global")
+            }
             TypeRef::Tag(_) => ItemType::Other("tag"),
         };
         facts.imports.push(Import {
@@ -627,6 +668,46 @@ impl Reading {
             ExternalKind::Tag => ItemType::Other("tag"),
         }
     }
+}
+
+/// The number that this is, if it is one of 32 bits.
+fn constant(value: &ConstExpr<'_>) -> Result<Option<i32>, Malformed> {
+    let mut operators = value.get_operators_reader().into_iter();
+    Ok(
+        match (operators.next().transpose()?, operators.next().transpose()?) {
+            (Some(Operator::I32Const { value }), Some(Operator::End)) => Some(value),
+            _ => None,
+        },
+    )
+}
+
+/// What stands at this address as memory begins: linkers export a variable as a
+/// global that holds its address.
+fn whole_body_at(section: DataSectionReader<'_>, address: i32) -> Result<WholeBody, Malformed> {
+    let mut found = WholeBody::Other(address);
+    for segment in section {
+        let segment = segment?;
+        let DataKind::Active {
+            memory_index: 0,
+            offset_expr,
+        } = segment.kind
+        else {
+            continue;
+        };
+        let Some(start) = constant(&offset_expr)? else {
+            continue;
+        };
+        let at = i64::from(address.cast_unsigned()) - i64::from(start.cast_unsigned());
+        let bytes = usize::try_from(at)
+            .ok()
+            .and_then(|at| segment.data.get(at..)?.first_chunk());
+        match bytes.map(|bytes| i32::from_le_bytes(*bytes)) {
+            Some(number @ (0 | 1)) => found = WholeBody::Says(number == 1),
+            Some(_) => found = WholeBody::Other(address),
+            None => {}
+        }
+    }
+    Ok(found)
 }
 
 fn item_type(ty: &CompositeInnerType) -> ItemType {

@@ -15,6 +15,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -54,6 +55,8 @@ pub(crate) fn drive<T>(call: impl Future<Output = T>) -> T {
 /// text, ended by a NUL, that is empty until the guest says why it panics.
 pub(crate) const PANIC_MESSAGE: &str = "panic_message";
 
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
+
 /// What a handler returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RawAnswer<'a> {
@@ -76,6 +79,8 @@ pub struct Instance {
     store: Store<HostState>,
     guest: Guest,
     module: Arc<Module>,
+    /// No other instance of this process has it.
+    number: u64,
     /// Where it is counted while it runs; away in mid-call.
     running_count: Option<RunningCount>,
     limits: Limits,
@@ -169,6 +174,7 @@ impl Instance {
         store.data_mut().wasi.output.end_call();
         match made {
             Ok(guest) => Ok(Self {
+                number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
                 memory_at_start: guest.memory().data_size(&store) as u64,
                 grown_bytes: 0,
                 store,
@@ -394,6 +400,11 @@ impl Instance {
     #[must_use]
     pub fn was_refused_memory(&self) -> bool {
         self.store.data().refused_growth
+    }
+
+    /// No other instance of this process has it.
+    pub(crate) const fn number(&self) -> u64 {
+        self.number
     }
 
     /// Calls made on this instance.

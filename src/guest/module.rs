@@ -19,7 +19,7 @@ use crate::guest::contract::{self, ContractChecks};
 use crate::guest::convention::Convention;
 use crate::guest::engine::Engine;
 use crate::guest::faults::host_error;
-use crate::guest::inspect::{Facts, inspect};
+use crate::guest::inspect::{Facts, WholeBody, inspect};
 use crate::limits::{LimitChoice, Limits, LoadLimits, MAX_TEXT_BYTES};
 use crate::log_limiter::LogLimiter;
 use crate::question::Phase;
@@ -290,6 +290,15 @@ impl Module {
     /// The same as phases of an exchange.
     pub fn phases(&self) -> impl Iterator<Item = Phase> {
         Phase::ALL.into_iter().filter(|phase| self.handles(*phase))
+    }
+
+    /// Whether it is to get bodies whole, where it says so by the global `whole_body`.
+    #[must_use]
+    pub(crate) const fn wants_whole_bodies(&self) -> Option<bool> {
+        match (self.abi, self.facts.whole_body) {
+            (Abi::Agent, Some(WholeBody::Says(whole))) => Some(whole),
+            _ => None,
+        }
     }
 
     /// Refuses a module that is called by the other ABI.

@@ -64,7 +64,12 @@ fn on_fault(fault: &Fault, policy: FailurePolicy) -> AgentResponse {
         (FailurePolicy::Open, None) => AgentResponse::allow(),
     };
     response.tag("wasm-error");
-    if let FaultCode::Overload | FaultCode::HeadLost | FaultCode::AmbiguousExchange = fault.code {
+    if let FaultCode::Overload
+    | FaultCode::HeadLost
+    | FaultCode::AmbiguousExchange
+    | FaultCode::BodyTooLarge
+    | FaultCode::BodyIncomplete = fault.code
+    {
         response.tag(&fault.code.to_string());
     }
     if policy == FailurePolicy::Open {

@@ -1,8 +1,9 @@
 //! One exchange, question by question, as a proxy or a host asks them.
 
+use super::bodies::{Bodies, Collector};
 use super::pool::Lease;
 use super::{Handled, Policy, Reply};
-use crate::event::Event;
+use crate::event::{Event, EventKind};
 use crate::fault::{Fault, FaultCode};
 use crate::question::Question;
 use crate::response::Decision;
@@ -27,6 +28,8 @@ use crate::response::Decision;
 pub struct Exchange<'a> {
     policy: &'a Policy,
     kept: Kept<'a>,
+    /// Of the request's body and of the response's, where the module wants them whole.
+    bodies: Bodies,
     has_ended: bool,
 }
 
@@ -36,6 +39,9 @@ pub(super) struct Kept<'a> {
     lease: Option<Lease<'a>>,
     /// Why there is none any more. Another would not know what was asked before.
     lost: Option<FaultCode>,
+    /// The instance that was asked about the last chunk, of the request's body and of
+    /// the response's: the next chunk is for it too.
+    chunks: [Option<u64>; 2],
 }
 
 impl<'a> Kept<'a> {
@@ -43,7 +49,13 @@ impl<'a> Kept<'a> {
         Self {
             lease: None,
             lost: None,
+            chunks: [None; 2],
         }
+    }
+
+    /// Where the number of the instance stands that is asked about this body.
+    pub(super) const fn chunks_of(&mut self, kind: EventKind) -> &mut Option<u64> {
+        &mut self.chunks[!kind.is_request() as usize]
     }
 
     /// The instance to ask, if there is one already; `keeps` says whether one is
@@ -70,6 +82,7 @@ impl<'a> Exchange<'a> {
         Self {
             policy,
             kept: Kept::new(),
+            bodies: [Collector::new(false), Collector::new(false)],
             has_ended: false,
         }
     }
@@ -80,12 +93,24 @@ impl<'a> Exchange<'a> {
         self.has_ended
     }
 
-    /// Asks the next question, see [`Policy::ask`]; nothing once it has ended.
+    /// Whether a body was begun that the module wants whole, and its last chunk has
+    /// not come: the module was not asked about it.
+    #[must_use]
+    pub fn has_unfinished_body(&self) -> bool {
+        !self.has_ended && self.bodies.iter().any(Collector::is_begun)
+    }
+
+    /// Asks the next question, see [`Policy::ask`]; nothing once it has ended. A module
+    /// that wants whole bodies is asked at the last chunk; the others are answered in
+    /// its place.
     pub fn ask(&mut self, question: &Question<'_>) -> Option<Reply> {
         if self.has_ended {
             return None;
         }
-        let reply = self.policy.ask_kept(&mut self.kept, question);
+        let reply = match self.policy.collect(&mut self.bodies, question) {
+            Ok(asked) => self.policy.ask_kept(&mut self.kept, &asked),
+            Err(handled) => (*handled).into(),
+        };
         self.ends(reply.ends());
         Some(reply)
     }
@@ -95,19 +120,27 @@ impl<'a> Exchange<'a> {
         if self.has_ended {
             return None;
         }
-        let asked = self.policy.ask_kept_async(&mut self.kept, question);
-        let reply = asked.await;
+        let reply = match self.policy.collect(&mut self.bodies, question) {
+            Ok(asked) => self.policy.ask_kept_async(&mut self.kept, &asked).await,
+            Err(handled) => (*handled).into(),
+        };
         self.ends(reply.ends());
         Some(reply)
     }
 
-    /// Asks about the next event, see [`Policy::handle`]; nothing once it has ended.
+    /// Asks about the next event, see [`Policy::handle`] and [`Exchange::ask`]; nothing
+    /// once it has ended.
     pub fn handle(&mut self, event: &Event) -> Option<Handled> {
         if self.has_ended {
             return None;
         }
-        let called = self.policy.called(&mut self.kept, &event.into());
-        let handled = self.policy.answered(called);
+        let handled = match self.policy.collect(&mut self.bodies, &event.into()) {
+            Ok(asked) => {
+                let called = self.policy.called(&mut self.kept, &asked);
+                self.policy.answered(called)
+            }
+            Err(handled) => *handled,
+        };
         self.ends(handled.response.decision != Decision::Allow);
         Some(handled)
     }
@@ -117,9 +150,13 @@ impl<'a> Exchange<'a> {
         if self.has_ended {
             return None;
         }
-        let question = event.into();
-        let called = self.policy.called_async(&mut self.kept, &question).await;
-        let handled = self.policy.answered(called);
+        let handled = match self.policy.collect(&mut self.bodies, &event.into()) {
+            Ok(asked) => {
+                let called = self.policy.called_async(&mut self.kept, &asked).await;
+                self.policy.answered(called)
+            }
+            Err(handled) => *handled,
+        };
         self.ends(handled.response.decision != Decision::Allow);
         Some(handled)
     }
@@ -128,6 +165,7 @@ impl<'a> Exchange<'a> {
         self.has_ended = has_ended;
         if has_ended {
             self.kept = Kept::new();
+            self.bodies = Default::default();
         }
     }
 }

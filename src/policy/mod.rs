@@ -4,6 +4,7 @@
 //! embedding host asks through [`Policy`], so local runs and production cannot
 //! differ.
 
+pub(crate) mod bodies;
 pub(crate) mod decision;
 mod exchange;
 pub(crate) mod pool;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
 
+use self::bodies::{Bodies, Collected};
 use self::decision::{Outcome, decide};
 use crate::abi::Abi;
 use crate::answer::Answer;
@@ -30,15 +32,17 @@ use crate::guest::instance::Instance;
 use crate::guest::module::Module;
 use crate::guest::{AskSettings, Checked, ExecMode, drive};
 use crate::hook::{Hook, HookContext};
-use crate::limits::DeadlineClock;
+use crate::limits::{DeadlineClock, Isolation};
 use crate::question::{HeaderNames, Phase, Question};
 
+pub use self::bodies::{BodyMode, BodySettings, DEFAULT_MAX_BODY_BYTES};
 pub use self::decision::FailurePolicy;
 pub use self::pool::{Lease, Pool, PoolCounts, PoolSettings, PoolUse};
 pub use self::runtime::{PluginRuntime, PluginSettings};
 pub use crate::guest::convention::json_buffer::answer::AnswerPolicy;
 pub use exchange::Exchange;
 use exchange::Kept;
+use pool::Caller;
 pub use reply::{Handled, HandledHook, Reply};
 
 /// How a module is asked, and what its faults become.
@@ -62,6 +66,8 @@ pub struct PolicySettings {
     pub failure_policy: FailurePolicy,
     /// What answers are checked against.
     pub answer_policy: AnswerPolicy,
+    /// How the module gets bodies, and how large they may be.
+    pub bodies: BodySettings,
 }
 
 impl PolicySettings {
@@ -101,9 +107,15 @@ pub struct Policy {
     settings: PolicySettings,
     /// Whether the module has a handler, in the order of [`Phase::ALL`].
     has_handler: [bool; Phase::ALL.len()],
+    /// The module's own word, else that of the settings.
+    body_mode: BodyMode,
     /// Calls that missed their deadline and were repeated.
     repeats: AtomicU32,
 }
+
+/// The tag of an answer about a chunk that another instance was asked about than
+/// about the chunks before.
+const INSTANCE_CHANGED: &str = "instance-changed";
 
 /// So many late calls are repeated; more of them are no accident.
 const MAX_REPEATS: u32 = 3;
@@ -124,8 +136,10 @@ impl Policy {
 
     fn behind(pool: Pool, settings: PolicySettings) -> Self {
         let has = |phase: Phase| pool.module().handles(phase);
+        let body_mode = settings.bodies.mode_of(pool.module());
         Self {
             has_handler: Phase::ALL.map(has),
+            body_mode,
             pool,
             settings,
             repeats: AtomicU32::new(0),
@@ -184,6 +198,12 @@ impl Policy {
         &self.settings
     }
 
+    /// How the module gets bodies: its own word goes before that of the settings.
+    #[must_use]
+    pub const fn body_mode(&self) -> BodyMode {
+        self.body_mode
+    }
+
     /// Whether the module has a handler for events of this kind.
     #[must_use]
     pub const fn handles(&self, kind: EventKind) -> bool {
@@ -213,6 +233,67 @@ impl Policy {
         self.decided(Ok(Outcome::NotCalled), None, Vec::new())
     }
 
+    /// Answers a chunk of a body whose rest is to come, in the module's place.
+    pub(crate) fn collects(&self) -> Handled {
+        let mut handled = self.pass();
+        handled.response.needs_more = true;
+        handled.is_collected = true;
+        handled
+    }
+
+    /// Whether the module has this body asked about whole.
+    pub(crate) const fn collects_bodies(&self, kind: EventKind) -> bool {
+        let is_body = matches!(kind, EventKind::RequestBody | EventKind::ResponseBody);
+        is_body && matches!(self.body_mode, BodyMode::Whole) && self.handles(kind)
+    }
+
+    /// A question outside any exchange. Where the module wants whole bodies, a part of
+    /// one is a fault: nobody keeps it until the rest comes.
+    fn whole<'q>(&self, question: &'q Question<'_>) -> Result<Asked<'q>, Box<Handled>> {
+        match self.collect(&mut Bodies::default(), question) {
+            Err(handled) if handled.is_collected => Err(Box::new(self.refuse(bodies::alone()))),
+            asked => asked,
+        }
+    }
+
+    /// The question to ask, with the whole body in it; or the answer in the module's
+    /// place.
+    fn collect<'q>(
+        &self,
+        bodies: &mut Bodies,
+        question: &'q Question<'_>,
+    ) -> Result<Asked<'q>, Box<Handled>> {
+        let as_it_is = Asked {
+            question: Cow::Borrowed(question),
+            chunks: 1,
+        };
+        let collector = match question.phase() {
+            Phase::Event(kind) if self.collects_bodies(kind) => {
+                &mut bodies[usize::from(!kind.is_request())]
+            }
+            _ => return Ok(as_it_is),
+        };
+        let Question::Event(event) = question else {
+            // Only a whole one was recorded as chunk 0 with the input of a guest.
+            return match question.chunk_index() {
+                None | Some(0) => Ok(as_it_is),
+                Some(_) => Err(Box::new(self.refuse(bodies::alone()))),
+            };
+        };
+        let mut event = event.as_ref().clone();
+        let Some(chunk) = bodies::chunk_of(&mut event) else {
+            return Ok(as_it_is);
+        };
+        match collector.take(chunk, self.settings.bodies.max_bytes) {
+            Ok(Collected::Whole(chunks)) => Ok(Asked {
+                question: Cow::Owned(event.into()),
+                chunks,
+            }),
+            Ok(Collected::More) => Err(Box::new(self.collects())),
+            Err(fault) => Err(Box::new(self.refuse(fault))),
+        }
+    }
+
     /// Answers an event that failed before a guest was called: by the failure
     /// policy, as after a guest's own fault.
     #[must_use]
@@ -225,7 +306,10 @@ impl Policy {
     /// an answer; an async host uses [`Policy::ask_async`].
     #[must_use]
     pub fn ask(&self, question: &Question<'_>) -> Reply {
-        self.ask_kept(&mut Kept::default(), question)
+        match self.whole(question) {
+            Ok(asked) => self.ask_kept(&mut Kept::default(), &asked),
+            Err(handled) => (*handled).into(),
+        }
     }
 
     /// The same as a future, for any executor. It gives its thread back while it
@@ -244,7 +328,10 @@ impl Policy {
     /// }
     /// ```
     pub async fn ask_async(&self, question: &Question<'_>) -> Reply {
-        self.ask_kept_async(&mut Kept::default(), question).await
+        match self.whole(question) {
+            Ok(asked) => self.ask_kept_async(&mut Kept::default(), &asked).await,
+            Err(handled) => (*handled).into(),
+        }
     }
 
     /// Answers one event. Waits for an instance, never fails, never panics. Its
@@ -252,13 +339,18 @@ impl Policy {
     /// [`Policy::handle_async`].
     #[must_use]
     pub fn handle(&self, event: &Event) -> Handled {
-        self.answered(self.called(&mut Kept::default(), &event.into()))
+        match self.whole(&event.into()) {
+            Ok(asked) => self.answered(self.called(&mut Kept::default(), &asked)),
+            Err(handled) => *handled,
+        }
     }
 
     /// The same as a future, see [`Policy::ask_async`].
     pub async fn handle_async(&self, event: &Event) -> Handled {
-        let question = event.into();
-        self.answered(self.called_async(&mut Kept::default(), &question).await)
+        match self.whole(&event.into()) {
+            Ok(asked) => self.answered(self.called_async(&mut Kept::default(), &asked).await),
+            Err(handled) => *handled,
+        }
     }
 
     /// Calls a hook. Waits for its turn, never fails, never panics. A hook that
@@ -266,32 +358,31 @@ impl Policy {
     #[must_use]
     pub fn hook(&self, hook: Hook, context: HookContext) -> HandledHook {
         let question = Question::Hook(hook, Cow::Borrowed(&context));
-        let called = self.called(&mut Kept::default(), &question);
+        let called = self.called(&mut Kept::default(), &question.into());
         HandledHook::of(context, called)
     }
 
     /// The same as a future, see [`Policy::ask_async`].
     pub async fn hook_async(&self, hook: Hook, context: HookContext) -> HandledHook {
         let question = Question::Hook(hook, Cow::Borrowed(&context));
-        let called = self.called_async(&mut Kept::default(), &question).await;
+        let asked = question.into();
+        let called = self.called_async(&mut Kept::default(), &asked).await;
         HandledHook::of(context, called)
     }
 
-    fn ask_kept<'a>(&'a self, kept: &mut Kept<'a>, question: &Question<'_>) -> Reply {
-        match context_of(question) {
-            None => self.answered(self.called(kept, question)).into(),
-            Some(Ok(context)) => HandledHook::of(context, self.called(kept, question)).into(),
+    fn ask_kept<'a>(&'a self, kept: &mut Kept<'a>, asked: &Asked<'_>) -> Reply {
+        match context_of(&asked.question) {
+            None => self.answered(self.called(kept, asked)).into(),
+            Some(Ok(context)) => HandledHook::of(context, self.called(kept, asked)).into(),
             Some(Err(fault)) => HandledHook::of(HookContext::default(), Called::not(fault)).into(),
         }
     }
 
-    async fn ask_kept_async<'a>(&'a self, kept: &mut Kept<'a>, question: &Question<'_>) -> Reply {
-        match context_of(question) {
-            None => self
-                .answered(self.called_async(kept, question).await)
-                .into(),
+    async fn ask_kept_async<'a>(&'a self, kept: &mut Kept<'a>, asked: &Asked<'_>) -> Reply {
+        match context_of(&asked.question) {
+            None => self.answered(self.called_async(kept, asked).await).into(),
             Some(Ok(context)) => {
-                let called = self.called_async(kept, question).await;
+                let called = self.called_async(kept, asked).await;
                 HandledHook::of(context, called).into()
             }
             Some(Err(fault)) => HandledHook::of(HookContext::default(), Called::not(fault)).into(),
@@ -299,18 +390,29 @@ impl Policy {
     }
 
     /// Calls the guest, on the instance that was kept for this exchange if one was.
-    fn called<'a>(&'a self, kept: &mut Kept<'a>, question: &Question<'_>) -> Called {
+    fn called<'a>(&'a self, kept: &mut Kept<'a>, asked: &Asked<'_>) -> Called {
+        let question = &*asked.question;
         if let Some(called) = self.uncalled(question.phase()) {
             return called;
         }
         let before = kept.take(self.keeps_exchange());
-        let lease = async { before?.map_or_else(|| self.pool.lease(), Ok) };
+        let same = self.same(kept, question);
         let mode = ExecMode::for_this_thread();
+        let lease = async {
+            match (before?, same) {
+                (Some(lease), _) => Ok(lease),
+                (None, Some(same)) => {
+                    let lease = self.pool.lease_same(same, (Caller::Thread, mode));
+                    Box::pin(lease).await
+                }
+                (None, None) => self.pool.lease(),
+            }
+        };
         let called = drive(self.called_on(lease, kept, (question, mode)));
         if called.is_late() && self.settings.pool.limits.clock == DeadlineClock::Processor {
-            return self.repeated(question, called);
+            return self.repeated(question, called).of_body_in(asked.chunks);
         }
-        called
+        called.of_body_in(asked.chunks)
     }
 
     /// The same call on an instance of its own, while no other guest runs: what
@@ -331,7 +433,12 @@ impl Policy {
             let mut instance = Instance::new(module, self.settings.pool.limits).ok()?;
             let (result, cost) = instance.ask(question, self.settings.asking());
             let cost = Some(cost);
-            Some(Called { result, cost })
+            let is_moved = called.is_moved;
+            Some(Called {
+                result,
+                cost,
+                is_moved,
+            })
         });
         match again.filter(|again| !again.is_late()) {
             Some(again) => {
@@ -344,19 +451,48 @@ impl Policy {
         }
     }
 
-    async fn called_async<'a>(&'a self, kept: &mut Kept<'a>, question: &Question<'_>) -> Called {
+    async fn called_async<'a>(&'a self, kept: &mut Kept<'a>, asked: &Asked<'_>) -> Called {
+        let question = &*asked.question;
         if let Some(called) = self.uncalled(question.phase()) {
             return called;
         }
         let before = kept.take(self.keeps_exchange());
+        let same = self.same(kept, question);
+        let mode = ExecMode::InSlices;
         let lease = async {
-            match before? {
-                Some(lease) => Ok(lease),
-                None => self.pool.lease_async().await,
+            match (before?, same) {
+                (Some(lease), _) => Ok(lease),
+                (None, Some(same)) => {
+                    let lease = self.pool.lease_same(same, (Caller::Task, mode));
+                    Box::pin(lease).await
+                }
+                (None, None) => self.pool.lease_async().await,
             }
         };
-        let asked = (question, ExecMode::InSlices);
-        self.called_on(lease, kept, asked).await
+        let called = self.called_on(lease, kept, (question, mode)).await;
+        called.of_body_in(asked.chunks)
+    }
+
+    /// The instance that was asked about the chunks before this one. A guest that gets
+    /// each chunk may keep what it was told, which only that instance has.
+    fn same(&self, kept: &mut Kept<'_>, question: &Question<'_>) -> Option<u64> {
+        *kept.chunks_of(self.chunk_kind(question)?)
+    }
+
+    /// The kind of a chunk whose instance matters to the chunks after it.
+    fn chunk_kind(&self, question: &Question<'_>) -> Option<EventKind> {
+        match question.phase() {
+            Phase::Event(kind) if self.keeps_chunks_together(kind) => Some(kind),
+            _ => None,
+        }
+    }
+
+    /// Whether all chunks of such a body are for one instance.
+    pub(crate) const fn keeps_chunks_together(&self, kind: EventKind) -> bool {
+        let is_body = matches!(kind, EventKind::RequestBody | EventKind::ResponseBody);
+        is_body
+            && matches!(self.body_mode, BodyMode::Chunks)
+            && !matches!(self.settings.pool.isolation, Isolation::Fresh)
     }
 
     /// What comes of a question that no guest is called for: the module has no handler
@@ -370,6 +506,7 @@ impl Policy {
         let uncalled = Called {
             result: Ok(None),
             cost: None,
+            is_moved: false,
         };
         (!self.has(phase)).then_some(uncalled)
     }
@@ -377,14 +514,17 @@ impl Policy {
     /// Answers one event that the module has a handler for, on an instance that
     /// [`Pool::try_lease`] has found free. The future gives way while the guest
     /// computes, see [`SLICE`](crate::guest::SLICE), and never panics.
-    pub async fn handle_leased<'a>(
+    pub(crate) async fn handle_leased<'a>(
         &'a self,
         lease: impl Future<Output = Result<Lease<'a>, Box<Fault>>> + Send,
-        event: &Event,
-    ) -> Handled {
+        (event, chunks): (&Event, u32),
+    ) -> (Handled, Option<u64>) {
         let question = Question::from(event);
         let asked = (&question, ExecMode::InSlices);
-        self.answered(self.called_on(lease, &mut Kept::default(), asked).await)
+        let mut kept = Kept::default();
+        let called = self.called_on(lease, &mut kept, asked).await;
+        let instance = self.same(&mut kept, &question);
+        (self.answered(called.of_body_in(chunks)), instance)
     }
 
     async fn called_on<'a>(
@@ -401,12 +541,17 @@ impl Policy {
                     let asking = self.settings.asking();
                     let (result, mut cost) = lease.ask_in(mode, question, asking).await;
                     cost.waited = lease.take_waited();
+                    let is_moved = lease.is_other();
+                    if let Some(kind) = self.chunk_kind(question) {
+                        *kept.chunks_of(kind) = Some(lease.number());
+                    }
                     if self.keeps_exchange() {
                         kept.keep(lease);
                     }
                     Called {
                         result,
                         cost: Some(cost),
+                        is_moved,
                     }
                 }
             }
@@ -414,7 +559,20 @@ impl Policy {
         caught(called).await
     }
 
-    fn answered(&self, Called { result, cost }: Called) -> Handled {
+    fn answered(&self, called: Called) -> Handled {
+        let Called {
+            result,
+            cost,
+            is_moved,
+        } = called;
+        let mut handled = self.decided_of(result, cost);
+        if is_moved {
+            handled.response.tag(INSTANCE_CHANGED);
+        }
+        handled
+    }
+
+    fn decided_of(&self, result: Result<Option<Checked>, Fault>, cost: Option<Cost>) -> Handled {
         match result {
             Ok(Some(Checked {
                 answer: Answer::Response(response),
@@ -443,6 +601,22 @@ impl Policy {
             fault,
             cost,
             unknown_keys,
+            is_collected: false,
+        }
+    }
+}
+
+/// A question to ask a guest, and in how many chunks its body came.
+struct Asked<'q> {
+    question: Cow<'q, Question<'q>>,
+    chunks: u32,
+}
+
+impl<'q> From<Question<'q>> for Asked<'q> {
+    fn from(question: Question<'q>) -> Self {
+        Self {
+            question: Cow::Owned(question),
+            chunks: 1,
         }
     }
 }
@@ -452,6 +626,8 @@ pub(crate) struct Called {
     result: Result<Option<Checked>, Fault>,
     /// None where no guest was called.
     cost: Option<Cost>,
+    /// Another instance was asked about the chunks before.
+    is_moved: bool,
 }
 
 impl Called {
@@ -459,7 +635,15 @@ impl Called {
         Self {
             result: Err(fault),
             cost: None,
+            is_moved: false,
         }
+    }
+
+    /// The answer to a body that came in so many chunks, held against what can be
+    /// carried out.
+    fn of_body_in(mut self, chunks: u32) -> Self {
+        self.result = bodies::check(self.result, chunks);
+        self
     }
 
     /// Whether others had the processor during a good part of the call.

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use crate::error::Error;
 use crate::fault::{Fault, FaultCode};
@@ -21,7 +21,8 @@ use crate::guest::module::Module;
 use crate::guest::{ExecMode, Instance, drive};
 use crate::limits::{DEFAULT_POOL_SIZE, DEFAULT_QUEUE_WAIT, Isolation, Limits, after};
 pub(crate) use room::Room;
-use wait::{Caller, Waiting};
+pub(in crate::policy) use wait::Caller;
+use wait::Waiting;
 
 /// How instances are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +64,8 @@ pub struct PoolCounts {
     pub dropped_replaced: u64,
     /// Leases refused because none came free in time.
     pub refused: u64,
+    /// Chunks for which another instance was lent than for the chunks before.
+    pub chunks_moved: u64,
 }
 
 /// The counts themselves, shared by pools that follow each other.
@@ -74,6 +77,7 @@ struct Counters {
     isolation: AtomicU64,
     replaced: AtomicU64,
     refused: AtomicU64,
+    moved: AtomicU64,
 }
 
 /// What the instances do right now.
@@ -99,12 +103,71 @@ pub struct Pool {
     /// One for each call that may run at once; callers wait in order.
     places: Semaphore,
     waiting: AtomicUsize,
-    /// The one used last is lent first: its memory is warm.
-    idle: Mutex<Idle>,
+    instances: Mutex<Instances>,
+    /// Told when an instance came back, where somebody waits for one of them.
+    came_back: Notify,
+    /// Callers that wait for an instance of theirs.
+    choosy: AtomicUsize,
 }
 
 /// In boxes: an instance is large, and moves at every lease.
-type Idle = Vec<Box<Instance>>;
+#[derive(Default)]
+struct Instances {
+    /// The one used last is lent first: its memory is warm.
+    idle: Vec<Box<Instance>>,
+    /// Numbers of those that are lent out.
+    lent: Vec<u64>,
+}
+
+impl Instances {
+    fn take_any(&mut self) -> Option<Box<Instance>> {
+        let instance = self.idle.pop()?;
+        self.lent.push(instance.number());
+        Some(instance)
+    }
+
+    fn take(&mut self, number: u64) -> Option<Box<Instance>> {
+        let at = self.idle.iter().position(|it| it.number() == number)?;
+        self.lent.push(number);
+        // The others stay in their order.
+        Some(self.idle.remove(at))
+    }
+
+    fn is_lent(&self, number: u64) -> bool {
+        self.lent.contains(&number)
+    }
+
+    fn has(&self, number: u64) -> bool {
+        self.is_lent(number) || self.idle.iter().any(|it| it.number() == number)
+    }
+
+    fn give_back(&mut self, number: u64) {
+        if let Some(at) = self.lent.iter().position(|lent| *lent == number) {
+            self.lent.swap_remove(at);
+        }
+    }
+}
+
+/// The instance that a call is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// Any.
+    Any,
+    /// The one of this number, which was asked about the chunks before.
+    Same(u64),
+    /// Any in the place of that one, which did not come free in time.
+    Other,
+}
+
+/// What became of the wish for one certain instance.
+enum Picked<'a> {
+    /// It was idle.
+    Lent(Place<'a>, Box<Instance>),
+    /// Another call has it.
+    Busy,
+    /// There is none of this number any more.
+    Gone,
+}
 
 impl Pool {
     /// An empty pool; instances are made when they are first needed.
@@ -117,7 +180,9 @@ impl Pool {
             settings,
             counters: Arc::default(),
             waiting: AtomicUsize::new(0),
-            idle: Mutex::default(),
+            instances: Mutex::default(),
+            came_back: Notify::new(),
+            choosy: AtomicUsize::new(0),
         }
     }
 
@@ -152,6 +217,7 @@ impl Pool {
             dropped_isolation: read(&self.counters.isolation),
             dropped_replaced: read(&self.counters.replaced),
             refused: read(&self.counters.refused),
+            chunks_moved: read(&self.counters.moved),
         }
     }
 
@@ -162,7 +228,7 @@ impl Pool {
         PoolUse {
             size: self.settings.size,
             in_use: self.settings.size.saturating_sub(free),
-            idle: self.idle().len(),
+            idle: self.instances().idle.len(),
             waiting: self.waiting.load(Ordering::Relaxed),
         }
     }
@@ -177,7 +243,7 @@ impl Pool {
             Some(place) => place,
             None => drive(self.wait(Caller::Thread))?,
         };
-        drive(self.lend(place, ExecMode::for_this_thread()))
+        drive(self.lend((place, None, false), ExecMode::for_this_thread()))
     }
 
     /// The same as a future, which gives its thread back while it waits and while
@@ -191,7 +257,7 @@ impl Pool {
             // In a box: it is rare, and every call's future would have its size.
             None => Box::pin(self.wait(Caller::Task)).await?,
         };
-        self.lend(place, ExecMode::InSlices).await
+        self.lend((place, None, false), ExecMode::InSlices).await
     }
 
     /// Borrows an instance for one call if there is one to be had without
@@ -199,8 +265,23 @@ impl Pool {
     pub fn try_lease(
         &self,
     ) -> Option<impl Future<Output = Result<Lease<'_>, Box<Fault>>> + Send + use<'_>> {
-        let place = self.free_place()?;
-        Some(self.lend(place, ExecMode::InSlices))
+        self.try_lease_for(Wish::Any)
+    }
+
+    /// The same of a certain instance, or of any in its place where it is gone.
+    pub(crate) fn try_lease_for(
+        &self,
+        wish: Wish,
+    ) -> Option<impl Future<Output = Result<Lease<'_>, Box<Fault>>> + Send + use<'_>> {
+        let picked = match wish {
+            Wish::Any | Wish::Other => (self.free_place()?, None, wish == Wish::Other),
+            Wish::Same(number) => match self.pick(number) {
+                Picked::Lent(place, instance) => (place, Some(instance), false),
+                Picked::Gone => (self.free_place()?, None, true),
+                Picked::Busy => return None,
+            },
+        };
+        Some(self.lend(picked, ExecMode::InSlices))
     }
 
     /// Whether a lease would be had without waiting, now.
@@ -209,24 +290,83 @@ impl Pool {
         self.places.available_permits() > 0
     }
 
+    /// Whether another call has the instance of this number.
+    pub(crate) fn is_lent(&self, number: u64) -> bool {
+        self.instances().is_lent(number)
+    }
+
+    /// Borrows the instance of this number as soon as it is idle, at the latest when
+    /// the time that callers wait is over; else any.
+    ///
+    /// # Errors
+    /// Those of [`Pool::lease`].
+    pub(super) async fn lease_same(
+        &self,
+        number: u64,
+        (caller, mode): (Caller, ExecMode),
+    ) -> Result<Lease<'_>, Box<Fault>> {
+        let asked = Instant::now();
+        let until = after(asked, self.settings.wait);
+        let waiting = Waiting::begin(&self.choosy);
+        let same = async {
+            loop {
+                let came_back = self.came_back.notified();
+                match self.pick(number) {
+                    Picked::Busy => came_back.await,
+                    picked => return picked,
+                }
+            }
+        };
+        let picked = caller.wait(until, same).await;
+        drop(waiting);
+        let place = match picked {
+            Some(Picked::Lent(mut place, instance)) => {
+                place.waited = asked.elapsed();
+                return self.lend((place, Some(instance), false), mode).await;
+            }
+            _ => match self.free_place() {
+                Some(place) => place,
+                None => Box::pin(self.wait(caller)).await?,
+            },
+        };
+        self.lend((place, None, true), mode).await
+    }
+
+    fn pick(&self, number: u64) -> Picked<'_> {
+        let place = self.free_place();
+        let mut instances = self.instances();
+        match (place, instances.has(number)) {
+            (_, false) => Picked::Gone,
+            (Some(place), true) => match instances.take(number) {
+                Some(instance) => Picked::Lent(place, instance),
+                None => Picked::Busy,
+            },
+            (None, true) => Picked::Busy,
+        }
+    }
+
     /// An instance for whoever has a place.
     fn lend<'a>(
         &'a self,
-        place: Place<'a>,
+        (place, picked, is_other): (Place<'a>, Option<Box<Instance>>, bool),
         mode: ExecMode,
     ) -> impl Future<Output = Result<Lease<'a>, Box<Fault>>> + Send + use<'a> {
         // From here on dropping the lease gives the place back, come what may.
         let mut lease = Lease {
             pool: self,
-            instance: self.idle().pop(),
+            instance: picked.or_else(|| self.instances().take_any()),
+            is_other,
             waited: place.waited,
             permit: Some(place.permit),
         };
+        let moved = u64::from(is_other);
+        self.counters.moved.fetch_add(moved, Ordering::Relaxed);
         async move {
             if lease.instance.is_none() {
                 // In a box: it is rare, and every call's future would have its size.
                 let made = Instance::new_in(mode, &self.module, self.settings.limits);
                 let made = Box::pin(made).await?;
+                self.instances().lent.push(made.number());
                 lease.instance = Some(Box::new(made));
                 self.counters.created.fetch_add(1, Ordering::Relaxed);
             }
@@ -283,8 +423,10 @@ impl Pool {
 
     /// Nothing in the list can be half-changed by a panic, so one elsewhere
     /// does not end the pool.
-    fn idle(&self) -> MutexGuard<'_, Idle> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn instances(&self) -> MutexGuard<'_, Instances> {
+        self.instances
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps the instance of a call that is over, or hands back one that is to be
@@ -299,9 +441,14 @@ impl Pool {
             _ => Fate::Faulted,
         };
         let counters = &self.counters;
+        let number = instance.as_ref().map(|instance| instance.number());
+        let mut instances = self.instances();
+        if let Some(number) = number {
+            instances.give_back(number);
+        }
         let dropped = match fate {
             Fate::Kept => {
-                self.idle().extend(instance);
+                instances.idle.extend(instance);
                 return None;
             }
             Fate::Faulted => &counters.faulted,
@@ -331,7 +478,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        let idle = self.idle().len() as u64;
+        let idle = self.instances().idle.len() as u64;
         self.counters.replaced.fetch_add(idle, Ordering::Relaxed);
     }
 }
@@ -354,12 +501,19 @@ pub struct Lease<'a> {
     pool: &'a Pool,
     /// None only while it is being made.
     instance: Option<Box<Instance>>,
+    /// Another one was wanted, which had been asked about the chunks before.
+    is_other: bool,
     waited: Duration,
     /// None only as it is dropped.
     permit: Option<SemaphorePermit<'a>>,
 }
 
 impl Lease<'_> {
+    /// Whether another instance was asked about the chunks before.
+    pub(super) const fn is_other(&self) -> bool {
+        self.is_other
+    }
+
     /// How long the caller waited for its turn; nothing where a place was free,
     /// and at each further call.
     pub(super) fn take_waited(&mut self) -> Duration {
@@ -395,6 +549,9 @@ impl Drop for Lease<'_> {
         // The next caller finds what was kept, and does not wait for the unmapping of
         // what was not.
         drop(self.permit.take());
+        if self.pool.choosy.load(Ordering::SeqCst) > 0 {
+            self.pool.came_back.notify_waiters();
+        }
         drop(gone);
     }
 }

@@ -19,6 +19,8 @@ pub struct Reply {
     pub fault: Option<Fault>,
     /// What the call cost; none where no guest was called.
     pub cost: Option<Cost>,
+    /// A chunk of a body that is collected, see [`Handled::is_collected`].
+    pub is_collected: bool,
 }
 
 /// What came of one event.
@@ -33,6 +35,9 @@ pub struct Handled {
     pub cost: Option<Cost>,
     /// Keys of the answer that the contract does not know.
     pub unknown_keys: Vec<String>,
+    /// The event is a chunk of a body whose rest is to come, and the module is asked
+    /// about the whole body: this answer was given in its place.
+    pub is_collected: bool,
 }
 
 /// What came of one hook.
@@ -69,11 +74,12 @@ impl HandledHook {
 }
 
 impl Reply {
-    /// Whether somebody answered: a guest, or a fault that kept it from being
-    /// called. Where the module lacks the handler nobody did.
+    /// Whether somebody answered: a guest, a fault that kept it from being called, or
+    /// we in its place while a body is collected. Where the module lacks the handler
+    /// nobody did.
     #[must_use]
     pub const fn is_answered(&self) -> bool {
-        self.cost.is_some() || self.fault.is_some()
+        self.cost.is_some() || self.fault.is_some() || self.is_collected
     }
 
     /// Whether the exchange is over with it.
@@ -89,6 +95,7 @@ impl From<Handled> for Reply {
             answer: Answer::Response(handled.response),
             fault: handled.fault,
             cost: handled.cost,
+            is_collected: handled.is_collected,
         }
     }
 }
@@ -99,13 +106,15 @@ impl From<HandledHook> for Reply {
             answer: Answer::Result(Box::new(handled.effective())),
             fault: handled.fault,
             cost: handled.cost,
+            is_collected: false,
         }
     }
 }
 
 impl HandledHook {
     /// What a context becomes by a hook's answer; none where it gave none.
-    pub(super) fn of(context: HookContext, Called { result, cost }: Called) -> Self {
+    pub(super) fn of(context: HookContext, called: Called) -> Self {
+        let Called { result, cost, .. } = called;
         let (result, unknown_keys, fault) = match result {
             Ok(Some(Checked {
                 answer: Answer::Result(result),
@@ -114,7 +123,7 @@ impl HandledHook {
             Ok(None) => (HookResult::unchanged(), Vec::new(), None),
             Ok(Some(_)) => {
                 let result = Err(wrong_answer());
-                return Self::of(context, Called { result, cost });
+                return Self::of(context, Called { result, ..called });
             }
             Err(fault) => (HookResult::trapped(&fault), Vec::new(), Some(fault)),
         };

@@ -265,6 +265,7 @@ pub(crate) fn response(result: InForce) -> Handled {
         response.tag("config-refused");
     }
     Handled {
+        is_collected: false,
         response: Box::new(response),
         fault: None,
         cost: None,

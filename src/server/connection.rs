@@ -17,13 +17,14 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use super::exchanges::{Affinity, Arrival, JoinedEvent, Origin, Peer, Wants};
+use super::exchanges::{Affinity, Arrival, BodyLimit, Chunks, JoinedEvent, Origin, Peer, Wants};
 use super::metrics::Seen;
 use super::record::Source;
 use super::settings::MAX_UNSENT_BYTES;
 use super::{Shared, lock};
 use crate::event::{Event, EventKind};
 use crate::fault::{Fault, FaultCode, printable};
+use crate::policy::bodies::{self, Collected, Collector};
 use crate::policy::decision::FailurePolicy;
 use crate::policy::{Handled, Policy};
 use crate::protocol::outgoing::{Asked, Outgoing, Recipient, Sent};
@@ -231,6 +232,13 @@ impl Connection {
             operations: self.proxy().is_unrepaired(),
             numbers: self.shared.settings.recorder.is_some(),
             ends_unclear: policy.settings().failure_policy == FailurePolicy::Closed,
+            chunks: if policy.collects_bodies(kind) {
+                Chunks::Collected
+            } else if policy.keeps_chunks_together(kind) {
+                Chunks::Together
+            } else {
+                Chunks::Alone
+            },
         };
         let arrival = Arrival {
             origin: self.origin(),
@@ -245,6 +253,32 @@ impl Connection {
             EventKind::RequestBody | EventKind::ResponseBody => {}
         }
         joined
+    }
+
+    /// Takes a chunk into the body that is collected for the module. Says how to answer
+    /// it where the module is not asked about it: more is to come, or it cannot be.
+    pub(crate) fn collect(&self, asked: &mut JoinedEvent, policy: &Policy) -> Option<Handled> {
+        let kind = asked.event.kind();
+        let chunk = bodies::chunk_of(&mut asked.event)?;
+        if !policy.collects_bodies(kind) {
+            return None;
+        }
+        let limit = BodyLimit {
+            max_bytes: policy.settings().bodies.max_bytes,
+            may_be_cut: kind.is_request() && self.proxy().is_unrepaired(),
+        };
+        let taken = match &asked.joined.body {
+            Some(body) => body.take(chunk, limit),
+            None => Collector::new(true).take(chunk, limit.max_bytes),
+        };
+        match taken {
+            Ok(Collected::Whole(chunks)) => {
+                asked.joined.chunks = chunks;
+                None
+            }
+            Ok(Collected::More) => Some(policy.collects()),
+            Err(fault) => Some(policy.refuse(fault)),
+        }
     }
 
     /// Begins an event; an earlier one of the same id is given up. Says
@@ -302,6 +336,12 @@ impl Connection {
         let record = recorder
             .zip(source)
             .and_then(|(recorder, source)| recorder.prepare(&event, cost, source));
+        if joined.chunks > 1
+            && let Some(chunk) = bodies::chunk_of(&mut event)
+        {
+            // As the proxy has it: this is the last of several.
+            chunk.chunk_index = joined.chunks - 1;
+        }
         let mut outgoing = self.outgoing(handled, Asked::Event(&mut event));
         outgoing.earlier = joined.operations;
         outgoing.is_recorded = record.is_some();

@@ -14,6 +14,7 @@
 //! memory and the cost of each event stay within limits whatever proxies and
 //! clients send.
 
+mod bodies;
 mod forgotten;
 mod group;
 mod kept;
@@ -27,12 +28,18 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
+use self::bodies::Bodies;
+pub(crate) use self::bodies::{BodyLimit, OpenBody};
 use self::forgotten::Forgotten;
 use self::group::{Exchange, Group, Matches, Responded};
 use self::kept::Head as _;
-use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead};
+use crate::event::{BodyChunk, Event, EventKind, Headers, RequestHead, ResponseHead};
 use crate::response::HeaderOp;
 use crate::server::lock;
+
+/// Bytes of all bodies that are collected and not whole yet; as many as of messages
+/// that are not.
+const MAX_COLLECTED_BYTES: usize = 128 << 20;
 
 /// How much is remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +112,20 @@ pub(crate) struct Wants {
     pub(crate) numbers: bool,
     /// An event that cannot be joined is refused, which ends its exchange.
     pub(crate) ends_unclear: bool,
+    /// What the chunks of one body are to each other.
+    pub(crate) chunks: Chunks,
+}
+
+/// What the chunks of one body are to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Chunks {
+    /// Nothing: each is asked about alone.
+    #[default]
+    Alone,
+    /// All are for one instance.
+    Together,
+    /// They are collected.
+    Collected,
 }
 
 impl Wants {
@@ -133,6 +154,16 @@ pub(crate) struct Arrival {
 pub(crate) struct JoinedEvent {
     pub(crate) event: Event,
     pub(crate) joined: Joined,
+}
+
+impl JoinedEvent {
+    /// Whether it is a chunk, and others of its body are to come.
+    pub(crate) const fn has_more_chunks(&self) -> bool {
+        match &self.event {
+            Event::RequestBody { chunk, .. } | Event::ResponseBody { chunk, .. } => !chunk.is_last,
+            Event::RequestHeaders(_) | Event::ResponseHeaders(_) => false,
+        }
+    }
 }
 
 /// An arrival, with the hash of its peer and its correlation id.
@@ -240,6 +271,12 @@ pub(crate) struct Joined {
     pub(crate) is_unclear: bool,
     /// Operations that earlier answers of the exchange asked for.
     pub(crate) operations: Vec<HeaderOp>,
+    /// What came of its body before this chunk.
+    pub(crate) body: Option<Arc<OpenBody>>,
+    /// The instance that was asked about the chunk before.
+    pub(crate) instance: Option<u64>,
+    /// So many chunks the body came in that the event holds now.
+    pub(crate) chunks: u32,
 }
 
 impl Joined {
@@ -262,6 +299,8 @@ pub(crate) struct ExchangeCounts {
     pub(crate) forgotten: u64,
     /// Operations that were left out, since their exchange was not clear.
     pub(crate) operations_left_out: u64,
+    /// Bodies to be collected that ended without their last chunk.
+    pub(crate) bodies_unfinished: u64,
 }
 
 /// A keyed hash of peer and id: nobody can make two of them meet.
@@ -272,6 +311,7 @@ pub(crate) struct Exchanges {
     limits: ExchangeLimits,
     hasher: RandomState,
     inner: Mutex<Inner>,
+    bodies: Arc<Bodies>,
     forgotten: AtomicU64,
     operations_left_out: AtomicU64,
 }
@@ -312,6 +352,7 @@ impl Exchanges {
             limits,
             hasher: RandomState::new(),
             inner: Mutex::default(),
+            bodies: Bodies::new(MAX_COLLECTED_BYTES),
             forgotten: AtomicU64::new(0),
             operations_left_out: AtomicU64::new(0),
         }
@@ -332,7 +373,7 @@ impl Exchanges {
             }
             Event::RequestHeaders(head) => self.begin(keyed, head),
             Event::RequestBody { chunk, request } if bodies(wants.request_bodies) => {
-                lock(&self.inner).request_body(keyed, chunk, request)
+                lock(&self.inner).request_body((keyed, &self.bodies), chunk, request)
             }
             Event::ResponseHeaders(head) => self.respond(keyed, head),
             Event::ResponseBody {
@@ -341,13 +382,23 @@ impl Exchanges {
                 response,
             } if bodies(wants.response_bodies) => {
                 let heads = Heads { request, response };
-                lock(&self.inner).response_body(keyed, chunk, heads)
+                lock(&self.inner).response_body((keyed, &self.bodies), chunk, heads)
             }
             Event::RequestBody { .. } | Event::ResponseBody { .. } => Joined::default(),
         };
         // A number of an exchange is never so high.
         joined.number = joined.place.map_or(key | 1 << 63, |place| place.number);
         JoinedEvent { event, joined }
+    }
+
+    /// An instance was asked about a chunk, and is to be about the next ones.
+    pub(crate) fn asked(&self, place: Option<Place>, kind: EventKind, instance: u64) {
+        let Some(place) = place else { return };
+        lock(&self.inner).change(place.key, |group| {
+            if let Some(exchange) = group.by_number(place.number) {
+                exchange.body(kind).instance = Some(instance);
+            }
+        });
     }
 
     /// Keeps operations to repeat in the answer to the response's head. The
@@ -415,6 +466,7 @@ impl Exchanges {
             live: lock(&self.inner).live as u64,
             forgotten: self.forgotten.load(Ordering::Relaxed),
             operations_left_out: self.operations_left_out.load(Ordering::Relaxed),
+            bodies_unfinished: self.bodies.unfinished(),
         }
     }
 
@@ -576,7 +628,7 @@ impl Inner {
 
     fn request_body(
         &mut self,
-        keyed: Keyed,
+        (keyed, bodies): (Keyed, &Arc<Bodies>),
         chunk: &BodyChunk,
         request: &mut Option<Arc<RequestHead>>,
     ) -> Joined {
@@ -602,11 +654,21 @@ impl Inner {
         if joined.problem.is_none() && request.is_none() && (heads_come || is_forgotten) {
             joined.problem = Some(Problem::HeadLost);
         }
+        self.body_goes_on(
+            &mut joined,
+            (keyed, bodies),
+            (EventKind::RequestBody, chunk),
+        );
         drop(self.sweep(key, wants));
         joined
     }
 
-    fn response_body(&mut self, keyed: Keyed, chunk: &BodyChunk, heads: Heads<'_>) -> Joined {
+    fn response_body(
+        &mut self,
+        (keyed, bodies): (Keyed, &Arc<Bodies>),
+        chunk: &BodyChunk,
+        heads: Heads<'_>,
+    ) -> Joined {
         let Keyed { key, arrival } = keyed;
         let Arrival { origin, wants, .. } = arrival;
         let Heads { request, response } = heads;
@@ -631,8 +693,73 @@ impl Inner {
         if is_lost {
             joined.problem.get_or_insert(Problem::HeadLost);
         }
+        self.body_goes_on(
+            &mut joined,
+            (keyed, bodies),
+            (EventKind::ResponseBody, chunk),
+        );
         drop(self.sweep(key, wants));
         joined
+    }
+
+    /// Finds what came of the body before this chunk, and keeps a place for it where
+    /// more is to come.
+    fn body_goes_on(
+        &mut self,
+        joined: &mut Joined,
+        (keyed, bodies): (Keyed, &Arc<Bodies>),
+        (kind, chunk): (EventKind, &BodyChunk),
+    ) {
+        let Keyed { key, arrival } = keyed;
+        let wants = arrival.wants;
+        if wants.chunks == Chunks::Alone || joined.problem.is_some() {
+            return;
+        }
+        let is_single = chunk.is_last && chunk.chunk_index == 0;
+        if joined.is_unclear {
+            // The chunks of several bodies may come between each other.
+            let is_known = joined.place.is_some_and(|place| {
+                let known =
+                    |group: &mut Group| Some(group.by_number(place.number)?.body(kind).is_begun());
+                self.change(key, known).flatten() == Some(true)
+            });
+            if wants.chunks == Chunks::Collected && (!is_single || is_known) {
+                joined.problem = Some(Problem::Ambiguous);
+            }
+            return;
+        }
+        let is_headless = joined.place.is_none();
+        if is_headless {
+            if chunk.is_last {
+                return;
+            }
+            if self.groups.get(&key).is_some_and(Group::is_full) {
+                joined.problem = Some(Problem::Ambiguous);
+                return;
+            }
+            // Its other chunks have to find it.
+            let place = self.place(key);
+            let exchange = Exchange::of_body(place.number, arrival.origin.connection, kind);
+            self.add(arrival.now, place, exchange);
+            joined.place = Some(place);
+        }
+        let Some(place) = joined.place else { return };
+        self.change(key, |group| {
+            let Some(exchange) = group.by_number(place.number) else {
+                return;
+            };
+            let is_numbered = exchange.is_headless(kind);
+            let body = exchange.body(kind);
+            joined.instance = body.instance;
+            if wants.chunks == Chunks::Collected {
+                joined.body = if chunk.is_last {
+                    body.collected.take()
+                } else {
+                    let begin = || bodies.begin(is_numbered);
+                    Some(Arc::clone(body.collected.get_or_insert_with(begin)))
+                };
+            }
+        });
     }
 
     /// Drops items that are out of date, before they are too many.

@@ -24,7 +24,8 @@ use super::queue::Work;
 use super::record::Source;
 use crate::event::Event;
 use crate::fault::{Fault, FaultCode};
-use crate::policy::{Handled, Policy};
+use crate::policy::pool::Wish;
+use crate::policy::{Handled, Policy, Pool};
 use crate::response::{AgentResponse, Audit, Decision};
 
 thread_local! {
@@ -41,6 +42,8 @@ pub(crate) struct Job {
     asked: Option<JoinedEvent>,
     connection: Arc<Connection>,
     ticket: Ticket,
+    /// It no longer waits for the instance of the chunks before.
+    takes_any: bool,
 }
 
 impl Job {
@@ -53,6 +56,7 @@ impl Job {
             asked: Some(asked),
             connection,
             ticket,
+            takes_any: false,
         }
     }
 
@@ -64,6 +68,36 @@ impl Job {
             }
             _ => 0,
         }
+    }
+
+    /// Whether its call can begin where there is a place for one: the instance that it
+    /// is for is not in another call.
+    pub(crate) fn is_ready(&self, pool: &Pool) -> bool {
+        match self.wish() {
+            Wish::Same(number) => !pool.is_lent(number),
+            Wish::Any | Wish::Other => true,
+        }
+    }
+
+    /// The instance that was asked about the chunks before.
+    fn instance(&self) -> Option<u64> {
+        self.asked.as_ref().and_then(|asked| asked.joined.instance)
+    }
+
+    fn wish(&self) -> Wish {
+        match self.instance() {
+            None => Wish::Any,
+            Some(_) if self.takes_any => Wish::Other,
+            Some(number) => Wish::Same(number),
+        }
+    }
+
+    /// Makes it a call of any instance, since it waited too long for its own. False
+    /// where any would have done.
+    pub(crate) fn gives_in(&mut self) -> bool {
+        let waits = self.instance().is_some() && !self.takes_any;
+        self.takes_any |= waits;
+        waits
     }
 
     pub(crate) const fn queued(&self) -> Instant {
@@ -91,13 +125,18 @@ impl Job {
 
     /// Calls a guest and answers; hands the job back where no guest is free.
     async fn call(mut self, policy: Arc<Policy>) -> Option<Self> {
-        let asked = self.asked.as_mut()?;
-        let Some(lease) = policy.pool().try_lease() else {
+        let Some(lease) = policy.pool().try_lease_for(self.wish()) else {
             return Some(self);
         };
-        let metrics = self.connection.shared().live.metrics();
-        metrics.waited(self.ticket.since().elapsed());
-        let mut handled = policy.handle_leased(lease, &asked.event).await;
+        let asked = self.asked.as_mut()?;
+        let shared = self.connection.shared();
+        shared.live.metrics().waited(self.ticket.since().elapsed());
+        let event = (&asked.event, asked.joined.chunks);
+        let (mut handled, instance) = policy.handle_leased(lease, event).await;
+        if let Some(instance) = instance.filter(|_| asked.has_more_chunks()) {
+            let kind = asked.event.kind();
+            shared.exchanges.asked(asked.joined.place, kind, instance);
+        }
         if !asked.joined.other_heads.is_empty() {
             // In a box: it is rare, and every call's future would have its size.
             handled = Box::pin(judge_with_each(&policy, asked, handled)).await;
@@ -144,7 +183,7 @@ async fn judge_with_each(policy: &Policy, asked: &mut JoinedEvent, handled: Hand
             *request = Some(head);
         }
         let judged = match policy.pool().try_lease() {
-            Some(lease) => policy.handle_leased(lease, &asked.event).await,
+            Some(lease) => policy.handle_leased(lease, (&asked.event, 1)).await.0,
             None => policy.refuse(Fault::new(FaultCode::Overload, "no guest was free")),
         };
         if judged.response.decision != Decision::Allow || judged.fault.is_some() {
@@ -238,7 +277,7 @@ impl Call {
 
 /// The life of a guest thread: call after call until the queue is closed.
 pub(crate) fn work(shared: &Shared) {
-    while let Some(work) = shared.queue.next(|| shared.policy().pool().has_room()) {
+    while let Some(work) = shared.queue.next(|| shared.policy()) {
         let call = match work {
             Work::GoOn(call) => call,
             Work::Call(mut job) => {
@@ -247,7 +286,7 @@ pub(crate) fn work(shared: &Shared) {
                     shared.live.metrics().abandoned(None);
                     continue;
                 }
-                if shared.queue.is_expired(&job) {
+                if shared.queue.is_expired(&job) && !job.gives_in() {
                     job.refuse(super::queue::waited_too_long());
                     continue;
                 }

@@ -313,8 +313,15 @@ fn after(start: Instant, time: Duration) -> Instant {
 /// Answers events that wait too long while every guest thread is busy.
 async fn refuse_expired(shared: Arc<Shared>) {
     loop {
-        for job in shared.queue.expired().await {
-            job.refuse(queue::waited_too_long());
+        for mut job in shared.queue.expired().await {
+            let job = if job.gives_in() {
+                job.begin(shared.policy())
+            } else {
+                Some(job)
+            };
+            if let Some(job) = job {
+                job.refuse(queue::waited_too_long());
+            }
         }
     }
 }

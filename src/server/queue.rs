@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use super::job::{Call, Job};
 use crate::fault::{Fault, FaultCode};
 use crate::limits::after;
+use crate::policy::{Policy, Pool};
 use crate::server::lock;
 
 pub(crate) struct Queue {
@@ -43,6 +44,16 @@ struct Waiting {
     /// Somebody looks after jobs that wait too long.
     watched: bool,
     closed: bool,
+}
+
+impl Waiting {
+    /// The oldest job whose call can begin.
+    fn ready(&self, pool: &Pool) -> Option<usize> {
+        if !pool.has_room() {
+            return None;
+        }
+        self.jobs.iter().position(|job| job.is_ready(pool))
+    }
 }
 
 /// What a guest thread does next.
@@ -143,17 +154,17 @@ impl Queue {
     }
 
     /// What to do next: first what holds an instance already, then the oldest
-    /// job, as soon as there `is_room` for its call. `None` once closed and
-    /// empty.
-    pub(crate) fn next(&self, is_room: impl Fn() -> bool) -> Option<Work> {
+    /// job that can begin, as soon as there is room for a call. `None` once closed
+    /// and empty.
+    pub(crate) fn next(&self, policy: impl Fn() -> Arc<Policy>) -> Option<Work> {
         let mut state = lock(&self.state);
         loop {
             if let Some(call) = state.begun.pop_front() {
                 return Some(Work::GoOn(call));
             }
             if !state.jobs.is_empty()
-                && is_room()
-                && let Some(job) = state.jobs.pop_front()
+                && let Some(ready) = state.ready(policy().pool())
+                && let Some(job) = state.jobs.remove(ready)
             {
                 state.bytes -= job.body_bytes();
                 self.length.store(state.jobs.len(), Ordering::SeqCst);

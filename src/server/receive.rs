@@ -147,13 +147,17 @@ pub(crate) fn dispatch(
 fn begin(connection: &Arc<Connection>, event: Event, version: HttpVersion, turn: &mut Turn) {
     let (ticket, room) = connection.begin(event.correlation_id());
     let policy = connection.shared().policy();
-    let asked = connection.join(event, version, &policy);
+    let mut asked = connection.join(event, version, &policy);
     if room && !policy.handles(asked.event.kind()) {
         connection.answer(ticket, asked, policy.pass());
         return;
     }
     if let Some(problem) = asked.joined.problem {
         let handled = policy.refuse(unjoined(problem));
+        connection.answer(ticket, asked, handled);
+        return;
+    }
+    if let Some(handled) = connection.collect(&mut asked, &policy) {
         connection.answer(ticket, asked, handled);
         return;
     }

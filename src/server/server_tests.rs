@@ -596,6 +596,7 @@ fn recorder(path: &Path) -> Arc<record::Recorder> {
 
 fn without_cost(response: AgentResponse) -> Handled {
     Handled {
+        is_collected: false,
         response: Box::new(response),
         fault: None,
         cost: None,

@@ -12,7 +12,7 @@ use futures_timer::Delay;
 use tokio::task::coop::unconstrained;
 /// Who asks.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Caller {
+pub(in crate::policy) enum Caller {
     /// A thread, which sleeps while it waits.
     Thread,
     /// A task, which gives its thread back while it waits.
@@ -21,7 +21,11 @@ pub(super) enum Caller {
 
 impl Caller {
     /// What comes, if it comes in time.
-    pub(super) async fn wait<T>(self, end: Instant, coming: impl Future<Output = T>) -> Option<T> {
+    pub(in crate::policy) async fn wait<T>(
+        self,
+        end: Instant,
+        coming: impl Future<Output = T>,
+    ) -> Option<T> {
         // A thread of tokio counts what its task waits for, and would hold back what
         // has come.
         let mut coming = pin!(unconstrained(coming));

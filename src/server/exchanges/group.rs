@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use super::kept::{Kept, Packed};
-use super::{Affinity, Announced, Origin, Problem, Wants};
-use crate::event::{BodyChunk, RequestHead, ResponseHead};
+use super::{Affinity, Announced, OpenBody, Origin, Problem, Wants};
+use crate::event::{BodyChunk, EventKind, RequestHead, ResponseHead};
 use crate::response::HeaderOp;
 
 /// Live exchanges of one id; each event looks at all of them.
@@ -48,6 +48,23 @@ pub(super) struct Exchange {
     response_seen: bool,
     response_undecided: bool,
     response_done: bool,
+    /// The request's body and the response's, in chunks.
+    bodies: [Body; 2],
+}
+
+/// What came of a body so far, for its next chunks.
+#[derive(Default)]
+pub(super) struct Body {
+    /// The instance that was asked about the last chunk.
+    pub(super) instance: Option<u64>,
+    /// What was collected, where the module wants it whole.
+    pub(super) collected: Option<Arc<OpenBody>>,
+}
+
+impl Body {
+    pub(super) const fn is_begun(&self) -> bool {
+        self.collected.is_some()
+    }
 }
 
 impl Exchange {
@@ -79,6 +96,28 @@ impl Exchange {
         exchange.is_answered = true;
         exchange.take_response(head);
         exchange
+    }
+
+    /// One of which nothing but a body came.
+    pub(super) fn of_body(number: u64, connection: u64, kind: EventKind) -> Self {
+        let mut exchange = Self::new(number, connection, Announced::Any);
+        exchange.is_answered = true;
+        exchange.request_done = !kind.is_request();
+        exchange.response_seen = !kind.is_request();
+        exchange
+    }
+
+    pub(super) const fn body(&mut self, kind: EventKind) -> &mut Body {
+        &mut self.bodies[!kind.is_request() as usize]
+    }
+
+    /// Whether no head tells its body from another's of this id.
+    pub(super) const fn is_headless(&self, kind: EventKind) -> bool {
+        if kind.is_request() {
+            self.request.is_none()
+        } else {
+            self.request.is_none() && self.response.is_none()
+        }
     }
 
     fn take_response(&mut self, head: Option<Packed>) {
@@ -243,6 +282,10 @@ impl Group {
         exchange.is_over = true;
         exchange.fade();
         self.settle();
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.exchanges.len() >= MAX_SHARING
     }
 
     /// The oldest, where there are too many.

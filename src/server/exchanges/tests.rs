@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 pub(super) const WANTS: Wants = Wants {
+    chunks: Chunks::Alone,
     request_bodies: true,
     response_bodies: true,
     operations: true,

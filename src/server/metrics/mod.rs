@@ -63,6 +63,8 @@ named! {
         Internal => "internal",
         HeadLost => "head-lost",
         AmbiguousExchange => "ambiguous-exchange",
+        BodyTooLarge => "body-too-large",
+        BodyIncomplete => "body-incomplete",
     }
 
     /// What came of a change that was asked for.
@@ -146,6 +148,8 @@ impl From<FaultCode> for FaultKind {
             FaultCode::Internal => Self::Internal,
             FaultCode::HeadLost => Self::HeadLost,
             FaultCode::AmbiguousExchange => Self::AmbiguousExchange,
+            FaultCode::BodyTooLarge => Self::BodyTooLarge,
+            FaultCode::BodyIncomplete => Self::BodyIncomplete,
         }
     }
 }
@@ -155,7 +159,11 @@ impl FaultKind {
     const fn is_ours(self) -> bool {
         !matches!(
             self,
-            Self::BadEvent | Self::HeadLost | Self::AmbiguousExchange
+            Self::BadEvent
+                | Self::HeadLost
+                | Self::AmbiguousExchange
+                | Self::BodyTooLarge
+                | Self::BodyIncomplete
         )
     }
 }
@@ -515,10 +523,15 @@ fn pool(policy: &Policy, queued: usize) -> Vec<Family> {
                 reason("replaced", counts.dropped_replaced),
             ],
         ),
+        Family::new(
+            "wasm_agent_chunks_moved_total",
+            "Chunks of bodies that another instance was asked about than about the chunks before, because that one was busy for longer than the queue wait or was gone.",
+            [Sample::new(Value::Count(counts.chunks_moved))],
+        ),
     ]
 }
 
-fn exchanges(counts: ExchangeCounts) -> [Family; 3] {
+fn exchanges(counts: ExchangeCounts) -> [Family; 4] {
     let count = |count| [Sample::new(Value::Count(count))];
     [
         Family::new(
@@ -535,6 +548,11 @@ fn exchanges(counts: ExchangeCounts) -> [Family; 3] {
             "wasm_agent_operations_left_out_total",
             "Response header operations left out, since several exchanges with one id were open.",
             count(counts.operations_left_out),
+        ),
+        Family::new(
+            "wasm_agent_bodies_unfinished_total",
+            "Bodies that were collected for the module and ended before their last chunk, so that it was not asked about them.",
+            count(counts.bodies_unfinished),
         ),
     ]
 }

@@ -3,7 +3,7 @@
 
 use crate::abi::Abi;
 use crate::check::{Check, CheckKind};
-use crate::guest::inspect::{Export, Facts, ItemType, Language};
+use crate::guest::inspect::{Export, Facts, ItemType, Language, WHOLE_BODY, WholeBody};
 use crate::suggest;
 
 /// The type of `alloc`.
@@ -27,7 +27,32 @@ pub(crate) fn check(facts: &Facts, abi: Option<Abi>) -> Vec<Check> {
     let handlers = abi.handlers().iter().copied().filter(is_checked);
     checks.extend(handlers.map(|name| function(facts, name, HANDLER_TYPE)));
     checks.extend(near_handlers(facts, abi));
+    checks.extend(whole_body(facts, abi));
     checks
+}
+
+/// How the module is to get bodies, where it says so.
+fn whole_body(facts: &Facts, abi: Abi) -> Option<Check> {
+    let said = facts.whole_body.filter(|_| abi == Abi::Agent)?;
+    let id = CheckKind::Export.of(WHOLE_BODY);
+    let expected = "i32 global: 1 for whole bodies, 0 for chunks";
+    let fail = |found: String| {
+        let fix =
+            "export a constant i32 global with 0 or 1, or a static variable of 32 bits with 0 or 1";
+        Check::fail(id.clone(), expected, found, fix)
+    };
+    Some(match said {
+        WholeBody::Says(whole) => Check::pass(id, expected, u8::from(whole).to_string()),
+        WholeBody::Other(number) => fail(format!(
+            "{number}, which is neither, nor the address of a variable that is"
+        )),
+        WholeBody::NotANumber => fail(format!(
+            "mistyped: {}, not a constant of 32 bits",
+            facts
+                .export(WHOLE_BODY)
+                .map_or_else(String::new, |export| export.ty.to_string())
+        )),
+    })
 }
 
 /// The handlers of an ABI, in its order, where the module exports them.
