@@ -51,7 +51,11 @@ fn each_kind_of_expectation_stays_of_its_kind() {
     for (expect, after) in [
         (r#"{"tags":["a","b"]}"#, r#"{"tags":["a"]}"#),
         (r#"{"tags":["x"]}"#, r#"{"tags":["a","c"]}"#),
-        (r#"{"rule_ids":["x"]}"#, r#"{"rule_ids":{"exact":[]}}"#),
+        // What is left is true of nearly any refusal, so the decision is added.
+        (
+            r#"{"rule_ids":["x"]}"#,
+            r#"{"rule_ids":{"exact":[]},"decision":"block"}"#,
+        ),
         (
             r#"{"tags":{"all":["a","b"],"none":["c","d"]}}"#,
             r#"{"tags":{"all":["a"],"none":["d"]}}"#,
@@ -76,7 +80,7 @@ fn each_kind_of_expectation_stays_of_its_kind() {
         ),
         (
             r#"{"response_headers":{"X-A":"1","x-b":"1"}}"#,
-            r#"{"response_headers":{"X-A":"2","x-b":{"absent":true}}}"#,
+            r#"{"response_headers":{"X-A":"2","x-b":{"absent":true}},"decision":"block"}"#,
         ),
         (
             r#"{"response":{"audit":{"tags":["b","c"]},"needs_more":false}}"#,
