@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::abi::Abi;
 use crate::guest::module::Module;
 use crate::policy::pool::PoolSettings;
-use crate::policy::{Policy, PolicySettings};
+use crate::policy::{BodyMode, Policy, PolicySettings};
 
 /// The module that was run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,13 +48,16 @@ impl ModuleInfo {
 /// How a module is called, as reports have it.
 pub(in crate::ops) fn described(policy: &Policy) -> BTreeMap<&'static str, String> {
     match policy.abi() {
-        Abi::Agent => called(policy.settings()),
+        Abi::Agent => called(policy.settings(), policy.body_mode()),
         Abi::Hook => pooled(policy.pool().settings()),
     }
 }
 
 /// How a module that is asked about events is called.
-pub(in crate::ops) fn called(settings: &PolicySettings) -> BTreeMap<&'static str, String> {
+pub(in crate::ops) fn called(
+    settings: &PolicySettings,
+    body_mode: BodyMode,
+) -> BTreeMap<&'static str, String> {
     let mut described = pooled(&settings.pool);
     let names = settings.header_names.name();
     let policy = settings.failure_policy.name();
@@ -63,6 +66,11 @@ pub(in crate::ops) fn called(settings: &PolicySettings) -> BTreeMap<&'static str
     let allowed = &settings.answer_policy.allowed_headers;
     if !allowed.is_empty() {
         described.insert("allow_header", allowed.join(" "));
+    }
+    if body_mode == BodyMode::Whole {
+        described.insert("body", body_mode.name().to_owned());
+        let bytes = settings.bodies.max_bytes;
+        described.insert("max_body_bytes", bytes.to_string());
     }
     described
 }

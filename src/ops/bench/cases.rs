@@ -12,6 +12,8 @@ use crate::fixture::Fixture;
 use crate::guest::convention::json_buffer::write_input;
 use crate::guest::module::Module;
 use crate::ops::validate::samples;
+use crate::policy::BodySettings;
+use crate::policy::bodies::{Collected, Collector, chunk_of};
 use crate::question::{HeaderNames, Question};
 
 /// One event or context, and what it is called in reports.
@@ -55,6 +57,7 @@ impl BenchCase {
         let redactor = Redactor::with_numbers();
         let redacted = redactor.input(&String::from_utf8_lossy(&input), &mut self.secrets);
         self.input_hash = hash(&self.input, redacted.as_bytes());
+        self.input_bytes = input.len() as u64;
         self.name = self.secrets.text(&self.name).into_owned();
     }
 
@@ -120,6 +123,38 @@ pub(super) fn of_exchanges(
         .into_iter()
         .map(|size| cases.by_ref().take(size).collect())
         .collect()
+}
+
+/// The cases of an exchange as a module is asked that wants whole bodies: the last
+/// chunk of each has all of it, and the others are not there.
+pub(super) fn with_whole_bodies(
+    exchange: Vec<BenchCase>,
+    bodies: BodySettings,
+    names: HeaderNames,
+) -> Vec<BenchCase> {
+    let mut collectors = [Collector::new(false), Collector::new(false)];
+    let mut whole = Vec::new();
+    for mut case in exchange {
+        let Some(mut event) = case.input.event().cloned() else {
+            whole.push(case);
+            continue;
+        };
+        let side = usize::from(!event.kind().is_request());
+        let taken =
+            chunk_of(&mut event).map(|chunk| collectors[side].take(chunk, bodies.max_bytes));
+        match taken {
+            Some(Ok(Collected::More)) => {}
+            Some(Ok(Collected::Whole(_))) => {
+                case.input = event.into();
+                let exchange = case.secrets.clone();
+                case.hide(&exchange, names);
+                whole.push(case);
+            }
+            // One that cannot be collected is measured as the fault that it is.
+            None | Some(Err(_)) => whole.push(case),
+        }
+    }
+    whole
 }
 
 /// Cases of these; a name that comes again gets a number.

@@ -18,7 +18,7 @@ use crate::guest::module::{Candidate, LoadSettings, Module, Source};
 use crate::latency::Latency;
 use crate::ops::module_info::{called, pooled};
 use crate::policy::pool::PoolSettings;
-use crate::policy::{Policy, PolicySettings};
+use crate::policy::{BodyMode, Policy, PolicySettings};
 use crate::question::Question;
 
 /// What compiling a module over and over may take; it is compiled twice
@@ -86,9 +86,14 @@ impl<'a> Harness<'a> {
     /// How the module is called, as flags.
     pub(super) fn flags(&self) -> Flags {
         match self.module.abi {
-            Abi::Agent => called(&self.settings.policy),
+            Abi::Agent => called(&self.settings.policy, self.body_mode()),
             Abi::Hook => pooled(&self.pool),
         }
+    }
+
+    /// How the module gets bodies.
+    pub(super) fn body_mode(&self) -> BodyMode {
+        self.settings.policy.bodies.mode_of(&self.module)
     }
 
     /// The engine that production would have.

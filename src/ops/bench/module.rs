@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::advise::{Wish, advise};
 use super::baseline::{Baseline, BaselineModule};
-use super::cases::{BenchCase, of_samples};
+use super::cases::{BenchCase, of_samples, with_whole_bodies};
 use super::compare;
 use super::comparison::Comparison;
 use super::harness::Harness;
@@ -23,6 +23,7 @@ use super::{exact, phases, profile, safety, warm};
 use crate::client::Pace;
 use crate::error::Error;
 use crate::ops::module_info::ModuleInfo;
+use crate::policy::BodyMode;
 
 /// Measures a module, with sample events where no inputs are given.
 ///
@@ -38,12 +39,16 @@ pub(crate) fn bench(
     session.meter.begin("loading", Duration::ZERO);
     let settings = task.settings;
     let harness = Harness::new(path, settings)?;
+    let names = settings.policy.header_names;
     let (mut cases, sampled) = match inputs {
-        Some(inputs) => (inputs.exchanges.concat(), inputs.sampled),
-        None => {
-            let names = settings.policy.header_names;
-            (of_samples(&harness.module, names), None)
+        Some(mut inputs) => {
+            if harness.body_mode() == BodyMode::Whole {
+                let whole = |exchange| with_whole_bodies(exchange, settings.policy.bodies, names);
+                inputs.exchanges = inputs.exchanges.into_iter().map(whole).collect();
+            }
+            (inputs.exchanges.concat(), inputs.sampled)
         }
+        None => (of_samples(&harness.module, names), None),
     };
     let given = cases.len();
     cases.retain(|case| harness.module.handles(case.input.phase()));

@@ -5,18 +5,24 @@ use super::compare::Played;
 use crate::abi::Abi;
 use crate::capture::Transaction;
 use crate::policy::{Policy, Reply};
-use crate::question::{HeaderNames, Question};
+use crate::question::{HeaderNames, Phase, Question};
 
 /// Plays a captured transaction. Exact inputs go in byte for byte, unless
-/// header names are to be spelled otherwise than they were.
+/// header names are to be spelled otherwise than they were, or the chunks of a body
+/// are to be put together.
 ///
 /// `replies` is room for its answers, from a transaction before.
 pub(super) fn play(subject: &Policy, transaction: &Transaction<'_>, replies: Vec<Reply>) -> Played {
     let respelled =
         subject.abi() == Abi::Agent && subject.settings().header_names != HeaderNames::Lower;
-    let is_exact = |input: &Question<'_>| matches!(input, Question::Exact { .. });
-    if respelled
-        && transaction.steps.iter().any(|step| is_exact(&step.input))
+    let is_read_back = |input: &Question<'_>| match (input, input.phase()) {
+        (Question::Exact { .. }, Phase::Event(kind)) => respelled || subject.collects_bodies(kind),
+        _ => false,
+    };
+    if transaction
+        .steps
+        .iter()
+        .any(|step| is_read_back(&step.input))
         && let Ok(inputs) = crate::capture::read_back(transaction.questions())
     {
         return asked(subject, inputs.iter(), replies);

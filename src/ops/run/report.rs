@@ -34,6 +34,15 @@ pub(crate) enum Hint {
     },
     /// The module answered nothing, which allows.
     EmptyAnswer,
+    /// The module is asked about whole bodies, and this chunk was not the last.
+    Collected,
+    /// The last chunk of a body never came, so the module was not asked about it.
+    BodyUnfinished,
+    /// The answer depends on what the same instance was asked before in this exchange.
+    DependsOnInstance {
+        /// What a new instance answers.
+        alone: String,
+    },
     /// Keys of the answer that the contract does not know.
     UnknownKeys {
         /// The keys.
@@ -467,6 +476,11 @@ impl Hint {
                 as_written,
             } => format!(
                 "header names reach the module in lower case, as proxies send them: it decides {decision}; spelled as in the fixture it would decide {as_written}. Look names up in any case, or use --header-names canonical in run and serve"
+            ),
+            Self::Collected => "the module gets bodies whole, so it is not asked about this chunk; what is expected of the body belongs to its last chunk".to_owned(),
+            Self::BodyUnfinished => "no chunk of this body is its last (\"is_last\"), and the module gets bodies whole, so it was not asked about it".to_owned(),
+            Self::DependsOnInstance { alone } => format!(
+                "a new instance answers {alone}: this answer depends on what the instance was asked before, and the events of one exchange may meet different instances; keep nothing between calls, or get bodies whole (the global whole_body, or --body whole)"
             ),
             Self::EmptyAnswer => "the module gave an empty answer, which allows; published modules do this when they fail to parse their input".to_owned(),
             Self::UnknownKeys { keys } => format!(

@@ -1,9 +1,11 @@
-//! Whether a decision changes when header names are spelled otherwise.
+//! Whether a decision changes when header names are spelled otherwise, and whether
+//! one depends on what its instance was asked before.
 
 use std::sync::Arc;
 
-use super::report::{Hint, summary};
+use super::report::{Hint, StepResult, summary};
 use crate::event::Event;
+use crate::fixture::Fixture;
 use crate::limits::Isolation;
 use crate::policy::Policy;
 use crate::question::HeaderNames;
@@ -30,6 +32,26 @@ impl Spelling {
             names,
             as_sent: beside(names),
             as_written: beside(HeaderNames::AsWritten),
+        }
+    }
+
+    /// Asks about each step on an instance of its own. Says where the answer is another
+    /// one, for the first step that has one.
+    pub(super) fn instance_hint(&self, fixture: &Fixture, results: &mut [StepResult]) {
+        if fixture.steps.len() < 2 {
+            return;
+        }
+        let mut exchange = self.as_sent.exchange();
+        for (step, result) in fixture.steps.iter().zip(results) {
+            let (Some(alone), Some(response)) = (exchange.handle(&step.event), &result.response)
+            else {
+                return;
+            };
+            if !response.tells_the_same(&alone.response) {
+                let alone = summary(&alone.response);
+                result.hints.push(Hint::DependsOnInstance { alone });
+                return;
+            }
         }
     }
 

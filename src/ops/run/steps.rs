@@ -19,6 +19,8 @@ pub(crate) enum StepReply<'a> {
     Event {
         step: &'a Step,
         handled: Handled,
+        /// No body is collected of which the last chunk never comes.
+        has_whole_body: bool,
     },
     Hook {
         step: &'a HookStep,
@@ -44,9 +46,18 @@ pub(crate) fn ask<'a>(policy: &Policy, fixture: &'a Fixture) -> Vec<StepReply<'a
         let mut exchange = policy.exchange();
         let replies = fixture.steps.iter().map_while(|step| {
             let handled = exchange.handle(&step.event)?;
-            Some(StepReply::Event { step, handled })
+            let has_whole_body = true;
+            Some(StepReply::Event {
+                step,
+                handled,
+                has_whole_body,
+            })
         });
-        return replies.collect();
+        let mut replies: Vec<_> = replies.collect();
+        if let Some(StepReply::Event { has_whole_body, .. }) = replies.last_mut() {
+            *has_whole_body = !exchange.has_unfinished_body();
+        }
+        return replies;
     };
     let mut context = Some(hooks.context.clone());
     let replies = hooks.steps.iter().map_while(|step| {
@@ -84,6 +95,7 @@ pub(super) fn run(
     let mut results: Vec<StepResult> = replies
         .map(|reply| reply.judged(policy, spelling))
         .collect();
+    spelling.instance_hint(fixture, &mut results);
     let rest = (results.len()..).map_while(|index| fixture.step(index));
     results.extend(rest.map(|(name, line, expects)| not_reached(name, line, expects)));
     for round in 2..=repeats {
@@ -98,17 +110,28 @@ impl StepReply<'_> {
     fn judged(self, policy: &Policy, spelling: &Spelling) -> StepResult {
         let mismatches = self.mismatches();
         match self {
-            Self::Event { step, handled } => StepResult {
-                mismatches,
-                hints: cannot_fail(step, policy)
-                    .into_iter()
-                    .chain(event_hints(step, &handled, spelling))
-                    .collect(),
-                response: Some(handled.response),
-                fault: handled.fault,
-                ..not_reached(step.event.kind().name(), step.line, step.expect.is_some())
+            Self::Event {
+                step,
+                handled,
+                has_whole_body,
+            } => {
+                // We gave the answer: what holds of it says nothing of the module.
+                let is_checked = !handled.is_collected || !mismatches.is_empty();
+                let expects = step.expect.is_some() && is_checked;
+                let unfinished = (!has_whole_body).then_some(Hint::BodyUnfinished);
+                StepResult {
+                    mismatches,
+                    hints: cannot_fail(step, policy)
+                        .into_iter()
+                        .chain(event_hints(step, &handled, spelling))
+                        .chain(unfinished)
+                        .collect(),
+                    response: Some(handled.response),
+                    fault: handled.fault,
+                    ..not_reached(step.event.kind().name(), step.line, expects)
+                }
+                .costing(handled.cost)
             }
-            .costing(handled.cost),
             Self::Hook {
                 step,
                 before,
@@ -126,11 +149,12 @@ impl StepReply<'_> {
 
     /// Whether somebody answered: a guest, or a fault that kept it from being called.
     pub(crate) const fn is_answered(&self) -> bool {
-        let (cost, fault) = match self {
-            Self::Event { handled, .. } => (&handled.cost, &handled.fault),
-            Self::Hook { handled, .. } => (&handled.cost, &handled.fault),
-        };
-        cost.is_some() || fault.is_some()
+        match self {
+            Self::Event { handled, .. } => {
+                handled.cost.is_some() || handled.fault.is_some() || handled.is_collected
+            }
+            Self::Hook { handled, .. } => handled.cost.is_some() || handled.fault.is_some(),
+        }
     }
 
     /// Where what came differs from what was expected.
@@ -143,7 +167,7 @@ impl StepReply<'_> {
             return vec![not_called(phase)];
         }
         match self {
-            Self::Event { step, handled } => {
+            Self::Event { step, handled, .. } => {
                 let actual = Actual {
                     response: &handled.response,
                     fault: handled.fault.as_ref(),
@@ -214,6 +238,9 @@ fn cannot_fail(step: &Step, policy: &Policy) -> Option<Hint> {
 
 fn event_hints(step: &Step, handled: &Handled, spelling: &Spelling) -> Vec<Hint> {
     let mut hints = Vec::new();
+    if handled.is_collected && step.expect.is_some() {
+        hints.push(Hint::Collected);
+    }
     if handled.fault.is_none() {
         hints.extend(spelling.hint(&step.event));
     }
