@@ -470,7 +470,8 @@ impl Reading {
             Payload::DataSection(section) => {
                 facts.complexity.data_segments = section.count();
                 if let Some(WholeBody::Other(address)) = facts.whole_body {
-                    facts.whole_body = Some(whole_body_at(section, address)?);
+                    let pages = facts.memories.first().map_or(0, |it| it.initial_pages);
+                    facts.whole_body = Some(whole_body_at(section, address, pages)?);
                 }
             }
             Payload::CodeSectionStart { count, .. } => facts.complexity.functions = count,
@@ -681,10 +682,24 @@ fn constant(value: &ConstExpr<'_>) -> Result<Option<i32>, Malformed> {
     )
 }
 
-/// What stands at this address as memory begins: linkers export a variable as a
-/// global that holds its address.
-fn whole_body_at(section: DataSectionReader<'_>, address: i32) -> Result<WholeBody, Malformed> {
-    let mut found = WholeBody::Other(address);
+/// Linkers place no variable below this address.
+const FIRST_VARIABLE: u32 = 1024;
+
+/// What stands at this address as memory of so many pages begins: linkers export a
+/// variable as a global that holds its address. One that is 0 stands in no segment.
+fn whole_body_at(
+    section: DataSectionReader<'_>,
+    address: i32,
+    pages: u64,
+) -> Result<WholeBody, Malformed> {
+    let at = address.cast_unsigned();
+    let may_be_variable =
+        at >= FIRST_VARIABLE && at.is_multiple_of(4) && u64::from(at) + 4 <= pages << 16;
+    let mut found = if may_be_variable {
+        WholeBody::Says(false)
+    } else {
+        WholeBody::Other(address)
+    };
     for segment in section {
         let segment = segment?;
         let DataKind::Active {

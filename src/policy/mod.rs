@@ -409,7 +409,12 @@ impl Policy {
             }
         };
         let called = drive(self.called_on(lease, kept, (question, mode)));
-        if called.is_late() && self.settings.pool.limits.clock == DeadlineClock::Processor {
+        // Only the instance of the chunks before knows what they said.
+        let may_repeat = same.is_none();
+        if may_repeat
+            && called.is_late()
+            && self.settings.pool.limits.clock == DeadlineClock::Processor
+        {
             return self.repeated(question, called).of_body_in(asked.chunks);
         }
         called.of_body_in(asked.chunks)
