@@ -117,6 +117,8 @@ pub enum Remark {
     OtherModule,
     /// An expectation of a test that no module's answer can be held against.
     NotChecked,
+    /// No chunk of a body is its last, and the module gets bodies whole.
+    BodyUnfinished,
 }
 
 impl Remark {
@@ -158,6 +160,9 @@ impl Remark {
             }
             Self::OtherModule => {
                 "recorded with a different module; the recorded decisions and fuel belong to that module"
+            }
+            Self::BodyUnfinished => {
+                "no chunk of a body is its last, and the module gets bodies whole, so it was not asked about it"
             }
             Self::NotChecked => {
                 "expectations that a module cannot meet or miss (response or log text)"

@@ -247,6 +247,9 @@ pub(crate) enum Problem {
     HeadLost,
     /// Several live exchanges have this id, and nothing tells them apart.
     Ambiguous,
+    /// Chunks before this one were collected for a module that wants whole bodies, and
+    /// the one in its place does not.
+    Incomplete,
 }
 
 /// One exchange that is remembered.
@@ -712,25 +715,22 @@ impl Inner {
     ) {
         let Keyed { key, arrival } = keyed;
         let wants = arrival.wants;
-        if wants.chunks == Chunks::Alone || joined.problem.is_some() {
+        if joined.problem.is_some() {
             return;
         }
         let is_single = chunk.is_last && chunk.chunk_index == 0;
         if joined.is_unclear {
             // The chunks of several bodies may come between each other.
-            let is_known = joined.place.is_some_and(|place| {
-                let known =
-                    |group: &mut Group| Some(group.by_number(place.number)?.body(kind).is_begun());
-                self.change(key, known).flatten() == Some(true)
-            });
-            if wants.chunks == Chunks::Collected && (!is_single || is_known) {
+            let group = self.groups.get(&key);
+            let is_begun = group.is_some_and(|group| group.has_begun_body(kind));
+            if wants.chunks == Chunks::Collected && (!is_single || is_begun) {
                 joined.problem = Some(Problem::Ambiguous);
             }
             return;
         }
         let is_headless = joined.place.is_none();
         if is_headless {
-            if chunk.is_last {
+            if chunk.is_last || wants.chunks == Chunks::Alone {
                 return;
             }
             if self.groups.get(&key).is_some_and(Group::is_full) {
@@ -750,14 +750,16 @@ impl Inner {
             };
             let is_numbered = exchange.is_headless(kind);
             let body = exchange.body(kind);
-            joined.instance = body.instance;
-            if wants.chunks == Chunks::Collected {
-                joined.body = if chunk.is_last {
-                    body.collected.take()
-                } else {
-                    let begin = || bodies.begin(is_numbered);
-                    Some(Arc::clone(body.collected.get_or_insert_with(begin)))
-                };
+            if wants.chunks == Chunks::Together {
+                joined.instance = body.instance;
+            }
+            if wants.chunks != Chunks::Collected {
+                joined.problem = body.is_begun().then_some(Problem::Incomplete);
+            } else if chunk.is_last {
+                joined.body = body.collected.take();
+            } else {
+                let begin = || bodies.begin(is_numbered);
+                joined.body = Some(Arc::clone(body.collected.get_or_insert_with(begin)));
             }
         });
     }

@@ -190,6 +190,10 @@ fn unjoined(problem: Problem) -> Fault {
             FaultCode::HeadLost,
             "the head of this body's request was forgotten, or could not be read",
         ),
+        Problem::Incomplete => Fault::new(
+            FaultCode::BodyIncomplete,
+            "the chunks before this one were collected for the module that was replaced",
+        ),
         Problem::Ambiguous => Fault::new(
             FaultCode::AmbiguousExchange,
             "several open requests have this correlation id, and it is unclear which of them the body belongs to",

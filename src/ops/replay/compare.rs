@@ -8,9 +8,11 @@ use super::ignore::{Pointer, strip};
 use super::report::{Category, Summary};
 use crate::answer::{Answer, hook_decision, is_hook_result, to_proxy_view};
 use crate::capture::Transaction;
+use crate::event::EventKind;
 use crate::hook::TRAPPED;
 use crate::json;
 use crate::policy::Reply;
+use crate::question::Phase;
 
 /// What one module made of a transaction.
 #[derive(Debug)]
@@ -40,7 +42,21 @@ impl Played {
 
     /// Whether the module was asked anything: it may have no handler for any of it.
     pub(super) fn is_asked(&self) -> bool {
-        self.replies.iter().any(Reply::is_answered)
+        let mut replies = self.replies.iter();
+        replies.any(|reply| reply.cost.is_some() || reply.fault.is_some())
+    }
+
+    /// Whether the module was to get a body whole, and its last chunk never came.
+    pub(super) fn has_unfinished_body(&self, transaction: &Transaction<'_>) -> bool {
+        let is_over = self.replies.last().is_some_and(Reply::ends);
+        let last = |kind: EventKind| {
+            let asked = transaction.steps.iter().zip(&self.replies);
+            let mut bodies = asked.rev().map(|(step, reply)| (step.input.phase(), reply));
+            bodies.find(|(phase, _)| *phase == Phase::Event(kind))
+        };
+        let kinds = [EventKind::RequestBody, EventKind::ResponseBody];
+        let mut last = kinds.into_iter().filter_map(last);
+        !is_over && last.any(|(_, reply)| reply.is_collected)
     }
 
     /// Its answers, each with its step.

@@ -213,6 +213,9 @@ impl<'a> Worker<'a> {
         for remark in &transaction.remarks {
             self.tally.remark(*remark);
         }
+        if new.has_unfinished_body(transaction) {
+            self.tally.remark(Remark::BodyUnfinished);
+        }
         let view = View {
             shared,
             seq,

@@ -284,6 +284,13 @@ impl Group {
         self.settle();
     }
 
+    /// Whether a body of any of them is being collected.
+    pub(super) fn has_begun_body(&self, kind: EventKind) -> bool {
+        let side = usize::from(!kind.is_request());
+        let mut exchanges = self.exchanges.iter();
+        exchanges.any(|exchange| exchange.bodies[side].is_begun())
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.exchanges.len() >= MAX_SHARING
     }
