@@ -8,26 +8,26 @@
 
 mod file;
 mod secrets;
+mod writer;
 
 use std::convert::Infallible;
-use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
-use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use secrets::{GivenUp, KnownSecrets};
+use file::RecordingFile;
+use secrets::GivenUp;
+use writer::{Storage, Writer};
 
-use crate::capture::{RecordLine, Redactor, write_record};
+use crate::capture::Redactor;
 use crate::cost::Cost;
 use crate::error::Error;
 use crate::event::Event;
 use crate::fault::Fault;
-use crate::guest::convention::json_buffer::event::write_input;
 use crate::question::HeaderNames;
 use crate::response::AgentResponse;
 use crate::server::lock;
@@ -38,8 +38,6 @@ const MAX_WAITING: usize = 4096;
 const MAX_WAITING_BYTES: usize = 32 << 20;
 /// A file never grows larger unless it is told so.
 pub(crate) const DEFAULT_MAX_RECORDING_BYTES: u64 = 1 << 30;
-/// What is written reaches the file this soon.
-const FLUSH_AFTER: Duration = Duration::from_millis(200);
 /// For the record that is being written once nobody waits any more.
 const LAST_RECORD: Duration = Duration::from_millis(500);
 /// For all that waits, where nobody says how long.
@@ -53,7 +51,7 @@ pub struct RecordSettings {
     /// A share of the transactions, from 0 to 1; whole ones, and no client
     /// chooses which.
     pub rate: f64,
-    /// Bytes of the file; what comes after is dropped.
+    /// Bytes of the file; what comes after is dropped until it is rotated.
     pub max_bytes: u64,
     /// Leave secrets in.
     pub keep_secrets: bool,
@@ -82,6 +80,31 @@ pub struct RecordCounts {
     pub written: u64,
     /// For want of room, or because the file could not be written.
     pub dropped: u64,
+    /// Why nothing is written now.
+    pub stopped: Option<Stopped>,
+}
+
+/// Why nothing is written at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// The file cannot be written or opened; this is tried again.
+    Error,
+    /// The file has its largest size, until it is rotated.
+    Full,
+}
+
+impl Stopped {
+    /// Each of them.
+    pub const ALL: [Self; 2] = [Self::Error, Self::Full];
+
+    /// As metrics name it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Full => "full",
+        }
+    }
 }
 
 /// Takes records and never makes anybody wait.
@@ -114,6 +137,7 @@ struct Counts {
     pending: AtomicU64,
     /// Set where nobody waits for them any more.
     give_up: AtomicBool,
+    stopped: Mutex<Option<Stopped>>,
 }
 
 /// The guest that gave an answer, and the exchange it is of.
@@ -150,32 +174,21 @@ impl Recorder {
     pub fn start(settings: &RecordSettings) -> Result<Self, Error> {
         // Before there is a file.
         let redactor = redactor(settings)?;
-        let failed = |source| Error::Write {
+        let file = RecordingFile::open(&settings.path).map_err(|source| Error::Write {
             path: settings.path.clone(),
             source,
-        };
-        let file = file::open(&settings.path).map_err(failed)?;
-        let size = file.metadata().map_err(failed)?.len();
-        Self::on((file, size), redactor, settings)
+        })?;
+        Self::on(file, redactor, settings)
     }
 
     fn on(
-        (file, size): (File, u64),
+        storage: impl Storage,
         redactor: Redactor,
         settings: &RecordSettings,
     ) -> Result<Self, Error> {
         let (records, received) = sync_channel(MAX_WAITING);
         let counts = Arc::new(Counts::default());
-        let writer = Writer {
-            file: BufWriter::new(file),
-            path: settings.path.clone(),
-            size,
-            max_bytes: settings.max_bytes,
-            redactor,
-            known: KnownSecrets::default(),
-            counts: Arc::clone(&counts),
-            failed: false,
-        };
+        let writer = Writer::new(storage, redactor, settings, Arc::clone(&counts));
         let (alive, ended) = sync_channel(0);
         let handle = std::thread::Builder::new()
             .name("record".to_owned())
@@ -291,6 +304,7 @@ impl Recorder {
         RecordCounts {
             written: self.counts.written.load(Ordering::Relaxed),
             dropped: self.counts.dropped.load(Ordering::Relaxed),
+            stopped: *lock(&self.counts.stopped),
         }
     }
 
@@ -317,7 +331,9 @@ impl Recorder {
         if ended && writer.handle.join().is_err() {
             tracing::error!("a defect of this program; please report it");
         }
-        let RecordCounts { written, dropped } = self.counts();
+        let RecordCounts {
+            written, dropped, ..
+        } = self.counts();
         if not_written == 0 {
             tracing::info!(written, dropped, "the recording is complete");
         } else {
@@ -371,119 +387,6 @@ fn size_of(event: &Event) -> usize {
         Event::ResponseHeaders(_) => 0,
     };
     512 + fields + data
-}
-
-struct Writer {
-    file: BufWriter<File>,
-    path: PathBuf,
-    size: u64,
-    max_bytes: u64,
-    redactor: Redactor,
-    known: KnownSecrets,
-    counts: Arc<Counts>,
-    /// Said once; the records that follow are only counted.
-    failed: bool,
-}
-
-impl Writer {
-    fn run(mut self, records: &Receiver<Record>) {
-        while !self.counts.give_up.load(Ordering::Relaxed) {
-            match records.recv_timeout(FLUSH_AFTER) {
-                Ok(record) => {
-                    self.write(&record);
-                    self.counts.pending.fetch_sub(1, Ordering::Relaxed);
-                }
-                Err(RecvTimeoutError::Timeout) => self.flush(),
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-        }
-        self.flush();
-    }
-
-    fn write(&mut self, record: &Record) {
-        let size = record.asked.size;
-        self.counts.waiting.fetch_sub(size, Ordering::Relaxed);
-        let is_written = self.line(record).is_some_and(|line| self.append(&line));
-        let count = if is_written {
-            &self.counts.written
-        } else {
-            &self.counts.dropped
-        };
-        count.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Says whether the line is in the file now.
-    fn append(&mut self, line: &[u8]) -> bool {
-        let fits = self.size + line.len() as u64 <= self.max_bytes;
-        if !fits && !self.failed {
-            self.failed = true;
-            tracing::warn!(
-                path = %self.path.display(),
-                max_bytes = self.max_bytes,
-                "the recording is full; further calls are dropped"
-            );
-        }
-        if !fits || self.failed {
-            return false;
-        }
-        let written = self.file.write_all(line);
-        match &written {
-            Ok(()) => self.size += line.len() as u64,
-            Err(error) => self.fail(error),
-        }
-        written.is_ok()
-    }
-
-    /// None where secrets of its exchange are not known any more.
-    fn line(&mut self, record: &Record) -> Option<Vec<u8>> {
-        let Prepared {
-            source,
-            event,
-            cost,
-            at,
-            ..
-        } = &record.asked;
-        let (exchange, now) = (source.exchange, Instant::now());
-        let mut found = self.known.take(exchange, is_first(event), now)?;
-        let mut input = Vec::new();
-        write_input(event, source.names, &mut input);
-        let at_ns = at.duration_since(UNIX_EPOCH).ok();
-        let mut line = Vec::new();
-        write_record(
-            &RecordLine {
-                id: event.correlation_id(),
-                phase: event.kind().name(),
-                at_ns: at_ns.and_then(|at| i64::try_from(at.as_nanos()).ok()),
-                module: &source.module,
-                input: &String::from_utf8_lossy(&input),
-                output: &record.answer,
-                fault: record.fault.as_ref(),
-                fuel: cost.and_then(|cost| cost.fuel),
-                wall_ns: cost.map(|cost| cost.time_ns()),
-            },
-            (&self.redactor, &mut found),
-            &mut line,
-        );
-        self.known.keep(exchange, found, now);
-        Some(line)
-    }
-
-    fn flush(&mut self) {
-        if let Err(error) = self.file.flush() {
-            self.fail(&error);
-        }
-    }
-
-    fn fail(&mut self, error: &std::io::Error) {
-        if !self.failed {
-            self.failed = true;
-            tracing::error!(
-                path = %self.path.display(),
-                %error,
-                "the recording cannot be written; further calls are dropped"
-            );
-        }
-    }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::protocol::wire::frame::Protocol;
 use crate::protocol::wire::response::Dialect;
 use crate::response::DecisionKind;
 use crate::server::exchanges::ExchangeCounts;
-use crate::server::record::RecordCounts;
+use crate::server::record::{RecordCounts, Stopped};
 
 /// Upper bounds of all latency histograms, in nanoseconds: from a trivial
 /// guest's call to far beyond every default limit.
@@ -355,7 +355,7 @@ impl Metrics {
             "Connections and gRPC calls closed because their peer was slow or silent, by reason.",
             labelled("reason", Closed::ALL.map(Closed::name), &self.closed),
         ));
-        families.extend(now.recorded.map(recorded));
+        families.extend(now.recorded.into_iter().flat_map(recorded));
         families
     }
 
@@ -475,16 +475,27 @@ impl Metrics {
     }
 }
 
-fn recorded(counts: RecordCounts) -> Family {
+fn recorded(counts: RecordCounts) -> [Family; 2] {
     let count = |result, count| Sample::new(Value::Count(count)).with("result", result);
-    Family::new(
-        "wasm_agent_records_total",
-        "Calls that --record selected: written to the file, or dropped because the queue or the file was full, or because the answer of it or of an earlier call of its exchange was not sent.",
-        [
-            count("written", counts.written),
-            count("dropped", counts.dropped),
-        ],
-    )
+    let stopped = Stopped::ALL.map(|reason| {
+        let is_so = counts.stopped == Some(reason);
+        Sample::new(Value::gauge(usize::from(is_so))).with("reason", reason.name())
+    });
+    [
+        Family::new(
+            "wasm_agent_records_total",
+            "Calls that --record selected: those whose line is in the file, and those that were dropped, by result.",
+            [
+                count("written", counts.written),
+                count("dropped", counts.dropped),
+            ],
+        ),
+        Family::new(
+            "wasm_agent_recording_stopped",
+            "1 while all calls are dropped because the recording cannot be written (error) or has its largest size (full).",
+            stopped,
+        ),
+    ]
 }
 
 fn pool(policy: &Policy, queued: usize) -> Vec<Family> {

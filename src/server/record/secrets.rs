@@ -83,6 +83,12 @@ impl KnownSecrets {
         }
     }
 
+    /// An event of it is not recorded, nor are the later ones.
+    pub(super) fn give_up(&mut self, exchange: u64) {
+        self.remove(exchange);
+        self.given_up.add(exchange);
+    }
+
     fn expire(&mut self, now: Instant) {
         while let Some(oldest) = self.oldest()
             && let Some(kept) = self.kept.get(&oldest)

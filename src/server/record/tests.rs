@@ -1,7 +1,10 @@
-//! The recorder by itself: bounds that no traffic reaches in a test.
+//! The recorder by itself: bounds that no traffic reaches in a test, and a
+//! disk that fails when it is told to.
 
-use std::io::Read as _;
+use std::io::{self, Read as _, Write as _};
+use std::time::Instant;
 
+use super::writer::Unwritten;
 use super::*;
 use crate::event::{BodyChunk, RequestHead};
 
@@ -16,15 +19,25 @@ fn settings(rate: f64) -> RecordSettings {
 }
 
 /// Writes into a pipe, which takes so much and then blocks.
-fn into_pipe(rate: f64) -> (Recorder, std::io::PipeReader) {
-    let (reader, writer) = std::io::pipe().unwrap();
-    let file = File::from(std::os::fd::OwnedFd::from(writer));
-    let settings = settings(rate);
-    let redactor = redactor(&settings).unwrap();
-    (
-        Recorder::on((file, 0), redactor, &settings).unwrap(),
-        reader,
-    )
+fn into_pipe(rate: f64) -> (Recorder, io::PipeReader) {
+    let (reader, writer) = io::pipe().unwrap();
+    (on(writer, &settings(rate)), reader)
+}
+
+fn on(storage: impl Storage, settings: &RecordSettings) -> Recorder {
+    let redactor = redactor(settings).unwrap();
+    Recorder::on(storage, redactor, settings).unwrap()
+}
+
+impl Storage for io::PipeWriter {
+    fn ready(&mut self) -> io::Result<u64> {
+        Ok(0)
+    }
+
+    fn append(&mut self, lines: &[u8]) -> Result<(), Unwritten> {
+        self.write_all(lines)
+            .map_err(|error| Unwritten { written: 0, error })
+    }
 }
 
 fn head(uri: &str) -> Event {
