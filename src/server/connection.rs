@@ -316,6 +316,17 @@ impl Connection {
         let Given { handled, source } = given.into();
         let JoinedEvent { mut event, joined } = asked;
         let exchange = source.as_ref().map(|source| source.exchange);
+        let recorder = self.shared.settings.recorder.as_ref();
+        if source.is_none()
+            && !joined.is_unclear
+            && let Some(recorder) = recorder
+        {
+            // It is not recorded, but its secrets may be in later events that are.
+            match &handled.fault {
+                None => recorder.learn(&event, joined.number),
+                Some(_) => recorder.give_up(joined.number),
+            }
+        }
         let metrics = self.shared.live.metrics();
         let cost = handled.cost;
         // A call and its fault count whether or not the answer is sent.
@@ -331,7 +342,6 @@ impl Connection {
             self.give_up(fault, exchange);
             return;
         }
-        let recorder = self.shared.settings.recorder.as_ref();
         // Before a rule takes the body out of the event.
         let record = recorder
             .zip(source)

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use file::RecordingFile;
 use secrets::GivenUp;
@@ -161,6 +161,11 @@ pub(crate) struct Prepared {
 /// One event and its answer.
 struct Record {
     asked: Prepared,
+    /// None where no guest was asked, and only secrets are looked for.
+    answered: Option<Answered>,
+}
+
+struct Answered {
     answer: Box<AgentResponse>,
     fault: Option<Fault>,
 }
@@ -243,12 +248,39 @@ impl Recorder {
 
     /// Takes what was sent, if there is room.
     pub(crate) fn offer(&self, asked: Prepared, answer: Box<AgentResponse>, fault: Option<Fault>) {
-        let (exchange, size) = (asked.source.exchange, asked.size);
-        let record = Record {
-            asked,
-            answer,
-            fault,
+        let exchange = asked.source.exchange;
+        let answered = Some(Answered { answer, fault });
+        if !self.send(Record { asked, answered }) {
+            self.give_up(exchange);
+        }
+    }
+
+    /// Looks for secrets in an event that no guest is asked about: they may come
+    /// back in later events of its exchange.
+    pub(crate) fn learn(&self, event: &Event, exchange: u64) {
+        if !self.is_sampled(exchange) || self.is_torn(exchange, is_first(event)) {
+            return;
+        }
+        let asked = Prepared {
+            source: Source {
+                exchange,
+                module: Arc::default(),
+                names: HeaderNames::Lower,
+            },
+            event: event.clone(),
+            cost: None,
+            at: UNIX_EPOCH,
+            size: size_of(event),
         };
+        let answered = None;
+        if !self.send(Record { asked, answered }) {
+            self.tear(exchange);
+        }
+    }
+
+    /// Says whether there was room.
+    fn send(&self, record: Record) -> bool {
+        let size = record.asked.size;
         let waiting = self.counts.waiting.fetch_add(size, Ordering::Relaxed);
         let sender = lock(&self.records).clone();
         self.counts.pending.fetch_add(1, Ordering::Relaxed);
@@ -257,8 +289,8 @@ impl Recorder {
         if !taken {
             self.counts.pending.fetch_sub(1, Ordering::Relaxed);
             self.counts.waiting.fetch_sub(size, Ordering::Relaxed);
-            self.give_up(exchange);
         }
+        taken
     }
 
     /// Counts an event that is not recorded, because its answer was not sent or
@@ -266,9 +298,13 @@ impl Recorder {
     pub(crate) fn give_up(&self, exchange: u64) {
         if self.is_sampled(exchange) {
             self.leave_out();
-            lock(&self.torn).add(exchange);
-            self.any_torn.store(true, Ordering::Relaxed);
+            self.tear(exchange);
         }
+    }
+
+    fn tear(&self, exchange: u64) {
+        lock(&self.torn).add(exchange);
+        self.any_torn.store(true, Ordering::Relaxed);
     }
 
     /// Counts an event that cannot be recorded.

@@ -201,3 +201,87 @@ fn what_was_not_sent_is_not_recorded_nor_is_what_follows() {
     reader.read_to_string(&mut text).unwrap();
     assert_eq!(text.lines().count(), 1);
 }
+
+/// A disk that fails when it is told to, and what is on it.
+#[derive(Clone, Default)]
+struct Disk(Arc<Mutex<DiskState>>);
+
+#[derive(Default)]
+struct DiskState {
+    is_broken: bool,
+    text: String,
+    attempts: u32,
+}
+
+impl Storage for Disk {
+    fn ready(&mut self) -> io::Result<u64> {
+        Ok(lock(&self.0).text.len() as u64)
+    }
+
+    /// Takes the first line alone where it is broken.
+    fn append(&mut self, lines: &[u8]) -> Result<(), Unwritten> {
+        let mut disk = lock(&self.0);
+        disk.attempts += 1;
+        let lines = std::str::from_utf8(lines).unwrap();
+        if !disk.is_broken {
+            disk.text.push_str(lines);
+            return Ok(());
+        }
+        let written = lines.find('\n').unwrap() + 1;
+        disk.text.push_str(&lines[..written]);
+        let error = io::Error::other("broken");
+        Err(Unwritten { written, error })
+    }
+}
+
+/// Waits until all that was offered is written or dropped.
+fn settled(recorder: &Recorder) -> RecordCounts {
+    let begin = Instant::now();
+    while recorder.counts.pending.load(Ordering::Relaxed) > 0 {
+        assert!(begin.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    recorder.counts()
+}
+
+/// One error ends nothing for good: what was not written is counted, nothing
+/// more is of its exchange, and the disk is asked again, but not at each event.
+#[test]
+fn what_a_disk_does_not_take_is_dropped_and_it_is_tried_again() {
+    let disk = Disk::default();
+    let recorder = on(disk.clone(), &settings(1.0));
+    lock(&disk.0).is_broken = true;
+    (0..3).for_each(|exchange| offer(&recorder, exchange, &head("/broken")));
+    let counts = settled(&recorder);
+    assert_eq!((counts.written, counts.dropped), (1, 2));
+    assert_eq!(counts.stopped, Some(Stopped::Error));
+    let begin = Instant::now();
+    for exchange in 100..300 {
+        offer(&recorder, exchange, &head("/still"));
+        settled(&recorder);
+    }
+    let attempts = lock(&disk.0).attempts;
+    assert!(
+        u64::from(attempts) <= 2 + begin.elapsed().as_secs(),
+        "{attempts}"
+    );
+    lock(&disk.0).is_broken = false;
+    let mut exchange = 1_000;
+    while recorder.counts().stopped.is_some() {
+        assert!(begin.elapsed() < Duration::from_secs(60));
+        offer(&recorder, exchange, &head("/again"));
+        settled(&recorder);
+        exchange += 1;
+    }
+    // The first one's begin was written, the others' were not.
+    (0..3).for_each(|exchange| offer(&recorder, exchange, &body(9)));
+    offer(&recorder, 2, &head("/anew"));
+    offer(&recorder, 2, &body(9));
+    let before = counts.written + counts.dropped + 200 + (exchange - 1_000);
+    let counts = settled(&recorder);
+    assert_eq!(counts.written + counts.dropped, before + 5);
+    let text = lock(&disk.0).text.clone();
+    assert_eq!(text.lines().count() as u64, counts.written);
+    assert_eq!(text.matches("request_body").count(), 2, "{text}");
+    assert!(text.contains("/again") && text.contains("/anew"));
+}

@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::secrets::KnownSecrets;
-use super::{Counts, Prepared, Record, RecordSettings, Stopped, is_first};
+use super::{Answered, Counts, Prepared, Record, RecordSettings, Stopped, is_first};
 use crate::capture::{RecordLine, Redactor, write_record};
 use crate::guest::convention::json_buffer::event::write_input;
 use crate::server::lock;
@@ -119,36 +119,50 @@ impl<S: Storage> Writer<S> {
     }
 
     fn take(&mut self, record: &Record) {
-        let Prepared { size, source, .. } = &record.asked;
-        self.counts.waiting.fetch_sub(*size, Ordering::Relaxed);
+        let Record { asked, answered } = record;
+        let exchange = asked.source.exchange;
+        self.counts.waiting.fetch_sub(asked.size, Ordering::Relaxed);
+        let Some(answered) = answered else {
+            self.learn(asked);
+            self.counts.pending.fetch_sub(1, Ordering::Relaxed);
+            return;
+        };
         let line = if self.is_stopped() {
             None
         } else {
-            self.line(record)
+            self.line(asked, answered)
         };
         match line {
             Some(line) if line.len() as u64 <= self.max_bytes => {
                 self.batch.bytes.extend_from_slice(&line);
                 let end = self.batch.bytes.len();
-                self.batch.lines.push((end, source.exchange));
+                self.batch.lines.push((end, exchange));
             }
-            _ => self.drop_record(source.exchange),
+            _ => self.drop_record(exchange),
+        }
+    }
+
+    /// Keeps what is secret in an event that is not written.
+    fn learn(&mut self, asked: &Prepared) {
+        let (exchange, now) = (asked.source.exchange, Instant::now());
+        let is_first = is_first(&asked.event);
+        if let Some(mut found) = self.known.take(exchange, is_first, now) {
+            self.redactor.input(&input_of(asked), &mut found);
+            self.known.keep(exchange, found, now);
         }
     }
 
     /// None where secrets of its exchange are not known any more.
-    fn line(&mut self, record: &Record) -> Option<Vec<u8>> {
+    fn line(&mut self, asked: &Prepared, answered: &Answered) -> Option<Vec<u8>> {
         let Prepared {
             source,
             event,
             cost,
             at,
             ..
-        } = &record.asked;
+        } = asked;
         let (exchange, now) = (source.exchange, Instant::now());
         let mut found = self.known.take(exchange, is_first(event), now)?;
-        let mut input = Vec::new();
-        write_input(event, source.names, &mut input);
         let at_ns = at.duration_since(UNIX_EPOCH).ok();
         let mut line = Vec::new();
         write_record(
@@ -157,9 +171,9 @@ impl<S: Storage> Writer<S> {
                 phase: event.kind().name(),
                 at_ns: at_ns.and_then(|at| i64::try_from(at.as_nanos()).ok()),
                 module: &source.module,
-                input: &String::from_utf8_lossy(&input),
-                output: &record.answer,
-                fault: record.fault.as_ref(),
+                input: &input_of(asked),
+                output: &answered.answer,
+                fault: answered.fault.as_ref(),
                 fuel: cost.and_then(|cost| cost.fuel),
                 wall_ns: cost.map(|cost| cost.time_ns()),
             },
@@ -297,6 +311,13 @@ impl<S: Storage> Writer<S> {
         };
         self.state = state;
     }
+}
+
+/// What a guest is asked.
+fn input_of(asked: &Prepared) -> String {
+    let mut input = Vec::new();
+    write_input(&asked.event, asked.source.names, &mut input);
+    String::from_utf8_lossy(&input).into_owned()
 }
 
 impl Batch {

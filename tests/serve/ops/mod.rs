@@ -1,7 +1,7 @@
 //! The operations half of `serve`, from the outside: the built binary driven
 //! by signals, files and sockets.
 
-mod admin;
+pub(crate) mod admin;
 mod cancel;
 mod configure;
 mod guest;

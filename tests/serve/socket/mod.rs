@@ -8,3 +8,4 @@ mod golden;
 mod operator;
 mod peers;
 mod record;
+mod rotation;

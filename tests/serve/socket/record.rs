@@ -20,7 +20,7 @@ const URIS: [&str; 4] = [
 ];
 
 /// An agent that records into this file, and a client of it.
-fn recording(file: &Path, args: &[&str]) -> (Agent, Client) {
+pub(super) fn recording(file: &Path, args: &[&str]) -> (Agent, Client) {
     let folder = tempfile::tempdir().unwrap();
     let mut command = command(MODULE, &folder);
     command
@@ -192,38 +192,72 @@ fn only_a_recording_is_continued_and_a_torn_line_costs_no_other() {
     );
 }
 
-/// A limit on the size of files ends the recording, and neither the agent nor its
-/// answers.
+const SECRET: &str = "S3cret-of-one-exchange";
+
+/// A guest that is asked about the response alone gives the recording no other
+/// event, but what is secret in the request is so in the response.
 #[test]
-fn a_limit_of_file_sizes_ends_the_recording_and_not_the_agent() {
+fn a_secret_of_an_event_that_no_guest_is_asked_about_is_in_no_later_one() {
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("traffic.jsonl");
-    let served = command("right/allow.wat", &folder);
-    let mut command = Command::new("bash");
-    command
-        .args(["-c", "ulimit -f 256; exec \"$0\" \"$@\""])
-        .arg(served.get_program())
-        .args(served.get_args())
-        .args(["--timeout", "5s", "--record"])
-        .arg(&file);
-    let mut agent = Agent::spawn(command, folder);
+    let file = folder.path().join("r.jsonl");
+    let served = tempfile::tempdir().unwrap();
+    let mut command = command("right/response-only.wat", &served);
+    command.args(["--timeout", "5s", "--record"]).arg(&file);
+    let agent = Agent::spawn(command, served);
     let mut client = agent.connect_v2();
-    for index in 0..300 {
-        let mut head = request(&format!("c{index}"), "/");
-        head["headers"]["x"] = json!(["y".repeat(3000)]);
-        client.send(0x10, &head);
-        assert_eq!(decision_of(&client.answer()), "allow");
+    let mut head = request("first", "/");
+    head["headers"]["x-api-key"] = json!([SECRET]);
+    let echo = json!({"correlation_id": "first", "status": 200, "headers": {"x-echo": [SECRET]}});
+    for (kind, message) in [(0x10, &head), (0x12, &echo)] {
+        client.send(kind, message);
+        client.answer();
     }
-    let line = agent.wait_for_line("the recording cannot be written");
-    assert!(line.contains(file.to_str().unwrap()), "{line}");
-    assert!(line.contains("File too large"), "{line}");
-    client.send(0x10, &request("last", "/"));
-    assert_eq!(decision_of(&client.answer()), "allow");
-    agent.signal("TERM");
-    assert_eq!(agent.wait().code(), Some(0));
+    stop(agent, client);
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.contains("x-echo") && !text.contains(SECRET), "{text}");
 }
 
-const SECRET: &str = "S3cret-of-one-exchange";
+/// Nor of an event that the failure policy decided.
+#[test]
+fn what_follows_an_event_that_met_no_guest_is_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("r.jsonl");
+    let module = folder.path().join("spin.wat");
+    let text = std::fs::read_to_string(shipped("hostile/spin.wat")).unwrap();
+    let (spins, _) = text.rsplit_once(')').unwrap();
+    let answers = r#"(data (i32.const 1024) "{\"decision\":\"allow\"}")
+        (func (export "on_response_headers") (param i32 i32) (result i64)
+            (i64.const 0x0000_0400_0000_0014)))"#;
+    std::fs::write(&module, [spins, answers].concat()).unwrap();
+    let served = tempfile::tempdir().unwrap();
+    let mut command = command(module.to_str().unwrap(), &served);
+    // With one event in flight a second one is too many.
+    command.args(["--fail-open", "--max-in-flight", "1", "--no-smoke-call"]);
+    command.args(["--timeout", "300ms", "--record"]).arg(&file);
+    let agent = Agent::spawn(command, served);
+    let mut client = agent.connect_v2();
+    let mut second = request("second", "/");
+    second["headers"]["x-api-key"] = json!([SECRET]);
+    client.send(0x10, &request("first", "/"));
+    client.send(0x10, &second);
+    let (one, other) = (client.answer(), client.answer());
+    assert!(
+        one["audit"]["tags"].to_string().contains("overload"),
+        "{one}"
+    );
+    assert_eq!(decision_of(&other), "allow");
+    let echo = json!({"correlation_id": "second", "status": 200, "headers": {"x-echo": [SECRET]}});
+    client.send(0x12, &echo);
+    client.answer();
+    drop(client);
+    agent.signal("TERM");
+    let line = agent.wait_for_line("the recording is complete");
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(!text.contains(SECRET), "{text}");
+    assert!(text.contains("first"), "{text}");
+    assert!(line.contains("written=1"), "{line}");
+}
 
 /// A body's event, to which the agent gives the head.
 fn body(id: &str, data: &str, kind: &str) -> Value {
