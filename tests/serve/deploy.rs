@@ -14,6 +14,7 @@ use wasm_agent_kit::limits::{DEFAULT_QUEUE_WAIT, DEFAULT_TIMEOUT};
 
 use crate::support::{binary, capture, shipped};
 
+const RECORDING: &str = "/var/lib/wasm-agent/traffic.jsonl";
 const SOCKET: &str = "/run/wasm-agent/agent.sock";
 
 fn root() -> PathBuf {
@@ -42,6 +43,7 @@ fn starts(args: &[&str], environment: &[(&str, &str)]) {
     let here = |text: &str| match text {
         SOCKET => socket.display().to_string(),
         "/etc/wasm-agent/rules.wasm" | "/module/rules.wasm" => module.display().to_string(),
+        RECORDING => folder.path().join("r.jsonl").display().to_string(),
         "127.0.0.1:9464" | "0.0.0.0:9464" => "127.0.0.1:0".to_owned(),
         other => other.to_owned(),
     };
@@ -95,6 +97,21 @@ fn the_systemd_units_fit_the_agent_and_each_other() {
         .parse()
         .unwrap();
     assert!(Duration::from_secs(stop) > DEFAULT_GRACE);
+    // The same again, with a recording in the one place that it may write to.
+    let recording = unit(&service, "#ExecStart")[0];
+    let (same, options) = recording.split_once(" --record ").unwrap();
+    assert_eq!(same, start[0]);
+    assert!(options.starts_with(RECORDING));
+    let words: Vec<&str> = recording.split(' ').collect();
+    starts(&words[1..], &[]);
+    assert_eq!(unit(&service, "StateDirectory"), ["wasm-agent"]);
+    assert_eq!(unit(&service, "StateDirectoryMode"), ["0700"]);
+    let rotation = read("systemd/wasm-agent.logrotate");
+    // Where DynamicUser= has the directory, without the link that leads there.
+    let private = RECORDING.replace("/var/lib/", "/var/lib/private/");
+    assert!(rotation.lines().any(|line| line == format!("{private} {{")));
+    let has = |option: &str| rotation.lines().any(|line| line.trim() == option);
+    assert!(has("nocreate") && has("delaycompress") && !has("copytruncate"));
     // A JIT cannot live with it.
     assert_eq!(unit(&service, "MemoryDenyWriteExecute"), [""; 0]);
     let socket = read("systemd/wasm-agent.socket");
