@@ -5,6 +5,7 @@
 //! Every answer of every transport comes through here: first the rules in their
 //! order, then the encoding. Invariant: no refusal becomes an allow.
 
+mod recorded;
 mod rules;
 
 use self::rules::{RULES, Stage};
@@ -17,6 +18,11 @@ use crate::response::{AgentResponse, Decision, HeaderOp};
 
 /// The status of a refusal that has none of its own.
 const STATUS_OF_REFUSAL: u16 = 403;
+
+/// The tag of an answer whose changes of a body were left out.
+const BODY_LEFT_OUT: &str = "body-mutation-unsupported";
+/// Of one whose words for the proxy's router were.
+const ROUTING_LEFT_OUT: &str = "routing-metadata-unsupported";
 
 /// Who takes an answer, as far as the rules have to know.
 #[derive(Debug, Clone, Copy)]

@@ -12,6 +12,8 @@ use crate::event::EventKind;
 use crate::hook::TRAPPED;
 use crate::json;
 use crate::policy::Reply;
+use crate::policy::decision::FailurePolicy;
+use crate::protocol::outgoing::Recipient;
 use crate::question::Phase;
 
 /// What one module made of a transaction.
@@ -110,6 +112,24 @@ impl Given {
             value: value_of(reply),
             fault: code_of(reply),
         }
+    }
+
+    /// The same as the transport of a recorded answer to this step would have
+    /// told it, where that could not carry all of it.
+    fn told(mut self, reply: &Reply, recorded: Option<&Self>, policy: FailurePolicy) -> Self {
+        if let (Answer::Response(answer), None, Some(recorded)) =
+            (&reply.answer, &reply.fault, recorded)
+        {
+            let tags = recorded.value.pointer("/audit/tags");
+            let tags = tags.and_then(Value::as_array).into_iter().flatten();
+            let tags = tags.filter_map(Value::as_str);
+            let to = Recipient::of_recorded(tags, recorded.fault.as_deref(), policy);
+            if let Some(sent) = to.and_then(|to| to.told((**answer).clone())) {
+                self.value = serde_json::to_value(&sent.answer).unwrap_or_default();
+                self.fault = sent.fault.map(|fault| fault.code.to_string());
+            }
+        }
+        self
     }
 
     fn recorded(step: usize, value: Value) -> Self {
@@ -260,6 +280,7 @@ pub(super) struct Drift {
 /// nothing was recorded. `room` is for writing answers.
 pub(super) fn drift(
     (transaction, now): (&Transaction<'_>, &Played),
+    failure_policy: FailurePolicy,
     ignored: &[Pointer],
     room: &mut Vec<u8>,
 ) -> Option<Drift> {
@@ -292,10 +313,16 @@ pub(super) fn drift(
             None => false,
         };
         let new = now.replies.iter().enumerate();
-        let new: Vec<Given> = new
+        let mut new: Vec<Given> = new
             .filter(|(index, _)| counts(*index))
-            .map(Given::now)
+            .map(|(step, reply)| {
+                Given::now((step, reply)).told(reply, at(&old, step), failure_policy)
+            })
             .collect();
+        // What it refuses only there ends the exchange there, too.
+        if let Some(end) = new.iter().position(|answer| ends(&answer.value)) {
+            new.truncate(end + 1);
+        }
         drift.change = differ(old, &new, ignored).map(|change| Change {
             is_drift: true,
             ..change

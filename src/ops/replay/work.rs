@@ -318,7 +318,13 @@ impl<'a> Worker<'a> {
         if is_by_another(view.transaction, &subject.pool().module().hash) {
             self.tally.remark(Remark::OtherModule);
         }
-        if let Some(mut drift) = drift(drifting, &settings.ignore, &mut self.room.json) {
+        let failure_policy = subject.settings().failure_policy;
+        if let Some(mut drift) = drift(
+            drifting,
+            failure_policy,
+            &settings.ignore,
+            &mut self.room.json,
+        ) {
             let groups = self.tally.drift.get_or_insert_with(Groups::default);
             if drift.is_compared {
                 if let Some(then) = recorded_fuel(view.transaction, played) {

@@ -4,7 +4,7 @@
 //! and this proxy do what it says. A new rule is one function and one line in
 //! [`RULES`].
 
-use super::{Asked, Note, Outgoing, STATUS_OF_REFUSAL};
+use super::{Asked, BODY_LEFT_OUT, Note, Outgoing, ROUTING_LEFT_OUT, STATUS_OF_REFUSAL};
 use crate::event::Event;
 use crate::fault::{BadAnswer, Fault, FaultCode};
 use crate::protocol::wire::frame::Protocol;
@@ -94,7 +94,7 @@ fn leave_out_bodies(out: &mut Outgoing<'_>) {
     let request = out.answer.request_body_mutation.take();
     let response = out.answer.response_body_mutation.take();
     if request.is_some() || response.is_some() {
-        out.leave_out("body-mutation-unsupported");
+        out.leave_out(BODY_LEFT_OUT);
         out.notes.push(Note::BodyLeftOut);
     }
 }
@@ -102,7 +102,7 @@ fn leave_out_bodies(out: &mut Outgoing<'_>) {
 /// gRPC has no field for what is meant for the proxy's router.
 fn leave_out_routing(out: &mut Outgoing<'_>) {
     if out.is_grpc() && !std::mem::take(&mut out.answer.routing_metadata).is_empty() {
-        out.leave_out("routing-metadata-unsupported");
+        out.leave_out(ROUTING_LEFT_OUT);
     }
 }
 

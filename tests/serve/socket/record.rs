@@ -69,8 +69,12 @@ fn recorded(count: usize, args: &[&str]) -> (Agent, std::path::PathBuf) {
 }
 
 fn json_of(args: &[&str], paths: &[&Path]) -> Value {
+    json_with(MODULE, args, paths)
+}
+
+fn json_with(module: &str, args: &[&str], paths: &[&Path]) -> Value {
     let output = binary([args[0]])
-        .arg(shipped(MODULE))
+        .arg(shipped(module))
         .args(paths)
         .args(&args[1..])
         .args(["--format", "json", "--timeout", "5s"])
@@ -110,6 +114,60 @@ fn what_was_served_replays_decision_for_decision_and_becomes_fixtures_that_pass(
     let run = json_of(&["run"], &[&fixtures]);
     assert_eq!(run["verdict"], "passed", "{run}");
     assert_eq!(run["fixtures"].as_array().unwrap().len(), 40);
+}
+
+/// Records the answer of a module to one whole request body.
+fn record_body(module: &str, file: &Path, args: &[&str]) -> Value {
+    let served = tempfile::tempdir().unwrap();
+    let mut command = command(module, &served);
+    command.args(["--timeout", "5s", "--record"]).arg(file);
+    command.args(args);
+    let agent = Agent::spawn(command, served);
+    let mut client = agent.connect_v2();
+    client.send(0x11, &body("c1", "x", "bytes_received"));
+    client.answer();
+    stop(agent, client);
+    serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
+}
+
+/// A recording holds what was sent; what its transport could not carry is no
+/// difference in a replay, and everything else is.
+#[test]
+fn what_a_transport_does_not_carry_is_no_drift() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("r.jsonl");
+    let is_same = |module: &str, args: &[&str]| {
+        let replayed = json_with(module, &[&["replay"], args].concat(), &[&file]);
+        assert_eq!(replayed["drift"]["compared"], 1, "{replayed}");
+        replayed["drift"]["categories"]["unchanged"] == 1
+    };
+    let text = "right/request-body-replace.wat";
+    let mut line = record_body(text, &file, &[]);
+    assert!(is_same(text, &[]));
+    // As gRPC has it.
+    line["output"]["request_body_mutation"] = Value::Null;
+    std::fs::write(&file, format!("{line}\n")).unwrap();
+    assert!(!is_same(text, &[]));
+    line["output"]["audit"]["tags"] = json!(["body-mutation-unsupported"]);
+    std::fs::write(&file, format!("{line}\n")).unwrap();
+    assert!(is_same(text, &[]));
+    line["output"]["decision"] = json!({"block": {"status": 403}});
+    std::fs::write(&file, format!("{line}\n")).unwrap();
+    assert!(!is_same(text, &[]));
+
+    // Bytes that are no text, which no proxy could be sent.
+    let module = folder.path().join("binary.wat");
+    let source = std::fs::read_to_string(shipped(text)).unwrap();
+    let source = source.replace("replaced by the module", "//////////////////8=");
+    std::fs::write(&module, source.replace("utf8", "base64")).unwrap();
+    let module = module.to_str().unwrap();
+    for (args, decision) in [(&[][..], "block"), (&["--fail-open"], "allow")] {
+        std::fs::remove_file(&file).unwrap();
+        let line = record_body(module, &file, args);
+        assert_eq!(decision_of(&line["output"]), decision, "{line}");
+        assert!(is_same(module, args));
+        assert!(!is_same(text, args), "another answer");
+    }
 }
 
 #[test]
