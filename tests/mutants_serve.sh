@@ -119,11 +119,9 @@ switch record-unbounded src/server/record/writer.rs 's/let room = self\.max_byte
 switch record-full-for-good src/server/record/writer.rs 's/State::Full\(full\) if size < full =>/State::Full(full) if size < full \&\& !'"$(off record-full-for-good)"' =>/' rotation
 switch record-failed-for-good src/server/record/writer.rs 's/retry_at: now \+ RETRY_AFTER,/retry_at: now + RETRY_AFTER * if '"$(off record-failed-for-good)"' { 100_000 } else { 1 },/' rotation
 switch record-not-followed src/server/record/file.rs 's/(fn ready\(&mut self\) -> io::Result<u64> \{)/$1 if '"$(off record-not-followed)"' { return Ok(self.size); }/' rotation
-switch record-deleted-unseen src/server/record/file.rs 's/if !self\.is_deleted\(\) \{/if '"$(off record-deleted-unseen)"' || !self.is_deleted() {/' rotation
 switch record-torn-line src/server/record/file.rs 's/if whole < done \{/if whole < done \&\& !'"$(off record-torn-line)"' {/' rotation
 switch record-moved-is-lost src/server/record/file.rs 's/let can_stay = was_moved/let can_stay = !'"$(off record-moved-is-lost)"' \&\& was_moved/' rotation
 switch record-foreign-file src/server/record/file.rs 's/if there\.len\(\) >= self\.size/if ('"$(off record-foreign-file)"' || there.len() >= self.size)/' rotation
-switch record-torn-exchange src/server/record/writer.rs 's/self\.known\.give_up\(exchange\);/if !'"$(off record-torn-exchange)"' { self.known.give_up(exchange); }/' rotation
 switch record-written-too-soon src/server/record/writer.rs 's/(self\.batch\.lines\.push\(\(end, exchange\)\);)/$1 if '"$(off record-written-too-soon)"' { self.counts.written.fetch_add(1000, Ordering::Relaxed); }/' what_counts
 switch record-unasked-unlearnt src/server/connection.rs 's/if source\.is_none\(\)\n/if source.is_none() \&\& !'"$(off record-unasked-unlearnt)"'\n/' record
 switch record-no-regular-file src/server/record/file.rs 's/if !metadata\.is_file\(\) \{/if !metadata.is_file() \&\& !'"$(off record-no-regular-file)"' {/' record

@@ -289,3 +289,15 @@ fn what_a_disk_does_not_take_is_dropped_and_it_is_tried_again() {
     );
     assert!(text.contains("/again") && text.contains("/anew"));
 }
+
+/// Nobody can read what went into a file that was deleted since it was looked at.
+#[test]
+fn lines_that_met_a_deleted_file_are_written_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("r.jsonl");
+    let mut file = RecordingFile::open(&path).unwrap();
+    assert_eq!(file.ready().unwrap(), 0);
+    std::fs::remove_file(&path).unwrap();
+    file.append(b"a line\n").unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "a line\n");
+}
