@@ -53,7 +53,8 @@ const EXAMPLES: &str = "Examples:
 
 SIGTERM and SIGINT answer all events that were received, then exit; a second signal
 exits at once. SIGHUP loads the module again; the new one is used only if it passes
-all checks. A recording whose file was moved goes on in a new one, with or without it.";
+all checks. A recording whose file was moved goes on in a new one, with or without
+SIGHUP.";
 
 /// Answer the events of a proxy on a Unix socket, over gRPC or on both
 #[derive(Debug, Args)]
@@ -142,7 +143,7 @@ struct RecordArgs {
     #[arg(long, value_name = "SHARE", value_parser = super::replay::share, default_value_t = 1.0, requires = "record")]
     record_rate: f64,
 
-    /// Largest size of the file; later calls are counted but not recorded until it is rotated
+    /// Largest size of the file; later calls are counted but not recorded
     #[arg(long, value_name = "SIZE", default_value_t = ByteSize(DEFAULT_MAX_RECORDING_BYTES), requires = "record")]
     record_max_size: ByteSize,
 
