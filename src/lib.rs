@@ -23,7 +23,7 @@
 //!
 //! | Parts | What they know |
 //! |---|---|
-//! | `abi` `answer` `check` `cost` `digest` `error` `event` `fault` `hook` `http_types` `latency` `limits` `named` `question` `report` `response` `suggest` `unix` | the words that everything speaks |
+//! | `abi` `answer` `check` `cost` `digest` `error` `event` `fault` `hook` `http_types` `latency` `limits` `named` `question` `report` `response` `suggest` `time` `unix` | the words that everything speaks |
 //! | `files` `json` `log_limiter` | how files are opened and replaced, how JSON is written fast, how log lines are bounded |
 //! | `guest` | the engine: how a module is read, checked, compiled, instantiated and called |
 //! | `policy` `protocol` | instances, limits and the failure policy; messages to proxies and their bytes, without I/O |
@@ -114,6 +114,8 @@ pub mod response;
 #[cfg(feature = "cli")]
 mod server;
 mod suggest;
+#[cfg(feature = "cli")]
+mod time;
 #[cfg(feature = "cli")]
 mod unix;
 

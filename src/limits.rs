@@ -115,11 +115,11 @@ named! {
     pub enum Wasi {
         /// Nothing: a module that imports it is refused.
         None => "none",
-        /// Clocks and random bytes that are the same at every call, so that
-        /// decisions repeat.
-        #[default]
+        /// Random bytes that are the same at every call, and clocks that begin each
+        /// call at the time of its question, so that decisions repeat.
         Fixed => "fixed",
         /// The host's clocks and random bytes.
+        #[default]
         Real => "real",
     }
 }
@@ -207,6 +207,9 @@ pub struct LimitChoice {
     pub max_answer_bytes: Option<u64>,
     /// What it gets of WASI.
     pub wasi: Option<Wasi>,
+    /// Whether clocks and random bytes are [`Wasi::Fixed`] where the ABI's own
+    /// default is [`Wasi::Real`]: for local runs, which repeat.
+    pub is_repeatable: bool,
 }
 
 impl From<Limits> for LimitChoice {
@@ -219,6 +222,7 @@ impl From<Limits> for LimitChoice {
             max_memory_bytes: Some(limits.max_memory_bytes),
             max_answer_bytes: Some(limits.max_answer_bytes),
             wasi: Some(limits.wasi),
+            is_repeatable: false,
         }
     }
 }
@@ -233,7 +237,11 @@ impl LimitChoice {
             fuel: self.fuel.or(defaults.fuel),
             max_memory_bytes: self.max_memory_bytes.unwrap_or(defaults.max_memory_bytes),
             max_answer_bytes: self.max_answer_bytes.unwrap_or(defaults.max_answer_bytes),
-            wasi: self.wasi.unwrap_or(defaults.wasi),
+            wasi: match (self.wasi, defaults.wasi) {
+                (Some(chosen), _) => chosen,
+                (None, Wasi::Real) if self.is_repeatable => Wasi::Fixed,
+                (None, default) => default,
+            },
         }
     }
 }

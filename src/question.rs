@@ -4,6 +4,7 @@
 //! context, or the very bytes that a guest got before.
 
 use std::borrow::Cow;
+use std::time::SystemTime;
 
 use crate::abi::{Abi, handler_name};
 use crate::event::{Event, EventKind};
@@ -212,6 +213,29 @@ impl From<Event> for Question<'static> {
 impl<'a> From<&'a Event> for Question<'a> {
     fn from(event: &'a Event) -> Self {
         Self::Event(Cow::Borrowed(event))
+    }
+}
+
+/// A question, and when it is asked, for a guest whose clocks are fixed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Timed<Q> {
+    /// None where nobody knows.
+    pub(crate) at: Option<SystemTime>,
+    pub(crate) question: Q,
+}
+
+impl<Q> Timed<Q> {
+    pub(crate) const fn by_ref(&self) -> Timed<&Q> {
+        Timed {
+            at: self.at,
+            question: &self.question,
+        }
+    }
+}
+
+impl From<Question<'static>> for Timed<Question<'static>> {
+    fn from(question: Question<'static>) -> Self {
+        Self { at: None, question }
     }
 }
 

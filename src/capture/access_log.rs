@@ -13,9 +13,9 @@ use super::assemble::assemble;
 use super::format::{Read, Reader};
 use super::frames::Lines;
 use super::parts::STATUSES;
-use super::time::nanoseconds;
 use super::{DecodeSettings, ExchangeParts, Format, Half, headers, http1};
 use crate::event::{Headers, RequestHead, ResponseHead, bare_ip};
+use crate::time::nanoseconds;
 
 /// The combined format, and the common one; with or without Apache's virtual
 /// host before it, with anything behind it.

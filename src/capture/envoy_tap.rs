@@ -10,10 +10,10 @@ use super::format::{Read, Reader};
 use super::frames::{Elements, Records};
 use super::parts::STATUSES;
 use super::progress::{Chunk, Part};
-use super::time::nanoseconds;
 use super::{DecodeSettings, ExchangeParts, Format, Half, Piece, Remark, base_64, headers};
 use crate::event::{Headers, RequestHead, ResponseHead};
 use crate::fault::printable;
+use crate::time::nanoseconds;
 
 /// Keys of the wrapper object, in both spellings.
 const WRAPPERS: [&str; 8] = [
@@ -222,6 +222,8 @@ impl Buffered {
             exchange.request = Some(half);
         }
         if let Some(message) = self.response {
+            let received = message.headers_received_time.as_deref();
+            exchange.response_at_ns = received.and_then(nanoseconds);
             let mut half = response(message.headers)?;
             half.body = read_body(message.body, exchange)?;
             exchange.response = Some(half);

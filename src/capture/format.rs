@@ -113,6 +113,8 @@ pub enum Remark {
     NoCredentials,
     /// The record was written with secrets redacted.
     Redacted,
+    /// Nobody knows when it was, and the module can read a clock.
+    NoTime,
     /// The decisions of the time are another module's.
     OtherModule,
     /// An expectation of a test that no module's answer can be held against.
@@ -157,6 +159,9 @@ impl Remark {
             }
             Self::Redacted => {
                 "recorded with secrets redacted; a rule about their values may differ"
+            }
+            Self::NoTime => {
+                "records without a time: the clock of the module reads 2024-01-01 there; --at gives all records a time"
             }
             Self::OtherModule => {
                 "recorded with a different module; the recorded decisions and fuel belong to that module"

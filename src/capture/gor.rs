@@ -91,6 +91,7 @@ fn read(
     )?;
     if header.kind != b'1' {
         exchange.response = Some(http1::response(message)?);
+        exchange.response_at_ns = Some(header.at_ns);
         return Ok(());
     }
     let mut request = http1::request(message)?;

@@ -10,10 +10,10 @@ use super::assemble::assemble;
 use super::format::{Read, Reader};
 use super::frames::{Elements, Records};
 use super::parts::STATUSES;
-use super::time::nanoseconds;
 use super::{DecodeSettings, ExchangeParts, Format, Half, Remark, base_64, headers};
 use crate::event::{Headers, RequestHead, ResponseHead};
 use crate::json::explain;
+use crate::time::nanoseconds;
 
 pub(super) static READER: Reader = Reader {
     title: "HTTP Archive 1.2",

@@ -30,7 +30,6 @@ use super::format::{Read, Reader};
 use super::frames::Lines;
 use super::heads::{HeadPart, Heads};
 use super::progress::{Chunk, Part};
-use super::time::nanoseconds;
 use super::{
     CapturedStep, DecodeSettings, Decoded, Format, Piece, RawTransaction, Remark, Transaction,
 };
@@ -224,7 +223,7 @@ fn decode<'f>(frame: &'f RawTransaction, settings: &DecodeSettings) -> Decoded<'
     let mut unusable = Vec::new();
     for piece in &frame.pieces {
         let read = line(&piece.bytes).and_then(|line| {
-            let head = (line.id.clone(), line.ts.as_deref().and_then(nanoseconds));
+            let id = line.id.clone();
             let redacted = line.redacted.then_some(Remark::Redacted);
             let (step, spelling) = line.step(settings)?;
             let before = transaction.iter().flat_map(|it| &it.steps);
@@ -234,9 +233,9 @@ fn decode<'f>(frame: &'f RawTransaction, settings: &DecodeSettings) -> Decoded<'
                     "a record before it that has a part of the same body cannot be used".to_owned(),
                 );
             }
-            Ok((step, head, [redacted, spelling]))
+            Ok((step, id, [redacted, spelling]))
         });
-        let (step, (id, at_ns), remarks) = match read {
+        let (step, id, remarks) = match read {
             Ok(read) => read,
             Err(why) => {
                 unusable.push(frame.unusable_at(piece, why));
@@ -246,7 +245,6 @@ fn decode<'f>(frame: &'f RawTransaction, settings: &DecodeSettings) -> Decoded<'
         let begun = transaction.get_or_insert_with(|| Transaction {
             place: frame.place_of(piece),
             id,
-            at_ns,
             steps: Vec::with_capacity(frame.pieces.len()),
             expect: None,
             remarks: Vec::new(),

@@ -35,7 +35,6 @@ mod progress;
 mod raw;
 mod redact;
 mod stream;
-mod time;
 mod transaction;
 
 use self::parts::{ExchangeParts, Half};

@@ -235,7 +235,8 @@ impl<R: Read> Read for Counted<R> {
 
 /// Decodes a frame's records. One that cannot be used takes no other with it.
 pub fn decode<'f>(frame: &'f mut RawTransaction, settings: &DecodeSettings) -> Decoded<'f> {
-    if let Some(ready) = frame.ready.take() {
+    if let Some(mut ready) = frame.ready.take() {
+        ready.place_in_time(settings.at_ns);
         return (*ready).into();
     }
     let note = frame.note;
@@ -249,6 +250,7 @@ pub fn decode<'f>(frame: &'f mut RawTransaction, settings: &DecodeSettings) -> D
     };
     if let Some(transaction) = &mut decoded.transaction {
         transaction.remarks.extend(note);
+        transaction.place_in_time(settings.at_ns);
     }
     decoded
 }

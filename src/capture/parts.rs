@@ -33,7 +33,10 @@ impl Half<ResponseHead> {
 /// An exchange in parts, to be made a transaction.
 pub(super) struct ExchangeParts {
     pub(super) place: Place,
+    /// When the request came.
     pub(super) at_ns: Option<i64>,
+    /// When the response came, where that is known.
+    pub(super) response_at_ns: Option<i64>,
     pub(super) request: Option<Half<RequestHead>>,
     pub(super) response: Option<Half<ResponseHead>>,
     pub(super) remarks: Vec<Remark>,
@@ -47,6 +50,7 @@ impl ExchangeParts {
             own_id: None,
             place,
             at_ns: None,
+            response_at_ns: None,
             request: None,
             response: None,
             remarks: Vec::new(),
@@ -76,8 +80,14 @@ impl ExchangeParts {
         }
         let id = self.id();
         let mut steps = Vec::new();
+        let (request_at, response_at) = (self.at_ns, self.response_at_ns.or(self.at_ns));
         let mut push = |event: Event| {
             steps.push(CapturedStep {
+                at_ns: if event.kind().is_request() {
+                    request_at
+                } else {
+                    response_at
+                },
                 input: Question::from(event),
                 recorded: None,
             });
@@ -110,7 +120,6 @@ impl ExchangeParts {
         Transaction {
             place: self.place,
             id: Cow::Owned(id),
-            at_ns: self.at_ns,
             steps,
             expect: None,
             remarks: self.remarks,

@@ -118,6 +118,8 @@ pub struct DecodeSettings {
     pub client_ip: String,
     /// Which fields of a JSON access log mean what.
     pub fields: FieldMap,
+    /// A time, in nanoseconds since 1970, that all records are put at.
+    pub at_ns: Option<i64>,
 }
 
 impl DecodeSettings {
@@ -132,6 +134,7 @@ impl Default for DecodeSettings {
         Self {
             client_ip: DEFAULT_CLIENT_IP.to_owned(),
             fields: FieldMap::default(),
+            at_ns: None,
         }
     }
 }

@@ -4,10 +4,11 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use super::{Expectation, Place, Remark};
+use super::{Expectation, Place, Remark, read_back};
 use crate::abi::Abi;
 use crate::event::{Event, EventKind};
-use crate::question::{Phase, Question};
+use crate::question::{Phase, Question, Timed};
+use crate::time::since_1970;
 
 /// What was answered at the time.
 #[derive(Debug, Clone)]
@@ -25,6 +26,9 @@ pub struct Recorded<'a> {
 pub struct CapturedStep<'a> {
     /// What the guest gets.
     pub input: Question<'a>,
+    /// When it was called, in nanoseconds since 1970: where the capture does not say,
+    /// when the call before it was.
+    pub at_ns: Option<i64>,
     /// What was answered at the time, where the capture knows.
     pub recorded: Option<Recorded<'a>>,
 }
@@ -33,6 +37,7 @@ impl CapturedStep<'_> {
     pub(super) fn into_owned(self) -> CapturedStep<'static> {
         CapturedStep {
             input: self.input.into_owned(),
+            at_ns: self.at_ns,
             recorded: self.recorded.map(|recorded| Recorded {
                 response: Cow::Owned(recorded.response.into_owned()),
                 fuel: recorded.fuel,
@@ -49,8 +54,6 @@ pub struct Transaction<'a> {
     pub place: Place,
     /// The id all its events share.
     pub id: Cow<'a, str>,
-    /// When it began, in nanoseconds since 1970.
-    pub at_ns: Option<i64>,
     /// Its events in order.
     pub steps: Vec<CapturedStep<'a>>,
     /// What a test file expects of it.
@@ -67,7 +70,6 @@ impl<'a> Transaction<'a> {
         Transaction {
             place: self.place,
             id: Cow::Owned(self.id.into_owned()),
-            at_ns: self.at_ns,
             steps: steps.collect(),
             expect: self.expect,
             remarks: self.remarks,
@@ -85,6 +87,39 @@ impl<'a> Transaction<'a> {
     /// What its calls ask, in order.
     pub fn questions(&self) -> impl Iterator<Item = &Question<'a>> + Clone {
         self.steps.iter().map(|step| &step.input)
+    }
+
+    /// The same with their times.
+    pub(crate) fn timed(&self) -> impl Iterator<Item = Timed<&Question<'a>>> + Clone {
+        self.steps.iter().map(|step| Timed {
+            at: step.at_ns.and_then(since_1970),
+            question: &step.input,
+        })
+    }
+
+    /// The same, each read back from the bytes that the guest got, see
+    /// [`read_back`].
+    pub(crate) fn read_back(&self) -> Result<Vec<Timed<Question<'static>>>, String> {
+        let questions = read_back(self.questions())?;
+        let times = self.timed().map(|timed| timed.at);
+        let timed = times.zip(questions);
+        Ok(timed.map(|(at, question)| Timed { at, question }).collect())
+    }
+
+    /// When it began, in nanoseconds since 1970.
+    #[must_use]
+    pub fn at_ns(&self) -> Option<i64> {
+        self.steps.first()?.at_ns
+    }
+
+    /// Puts all its calls at one time, or each where the capture does not say when
+    /// it was at the time of the one before.
+    pub(super) fn place_in_time(&mut self, all_at: Option<i64>) {
+        let mut last = None;
+        for step in &mut self.steps {
+            step.at_ns = all_at.or(step.at_ns).or(last);
+            last = step.at_ns;
+        }
     }
 
     /// Method and path with query of the request, where one is known.

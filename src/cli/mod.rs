@@ -224,7 +224,7 @@ pub(crate) struct GuestArgs {
     #[arg(long, value_enum, default_value_t = AbiArg::Auto)]
     abi: AbiArg,
 
-    /// A peer waits for the answers, so the wall clock counts.
+    /// A peer waits for the answers, so the wall clock counts, and nothing is to repeat.
     #[arg(skip)]
     is_serving: bool,
 }
@@ -247,6 +247,7 @@ impl GuestArgs {
             max_memory_bytes: self.max_memory.map(|size| size.as_u64()),
             max_answer_bytes: Some(self.max_answer.as_u64()),
             wasi: self.wasi.map(WasiArg::wasi),
+            is_repeatable: !self.is_serving,
         }
     }
 
@@ -261,10 +262,10 @@ impl GuestArgs {
         }
     }
 
-    /// The same in production, where clocks and random bytes are the host's.
+    /// The same in production: clocks and random bytes are the host's, and the
+    /// deadline is by the wall clock.
     pub(crate) fn serving(&self) -> Self {
         Self {
-            wasi: self.wasi.or(Some(WasiArg::Real)),
             is_serving: true,
             ..self.clone()
         }
@@ -356,7 +357,7 @@ impl GuestArgs {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum WasiArg {
-    /// The same time and random bytes at every call
+    /// The time of the fixture or record, else 2024-01-01, and the same random bytes at every call
     Fixed,
     /// The host's clock and random bytes
     Real,

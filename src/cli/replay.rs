@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::sync::Arc;
 
+use crate::abi::Abi;
 use crate::capture::{self, DEFAULT_MAX_RECORD_BYTES, DecodeSettings, FieldMap, Format};
 use crate::error::Error;
 use crate::event::DEFAULT_CLIENT_IP;
 use crate::files;
 use crate::guest::engine::{Engine, EngineSettings};
 use crate::guest::module::Module;
-use crate::limits::MAX_POOL_SIZE;
+use crate::limits::{MAX_POOL_SIZE, Wasi};
 use crate::ops::replay::{
     self, Expect, FailOn, Match, Pointer, Redaction, ReplayReport, ReplaySettings, SaveFixtures,
     Selection, Shard, Sinks, Subjects, Watch, Which,
@@ -103,6 +104,12 @@ pub(crate) struct ReplayArgs {
     #[arg(long, value_name = "FACTOR", value_parser = values::speed)]
     speed: Option<f64>,
 
+    /// Tell the module at each call that it is this time, such as
+    /// 2026-03-01T09:30:00Z: shows what will be decided otherwise then [default: the
+    /// time of each record]
+    #[arg(long, value_name = "TIME", value_parser = values::time, conflicts_with = "speed")]
+    at: Option<i64>,
+
     /// Omit times, so that equal runs give equal bytes
     #[arg(long)]
     no_timings: bool,
@@ -183,6 +190,7 @@ impl InputArgs {
             fields: FieldMap {
                 given: self.fields.clone(),
             },
+            at_ns: None,
         }
     }
 }
@@ -318,6 +326,7 @@ pub(crate) fn exec(args: &ReplayArgs, style: Style) -> Result<u8> {
         ));
     }
     let settings = args.settings()?;
+    args.check_clock(Abi::Agent)?;
     let module = args
         .module
         .as_ref()
@@ -328,6 +337,7 @@ pub(crate) fn exec(args: &ReplayArgs, style: Style) -> Result<u8> {
         ..EngineSettings::default()
     })?;
     let subject = args.subject(&engine, module)?;
+    args.check_clock(subject.abi())?;
     let baseline = args
         .baseline
         .as_ref()
@@ -356,6 +366,9 @@ pub(crate) fn exec(args: &ReplayArgs, style: Style) -> Result<u8> {
         module: &subject,
         baseline: baseline.as_ref(),
     };
+    if args.at.is_some() && !subjects.read_fixed_clocks() {
+        render::to_stderr("warning: --at changes nothing: the module imports no clock");
+    }
     let watch = Arc::new(Watch::default());
     progress::on_signal(&watch);
     let report = progress::shown(&captures, &watch, || {
@@ -423,7 +436,10 @@ impl ReplayArgs {
             jobs: self.jobs.map_or_else(cores, usize::from),
             format: self.input.format(),
             max_record: self.input.max_record(),
-            decode: self.input.decode(),
+            decode: DecodeSettings {
+                at_ns: self.at,
+                ..self.input.decode()
+            },
             selection: Selection {
                 limit: self.select.limit,
                 sample: self.select.sample_rate.map(|rate| (rate, self.select.seed)),
@@ -441,6 +457,19 @@ impl ReplayArgs {
             fixtures,
             redaction,
         })
+    }
+
+    /// Refuses a time for a module that is not told it.
+    fn check_clock(&self, abi: Abi) -> Result<(), Error> {
+        let why = match self.guest.limits(abi).wasi {
+            _ if self.at.is_none() => return Ok(()),
+            Wasi::Fixed => return Ok(()),
+            Wasi::Real => "with --wasi real the module reads the clock of this machine",
+            Wasi::None => {
+                "the module has no clock (--wasi none, which is the default for hooks); give --wasi fixed"
+            }
+        };
+        Err(Error::Usage(format!("--at: {why}")))
     }
 
     fn subject(&self, engine: &Arc<Engine>, path: &Path) -> Result<Policy, Error> {

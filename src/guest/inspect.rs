@@ -17,6 +17,7 @@ use wasmparser::{
 };
 
 use self::cost::{Arities, Arity, Cost};
+use super::wasi::catalog;
 use crate::abi::Abi;
 use crate::fault::printable;
 use crate::limits;
@@ -218,6 +219,13 @@ impl Facts {
     #[must_use]
     pub fn export(&self, name: &str) -> Option<&Export> {
         self.exports.iter().find(|export| export.name == name)
+    }
+
+    /// Whether it imports this function of WASI.
+    #[must_use]
+    pub(crate) fn imports_wasi(&self, name: &str) -> bool {
+        let mut imports = self.imports.iter();
+        imports.any(|import| import.module == catalog::MODULE && import.name == name)
     }
 
     /// Whether somebody calls the export of this name.

@@ -276,6 +276,7 @@ impl Instance {
         self.calls += 1;
         self.guest
             .write(&mut self.store, question, settings.header_names);
+        self.store.data_mut().wasi.begin_next_at(settings.now);
         let (called, cost) = self.called(mode, phase.index()).await;
         // Only an answer about an event may refuse what its fault would let pass.
         let may_refuse = matches!(phase, Phase::Event(_));

@@ -1,10 +1,14 @@
 //! One exchange, question by question, as a proxy or a host asks them.
 
+use std::borrow::Cow;
+use std::time::SystemTime;
+
 use super::bodies::{Bodies, Collector};
 use super::pool::Lease;
-use super::{Handled, Policy, Reply};
+use super::{Handled, HandledHook, Policy, Reply};
 use crate::event::{Event, EventKind};
 use crate::fault::{Fault, FaultCode};
+use crate::hook::{Hook, HookContext};
 use crate::question::Question;
 use crate::response::Decision;
 
@@ -33,15 +37,18 @@ pub struct Exchange<'a> {
     has_ended: bool,
 }
 
-/// The instance that keeps an exchange, where its guest keeps one.
+/// What an exchange keeps from one question to the next.
 #[derive(Default)]
 pub(super) struct Kept<'a> {
+    /// The instance that keeps it, where its guest keeps one.
     lease: Option<Lease<'a>>,
     /// Why there is none any more. Another would not know what was asked before.
     lost: Option<FaultCode>,
     /// The instance that was asked about the last chunk, of the request's body and of
     /// the response's: the next chunk is for it too.
     chunks: [Option<u64>; 2],
+    /// The time of its questions.
+    pub(super) now: Option<SystemTime>,
 }
 
 impl<'a> Kept<'a> {
@@ -50,6 +57,7 @@ impl<'a> Kept<'a> {
             lease: None,
             lost: None,
             chunks: [None; 2],
+            now: None,
         }
     }
 
@@ -91,6 +99,14 @@ impl<'a> Exchange<'a> {
     #[must_use]
     pub const fn has_ended(&self) -> bool {
         self.has_ended
+    }
+
+    /// From here on a guest whose clocks are fixed is told at each call that it is
+    /// this time; with none that it is 2024-01-01. Where clocks are real this
+    /// changes nothing.
+    pub const fn at(&mut self, time: Option<SystemTime>) -> &mut Self {
+        self.kept.now = time;
+        self
     }
 
     /// Whether a body was begun that the module wants whole, and its last chunk has
@@ -158,6 +174,18 @@ impl<'a> Exchange<'a> {
             Err(handled) => *handled,
         };
         self.ends(handled.response.decision != Decision::Allow);
+        Some(handled)
+    }
+
+    /// Calls the next hook, see [`Policy::hook`]; nothing once it has ended.
+    pub fn hook(&mut self, hook: Hook, context: HookContext) -> Option<HandledHook> {
+        if self.has_ended {
+            return None;
+        }
+        let question = Question::Hook(hook, Cow::Borrowed(&context));
+        let called = self.policy.called(&mut self.kept, &question.into());
+        let handled = HandledHook::of(context, called);
+        self.ends(!handled.result.ok);
         Some(handled)
     }
 

@@ -77,6 +77,7 @@ impl PolicySettings {
         AskSettings {
             header_names: self.header_names,
             answer_policy: &self.answer_policy,
+            now: None,
         }
     }
 }
@@ -389,6 +390,14 @@ impl Policy {
         }
     }
 
+    /// How a question of an exchange is asked.
+    const fn asking(&self, kept: &Kept<'_>) -> AskSettings<'_> {
+        AskSettings {
+            now: kept.now,
+            ..self.settings.asking()
+        }
+    }
+
     /// Calls the guest, on the instance that was kept for this exchange if one was.
     fn called<'a>(&'a self, kept: &mut Kept<'a>, asked: &Asked<'_>) -> Called {
         let question = &*asked.question;
@@ -415,7 +424,7 @@ impl Policy {
             && called.is_late()
             && self.settings.pool.limits.clock == DeadlineClock::Processor
         {
-            return self.repeated(question, called).of_body_in(asked.chunks);
+            return self.repeated(kept, question, called).of_body_in(asked.chunks);
         }
         called.of_body_in(asked.chunks)
     }
@@ -425,7 +434,7 @@ impl Policy {
     ///
     /// Only where others ran, and only [`MAX_REPEATS`] times: a guest may also be slow
     /// because of what its instance held, which a new one does not.
-    fn repeated(&self, question: &Question<'_>, called: Called) -> Called {
+    fn repeated(&self, kept: &Kept<'_>, question: &Question<'_>, called: Called) -> Called {
         let module = self.pool.module();
         let had_company = called.waited_for_processor() || !module.engine.is_idle();
         if !had_company || self.keeps_exchange() {
@@ -436,7 +445,7 @@ impl Policy {
         }
         let again = module.engine.alone(|| {
             let mut instance = Instance::new(module, self.settings.pool.limits).ok()?;
-            let (result, cost) = instance.ask(question, self.settings.asking());
+            let (result, cost) = instance.ask(question, self.asking(kept));
             let cost = Some(cost);
             let is_moved = called.is_moved;
             Some(Called {
@@ -543,7 +552,7 @@ impl Policy {
             match lease.await {
                 Err(fault) => Called::not(*fault),
                 Ok(mut lease) => {
-                    let asking = self.settings.asking();
+                    let asking = self.asking(kept);
                     let (result, mut cost) = lease.ask_in(mode, question, asking).await;
                     cost.waited = lease.take_waited();
                     let is_moved = lease.is_other();

@@ -241,7 +241,7 @@ impl Recorder {
             source,
             event: event.clone(),
             cost,
-            at: SystemTime::now(),
+            at: called_at(cost),
             size,
         })
     }
@@ -401,6 +401,13 @@ impl Drop for Recorder {
 /// Whether an event begins an exchange.
 const fn is_first(event: &Event) -> bool {
     matches!(event, Event::RequestHeaders(_))
+}
+
+/// When the guest was called whose call cost this and is just over: what its clock
+/// said.
+fn called_at(cost: Option<Cost>) -> SystemTime {
+    let (now, took) = (SystemTime::now(), cost.unwrap_or_default().time);
+    now.checked_sub(took).unwrap_or(now)
 }
 
 fn redactor(settings: &RecordSettings) -> Result<Redactor, Error> {

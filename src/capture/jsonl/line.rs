@@ -15,6 +15,7 @@ use crate::json::explain;
 use crate::json::numbers::lossy;
 use crate::json::read::FastReader;
 use crate::question::{Phase, Question};
+use crate::time::nanoseconds;
 
 /// One line that is what it should be, as far as its texts go.
 pub(super) struct Line<'a> {
@@ -122,7 +123,12 @@ impl<'a> Line<'a> {
             fuel: self.fuel,
             module: self.module,
         });
-        Ok((CapturedStep { input, recorded }, remark))
+        let step = CapturedStep {
+            input,
+            at_ns: self.ts.as_deref().and_then(nanoseconds),
+            recorded,
+        };
+        Ok((step, remark))
     }
 }
 

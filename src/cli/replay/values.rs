@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use crate::capture::{FieldMap, Format};
 use crate::ops::replay::{FailOn, LANES, Match, Shard};
+use crate::time::nanoseconds;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use regex::Regex;
 
@@ -23,6 +24,12 @@ pub(super) fn speed(text: &str) -> Result<f64, String> {
         .ok()
         .filter(|factor| (0.001..=100_000.0).contains(factor))
         .ok_or_else(|| "expected a factor such as 1x or 10x".to_owned())
+}
+
+pub(super) fn time(text: &str) -> Result<i64, String> {
+    nanoseconds(text).ok_or_else(|| {
+        "expected a time from 1970 to 2262 such as 2026-03-01T09:30:00Z (RFC 3339)".to_owned()
+    })
 }
 
 pub(in crate::cli) fn share(text: &str) -> Result<f64, String> {

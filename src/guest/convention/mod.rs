@@ -8,6 +8,8 @@ pub(crate) mod json_buffer;
 #[cfg(test)]
 mod pull_tests;
 
+use std::time::SystemTime;
+
 use wasmtime::{Instance, Linker, Memory, Store};
 
 use self::json_buffer::answer::AnswerPolicy;
@@ -29,6 +31,9 @@ pub struct AskSettings<'a> {
     pub header_names: HeaderNames,
     /// What answers about events are checked against.
     pub answer_policy: &'a AnswerPolicy,
+    /// Where the wall clock of a guest with fixed clocks begins the call; nothing
+    /// for the same time at every call.
+    pub now: Option<SystemTime>,
 }
 
 /// An answer of which every part has been checked.

@@ -189,7 +189,9 @@ impl Function {
             Role::Args | Role::ArgsSizes => "no arguments",
             Role::Environ | Role::EnvironSizes => "no variables",
             Role::ClockTime if real => "the host's clock",
-            Role::ClockTime => "the same time at every call (serve: the host's clock)",
+            Role::ClockTime => {
+                "the time of the fixture or record, else the same at every call (serve: the host's clock)"
+            }
             Role::ClockRes => "a clock of 1 µs",
             Role::Random if real => "the host's random bytes",
             Role::Random => "the same bytes at every call (serve: the host's random bytes)",

@@ -10,8 +10,8 @@ use crate::log_limiter::LogLimiter;
 
 use super::output::Output;
 
-/// The time at the beginning of every call while clocks are fixed:
-/// 2024-01-01T00:00:00Z in seconds.
+/// The time at the beginning of a start, and of a call that has no time of its own,
+/// while clocks are fixed: 2024-01-01T00:00:00Z in seconds.
 pub(crate) const FIXED_TIME: Duration = Duration::from_secs(1_704_067_200);
 /// How far a fixed clock moves with each reading, so that no guest divides by
 /// a time that did not pass.
@@ -26,6 +26,10 @@ pub(crate) struct Context {
     wasi: Wasi,
     pub(crate) output: Output,
     made: Instant,
+    /// The time that the next call has of its own.
+    next: Option<SystemTime>,
+    /// Where a fixed wall clock began this call, since 1970.
+    began: Duration,
     /// Slept, and by fixed clocks stepped, since the call began.
     moved_in_call: Duration,
     /// The same since the instance was made; by fixed clocks since the call began,
@@ -54,12 +58,19 @@ impl Context {
             wasi,
             output: Output::new(log_limiter),
             made: Instant::now(),
+            next: None,
+            began: FIXED_TIME,
             moved_in_call: Duration::ZERO,
             moved: Duration::ZERO,
             stage: Stage::Made,
             random: SEED,
             deadline,
         }
+    }
+
+    /// The next call, and no other, begins at this time if clocks are fixed.
+    pub(crate) const fn begin_next_at(&mut self, time: Option<SystemTime>) {
+        self.next = time;
     }
 
     /// A call or a start begins. Equal calls are to see equal clocks and
@@ -73,6 +84,10 @@ impl Context {
         if let (Stage::Called { from }, Wasi::Fixed | Wasi::None) = (self.stage, self.wasi) {
             self.moved = from;
         }
+        self.began = match self.next.take() {
+            Some(time) => since_1970(time),
+            None => FIXED_TIME,
+        };
         self.moved_in_call = Duration::ZERO;
         self.random = SEED;
         self.output.begin_call();
@@ -95,10 +110,8 @@ impl Context {
     /// The wall clock, since 1970.
     pub(crate) fn wall_clock(&mut self) -> Duration {
         let now = match self.wasi {
-            Wasi::Real => SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default(),
-            Wasi::Fixed | Wasi::None => FIXED_TIME,
+            Wasi::Real => since_1970(SystemTime::now()),
+            Wasi::Fixed | Wasi::None => self.began,
         };
         let now = now.saturating_add(self.moved_in_call);
         self.step();
@@ -147,6 +160,10 @@ impl Context {
     }
 }
 
+fn since_1970(time: SystemTime) -> Duration {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,6 +198,25 @@ mod tests {
         assert_eq!(first.2, Duration::from_micros(5001));
         assert_ne!(first.0, [0; 13]);
         assert_eq!(first, call());
+    }
+
+    #[test]
+    fn a_call_begins_at_its_own_time_and_the_next_one_does_not() {
+        let own = Duration::from_secs(1_900_000_000);
+        for (wasi, is_own) in [(Wasi::Fixed, true), (Wasi::Real, false)] {
+            let mut context = context(wasi);
+            let mut call = |time| {
+                context.begin_next_at(time);
+                context.begin_call();
+                (context.wall_clock(), context.monotonic())
+            };
+            call(None);
+            let timed = call(Some(UNIX_EPOCH + own));
+            let next = call(None);
+            assert_eq!(timed.0 == own, is_own);
+            assert_ne!(next.0, own);
+            assert_eq!(timed.1 == next.1, is_own);
+        }
     }
 
     #[test]

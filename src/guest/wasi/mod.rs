@@ -17,6 +17,6 @@ mod context;
 mod link;
 mod output;
 
-pub(crate) use context::Context;
+pub(crate) use context::{Context, FIXED_TIME};
 pub(crate) use link::{Ended, link};
 pub(crate) use output::words;

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use super::report::CaseReport;
 use crate::capture::{Redactor, SecretsFound};
@@ -14,7 +15,7 @@ use crate::guest::module::Module;
 use crate::ops::validate::samples;
 use crate::policy::BodySettings;
 use crate::policy::bodies::{Collected, Collector, chunk_of};
-use crate::question::{HeaderNames, Question};
+use crate::question::{HeaderNames, Question, Timed};
 
 /// One event or context, and what it is called in reports.
 #[derive(Debug, Clone)]
@@ -24,6 +25,8 @@ pub struct BenchCase {
     pub name: String,
     /// What the module is called with.
     pub input: Question<'static>,
+    /// When it is, where the clocks of guests are fixed.
+    pub(super) now: Option<SystemTime>,
     /// `sha256:` and the hash of the handler's name and the input JSON, of a
     /// captured one without its secrets.
     pub input_hash: String,
@@ -74,10 +77,13 @@ impl BenchCase {
 
 /// What a fixture calls. The second hook of a pair gets the context as it was
 /// written, since what the first leaves is the module's.
-pub(super) fn inputs(fixture: &Fixture) -> Vec<Question<'static>> {
+pub(super) fn inputs(fixture: &Fixture) -> Vec<Timed<Question<'static>>> {
     let Some(hooks) = &fixture.hooks else {
-        let events = fixture.steps.iter().map(|step| step.event.clone());
-        return events.map(Question::from).collect();
+        let events = fixture.steps.iter().map(|step| Timed {
+            at: step.now,
+            question: step.event.clone().into(),
+        });
+        return events.collect();
     };
     let mut context = hooks.context.clone();
     hooks
@@ -87,7 +93,10 @@ pub(super) fn inputs(fixture: &Fixture) -> Vec<Question<'static>> {
             if step.data.is_some() {
                 context.data.clone_from(&step.data);
             }
-            Question::Hook(step.hook, Cow::Owned(context.clone()))
+            Timed {
+                at: step.now,
+                question: Question::Hook(step.hook, Cow::Owned(context.clone())),
+            }
         })
         .collect()
 }
@@ -114,11 +123,16 @@ pub(super) fn of_request_samples(names: HeaderNames) -> Vec<BenchCase> {
 
 /// Cases of exchanges, as they are grouped.
 pub(super) fn of_exchanges(
-    exchanges: Vec<Vec<(String, Question<'static>)>>,
+    exchanges: Vec<Vec<(String, Timed<Question<'static>>)>>,
     names: HeaderNames,
 ) -> Vec<Vec<BenchCase>> {
     let sizes: Vec<usize> = exchanges.iter().map(Vec::len).collect();
-    let mut cases = of_inputs(exchanges.into_iter().flatten(), names).into_iter();
+    let all = exchanges.into_iter().flatten();
+    let (times, named): (Vec<_>, Vec<_>) = all
+        .map(|(name, timed)| (timed.at, (name, timed.question)))
+        .unzip();
+    let cases = of_inputs(named, names).into_iter().zip(times);
+    let mut cases = cases.map(|(case, now)| BenchCase { now, ..case });
     sizes
         .into_iter()
         .map(|size| cases.by_ref().take(size).collect())
@@ -180,6 +194,7 @@ pub fn of_inputs(
                 name,
                 input_hash: hash(&input, &json),
                 input,
+                now: None,
                 input_bytes: json.len() as u64,
                 secrets: SecretsFound::default(),
             }

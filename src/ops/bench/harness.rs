@@ -12,7 +12,7 @@ use super::stop::Stop;
 use crate::abi::Abi;
 use crate::cost::Cost;
 use crate::error::Error;
-use crate::fault::Fault;
+use crate::fault::{Fault, FaultCode};
 use crate::guest::engine::{Engine, EngineSettings};
 use crate::guest::module::{Candidate, LoadSettings, Module, Source};
 use crate::latency::Latency;
@@ -200,12 +200,15 @@ pub(super) struct Call {
 /// Calls the module as every command does, and times that. A guest that faults
 /// is not measured.
 fn call(policy: &Policy, case: &BenchCase) -> Result<Call, Box<Fault>> {
+    let mut exchange = policy.exchange();
+    exchange.at(case.now);
     let (time, cost, decision, fault) = match &case.input {
         // The context is the host's own to give: copying it is not part of a call.
         Question::Hook(hook, context) => {
             let context = context.as_ref().clone();
             let started = Instant::now();
-            let mut handled = black_box(policy.hook(*hook, context));
+            let handled = black_box(exchange.hook(*hook, context));
+            let mut handled = handled.ok_or_else(not_asked)?;
             let fault = handled.fault.take();
             let decision = if handled.result.ok { "ok" } else { "refused" };
             let cost = handled.cost;
@@ -214,7 +217,8 @@ fn call(policy: &Policy, case: &BenchCase) -> Result<Call, Box<Fault>> {
         }
         question => {
             let started = Instant::now();
-            let mut reply = black_box(policy.ask(question));
+            let reply = black_box(exchange.ask(question));
+            let mut reply = reply.ok_or_else(not_asked)?;
             let fault = reply.fault.take();
             let (cost, decision) = (reply.cost, reply.answer.name());
             // The response is the caller's to drop, so that is part of a call.
@@ -230,6 +234,12 @@ fn call(policy: &Policy, case: &BenchCase) -> Result<Call, Box<Fault>> {
             decision,
         }),
     }
+}
+
+/// A defect: the first question of an exchange is always asked.
+fn not_asked() -> Box<Fault> {
+    let what = "the first question of an exchange was not asked; please report it";
+    Box::new(Fault::new(FaultCode::Internal, what))
 }
 
 /// The same while this is being measured, which a fault ends.

@@ -21,8 +21,7 @@ use crate::fault::printable;
 use crate::fixture;
 use crate::guest::convention::json_buffer::input_json;
 use crate::ops::replay::report::CaptureInfo;
-use crate::question::HeaderNames;
-use crate::question::Question;
+use crate::question::{HeaderNames, Question, Timed};
 
 /// Events, or hooks, measured one by one.
 pub(crate) const MAX_CASES: usize = 200;
@@ -151,10 +150,10 @@ fn fixtures(path: &Path) -> Result<Vec<Named>, Error> {
 }
 
 /// Inputs of an exchange, by name.
-type Named = Vec<(String, Question<'static>)>;
+type Named = Vec<(String, Timed<Question<'static>>)>;
 
 /// Inputs that share a name have a number each.
-fn numbered(name: &str, inputs: Vec<Question<'static>>) -> Named {
+fn numbered(name: &str, inputs: Vec<Timed<Question<'static>>>) -> Named {
     let many = inputs.len() > 1;
     let numbered = inputs.into_iter().enumerate().map(|(index, input)| {
         let name = if many {
@@ -296,7 +295,7 @@ impl<'a> Sample<'a> {
             let Some(transaction) = decoded.transaction else {
                 continue;
             };
-            match capture::read_back(transaction.questions()) {
+            match transaction.read_back() {
                 Ok(inputs) if inputs.is_empty() => {}
                 Ok(inputs) if events + inputs.len() <= room => {
                     events += inputs.len();

@@ -12,7 +12,7 @@ use super::harness::Harness;
 use super::progress::Meter;
 use super::report::{FunctionTime, Profile};
 use super::stop::Stop;
-use crate::guest::StackSamples;
+use crate::guest::{AskSettings, StackSamples};
 use crate::limits::Isolation;
 use crate::policy::pool::PoolSettings;
 
@@ -45,7 +45,10 @@ pub(super) fn take(
     let mut all = cases.iter().cycle();
     while Instant::now() < until {
         for case in all.by_ref().take(CALLS) {
-            let asking = policy.settings().asking();
+            let asking = AskSettings {
+                now: case.now,
+                ..policy.settings().asking()
+            };
             let fault = lease.ask(&case.input, asking).0.err();
             if let Some(fault) = fault {
                 return Err(Stop::fault(DURING, Some(case), fault));

@@ -10,7 +10,7 @@ use crate::capture::{RawTransaction, decode};
 use crate::limits::Isolation;
 use crate::ops::shortest::shortest;
 use crate::policy::Policy;
-use crate::question::Question;
+use crate::question::{Question, Timed};
 
 /// Transactions that are looked back.
 const MOST: usize = 16;
@@ -31,8 +31,8 @@ pub(super) trait Earlier {
     fn needed(
         &self,
         view: &View<'_>,
-        claimed: (&Claim<'_>, &[Question<'static>]),
-    ) -> Result<Vec<Question<'static>>, String>;
+        claimed: (&Claim<'_>, &[Timed<Question<'static>>]),
+    ) -> Result<Vec<Timed<Question<'static>>>, String>;
 }
 
 /// The transactions of a batch before one of them.
@@ -45,7 +45,7 @@ pub(super) struct Before<'a> {
 /// Calls of one earlier transaction.
 #[derive(Clone, PartialEq)]
 struct Past {
-    questions: Vec<Question<'static>>,
+    questions: Vec<Timed<Question<'static>>>,
     /// Instructions, of all modules.
     cost: u64,
 }
@@ -54,8 +54,8 @@ impl Earlier for Before<'_> {
     fn needed(
         &self,
         view: &View<'_>,
-        (claim, questions): (&Claim<'_>, &[Question<'static>]),
-    ) -> Result<Vec<Question<'static>>, String> {
+        (claim, questions): (&Claim<'_>, &[Timed<Question<'static>>]),
+    ) -> Result<Vec<Timed<Question<'static>>>, String> {
         let subjects = view.shared.subjects;
         let module = subjects.module;
         if module.abi() == Abi::Hook || module.settings().pool.isolation == Isolation::Fresh {
@@ -108,7 +108,7 @@ impl Before<'_> {
             let Some(transaction) = decoded.transaction else {
                 continue;
             };
-            let questions = crate::capture::read_back(transaction.questions());
+            let questions = transaction.read_back();
             all.extend(questions.ok().map(|questions| Past { questions, cost: 0 }));
         }
         all
@@ -122,7 +122,7 @@ impl Before<'_> {
             let mut exchange = policy.exchange();
             let mut cost = 0;
             for question in &past.questions {
-                let reply = exchange.ask(question);
+                let reply = exchange.at(question.at).ask(&question.question);
                 let fuel = reply.and_then(|reply| reply.cost?.fuel);
                 cost += fuel.unwrap_or(0) + COST_OF_CALL;
             }

@@ -13,17 +13,21 @@ use serde_json::Value;
 
 use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead};
 use crate::guest::convention::json_buffer::write_input;
-use crate::question::{HeaderNames, Question};
+use crate::question::{HeaderNames, Question, Timed};
 
 /// Trials for one transaction; each is a call or two of each module.
 const MAX_TRIALS: usize = 2_000;
 /// Bytes of input that all of them may have: each is a copy of the transaction.
 const MAX_BYTES: usize = 4 << 30;
 
+/// A question with the time that it keeps.
+type Asked = Timed<Question<'static>>;
+type Questions = Vec<Asked>;
+
 /// What is left, or why nothing was taken.
 pub(super) enum Minimized {
     /// Smaller than before.
-    To(Vec<Question<'static>>),
+    To(Questions),
     /// Nothing could go.
     Already,
     /// The change does not come out on fresh instances: it depends on earlier
@@ -33,8 +37,8 @@ pub(super) enum Minimized {
 
 /// Takes away what `shows` does not need, as long as `may_go_on` says so.
 pub(super) fn minimize(
-    questions: &[Question<'static>],
-    shows: impl Fn(&[Question<'static>]) -> bool,
+    questions: &[Asked],
+    shows: impl Fn(&[Asked]) -> bool,
     may_go_on: impl Fn() -> bool,
 ) -> Minimized {
     let mut left = questions.to_vec();
@@ -62,8 +66,6 @@ pub(super) fn minimize(
     }
 }
 
-type Questions = Vec<Question<'static>>;
-
 /// The heads of an exchange, which its body events repeat.
 struct Heads {
     request: Option<Arc<RequestHead>>,
@@ -71,9 +73,9 @@ struct Heads {
 }
 
 impl Heads {
-    fn of(questions: &[Question<'_>]) -> Self {
+    fn of(questions: &[Asked]) -> Self {
         let (mut request, mut response) = (None, None);
-        for event in questions.iter().filter_map(Question::event) {
+        for event in questions.iter().filter_map(|it| it.question.event()) {
             match event {
                 Event::RequestHeaders(head) => request = Some(Arc::new(head.clone())),
                 Event::ResponseHeaders(head) => response = Some(Arc::new(head.clone())),
@@ -129,22 +131,22 @@ impl Heads {
     }
 }
 
-fn event_of<'q>(question: &'q mut Question<'static>) -> Option<&'q mut Event> {
-    match question {
+fn event_of(asked: &mut Asked) -> Option<&mut Event> {
+    match &mut asked.question {
         Question::Event(event) => Some(event.to_mut()),
         Question::Hook(..) | Question::Exact { .. } => None,
     }
 }
 
-fn chunk_of<'q>(question: &'q Question<'_>) -> Option<&'q BodyChunk> {
-    match question.event()? {
+fn chunk_of(asked: &Asked) -> Option<&BodyChunk> {
+    match asked.question.event()? {
         Event::RequestBody { chunk, .. } | Event::ResponseBody { chunk, .. } => Some(chunk),
         Event::RequestHeaders(_) | Event::ResponseHeaders(_) => None,
     }
 }
 
-fn chunk_mut<'q>(question: &'q mut Question<'static>) -> Option<&'q mut BodyChunk> {
-    match event_of(question)? {
+fn chunk_mut(asked: &mut Asked) -> Option<&mut BodyChunk> {
+    match event_of(asked)? {
         Event::RequestBody { chunk, .. } | Event::ResponseBody { chunk, .. } => Some(chunk),
         Event::RequestHeaders(_) | Event::ResponseHeaders(_) => None,
     }
@@ -173,9 +175,9 @@ struct Chunks {
 
 const LENGTH: &str = "content-length";
 
-fn is_of(chunk: &Question<'_>, is_request: bool) -> bool {
+fn is_of(chunk: &Asked, is_request: bool) -> bool {
     let is_side = |event: &Event| event.kind().is_request() == is_request;
-    chunk.event().is_some_and(is_side)
+    chunk.question.event().is_some_and(is_side)
 }
 
 /// The size of a whole body, and of it up to each chunk.
@@ -190,7 +192,7 @@ fn sizes<'q>(chunks: impl Iterator<Item = &'q BodyChunk>) -> (u64, Vec<u64>) {
 }
 
 impl Framing {
-    fn of(questions: &[Question<'static>]) -> Self {
+    fn of(questions: &[Asked]) -> Self {
         let side = |is_request: bool, headers: Option<&Headers>| {
             let questions = questions.iter().filter(|it| is_of(it, is_request));
             let chunks: Vec<&BodyChunk> = questions.filter_map(chunk_of).collect();
@@ -263,11 +265,11 @@ impl Chunks {
 }
 
 /// What a hook's context or a body holds, as JSON with parts.
-fn document_of(question: &Question<'_>) -> Option<Value> {
-    match question {
+fn document_of(asked: &Asked) -> Option<Value> {
+    match &asked.question {
         Question::Hook(_, context) => serde_json::to_value(context).ok(),
         Question::Event(_) => {
-            let value = serde_json::from_slice(&chunk_of(question)?.data);
+            let value = serde_json::from_slice(&chunk_of(asked)?.data);
             value
                 .ok()
                 .filter(|value: &Value| value.is_object() || value.is_array())
@@ -298,7 +300,7 @@ impl Place<'_> {
             return;
         };
         change(value);
-        if let Question::Hook(_, context) = question {
+        if let Question::Hook(_, context) = &mut question.question {
             if let Ok(changed) = serde_json::from_value(document) {
                 *context.to_mut() = changed;
             }
@@ -329,12 +331,12 @@ fn without_segment(uri: &str, at: usize) -> Option<String> {
 }
 
 /// Bytes of the inputs.
-fn size_of(questions: &[Question<'static>]) -> usize {
+fn size_of(questions: &[Asked]) -> usize {
     let mut size = 0;
     let mut json = Vec::new();
     for question in questions {
         json.clear();
-        write_input(question, HeaderNames::AsWritten, &mut json);
+        write_input(&question.question, HeaderNames::AsWritten, &mut json);
         size += json.len();
     }
     size
@@ -353,7 +355,7 @@ struct Search<F, G> {
     progress: bool,
 }
 
-impl<F: Fn(&[Question<'static>]) -> bool, G: Fn() -> bool> Search<F, G> {
+impl<F: Fn(&[Asked]) -> bool, G: Fn() -> bool> Search<F, G> {
     /// Whether all trials are used up. Every loop asks, since what a trial takes
     /// away from may be long.
     fn is_over(&self) -> bool {
@@ -577,12 +579,17 @@ mod tests {
         ]
     }
 
+    fn asked(events: Vec<Event>) -> Questions {
+        let questions = events.into_iter().map(Question::from);
+        questions.map(Timed::from).collect()
+    }
+
     fn smallest(shows: impl Fn(&[Event]) -> bool) -> Vec<Event> {
-        let inputs: Vec<Question<'static>> = request().into_iter().map(Question::from).collect();
-        let events = |inputs: &[Question<'_>]| -> Vec<Event> {
+        let inputs = asked(request());
+        let events = |inputs: &[Asked]| -> Vec<Event> {
             inputs
                 .iter()
-                .filter_map(|input| input.event().cloned())
+                .filter_map(|input| input.question.event().cloned())
                 .collect()
         };
         let Minimized::To(left) = minimize(&inputs, |inputs| shows(&events(inputs)), || true)
@@ -617,7 +624,7 @@ mod tests {
 
     #[test]
     fn what_fresh_instances_do_not_show_is_said() {
-        let inputs: Vec<Question<'static>> = request().into_iter().map(Question::from).collect();
+        let inputs = asked(request());
         assert!(matches!(
             minimize(&inputs, |_| false, || true),
             Minimized::NotReproduced
@@ -638,8 +645,8 @@ mod tests {
             ..RequestHead::default()
         };
         let questions = vec![
-            Question::from(Event::RequestHeaders(head)),
-            Question::Hook(Hook::Before, Cow::Owned(context)),
+            Question::from(Event::RequestHeaders(head)).into(),
+            Question::Hook(Hook::Before, Cow::Owned(context)).into(),
         ];
         for (trials, bytes, may_go_on) in [
             (MAX_TRIALS, 0, true),
@@ -652,7 +659,7 @@ mod tests {
                 left: questions.clone(),
                 framing: Framing::of(&questions),
                 size: 1,
-                shows: |_: &[Question<'static>]| false,
+                shows: |_: &[Asked]| false,
                 may_go_on: || may_go_on,
                 trials,
                 bytes,
@@ -677,9 +684,9 @@ mod tests {
         if let Event::RequestBody { chunk, .. } = &mut event {
             chunk.data = vec![b'a'; 4 << 20];
         }
-        let questions = [event.into()];
+        let questions = asked(vec![event]);
         let trials = std::cell::Cell::new(0_usize);
-        let is_whole = |questions: &[Question<'static>]| {
+        let is_whole = |questions: &[Asked]| {
             trials.set(trials.get() + 1);
             questions
                 .iter()
@@ -704,11 +711,11 @@ mod tests {
         if let Event::RequestBody { chunk, .. } = &mut event {
             chunk.data = br#"{"name": "x", "role": "admin", "n": [1, {"a": null}]}"#.to_vec();
         }
-        let shows = |questions: &[Question<'static>]| {
+        let shows = |questions: &[Asked]| {
             let value = questions.iter().find_map(document_of);
             value.is_some_and(|value| value["role"] == "admin")
         };
-        let Minimized::To(left) = minimize(&[event.into()], shows, || true) else {
+        let Minimized::To(left) = minimize(&asked(vec![event]), shows, || true) else {
             panic!("smaller");
         };
         let chunk = chunk_of(&left[0]).unwrap();
@@ -725,12 +732,12 @@ mod tests {
         }))
         .unwrap();
         let inputs = [
-            Question::Hook(Hook::Before, Cow::Owned(context.clone())),
-            Question::Hook(Hook::After, Cow::Owned(context)),
+            Question::Hook(Hook::Before, Cow::Owned(context.clone())).into(),
+            Question::Hook(Hook::After, Cow::Owned(context)).into(),
         ];
-        let shows = |inputs: &[Question<'_>]| {
+        let shows = |inputs: &[Asked]| {
             inputs.iter().any(|input| {
-                let Question::Hook(_, context) = input else {
+                let Question::Hook(_, context) = &input.question else {
                     return false;
                 };
                 let tags = context.input.get("tags").map(Value::to_string);
@@ -740,7 +747,13 @@ mod tests {
         let Minimized::To(left) = minimize(&inputs, shows, || true) else {
             panic!("smaller");
         };
-        let [Question::Hook(_, context)] = left.as_slice() else {
+        let [
+            Timed {
+                question: Question::Hook(_, context),
+                ..
+            },
+        ] = left.as_slice()
+        else {
             panic!("{left:?}");
         };
         assert_eq!(

@@ -47,8 +47,10 @@ use regex::Regex;
 
 use crate::capture::{Capture, DecodeSettings, Format, Redactor};
 use crate::error::Error;
+use crate::limits::Wasi;
 use crate::ops::module_info::{self, ModuleInfo};
 use crate::policy::Policy;
+use crate::time::{self, since_1970};
 
 pub(crate) use ignore::Pointer;
 pub(crate) use merge::merge;
@@ -211,6 +213,20 @@ pub struct Subjects<'a> {
     pub baseline: Option<&'a Policy>,
 }
 
+impl Subjects<'_> {
+    /// Whether it matters at which time they are asked: one can read a clock, and it
+    /// is not the host's.
+    #[must_use]
+    pub fn read_fixed_clocks(&self) -> bool {
+        let reads = |policy: &Policy| {
+            let pool = policy.pool();
+            policy.settings().pool.limits.wasi == Wasi::Fixed
+                && pool.module().facts.imports_wasi("clock_time_get")
+        };
+        reads(self.module) || self.baseline.is_some_and(reads)
+    }
+}
+
 /// Replays captures.
 ///
 /// # Errors
@@ -355,6 +371,14 @@ fn described(subjects: &Subjects<'_>, settings: &ReplaySettings) -> BTreeMap<Str
         ("sample_rate", sample.map(|(rate, _)| rate.to_string())),
         ("seed", sample.map(|(_, seed)| seed.to_string())),
         ("speed", settings.speed.map(|factor| format!("{factor}x"))),
+        (
+            "at",
+            settings
+                .decode
+                .at_ns
+                .and_then(since_1970)
+                .and_then(time::text),
+        ),
     ];
     list.extend(
         optional

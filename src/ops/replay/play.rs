@@ -5,7 +5,7 @@ use super::compare::Played;
 use crate::abi::Abi;
 use crate::capture::Transaction;
 use crate::policy::{Policy, Reply};
-use crate::question::{HeaderNames, Phase, Question};
+use crate::question::{HeaderNames, Phase, Question, Timed};
 
 /// Plays a captured transaction. Exact inputs go in byte for byte, unless
 /// header names are to be spelled otherwise than they were, or the chunks of a body
@@ -23,28 +23,28 @@ pub(super) fn play(subject: &Policy, transaction: &Transaction<'_>, replies: Vec
         .steps
         .iter()
         .any(|step| is_read_back(&step.input))
-        && let Ok(inputs) = crate::capture::read_back(transaction.questions())
+        && let Ok(inputs) = transaction.read_back()
     {
-        return asked(subject, inputs.iter(), replies);
+        return asked(subject, inputs.iter().map(Timed::by_ref), replies);
     }
-    asked(subject, transaction.questions(), replies)
+    asked(subject, transaction.timed(), replies)
 }
 
 /// Plays them on an instance of their own, as `run` plays a fixture.
 pub(super) fn play_alone<'q, 'a: 'q>(
     subject: &Policy,
-    questions: impl Iterator<Item = &'q Question<'a>>,
+    questions: impl Iterator<Item = Timed<&'q Question<'a>>>,
 ) -> Played {
     asked(&subject.alone(), questions, Vec::new())
 }
 
 fn asked<'q, 'a: 'q>(
     subject: &Policy,
-    questions: impl Iterator<Item = &'q Question<'a>>,
+    questions: impl Iterator<Item = Timed<&'q Question<'a>>>,
     mut replies: Vec<Reply>,
 ) -> Played {
     let mut exchange = subject.exchange();
     replies.clear();
-    replies.extend(questions.map_while(|question| exchange.ask(question)));
+    replies.extend(questions.map_while(|timed| exchange.at(timed.at).ask(timed.question)));
     Played { replies }
 }

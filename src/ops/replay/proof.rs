@@ -9,7 +9,7 @@ use super::compare::{Change, Played, compare};
 use super::report::{Category, Summary};
 use super::view::View;
 use crate::policy::Policy;
-use crate::question::Question;
+use crate::question::{Question, Timed};
 
 /// What calls have to come to again.
 pub(super) enum Claim<'a> {
@@ -159,8 +159,9 @@ impl Answers<'_> {
 }
 
 /// The phases of questions.
-pub(super) fn phases_of(questions: &[Question<'_>]) -> Vec<&'static str> {
-    questions.iter().map(|it| it.phase().name()).collect()
+pub(super) fn phases_of(questions: &[Timed<Question<'_>>]) -> Vec<&'static str> {
+    let phases = questions.iter().map(|it| it.question.phase().name());
+    phases.collect()
 }
 
 #[cfg(test)]

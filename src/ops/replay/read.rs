@@ -448,7 +448,7 @@ impl<'a> Dealer<'a> {
                 return;
             };
             wanted = matches(selection, &transaction);
-            at_ns = transaction.at_ns;
+            at_ns = transaction.at_ns();
             frame.pieces = Pieces::new();
             frame.ready = Some(Box::new(transaction));
         }

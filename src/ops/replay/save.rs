@@ -3,6 +3,7 @@
 //! there are two, and showed what it is filed under.
 
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
@@ -17,10 +18,12 @@ use crate::files::{self, Links};
 use crate::fixture;
 use crate::fixture::hook::{ActualHook, whole, whole_of};
 use crate::guest::convention::json_buffer::write_input;
+use crate::guest::wasi::FIXED_TIME;
 use crate::hook::{Hook, HookContext};
 use crate::ops::run::steps::{self, StepReply};
 use crate::policy::{Policy, Reply};
-use crate::question::{HeaderNames, Question};
+use crate::question::{HeaderNames, Question, Timed};
+use crate::time;
 
 /// Which transactions become fixtures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,9 +96,9 @@ impl SecretFilter<'_> {
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'q> {
     /// Those of earlier transactions, which come first.
-    pub(super) earlier: &'q [Question<'static>],
+    pub(super) earlier: &'q [Timed<Question<'static>>],
     /// Those of the transaction.
-    pub(super) questions: &'q [Question<'static>],
+    pub(super) questions: &'q [Timed<Question<'static>>],
 }
 
 impl Asked<'_> {
@@ -107,7 +110,10 @@ impl Asked<'_> {
             first: 0,
             play: move |subject: &Policy| {
                 let all = self.earlier.iter().chain(self.questions);
-                from(play_alone(subject, all).replies, self.earlier.len())
+                from(
+                    play_alone(subject, all.map(Timed::by_ref)).replies,
+                    self.earlier.len(),
+                )
             },
         }
     }
@@ -240,7 +246,9 @@ impl Draft {
         }
         let mut all = Vec::new();
         // A pair has one user, one tenant and the same headers.
-        if let [(Hook::Before, before), (Hook::After, after), ..] = hooks.as_slice()
+        if let [first, second, ..] = hooks.as_slice()
+            && let ((Hook::Before, before), (Hook::After, after)) =
+                (&first.question, &second.question)
             && after.data.is_some()
             && (&before.user, &before.headers) == (&after.user, &after.headers)
             && before.tenant_id == after.tenant_id
@@ -381,8 +389,8 @@ fn of_events(asked: Asked<'_>, id: &str, filter: &mut SecretFilter<'_>) -> Value
     let all = || asked.earlier.iter().chain(asked.questions);
     if !asked.earlier.is_empty() {
         // What is a secret of one of them is hidden in all.
-        for question in all() {
-            filter.input(question);
+        for asked in all() {
+            filter.input(&asked.question);
         }
         filter.secrets = filter.secrets.known();
     }
@@ -390,7 +398,8 @@ fn of_events(asked: Asked<'_>, id: &str, filter: &mut SecretFilter<'_>) -> Value
     let mut steps = Vec::new();
     // A step has the id of the one before, unless it has one of its own.
     let mut known = Value::from(id);
-    for event in all().filter_map(Question::event) {
+    let mut now = None;
+    for (at, event) in all().filter_map(|asked| Some((asked.at, asked.question.event()?))) {
         let json = filter.input(&event.into());
         let mut input: Map<String, Value> = serde_json::from_str(&json).unwrap_or_default();
         heads.shorten(event, &mut input);
@@ -398,9 +407,20 @@ fn of_events(asked: Asked<'_>, id: &str, filter: &mut SecretFilter<'_>) -> Value
             Some(own) if *own != known => known = own.clone(),
             _ => drop(input.shift_remove("correlation_id")),
         }
-        steps.push(json!({"event": event.kind().name(), "input": input}));
+        let mut step = json!({"event": event.kind().name(), "input": input});
+        set_time(&mut step, (at, &mut now));
+        steps.push(step);
     }
     json!({"correlation_id": filter.secrets.text(id), "steps": steps})
+}
+
+/// Says when a step is asked, where that is not when the one before was.
+fn set_time(step: &mut Value, (at, now): (Option<SystemTime>, &mut Option<SystemTime>)) {
+    if *now != at {
+        let fixed = UNIX_EPOCH + FIXED_TIME;
+        step["now"] = json!(time::text(at.unwrap_or(fixed)));
+        *now = at;
+    }
 }
 
 /// Inputs of the heads so far, which a fixture's body steps need not repeat.
@@ -443,14 +463,16 @@ impl Heads {
 
 /// Hooks with what they are called with.
 fn hooks_of(
-    questions: &[Question<'_>],
+    questions: &[Timed<Question<'_>>],
     filter: &mut SecretFilter<'_>,
-) -> Result<Vec<(Hook, HookContext)>, String> {
+) -> Result<Vec<Timed<(Hook, HookContext)>>, String> {
     let mut hooks = Vec::new();
-    for question in questions {
+    for Timed { at, question } in questions {
         if let Question::Hook(hook, _) = question {
             let context = serde_json::from_str(&filter.input(question));
-            hooks.push((*hook, context.map_err(|error| error.to_string())?));
+            let context = context.map_err(|error| error.to_string())?;
+            let (at, question) = (*at, (*hook, context));
+            hooks.push(Timed { at, question });
         }
     }
     Ok(hooks)
@@ -458,14 +480,22 @@ fn hooks_of(
 
 /// One hook, or both where the second goes on with what the first left, as a
 /// fixture without expectations.
-fn of_hooks(hooks: &[(Hook, HookContext)]) -> Value {
-    match hooks {
-        [(_, context), (_, after), ..] => {
-            json!({"context": context, "before": {}, "after": {"data": after.data}})
-        }
-        [(hook, context)] => json!({"hook": hook.name(), "context": context}),
-        [] => Value::Null,
+fn of_hooks(hooks: &[Timed<(Hook, HookContext)>]) -> Value {
+    let Some((first, rest)) = hooks.split_first() else {
+        return Value::Null;
+    };
+    let (hook, context) = &first.question;
+    let mut now = None;
+    let mut fixture = match rest.first() {
+        None => json!({"hook": hook.name(), "context": context}),
+        Some(_) => json!({"context": context, "before": {}}),
+    };
+    set_time(&mut fixture, (first.at, &mut now));
+    if let Some(second) = rest.first() {
+        fixture["after"] = json!({"data": second.question.1.data});
+        set_time(&mut fixture["after"], (second.at, &mut now));
     }
+    fixture
 }
 
 /// Reads a fixture back, as `run` would.

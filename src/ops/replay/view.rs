@@ -19,7 +19,7 @@ use crate::cost::Cost;
 use crate::fault::printable;
 use crate::guest::convention::json_buffer::input_json;
 use crate::policy::{Policy, Reply};
-use crate::question::{Phase, Question};
+use crate::question::{Phase, Question, Timed};
 
 /// Characters of a request line in reports.
 const SHOWN: usize = 200;
@@ -183,7 +183,7 @@ impl View<'_> {
             old: self.answers(&in_place(change.map_or(&[], |change| &change.old))),
             new: self.answers(&now.values()),
         };
-        match crate::capture::read_back(self.transaction.questions()) {
+        match self.transaction.read_back() {
             Ok(questions) => self.fill(&mut example, &questions, change),
             Err(why) => example.leave_out(NoFixture::Form, &why),
         }
@@ -193,7 +193,7 @@ impl View<'_> {
     fn fill(
         &self,
         example: &mut Example,
-        questions: &[Question<'static>],
+        questions: &[Timed<Question<'static>>],
         change: Option<&Change>,
     ) {
         if self.wants_record() {
@@ -233,7 +233,7 @@ impl View<'_> {
     fn whole(
         &self,
         example: &mut Example,
-        questions: &[Question<'static>],
+        questions: &[Timed<Question<'static>>],
         (purpose, make): (
             &Purpose<'_>,
             impl Fn(Asked<'_>) -> Result<Option<Value>, String>,
@@ -296,12 +296,12 @@ impl View<'_> {
     fn smallest(
         &self,
         example: &mut Example,
-        questions: &[Question<'static>],
+        questions: &[Timed<Question<'static>>],
         (purpose, make): (&Purpose<'_>, impl Fn(Asked<'_>) -> Option<Value>),
     ) {
         let earlier = &[];
         let spent = Cell::new(0_u64);
-        let shows = |questions: &[Question<'static>]| {
+        let shows = |questions: &[Timed<Question<'static>>]| {
             let Calls {
                 phases,
                 first,
@@ -511,7 +511,7 @@ impl View<'_> {
             let line = RecordLine {
                 id: &self.transaction.id,
                 phase: step.input.phase().name(),
-                at_ns: self.transaction.at_ns,
+                at_ns: step.at_ns,
                 module: &module.hash,
                 input: &input_json(&step.input),
                 output: &reply.answer,

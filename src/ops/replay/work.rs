@@ -33,12 +33,14 @@ pub(super) struct Shared<'a> {
     pub(super) saving: Redactor,
     ordered: &'a Ordered<'a>,
     pub(super) watch: &'a Watch,
+    /// Whether it matters when a transaction was.
+    time_matters: bool,
     /// The first thing that could not be written.
     failed: Mutex<Option<Error>>,
 }
 
 impl<'a> Shared<'a> {
-    pub(super) const fn new(
+    pub(super) fn new(
         subjects: &'a Subjects<'a>,
         settings: &'a ReplaySettings,
         (redactor, saving): (Redactor, Redactor),
@@ -51,6 +53,7 @@ impl<'a> Shared<'a> {
             saving,
             ordered,
             watch,
+            time_matters: subjects.read_fixed_clocks(),
             failed: Mutex::new(None),
         }
     }
@@ -215,6 +218,9 @@ impl<'a> Worker<'a> {
         }
         if new.has_unfinished_body(transaction) {
             self.tally.remark(Remark::BodyUnfinished);
+        }
+        if shared.time_matters && transaction.steps.iter().any(|step| step.at_ns.is_none()) {
+            self.tally.remark(Remark::NoTime);
         }
         let view = View {
             shared,

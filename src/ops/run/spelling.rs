@@ -4,8 +4,7 @@
 use std::sync::Arc;
 
 use super::report::{Hint, StepResult, summary};
-use crate::event::Event;
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, Step};
 use crate::limits::Isolation;
 use crate::policy::Policy;
 use crate::question::HeaderNames;
@@ -43,7 +42,7 @@ impl Spelling {
         }
         let mut exchange = self.as_sent.exchange();
         for (step, result) in fixture.steps.iter().zip(results) {
-            let (Some(alone), Some(response)) = (exchange.handle(&step.event), &result.response)
+            let (Some(alone), Some(response)) = (exchange.at(step.now).handle(&step.event), &result.response)
             else {
                 return;
             };
@@ -55,13 +54,13 @@ impl Spelling {
         }
     }
 
-    pub(super) fn hint(&self, event: &Event) -> Option<Hint> {
+    pub(super) fn hint(&self, step: &Step) -> Option<Hint> {
         let is_upper = |(name, _): (&str, &str)| name.bytes().any(|byte| byte.is_ascii_uppercase());
-        if self.names != HeaderNames::Lower || !event.headers().iter().any(is_upper) {
+        if self.names != HeaderNames::Lower || !step.event.headers().iter().any(is_upper) {
             return None;
         }
-        let sent = self.as_sent.handle(event);
-        let written = self.as_written.handle(event);
+        let ask = |policy: &Policy| policy.exchange().at(step.now).handle(&step.event);
+        let (sent, written) = (ask(&self.as_sent)?, ask(&self.as_written)?);
         (written.fault.is_none() && !written.response.tells_the_same(&sent.response)).then(|| {
             Hint::Spelling {
                 decision: summary(&sent.response),

@@ -42,10 +42,10 @@ impl From<StepReply<'_>> for Reply {
 
 /// Asks about each step in turn, up to the one that ends the exchange.
 pub(crate) fn ask<'a>(policy: &Policy, fixture: &'a Fixture) -> Vec<StepReply<'a>> {
+    let mut exchange = policy.exchange();
     let Some(hooks) = &fixture.hooks else {
-        let mut exchange = policy.exchange();
         let replies = fixture.steps.iter().map_while(|step| {
-            let handled = exchange.handle(&step.event)?;
+            let handled = exchange.at(step.now).handle(&step.event)?;
             let has_whole_body = true;
             Some(StepReply::Event {
                 step,
@@ -65,7 +65,7 @@ pub(crate) fn ask<'a>(policy: &Policy, fixture: &'a Fixture) -> Vec<StepReply<'a
         if step.data.is_some() {
             before.data.clone_from(&step.data);
         }
-        let handled = policy.hook(step.hook, before.clone());
+        let handled = exchange.at(step.now).hook(step.hook, before.clone())?;
         context = handled.result.ok.then(|| handled.context.clone());
         Some(StepReply::Hook {
             step,
@@ -242,7 +242,7 @@ fn event_hints(step: &Step, handled: &Handled, spelling: &Spelling) -> Vec<Hint>
         hints.push(Hint::Collected);
     }
     if handled.fault.is_none() {
-        hints.extend(spelling.hint(&step.event));
+        hints.extend(spelling.hint(step));
     }
     let mut tags = handled.response.audit.tags.iter();
     if tags.any(|tag| tag == "empty-answer") {

@@ -11,7 +11,6 @@ use crate::answer::Answer;
 use crate::cost::Cost;
 use crate::fault::{Fault, FaultCode};
 use crate::guest::module::Module;
-use crate::guest::wasi::catalog;
 use crate::guest::{AskSettings, Checked, Instance, processor_time};
 use crate::hook::HookResult;
 use crate::limits::{Isolation, Limits, Wasi};
@@ -180,14 +179,10 @@ impl<'a> Prober<'a> {
     /// are real: equal questions are then equal for it, so that answers and fuel
     /// can be compared.
     pub(super) fn repeatable(&self) -> Option<Self> {
-        let reads = |name: &str| {
-            let mut imports = self.module.facts.imports.iter();
-            imports.any(|import| import.module == catalog::MODULE && import.name == name)
-        };
         let is_real = self.limits.wasi == Wasi::Real
             && ["clock_time_get", "poll_oneoff", "random_get"]
                 .into_iter()
-                .any(reads);
+                .any(|name| self.module.facts.imports_wasi(name));
         is_real.then(|| Self {
             limits: Limits {
                 wasi: Wasi::Fixed,
@@ -287,6 +282,7 @@ impl<'a> Prober<'a> {
         let asking = AskSettings {
             header_names: names,
             answer_policy: &self.settings.answer_policy,
+            now: None,
         };
         let (result, cost) = instance.ask(&sample.input, asking);
         Seen {
