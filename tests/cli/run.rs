@@ -3,6 +3,7 @@
 
 mod expectations;
 mod inputs;
+mod time;
 mod unchecked;
 mod update;
 

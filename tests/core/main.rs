@@ -9,6 +9,7 @@
 )]
 
 mod async_host;
+mod clocks;
 mod fuzz_seeds;
 mod hooks;
 mod pool;

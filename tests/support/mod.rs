@@ -8,6 +8,7 @@
 pub(crate) mod agent;
 pub(crate) mod chain;
 pub(crate) mod chain_report;
+pub(crate) mod clock;
 pub(crate) mod guests;
 pub(crate) mod json_texts;
 pub(crate) mod rules;

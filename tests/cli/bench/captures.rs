@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{bench, cases, findings};
+use crate::support::clock::{NEW_YEAR, Refuses};
 use crate::support::guests::guest;
 use crate::support::{Done, TestDir, binary, capture, finish, shipped};
 
@@ -216,4 +217,62 @@ fn a_running_agent_is_asked_about_whole_transactions() {
             .iter()
             .any(|case| case["event"] == "response_headers")
     );
+}
+
+/// Each case is called at the time of its record or fixture, as in `replay` and `run`.
+#[test]
+fn a_case_takes_the_branch_of_its_time() {
+    let dir = TestDir::new();
+    let module = dir.file("m.wat", Refuses::From(NEW_YEAR).wat());
+    let har = |time: &str| {
+        format!(
+            r#"{{"log":{{"entries":[{{"startedDateTime":"{time}","request":{{"method":"GET","url":"http://a/","headers":[]}}}}]}}}}"#
+        )
+    };
+    let before = dir.file("before.har", har("2025-06-01T00:00:00Z"));
+    let after = dir.file("now.har", har("2026-06-01T00:00:00Z"));
+    let fixture = |now: &str| {
+        format!(
+            r#"{{"event":"request_headers","now":"{now}","input":{{"method":"GET","uri":"/"}}}}"#
+        )
+    };
+    let early = dir.file("early.json", fixture("2025-12-31T23:59:59Z"));
+    let late = dir.file("late.json", fixture("2026-01-01T00:00:00Z"));
+    let bare = dir.request();
+    let done = bench(
+        &[&module, &before, &after, &early, &late, &bare],
+        &[
+            "-n",
+            "20",
+            "--warm-up",
+            "1ms",
+            "--pool-size",
+            "1",
+            "-c",
+            "1",
+        ],
+    );
+    let report = done.json();
+    let decided: std::collections::BTreeMap<&str, &str> = cases(&report)
+        .iter()
+        .map(|case| {
+            let text = |key: &str| case[key].as_str().unwrap();
+            (text("name"), text("decision"))
+        })
+        .collect();
+    let ends = |name: &str| {
+        let mut all = decided.iter().filter(|(known, _)| known.starts_with(name));
+        *all.next()
+            .unwrap_or_else(|| panic!("{name}: {decided:?}"))
+            .1
+    };
+    for (name, decision) in [
+        ("before", "allow"),
+        ("now", "block"),
+        ("early", "allow"),
+        ("late", "block"),
+        ("request", "allow"),
+    ] {
+        assert_eq!(ends(name), decision, "{name}: {decided:?}");
+    }
 }

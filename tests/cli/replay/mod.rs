@@ -13,6 +13,7 @@ mod languages;
 mod save;
 mod secrets;
 mod shards;
+mod time;
 mod verdict;
 
 use std::path::{Path, PathBuf};

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use base64::Engine as _;
 
 use crate::support::agent::{Agent, Client, command, decision_of, request};
+use crate::support::clock::{NEW_YEAR, Refuses};
 use crate::support::{binary, shipped};
 
 const MODULE: &str = "rules/rules.wasm";
@@ -167,6 +168,55 @@ fn what_a_transport_does_not_carry_is_no_drift() {
         assert_eq!(decision_of(&line["output"]), decision, "{line}");
         assert!(is_same(module, args));
         assert!(!is_same(text, args), "another answer");
+    }
+}
+
+/// The clock of the host decides here, and the time of each record in `replay` and of
+/// its fixture in `run`.
+#[test]
+fn what_was_decided_by_the_clock_replays_decision_for_decision() {
+    for rule in [
+        Refuses::From(NEW_YEAR),
+        Refuses::Before(NEW_YEAR),
+        Refuses::OutsideOfficeHours,
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let (module, file, fixtures) = (path("m.wat"), path("traffic.jsonl"), path("fixtures"));
+        std::fs::write(&module, rule.wat()).unwrap();
+        let socket = tempfile::tempdir().unwrap();
+        let mut command = command(&module, &socket);
+        command.args(["--timeout", "5s", "--record", &file]);
+        let mut agent = Agent::spawn(command, socket);
+        let mut client = agent.connect_v2();
+        let mut refused = 0;
+        for index in 0..8 {
+            client.send(0x10, &request(&format!("c{index}"), "/"));
+            refused += usize::from(decision_of(&client.answer()) == "block");
+        }
+        drop(client);
+        agent.signal("TERM");
+        assert_eq!(agent.wait().code(), Some(0));
+        match rule {
+            Refuses::From(_) => assert_eq!(refused, 8),
+            Refuses::Before(_) => assert_eq!(refused, 0),
+            Refuses::OutsideOfficeHours => {}
+        }
+        let json = |args: &[&str]| -> Value {
+            let output = binary(args)
+                .args(["--format", "json", "--timeout", "5s"])
+                .output();
+            serde_json::from_slice(&output.unwrap().stdout).unwrap()
+        };
+        let save = ["--save-fixture", &fixtures, "--fixtures", "all"];
+        let replayed = json(&[&["replay", &module, &file], &save[..]].concat());
+        assert_eq!(
+            replayed["drift"]["categories"]["unchanged"], 8,
+            "{replayed}"
+        );
+        assert_eq!(replayed["drift"]["changed"], 0);
+        let run = json(&["run", &module, &fixtures]);
+        assert_eq!(run["totals"]["fixtures"]["passed"], 8, "{run}");
     }
 }
 
