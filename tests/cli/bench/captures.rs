@@ -239,19 +239,7 @@ fn a_case_takes_the_branch_of_its_time() {
     let early = dir.file("early.json", fixture("2025-12-31T23:59:59Z"));
     let late = dir.file("late.json", fixture("2026-01-01T00:00:00Z"));
     let bare = dir.request();
-    let done = bench(
-        &[&module, &before, &after, &early, &late, &bare],
-        &[
-            "-n",
-            "20",
-            "--warm-up",
-            "1ms",
-            "--pool-size",
-            "1",
-            "-c",
-            "1",
-        ],
-    );
+    let done = bench(&[&module, &before, &after, &early, &late, &bare], &[]);
     let report = done.json();
     let decided: std::collections::BTreeMap<&str, &str> = cases(&report)
         .iter()

@@ -214,7 +214,6 @@ fn what_was_decided_by_the_clock_replays_decision_for_decision() {
             replayed["drift"]["categories"]["unchanged"], 8,
             "{replayed}"
         );
-        assert_eq!(replayed["drift"]["changed"], 0);
         let run = json(&["run", &module, &fixtures]);
         assert_eq!(run["totals"]["fixtures"]["passed"], 8, "{run}");
     }
