@@ -237,6 +237,30 @@ impl AgentResponse {
         Self::new(Decision::Allow)
     }
 
+    /// Headers of the client's answer to a block, whose message has room for one
+    /// value of each name. Several values become one list; of cookies, which are
+    /// no list (RFC 9110, 5.3), the last one stays.
+    pub(crate) fn block_headers(&self) -> Vec<(&str, String)> {
+        let mut headers: Vec<(&str, String)> = Vec::new();
+        for op in &self.response_headers {
+            let name = op.name();
+            let same = |(have, _): &(&str, String)| have.eq_ignore_ascii_case(name);
+            let place = headers.iter().position(same);
+            let before = place.map(|place| headers.remove(place).1);
+            let value = match (op, before) {
+                (HeaderOp::Remove { .. }, _) => continue,
+                (HeaderOp::Add { value, .. }, Some(before))
+                    if !name.eq_ignore_ascii_case("set-cookie") =>
+                {
+                    format!("{before}, {value}")
+                }
+                (HeaderOp::Set { value, .. } | HeaderOp::Add { value, .. }, _) => value.clone(),
+            };
+            headers.push((name, value));
+        }
+        headers
+    }
+
     /// Adds a tag unless it is there already.
     pub fn tag(&mut self, tag: &str) {
         if !self.audit.tags.iter().any(|have| have == tag) {
@@ -248,6 +272,32 @@ impl AgentResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_block_has_one_value_of_each_header() {
+        let set = |name: &str, value: &str| HeaderOp::Set {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        };
+        let add = |name: &str, value: &str| HeaderOp::Add {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        };
+        let name = "X-Gone".to_owned();
+        let mut response = AgentResponse::allow();
+        response.response_headers = vec![
+            set("x-gone", "1"),
+            set("Allow", "PUT"),
+            set("allow", "GET"),
+            add("ALLOW", "HEAD"),
+            add("set-cookie", "a=1"),
+            HeaderOp::Remove { name },
+            add("Set-Cookie", "b=2"),
+        ];
+        let expected = [("ALLOW", "GET, HEAD"), ("Set-Cookie", "b=2")];
+        let expected = expected.map(|(name, value)| (name, value.to_owned()));
+        assert_eq!(response.block_headers(), expected);
+    }
 
     #[test]
     fn a_response_serializes_as_proxies_read_it() {

@@ -110,13 +110,13 @@ impl Note {
                 "gRPC cannot replace a body; the Unix socket can (logged once for each connection)"
             }
             Self::ResponseBodiesCut => {
-                "over gRPC this proxy forwards only the last piece of a response body that an agent has seen: take response_body out of its events, or use the Unix socket (logged once for each connection)"
+                "over gRPC zentinel-proxy up to 0.6.45, which this proxy is or may be, forwards only the last piece of a response body that an agent has seen: take response_body out of its events, or use the Unix socket (logged once for each connection)"
             }
             Self::RedirectFails => {
-                "this proxy answers 500 to a redirect; zentinel-proxy 0.6.54 redirects (logged once for each connection)"
+                "zentinel-proxy up to 0.6.45 and sentinel-proxy, which this proxy is or may be, answer 500 to a redirect; zentinel-proxy redirects from 0.6.54 on (logged once for each connection)"
             }
             Self::EmptyBodyIgnored => {
-                "proxies ignore an empty replacement of a response body; replace it with one byte, or block"
+                "zentinel-proxy up to 0.6.54 ignores an empty replacement of a response body; replace it with one byte, or block"
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::event::Event;
 use crate::response::{AgentResponse, Decision, HeaderOp};
 
 pub use version::Version;
-pub(crate) use version::{Proxy, ProxyQuirks};
+pub(crate) use version::{Proxy, ProxyQuirks, Releases};
 
 /// One surprising thing that a released proxy does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -23,11 +23,17 @@ pub(crate) enum Quirk {
     RedirectIs500,
     /// The challenge lets the request through.
     ChallengeAllows,
-    /// The challenge's and the redirect's refusal of a response is ignored.
+    /// The refusal of a response is ignored.
     ResponseRefusalIgnored,
+    /// The refusal of a response's body comes too late for its status.
+    ResponseBodyRefusalCuts,
     /// Response header operations of the request phase are lost.
     ResponseOpsDropped,
-    /// Operations beside a refusal are lost.
+    /// Request header operations of the body phase are lost.
+    RequestOpsAfterBodyDropped,
+    /// Operations beside a block are lost.
+    OpsBesideBlockDropped,
+    /// Operations beside a redirect or a challenge are lost.
     OpsBesideRefusalDropped,
     /// The body is cut at the text `context:`.
     BodyCutAtContext,
@@ -56,36 +62,73 @@ pub(crate) enum Quirk {
 }
 
 impl Quirk {
-    /// What happens, in which releases, and what to do.
+    /// In which releases, what happens, and what to do.
     #[must_use]
-    pub(crate) const fn explain(self) -> &'static str {
-        match self {
-            Self::RedirectIs500 => {
-                "zentinel-proxy up to 0.6.45 and sentinel-proxy answer 500 to a redirect; 0.6.54 redirects"
+    pub(crate) fn explain(self) -> String {
+        let text = self.text();
+        match self.releases() {
+            Some(releases) => format!("{releases}: {text}"),
+            None => text.to_owned(),
+        }
+    }
+
+    /// The releases that it was seen in; none where it follows from what the
+    /// answer says, whoever carries it out.
+    const fn releases(self) -> Option<Releases> {
+        Some(match self {
+            Self::RedirectIs500
+            | Self::ChallengeAllows
+            | Self::OpsBesideBlockDropped
+            | Self::BodyCutAtContext
+            | Self::BodyOfBodyBlockReplaced => Releases::UNREPAIRED,
+            // Sentinel sends no responses to agents.
+            Self::ResponseRefusalIgnored | Self::ResponseOpsDropped => {
+                Releases::UNREPAIRED.of_zentinel()
             }
+            Self::ResponseBodyRefusalCuts => Releases::REPAIRED,
+            Self::OpsBesideRefusalDropped
+            | Self::ValueArrivesEmpty
+            | Self::RequestMutationIgnored => Releases::ALL,
+            Self::RequestOpsAfterBodyDropped | Self::EmptyResponseBodyIgnored => {
+                Releases::ALL.of_zentinel()
+            }
+            Self::CookiesReplaced
+            | Self::LinkReplaced
+            | Self::VaryReplaced
+            | Self::ViaReplaced
+            | Self::WwwAuthenticateReplaced => return None,
+        })
+    }
+
+    const fn text(self) -> &'static str {
+        match self {
+            Self::RedirectIs500 => "a redirect of a request is answered with 500",
             Self::ChallengeAllows => {
-                "zentinel-proxy up to 0.6.45 and sentinel-proxy let a challenge through; behind them `serve` blocks with 403 instead"
+                "a challenge lets the request through; there `serve` blocks with 403 instead"
             }
             Self::ResponseRefusalIgnored => {
-                "zentinel-proxy up to 0.6.45 ignores a refusal in the response phase; the response passes"
+                "a refusal of a response is ignored and the response passes"
+            }
+            Self::ResponseBodyRefusalCuts => {
+                "a refusal of a response body replaces the response only where its head was not sent yet (a short body); else the client gets the upstream's status and a connection that is cut"
             }
             Self::ResponseOpsDropped => {
-                "zentinel-proxy up to 0.6.45 drops response header operations of the request phase; give them in on_response_headers"
+                "response header operations of the request phase are dropped; give them in on_response_headers"
             }
+            Self::RequestOpsAfterBodyDropped => {
+                "request header operations that come with the request body are dropped; 0.6.54 applies them if the agent has request-body-mode \"inspect-first\""
+            }
+            Self::OpsBesideBlockDropped => "header operations that come with a block are dropped",
             Self::OpsBesideRefusalDropped => {
-                "released proxies drop header operations that come with a refusal"
+                "header operations that come with a redirect or a challenge are dropped"
             }
-            Self::BodyCutAtContext => {
-                "zentinel-proxy up to 0.6.45 cuts a block's body at the text \"context:\""
-            }
-            Self::ValueArrivesEmpty => {
-                "a header value that is not visible ASCII arrives as \"\" from zentinel-proxy 0.6.45"
-            }
+            Self::BodyCutAtContext => "the body of a block is cut at the text \"context:\"",
+            Self::ValueArrivesEmpty => "a header value that is not visible ASCII arrives as \"\"",
             Self::RequestMutationIgnored => {
-                "zentinel-proxy up to 0.6.45 ignores a change of the request body"
+                "a change of the request body is ignored; 0.6.54 makes it if the agent has request-body-mode \"stream\" or \"hybrid\""
             }
             Self::EmptyResponseBodyIgnored => {
-                "released proxies ignore an empty replacement of a response body"
+                "an empty replacement of a response body is ignored and the body passes"
             }
             Self::CookiesReplaced => {
                 "add_response_headers sets a header: this Set-Cookie replaces every cookie of the upstream, which logs its users out; append_response_headers adds one"
@@ -103,7 +146,7 @@ impl Quirk {
                 "add_response_headers sets a header: all WWW-Authenticate values of the upstream are replaced; append_response_headers adds one"
             }
             Self::BodyOfBodyBlockReplaced => {
-                "zentinel-proxy up to 0.6.45 shows its own error page, not this body, for a block of a request body"
+                "a block of a request body shows the proxy's own error page, not this body"
             }
         }
     }
@@ -142,9 +185,9 @@ pub(crate) fn quirks(event: &Event, response: &AgentResponse) -> Vec<Quirk> {
     let request_phase = event.kind().is_request();
     let body_phase = event.chunk_index().is_some();
     let refuses = response.decision != Decision::Allow;
-    let block_body = match &response.decision {
-        Decision::Block { body, .. } => body.as_deref().unwrap_or(""),
-        _ => "",
+    let (is_block, block_body) = match &response.decision {
+        Decision::Block { body, .. } => (true, body.as_deref().unwrap_or("")),
+        _ => (false, ""),
     };
     let has_ops = !response.request_headers.is_empty() || !response.response_headers.is_empty();
     // Beside a refusal there is no answer of the upstream, or nobody sees it.
@@ -165,10 +208,22 @@ pub(crate) fn quirks(event: &Event, response: &AgentResponse) -> Vec<Quirk> {
         ),
         (!request_phase && refuses, Quirk::ResponseRefusalIgnored),
         (
+            !request_phase && body_phase && refuses,
+            Quirk::ResponseBodyRefusalCuts,
+        ),
+        (
             request_phase && !refuses && !response.response_headers.is_empty(),
             Quirk::ResponseOpsDropped,
         ),
-        (refuses && has_ops, Quirk::OpsBesideRefusalDropped),
+        (
+            request_phase && body_phase && !refuses && !response.request_headers.is_empty(),
+            Quirk::RequestOpsAfterBodyDropped,
+        ),
+        (is_block && has_ops, Quirk::OpsBesideBlockDropped),
+        (
+            refuses && !is_block && has_ops,
+            Quirk::OpsBesideRefusalDropped,
+        ),
         (block_body.contains("context:"), Quirk::BodyCutAtContext),
         (
             request_phase && body_phase && !block_body.is_empty(),
@@ -206,7 +261,8 @@ fn is_visible_ascii(value: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::RequestHead;
+    use crate::event::{BodyChunk, RequestHead, ResponseHead};
+    use crate::response::BodyMutation;
 
     #[test]
     fn a_set_takes_lists_from_the_upstream_and_nothing_else() {
@@ -239,6 +295,93 @@ mod tests {
             body: None,
         };
         assert_eq!(told(block, &[set("set-cookie")]), []);
+    }
+
+    /// A user looks whether a note is about the own proxy.
+    #[test]
+    fn each_quirk_of_a_proxy_names_its_releases() {
+        for (quirk, releases) in [
+            (
+                Quirk::ChallengeAllows,
+                "zentinel-proxy up to 0.6.45 and sentinel-proxy 0.4.14: ",
+            ),
+            (
+                Quirk::ResponseRefusalIgnored,
+                "zentinel-proxy up to 0.6.45: ",
+            ),
+            (
+                Quirk::ResponseBodyRefusalCuts,
+                "zentinel-proxy from 0.6.54 on: ",
+            ),
+            (
+                Quirk::RequestMutationIgnored,
+                "zentinel-proxy up to 0.6.54 and sentinel-proxy 0.4.14: ",
+            ),
+            (Quirk::CookiesReplaced, "add_response_headers sets "),
+        ] {
+            let told = quirk.explain();
+            assert!(told.starts_with(releases), "{told}");
+        }
+    }
+
+    #[test]
+    fn what_needs_a_body_mode_or_comes_too_late_is_told() {
+        let head = || Some(std::sync::Arc::new(RequestHead::default()));
+        let chunk = BodyChunk::default;
+        let request = Event::RequestBody {
+            chunk: chunk(),
+            request: head(),
+        };
+        let mut answer = AgentResponse::allow();
+        answer.request_headers = vec![HeaderOp::Remove { name: "x".into() }];
+        let late = [Quirk::RequestOpsAfterBodyDropped];
+        assert_eq!(quirks(&request, &answer), late);
+        let early = Event::RequestHeaders(RequestHead::default());
+        assert_eq!(quirks(&early, &answer), []);
+        answer.request_body_mutation = Some(BodyMutation {
+            chunk_index: 0,
+            data: b"x".to_vec(),
+        });
+        let both = [late[0], Quirk::RequestMutationIgnored];
+        assert_eq!(quirks(&request, &answer), both);
+
+        let block = AgentResponse::new(Decision::Block {
+            status: 403,
+            body: None,
+        });
+        let response = Event::ResponseBody {
+            chunk: chunk(),
+            request: None,
+            response: None,
+        };
+        let cut = [
+            Quirk::ResponseRefusalIgnored,
+            Quirk::ResponseBodyRefusalCuts,
+        ];
+        assert_eq!(quirks(&response, &block), cut);
+        let head = Event::ResponseHeaders(ResponseHead::default());
+        assert_eq!(quirks(&head, &block), cut[..1]);
+    }
+
+    #[test]
+    fn operations_beside_a_block_and_beside_a_redirect_are_told_apart() {
+        let told = |decision| {
+            let mut answer = AgentResponse::new(decision);
+            answer.response_headers = vec![HeaderOp::Remove { name: "x".into() }];
+            let event = Event::RequestHeaders(RequestHead::default());
+            quirks(&event, &answer)
+        };
+        let block = Decision::Block {
+            status: 403,
+            body: None,
+        };
+        assert_eq!(told(block), [Quirk::OpsBesideBlockDropped]);
+        let redirect = Decision::Redirect {
+            url: "/".into(),
+            status: 302,
+        };
+        let expected = [Quirk::RedirectIs500, Quirk::OpsBesideRefusalDropped];
+        assert_eq!(told(redirect), expected);
     }
 
     #[test]

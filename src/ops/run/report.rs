@@ -495,7 +495,7 @@ impl Hint {
                 "a module may not change {} without --allow-header, so an expectation that it is absent cannot fail",
                 printable(&headers.join(", "), SHOWN)
             ),
-            Self::Proxy { quirk } => quirk.explain().to_owned(),
+            Self::Proxy { quirk } => quirk.explain(),
         }
     }
 

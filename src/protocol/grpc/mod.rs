@@ -153,7 +153,7 @@ pub(crate) fn answer(response: &AgentResponse, correlation_id: &str) -> agent_to
     agent_to_proxy::Message::Response(proto::AgentResponse {
         correlation_id: correlation_id.to_owned(),
         // Never absent: proxies would take that for an allow.
-        decision: Some(decision(&response.decision)),
+        decision: Some(decision(response)),
         request_headers: operations(&response.request_headers),
         response_headers: operations(&response.response_headers),
         audit: Some(audit(&response.audit)),
@@ -162,14 +162,18 @@ pub(crate) fn answer(response: &AgentResponse, correlation_id: &str) -> agent_to
     })
 }
 
-fn decision(decision: &Decision) -> agent_response::Decision {
+fn decision(response: &AgentResponse) -> agent_response::Decision {
     use agent_response::Decision as Sent;
-    match decision {
+    match &response.decision {
         Decision::Allow => Sent::Allow(proto::AllowDecision {}),
         Decision::Block { status, body } => Sent::Block(proto::BlockDecision {
             status: (*status).into(),
             body: body.clone(),
-            headers: Vec::new(),
+            headers: response
+                .block_headers()
+                .iter()
+                .map(|(name, value)| header(name, value))
+                .collect(),
         }),
         Decision::Redirect { url, status } => Sent::Redirect(proto::RedirectDecision {
             url: url.clone(),

@@ -114,6 +114,7 @@ fn every_decision_is_named() {
         panic!("no block");
     };
     assert_eq!((block.status, block.body.as_deref()), (451, Some("no")));
+    assert!(block.headers.is_empty());
     let redirect = Decision::Redirect {
         url: "/x".into(),
         status: 308,
@@ -124,4 +125,27 @@ fn every_decision_is_named() {
         params: BTreeMap::from([("k".into(), "v".into())]),
     };
     assert!(matches!(sent(challenge), Sent::Challenge(asked) if asked.params["k"] == "v"));
+}
+
+#[test]
+fn a_block_brings_its_headers_itself() {
+    use agent_response::Decision as Sent;
+    let mut response = AgentResponse::new(Decision::Block {
+        status: 429,
+        body: None,
+    });
+    response.response_headers = vec![HeaderOp::Set {
+        name: "retry-after".into(),
+        value: "9".into(),
+    }];
+    let agent_to_proxy::Message::Response(sent) = answer(&response, "c1") else {
+        panic!("no answer");
+    };
+    let Some(Sent::Block(block)) = sent.decision else {
+        panic!("no block");
+    };
+    let [header] = &block.headers[..] else {
+        panic!("{:?}", block.headers);
+    };
+    assert_eq!((&*header.name, &*header.value), ("retry-after", "9"));
 }

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A release: `0.6.54`. What follows a `-` or `+` is not looked at.
+/// A release: `0.6.54`. One that is to come, `0.6.54-rc.1`, is taken for the
+/// release before it, whose quirks it may have; what follows a `+` is not looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
     /// The first number.
@@ -20,6 +21,9 @@ impl Version {
     /// The first release that uses challenges, redirects and response header
     /// operations as they are meant, and passes unchanged bodies on whole.
     pub const REPAIRED: Self = Self::new(0, 6, 54);
+    /// The newest release before that one that was looked at; those between them
+    /// are treated like it.
+    pub const UNREPAIRED: Self = Self::new(0, 6, 45);
 
     const fn new(major: u32, minor: u32, patch: u32) -> Self {
         Self {
@@ -40,14 +44,73 @@ impl FromStr for Version {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let numbers = text.split(['-', '+']).next().unwrap_or_default();
-        let mut parts = numbers.split('.').map(str::parse);
+        let release = text.split('+').next().unwrap_or_default();
+        let (numbers, is_to_come) = match release.split_once('-') {
+            Some((numbers, _)) => (numbers, true),
+            None => (release, false),
+        };
+        let mut parts = numbers.split('.').map(str::parse::<u32>);
         match (parts.next(), parts.next(), parts.next(), parts.next()) {
             (Some(Ok(major)), Some(Ok(minor)), Some(Ok(patch)), None) => {
+                let patch = patch.saturating_sub(is_to_come.into());
                 Ok(Self::new(major, minor, patch))
             }
             _ => Err("expected a version such as 0.6.45".to_owned()),
         }
+    }
+}
+
+/// The releases in which something was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Releases {
+    /// The first of zentinel-proxy; none where all before the last have it.
+    first: Option<Version>,
+    /// The last of zentinel-proxy; none where nothing says that it ends.
+    last: Option<Version>,
+    /// In sentinel-proxy 0.4.14 too.
+    in_sentinel: bool,
+}
+
+impl Releases {
+    pub(crate) const UNREPAIRED: Self = Self {
+        first: None,
+        last: Some(Version::UNREPAIRED),
+        in_sentinel: true,
+    };
+    pub(crate) const REPAIRED: Self = Self {
+        first: Some(Version::REPAIRED),
+        last: None,
+        in_sentinel: false,
+    };
+    /// All that were looked at.
+    pub(crate) const ALL: Self = Self {
+        first: None,
+        last: Some(Version::REPAIRED),
+        in_sentinel: true,
+    };
+
+    /// Those of zentinel-proxy only.
+    pub(crate) const fn of_zentinel(self) -> Self {
+        Self {
+            in_sentinel: false,
+            ..self
+        }
+    }
+}
+
+impl fmt::Display for Releases {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("zentinel-proxy")?;
+        if let Some(first) = self.first {
+            write!(out, " from {first} on")?;
+        }
+        if let Some(last) = self.last {
+            write!(out, " up to {last}")?;
+        }
+        if self.in_sentinel {
+            out.write_str(" and sentinel-proxy 0.4.14")?;
+        }
+        Ok(())
     }
 }
 
@@ -144,9 +207,13 @@ mod tests {
             (Some("next"), true),
             (Some("0.4.14"), true),
             (Some("0.6.45"), true),
+            (Some("0.6.46"), true),
             (Some("0.6.53"), true),
+            (Some("0.6.54-rc.1"), true),
             (Some("0.6.54"), false),
-            (Some("0.6.54-rc.1"), false),
+            (Some("0.6.54+build-7"), false),
+            (Some("0.6.55-rc.1"), false),
+            (Some("0.7.0-beta"), false),
             (Some("0.10.0"), false),
             (Some("1.0.0"), false),
         ] {

@@ -94,7 +94,16 @@ impl WireResponse<'_> {
                     None => block.raw("body", "null"),
                     Some(body) => block.text("body", body),
                 }
-                block.raw("headers", "null");
+                let headers = response.block_headers();
+                if headers.is_empty() {
+                    block.raw("headers", "null");
+                } else {
+                    let mut object = block.object("headers");
+                    for (name, value) in &headers {
+                        object.pair(name, value);
+                    }
+                    object.end();
+                }
                 block.end();
                 decision.end();
             }
@@ -206,7 +215,7 @@ mod tests {
     fn json_is_what_the_protocol_shows() {
         assert_eq!(
             String::from_utf8(payload(JSON, &full())).unwrap(),
-            r#"{"version":2,"decision":{"block":{"status":403,"body":"no","headers":null}},"request_headers":[],"response_headers":[{"set":{"name":"a","value":"b"}},{"remove":{"name":"c"}}],"routing_metadata":{},"audit":{"tags":["t"],"rule_ids":[],"confidence":0.9,"reason_codes":[],"custom":{"correlation_id":"c1"}},"needs_more":false,"request_body_mutation":{"data":"plain","chunk_index":1},"response_body_mutation":{"data":"Y29kZWQ=","chunk_index":2},"websocket_decision":null}"#
+            r#"{"version":2,"decision":{"block":{"status":403,"body":"no","headers":{"a":"b"}}},"request_headers":[],"response_headers":[{"set":{"name":"a","value":"b"}},{"remove":{"name":"c"}}],"routing_metadata":{},"audit":{"tags":["t"],"rule_ids":[],"confidence":0.9,"reason_codes":[],"custom":{"correlation_id":"c1"}},"needs_more":false,"request_body_mutation":{"data":"plain","chunk_index":1},"response_body_mutation":{"data":"Y29kZWQ=","chunk_index":2},"websocket_decision":null}"#
         );
     }
 

@@ -409,7 +409,7 @@ fn an_empty_replacement_of_a_response_body_is_told() {
     client.send(0x13, &event);
     let answer = client.answer();
     assert_eq!(answer["response_body_mutation"]["data"], "");
-    let line = agent.wait_for_line("proxies ignore an empty replacement");
+    let line = agent.wait_for_line("ignores an empty replacement");
     let line: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(
         (&line["level"], &line["correlation_id"]),
