@@ -7,7 +7,7 @@ use serde_json::json;
 use zentinel_agent_protocol::v2::{AgentClientV2, AgentPool};
 
 use super::events;
-use super::support::{Agent, NAME, PATIENCE, decision, read};
+use super::support::{Agent, NAME, PATIENCE, REPAIRED, client_version, decision, read};
 
 /// A port that was free a moment ago.
 fn address() -> String {
@@ -50,6 +50,31 @@ async fn an_exchange_goes_through_all_its_phases() {
         answer["audit"]["tags"],
         json!(["masked", "body-mutation-unsupported"])
     );
+}
+
+/// Proxies before 0.6.54 let a challenge through, so it is a block for them.
+#[tokio::test]
+async fn refusals_are_read_as_they_were_meant() {
+    let challenge = if client_version() < REPAIRED {
+        json!({"block": {"status": 403, "body": null, "headers": null}})
+    } else {
+        json!({"challenge": {"challenge_type": "captcha",
+            "params": {"site_key": "demo", "theme": "dark"}}})
+    };
+    let block = json!({"block": {"status": 418, "body": "short and stout",
+        "headers": {"x-response-a": "1", "x-response-b": "2"}}});
+    let redirect = json!({"redirect": {"url": "/new/page", "status": 301}});
+    for (module, expected) in [
+        ("right/challenge.wat", challenge),
+        ("right/full-result.wat", block),
+        ("rules/rules.wasm", redirect),
+    ] {
+        let (_agent, endpoint) = start(module, &[]);
+        let pool = pool(&endpoint).await;
+        let event = events::request("c", "GET", "/old/page");
+        let answer = read(pool.send_request_headers(NAME, "c", &event).await);
+        assert_eq!(answer["decision"], expected, "{module}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -231,7 +231,10 @@ async fn decisions_are_read_as_they_were_meant() {
     let pool = agent.pool().await;
     let event = events::request("c", "GET", "/");
     let answer = read(pool.send_request_headers(NAME, "c", &event).await);
-    assert_eq!(answer["decision"], block(418, "short and stout".into()));
+    // The headers of the client's answer stand in the block itself.
+    let mut full = block(418, "short and stout".into());
+    full["block"]["headers"] = json!({"x-response-a": "1", "x-response-b": "2"});
+    assert_eq!(answer["decision"], full);
     assert_eq!(answer["audit"]["tags"], json!(["one", "two"]));
     assert_eq!(answer["audit"]["rule_ids"], json!(["100", "200"]));
     assert_eq!(answer["audit"]["reason_codes"], json!(["FULL"]));

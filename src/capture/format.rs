@@ -129,7 +129,7 @@ impl Remark {
     pub const fn explain(self) -> &'static str {
         match self {
             Self::HeaderNotAscii => {
-                "header values beyond visible ASCII reach the module empty, as released proxies send them"
+                "header values beyond visible ASCII reach the module empty, as proxies up to zentinel-proxy 0.6.54 send them"
             }
             Self::BodyTruncated => {
                 "the capture holds only part of a body; the module sees that part"

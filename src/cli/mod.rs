@@ -204,7 +204,7 @@ pub(crate) struct GuestArgs {
     #[arg(long, value_enum, value_name = "WHICH")]
     wasi: Option<WasiArg>,
 
-    /// Spelling of header names for the module; released proxies send lower case
+    /// Spelling of header names for the module; proxies up to zentinel-proxy 0.6.54 send lower case
     #[arg(long, value_enum, default_value_t = HeaderNamesArg::Lower)]
     header_names: HeaderNamesArg,
 

@@ -109,11 +109,11 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "WASM_VERBOSE", hide = true, value_name = "BOOL", default_value = "false", action = clap::ArgAction::Set, value_parser = values::boolean)]
     pub(crate) verbose_env: bool,
 
-    /// Proxy whose known bugs are worked around: auto (the version that it reports in the handshake), off, or a version such as 0.6.45
+    /// Proxy whose known bugs are worked around: auto (the version that it reports in the handshake; none from 0.6.54 on), off, or a version such as 0.6.45
     #[arg(long, value_name = "WHOSE", default_value_t = ProxyQuirks::Auto)]
     proxy_quirks: ProxyQuirks,
 
-    /// Encoding of a request body that the module replaces; released proxies use the text as it is
+    /// Encoding of a request body that the module replaces; zentinel-proxy up to 0.6.54 uses the text as it is, where it uses it
     #[arg(long, value_enum, default_value_t = RequestBodyArg::Text)]
     request_body: RequestBodyArg,
 

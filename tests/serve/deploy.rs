@@ -309,8 +309,8 @@ fn text(node: &KdlNode) -> &str {
     node.get(0).unwrap().as_string().unwrap()
 }
 
-/// By the rules of the parsers of zentinel-proxy 0.6.45 and sentinel-proxy
-/// 0.4.14, as far as they concern the agent.
+/// By the rules of the parsers of zentinel-proxy 0.6.45 and 0.6.54 and
+/// sentinel-proxy 0.4.14, as far as they concern the agent.
 #[test]
 fn the_proxies_configurations_are_as_their_parsers_read_them() {
     // The last event loses data over gRPC.
@@ -334,13 +334,14 @@ fn the_proxies_configurations_are_as_their_parsers_read_them() {
             "response_body",
         ];
         assert_eq!(events, known[..count]);
-        assert!(["open", "closed"].contains(&text(child(agent, "failure-mode"))));
         let timeout = child(agent, "timeout-ms").get(0).unwrap().as_integer();
         let timeout = Duration::from_millis(timeout.unwrap().try_into().unwrap());
         // Answers that are not too late for us are not too late for the proxy.
         assert!(timeout > ServeSettings::late_after(DEFAULT_QUEUE_WAIT, DEFAULT_TIMEOUT));
         let filter = child(document.get("filters").unwrap(), "filter");
         assert_eq!(text(child(filter, "agent")), text(agent));
+        let modes = [agent, filter].map(|node| text(child(node, "failure-mode")));
+        assert_eq!(modes, ["closed"; 2]);
         let route = child(document.get("routes").unwrap(), "route");
         assert_eq!(text(child(route, "filters")), text(filter));
         let waf = document.get("waf").unwrap();
@@ -348,6 +349,19 @@ fn the_proxies_configurations_are_as_their_parsers_read_them() {
         assert_eq!(text(child(waf, "mode")), "off");
         let inspects = child(child(waf, "body-inspection"), "inspect-request-body");
         assert_eq!(inspects.get(0).unwrap().as_bool(), Some(true));
+    }
+}
+
+/// The releases read one each, for the same events.
+#[test]
+fn the_readmes_sample_sets_both_failure_modes() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let (_, sample) = readme.split_once("```kdl\n").unwrap();
+    let (sample, _) = sample.split_once("```").unwrap();
+    let document = KdlDocument::parse_v2(sample).unwrap();
+    for (block, node) in [("agents", "agent"), ("filters", "filter")] {
+        let node = child(document.get(block).unwrap(), node);
+        assert_eq!(text(child(node, "failure-mode")), "closed");
     }
 }
 
