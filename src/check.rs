@@ -64,6 +64,8 @@ pub enum CheckKind {
     Headers,
     /// Headers of the upstream that answers replace.
     Replaced,
+    /// What proxies make of answers to a request's body.
+    RequestBody,
     /// What a hook may not change.
     Ignored,
     /// Reasons of a hook that refuses.

@@ -113,7 +113,7 @@ fn the_output_for_people_names_what_matters() {
         "block 401",
         "scanner",
         "25 fixtures: 25 passed",
-        "let a challenge through",
+        "zentinel-proxy up to 0.6.45 and sentinel-proxy 0.4.14: a challenge lets",
     ] {
         assert!(text.contains(part), "{part} not in:\n{text}");
     }

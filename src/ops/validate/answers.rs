@@ -74,6 +74,7 @@ pub(super) fn rows(prober: &Prober<'_>, trials: &[Trial]) -> Vec<Row> {
         rows.extend(unknown_keys(handler, &own));
         rows.extend(mended(handler, &own));
         rows.extend(replaced(handler, &own));
+        rows.extend(request_body(handler, &own));
     }
     rows
 }
@@ -246,20 +247,11 @@ fn mended(handler: &str, trials: &[&Trial]) -> Vec<Row> {
 /// Headers of the upstream that an answer replaces, of a kind that comes more than
 /// once. Cookies are a warning; the others are what an author may have meant.
 fn replaced(handler: &str, trials: &[&Trial]) -> Option<Row> {
-    let first = |quirk: Quirk| {
-        trials.iter().find(|trial| {
-            let Question::Event(event) = &trial.sample.input else {
-                return false;
-            };
-            let response = trial.seen.response();
-            response.is_some_and(|response| quirks(event, response).contains(&quirk))
-        })
-    };
     let cookies = [(Quirk::CookiesReplaced, CheckStatus::Warn)].into_iter();
     let lists = LISTS.map(|(_, quirk)| (quirk, CheckStatus::Pass));
     let (quirk, status, trial) = cookies
         .chain(lists)
-        .find_map(|(quirk, status)| Some((quirk, status, first(quirk)?)))?;
+        .find_map(|(quirk, status)| Some((quirk, status, first(quirk, trials)?)))?;
     let found = format!("{}; first for {:?}", quirk.explain(), trial.sample.name);
     let fix = "give it in append_response_headers: a value beside those of the upstream";
     let check = Check::pass(
@@ -271,6 +263,33 @@ fn replaced(handler: &str, trials: &[&Trial]) -> Option<Row> {
         CheckStatus::Pass => check.into(),
         status => check.with(status, fix).into(),
     })
+}
+
+/// The first answer that meets this quirk.
+fn first<'a>(quirk: Quirk, trials: &[&'a Trial]) -> Option<&'a Trial> {
+    let meets = |trial: &&&Trial| {
+        let Question::Event(event) = &trial.sample.input else {
+            return false;
+        };
+        let response = trial.seen.response();
+        response.is_some_and(|response| quirks(event, response).contains(&quirk))
+    };
+    trials.iter().find(meets).copied()
+}
+
+/// What an answer to a request's body asks for, and no proxy does without a setting
+/// of its own: told, since the module is not wrong.
+fn request_body(handler: &str, trials: &[&Trial]) -> Option<Row> {
+    let kinds = [
+        Quirk::RequestMutationIgnored,
+        Quirk::RequestOpsAfterBodyDropped,
+    ];
+    let (quirk, trial) = kinds
+        .into_iter()
+        .find_map(|quirk| Some((quirk, first(quirk, trials)?)))?;
+    let found = format!("{}; first for {:?}", quirk.explain(), trial.sample.name);
+    let expected = "proxies make the changes";
+    Some(Check::pass(CheckKind::RequestBody.of(handler), expected, found).into())
 }
 
 /// Two equal calls on fresh instances: a proxy is told the same, at equal fuel.

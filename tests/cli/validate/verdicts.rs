@@ -616,6 +616,84 @@ fn cookies_that_replace_those_of_the_upstream_are_told_by_validate_and_run() {
     }
 }
 
+/// A reader has to see whether a note is about the own proxy.
+#[test]
+fn notes_about_proxies_name_their_releases_in_validate_and_run() {
+    const OLD: &str = "zentinel-proxy up to 0.6.45 and sentinel-proxy 0.4.14: ";
+    const OLD_ZENTINEL: &str = "zentinel-proxy up to 0.6.45: ";
+    const BODY: &str = r#"{"event":"request_body","input":{"data":"a=1"}}"#;
+    const HEAD: &str = r#"{"event":"request_headers","input":{"method":"GET","uri":"/"}}"#;
+    const RESPONSE: &str = r#"{"event":"response_headers","input":{"status":200}}"#;
+    const CONTENT: &str = r#"{"event":"response_body","input":{"data":"page"}}"#;
+    let dir = TestDir::new();
+    let set = json!({"x-a": "1"});
+    let late = format!(
+        "{}request header operations",
+        "zentinel-proxy up to 0.6.54: "
+    );
+    let change = format!("{OLD}a change").replace("0.6.45", "0.6.54");
+    let cases = [
+        (
+            json!({"decision": "redirect", "body": "/x"}),
+            HEAD,
+            format!("{OLD}a redirect"),
+        ),
+        (
+            json!({"decision": "block", "add_response_headers": set}),
+            HEAD,
+            format!("{OLD}header operations"),
+        ),
+        (
+            json!({"decision": "block", "body": "x"}),
+            BODY,
+            format!("{OLD}a block of a request body"),
+        ),
+        (
+            json!({"decision": "allow", "add_response_headers": set}),
+            HEAD,
+            format!("{OLD_ZENTINEL}response header operations"),
+        ),
+        (
+            json!({"decision": "block"}),
+            RESPONSE,
+            format!("{OLD_ZENTINEL}a refusal of a response"),
+        ),
+        (
+            json!({"decision": "block"}),
+            CONTENT,
+            "zentinel-proxy from 0.6.54 on: a refusal of a response body".to_owned(),
+        ),
+        (
+            json!({"decision": "allow", "add_request_headers": set}),
+            BODY,
+            late.clone(),
+        ),
+        (
+            json!({"decision": "allow", "request_body_mutation": {"action": "replace", "data": "b"}}),
+            BODY,
+            change.clone(),
+        ),
+    ];
+    for (answer, event, told) in cases {
+        let file = answering(&dir, "module.wat", answer.to_string());
+        let event = dir.file("event.json", event);
+        let text = wasm_agent(["run".as_ref(), file.as_os_str(), event.as_os_str()]).text();
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.contains(&format!("note: {told}")), "{told}: {text}");
+        let (_, module) = one(&[], &file);
+        let rows = module["checks"].to_string();
+        let is_told = [&late, &change].contains(&&told);
+        assert_eq!(
+            rows.contains("request-body:on_request_body"),
+            is_told,
+            "{told}"
+        );
+        if is_told {
+            assert!(found(&module, "request-body:on_request_body").starts_with(&told));
+        }
+    }
+}
+
 /// Refuses once an instance has allowed so many.
 fn limiter(dir: &TestDir, calls: u32) -> PathBuf {
     let parts = "(global $calls (mut i32) (i32.const 0))
