@@ -1,5 +1,6 @@
 //! A server at a port of its own, and one call of tonic's client to it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -286,7 +287,13 @@ pub(crate) fn as_on_unix(answer: AgentResponse) -> serde_json::Value {
         "decision": match answer.decision.unwrap() {
             Decision::Allow(_) => json!("allow"),
             Decision::Block(block) => {
-                json!({"block": {"status": block.status, "body": block.body, "headers": null}})
+                let headers: BTreeMap<_, _> = block
+                    .headers
+                    .into_iter()
+                    .map(|header| (header.name, header.value))
+                    .collect();
+                let headers = (!headers.is_empty()).then_some(headers);
+                json!({"block": {"status": block.status, "body": block.body, "headers": headers}})
             }
             Decision::Redirect(to) => json!({"redirect": {"url": to.url, "status": to.status}}),
             Decision::Challenge(asked) => json!({"challenge":

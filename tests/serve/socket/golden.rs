@@ -448,9 +448,20 @@ fn without_nulls(mut served: Value) -> Value {
     served
 }
 
-/// `run`'s response, its body changes written as each direction asks for; for
-/// gRPC without what that cannot say, and with the tags that say so.
+/// `run`'s response, its body changes written as each direction asks for and a
+/// block's headers in the block too; for gRPC without what that cannot say, and
+/// with the tags that say so.
 fn as_on_the_wire(mut response: Value, carrier: Carrier) -> Value {
+    let operations = response["response_headers"].as_array().unwrap().iter();
+    let headers: Map<String, Value> = operations
+        .filter_map(|op| op.get("set").or_else(|| op.get("add")))
+        .map(|op| (op["name"].as_str().unwrap().to_owned(), op["value"].clone()))
+        .collect();
+    if let Some(block) = response["decision"].get_mut("block")
+        && !headers.is_empty()
+    {
+        block["headers"] = headers.into();
+    }
     if carrier == Carrier::Grpc {
         let mut lost = Vec::new();
         let bodies = ["request_body_mutation", "response_body_mutation"];

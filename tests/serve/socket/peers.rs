@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::support::TestDir;
 use crate::support::agent::{Agent, Client, command, decision_of, id_of, request, v2_frame};
+use crate::support::guests::answering;
 
 /// The frames that a released proxy sent, by protocol.
 fn recorded(file: &str) -> Vec<(u8, Vec<u8>)> {
@@ -54,6 +56,111 @@ fn recorded_proxies_of_both_protocols_are_answered_at_once_on_one_socket() {
         }
     }
     assert!(echoed >= 4, "{echoed}");
+}
+
+/// From 0.6.54 on a proxy makes its connections at once, with its settings in each
+/// handshake and again as a message on each.
+#[test]
+fn the_settings_of_four_connections_at_once_are_answered_on_each() {
+    let agent = Agent::start("rules/rules.wasm", &["--pool-size", "3"]);
+    let mut round = |config: &Value| -> Vec<Value> {
+        let mut clients: Vec<Client> = (0..4).map(|_| agent.connect()).collect();
+        let handshake = json!({"supported_versions":[2],"proxy_id":"zentinel-proxy",
+            "proxy_version":"0.6.54","config":config,"supported_encodings":["json"]});
+        for client in &mut clients {
+            client.send(0x01, &handshake);
+        }
+        for (number, client) in clients.iter_mut().enumerate() {
+            let (kind, payload) = client.receive().unwrap();
+            let shaken: Value = serde_json::from_slice(&payload).unwrap();
+            assert_eq!((kind, &shaken["success"]), (0x02, &json!(true)));
+            let id = format!("zentinel-configure-wasm-{number}");
+            let event = json!({"config":config,"config_version":null,"correlation_id":id});
+            client.send(0x17, &event);
+        }
+        let answers = clients.iter_mut().enumerate().map(|(number, client)| {
+            let answer = client.answer();
+            assert_eq!(id_of(&answer), format!("zentinel-configure-wasm-{number}"));
+            client.send(0x10, &request("c", "/"));
+            assert_eq!(decision_of(&client.answer()), "allow");
+            answer
+        });
+        answers.collect()
+    };
+    for config in [json!({"pool-size": 2}), json!({"pool-size": 2}), json!({})] {
+        for answer in round(&config) {
+            assert_eq!(decision_of(&answer), "allow", "{config}");
+        }
+    }
+    for answer in round(&json!({"level": 3})) {
+        let reason = answer["decision"]["block"]["body"].as_str().unwrap();
+        assert!(reason.contains("level"), "{reason}");
+    }
+}
+
+/// What 0.6.54 uses goes out to it as the module gave it; older ones let a challenge
+/// through, and are sent a block.
+#[test]
+fn refusals_go_out_as_the_proxys_version_takes_them() {
+    let dir = TestDir::new();
+    let params = json!({"www-authenticate": "Basic", "body": "who?"});
+    let challenge = json!({"decision": "challenge", "challenge_type": "basic",
+        "challenge_params": params});
+    let block = json!({"decision": "block", "status": 429, "body": "context: 1",
+        "add_response_headers": {"retry-after": "9"}, "append_response_headers": {"retry-after": "8"}});
+    let redirect = json!({"decision": "redirect", "body": "/there", "status": 307});
+    let refused = json!({"block": {"status": 403, "body": null, "headers": null}});
+    let meant = [
+        (
+            &challenge,
+            json!({"challenge": {"challenge_type": "basic", "params": params}}),
+        ),
+        (
+            &block,
+            json!({"block": {"status": 429, "body": "context: 1", "headers": {"retry-after": "9, 8"}}}),
+        ),
+        (
+            &redirect,
+            json!({"redirect": {"url": "/there", "status": 307}}),
+        ),
+    ];
+    let events = [
+        (0x10, request("c", "/")),
+        (
+            0x11,
+            json!({"correlation_id": "d", "data": "YQ==", "is_last": true}),
+        ),
+        (
+            0x12,
+            json!({"correlation_id": "c", "status": 200, "headers": {}}),
+        ),
+        (
+            0x13,
+            json!({"correlation_id": "c", "data": "YQ==", "is_last": true}),
+        ),
+    ];
+    for (answer, meant) in meant {
+        let module = answering(&dir, "module.wat", answer.to_string());
+        let agent = Agent::start(module.to_str().unwrap(), &[]);
+        for (version, is_repaired) in [
+            ("0.6.54", true),
+            ("0.6.55", true),
+            ("0.6.53", false),
+            ("0.6.54-rc.1", false),
+            ("0.6.45", false),
+            ("0.4.14", false),
+        ] {
+            let is_lost = !is_repaired && *answer == challenge;
+            let expected = if is_lost { &refused } else { &meant };
+            for (kind, event) in &events {
+                let mut client = agent.connect();
+                assert_eq!(client.shake(version, "json")["success"], true);
+                client.send(*kind, event);
+                let sent = client.answer();
+                assert_eq!(&sent["decision"], expected, "{version} {kind:#x}");
+            }
+        }
+    }
 }
 
 /// Sends `count` events with ids of its own and hands back all answers.
