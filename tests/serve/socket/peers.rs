@@ -63,7 +63,7 @@ fn recorded_proxies_of_both_protocols_are_answered_at_once_on_one_socket() {
 #[test]
 fn the_settings_of_four_connections_at_once_are_answered_on_each() {
     let agent = Agent::start("rules/rules.wasm", &["--pool-size", "3"]);
-    let mut round = |config: &Value| -> Vec<Value> {
+    let round = |config: &Value| -> Vec<Value> {
         let mut clients: Vec<Client> = (0..4).map(|_| agent.connect()).collect();
         let handshake = json!({"supported_versions":[2],"proxy_id":"zentinel-proxy",
             "proxy_version":"0.6.54","config":config,"supported_encodings":["json"]});
