@@ -7,7 +7,7 @@ use serde_json::json;
 use zentinel_agent_protocol::v2::{AgentClientV2, AgentPool};
 
 use super::events;
-use super::support::{Agent, NAME, PATIENCE, REPAIRED, client_version, decision, read};
+use super::support::{AMPLE, Agent, NAME, PATIENCE, REPAIRED, client_version, decision, read};
 
 /// A port that was free a moment ago.
 fn address() -> String {
@@ -79,7 +79,7 @@ async fn refusals_are_read_as_they_were_meant() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hundreds_in_flight_are_each_answered_for_themselves() {
-    let (_agent, endpoint) = start("rules/rules.wasm", &["--queue-wait", "10s"]);
+    let (_agent, endpoint) = start("rules/rules.wasm", &AMPLE);
     let pool = std::sync::Arc::new(pool(&endpoint).await);
     let tasks: Vec<_> = (0..400)
         .map(|number| {

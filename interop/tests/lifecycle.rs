@@ -10,7 +10,9 @@ use zentinel_agent_protocol::v2::AgentPool;
 
 use super::events;
 use super::relay::Relay;
-use super::support::{Agent, NAME, PATIENCE, binary, client_version, parent, pool, try_pool};
+use super::support::{
+    AMPLE, Agent, NAME, PATIENCE, binary, client_version, parent, pool, try_pool,
+};
 use super::v1;
 
 /// How long calls wait on connections whose agent is gone: this generation of
@@ -73,7 +75,7 @@ async fn v1_caller(socket: PathBuf, load: Arc<Load>, name: usize) {
 /// and each answer reached its call.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn v2_the_signal_to_stop_loses_nothing_under_load() {
-    let mut agent = Agent::start("rules/rules.wasm", &["--queue-wait", "10s"]);
+    let mut agent = Agent::start("rules/rules.wasm", &AMPLE);
     let relay = Relay::start(agent.folder(), agent.socket(), true);
     let pool = pool(&relay.path, SURELY_GONE).await;
     let load = Arc::new(Load::default());
@@ -96,7 +98,7 @@ async fn v2_the_signal_to_stop_loses_nothing_under_load() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn v1_the_signal_to_stop_loses_nothing_under_load() {
-    let mut agent = Agent::start("rules/rules.wasm", &["--queue-wait", "10s"]);
+    let mut agent = Agent::start("rules/rules.wasm", &AMPLE);
     let relay = Relay::start(agent.folder(), agent.socket(), false);
     let load = Arc::new(Load::default());
     let callers: Vec<_> = (0..11)

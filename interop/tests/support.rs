@@ -16,6 +16,9 @@ use zentinel_agent_protocol::v2::{AgentClientV2Uds, AgentPool, AgentPoolConfig};
 /// Longer than anything here takes; a hang is a failure.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// No good guest is stopped or turned away, however busy the machine is.
+pub const AMPLE: [&str; 4] = ["--queue-wait", "10s", "--timeout", "10s"];
+
 /// The name the pool has for the agent.
 pub const NAME: &str = "wasm";
 

@@ -10,7 +10,7 @@ use sentinel_agent_protocol::{AgentClient, ConfigureEvent, EventType};
 use serde_json::{Value, json};
 
 use super::events;
-use super::support::{Agent, NAME, PATIENCE, decision, read, timeout};
+use super::support::{AMPLE, Agent, NAME, PATIENCE, decision, read, timeout};
 
 pub async fn connect(socket: &Path, timeout: Duration) -> AgentClient {
     AgentClient::unix_socket(NAME, socket, timeout)
@@ -150,7 +150,7 @@ async fn faults_are_refused_or_allowed_as_told() {
 /// A proxy has 11 connections at most. v1 and v2 share the listener.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_protocols_at_once_are_each_answered_for_themselves() {
-    let agent = Agent::start("rules/rules.wasm", &["--queue-wait", "10s"]);
+    let agent = Agent::start("rules/rules.wasm", &AMPLE);
     let mut tasks = Vec::new();
     for name in 0..11 {
         let socket = agent.socket();

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use zentinel_agent_protocol::v2::{AgentPool, UdsEncoding};
 
 use super::events;
-use super::support::{Agent, NAME, REPAIRED, client_version, decision, read};
+use super::support::{AMPLE, Agent, NAME, REPAIRED, client_version, decision, read};
 
 /// What the answers of one exchange are kept under.
 fn id_of(answer: &Value) -> &str {
@@ -299,7 +299,7 @@ async fn ask(pool: Arc<AgentPool>, name: usize, count: usize) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hundreds_in_flight_are_each_answered_for_themselves() {
-    let agent = Agent::start("rules/rules.wasm", &["--queue-wait", "10s"]);
+    let agent = Agent::start("rules/rules.wasm", &AMPLE);
     let pool = agent.pool().await;
     let tasks: Vec<_> = (0..400)
         .map(|name| tokio::spawn(ask(Arc::clone(&pool), name, 9)))
