@@ -418,6 +418,8 @@ struct Guest<'r> {
     is_open: bool,
     is_fresh: bool,
     calls: u32,
+    /// Instances that were lost before this one.
+    lost: u32,
 }
 
 /// What a module answered to one call.
@@ -437,6 +439,7 @@ impl<'r> Guest<'r> {
             is_open,
             is_fresh,
             calls: 0,
+            lost: 0,
         }
     }
 
@@ -463,6 +466,7 @@ impl<'r> Guest<'r> {
             Act::After(..) => unreachable!(),
             Act::Trap => {
                 self.calls = 0;
+                self.lost += 1;
                 Err(("trap:unreachable", None))
             }
             Act::Answer(text) if self.is_hooks => hook_answer(text, input),
@@ -509,8 +513,20 @@ impl<'r> Guest<'r> {
     /// The answers to some calls, up to the one that refuses.
     fn play(&mut self, steps: &[Step]) -> Vec<Answered> {
         let mut answers = Vec::new();
+        let mut first_asked = BTreeMap::new();
         for step in steps {
-            let answered = self.ask(step.phase, &step.input);
+            let now = self.lost;
+            let mut answered = self.ask(step.phase, &step.input);
+            let is_kept = !self.is_hooks && !self.is_fresh && answered.is_called;
+            if is_kept && step.phase.ends_with("_body") {
+                // The chunks of a body are for one instance.
+                let first = *first_asked.entry(step.phase).or_insert(now);
+                if let Some(tags) = answered.value["audit"]["tags"].as_array_mut()
+                    && first != now
+                {
+                    tags.push(json!("instance-changed"));
+                }
+            }
             let has_ended = refuses(&answered.value);
             answers.push(answered);
             if has_ended {
