@@ -31,6 +31,9 @@ pub const MAX_POOL_SIZE: usize = 1024;
 /// Elements of one table: as many as a module may have functions. Go has one
 /// for each of its functions, and some thousands of them.
 pub(crate) const MAX_TABLE_ELEMENTS: u64 = 20_000;
+/// Linear memories of one instance. Tools that merge modules make two or three; each
+/// reserves 4 GiB of address space.
+pub(crate) const MAX_MEMORIES: usize = 8;
 /// Tables of one instance.
 pub(crate) const MAX_TABLES: usize = 4;
 /// Growth requests granted in one call; each costs a system call, and real

@@ -239,23 +239,24 @@ fn other_abi(expected: String, found: String, abi: Abi) -> Check {
 
 fn memory(facts: &Facts, limits: &Limits) -> Check {
     let expected = format!(
-        "exports its one 32-bit, unshared memory of at most {} as \"memory\"",
+        "exports \"memory\"; 32-bit, unshared, at most {} in all",
         mib(limits.max_memory_bytes)
     );
     let fail =
         |found: String, fix: &str| Check::fail(CheckKind::Memory, expected.clone(), found, fix);
-    if facts.memories.len() > 1 {
-        return fail(
-            format!("{} memories", facts.memories.len()),
-            "keep one memory; multi-memory is off",
-        );
-    }
-    let Some(memory) = facts.memories.first() else {
+    let all = &facts.memories;
+    if all.is_empty() {
         return fail(
             "no memory".to_owned(),
             "add a memory and export it as \"memory\"",
         );
-    };
+    }
+    if all.len() > limits::MAX_MEMORIES {
+        return fail(
+            format!("{} memories", all.len()),
+            &format!("keep at most {}", limits::MAX_MEMORIES),
+        );
+    }
     match facts.export("memory") {
         Some(export) if export.ty == ItemType::Memory => {}
         Some(export) => {
@@ -281,28 +282,37 @@ fn memory(facts: &Facts, limits: &Limits) -> Check {
             };
         }
     }
-    if memory.is_imported {
+    let it = if all.len() == 1 { "it" } else { "one of them" };
+    if all.iter().any(|memory| memory.is_imported) {
         return fail(
-            "it is imported".to_owned(),
+            format!("{it} is imported"),
             "define it in the module (with wasm-ld, drop --import-memory)",
         );
     }
-    if memory.is_64 {
+    if all.iter().any(|memory| memory.is_64) {
         return fail(
-            "it is a 64-bit memory".to_owned(),
+            format!("{it} is a 64-bit memory"),
             "build for wasm32, not wasm64",
         );
     }
-    if memory.is_shared {
+    if all.iter().any(|memory| memory.is_shared) {
         return fail(
-            "it is shared".to_owned(),
+            format!("{it} is shared"),
             "build without threads and --shared-memory",
         );
     }
-    let initial = memory.initial_pages.saturating_mul(PAGE_BYTES);
+    let sum = |pages: u64, more: u64| pages.saturating_add(more);
+    let initial = all.iter().map(|memory| memory.initial_pages).fold(0, sum);
+    let initial = initial.saturating_mul(PAGE_BYTES);
+    let mut maxima = all.iter().map(|memory| memory.maximum_pages);
+    let maximum = maxima.try_fold(0, |pages, more| Some(sum(pages, more?)));
+    let together = match all.len() {
+        1 => String::new(),
+        count => format!("{count} memories, "),
+    };
     if initial > limits.max_memory_bytes {
         return fail(
-            format!("{} at instantiation", mib(initial)),
+            format!("{together}{} at instantiation", mib(initial)),
             "ask for less initial memory, or raise --max-memory",
         );
     }
@@ -310,9 +320,9 @@ fn memory(facts: &Facts, limits: &Limits) -> Check {
         CheckKind::Memory,
         expected,
         format!(
-            "{} at instantiation, {}",
+            "{together}{} at instantiation, {}",
             mib(initial),
-            memory.maximum_pages.map_or_else(
+            maximum.map_or_else(
                 || "no declared maximum".to_owned(),
                 |pages| format!("at most {}", mib(pages.saturating_mul(PAGE_BYTES)))
             )

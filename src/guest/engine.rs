@@ -23,8 +23,8 @@ use crate::guest::deadline::{TICK, process_time};
 use crate::guest::faults::host_error;
 use crate::guest::inspect::ALLOWED_FEATURES;
 use crate::limits::{
-    COMPILE_THREAD_STACK_BYTES, GUEST_STACK_BYTES, MAX_COMPILE_BYTES_AT_ONCE, MAX_TABLE_ELEMENTS,
-    MAX_TABLES, MAX_WASM_STACK_BYTES,
+    COMPILE_THREAD_STACK_BYTES, GUEST_STACK_BYTES, MAX_COMPILE_BYTES_AT_ONCE, MAX_MEMORIES,
+    MAX_TABLE_ELEMENTS, MAX_TABLES, MAX_WASM_STACK_BYTES,
 };
 
 /// On a busy machine compiling may take so many times its limit by the wall clock.
@@ -110,14 +110,15 @@ pub fn config(settings: EngineSettings) -> Config {
         memory_bytes,
     } = settings.allocation
     {
-        let tables = u32::try_from(MAX_TABLES).unwrap_or(u32::MAX);
+        let [tables, memories] =
+            [MAX_TABLES, MAX_MEMORIES].map(|count| u32::try_from(count).unwrap_or(u32::MAX));
         let mut slots = PoolingAllocationConfig::new();
         slots
             .total_core_instances(count)
-            .total_memories(count)
+            .total_memories(count.saturating_mul(memories))
             .total_stacks(count)
             .total_tables(count.saturating_mul(tables))
-            .max_memories_per_module(1)
+            .max_memories_per_module(memories)
             .max_tables_per_module(tables)
             .max_memory_size(memory_bytes)
             .table_elements(usize::try_from(MAX_TABLE_ELEMENTS).unwrap_or(usize::MAX))
@@ -520,7 +521,6 @@ mod tests {
             WasmFeatures::EXCEPTIONS,
             WasmFeatures::THREADS,
             WasmFeatures::MEMORY64,
-            WasmFeatures::MULTI_MEMORY,
             WasmFeatures::TAIL_CALL,
             WasmFeatures::RELAXED_SIMD,
             WasmFeatures::CUSTOM_PAGE_SIZES,

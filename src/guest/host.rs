@@ -7,7 +7,9 @@ use wasmtime::{ResourceLimiter, Store, TypedFunc, WasmParams, WasmResults};
 
 use super::stack::StackSamples;
 use crate::guest::wasi;
-use crate::limits::{CALLERS_STACK_BYTES, MAX_GROWS_PER_CALL, MAX_TABLE_ELEMENTS, MAX_TABLES};
+use crate::limits::{
+    CALLERS_STACK_BYTES, MAX_GROWS_PER_CALL, MAX_MEMORIES, MAX_TABLE_ELEMENTS, MAX_TABLES,
+};
 
 /// How a guest's computing is spread over time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub(super) async fn enter<P: WasmParams + Sync, R: WasmResults + Sync>(
 /// What the host knows of one store.
 pub(crate) struct HostState {
     pub(super) max_memory_bytes: usize,
+    /// What all linear memories have together.
+    pub(super) memory_bytes: usize,
     /// Fuel for each call; none where the engine counts none.
     pub(super) fuel: Option<u64>,
     pub(super) mode: ExecMode,
@@ -63,18 +67,29 @@ pub(crate) struct HostState {
 impl ResourceLimiter for HostState {
     fn memory_growing(
         &mut self,
-        _current: usize,
+        current: usize,
         desired: usize,
-        _maximum: Option<usize>,
+        maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         self.grows += 1;
-        let granted = desired <= self.max_memory_bytes && self.grows <= MAX_GROWS_PER_CALL;
+        let all = self
+            .memory_bytes
+            .saturating_sub(current)
+            .saturating_add(desired);
+        // What is granted here must not fail later, or it would be counted for nothing.
+        let granted = all <= self.max_memory_bytes
+            && maximum.is_none_or(|maximum| desired <= maximum)
+            && self.grows <= MAX_GROWS_PER_CALL;
+        if granted {
+            self.memory_bytes = all;
+        }
         self.refused_growth |= !granted;
         Ok(granted)
     }
 
     fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
-        // Beyond the module's own maximum, or no memory left on this machine.
+        // More than 32 bits can address, or no memory left on this machine: that stays
+        // counted, since nobody says which of the two it was.
         self.refused_growth = true;
         Ok(())
     }
@@ -100,6 +115,6 @@ impl ResourceLimiter for HostState {
     }
 
     fn memories(&self) -> usize {
-        1
+        MAX_MEMORIES
     }
 }

@@ -23,12 +23,14 @@ use crate::fault::printable;
 use crate::limits;
 
 /// The proposals a guest may use: what real toolchains emit by default
-/// (rustc since 1.82 emits reference types and multi-value), and no more.
+/// (rustc since 1.82 emits reference types and multi-value), the several memories that
+/// the published agent runs, and no more.
 pub(crate) const ALLOWED_FEATURES: WasmFeatures = WasmFeatures::MUTABLE_GLOBAL
     .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
     .union(WasmFeatures::SIGN_EXTENSION)
     .union(WasmFeatures::MULTI_VALUE)
     .union(WasmFeatures::BULK_MEMORY)
+    .union(WasmFeatures::MULTI_MEMORY)
     .union(WasmFeatures::REFERENCE_TYPES)
     .union(WasmFeatures::SIMD)
     .union(WasmFeatures::EXTENDED_CONST)
@@ -985,9 +987,10 @@ mod tests {
             facts("(module (memory i64 1))").disallowed_features,
             ["memory64"]
         );
-        assert_eq!(
-            facts("(module (memory 1) (memory 1))").disallowed_features,
-            ["multi-memory"]
+        assert!(
+            facts("(module (memory 1) (memory 1))")
+                .disallowed_features
+                .is_empty()
         );
         assert_eq!(
             facts("(module (func (return_call 0)))").disallowed_features,

@@ -129,6 +129,7 @@ impl Instance {
         }
         let state = HostState {
             max_memory_bytes: usize::try_from(limits.max_memory_bytes).unwrap_or(usize::MAX),
+            memory_bytes: 0,
             fuel: counts_fuel.then(|| limits.fuel.unwrap_or(u64::MAX)),
             mode,
             slice_ends: Instant::now(),
@@ -175,7 +176,7 @@ impl Instance {
         match made {
             Ok(guest) => Ok(Self {
                 number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
-                memory_at_start: guest.memory().data_size(&store) as u64,
+                memory_at_start: store.data().memory_bytes as u64,
                 grown_bytes: 0,
                 store,
                 guest,
@@ -315,7 +316,7 @@ impl Instance {
         let running = running_count
             .unwrap_or_else(|| self.module.engine.running_count())
             .begin();
-        let memory_before = self.guest.memory().data_size(&self.store);
+        let memory_before = self.memory_bytes();
         let started = Instant::now();
         let result = match arm(&mut self.store, mode, started) {
             Ok(()) => self.guest.run(&mut self.store, handler).await,
@@ -325,7 +326,7 @@ impl Instance {
         let time = started.elapsed();
         let computed = self.store.data().wasi.deadline.computed_in(time);
         self.running_count = running.end();
-        let memory_after = self.guest.memory().data_size(&self.store);
+        let memory_after = self.memory_bytes();
         let cost = Cost {
             fuel: self.fuel_used(),
             time,
@@ -333,8 +334,8 @@ impl Instance {
             waited: Duration::ZERO,
             input_bytes: self.guest.input_bytes(),
             answer_bytes: self.guest.answer().len() as u64,
-            memory_bytes: memory_after as u64,
-            grown_bytes: memory_after.saturating_sub(memory_before) as u64,
+            memory_bytes: memory_after,
+            grown_bytes: memory_after.saturating_sub(memory_before),
         };
         self.grown_bytes = cost.grown_bytes;
         if let Err(fault) = &result
@@ -426,10 +427,10 @@ impl Instance {
         self.grown_bytes
     }
 
-    /// Linear memory now, in bytes.
+    /// All linear memory now, in bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
-        self.guest.memory().data_size(&self.store) as u64
+        self.store.data().memory_bytes as u64
     }
 }
 

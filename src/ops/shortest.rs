@@ -52,13 +52,15 @@ pub(super) fn shortest<T: Clone + PartialEq>(
 /// else some end for which it holds.
 fn shortest_end<'a, T>(history: &'a [T], changes: &mut impl FnMut(&[T]) -> bool) -> &'a [T] {
     let (mut too_short, mut enough) = (2, history.len());
+    // One less first: what counts calls to a number does so at once.
+    let mut length = enough.saturating_sub(1);
     while too_short + 1 < enough {
-        let length = usize::midpoint(too_short, enough);
         if changes(&history[history.len() - length..]) {
             enough = length;
         } else {
             too_short = length;
         }
+        length = usize::midpoint(too_short, enough);
     }
     &history[history.len() - enough..]
 }

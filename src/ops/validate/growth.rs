@@ -1,5 +1,6 @@
 //! Does `dealloc` give memory back: many calls on one instance, and what its
-//! linear memory makes of them.
+//! linear memory makes of them. Their answers are held against a fresh instance's,
+//! for [`super::state`].
 
 use serde::Serialize;
 
@@ -325,22 +326,54 @@ fn whole(number: f64) -> u64 {
     number as u64
 }
 
+/// What came of calling one instance on and on.
+pub(super) struct Probed {
+    pub(super) growth: Option<Growth>,
+    pub(super) row: Row,
+    /// The samples that were called by turns, as indices into all trials.
+    pub(super) cycle: Vec<usize>,
+    /// Calls that an answer came of.
+    pub(super) answers: usize,
+    pub(super) stray: Option<Stray>,
+}
+
+/// The first answer that was not the fresh instance's.
+pub(super) struct Stray {
+    /// Calls before it.
+    pub(super) before: usize,
+    pub(super) seen: Seen,
+}
+
+impl From<Row> for Probed {
+    fn from(row: Row) -> Self {
+        Self {
+            growth: None,
+            row,
+            cycle: Vec::new(),
+            answers: 0,
+            stray: None,
+        }
+    }
+}
+
 /// Calls one instance until memory, time or patience runs out.
-pub(super) fn probe(prober: &Prober<'_>, trials: &[Trial]) -> (Option<Growth>, Row) {
+pub(super) fn probe(prober: &Prober<'_>, trials: &[Trial]) -> Probed {
     let id = CheckKind::Growth;
     let gate = prober.settings.max_growth_bytes;
     let expected = gate.map_or_else(
         || "no memory kept".to_owned(),
         |gate| format!("at most {gate} bytes kept for each call"),
     );
-    let usable: Vec<&Trial> = trials
-        .iter()
-        .filter(|trial| trial.is_survived() && trial.seen.result.is_ok())
-        .filter(|trial| trial.sample.is_ordinary())
+    let is_usable = |trial: &Trial| {
+        trial.is_survived() && trial.seen.result.is_ok() && trial.sample.is_ordinary()
+    };
+    let cycle: Vec<usize> = (0..trials.len())
+        .filter(|at| is_usable(&trials[*at]))
         .collect();
+    let usable: Vec<&Trial> = cycle.iter().map(|at| &trials[*at]).collect();
     if prober.isolation() == Isolation::Fresh {
         let why = "not tried, an instance serves one call (--isolation fresh)";
-        return (None, Row::skip(id, expected, why));
+        return Row::skip(id, expected, why).into();
     }
     if prober.is_exhausted() || usable.is_empty() {
         let why = if usable.is_empty() {
@@ -348,32 +381,36 @@ pub(super) fn probe(prober: &Prober<'_>, trials: &[Trial]) -> (Option<Growth>, R
         } else {
             prober.why_skipped()
         };
-        return (None, Row::skip(id, expected, why));
+        return Row::skip(id, expected, why).into();
     }
-    let growth = match call_on_and_on(prober, &usable) {
-        Ok(growth) => growth,
-        Err(row) => return (None, *row),
-    };
-    let found = match growth.fate() {
-        Some(fate) => format!("{}; {fate}", growth.kept()),
-        None => growth.kept(),
-    };
-    let check = judge(Check::pass(id, expected, found), &growth, gate);
-    (Some(growth), check.into())
-}
-
-/// Calls until memory has settled, production would replace the instance, or so
-/// many calls are made.
-fn call_on_and_on(prober: &Prober<'_>, trials: &[&Trial]) -> Result<Growth, Box<Row>> {
-    let (calls, ended) = prober.patiently(|| {
+    let made = prober.patiently(|| {
         let mut calls = Calls::new(prober)?;
-        let ended = calls.make(trials);
+        let ended = calls.make(&usable);
         Ok::<_, Box<Row>>((calls, ended))
-    })?;
-    let limit = prober.module.limits.max_memory_bytes;
-    match ended {
-        Ok(ended) => Ok(calls.watch.growth(trials.len(), limit, ended)),
-        Err(seen) => Err(Box::new(calls.fault(&seen))),
+    });
+    let (calls, ended) = match made {
+        Ok(made) => made,
+        Err(row) => return (*row).into(),
+    };
+    let (growth, row) = match ended {
+        Ok(ended) => {
+            let limit = prober.module.limits.max_memory_bytes;
+            let growth = calls.watch.growth(usable.len(), limit, ended);
+            let found = match growth.fate() {
+                Some(fate) => format!("{}; {fate}", growth.kept()),
+                None => growth.kept(),
+            };
+            let check = judge(Check::pass(id, expected, found), &growth, gate);
+            (Some(growth), check.into())
+        }
+        Err(seen) => (None, calls.fault(&seen)),
+    };
+    Probed {
+        growth,
+        row,
+        cycle,
+        answers: calls.answers,
+        stray: calls.stray,
     }
 }
 
@@ -384,6 +421,8 @@ struct Calls<'a> {
     watch: Watch,
     /// Instructions of the guest.
     fuel: u64,
+    answers: usize,
+    stray: Option<Stray>,
 }
 
 impl<'a> Calls<'a> {
@@ -396,7 +435,24 @@ impl<'a> Calls<'a> {
             prober,
             instance,
             fuel: 0,
+            answers: 0,
+            stray: None,
         })
+    }
+
+    /// Holds an answer against that of a fresh instance. A fault that ends the
+    /// instance stands in this probe's own row.
+    fn compare(&mut self, trial: &Trial, seen: &Seen) {
+        if seen.poison.is_some() {
+            return;
+        }
+        if self.stray.is_none() && !seen.is_like(&trial.seen) {
+            self.stray = Some(Stray {
+                before: self.answers,
+                seen: seen.clone(),
+            });
+        }
+        self.answers += 1;
     }
 
     /// Makes them, or gives back the call after which there can be no other.
@@ -418,6 +474,7 @@ impl<'a> Calls<'a> {
                 return Ok(Ended::Patience);
             }
             let seen = self.prober.call(&mut self.instance, &trial.sample);
+            self.compare(trial, &seen);
             self.watch.add(seen.cost.memory_bytes);
             self.fuel += seen.cost.fuel.unwrap_or_default();
             if seen.poison.is_some() {

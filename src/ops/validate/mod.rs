@@ -261,10 +261,10 @@ fn probe(module: &Arc<Module>, settings: &ValidateSettings, metrics: &mut Metric
     };
     rows.push(answers::determinism(&prober, &trials));
     rows.extend(answers::spelling(&prober, &trials));
-    let (growth, row) = growth::probe(&prober, &trials);
-    metrics.growth = growth;
-    rows.push(row);
-    rows.push(state::probe(&prober, &trials));
+    let many = growth::probe(&prober, &trials);
+    rows.push(many.row.clone());
+    rows.push(state::probe(&prober, &trials, &many));
+    metrics.growth = many.growth;
     if settings.probing == Probing::Torture {
         rows.extend(torture::probe(&prober, &trials));
     }

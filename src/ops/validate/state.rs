@@ -1,6 +1,6 @@
 //! Does an answer hang on the calls before it: the same samples on fresh, used,
-//! shuffled and just-faulted instances, and the shortest sequence of calls that
-//! changes one.
+//! shuffled, just-faulted and long used instances, and the shortest sequence of calls
+//! that changes one.
 
 use std::fmt;
 
@@ -12,15 +12,19 @@ use crate::ops::shortest::shortest;
 use super::Row;
 use super::answers::difference;
 use super::calls::{Budget, Prober, Sample, Seen, Trial};
+use super::growth;
 use super::samples;
 
 /// For looking. What is then found is made shorter under a budget of its own.
-const BUDGET: u64 = 300_000_000;
+const BUDGET: u64 = 1_000_000_000;
 const SHORTEN_BUDGET: u64 = 1_000_000_000;
 /// Shuffled rounds over all samples.
 const SHUFFLES: usize = 4;
-/// Calls on one instance, for what counts them: some limiters refuse after 100.
+/// Calls of all samples by turns on one instance.
 const LONG: usize = 500;
+/// Calls of one sample on one instance, for what counts them by client, path or id:
+/// some limiters refuse after 3 000.
+const REPEATS: usize = 3_500;
 /// Calls of a sequence that are shown.
 const SHOWN: usize = 20;
 /// Any constant but 0; the same rounds in every run.
@@ -36,7 +40,8 @@ struct Leak {
     seen: Seen,
 }
 
-pub(super) fn probe(prober: &Prober<'_>, trials: &[Trial]) -> Row {
+/// Looks at short orders first, then at what `many` calls on one instance have shown.
+pub(super) fn probe(prober: &Prober<'_>, trials: &[Trial], many: &growth::Probed) -> Row {
     let id = CheckKind::State;
     let expected = "no trace of earlier calls";
     let budget = prober.budget(BUDGET);
@@ -52,7 +57,11 @@ pub(super) fn probe(prober: &Prober<'_>, trials: &[Trial]) -> Row {
         );
     }
     let mut compared = Compared::default();
-    match calls.search(&mut compared, budget) {
+    let found = calls
+        .search(calls.orders(), &mut compared, budget)
+        .or_else(|| calls.stray((trials, many), &mut compared))
+        .or_else(|| calls.search(calls.long_orders(), &mut compared, budget));
+    match found {
         None if compared.answers == 0 => Row::skip(id, expected, prober.why_skipped()),
         None => Check::pass(id, expected, compared.to_string()).into(),
         Some(leak) => calls.row(Check::pass(id, expected, ""), leak),
@@ -145,8 +154,50 @@ impl<'a> Calls<'a> {
         orders
     }
 
-    fn search(&self, compared: &mut Compared, budget: Budget<'_>) -> Option<Leak> {
-        for order in self.orders() {
+    /// The first sample of each handler, over and over.
+    fn long_orders(&self) -> Vec<Sequence> {
+        let handler = |at: usize| self.all[at].sample.handler();
+        (0..self.targets)
+            .filter(|at| *at == 0 || handler(*at) != handler(*at - 1))
+            .map(|at| vec![at; REPEATS])
+            .collect()
+    }
+
+    /// What the calls on one instance found that were made to watch its memory.
+    fn stray(
+        &self,
+        (trials, many): (&[Trial], &growth::Probed),
+        compared: &mut Compared,
+    ) -> Option<Leak> {
+        if many.answers == 0 {
+            return None;
+        }
+        compared.orders += 1;
+        compared.answers += many.answers;
+        compared.most_before = compared.most_before.max(many.answers - 1);
+        let stray = many.stray.as_ref()?;
+        // Only those that an instance survives are here.
+        let place = |at: &usize| trials[..*at].iter().filter(|it| it.is_survived()).count();
+        let mut calls = many.cycle.iter().map(place).cycle();
+        Some(Leak {
+            before: calls.by_ref().take(stray.before).collect(),
+            target: calls.next()?,
+            seen: stray.seen.clone(),
+        })
+    }
+
+    fn search(
+        &self,
+        orders: Vec<Sequence>,
+        compared: &mut Compared,
+        budget: Budget<'_>,
+    ) -> Option<Leak> {
+        let life = match self.prober.isolation() {
+            Isolation::Recycle(calls) => usize::try_from(calls).unwrap_or(usize::MAX),
+            // Fresh ones are asked again too, and what that shows is a warning.
+            Isolation::Pooled | Isolation::Fresh => usize::MAX,
+        };
+        for order in orders {
             compared.orders += 1;
             let mut instance: Option<Instance> = None;
             let mut before = Sequence::new();
@@ -180,6 +231,10 @@ impl<'a> Calls<'a> {
                 } else {
                     before.push(call);
                 }
+                if before.len() >= life {
+                    instance = None;
+                    before.clear();
+                }
             }
         }
         None
@@ -203,7 +258,7 @@ impl<'a> Calls<'a> {
         let fresh = &self.all[leak.target].seen;
         let budget = self.prober.budget(SHORTEN_BUDGET);
         let mut last = leak.seen;
-        let before = shortest(&leak.before, |before| {
+        let mut changes = |before: &[usize]| {
             if budget.is_spent() || self.prober.is_exhausted() {
                 return false;
             }
@@ -214,7 +269,20 @@ impl<'a> Calls<'a> {
                 }
                 Some(_) | None => false,
             }
-        });
+        };
+        let handler = |at: usize| self.all[at].sample.handler();
+        let mut history = leak.before;
+        // What counts calls of one kind is not cut short by leaving out one by one.
+        let same_sample = |at: &usize| *at == leak.target;
+        let same_handler = |at: &usize| handler(*at) == handler(leak.target);
+        for is_kept in [&same_sample as &dyn Fn(&usize) -> bool, &same_handler] {
+            let kept: Sequence = history.iter().copied().filter(is_kept).collect();
+            if kept.len() < history.len() && changes(&kept) {
+                history = kept;
+                break;
+            }
+        }
+        let before = shortest(&history, changes);
         let call = |at: usize| label(&self.all[at].sample);
         let (as_fresh, as_used) = difference(fresh, &last);
         check.found = format!(
