@@ -20,10 +20,12 @@ pub struct Cost {
     pub input_bytes: u64,
     /// Bytes of the answer.
     pub answer_bytes: u64,
-    /// Linear memory after the call, in bytes.
+    /// All linear memory after the call, in bytes.
     pub memory_bytes: u64,
     /// How much of it this call added.
     pub grown_bytes: u64,
+    /// Calls that the same instance had answered before.
+    pub calls_before: u64,
 }
 
 impl Cost {

@@ -230,6 +230,12 @@ impl Facts {
         imports.any(|import| import.module == catalog::MODULE && import.name == name)
     }
 
+    /// Whether answers may depend on what WASI says, and not on the input alone.
+    pub(crate) fn reads_clocks_or_random_bytes(&self) -> bool {
+        let names = ["clock_time_get", "poll_oneoff", "random_get"];
+        names.into_iter().any(|name| self.imports_wasi(name))
+    }
+
     /// Whether somebody calls the export of this name.
     #[must_use]
     pub(crate) fn is_called(&self, name: &str) -> bool {

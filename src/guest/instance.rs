@@ -336,6 +336,7 @@ impl Instance {
             answer_bytes: self.guest.answer().len() as u64,
             memory_bytes: memory_after,
             grown_bytes: memory_after.saturating_sub(memory_before),
+            calls_before: self.calls.saturating_sub(1),
         };
         self.grown_bytes = cost.grown_bytes;
         if let Err(fault) = &result

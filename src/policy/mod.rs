@@ -32,7 +32,7 @@ use crate::guest::instance::Instance;
 use crate::guest::module::Module;
 use crate::guest::{AskSettings, Checked, ExecMode, drive};
 use crate::hook::{Hook, HookContext};
-use crate::limits::{DeadlineClock, Isolation};
+use crate::limits::{DeadlineClock, Isolation, Wasi};
 use crate::question::{HeaderNames, Phase, Question};
 
 pub use self::bodies::{BodyMode, BodySettings, DEFAULT_MAX_BODY_BYTES};
@@ -369,6 +369,13 @@ impl Policy {
         let asked = question.into();
         let called = self.called_async(&mut Kept::default(), &asked).await;
         HandledHook::of(context, called)
+    }
+
+    /// Whether equal questions are equal for the guest, so that its answers can be
+    /// compared: it reads no clock and no random bytes, or they repeat.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        self.settings.pool.limits.wasi != Wasi::Real
+            || !self.pool.module().facts.reads_clocks_or_random_bytes()
     }
 
     fn ask_kept<'a>(&'a self, kept: &mut Kept<'a>, asked: &Asked<'_>) -> Reply {

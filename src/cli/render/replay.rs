@@ -123,6 +123,14 @@ fn built(report: &ReplayReport, amount: &Amount) -> Document {
             &mut blocks,
         );
     }
+    if let Some(found) = &report.earlier_calls {
+        let text = amount.text(&found.text(), 1024);
+        blocks.push(Block::Text(Span::new(red(failing.earlier_calls), text)));
+        blocks.push(Block::Note {
+            text: "keep nothing between calls, or run with --isolation fresh: which instance a request meets is chance in production".to_owned(),
+            about: String::new(),
+        });
+    }
     tests(report, amount, &mut blocks);
     costs::costs(report, amount, &mut blocks);
     blocks.push(settings(report));
@@ -297,6 +305,10 @@ fn summary(report: &ReplayReport) -> (Span, String) {
         parts.push("nothing compared".to_owned());
     }
     parts.push(plural(report.outcomes.faulted, "fault"));
+    if let Some(found) = &report.earlier_calls {
+        let number = found.decisions + found.details;
+        parts.push(format!("{} depending on earlier calls", count(number)));
+    }
     if report.tests_failed > 0 {
         parts.push(plural(report.tests_failed, "failed test"));
     }

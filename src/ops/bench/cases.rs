@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use super::report::CaseReport;
+use super::steady::Steady;
 use crate::capture::{Redactor, SecretsFound};
 use crate::digest;
 use crate::fault::Fault;
@@ -34,6 +35,8 @@ pub struct BenchCase {
     pub input_bytes: u64,
     /// What must not be written of it.
     pub(super) secrets: SecretsFound,
+    /// Whether it is always answered alike.
+    pub(super) steady: Steady,
 }
 
 impl BenchCase {
@@ -49,6 +52,15 @@ impl BenchCase {
             fuel: None,
             response: None,
             guest: None,
+        }
+    }
+
+    /// The same for another module, or for other ways to call it: its first answer is
+    /// another's.
+    pub(super) fn anew(&self) -> Self {
+        Self {
+            steady: Steady::default(),
+            ..self.clone()
         }
     }
 
@@ -197,6 +209,7 @@ pub fn of_inputs(
                 now: None,
                 input_bytes: json.len() as u64,
                 secrets: SecretsFound::default(),
+                steady: Steady::default(),
             }
         })
         .collect()

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::cases::BenchCase;
 use super::report::Flags;
 use super::settings::BenchSettings;
+use super::steady::Told;
 use super::stop::Stop;
 use crate::abi::Abi;
 use crate::cost::Cost;
@@ -198,42 +199,45 @@ pub(super) struct Call {
 }
 
 /// Calls the module as every command does, and times that. A guest that faults
-/// is not measured.
+/// is not measured. What is done with the answer here is not part of the time.
 fn call(policy: &Policy, case: &BenchCase) -> Result<Call, Box<Fault>> {
     let mut exchange = policy.exchange();
     exchange.at(case.now);
-    let (time, cost, decision, fault) = match &case.input {
+    let (time, cost, told, decision, fault) = match &case.input {
         // The context is the host's own to give: copying it is not part of a call.
         Question::Hook(hook, context) => {
             let context = context.as_ref().clone();
             let started = Instant::now();
             let handled = black_box(exchange.hook(*hook, context));
+            let time = started.elapsed();
             let mut handled = handled.ok_or_else(not_asked)?;
             let fault = handled.fault.take();
             let decision = if handled.result.ok { "ok" } else { "refused" };
             let cost = handled.cost;
-            drop(handled);
-            (started.elapsed(), cost, decision, fault)
+            (time, cost, Told::Hook(Box::new(handled)), decision, fault)
         }
         question => {
             let started = Instant::now();
             let reply = black_box(exchange.ask(question));
+            let time = started.elapsed();
             let mut reply = reply.ok_or_else(not_asked)?;
             let fault = reply.fault.take();
-            let (cost, decision) = (reply.cost, reply.answer.name());
-            // The response is the caller's to drop, so that is part of a call.
-            drop(reply);
-            (started.elapsed(), cost, decision, fault)
+            let decision = reply.answer.name();
+            (time, reply.cost, Told::Event(reply.answer), decision, fault)
         }
     };
-    match fault {
-        Some(fault) => Err(Box::new(fault)),
-        None => Ok(Call {
-            time,
-            cost: cost.unwrap_or_default(),
-            decision,
-        }),
+    if let Some(fault) = fault {
+        return Err(Box::new(fault));
     }
+    let cost = cost.unwrap_or_default();
+    if policy.is_repeatable() {
+        case.steady.hold(told, cost.calls_before);
+    }
+    Ok(Call {
+        time,
+        cost,
+        decision,
+    })
 }
 
 /// A defect: the first question of an exchange is always asked.

@@ -26,6 +26,7 @@ mod report;
 mod safety;
 mod session;
 mod settings;
+mod steady;
 mod stop;
 mod target;
 mod warm;

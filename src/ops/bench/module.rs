@@ -17,11 +17,13 @@ use super::machine::CpuUse;
 use super::pairs::{self, Reference, Side};
 use super::report::{BenchReport, LoadPoint};
 use super::session::{Benched, Session};
+use super::steady::changed;
 use super::settings::{Against, BenchTask, repeated};
 use super::stop::Stop;
 use super::{exact, phases, profile, safety, warm};
 use crate::client::Pace;
 use crate::error::Error;
+use crate::limits::Isolation;
 use crate::ops::module_info::ModuleInfo;
 use crate::policy::BodyMode;
 
@@ -69,6 +71,8 @@ pub(crate) fn bench(
     bench.plan();
     let before = CpuUse::so_far();
     let mut done = bench.measure(&mut report);
+    let path = path.display().to_string();
+    report.changed_answers.extend(changed(&cases, &path));
     if let Err(Stop::Failure(failure)) = &mut done
         // What loops was found out when instructions were counted.
         && failure.is_deadline()
@@ -171,10 +175,18 @@ impl ModuleBench<'_> {
         let fuel = report.cases.iter().filter_map(|case| case.fuel);
         let most_fuel = fuel.map(|fuel| fuel.first.max(fuel.warm_max)).max();
         let modes = safety::modes(harness, most_fuel.unwrap_or_default())?;
+        // A module that is meant for fewer calls of an instance is not held to more.
+        let unjudged: Vec<BenchCase>;
+        let cases = if harness.pool.isolation == Isolation::Pooled {
+            cases
+        } else {
+            unjudged = cases.iter().map(BenchCase::anew).collect();
+            &unjudged
+        };
         report.safety = safety::measure(modes, cases, settings.amount.row_time(), meter)?;
         if settings.profile {
             meter.begin("taking a profile", profile::TIME);
-            report.profile = Some(profile::take(harness, cases, meter)?);
+            report.profile = Some(profile::take(harness, self.cases, meter)?);
         }
         Ok(())
     }
@@ -237,16 +249,22 @@ impl ModuleBench<'_> {
         })
     }
 
-    fn beside_module(&self, path: &Path, report: &BenchReport) -> Result<Comparison, Stop> {
+    fn beside_module(&self, path: &Path, report: &mut BenchReport) -> Result<Comparison, Stop> {
         self.session.meter.begin("loading", Duration::ZERO);
         let other = Harness::new(path, self.session.settings)?;
         other.module.require(self.harness.module.abi)?;
-        let cases = exact::cases(&other, self.cases)?;
-        let memory = exact::memory(&other, self.cases)?;
+        let others: Vec<BenchCase> = self.cases.iter().map(BenchCase::anew).collect();
+        let cases = exact::cases(&other, &others)?;
+        let memory = exact::memory(&other, &others)?;
         let all: Vec<&BenchCase> = self.cases.iter().collect();
         let timings = self.session.by_turns(&all, |index| {
-            [&other, self.harness].map(|harness| side(harness, &self.cases[index]))
+            [
+                side(&other, &others[index]),
+                side(self.harness, &self.cases[index]),
+            ]
         })?;
+        let by = path.display().to_string();
+        report.changed_answers.extend(changed(&others, &by));
         let before = BaselineModule::of(&ModuleInfo::of(&other.module), &memory);
         let gate = self.session.gate(&timings);
         Ok(compare::of_modules(before, &cases, report, gate))

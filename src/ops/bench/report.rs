@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::comparison::Comparison;
 use super::machine::Machine;
+use super::steady::ChangedAnswer;
 use crate::capture::{Remark, Unusable};
 use crate::client::Pace;
 use crate::fault::{Fault, FaultCode, printable};
@@ -40,6 +41,10 @@ pub(crate) struct BenchReport {
     /// What was taken of captures, where there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sampled: Option<Sampled>,
+    /// Events that were not answered alike each time: their figures are of several
+    /// answers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub changed_answers: Vec<ChangedAnswer>,
     /// Events that were not measured because the module has no handler.
     pub unhandled: usize,
     /// Linear memory over many calls on one instance.
@@ -439,6 +444,8 @@ impl Report for BenchReport {
             }
         } else if self.cases.is_empty() {
             Verdict::NothingChecked
+        } else if !self.changed_answers.is_empty() {
+            Verdict::Failed
         } else {
             self.comparison
                 .as_ref()
@@ -481,10 +488,18 @@ impl Report for BenchReport {
                 ..case(&finding.name(), finding.verdict.status())
             })
         });
+        let changed = self.changed_answers.iter().map(|changed| Case {
+            message: format!("the answer changed while it was measured: {changed}"),
+            ..case(&changed.case, CaseStatus::Failed)
+        });
+        let is_changed = |case: &CaseReport| {
+            let mut changed = self.changed_answers.iter();
+            changed.any(|changed| changed.case == case.name)
+        };
         let measured = self
             .cases
             .iter()
-            .filter(|_| self.comparison.is_none())
+            .filter(|case| self.comparison.is_none() && !is_changed(case))
             .map(|measured| Case {
                 time: measured
                     .response
@@ -492,7 +507,8 @@ impl Report for BenchReport {
                     .map_or(Duration::ZERO, |response| response.at(0.5)),
                 ..case(&measured.name, CaseStatus::Passed)
             });
-        failed.chain(judged).chain(measured).collect()
+        let all = failed.chain(changed).chain(judged);
+        all.chain(measured).collect()
     }
 }
 

@@ -11,6 +11,7 @@ use super::pairs::{self, Batch, Reference, Side};
 use super::report::{BenchReport, CaseReport, Flags, LoadPoint, ProcessUse};
 use super::session::{Benched, Session};
 use super::settings::{Amount, BenchTask, repeated, share};
+use super::steady::{Told, changed};
 use super::stop::Stop;
 use super::warm::time_each;
 use crate::client::{Ask, Asker, Drive, Driven, ExchangeFrames, Pace, Process, Protocol, Target};
@@ -63,6 +64,9 @@ pub(crate) fn bench_target(
         cases: &inputs.exchanges,
     };
     let done = bench.measure(&called, &mut report);
+    let cases = inputs.exchanges.iter().flatten();
+    let by = target.address.to_string();
+    report.changed_answers = changed(cases, &by);
     session.end(done, report)
 }
 
@@ -146,9 +150,11 @@ impl TargetBench<'_> {
         let mut reports: Vec<Vec<CaseReport>> = cases
             .map(|cases| cases.iter().map(unmeasured).collect())
             .collect();
+        let mut made = vec![0; exchanges.len()];
         // The first turn warms up.
         for turn in 0..=TURNS {
-            for (exchange, reports) in exchanges.iter().zip(&mut reports) {
+            let all = exchanges.iter().zip(&mut reports).zip(&mut made);
+            for (((exchange, reports), made), cases) in all.zip(self.cases) {
                 let until = Instant::now() + each / TURNS;
                 let calls = match (self.session.settings.amount, turn.checked_sub(1)) {
                     (_, None) => 1,
@@ -159,8 +165,13 @@ impl TargetBench<'_> {
                     if asked > 0 && calls == u64::MAX && Instant::now() >= until {
                         break;
                     }
+                    let before = *made;
+                    *made += 1;
                     asker
                         .ask(exchange, |step, asked| {
+                            if let Some(case) = cases.get(step) {
+                                case.steady.hold(Told::Decision(asked.decision), before);
+                            }
                             if let Some(report) = reports.get_mut(step) {
                                 report.decision = asked.decision;
                                 if turn > 0

@@ -38,6 +38,11 @@ impl Played {
         self.replies.iter().filter_map(|reply| reply.cost.as_ref())
     }
 
+    /// What its instance had answered before.
+    pub(super) fn calls_before(&self) -> u64 {
+        self.costs().next().map_or(0, |cost| cost.calls_before)
+    }
+
     pub(super) fn has_fault(&self) -> bool {
         self.replies.iter().any(|reply| reply.fault.is_some())
     }

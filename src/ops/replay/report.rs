@@ -321,6 +321,8 @@ pub(crate) struct Failing {
     details: bool,
     /// Tests of test files.
     pub(crate) tests: bool,
+    /// Answers that depend on earlier calls of their instance.
+    pub(crate) earlier_calls: bool,
 }
 
 impl Failing {
@@ -335,7 +337,85 @@ impl Failing {
     }
 
     const fn any(self) -> bool {
-        self.faults || self.decisions || self.details || self.tests
+        self.faults || self.decisions || self.details || self.tests || self.earlier_calls
+    }
+}
+
+/// Transactions that were asked about again on a new instance, and answered otherwise
+/// there: some of each thousand are asked again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlierCalls {
+    /// Those with another decision, or a fault on one side only.
+    pub decisions: u64,
+    /// Those with other details of the same decision.
+    pub details: u64,
+    /// The first of the gravest.
+    pub example: EarlierCallsExample,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlierCallsExample {
+    /// Its position in the capture.
+    pub seq: u64,
+    /// Its first record.
+    #[serde(flatten)]
+    pub place: Place,
+    /// Its correlation id.
+    pub id: String,
+    /// Method and path, secrets redacted.
+    pub request: String,
+    /// How it ends on a new instance.
+    pub on_new: Summary,
+    /// How it ended on the instance that had been asked before.
+    pub on_used: Summary,
+    /// Which parts of the answers differ, as JSON pointers.
+    pub fields: Vec<String>,
+    /// What that instance had answered before.
+    pub calls_before: u64,
+    /// Whether it is another decision, and not only other details.
+    pub is_decision: bool,
+}
+
+impl EarlierCalls {
+    pub(super) fn of(example: EarlierCallsExample) -> Self {
+        Self {
+            decisions: u64::from(example.is_decision),
+            details: u64::from(!example.is_decision),
+            example,
+        }
+    }
+
+    pub(super) fn absorb(&mut self, other: Self) {
+        self.decisions += other.decisions;
+        self.details += other.details;
+        let rank = |example: &EarlierCallsExample| (!example.is_decision, example.seq);
+        if rank(&other.example) < rank(&self.example) {
+            self.example = other.example;
+        }
+    }
+
+    /// The finding, in a sentence.
+    #[must_use]
+    pub(crate) fn text(&self) -> String {
+        let example = &self.example;
+        let [new, mut used] = [&example.on_new, &example.on_used].map(Summary::text);
+        if new == used {
+            used.push_str(&format!(" with another {}", example.fields.join(", ")));
+        }
+        let times = if example.calls_before == 1 {
+            "call"
+        } else {
+            "calls"
+        };
+        format!(
+            "answers depend on earlier calls on the same instance: {} answered otherwise when asked about again on a new one, first {} ({}, record {}): {new} there, {used} after {} {times}",
+            transactions(self.decisions + self.details),
+            example.request,
+            example.place.file,
+            example.place.record,
+            example.calls_before,
+        )
     }
 }
 
@@ -399,6 +479,10 @@ pub struct ReplayReport {
     /// 64-bit integer nor a double holds.
     #[serde(default)]
     pub rounded: u64,
+    /// Whether answers depend on what the same instance was asked before; nothing
+    /// where none was found that does.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub earlier_calls: Option<EarlierCalls>,
     /// The module compared with the baseline.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub comparison: Option<Comparison>,
@@ -440,6 +524,7 @@ impl ReplayReport {
         let (decisions, details) = (count(Category::Decision), count(Category::Details));
         let faulted = self.outcomes.faulted;
         let tests = self.tests_failed > 0;
+        let other = |of: fn(&EarlierCalls) -> u64| self.earlier_calls.as_ref().map_or(0, of);
         let fault = Failing {
             faults: faulted > 0,
             tests,
@@ -447,11 +532,13 @@ impl ReplayReport {
         };
         let decision = Failing {
             decisions: decisions > 0,
+            earlier_calls: other(|found| found.decisions) > 0,
             ..fault
         };
         match self.fail_on {
             FailOn::Any => Failing {
                 details: details > 0,
+                earlier_calls: self.earlier_calls.is_some(),
                 ..decision
             },
             FailOn::Decision => decision,
@@ -609,6 +696,16 @@ impl Report for ReplayReport {
         }
         let faulted = self.faulted.iter();
         cases.extend(faulted.map(|group| group_case("faults", group, of_faults)));
+        cases.extend(self.earlier_calls.iter().map(|found| Case {
+            status: if failing.earlier_calls {
+                CaseStatus::Failed
+            } else {
+                CaseStatus::Warned
+            },
+            message: found.text(),
+            file: found.example.place.file.to_string(),
+            ..plain_case("replay", "answers depend on earlier calls")
+        }));
         let is_unreadable = self.strict || self.verdict() == Verdict::Unreadable;
         let unusable = self.unusable.iter();
         cases.extend(unusable.map(|it| unusable_case(it, is_unreadable)));

@@ -9,7 +9,7 @@ use super::compare::Played;
 use super::groups::Groups;
 use super::histogram::Histogram;
 use super::report::{
-    Comparison, Costly, MAX_COSTLY, MAX_KINDS, MAX_LISTED, OTHER, Outcomes, ReplayReport,
+    Comparison, Costly, EarlierCalls, MAX_COSTLY, MAX_KINDS, MAX_LISTED, OTHER, Outcomes, ReplayReport,
     TestResult,
 };
 use crate::answer::Answer;
@@ -84,6 +84,8 @@ impl Tally {
         report.unanswered += other.unanswered;
         report.refused_unrecorded += other.refused_unrecorded;
         report.rounded += other.rounded;
+        let before = &mut report.earlier_calls;
+        absorb_option(before, other.earlier_calls, EarlierCalls::absorb);
         report.fixtures_written += other.fixtures_written;
         for (why, count) in other.fixtures_left_out {
             *report.fixtures_left_out.entry(why).or_default() += count;

@@ -9,7 +9,7 @@ use super::compare::{Change, Given, Played};
 use super::earlier::Earlier;
 use super::minimize::{Minimized, minimize};
 use super::proof::{Answers, Calls, Claim, End, Kind, places};
-use super::report::{Category, Costly, Example, NoFixture, Summary};
+use super::report::{Category, Costly, EarlierCallsExample, Example, NoFixture, Summary};
 use super::save::{self, Asked, Expect, Expects, Purpose};
 use super::work::{Judged, Shared};
 use crate::capture::{
@@ -455,8 +455,27 @@ impl View<'_> {
         }
     }
 
-    /// One line of the `jsonl` format.
-    pub(super) fn row(&self, judged: &Judged, no_fixture: Option<NoFixture>) -> Vec<u8> {
+    /// How it ended on a new instance, and on one that had answered so many calls.
+    pub(super) fn on_new(&self, change: &Change, calls_before: u64) -> EarlierCallsExample {
+        EarlierCallsExample {
+            seq: self.seq,
+            place: self.transaction.place.clone(),
+            id: self.hidden(&self.transaction.id),
+            request: self.request(),
+            on_new: self.hidden_summary(&change.from),
+            on_used: self.hidden_summary(&change.to),
+            fields: self.hidden_fields(&change.fields),
+            calls_before,
+            is_decision: change.category != Category::Details,
+        }
+    }
+
+    /// One line of the `jsonl` format; `on_new` where a new instance answers otherwise.
+    pub(super) fn row(
+        &self,
+        judged: &Judged,
+        (no_fixture, on_new): (Option<NoFixture>, Option<&Summary>),
+    ) -> Vec<u8> {
         let timings = self.shared.settings.timings;
         let side = |played: &Played| {
             let summary = self.hidden_summary(&played.summary());
@@ -488,6 +507,9 @@ impl View<'_> {
             if self.old.is_none() {
                 row["recorded"] = json!(change.from);
             }
+        }
+        if let Some(on_new) = on_new {
+            row["on_new_instance"] = json!(on_new);
         }
         if let Some(why) = no_fixture {
             row["no_fixture"] = json!(why);

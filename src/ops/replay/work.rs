@@ -13,14 +13,18 @@ use super::ignore::Pointer;
 use super::ordered::{Ordered, Row};
 use super::play::play;
 use super::read::{Batch, usable};
-use super::report::{Category, FuelChange, Group, NoFixture, Outcomes, TestResult};
+use super::report::{
+    Category, EarlierCalls, FuelChange, Group, NoFixture, Outcomes, Summary, TestResult,
+};
 use super::save::{self, Which};
-use super::tally::{Tally, Words, costly};
+use super::tally::{Tally, Words, absorb_option, costly};
 use super::view::View;
 use super::{ReplaySettings, Subjects, Watch};
 use crate::answer::Answer;
 use crate::capture::{Redactor, Remark, Transaction, Unusable};
 use crate::error::Error;
+use crate::fault::FaultCode;
+use crate::limits::Isolation;
 use crate::policy::{Policy, Reply};
 
 /// What all jobs share.
@@ -103,6 +107,23 @@ pub(super) struct Worker<'a> {
     /// Ignored parts that no answer had so far.
     unseen: Vec<&'a Pointer>,
     room: Room,
+    /// Whether the transaction is asked about again, on a new instance.
+    asks_again: bool,
+}
+
+/// In a paced replay one of so many transactions is asked about again.
+const AGAIN_EVERY: u64 = 64;
+/// Of a batch about so many are, in its second half: its instance has answered most by
+/// then.
+const AGAIN: usize = 8;
+/// In a small batch at most one of so many, for asking again takes time.
+const AGAIN_OF: usize = 16;
+
+/// Whether the transaction at this place of a batch is asked about again; the last
+/// one always is.
+fn is_asked_again(at: usize, all: usize) -> bool {
+    let step = (all / 2 / AGAIN).max(AGAIN_OF);
+    at + 1 == all || at >= all / 2 && at % step == 0
 }
 
 /// What came of comparing a transaction.
@@ -130,6 +151,7 @@ impl<'a> Worker<'a> {
             clean: HashSet::new(),
             unseen: shared.settings.ignore.iter().collect(),
             room: Room::default(),
+            asks_again: false,
         }
     }
 
@@ -161,6 +183,7 @@ impl<'a> Worker<'a> {
         let mut rows = Vec::new();
         let before = self.tally.report.records.transactions;
         let (mut items, left) = (batch.items, Cell::new(BUDGET));
+        let all = items.len();
         for at in 0..items.len() {
             if self.shared.watch.stop.load(Ordering::Relaxed) {
                 break;
@@ -178,6 +201,11 @@ impl<'a> Worker<'a> {
                 self.unusable(unusable);
             }
             if let Some(transaction) = decoded.transaction {
+                self.asks_again = if paced {
+                    *seq % AGAIN_EVERY == 0
+                } else {
+                    is_asked_again(at, all)
+                };
                 rows.extend(self.transaction(*seq, &transaction, (&pair, &earlier)));
             }
         }
@@ -232,13 +260,14 @@ impl<'a> Worker<'a> {
             earlier,
         };
         self.count(&view);
+        let on_new = self.on_new(&view, &pair.module);
         let judged = self.judge(&view);
         let no_fixture = self.fixture(&view, judged.change.as_ref());
         let (wants_rows, wants_records) = shared.ordered.wants;
         let row = (wants_rows || wants_records).then(|| Row {
             seq,
             row: if wants_rows {
-                view.row(&judged, no_fixture)
+                view.row(&judged, (no_fixture, on_new.as_ref()))
             } else {
                 Vec::new()
             },
@@ -251,6 +280,36 @@ impl<'a> Worker<'a> {
         self.room.new = new.replies;
         self.room.old = old.map(|old| old.replies).unwrap_or_default();
         row
+    }
+
+    /// Asks again on a new instance, and compares. What was late on either is not
+    /// compared.
+    fn on_new(&mut self, view: &View<'_>, subject: &Policy) -> Option<Summary> {
+        let isolation = subject.pool().settings().isolation;
+        let is_late = |played: &Played| {
+            let mut faults = played.replies.iter().filter_map(|reply| reply.fault.as_ref());
+            faults.any(|fault| fault.code == FaultCode::Deadline)
+        };
+        let calls_before = view.new.calls_before();
+        if !self.asks_again
+            || calls_before == 0
+            || isolation == Isolation::Fresh
+            || !subject.is_repeatable()
+            || is_late(view.new)
+        {
+            return None;
+        }
+        let again = play(&subject.alone(), view.transaction, Vec::new());
+        if is_late(&again) {
+            return None;
+        }
+        let change = compare(&again, view.new, &view.shared.settings.ignore)?;
+        let example = view.on_new(&change, calls_before);
+        let on_new = example.on_new.clone();
+        let found = Some(EarlierCalls::of(example));
+        let before = &mut self.tally.report.earlier_calls;
+        absorb_option(before, found, EarlierCalls::absorb);
+        Some(on_new)
     }
 
     fn count(&mut self, view: &View<'_>) {

@@ -179,10 +179,8 @@ impl<'a> Prober<'a> {
     /// are real: equal questions are then equal for it, so that answers and fuel
     /// can be compared.
     pub(super) fn repeatable(&self) -> Option<Self> {
-        let is_real = self.limits.wasi == Wasi::Real
-            && ["clock_time_get", "poll_oneoff", "random_get"]
-                .into_iter()
-                .any(|name| self.module.facts.imports_wasi(name));
+        let is_real =
+            self.limits.wasi == Wasi::Real && self.module.facts.reads_clocks_or_random_bytes();
         is_real.then(|| Self {
             limits: Limits {
                 wasi: Wasi::Fixed,

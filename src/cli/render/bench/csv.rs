@@ -32,6 +32,13 @@ pub(super) fn write(report: &BenchReport, out: &mut dyn Write) -> io::Result<()>
         lines.latency(("case", name), "response", case.response.as_ref())?;
         lines.latency(("case", name), "guest", case.guest.as_ref())?;
     }
+    for changed in &report.changed_answers {
+        let name = ("changed", changed.case.as_str());
+        lines.line(name, "by", csv(&changed.by))?;
+        lines.line(name, "from", csv(&changed.from))?;
+        lines.line(name, "to", csv(&changed.to))?;
+        lines.line(name, "after_calls", changed.after_calls)?;
+    }
     if let Some(memory) = &report.memory {
         lines.line(("memory", ""), "initial_bytes", memory.initial_bytes)?;
         lines.line(("memory", ""), "peak_bytes", memory.peak_bytes)?;

@@ -54,6 +54,7 @@ fn built(report: &BenchReport) -> Document {
         text: note.clone(),
         about: String::new(),
     }));
+    blocks.extend(changed(report));
     let (verdict, totals) = verdict(report);
     Document {
         title: "Benchmark",
@@ -118,6 +119,32 @@ fn advice(advice: &Advice) -> Vec<Block> {
     blocks
 }
 
+/// Events named that were not answered alike.
+const CHANGED_SHOWN: usize = 10;
+
+/// Events that were not answered alike each time, and what to do about it.
+fn changed(report: &BenchReport) -> Vec<Block> {
+    let all = &report.changed_answers;
+    let note = |text: String| Block::Note {
+        text,
+        about: String::new(),
+    };
+    let mut notes: Vec<Block> = all
+        .iter()
+        .take(CHANGED_SHOWN)
+        .map(|changed| note(shortened(&format!("{changed} ({})", changed.by), 512)))
+        .collect();
+    if all.len() > CHANGED_SHOWN {
+        notes.push(note(format!("… {} more", all.len() - CHANGED_SHOWN)));
+    }
+    if !all.is_empty() {
+        notes.push(note(
+            "answers depend on earlier calls, so the figures are of several answers: keep nothing between calls, or use --isolation fresh".to_owned(),
+        ));
+    }
+    notes
+}
+
 /// How it came out, in a line.
 fn verdict(report: &BenchReport) -> (Span, String) {
     if let Some(failure) = &report.failure {
@@ -127,6 +154,12 @@ fn verdict(report: &BenchReport) -> (Span, String) {
         };
         let text = shortened(&failure.to_string(), 1024);
         return (verdict, format!(": {text}"));
+    }
+    if !report.cases.is_empty()
+        && let changed @ 1.. = report.changed_answers.len()
+    {
+        let text = format!(": of {}", plural(changed as u64, "event"));
+        return (Span::new(Paint::Bad, "answers changed"), text);
     }
     let Some(comparison) = &report.comparison else {
         let text = format!("measured {}", plural(report.cases.len() as u64, "event"));
