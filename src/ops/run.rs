@@ -15,6 +15,7 @@ use std::sync::{Mutex, PoisonError};
 
 use self::report::badness;
 use self::spelling::Spelling;
+use self::steps::Again;
 use super::module_info::{self, ModuleInfo};
 use crate::abi::Abi;
 use crate::error::Error;
@@ -63,7 +64,8 @@ pub(crate) fn run(
             let (Some(fixture), Some(slot)) = (fixtures.get(index), results.get(index)) else {
                 return;
             };
-            let result = run_one(subject, &spelling, fixture, settings);
+            let again = asked_again(index, fixtures.len());
+            let result = run_one((subject, &spelling), fixture, settings, again);
             if settings.fail_fast && is_bad(result.status) {
                 stop.store(true, Ordering::Relaxed);
             }
@@ -88,11 +90,23 @@ pub(crate) fn run(
     Ok(report(subject, fixtures, settings))
 }
 
+/// Fixtures that are fed again to a new instance, of however many.
+const ASKED_AGAIN: usize = 64;
+
+/// Whether the fixture at this place is fed again to a new instance.
+fn asked_again(index: usize, all: usize) -> Again {
+    if index.is_multiple_of(all.div_ceil(ASKED_AGAIN).max(1)) {
+        Again::OnNewInstance
+    } else {
+        Again::Not
+    }
+}
+
 fn run_one(
-    policy: &Policy,
-    spelling: &Spelling,
+    (policy, spelling): (&Policy, &Spelling),
     fixture: &ParsedFixture,
     settings: &RunSettings,
+    again: Again,
 ) -> FixtureResult {
     let fixture = match fixture {
         Ok(fixture) => fixture,
@@ -101,7 +115,7 @@ fn run_one(
     if fixture.abi() != policy.abi() {
         return unread(&wrong_abi(fixture, policy.abi()));
     }
-    let mut steps = steps::run(policy, spelling, fixture, settings.repeat);
+    let mut steps = steps::run((policy, spelling), fixture, settings.repeat, again);
     let expects = steps.iter().any(|step| step.has_expectations);
     if let Some(first) = steps.first_mut()
         && settings.require_expectations

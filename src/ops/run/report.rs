@@ -43,6 +43,15 @@ pub(crate) enum Hint {
         /// What a new instance answers.
         alone: String,
     },
+    /// A new instance answers otherwise than this one, that other fixtures were fed to.
+    EarlierCalls {
+        /// What a new instance answers.
+        on_new: String,
+        /// What this one answered.
+        on_used: String,
+        /// What it had answered before this fixture.
+        calls_before: u64,
+    },
     /// Keys of the answer that the contract does not know.
     UnknownKeys {
         /// The keys.
@@ -445,6 +454,13 @@ impl StepResult {
         unstable
     }
 
+    /// What was answered, in a few words.
+    pub(super) fn told(&self) -> String {
+        let event = self.response.as_ref().map(|response| summary(response));
+        let hook = || self.hook.as_ref().map(HookOutcome::summary);
+        event.or_else(hook).unwrap_or_default()
+    }
+
     pub(super) fn judged(&self) -> CaseStatus {
         let unexpected_fault = self
             .mismatches
@@ -483,6 +499,14 @@ impl Hint {
                 "a new instance answers {alone}: this answer depends on what the instance was asked before, and the events of one exchange may meet different instances; keep nothing between calls, or get bodies whole (the global whole_body, or --body whole)"
             ),
             Self::EmptyAnswer => "the module gave an empty answer, which allows; published modules do this when they fail to parse their input".to_owned(),
+            Self::EarlierCalls {
+                on_new,
+                on_used,
+                calls_before,
+            } => format!(
+                "the answer depends on earlier calls on the same instance: {on_new} on a new one, {on_used} after {calls_before} {} of other fixtures. Keep nothing between calls, or use --isolation fresh",
+                if *calls_before == 1 { "call" } else { "calls" }
+            ),
             Self::UnknownKeys { keys } => format!(
                 "the answer has unknown keys, which production ignores: {}",
                 printable(&keys.join(", "), SHOWN)

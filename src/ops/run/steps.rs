@@ -4,11 +4,14 @@
 use serde_json::Value;
 
 use super::not_reached;
-use super::report::{Hint, HookOutcome, StepResult};
+use super::report::{Hint, HookOutcome, StepResult, summary};
 use super::spelling::Spelling;
+use crate::cost::Cost;
+use crate::fault::{Fault, FaultCode};
 use crate::fixture::hook::{self, ActualHook};
 use crate::fixture::{Actual, Expect, Fixture, HookStep, Mismatch, Step, expect};
 use crate::guest::convention::json_buffer::answer::framing_header;
+use crate::limits::Isolation;
 use crate::hook::{Change, HookContext, may_change};
 use crate::policy::{Handled, HandledHook, Policy, Reply};
 use crate::protocol::proxy;
@@ -83,19 +86,48 @@ pub(crate) fn are_met(replies: &[StepReply<'_>], fixture: &Fixture) -> bool {
         && rest.all(|(_, _, has_expectations)| !has_expectations)
 }
 
+/// Whether a fixture is fed again to a new instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    OnNewInstance,
+    Not,
+}
+
 /// Feeds a fixture so many times; the first time is judged, and what differs
-/// from it is noted.
+/// from it is noted. So is what a new instance answers otherwise than one that other
+/// fixtures were fed to.
 pub(super) fn run(
-    policy: &Policy,
-    spelling: &Spelling,
+    (policy, spelling): (&Policy, &Spelling),
     fixture: &Fixture,
     repeats: u32,
+    again: Again,
 ) -> Vec<StepResult> {
-    let replies = ask(policy, fixture).into_iter();
+    let replies = ask(policy, fixture);
+    let first = replies.iter().find_map(StepReply::cost);
+    let calls_before = first.map_or(0, |cost| cost.calls_before);
+    let replies = replies.into_iter();
     let mut results: Vec<StepResult> = replies
         .map(|reply| reply.judged(policy, spelling))
         .collect();
-    spelling.instance_hint(fixture, &mut results);
+    let is_fresh = policy.pool().settings().isolation == Isolation::Fresh;
+    if again == Again::OnNewInstance && calls_before > 0 && !is_fresh && policy.is_repeatable() {
+        let replies = ask(&policy.alone(), fixture).into_iter();
+        let differing = results.iter_mut().zip(replies).find_map(|(used, reply)| {
+            let on_new = reply.differs_from(used)?;
+            Some((used, on_new))
+        });
+        if let Some((used, on_new)) = differing {
+            let on_used = used.told();
+            used.hints.push(Hint::EarlierCalls {
+                on_new,
+                on_used,
+                calls_before,
+            });
+        }
+    }
+    if policy.is_repeatable() {
+        spelling.instance_hint(fixture, &mut results);
+    }
     let rest = (results.len()..).map_while(|index| fixture.step(index));
     results.extend(rest.map(|(name, line, expects)| not_reached(name, line, expects)));
     for round in 2..=repeats {
@@ -154,6 +186,41 @@ impl StepReply<'_> {
                 handled.cost.is_some() || handled.fault.is_some() || handled.is_collected
             }
             Self::Hook { handled, .. } => handled.cost.is_some() || handled.fault.is_some(),
+        }
+    }
+
+    /// What the call cost; none where no guest was called.
+    const fn cost(&self) -> Option<&Cost> {
+        match self {
+            Self::Event { handled, .. } => handled.cost.as_ref(),
+            Self::Hook { handled, .. } => handled.cost.as_ref(),
+        }
+    }
+
+    /// What it tells in a few words, if that is otherwise than another instance did.
+    /// Nothing is said of calls that were late.
+    fn differs_from(self, other: &StepResult) -> Option<String> {
+        let fault = match &self {
+            Self::Event { handled, .. } => handled.fault.as_ref(),
+            Self::Hook { handled, .. } => handled.fault.as_ref(),
+        };
+        let is_late = |fault: &Fault| fault.code == FaultCode::Deadline;
+        if fault.is_some_and(is_late) || other.fault.as_ref().is_some_and(is_late) {
+            return None;
+        }
+        match self {
+            Self::Event { handled, .. } => {
+                let told = &handled.response;
+                let known = other.response.as_ref()?;
+                (!known.tells_the_same(told)).then(|| summary(told))
+            }
+            Self::Hook {
+                before, handled, ..
+            } => {
+                let outcome = HookOutcome::of(&before, &handled);
+                let known = other.hook.as_ref()?;
+                (!known.tells_the_same(&outcome)).then(|| outcome.summary())
+            }
         }
     }
 

@@ -97,7 +97,7 @@ fn valid(handler: &str, trials: &[&Trial]) -> Row {
             trials.len(),
             trial.sample.name,
         );
-        return row;
+        return row.beside_published(faulted.iter().map(|trial| trial.seen.fault()));
     }
     let mut counts: Vec<(&str, usize)> = Vec::new();
     for trial in trials {

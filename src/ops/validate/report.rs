@@ -5,11 +5,14 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::check::{Check, CheckId, CheckStatus};
-use crate::fault::{Fault, FaultCode, TrapKind, printable};
+use crate::fault::{BadAnswer, Fault, FaultCode, TrapKind, printable};
 use crate::guest::inspect::Language;
 use crate::report::{Case, CaseStatus, Report, Verdict};
 
 use super::growth::Growth;
+
+/// What else becomes of an answer with an unknown decision.
+const PUBLISHED_ALLOW: &str = "sentinel-agent-wasm 0.1.0 and zentinel-agent-wasm 0.2.0 allow the request on an unknown decision; here it is a fault, which blocks or, with --fail-open, allows and says so";
 
 /// One check as it came out.
 #[derive(Debug, Clone, Serialize)]
@@ -57,6 +60,21 @@ impl Row {
         Check::pass(id, expected, why)
             .with(CheckStatus::Skip, "")
             .into()
+    }
+
+    /// Says where the agents that others have published act otherwise on such an answer.
+    pub(super) fn beside_published(
+        mut self,
+        faults: impl IntoIterator<Item = Option<FaultCode>>,
+    ) -> Self {
+        let unknown = FaultCode::BadAnswer(BadAnswer::UnknownDecision);
+        if faults.into_iter().any(|fault| fault == Some(unknown)) {
+            if !self.detail.is_empty() {
+                self.detail.push('\n');
+            }
+            self.detail.push_str(PUBLISHED_ALLOW);
+        }
+        self
     }
 
     pub(super) fn with_detail(mut self, detail: String) -> Self {

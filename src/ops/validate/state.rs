@@ -8,6 +8,7 @@ use crate::check::{Check, CheckKind, CheckStatus};
 use crate::guest::Instance;
 use crate::limits::Isolation;
 use crate::ops::shortest::shortest;
+use crate::policy::pool::Room;
 
 use super::Row;
 use super::answers::difference;
@@ -197,6 +198,7 @@ impl<'a> Calls<'a> {
             // Fresh ones are asked again too, and what that shows is a warning.
             Isolation::Pooled | Isolation::Fresh => usize::MAX,
         };
+        let room = Room::new(self.prober.module.limits.max_memory_bytes);
         for order in orders {
             compared.orders += 1;
             let mut instance: Option<Instance> = None;
@@ -231,7 +233,9 @@ impl<'a> Calls<'a> {
                 } else {
                     before.push(call);
                 }
-                if before.len() >= life {
+                // From here on production has another one.
+                let is_full = instance.as_ref().is_some_and(|it| !room.has_some_for(it));
+                if before.len() >= life || is_full {
                     instance = None;
                     before.clear();
                 }
@@ -310,7 +314,8 @@ impl<'a> Calls<'a> {
                 "keep nothing between calls in globals or statics, or run with --isolation fresh",
             )
         };
-        Row::from(check.with(status, fix)).with_detail(detail.join("\n"))
+        let row = Row::from(check.with(status, fix)).with_detail(detail.join("\n"));
+        row.beside_published([fresh.fault(), last.fault()])
     }
 }
 

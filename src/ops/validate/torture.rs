@@ -90,6 +90,7 @@ fn one(prober: &Prober<'_>, trials: &[Trial], torture: &Torture, id: CheckId) ->
     // What any first call grows by says nothing about this input.
     let usual = trials.iter().map(|trial| trial.seen.cost.grown_bytes).max();
     let mut row = judge(&seen, torture, id, usual.unwrap_or(0));
+    row = row.beside_published([seen.fault()]);
     // Whatever came of it, the next client must not notice.
     let ordinary = trials
         .iter()

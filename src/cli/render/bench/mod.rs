@@ -158,7 +158,8 @@ fn verdict(report: &BenchReport) -> (Span, String) {
     if !report.cases.is_empty()
         && let changed @ 1.. = report.changed_answers.len()
     {
-        let text = format!(": of {}", plural(changed as u64, "event"));
+        let events = plural(report.cases.len() as u64, "event");
+        let text = format!(": of {changed} of {events}");
         return (Span::new(Paint::Bad, "answers changed"), text);
     }
     let Some(comparison) = &report.comparison else {
