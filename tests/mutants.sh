@@ -89,13 +89,15 @@ mutant m02-any-repeat-is-believed src/policy/mod.rs 's/MAX_REPEATS: u32 = 3/MAX_
 mutant m02-other-work-counts src/guest/deadline.rs 's/let left = self\.timeout\.saturating_sub\(self\.spent\(\)\);/let left = Duration::ZERO;/' a_deadline_counts
 mutant m02-interrupted-is-reused src/fault.rs 's/\| Self::Deadline\n//; s/Self::BadEvent\(_\)\n/Self::BadEvent(_) | Self::Deadline\n/' m_0
 mutant m03-start-not-tried src/cli/mod.rs 's/policy\.start\(\)\?;//' m_03_a_start
-mutant m04-m06-no-memory-cap src/guest/host.rs 's/desired <= self\.max_memory_bytes && //' m_0
+mutant m04-m06-no-memory-cap src/guest/host.rs 's/all <= self\.max_memory_bytes\n\s+&& //' m_0
 mutant m05-any-callers-stack src/guest/host.rs 's/left >= CALLERS_STACK_BYTES/left > 0/' m_05
 mutant m06-no-limiter src/guest/instance.rs 's/store\.limiter\(\|state\| state\);//' m_06
-mutant m06-grows-not-counted src/guest/host.rs 's/self\.max_memory_bytes && self\.grows <= MAX_GROWS_PER_CALL/self.max_memory_bytes/' m_06
+mutant m06-grows-not-counted src/guest/host.rs 's/\n\s+&& self\.grows <= MAX_GROWS_PER_CALL;/;/' m_06
+mutant m06-one-memory-counted src/guest/host.rs 's/\.saturating_sub\(current\)\n\s+\.saturating_add\(desired\)/.max(desired)/' m_06_several
+mutant m06-refused-growth-counted src/guest/host.rs 's/&& maximum\.is_none_or\(\|maximum\| desired <= maximum\)//' m_06_several
 mutant m06-grows-never-forgotten src/guest/instance.rs 's/state\.grows = 0;//' m_06
 mutant m07-initial-memory src/guest/contract.rs 's/if initial > limits\.max_memory_bytes/if false/' m_07
-mutant m07-many-memories src/guest/contract.rs 's/if facts\.memories\.len\(\) > 1/if false/' m_07
+mutant m07-many-memories src/guest/contract.rs 's/if all\.len\(\) > limits::MAX_MEMORIES/if false/' m_07
 mutant m07-table-size src/guest/contract.rs 's/ && largest <= limits::MAX_TABLE_ELEMENTS//' m_07
 mutant m07-table-count src/guest/contract.rs 's/facts\.tables\.len\(\) <= limits::MAX_TABLES && //' m_07
 mutant m07-table-grows src/guest/host.rs 's/desired as u64 <= MAX_TABLE_ELEMENTS && //' m_07
@@ -134,9 +136,9 @@ mutant file-size-signal src/cli/mod.rs 's/\n    outlive_file_size_limits\(\);//'
 mutant m20-instance-kept src/guest/convention/json_buffer/guest.rs 's/if let Err\(fault\) = given_back \{\n\s+self\.not_given_back = Some\(fault\.code\);\n\s+\}/let _ = given_back;/' m_20
 mutant m20-answer-lost src/guest/convention/json_buffer/guest.rs 's/if let Err\(fault\) = given_back \{\n\s+self\.not_given_back = Some\(fault\.code\);\n\s+\}/given_back?;/' m_20
 mutant m21-any-type src/guest/convention/json_buffer/exports.rs 's/if export\.ty == ItemType::Func\(ty\.into\(\)\) =>/if matches!(export.ty, ItemType::Func(_)) =>/' m_21
-mutant m22-imported-memory src/guest/contract.rs 's/if memory\.is_imported/if false/' m_22
-mutant m22-memory64 src/guest/contract.rs 's/if memory\.is_64/if false/' m_22
-mutant m22-shared-memory src/guest/contract.rs 's/if memory\.is_shared/if false/' m_22
+mutant m22-imported-memory src/guest/contract.rs 's/\|memory\| memory\.is_imported/|_| false/' m_22
+mutant m22-memory64 src/guest/contract.rs 's/\|memory\| memory\.is_64/|_| false/' m_22
+mutant m22-shared-memory src/guest/contract.rs 's/\|memory\| memory\.is_shared/|_| false/' m_22
 mutant m23-abort-of-any-type src/guest/convention/mod.rs 's/\(\*\*ty == \*ABORT_TYPE\)\.then_some\(Linked::Abort\)/Some(Linked::Abort)/' m_23
 mutant m23-abort-unread src/guest/faults.rs 's/let header = range\(address\.checked_sub\(4\)\?, 4\)\?;/let header = range(address.checked_sub(4)?, 0)?;/' m_23
 mutant m24-nothing-escaped src/fault.rs 's/if is_unprintable\(character\)/if false \&\& is_unprintable(character)/' m_24
@@ -149,12 +151,20 @@ mutant m23-clocks-of-the-host src/limits.rs 's/#\[default\]\n\s+(Fixed => "fixed
 mutant m23-sleeps-as-long-as-it-likes src/guest/deadline.rs 's/if time >= left \{/if false {/; s/self\.(slept \+|next_look -|end -)= time;//g' m_23_a_sleep
 mutant m23-exits-go-on src/guest/wasi/link.rs 's/Role::Exit => return Err\(Ended::Exit\(params\.int\(0\)\)\.into\(\)\)/Role::Exit => return Ok(())/' m_23_an_exit
 mutant m23-initialize-mistyped src/guest/contract.rs 's/let initializers = facts\.initializers\.iter\(\);/let initializers = std::iter::empty::<\&\&str>();/' a_program
-mutant m23-constructors-twice src/guest/inspect.rs 's/\.filter\(\|it\| !at_start\.contains\(it\)\)//' constructors_are_called_once
+mutant m23-constructors-twice src/guest/inspect.rs 's/!before_all\.contains\(it\) && //' constructors_are_called_once
+mutant m23-constructors-of-one-handler src/guest/inspect.rs 's/each\.all\(/each.any(/' constructors_are_called_once
 mutant m23-uncalled-start src/guest/contract.rs 's/checks\.extend\(uncalled_start\(facts\)\);//' a_start_that_nobody_calls
 mutant m19-settled-too-soon src/ops/validate/growth.rs 's/PATIENCE: f64 = 2\.5/PATIENCE: f64 = 0.5/' a_leak_is_found
 mutant m19-told-before-settled src/ops/validate/growth.rs 's/if ended == Ended::Early/if false/' a_collector_that_has_run
 mutant m19-few-calls src/ops/validate/growth.rs 's/LEAST_CALLS: u64 = 10_000/LEAST_CALLS: u64 = 100/' memory_that_does_not_grow
-mutant m18-short-orders src/ops/validate/state.rs 's/LONG: usize = 500/LONG: usize = 5/' what_counts_its_calls
+mutant m18-answers-thrown-away src/ops/validate/growth.rs 's/self\.compare\(trial, &seen\);//' what_counts
+mutant m18-one-sample-seldom src/ops/validate/state.rs 's/REPEATS: usize = 3_500/REPEATS: usize = 5/' what_counts_calls_of_a_kind
+mutant m18-older-than-production src/ops/validate/state.rs 's/before\.len\(\) >= life \|\| is_full/false/' an_instance_is_called_as_often
+mutant m18-bench-looks-away src/ops/bench/harness.rs 's/if policy\.is_repeatable\(\)/if false/' bench::steady
+mutant m18-gate-passes src/ops/bench/report.rs 's/!self\.changed_answers\.is_empty\(\)/false/' bench::steady
+mutant m18-changed-is-saved src/ops/bench/session.rs 's/\.filter\(\|_\| report\.changed_answers\.is_empty\(\)\)//' no_gate_passes
+mutant m18-replay-looks-away src/ops/replay/work.rs 's/if !self\.asks_again/if true/' on_earlier_calls
+mutant m18-run-looks-away src/ops/run/steps.rs 's/again == Again::OnNewInstance && //; s/calls_before > 0/false/' run::order
 mutant m25-bytes-compared src/ops/validate/calls.rs 's/one\.answer\.tells_the_same\(&other\.answer\)/one.answer == other.answer/' answers_that_tell
 mutant m25-real-clocks-compared src/ops/validate/calls.rs 's/is_real\.then\(/false.then(/' real_clocks_and_random
 mutant m25-any-case-is-one src/ops/validate/answers.rs 's/let mut text = told\(seen\);/let mut text = told(seen).to_ascii_lowercase();/' a_value_in_another_letter_case

@@ -237,6 +237,31 @@ fn other_abi(expected: String, found: String, abi: Abi) -> Check {
     Check::fail(CheckKind::Abi, expected, found, fix)
 }
 
+/// Why no memory is exported as it must be, and what to do about it.
+fn unexported_memory(facts: &Facts) -> Option<(String, &'static str)> {
+    match facts.export("memory") {
+        Some(export) if export.ty == ItemType::Memory => None,
+        Some(export) => Some((
+            format!("\"memory\" is a {}", export.ty),
+            "export the memory under this name",
+        )),
+        None => {
+            let mut exports = facts.exports.iter();
+            let other = exports.find(|export| export.ty == ItemType::Memory);
+            Some(match other {
+                Some(other) => (
+                    format!("the memory is exported as {:?}", other.name),
+                    "export it as \"memory\"",
+                ),
+                None => (
+                    "it is not exported".to_owned(),
+                    "export it; with wasm-ld drop --import-memory and --no-export-memory",
+                ),
+            })
+        }
+    }
+}
+
 fn memory(facts: &Facts, limits: &Limits) -> Check {
     let expected = format!(
         "exports \"memory\"; 32-bit, unshared, at most {} in all",
@@ -257,30 +282,8 @@ fn memory(facts: &Facts, limits: &Limits) -> Check {
             &format!("keep at most {}", limits::MAX_MEMORIES),
         );
     }
-    match facts.export("memory") {
-        Some(export) if export.ty == ItemType::Memory => {}
-        Some(export) => {
-            return fail(
-                format!("\"memory\" is a {}", export.ty),
-                "export the memory under this name",
-            );
-        }
-        None => {
-            let other = facts
-                .exports
-                .iter()
-                .find(|export| export.ty == ItemType::Memory);
-            return match other {
-                Some(other) => fail(
-                    format!("the memory is exported as {:?}", other.name),
-                    "export it as \"memory\"",
-                ),
-                None => fail(
-                    "it is not exported".to_owned(),
-                    "export it; with wasm-ld drop --import-memory and --no-export-memory",
-                ),
-            };
-        }
+    if let Some((found, fix)) = unexported_memory(facts) {
+        return fail(found, fix);
     }
     let it = if all.len() == 1 { "it" } else { "one of them" };
     if all.iter().any(|memory| memory.is_imported) {

@@ -579,14 +579,22 @@ impl Reading {
             self.exported.get(at).copied().flatten()
         };
         let handlers = Abi::ALL.iter().flat_map(|abi| abi.handlers()).copied();
-        let by_host = handlers.chain(["alloc", "dealloc"]).filter_map(function_of);
-        let by_host: Vec<u32> = by_host.collect();
+        let handlers: Vec<u32> = handlers.filter_map(function_of).collect();
+        let others = ["alloc", "dealloc"].into_iter().filter_map(function_of);
+        let by_host = others.chain(handlers.iter().copied());
         let set_up = || self.start.into_iter().chain(function_of(INITIALIZE));
-        let called = self.reached(set_up().chain(by_host.iter().copied()), true);
+        let called = self.reached(set_up().chain(by_host), true);
         // What a handler calls through a table is as a rule something else.
-        let mut at_start = self.reached(set_up(), true);
-        at_start.extend(self.reached(by_host, false));
-        let constructors = function_of(CONSTRUCTORS).filter(|it| !at_start.contains(it));
+        let mut before_all = self.reached(set_up(), true);
+        before_all.extend(self.reached(function_of("alloc"), false));
+        // Where some handlers call them, the others would find nothing set up.
+        let is_called_by_each = |it: &u32| {
+            let mut each = handlers.iter().map(|from| self.reached([*from], false));
+            !handlers.is_empty() && each.all(|called| called.contains(it))
+        };
+        let constructors = function_of(CONSTRUCTORS);
+        let constructors =
+            constructors.filter(|it| !before_all.contains(it) && !is_called_by_each(it));
         let by_start = self.reached(self.start, false);
         let initialize = function_of(INITIALIZE).filter(|it| !by_start.contains(it));
         // One of another kind than a function is refused for it.

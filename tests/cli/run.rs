@@ -3,6 +3,7 @@
 
 mod expectations;
 mod inputs;
+mod order;
 mod time;
 mod unchecked;
 mod update;

@@ -13,6 +13,7 @@ mod clocks;
 mod fuzz_seeds;
 mod hooks;
 mod pool;
+mod starts;
 
 use std::path::{Path, PathBuf};
 

@@ -190,6 +190,18 @@ pub(crate) fn guest_with(dir: &TestDir, name: &str, parts: &str, body: &str) -> 
 /// Returns the allow that lies at 1024.
 pub(crate) const ALLOW: &str = "(i64.const 0x0000_0400_0000_0014)";
 
+/// Refuses with 429 once an instance has allowed so many.
+pub(crate) fn limiter(dir: &TestDir, name: &str, calls: u32) -> PathBuf {
+    let parts = "(global $calls (mut i32) (i32.const 0))
+         (data (i32.const 2048) \"{\\22decision\\22:\\22block\\22,\\22status\\22:429}\")";
+    let body = format!(
+        "(global.set $calls (i32.add (global.get $calls) (i32.const 1)))
+         (select (i64.const 0x0000_0800_0000_0021) {ALLOW}
+           (i32.gt_u (global.get $calls) (i32.const {calls})))"
+    );
+    guest(dir, name, parts, &body)
+}
+
 /// A guest that gives one and the same answer to each of the four events.
 pub(crate) fn answering(dir: &TestDir, name: &str, answer: impl AsRef<[u8]>) -> PathBuf {
     let answer = answer.as_ref();

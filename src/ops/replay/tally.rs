@@ -9,8 +9,8 @@ use super::compare::Played;
 use super::groups::Groups;
 use super::histogram::Histogram;
 use super::report::{
-    Comparison, Costly, EarlierCalls, MAX_COSTLY, MAX_KINDS, MAX_LISTED, OTHER, Outcomes, ReplayReport,
-    TestResult,
+    Comparison, Costly, EarlierCalls, MAX_COSTLY, MAX_KINDS, MAX_LISTED, OTHER, Outcomes,
+    ReplayReport, TestResult,
 };
 use crate::answer::Answer;
 use crate::capture::{Remark, Unusable};

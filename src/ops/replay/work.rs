@@ -123,7 +123,7 @@ const AGAIN_OF: usize = 16;
 /// one always is.
 fn is_asked_again(at: usize, all: usize) -> bool {
     let step = (all / 2 / AGAIN).max(AGAIN_OF);
-    at + 1 == all || at >= all / 2 && at % step == 0
+    at + 1 == all || at >= all / 2 && at.is_multiple_of(step)
 }
 
 /// What came of comparing a transaction.
@@ -202,7 +202,7 @@ impl<'a> Worker<'a> {
             }
             if let Some(transaction) = decoded.transaction {
                 self.asks_again = if paced {
-                    *seq % AGAIN_EVERY == 0
+                    seq.is_multiple_of(AGAIN_EVERY)
                 } else {
                     is_asked_again(at, all)
                 };
@@ -287,7 +287,10 @@ impl<'a> Worker<'a> {
     fn on_new(&mut self, view: &View<'_>, subject: &Policy) -> Option<Summary> {
         let isolation = subject.pool().settings().isolation;
         let is_late = |played: &Played| {
-            let mut faults = played.replies.iter().filter_map(|reply| reply.fault.as_ref());
+            let mut faults = played
+                .replies
+                .iter()
+                .filter_map(|reply| reply.fault.as_ref());
             faults.any(|fault| fault.code == FaultCode::Deadline)
         };
         let calls_before = view.new.calls_before();

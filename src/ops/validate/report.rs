@@ -12,7 +12,7 @@ use crate::report::{Case, CaseStatus, Report, Verdict};
 use super::growth::Growth;
 
 /// What else becomes of an answer with an unknown decision.
-const PUBLISHED_ALLOW: &str = "sentinel-agent-wasm 0.1.0 and zentinel-agent-wasm 0.2.0 allow the request on an unknown decision; here it is a fault, which blocks or, with --fail-open, allows and says so";
+const PUBLISHED_ALLOW: &str = "sentinel-agent-wasm 0.1.0 and zentinel-agent-wasm 0.2.0 allow the request on any unknown text as a decision; here it is a fault, which blocks or, with --fail-open, allows and says so";
 
 /// One check as it came out.
 #[derive(Debug, Clone, Serialize)]

@@ -2,6 +2,7 @@
 //! shuffled, just-faulted and long used instances, and the shortest sequence of calls
 //! that changes one.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::check::{Check, CheckKind, CheckStatus};
@@ -258,6 +259,41 @@ impl<'a> Calls<'a> {
         })
     }
 
+    /// A history less the calls of kinds that change nothing. What counts calls is not
+    /// cut short by leaving out one call after the other.
+    fn narrowed(
+        &self,
+        mut history: Sequence,
+        target: usize,
+        changes: &mut impl FnMut(&[usize]) -> bool,
+    ) -> Sequence {
+        let handler = |at: usize| self.all[at].sample.handler();
+        let kinds: BTreeSet<usize> = history.iter().copied().collect();
+        let handlers: BTreeSet<&str> = kinds.iter().map(|at| handler(*at)).collect();
+        let only = |is_kept: &dyn Fn(usize) -> bool, history: &Sequence| {
+            let kept = history.iter().copied().filter(|at| is_kept(*at));
+            Some(kept.collect::<Sequence>()).filter(|kept| kept.len() < history.len())
+        };
+        let of_sample = only(&|at| at == target, &history);
+        let of_handler = |kind| only(&|at| handler(at) == kind, &history);
+        let mut of_kind = of_sample
+            .into_iter()
+            .chain(handlers.into_iter().filter_map(of_handler));
+        if let Some(kept) = of_kind.find(|kept| changes(kept)) {
+            history = kept;
+        }
+        // To look further takes many calls, and often all are needed.
+        if history.len() > LONG && !changes(&history[1..]) {
+            return history;
+        }
+        for kind in kinds {
+            if let Some(kept) = only(&|at| at != kind, &history).filter(|kept| changes(kept)) {
+                history = kept;
+            }
+        }
+        history
+    }
+
     fn row(&self, mut check: Check, leak: Leak) -> Row {
         let fresh = &self.all[leak.target].seen;
         let budget = self.prober.budget(SHORTEN_BUDGET);
@@ -274,18 +310,7 @@ impl<'a> Calls<'a> {
                 Some(_) | None => false,
             }
         };
-        let handler = |at: usize| self.all[at].sample.handler();
-        let mut history = leak.before;
-        // What counts calls of one kind is not cut short by leaving out one by one.
-        let same_sample = |at: &usize| *at == leak.target;
-        let same_handler = |at: &usize| handler(*at) == handler(leak.target);
-        for is_kept in [&same_sample as &dyn Fn(&usize) -> bool, &same_handler] {
-            let kept: Sequence = history.iter().copied().filter(is_kept).collect();
-            if kept.len() < history.len() && changes(&kept) {
-                history = kept;
-                break;
-            }
-        }
+        let history = self.narrowed(leak.before, leak.target, &mut changes);
         let before = shortest(&history, changes);
         let call = |at: usize| label(&self.all[at].sample);
         let (as_fresh, as_used) = difference(fresh, &last);

@@ -4,6 +4,7 @@
 
 mod captures;
 mod live;
+mod steady;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};

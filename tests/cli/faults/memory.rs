@@ -122,7 +122,14 @@ fn m_07_bombs_at_instantiation_are_refused_at_load() {
     let limit = baseline_kib() + (20 << 10);
     for (module, check) in [
         (shipped("invalid/memory-too-large.wat"), "memory"),
-        (shipped("invalid/multi-memory.wat"), "memory"),
+        (
+            guest(&dir, "two-memories.wat", "(memory 600) (memory 600)", ALLOW),
+            "memory",
+        ),
+        (
+            guest(&dir, "nine-memories.wat", &"(memory 0)".repeat(8), ALLOW),
+            "memory",
+        ),
         (shipped("invalid/hundred-memories.wat"), "memory"),
         (shipped("invalid/table-too-large.wat"), "tables"),
         (guest(&dir, "five-tables.wat", &five, ALLOW), "tables"),
@@ -141,6 +148,144 @@ fn m_07_bombs_at_instantiation_are_refused_at_load() {
         );
         assert_below(&done, limit);
     }
+}
+
+/// `--max-memory` bounds the sum of all memories, at the start and at each growth.
+#[test]
+fn m_06_several_memories_share_one_limit() {
+    let dir = TestDir::new();
+    let grows = |memory: &str, pages: u32| {
+        format!(
+            "(if (i32.eq (memory.grow {memory} (i32.const {pages})) (i32.const -1)) (then unreachable)) {ALLOW}"
+        )
+    };
+    let two = "(memory $second 3)";
+    let limit = ["--max-memory", "1920KiB"]; // 30 pages, of which 20 are there.
+    for (name, parts, body, is_refused) in [
+        ("as-much-as-there-is", two, grows("$second", 10), false),
+        ("second-over", two, grows("$second", 11), true),
+        ("first-over", two, grows("0", 11), true),
+        (
+            "both-over",
+            two,
+            format!(
+                "(drop (memory.grow $second (i32.const 6))) {}",
+                grows("0", 5)
+            ),
+            true,
+        ),
+        (
+            "third-over",
+            "(memory 1) (memory $second 2)",
+            grows("$second", 11),
+            true,
+        ),
+        // Beyond its own word, or what can be addressed: nothing is taken by that.
+        (
+            "refused-by-itself",
+            "(memory $second 3 4)",
+            format!(
+                "(drop (memory.grow $second (i32.const 2))) (drop (memory.grow $second (i32.const -1))) {}",
+                grows("0", 10)
+            ),
+            false,
+        ),
+    ] {
+        let file = guest(&dir, &format!("{name}.wat"), parts, &body);
+        let done = run(&file, &[&dir.request()], &limit);
+        let step = &steps(&done.json())[0];
+        if is_refused {
+            step.assert_fault("memory-limit", false);
+        } else {
+            assert_eq!(step.decision(), "allow", "{name}");
+            assert_eq!(step.memory_bytes(), 30 << 16, "{name}");
+        }
+        assert!(step.memory_bytes() <= 30 << 16, "{name}: {step:?}");
+    }
+    // At the start.
+    let file = guest(&dir, "start.wat", "(memory 13)", ALLOW);
+    run(&file, &[&dir.request()], &limit).assert_code(0);
+    let file = guest(&dir, "start.wat", "(memory 14)", ALLOW);
+    let done = run(&file, &[&dir.request()], &limit);
+    done.assert_code(1);
+    assert!(
+        done.stderr.contains("2 memories, 1984 KiB"),
+        "{}",
+        done.stderr
+    );
+    // What is 64-bit, shared or imported is refused, whichever memory it is.
+    for (parts, check) in [
+        ("(memory i64 1)", "features"),
+        ("(memory 1 2 shared)", "features"),
+        ("(import \"env\" \"memory\" (memory 1))", "memory"),
+    ] {
+        let file = dir.file(
+            "other.wat",
+            format!(
+                "(module {parts} (memory (export \"memory\") 17)
+                 (func (export \"alloc\") (param i32) (result i32) (i32.const 65536))
+                 (func (export \"dealloc\") (param i32 i32))
+                 (func (export \"on_request_headers\") (param i32 i32) (result i64) (i64.const 0)))"
+            ),
+        );
+        let done = run(&file, &[&dir.request()], &[]);
+        done.assert_code(1);
+        assert!(
+            done.stderr.contains(&format!("  {check}: expected")),
+            "{parts}: {}",
+            done.stderr
+        );
+    }
+}
+
+/// The exported memory is the one of the input and the answers; what is kept in another
+/// one is state as any other.
+#[test]
+fn m_06_another_memory_is_copied_to_grows_and_remembers() {
+    let dir = TestDir::new();
+    let done = run(&shipped("right/two-memories.wat"), &[&dir.request()], &[]);
+    let step = &steps(&done.json())[0];
+    assert_eq!(step.tags(), ["second-memory"]);
+    assert_eq!(step.memory_bytes(), 2 << 16);
+    // A leak in the second one: its instance is replaced in time.
+    let leaking = guest(
+        &dir,
+        "leaking.wat",
+        "(memory $second 1)",
+        &format!(
+            "(if (i32.eq (memory.grow $second (i32.const 16)) (i32.const -1)) (then unreachable)) {ALLOW}"
+        ),
+    );
+    let done = run(
+        &leaking,
+        &[&dir.request()],
+        &["--repeat", "200", "--jobs", "1"],
+    );
+    done.assert_code(0);
+    let done = wasm_agent([
+        "validate".as_ref(),
+        leaking.as_os_str(),
+        "--format=json".as_ref(),
+    ]);
+    let growth = &done.json()["modules"][0]["metrics"]["growth"];
+    assert_eq!(growth["trend"], "growing", "{growth}");
+    let remembering = guest(
+        &dir,
+        "remembering.wat",
+        "(memory $second 1) (data (i32.const 2048) \"{\\22decision\\22:\\22block\\22}\")",
+        &format!(
+            "(i32.store $second (i32.const 0) (i32.add (i32.load $second (i32.const 0)) (i32.const 1)))
+             (select (i64.const 0x0000_0800_0000_0014) {ALLOW}
+               (i32.gt_u (i32.load $second (i32.const 0)) (i32.const 700)))"
+        ),
+    );
+    let done = wasm_agent([
+        "validate".as_ref(),
+        remembering.as_os_str(),
+        "--format=json".as_ref(),
+    ]);
+    done.assert_code(1);
+    assert!(done.text().contains("after 700 calls"), "{}", done.text());
 }
 
 #[test]

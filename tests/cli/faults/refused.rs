@@ -270,7 +270,6 @@ fn features_of_no_toolchain_stay_off() {
         ("exceptions", "exceptions"),
         ("tail-call", "tail-call"),
         ("memory64", "memory64"),
-        ("multi-memory", "multi-memory"),
         ("memory-shared", "threads"),
     ] {
         let module = shipped(&format!("invalid/{name}.wat"));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{Versions, asks_for, command, record, recorded, recorded_fault, replay, report};
-use crate::support::guests::{ALLOW, guest};
+use crate::support::guests::{ALLOW, guest, limiter};
 use crate::support::{TestDir, capture, finish, processor_time, shipped};
 
 const EXITS: [(&str, i32); 5] = [
@@ -570,4 +570,87 @@ fn a_fault_of_both_is_red_for_the_share_of_faults_alone() {
         let found = ["<error", "<failure"].map(|kind| junit.contains(kind));
         assert_eq!(found, red, "{fail_on}: {junit}");
     }
+}
+
+/// So many requests, of one exchange each.
+fn many(dir: &TestDir, count: usize) -> PathBuf {
+    let lines: Vec<String> = (0..count)
+        .map(|number| asks_for(&format!("id-{number}"), number % 10_000, &Value::Null))
+        .collect();
+    dir.file("many.jsonl", lines.join("\n"))
+}
+
+#[test]
+fn answers_that_depend_on_earlier_calls_are_found_and_told_in_every_format() {
+    let dir = TestDir::new();
+    let capture = many(&dir, 2_400);
+    let module = limiter(&dir, "limiter.wat", 30);
+    let mut command = command(&module, &[&capture]);
+    let targets = Reports::asked(&dir, &mut command);
+    let done = finish(command);
+    let reports = Reports::agreeing(targets, done.code);
+    let found = &reports.json["earlier_calls"];
+    assert!(found["decisions"].as_u64().unwrap() > 20, "{found}");
+    let example = &found["example"];
+    assert_eq!(example["on_new"]["decision"], "allow");
+    assert_eq!(example["on_used"]["decision"], "block 429");
+    assert!(example["calls_before"].as_u64().unwrap() >= 30, "{example}");
+    for (format, text) in &reports.texts {
+        assert!(
+            text.contains("answers depend on earlier calls on the same instance"),
+            "{format}: {text}"
+        );
+    }
+    let rows = replay(&module, &[&capture], &["--format", "jsonl"]).text();
+    let told = rows
+        .lines()
+        .filter(|row| row.contains("\"on_new_instance\":"));
+    assert_eq!(told.count() as u64, found["decisions"].as_u64().unwrap());
+}
+
+#[test]
+fn a_dependence_on_earlier_calls_fails_as_another_decision_does() {
+    let dir = TestDir::new();
+    let capture = many(&dir, 1_200);
+    let module = limiter(&dir, "limiter.wat", 30);
+    for (flags, code) in [
+        (&[][..], 1),
+        (&["--fail-on", "any"], 1),
+        (&["--fail-on", "decision"], 1),
+        (&["--fail-on", "fault"], 0),
+        (&["--fail-on", "50%"], 0),
+        (&["--fail-on", "never"], 0),
+        (&["--isolation", "fresh"], 0),
+        (&["--isolation", "recycle=30"], 0),
+        (&["--isolation", "recycle=40"], 1),
+        (&["--speed", "1000x"], 1),
+        (&["--jobs", "3"], 1),
+    ] {
+        let done = replay(&module, &[&capture], flags);
+        assert_eq!(done.code, Some(code), "{flags:?}: {}", done.text());
+    }
+    // Both versions alike: nothing changed, and yet no pass.
+    let flags = ["--baseline", module.to_str().unwrap()];
+    replay(&module, &[&capture], &flags).assert_code(1);
+    // Other details alone are a failure where any difference is.
+    let counting = guest(
+        &dir,
+        "details.wat",
+        "(global $calls (mut i32) (i32.const 48))
+         (data (i32.const 2048) \"{\\22decision\\22:\\22allow\\22,\\22tags\\22:[\\220\\22]}\")",
+        "(if (i32.lt_u (global.get $calls) (i32.const 57))
+           (then (global.set $calls (i32.add (global.get $calls) (i32.const 1)))))
+         (i32.store8 (i32.const 2077) (global.get $calls)) (i64.const 0x0000_0800_0000_0021)",
+    );
+    replay(&counting, &[&capture], &[]).assert_code(0);
+    replay(&counting, &[&capture], &["--fail-on", "any"]).assert_code(1);
+    // One that keeps nothing.
+    let steady = guest(&dir, "steady.wat", "", ALLOW);
+    let done = replay(
+        &steady,
+        &[&capture],
+        &["--fail-on", "any", "--format", "json"],
+    );
+    done.assert_code(0);
+    assert_eq!(done.json().get("earlier_calls"), None);
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::{one, remarks, row};
-use crate::support::guests::{ALLOW, answering, escaped, guest, guest_with};
+use crate::support::guests::{ALLOW, EVENTS, answering, escaped, guest, guest_with, limiter};
 use crate::support::{TestDir, run, steps, wasm_agent};
 
 fn found<'a>(module: &'a Value, id: &str) -> &'a str {
@@ -694,23 +694,11 @@ fn notes_about_proxies_name_their_releases_in_validate_and_run() {
     }
 }
 
-/// Refuses once an instance has allowed so many.
-fn limiter(dir: &TestDir, calls: u32) -> PathBuf {
-    let parts = "(global $calls (mut i32) (i32.const 0))
-         (data (i32.const 2048) \"{\\22decision\\22:\\22block\\22}\")";
-    let body = format!(
-        "(global.set $calls (i32.add (global.get $calls) (i32.const 1)))
-         (select (i64.const 0x0000_0800_0000_0014) {ALLOW}
-           (i32.gt_u (global.get $calls) (i32.const {calls})))"
-    );
-    guest(dir, "limiter.wat", parts, &body)
-}
-
 #[test]
 fn what_counts_its_calls_is_found_and_a_pass_says_how_far_it_goes() {
     let dir = TestDir::new();
-    for calls in [3, 30, 100, 400] {
-        let (code, module) = one(&[], &limiter(&dir, calls));
+    for calls in [3, 30, 100, 400, 1_000, 3_000, 9_000] {
+        let (code, module) = one(&[], &limiter(&dir, "limiter.wat", calls));
         assert_eq!(
             (code, remarks(&module)),
             (1, vec!["state".to_owned()]),
@@ -718,7 +706,7 @@ fn what_counts_its_calls_is_found_and_a_pass_says_how_far_it_goes() {
         );
         let told = found(&module, "state");
         assert!(
-            told.ends_with(&format!("block 403 after {calls} calls")),
+            told.ends_with(&format!("block 429 after {calls} calls")),
             "{told}"
         );
         assert!(
@@ -730,13 +718,199 @@ fn what_counts_its_calls_is_found_and_a_pass_says_how_far_it_goes() {
                 <= 22
         );
     }
-    let (_, module) = one(&[], &limiter(&dir, 100_000));
+    let (_, module) = one(&[], &limiter(&dir, "limiter.wat", 100_000));
     let told = found(&module, "state");
     assert_eq!(row(&module, "state")["status"], "pass");
     assert!(
-        told.contains(" orders, at most 499 calls before an answer"),
+        told.contains(" orders, at most 9999 calls before an answer"),
         "{told}"
     );
+}
+
+/// Four handlers that answer an allow, or a block once `$refuses` says so; `$count` is
+/// called with the handler's number and the length of the input.
+fn counting(dir: &TestDir, name: &str, count: &str, refuses: &str) -> PathBuf {
+    let handlers: String = EVENTS
+        .iter()
+        .enumerate()
+        .map(|(number, event)| {
+            format!(
+                "(func (export \"on_{event}\") (param i32 i32) (result i64)
+                   (call $count (i32.const {number}) (local.get 1))
+                   (select (i64.const 0x0000_0800_0000_0021) {ALLOW} (call $refuses (i32.const {number}))))"
+            )
+        })
+        .collect();
+    let module = format!(
+        r#"(module (memory (export "memory") 2) (global $calls (mut i32) (i32.const 0))
+        (global $armed (mut i32) (i32.const 0)) (global $len (mut i32) (i32.const 0))
+        (data (i32.const 1024) "{{\22decision\22:\22allow\22}}")
+        (data (i32.const 2048) "{{\22decision\22:\22block\22,\22status\22:429}}")
+        (func (export "alloc") (param i32) (result i32) (i32.const 65536))
+        (func (export "dealloc") (param i32 i32))
+        (func $one-more (global.set $calls (i32.add (global.get $calls) (i32.const 1))))
+        (func $count (param $handler i32) (param $len i32) {count})
+        (func $refuses (param $handler i32) (result i32) {refuses})
+        {handlers})"#
+    );
+    dir.file(name, module)
+}
+
+/// A table of counters in memory, one for each length of an input: as good as one for
+/// each client, path or id of the samples.
+const BY_KEY: &str = "(local $at i32) (global.set $len (local.get $len))
+    (local.set $at (i32.add (i32.const 8192) (i32.mul (local.get $len) (i32.const 4))))
+    (i32.store (local.get $at) (i32.add (i32.load (local.get $at)) (i32.const 1)))";
+
+#[test]
+fn what_counts_calls_of_a_kind_is_found_too() {
+    let dir = TestDir::new();
+    let over = |calls: u32| format!("(i32.gt_u (global.get $calls) (i32.const {calls}))");
+    let of_key = |calls: u32| {
+        format!(
+            "(i32.gt_u (i32.load (i32.add (i32.const 8192) (i32.mul (global.get $len) (i32.const 4)))) (i32.const {calls}))"
+        )
+    };
+    let only = |handler: u32| {
+        format!("(if (i32.eq (local.get $handler) (i32.const {handler})) (then (call $one-more)))")
+    };
+    let all = "(call $one-more)".to_owned();
+    // What is counted, when it refuses, and after how many calls.
+    for (count, refuses, calls) in [
+        // All four handlers.
+        (all.clone(), over(3_000), 3_000),
+        // One of them, of which the others may ask.
+        (only(2), over(1_000), 1_000),
+        (only(3), over(30), 30),
+        // One counts, another one refuses.
+        (
+            only(0),
+            format!(
+                "(i32.and (i32.eq (local.get $handler) (i32.const 2)) {})",
+                over(100)
+            ),
+            101,
+        ),
+        (BY_KEY.to_owned(), of_key(30), 30),
+        (BY_KEY.to_owned(), of_key(3_000), 3_000),
+        // It begins anew now and then.
+        (
+            all.clone(),
+            "(i32.eqz (i32.rem_u (global.get $calls) (i32.const 1500)))".to_owned(),
+            1_499,
+        ),
+    ] {
+        let file = counting(&dir, "counting.wat", &count, &refuses);
+        let (code, module) = one(&[], &file);
+        let told = format!("{count} {refuses}: {:?}", remarks(&module));
+        assert_eq!(
+            (code, remarks(&module)),
+            (1, vec!["state".to_owned()]),
+            "{told}"
+        );
+        let found = found(&module, "state");
+        assert!(
+            found.contains(&format!(
+                "allow on a fresh instance, block 429 after {calls} calls"
+            )),
+            "{told}: {found}"
+        );
+    }
+}
+
+#[test]
+fn what_counts_from_a_certain_input_on_is_found() {
+    let dir = TestDir::new();
+    // From a body that is shorter than the others.
+    let count = "(if (i32.and (i32.eq (local.get $handler) (i32.const 1)) (i32.lt_u (local.get $len) (i32.const 200)))
+           (then (global.set $armed (i32.const 1))))
+         (if (global.get $armed) (then (call $one-more)))";
+    let refuses = "(i32.gt_u (global.get $calls) (i32.const 600))";
+    let file = counting(&dir, "armed.wat", count, refuses);
+    let (code, module) = one(&[], &file);
+    assert_eq!((code, remarks(&module)), (1, vec!["state".to_owned()]));
+    let told = found(&module, "state");
+    assert!(
+        told.contains("allow on a fresh instance, block 429 after 6"),
+        "{told}"
+    );
+}
+
+#[test]
+fn an_instance_is_called_as_often_as_production_does() {
+    let dir = TestDir::new();
+    let file = limiter(&dir, "limiter.wat", 100);
+    for (isolation, code) in [("recycle=100", 0), ("recycle=101", 1), ("pooled", 1)] {
+        let (found, module) = one(&["--isolation", isolation], &file);
+        assert_eq!(found, code, "{isolation}: {:?}", remarks(&module));
+    }
+    // One that leaks is replaced before it is refused memory, and nothing else is told.
+    let leaking = guest(
+        &dir,
+        "leaking.wat",
+        "",
+        &format!(
+            "(if (i32.eq (memory.grow (i32.const 1)) (i32.const -1)) (then unreachable)) {ALLOW}"
+        ),
+    );
+    let (code, module) = one(&[], &leaking);
+    assert_eq!((code, remarks(&module)), (0, vec!["!growth".to_owned()]));
+}
+
+#[test]
+fn what_the_hook_after_counts_is_found_before() {
+    let dir = TestDir::new();
+    let file = dir.file(
+        "hooks.wat",
+        r#"(module (memory (export "memory") 2) (global $calls (mut i32) (i32.const 0))
+        (data (i32.const 1024) "{\22ok\22:true }") (data (i32.const 2048) "{\22ok\22:false}")
+        (func (export "alloc") (param i32) (result i32) (i32.const 65536))
+        (func (export "dealloc") (param i32 i32))
+        (func (export "after_hook") (param i32 i32) (result i64)
+          (global.set $calls (i32.add (global.get $calls) (i32.const 1)))
+          (i64.const 0x0000_0400_0000_000c))
+        (func (export "before_hook") (param i32 i32) (result i64)
+          (select (i64.const 0x0000_0800_0000_000c) (i64.const 0x0000_0400_0000_000c)
+            (i32.gt_u (global.get $calls) (i32.const 1000)))))"#,
+    );
+    let (code, module) = one(&["--isolation", "pooled"], &file);
+    assert_eq!((code, remarks(&module)), (1, vec!["state".to_owned()]));
+    let told = found(&module, "state");
+    assert!(told.starts_with("before_hook"), "{told}");
+    assert!(told.ends_with("refused after 1001 calls"), "{told}");
+    // Each call has an instance of its own.
+    let (code, _) = one(&[], &file);
+    assert_eq!(code, 0);
+}
+
+#[test]
+fn what_the_published_agents_let_pass_is_a_fault_and_told() {
+    let dir = TestDir::new();
+    for decision in ["pass", "", "allow ", "ALLOWED"] {
+        let file = answering(
+            &dir,
+            "unknown.wat",
+            format!(r#"{{"decision":"{decision}"}}"#),
+        );
+        let (code, module) = one(&[], &file);
+        assert_eq!(code, 1, "{decision}");
+        for event in EVENTS {
+            let row = row(&module, &format!("answer:on_{event}"));
+            let detail = row["detail"].as_str().unwrap_or_default();
+            assert!(
+                detail.contains("sentinel-agent-wasm 0.1.0 and zentinel-agent-wasm 0.2.0 allow"),
+                "{decision}: {row}"
+            );
+        }
+        run(&file, &[&dir.request()], &[]).assert_code(1);
+    }
+    for other in [r#"{"decision":"Allow"}"#, "nonsense", "{}"] {
+        let (_, module) = one(&[], &answering(&dir, "other.wat", other));
+        assert!(
+            !module.to_string().contains("zentinel-agent-wasm"),
+            "{other}"
+        );
+    }
 }
 
 /// Blocks once it was set up: so often is it set up that the status tells it.
@@ -779,6 +953,9 @@ fn constructors_are_called_once_and_by_whom_they_are_called_already() {
          (table 1 funcref) (func $main (table.set (i32.const 0) (global.get $f)) (call_indirect (i32.const 0)))
          (start $main)",
         "(export \"_initialize\" (func $set-up)) (func $main (call $set-up)) (start $main)",
+        // Only one handler calls them, and others are asked before it.
+        "(export \"__wasm_call_ctors\" (func $set-up)) (func (export \"on_response_headers\") (param i32 i32) (result i64)
+           (if (i32.eqz (global.get $set-up)) (then (call $set-up))) (i64.const 0x0000_0400_0000_0014))",
     ] {
         let file = set_up(&dir, parts);
         let done = run(&file, &[&dir.request()], &["--repeat", "3"]);

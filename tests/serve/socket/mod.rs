@@ -9,3 +9,4 @@ mod operator;
 mod peers;
 mod record;
 mod rotation;
+mod starts;

@@ -32,13 +32,7 @@ pub(super) fn write(report: &BenchReport, out: &mut dyn Write) -> io::Result<()>
         lines.latency(("case", name), "response", case.response.as_ref())?;
         lines.latency(("case", name), "guest", case.guest.as_ref())?;
     }
-    for changed in &report.changed_answers {
-        let name = ("changed", changed.case.as_str());
-        lines.line(name, "by", csv(&changed.by))?;
-        lines.line(name, "from", csv(&changed.from))?;
-        lines.line(name, "to", csv(&changed.to))?;
-        lines.line(name, "after_calls", changed.after_calls)?;
-    }
+    lines.changed(report)?;
     if let Some(memory) = &report.memory {
         lines.line(("memory", ""), "initial_bytes", memory.initial_bytes)?;
         lines.line(("memory", ""), "peak_bytes", memory.peak_bytes)?;
@@ -103,6 +97,17 @@ impl Lines<'_> {
         value: impl std::fmt::Display,
     ) -> io::Result<()> {
         writeln!(self.0, "{part},{},{metric},{value}", csv(name))
+    }
+
+    fn changed(&mut self, report: &BenchReport) -> io::Result<()> {
+        for changed in &report.changed_answers {
+            let name = ("changed", changed.case.as_str());
+            self.line(name, "by", csv(&changed.by))?;
+            self.line(name, "from", csv(&changed.from))?;
+            self.line(name, "to", csv(&changed.to))?;
+            self.line(name, "after_calls", changed.after_calls)?;
+        }
+        Ok(())
     }
 
     fn spread(&mut self, name: &str, spread: &Spread) -> io::Result<()> {
