@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::SystemTime;
 
 use super::bodies::{Bodies, Collector};
-use super::pool::Lease;
+use super::pool::{Lease, Told};
 use super::{Handled, HandledHook, Policy, Reply};
 use crate::event::{Event, EventKind};
 use crate::fault::{Fault, FaultCode};
@@ -46,7 +46,7 @@ pub(super) struct Kept<'a> {
     lost: Option<FaultCode>,
     /// The instance that was asked about the last chunk, of the request's body and of
     /// the response's: the next chunk is for it too.
-    chunks: [Option<u64>; 2],
+    chunks: [Option<Told>; 2],
     /// The time of its questions.
     pub(super) now: Option<SystemTime>,
 }
@@ -61,8 +61,8 @@ impl<'a> Kept<'a> {
         }
     }
 
-    /// Where the number of the instance stands that is asked about this body.
-    pub(super) const fn chunks_of(&mut self, kind: EventKind) -> &mut Option<u64> {
+    /// Where the instance stands that is asked about this body.
+    pub(super) const fn chunks_of(&mut self, kind: EventKind) -> &mut Option<Told> {
         &mut self.chunks[!kind.is_request() as usize]
     }
 

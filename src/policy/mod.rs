@@ -42,7 +42,7 @@ pub use self::runtime::{PluginRuntime, PluginSettings};
 pub use crate::guest::convention::json_buffer::answer::AnswerPolicy;
 pub use exchange::Exchange;
 use exchange::Kept;
-use pool::Caller;
+use pool::{Caller, Told};
 pub use reply::{Handled, HandledHook, Reply};
 
 /// How a module is asked, and what its faults become.
@@ -114,8 +114,8 @@ pub struct Policy {
     repeats: AtomicU32,
 }
 
-/// The tag of an answer about a chunk that another instance was asked about than
-/// about the chunks before.
+/// The tag of an answer about a chunk whose instance was not asked about all chunks
+/// before.
 const INSTANCE_CHANGED: &str = "instance-changed";
 
 /// So many late calls are repeated; more of them are no accident.
@@ -496,7 +496,7 @@ impl Policy {
 
     /// The instance that was asked about the chunks before this one. A guest that gets
     /// each chunk may keep what it was told, which only that instance has.
-    fn same(&self, kept: &mut Kept<'_>, question: &Question<'_>) -> Option<u64> {
+    fn same(&self, kept: &mut Kept<'_>, question: &Question<'_>) -> Option<Told> {
         *kept.chunks_of(self.chunk_kind(question)?)
     }
 
@@ -539,13 +539,13 @@ impl Policy {
         &'a self,
         lease: impl Future<Output = Result<Lease<'a>, Box<Fault>>> + Send,
         (event, chunks): (&Event, u32),
-    ) -> (Handled, Option<u64>) {
+    ) -> (Handled, Option<Told>) {
         let question = Question::from(event);
         let asked = (&question, ExecMode::InSlices);
         let mut kept = Kept::default();
         let called = self.called_on(lease, &mut kept, asked).await;
-        let instance = self.same(&mut kept, &question);
-        (self.answered(called.of_body_in(chunks)), instance)
+        let told = self.same(&mut kept, &question);
+        (self.answered(called.of_body_in(chunks)), told)
     }
 
     async fn called_on<'a>(
@@ -562,9 +562,9 @@ impl Policy {
                     let asking = self.asking(kept);
                     let (result, mut cost) = lease.ask_in(mode, question, asking).await;
                     cost.waited = lease.take_waited();
-                    let is_moved = lease.is_other();
+                    let is_moved = lease.lacks_chunks();
                     if let Some(kind) = self.chunk_kind(question) {
-                        *kept.chunks_of(kind) = Some(lease.number());
+                        *kept.chunks_of(kind) = Some(lease.told());
                     }
                     if self.keeps_exchange() {
                         kept.keep(lease);
@@ -647,7 +647,7 @@ pub(crate) struct Called {
     result: Result<Option<Checked>, Fault>,
     /// None where no guest was called.
     cost: Option<Cost>,
-    /// Another instance was asked about the chunks before.
+    /// Another instance was asked about the chunks before, or some of them.
     is_moved: bool,
 }
 

@@ -64,7 +64,7 @@ pub struct PoolCounts {
     pub dropped_replaced: u64,
     /// Leases refused because none came free in time.
     pub refused: u64,
-    /// Chunks for which another instance was lent than for the chunks before.
+    /// Chunks for which an instance was lent that was not asked about all chunks before.
     pub chunks_moved: u64,
 }
 
@@ -148,13 +148,22 @@ impl Instances {
     }
 }
 
+/// The instance that was asked about the last chunk of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// Its number.
+    pub(crate) instance: u64,
+    /// It was asked about all chunks before that one too.
+    pub(crate) has_all: bool,
+}
+
 /// The instance that a call is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wish {
     /// Any.
     Any,
-    /// The one of this number, which was asked about the chunks before.
-    Same(u64),
+    /// The one that was asked about the chunk before.
+    Same(Told),
     /// Any in the place of that one, which did not come free in time.
     Other,
 }
@@ -275,8 +284,8 @@ impl Pool {
     ) -> Option<impl Future<Output = Result<Lease<'_>, Box<Fault>>> + Send + use<'_>> {
         let picked = match wish {
             Wish::Any | Wish::Other => (self.free_place()?, None, wish == Wish::Other),
-            Wish::Same(number) => match self.pick(number) {
-                Picked::Lent(place, instance) => (place, Some(instance), false),
+            Wish::Same(told) => match self.pick(told.instance) {
+                Picked::Lent(place, instance) => (place, Some(instance), !told.has_all),
                 Picked::Gone => (self.free_place()?, None, true),
                 Picked::Busy => return None,
             },
@@ -295,14 +304,14 @@ impl Pool {
         self.instances().is_lent(number)
     }
 
-    /// Borrows the instance of this number as soon as it is idle, at the latest when
-    /// the time that callers wait is over; else any.
+    /// Borrows the instance that was asked before as soon as it is idle, at the latest
+    /// when the time that callers wait is over; else any.
     ///
     /// # Errors
     /// Those of [`Pool::lease`].
     pub(super) async fn lease_same(
         &self,
-        number: u64,
+        told: Told,
         (caller, mode): (Caller, ExecMode),
     ) -> Result<Lease<'_>, Box<Fault>> {
         let asked = Instant::now();
@@ -311,7 +320,7 @@ impl Pool {
         let same = async {
             loop {
                 let came_back = self.came_back.notified();
-                match self.pick(number) {
+                match self.pick(told.instance) {
                     Picked::Busy => came_back.await,
                     picked => return picked,
                 }
@@ -322,7 +331,8 @@ impl Pool {
         let place = match picked {
             Some(Picked::Lent(mut place, instance)) => {
                 place.waited = asked.elapsed();
-                return self.lend((place, Some(instance), false), mode).await;
+                let picked = (place, Some(instance), !told.has_all);
+                return self.lend(picked, mode).await;
             }
             _ => match self.free_place() {
                 Some(place) => place,
@@ -348,19 +358,17 @@ impl Pool {
     /// An instance for whoever has a place.
     fn lend<'a>(
         &'a self,
-        (place, picked, is_other): (Place<'a>, Option<Box<Instance>>, bool),
+        (place, picked, lacks_chunks): (Place<'a>, Option<Box<Instance>>, bool),
         mode: ExecMode,
     ) -> impl Future<Output = Result<Lease<'a>, Box<Fault>>> + Send + use<'a> {
         // From here on dropping the lease gives the place back, come what may.
         let mut lease = Lease {
             pool: self,
             instance: picked.or_else(|| self.instances().take_any()),
-            is_other,
+            lacks_chunks,
             waited: place.waited,
             permit: Some(place.permit),
         };
-        let moved = u64::from(is_other);
-        self.counters.moved.fetch_add(moved, Ordering::Relaxed);
         async move {
             if lease.instance.is_none() {
                 // In a box: it is rare, and every call's future would have its size.
@@ -370,6 +378,8 @@ impl Pool {
                 lease.instance = Some(Box::new(made));
                 self.counters.created.fetch_add(1, Ordering::Relaxed);
             }
+            let moved = u64::from(lease.lacks_chunks);
+            self.counters.moved.fetch_add(moved, Ordering::Relaxed);
             Ok(lease)
         }
     }
@@ -501,17 +511,25 @@ pub struct Lease<'a> {
     pool: &'a Pool,
     /// None only while it is being made.
     instance: Option<Box<Instance>>,
-    /// Another one was wanted, which had been asked about the chunks before.
-    is_other: bool,
+    /// Another one was asked about the chunks before, or some of them.
+    lacks_chunks: bool,
     waited: Duration,
     /// None only as it is dropped.
     permit: Option<SemaphorePermit<'a>>,
 }
 
 impl Lease<'_> {
-    /// Whether another instance was asked about the chunks before.
-    pub(super) const fn is_other(&self) -> bool {
-        self.is_other
+    /// Whether another instance was asked about the chunks before, or some of them.
+    pub(super) const fn lacks_chunks(&self) -> bool {
+        self.lacks_chunks
+    }
+
+    /// What the next chunk of the body needs to know.
+    pub(super) fn told(&self) -> Told {
+        Told {
+            instance: self.number(),
+            has_all: !self.lacks_chunks,
+        }
     }
 
     /// How long the caller waited for its turn; nothing where a place was free,

@@ -34,6 +34,7 @@ use self::forgotten::Forgotten;
 use self::group::{Exchange, Group, Matches, Responded};
 use self::kept::Head as _;
 use crate::event::{BodyChunk, Event, EventKind, Headers, RequestHead, ResponseHead};
+use crate::policy::pool::Told;
 use crate::response::HeaderOp;
 use crate::server::lock;
 
@@ -277,7 +278,7 @@ pub(crate) struct Joined {
     /// What came of its body before this chunk.
     pub(crate) body: Option<Arc<OpenBody>>,
     /// The instance that was asked about the chunk before.
-    pub(crate) instance: Option<u64>,
+    pub(crate) told: Option<Told>,
     /// So many chunks the body came in that the event holds now.
     pub(crate) chunks: u32,
 }
@@ -395,11 +396,11 @@ impl Exchanges {
     }
 
     /// An instance was asked about a chunk, and is to be about the next ones.
-    pub(crate) fn asked(&self, place: Option<Place>, kind: EventKind, instance: u64) {
+    pub(crate) fn asked(&self, place: Option<Place>, kind: EventKind, told: Told) {
         let Some(place) = place else { return };
         lock(&self.inner).change(place.key, |group| {
             if let Some(exchange) = group.by_number(place.number) {
-                exchange.body(kind).instance = Some(instance);
+                exchange.body(kind).told = Some(told);
             }
         });
     }
@@ -751,7 +752,7 @@ impl Inner {
             let is_numbered = exchange.is_headless(kind);
             let body = exchange.body(kind);
             if wants.chunks == Chunks::Together {
-                joined.instance = body.instance;
+                joined.told = body.told;
             }
             if wants.chunks != Chunks::Collected {
                 joined.problem = body.is_begun().then_some(Problem::Incomplete);

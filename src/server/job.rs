@@ -24,7 +24,7 @@ use super::queue::Work;
 use super::record::Source;
 use crate::event::Event;
 use crate::fault::{Fault, FaultCode};
-use crate::policy::pool::Wish;
+use crate::policy::pool::{Told, Wish};
 use crate::policy::{Handled, Policy, Pool};
 use crate::response::{AgentResponse, Audit, Decision};
 
@@ -74,28 +74,28 @@ impl Job {
     /// is for is not in another call.
     pub(crate) fn is_ready(&self, pool: &Pool) -> bool {
         match self.wish() {
-            Wish::Same(number) => !pool.is_lent(number),
+            Wish::Same(told) => !pool.is_lent(told.instance),
             Wish::Any | Wish::Other => true,
         }
     }
 
-    /// The instance that was asked about the chunks before.
-    fn instance(&self) -> Option<u64> {
-        self.asked.as_ref().and_then(|asked| asked.joined.instance)
+    /// The instance that was asked about the chunk before.
+    fn told(&self) -> Option<Told> {
+        self.asked.as_ref().and_then(|asked| asked.joined.told)
     }
 
     fn wish(&self) -> Wish {
-        match self.instance() {
+        match self.told() {
             None => Wish::Any,
             Some(_) if self.takes_any => Wish::Other,
-            Some(number) => Wish::Same(number),
+            Some(told) => Wish::Same(told),
         }
     }
 
     /// Makes it a call of any instance, since it waited too long for its own. False
     /// where any would have done.
     pub(crate) fn gives_in(&mut self) -> bool {
-        let waits = self.instance().is_some() && !self.takes_any;
+        let waits = self.told().is_some() && !self.takes_any;
         self.takes_any |= waits;
         waits
     }
@@ -132,10 +132,10 @@ impl Job {
         let shared = self.connection.shared();
         shared.live.metrics().waited(self.ticket.since().elapsed());
         let event = (&asked.event, asked.joined.chunks);
-        let (mut handled, instance) = policy.handle_leased(lease, event).await;
-        if let Some(instance) = instance.filter(|_| asked.has_more_chunks()) {
+        let (mut handled, told) = policy.handle_leased(lease, event).await;
+        if let Some(told) = told.filter(|_| asked.has_more_chunks()) {
             let kind = asked.event.kind();
-            shared.exchanges.asked(asked.joined.place, kind, instance);
+            shared.exchanges.asked(asked.joined.place, kind, told);
         }
         if !asked.joined.other_heads.is_empty() {
             // In a box: it is rare, and every call's future would have its size.

@@ -240,3 +240,143 @@ pub(crate) fn escaped(bytes: &[u8]) -> String {
     }
     text
 }
+
+/// Ids that a [`joiner`] knows: a letter and five digits, the number of a slot.
+const SLOTS: usize = 100_000;
+/// Where the slots of a [`joiner`] begin.
+const SLOTS_AT: usize = PAGE;
+/// FNV-1a of nothing.
+const HASH_OF_NOTHING: u32 = 0x811c_9dc5;
+
+/// FNV-1a, which a [`joiner`] computes too.
+pub(crate) fn fnv1a(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(HASH_OF_NOTHING, |hash, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    })
+}
+
+/// What a [`joiner`] answers, as JSON, to a chunk up to which a body has this hash.
+pub(crate) fn joined(hash: u32, is_last: bool) -> String {
+    let rest = match hash & 3 {
+        _ if !is_last => r#""decision":"allow","needs_more":true"#,
+        0 => r#""decision":"block","status":403,"body":"no""#,
+        1 => r#""decision":"block","status":429,"body":"later""#,
+        2 => r#""decision":"allow","add_request_headers":{"x-joined":"yes"}"#,
+        _ => r#""decision":"allow""#,
+    };
+    format!(r#"{{{rest},"tags":["h-{hash:08x}"]}}"#)
+}
+
+/// A guest that joins the chunks of a body by the number in the correlation id, in a
+/// static table: it keeps the hash of what came so far, and answers by it (see
+/// [`joined`]). A first byte `!` of a chunk is a trap, `~` takes it `spins` rounds.
+/// Bodies of letters and digits need no escapes, which it does not read.
+pub(crate) fn joiner(parts: &str, spins: u32) -> String {
+    let mut data = String::new();
+    let mut choose = String::new();
+    // One hash for each answer: a chunk before the last, then the four endings.
+    for (rank, (hash, is_last)) in [(0, false), (0, true), (1, true), (2, true), (3, true)]
+        .into_iter()
+        .enumerate()
+    {
+        let answer = joined(hash, is_last);
+        let at = 1024 + rank * 256;
+        let digits = at + answer.find("h-").unwrap() + 2;
+        let packed = (at << 32) | answer.len();
+        let text = escaped(answer.as_bytes());
+        writeln!(data, "(data (i32.const {at}) \"{text}\")").unwrap();
+        let test = if is_last {
+            format!("(i32.eq (i32.and (local.get $hash) (i32.const 3)) (i32.const {hash}))")
+        } else {
+            "(i32.eqz (local.get $last))".to_owned()
+        };
+        writeln!(
+            choose,
+            "(if {test} (then (return (call $give (local.get $hash) (i32.const {digits}) (i64.const {packed})))))"
+        )
+        .unwrap();
+    }
+    let handlers: String = ["on_request_body", "on_response_body"]
+        .iter()
+        .map(|name| {
+            format!(
+                "(func (export \"{name}\") (param i32 i32) (result i64)\
+                 (call $body (local.get 0) (i32.add (local.get 0) (local.get 1))))\n"
+            )
+        })
+        .collect();
+    let key = |text: &str| i64::from_le_bytes(text.as_bytes().try_into().unwrap());
+    let (index, last, body) = (key("k_index\""), key("is_last\""), key("\"data\":\""));
+    let prime = 0x0100_0193;
+    let start = HASH_OF_NOTHING.cast_signed();
+    format!(
+        r#"(module (memory (export "memory") 64)
+{data}
+(func (export "alloc") (param i32) (result i32) (i32.const 0x80000))
+(func (export "dealloc") (param i32 i32))
+{parts}
+;; Behind these eight bytes.
+(func $find (param $p i32) (param $end i32) (param $what i64) (result i32)
+  (loop $next
+    (if (i64.eq (i64.load align=1 (local.get $p)) (local.get $what))
+      (then (return (i32.add (local.get $p) (i32.const 8)))))
+    (local.set $p (i32.add (local.get $p) (i32.const 1)))
+    (br_if $next (i32.lt_u (local.get $p) (local.get $end))))
+  unreachable)
+;; Writes the hash into an answer.
+(func $give (param $hash i32) (param $p i32) (param $packed i64) (result i64)
+  (local $left i32) (local $digit i32)
+  (local.set $left (i32.const 8))
+  (loop $next
+    (local.set $hash (i32.rotl (local.get $hash) (i32.const 4)))
+    (local.set $digit (i32.and (local.get $hash) (i32.const 15)))
+    (i32.store8 (local.get $p) (i32.add (local.get $digit)
+      (select (i32.const 87) (i32.const 48) (i32.gt_u (local.get $digit) (i32.const 9)))))
+    (local.set $p (i32.add (local.get $p) (i32.const 1)))
+    (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+    (br_if $next (local.get $left)))
+  (local.get $packed))
+(func $body (param $p i32) (param $end i32) (result i64)
+  (local $slot i32) (local $hash i32) (local $byte i32) (local $last i32) (local $n i32)
+  ;; Behind `{{"correlation_id":"c`.
+  (local.set $p (i32.add (local.get $p) (i32.const 20)))
+  (local.set $n (i32.const 5))
+  (loop $next
+    (local.set $slot (i32.add (i32.mul (local.get $slot) (i32.const 10))
+      (i32.and (i32.load8_u (local.get $p)) (i32.const 15))))
+    (local.set $p (i32.add (local.get $p) (i32.const 1)))
+    (local.set $n (i32.sub (local.get $n) (i32.const 1)))
+    (br_if $next (local.get $n)))
+  (local.set $slot (i32.add (i32.const {SLOTS_AT})
+    (i32.mul (i32.rem_u (local.get $slot) (i32.const {SLOTS})) (i32.const 4))))
+  (local.set $hash (i32.load (local.get $slot)))
+  (local.set $p (call $find (local.get $p) (local.get $end) (i64.const {index})))
+  ;; `:0,` begins a body.
+  (if (i32.eq (i32.load16_u align=1 (i32.add (local.get $p) (i32.const 1))) (i32.const 0x2c30))
+    (then (local.set $hash (i32.const {start}))))
+  (local.set $p (call $find (local.get $p) (local.get $end) (i64.const {last})))
+  (local.set $last (i32.eq (i32.load8_u (i32.add (local.get $p) (i32.const 1))) (i32.const 0x74)))
+  (local.set $p (call $find (local.get $p) (local.get $end) (i64.const {body})))
+  (if (i32.eq (i32.load8_u (local.get $p)) (i32.const 0x21)) (then unreachable))
+  (if (i32.eq (i32.load8_u (local.get $p)) (i32.const 0x7e)) (then
+    (local.set $n (i32.const {spins}))
+    (loop $on
+      (local.set $n (i32.sub (local.get $n) (i32.const 1)))
+      (br_if $on (i32.gt_s (local.get $n) (i32.const 0))))))
+  (block $done (loop $next
+    (local.set $byte (i32.load8_u (local.get $p)))
+    (br_if $done (i32.eq (local.get $byte) (i32.const 0x22)))
+    (local.set $hash (i32.mul (i32.xor (local.get $hash) (local.get $byte)) (i32.const {prime})))
+    (local.set $p (i32.add (local.get $p) (i32.const 1)))
+    (br $next)))
+  (i32.store (local.get $slot) (select (i32.const 0) (local.get $hash) (local.get $last)))
+  {choose}
+  unreachable)
+{handlers})"#
+    )
+}
+
+/// The word of a module about how it gets bodies.
+pub(crate) fn whole_body(value: u32) -> String {
+    format!("(global (export \"whole_body\") i32 (i32.const {value}))")
+}

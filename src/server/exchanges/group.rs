@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use super::kept::{Kept, Packed};
 use super::{Affinity, Announced, OpenBody, Origin, Problem, Wants};
 use crate::event::{BodyChunk, EventKind, RequestHead, ResponseHead};
+use crate::policy::pool::Told;
 use crate::response::HeaderOp;
 
 /// Live exchanges of one id; each event looks at all of them.
@@ -56,7 +57,7 @@ pub(super) struct Exchange {
 #[derive(Default)]
 pub(super) struct Body {
     /// The instance that was asked about the last chunk.
-    pub(super) instance: Option<u64>,
+    pub(super) told: Option<Told>,
     /// What was collected, where the module wants it whole.
     pub(super) collected: Option<Arc<OpenBody>>,
 }
@@ -102,8 +103,10 @@ impl Exchange {
     pub(super) fn of_body(number: u64, connection: u64, kind: EventKind) -> Self {
         let mut exchange = Self::new(number, connection, Announced::Any);
         exchange.is_answered = true;
+        // Nothing says that an event of the other side would be of this exchange.
         exchange.request_done = !kind.is_request();
-        exchange.response_seen = !kind.is_request();
+        exchange.response_seen = true;
+        exchange.response_done = kind.is_request();
         exchange
     }
 

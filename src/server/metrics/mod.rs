@@ -536,7 +536,7 @@ fn pool(policy: &Policy, queued: usize) -> Vec<Family> {
         ),
         Family::new(
             "wasm_agent_chunks_moved_total",
-            "Chunks of bodies that another instance was asked about than about the chunks before, because that one was busy for longer than the queue wait or was gone.",
+            "Chunks of bodies whose instance was not asked about all chunks before, because the one that was had been busy for longer than the queue wait or was gone.",
             [Sample::new(Value::Count(counts.chunks_moved))],
         ),
     ]
