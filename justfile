@@ -57,6 +57,7 @@ e2e *PROXIES:
 long:
     REFUSAL_TRIES=1000000 INTERLEAVINGS=1000000 cargo test --release --lib -- --nocapture damage_softens_no_refusal no_interleaving_confuses
     CHAIN_CASES=100000 cargo test --release --lib -- --nocapture the_whole_chain
+    BODY_TRANSACTIONS=10000 cargo test --release --test serve -- --nocapture bodies::same
 
 # Verdicts beside eight busy processes; `just busy 100` for 100 rounds.
 busy ROUNDS="20":

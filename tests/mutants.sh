@@ -209,6 +209,11 @@ mutant i07-full-in-silence src/cli/render/mod.rs 's/&& error\.kind\(\) != io::Er
 mutant i07-stderr-must-work src/cli/render/mod.rs 's/let _ = (writeln!\(io::stderr\(\)\.lock\(\), "\{\}", escape::lines\(line, colored\)\));/$1.unwrap();/' i_07
 mutant i07-help-must-work src/cli/render/mod.rs 's/let _ = error\.print\(\);/error.print().unwrap();/' i_07
 mutant i07-report-errors-ignored src/cli/render/mod.rs 's/file\.write\(\|out\| render\(format, out\)\)\n\s+\.map_err\(\|source\| Error::Write \{ path, source \}\)\?;/let _ = (file.write(|out| render(format, out)), path);/' i_07
+mutant bodies-variable-cut src/guest/inspect.rs 's/bytes\.map\(Option::unwrap_or_default\)/if bytes.iter().all(Option::is_some) { bytes.map(Option::unwrap_or_default) } else { [0; 4] }/' what_the_global
+mutant bodies-word-may-change src/guest/inspect.rs 's/number\.filter\(\|_\| !global\.ty\.mutable\)/number/' what_the_global
+mutant bodies-own-answer-checks src/ops/run/steps.rs 's/!handled\.is_collected \|\| !mismatches\.is_empty\(\);/true;/' run::bodies
+mutant bodies-instance-not-told src/ops/run/steps.rs 's/spelling\.instance_hint\(fixture, &mut results\);//' run::bodies
+mutant bodies-unfinished-not-told src/ops/run/steps.rs 's/\*has_whole_body = !exchange\.has_unfinished_body\(\);//' run::bodies
 
 echo "$ran mutants, $bad of them $([ "$only_stale" ] && echo stale || echo not caught)"
 [ "$ran" -gt 0 ] && [ "$bad" -eq 0 ]

@@ -109,6 +109,21 @@ switch log-ids-raw src/server/mod.rs 's/(if let Some\(fault\) = &sent\.fault.*?)
 switch log-lines-unlimited src/log_limiter.rs 's/< PER_SECOND;/< PER_SECOND || '"$(off log-lines-unlimited)"';/' a_flood_of_faults
 switch empty-body-in-silence src/protocol/outgoing/rules.rs 's/if is_empty\n/if is_empty \&\& !'"$(off empty-body-in-silence)"'\n/' an_empty
 
+# Bodies in chunks.
+switch body-any-size src/policy/bodies.rs 's/if size\.max\(announced\) > max_bytes \{/if size.max(announced) > max_bytes \&\& !'"$(off body-any-size)"' {/' bodies::limits
+switch body-with-a-gap src/policy/bodies.rs 's/if has_number && chunk\.chunk_index != self\.chunks \{/if has_number \&\& chunk.chunk_index != self.chunks \&\& !'"$(off body-with-a-gap)"' {/' bodies::limits
+switch body-replaced-in-part src/policy/bodies.rs 's/Ok\(Some\(checked\)\) if chunks > 1 =>/Ok(Some(checked)) if chunks > 1 \&\& !'"$(off body-replaced-in-part)"' =>/' bodies::limits
+switch body-flag-first src/policy/bodies.rs 's/match module\.wants_whole_bodies\(\) \{/match module.wants_whole_bodies().filter(|_| !'"$(off body-flag-first)"') {/; s/const (fn mode_of)/$1/' bodies::limits
+switch body-beginning-is-whole src/server/exchanges/bodies.rs 's/if is_cut && /if is_cut \&\& !'"$(off body-beginning-is-whole)"' \&\& /' bodies::limits
+switch bodies-unbounded src/server/exchanges/bodies.rs 's/while open\.bytes > self\.max_bytes \{/while open.bytes > self.max_bytes \&\& !'"$(off bodies-unbounded)"' {/' many_slow
+switch bodies-unfinished-in-silence src/server/exchanges/bodies.rs 's/if !lock\(&self\.collector\)\.is_unfinished\(\) \{/if !lock(\&self.collector).is_unfinished() || '"$(off bodies-unfinished-in-silence)"' {/' never_ends
+switch bodies-mixed src/server/exchanges.rs 's/(let is_single = .*?\n\s+)if joined\.is_unclear \{/$1if joined.is_unclear \&\& !'"$(off bodies-mixed)"' {/s' share_an_id
+switch body-ids-used-up src/server/exchanges/group.rs 's/exchange\.response_done = kind\.is_request\(\);/exchange.response_done = kind.is_request() \&\& !'"$(off body-ids-used-up)"';/' without_a_head
+switch chunks-anywhere src/server/job.rs 's/Some\(told\) => Wish::Same\(told\)/Some(told) => if '"$(off chunks-anywhere)"' { Wish::Any } else { Wish::Same(told) }/' bodies::
+switch chunks-wait-in-vain src/server/job.rs 's/(let waits = self\.told\(\)\.is_some\(\)) &&/$1 \&\& !'"$(off chunks-wait-in-vain)"' \&\&/' bodies::moved
+switch chunks-moved-in-silence src/policy/pool.rs 's/Picked::Gone => \(self\.free_place\(\)\?, None, true\)/Picked::Gone => (self.free_place()?, None, !'"$(off chunks-moved-in-silence)"')/' bodies::moved
+switch chunks-moved-once src/policy/pool.rs 's/has_all: !self\.lacks_chunks,/has_all: !self.lacks_chunks || '"$(off chunks-moved-once)"',/' bodies::moved
+
 # Old proxies.
 switch challenge-let-through src/protocol/outgoing/rules.rs 's/if out\.is_unrepaired\(\) && matches!\(out\.answer\.decision, Decision::Challenge/if !'"$(off challenge-let-through)"' \&\& out.is_unrepaired() \&\& matches!(out.answer.decision, Decision::Challenge/' a_challenge
 

@@ -388,6 +388,8 @@ struct Reading {
     /// For each global the number that it begins with, if it is a constant of 32
     /// bits; none for an imported one.
     globals: Vec<Option<i32>>,
+    /// Bytes of the variable by which the module says how it gets bodies.
+    whole_body: [Option<u8>; 4],
 }
 
 /// What one function calls.
@@ -486,8 +488,14 @@ impl Reading {
             Payload::DataSection(section) => {
                 facts.complexity.data_segments = section.count();
                 if let Some(WholeBody::Other(address)) = facts.whole_body {
+                    self.whole_body = bytes_at(section, address)?;
+                }
+            }
+            Payload::End(_) => {
+                if let Some(WholeBody::Other(address)) = facts.whole_body {
                     let pages = facts.memories.first().map_or(0, |it| it.initial_pages);
-                    facts.whole_body = Some(whole_body_at(section, address, pages)?);
+                    let said = whole_body_at(address, self.whole_body, pages);
+                    facts.whole_body = Some(said);
                 }
             }
             Payload::CodeSectionStart { count, .. } => facts.complexity.functions = count,
@@ -523,7 +531,9 @@ impl Reading {
         for global in section {
             let global = global?;
             self.may_be_in_table(&global.init_expr)?;
-            self.globals.push(constant(&global.init_expr)?);
+            let number = constant(&global.init_expr)?;
+            // One that is no constant may change before anybody looks.
+            self.globals.push(number.filter(|_| !global.ty.mutable));
         }
         Ok(())
     }
@@ -709,21 +719,10 @@ fn constant(value: &ConstExpr<'_>) -> Result<Option<i32>, Malformed> {
 /// Linkers place no variable below this address.
 const FIRST_VARIABLE: u32 = 1024;
 
-/// What stands at this address as memory of so many pages begins: linkers export a
-/// variable as a global that holds its address. One that is 0 stands in no segment.
-fn whole_body_at(
-    section: DataSectionReader<'_>,
-    address: i32,
-    pages: u64,
-) -> Result<WholeBody, Malformed> {
-    let at = address.cast_unsigned();
-    let may_be_variable =
-        at >= FIRST_VARIABLE && at.is_multiple_of(4) && u64::from(at) + 4 <= pages << 16;
-    let mut found = if may_be_variable {
-        WholeBody::Says(false)
-    } else {
-        WholeBody::Other(address)
-    };
+/// The bytes of a number at this address that stand in segments, as memory begins. A
+/// tool may have cut off those that are 0.
+fn bytes_at(section: DataSectionReader<'_>, address: i32) -> Result<[Option<u8>; 4], Malformed> {
+    let mut found = [None; 4];
     for segment in section {
         let segment = segment?;
         let DataKind::Active {
@@ -737,16 +736,25 @@ fn whole_body_at(
             continue;
         };
         let at = i64::from(address.cast_unsigned()) - i64::from(start.cast_unsigned());
-        let bytes = usize::try_from(at)
-            .ok()
-            .and_then(|at| segment.data.get(at..)?.first_chunk());
-        match bytes.map(|bytes| i32::from_le_bytes(*bytes)) {
-            Some(number @ (0 | 1)) => found = WholeBody::Says(number == 1),
-            Some(_) => found = WholeBody::Other(address),
-            None => {}
+        for (at, found) in (at..).zip(&mut found) {
+            let byte = usize::try_from(at).ok().and_then(|at| segment.data.get(at));
+            *found = byte.copied().or(*found);
         }
     }
     Ok(found)
+}
+
+/// What a module says by a number that is neither 0 nor 1: linkers export a variable as
+/// a global that holds its address. One that is 0 may stand in no segment.
+fn whole_body_at(address: i32, bytes: [Option<u8>; 4], pages: u64) -> WholeBody {
+    let at = address.cast_unsigned();
+    let may_be_variable =
+        at >= FIRST_VARIABLE && at.is_multiple_of(4) && u64::from(at) + 4 <= pages << 16;
+    let is_covered = bytes.iter().any(Option::is_some);
+    match i32::from_le_bytes(bytes.map(Option::unwrap_or_default)) {
+        number @ (0 | 1) if is_covered || may_be_variable => WholeBody::Says(number == 1),
+        _ => WholeBody::Other(address),
+    }
 }
 
 fn item_type(ty: &CompositeInnerType) -> ItemType {

@@ -1,6 +1,7 @@
 //! `wasm-agent run`, as its user sees it: the built binary on real modules and
 //! fixtures.
 
+mod bodies;
 mod expectations;
 mod inputs;
 mod order;

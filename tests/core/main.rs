@@ -9,11 +9,15 @@
 )]
 
 mod async_host;
+mod bodies;
 mod clocks;
 mod fuzz_seeds;
 mod hooks;
 mod pool;
 mod starts;
+#[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "the tests of the program use the rest")]
+mod support;
 
 use std::path::{Path, PathBuf};
 

@@ -9,6 +9,7 @@
     reason = "helpers of tests are tests; clippy.toml knows only the functions themselves"
 )]
 
+mod bodies;
 mod deploy;
 mod grpc;
 mod ops;

@@ -269,7 +269,8 @@ pub(crate) fn joined(hash: u32, is_last: bool) -> String {
 
 /// A guest that joins the chunks of a body by the number in the correlation id, in a
 /// static table: it keeps the hash of what came so far, and answers by it (see
-/// [`joined`]). A first byte `!` of a chunk is a trap, `~` takes it `spins` rounds.
+/// [`joined`]). A first byte `!` of a chunk is a trap, `~` takes it `spins` rounds. It
+/// allows every request until its body has come.
 /// Bodies of letters and digits need no escapes, which it does not read.
 pub(crate) fn joiner(parts: &str, spins: u32) -> String {
     let mut data = String::new();
@@ -314,6 +315,8 @@ pub(crate) fn joiner(parts: &str, spins: u32) -> String {
 {data}
 (func (export "alloc") (param i32) (result i32) (i32.const 0x80000))
 (func (export "dealloc") (param i32 i32))
+(data (i32.const 512) "{{\22decision\22:\22allow\22}}")
+(func (export "on_request_headers") (param i32 i32) (result i64) (i64.const 0x200_0000_0014))
 {parts}
 ;; Behind these eight bytes.
 (func $find (param $p i32) (param $end i32) (param $what i64) (result i32)
