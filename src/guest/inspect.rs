@@ -266,6 +266,7 @@ pub(crate) fn inspect(wasm: &[u8]) -> Result<Facts, Malformed> {
     for payload in Parser::new(0).parse_all(wasm) {
         reading.payload(payload?, &mut facts)?;
     }
+    reading.read_whole_body(&mut facts);
     reading.name_costliest(&mut facts);
     reading.find_called(&mut facts);
     if facts.language.is_none() && facts.imports.iter().any(is_abort) {
@@ -462,17 +463,7 @@ impl Reading {
             Payload::GlobalSection(section) => self.globals(section)?,
             Payload::ExportSection(exports) => {
                 for export in exports {
-                    let export = export?;
-                    let is_function =
-                        matches!(export.kind, ExternalKind::Func | ExternalKind::FuncExact);
-                    self.exported.push(is_function.then_some(export.index));
-                    if export.name == WHOLE_BODY {
-                        facts.whole_body = Some(self.whole_body(&export));
-                    }
-                    facts.exports.push(Export {
-                        name: export.name.to_owned(),
-                        ty: self.external(export.kind, export.index),
-                    });
+                    self.export(&export?, facts);
                 }
             }
             Payload::StartSection { func, .. } => {
@@ -491,13 +482,6 @@ impl Reading {
                     self.whole_body = bytes_at(section, address)?;
                 }
             }
-            Payload::End(_) => {
-                if let Some(WholeBody::Other(address)) = facts.whole_body {
-                    let pages = facts.memories.first().map_or(0, |it| it.initial_pages);
-                    let said = whole_body_at(address, self.whole_body, pages);
-                    facts.whole_body = Some(said);
-                }
-            }
             Payload::CodeSectionStart { count, .. } => facts.complexity.functions = count,
             Payload::CodeSectionEntry(body) => {
                 let calls = self.function(&body, &mut facts.complexity)?;
@@ -507,6 +491,18 @@ impl Reading {
             _ => {}
         }
         Ok(())
+    }
+
+    fn export(&mut self, export: &wasmparser::Export<'_>, facts: &mut Facts) {
+        let is_function = matches!(export.kind, ExternalKind::Func | ExternalKind::FuncExact);
+        self.exported.push(is_function.then_some(export.index));
+        if export.name == WHOLE_BODY {
+            facts.whole_body = Some(self.whole_body(export));
+        }
+        facts.exports.push(Export {
+            name: export.name.to_owned(),
+            ty: self.external(export.kind, export.index),
+        });
     }
 
     fn elements(&mut self, section: ElementSectionReader<'_>) -> Result<(), Malformed> {
@@ -536,6 +532,14 @@ impl Reading {
             self.globals.push(number.filter(|_| !global.ty.mutable));
         }
         Ok(())
+    }
+
+    /// Reads the variable whose address the global holds, if it holds one.
+    fn read_whole_body(&self, facts: &mut Facts) {
+        if let Some(WholeBody::Other(address)) = facts.whole_body {
+            let pages = facts.memories.first().map_or(0, |it| it.initial_pages);
+            facts.whole_body = Some(whole_body_at(address, self.whole_body, pages));
+        }
     }
 
     fn whole_body(&self, export: &wasmparser::Export<'_>) -> WholeBody {

@@ -110,8 +110,11 @@ pub struct Pool {
     choosy: AtomicUsize,
 }
 
-/// In boxes: an instance is large, and moves at every lease.
 #[derive(Default)]
+#[expect(
+    clippy::vec_box,
+    reason = "an instance is large, and moves at every lease"
+)]
 struct Instances {
     /// The one used last is lent first: its memory is warm.
     idle: Vec<Box<Instance>>,

@@ -21,7 +21,7 @@ use crate::question::Phase;
 pub(crate) enum StepReply<'a> {
     Event {
         step: &'a Step,
-        handled: Handled,
+        handled: Box<Handled>,
         /// No body is collected of which the last chunk never comes.
         has_whole_body: bool,
     },
@@ -37,7 +37,7 @@ pub(crate) enum StepReply<'a> {
 impl From<StepReply<'_>> for Reply {
     fn from(reply: StepReply<'_>) -> Self {
         match reply {
-            StepReply::Event { handled, .. } => handled.into(),
+            StepReply::Event { handled, .. } => (*handled).into(),
             StepReply::Hook { handled, .. } => (*handled).into(),
         }
     }
@@ -48,7 +48,7 @@ pub(crate) fn ask<'a>(policy: &Policy, fixture: &'a Fixture) -> Vec<StepReply<'a
     let mut exchange = policy.exchange();
     let Some(hooks) = &fixture.hooks else {
         let replies = fixture.steps.iter().map_while(|step| {
-            let handled = exchange.at(step.now).handle(&step.event)?;
+            let handled = Box::new(exchange.at(step.now).handle(&step.event)?);
             let has_whole_body = true;
             Some(StepReply::Event {
                 step,
