@@ -2,8 +2,10 @@
 //! modules, and every parser on the seeds of the fuzz targets.
 
 #![allow(
+    clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
+    clippy::print_stdout,
     clippy::unwrap_used,
     reason = "helpers of tests are tests; clippy.toml knows only the functions themselves"
 )]

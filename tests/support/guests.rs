@@ -267,12 +267,8 @@ pub(crate) fn joined(hash: u32, is_last: bool) -> String {
     format!(r#"{{{rest},"tags":["h-{hash:08x}"]}}"#)
 }
 
-/// A guest that joins the chunks of a body by the number in the correlation id, in a
-/// static table: it keeps the hash of what came so far, and answers by it (see
-/// [`joined`]). A first byte `!` of a chunk is a trap, `~` takes it `spins` rounds. It
-/// allows every request until its body has come.
-/// Bodies of letters and digits need no escapes, which it does not read.
-pub(crate) fn joiner(parts: &str, spins: u32) -> String {
+/// The answers of a [`joiner`] as data, and how it picks one of them.
+fn joiner_answers() -> (String, String) {
     let mut data = String::new();
     let mut choose = String::new();
     // One hash for each answer: a chunk before the last, then the four endings.
@@ -297,6 +293,40 @@ pub(crate) fn joiner(parts: &str, spins: u32) -> String {
         )
         .unwrap();
     }
+    (data, choose)
+}
+
+/// How a [`joiner`] finds a key, and writes a hash into an answer.
+const JOINER_HELPERS: &str = r#"
+;; Behind these eight bytes.
+(func $find (param $p i32) (param $end i32) (param $what i64) (result i32)
+  (loop $next
+    (if (i64.eq (i64.load align=1 (local.get $p)) (local.get $what))
+      (then (return (i32.add (local.get $p) (i32.const 8)))))
+    (local.set $p (i32.add (local.get $p) (i32.const 1)))
+    (br_if $next (i32.lt_u (local.get $p) (local.get $end))))
+  unreachable)
+;; Writes the hash into an answer.
+(func $give (param $hash i32) (param $p i32) (param $packed i64) (result i64)
+  (local $left i32) (local $digit i32)
+  (local.set $left (i32.const 8))
+  (loop $next
+    (local.set $hash (i32.rotl (local.get $hash) (i32.const 4)))
+    (local.set $digit (i32.and (local.get $hash) (i32.const 15)))
+    (i32.store8 (local.get $p) (i32.add (local.get $digit)
+      (select (i32.const 87) (i32.const 48) (i32.gt_u (local.get $digit) (i32.const 9)))))
+    (local.set $p (i32.add (local.get $p) (i32.const 1)))
+    (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+    (br_if $next (local.get $left)))
+  (local.get $packed))"#;
+
+/// A guest that joins the chunks of a body by the number in the correlation id, in a
+/// static table: it keeps the hash of what came so far, and answers by it (see
+/// [`joined`]). A first byte `!` of a chunk is a trap, `~` takes it `spins` rounds. It
+/// allows every request until its body has come.
+/// Bodies of letters and digits need no escapes, which it does not read.
+pub(crate) fn joiner(parts: &str, spins: u32) -> String {
+    let (data, choose) = joiner_answers();
     let handlers: String = ["on_request_body", "on_response_body"]
         .iter()
         .map(|name| {
@@ -318,27 +348,7 @@ pub(crate) fn joiner(parts: &str, spins: u32) -> String {
 (data (i32.const 512) "{{\22decision\22:\22allow\22}}")
 (func (export "on_request_headers") (param i32 i32) (result i64) (i64.const 0x200_0000_0014))
 {parts}
-;; Behind these eight bytes.
-(func $find (param $p i32) (param $end i32) (param $what i64) (result i32)
-  (loop $next
-    (if (i64.eq (i64.load align=1 (local.get $p)) (local.get $what))
-      (then (return (i32.add (local.get $p) (i32.const 8)))))
-    (local.set $p (i32.add (local.get $p) (i32.const 1)))
-    (br_if $next (i32.lt_u (local.get $p) (local.get $end))))
-  unreachable)
-;; Writes the hash into an answer.
-(func $give (param $hash i32) (param $p i32) (param $packed i64) (result i64)
-  (local $left i32) (local $digit i32)
-  (local.set $left (i32.const 8))
-  (loop $next
-    (local.set $hash (i32.rotl (local.get $hash) (i32.const 4)))
-    (local.set $digit (i32.and (local.get $hash) (i32.const 15)))
-    (i32.store8 (local.get $p) (i32.add (local.get $digit)
-      (select (i32.const 87) (i32.const 48) (i32.gt_u (local.get $digit) (i32.const 9)))))
-    (local.set $p (i32.add (local.get $p) (i32.const 1)))
-    (local.set $left (i32.sub (local.get $left) (i32.const 1)))
-    (br_if $next (local.get $left)))
-  (local.get $packed))
+{JOINER_HELPERS}
 (func $body (param $p i32) (param $end i32) (result i64)
   (local $slot i32) (local $hash i32) (local $byte i32) (local $last i32) (local $n i32)
   ;; Behind `{{"correlation_id":"c`.
