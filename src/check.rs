@@ -76,6 +76,8 @@ pub enum CheckKind {
     HeaderSpelling,
     /// Memory that calls keep.
     Growth,
+    /// Decisions about a body in one piece and in chunks.
+    Bodies,
     /// What calls leave behind.
     State,
     /// One input of `--torture`.

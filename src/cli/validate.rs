@@ -27,6 +27,8 @@ Checks, by their ids:
   determinism          equal calls give equal answers and cost equal fuel
   header-spelling      decisions do not depend on the spelling of header names
   growth               memory is freed; bytes kept for each call, or the most that can be
+  growth:bodies        bodies in chunks are freed, also those that never end
+  bodies:*             decisions do not depend on how a body is cut, or which instance is asked
   state                answers do not depend on earlier calls, as far as they were tried
   torture:*            unusual and broken inputs (--torture)";
 
@@ -88,6 +90,7 @@ fn settings(args: &ValidateArgs) -> ValidateSettings {
         },
         header_names: args.guest.header_names(),
         answer_policy: args.guest.answer_policy(),
+        bodies: args.guest.bodies(),
         isolation: args.guest.isolation(),
         max_growth_bytes: args.max_growth.map(|size| size.as_u64()),
         deny_warnings: args.deny_warnings,

@@ -247,7 +247,7 @@ fn run_of_hook_modules() {
 #[test]
 fn validate() {
     for (name, arguments) in [
-        ("right", "fixtures/modules/rules/rules.wasm"),
+        ("right", "fixtures/modules/rules/rules.wasm --body whole"),
         (
             "broken",
             "fixtures/modules/invalid/near-miss.wat fixtures/modules/hostile/counter.wat",

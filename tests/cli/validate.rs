@@ -2,6 +2,7 @@
 //! format, and files that are no modules. The expectations are tables; a file
 //! that no table names fails the test.
 
+mod bodies;
 mod verdicts;
 
 use std::collections::BTreeSet;
@@ -387,7 +388,7 @@ fn right_modules_pass() {
 #[test]
 fn the_shipped_module_passes_torture_without_a_remark() {
     let (code, module) = one(
-        &["--torture", "--deny-warnings"],
+        &["--torture", "--deny-warnings", "--body", "whole"],
         &shipped("rules/rules.wasm"),
     );
     assert_eq!(remarks(&module), [""; 0]);
@@ -470,7 +471,11 @@ fn the_spelling_of_header_names_is_probed() {
     let file = shipped("rules/rules-published-spelling.wasm");
     let (code, module) = one(&[], &file);
     assert_eq!(code, 0);
-    assert_eq!(remarks(&module), ["!header-spelling"]);
+    let bodies = ["!bodies:on_request_body", "!bodies:on_response_body"];
+    assert_eq!(
+        remarks(&module),
+        [&["!header-spelling"], &bodies[..]].concat()
+    );
     let warning = row(&module, "header-spelling");
     let found = warning["found"].as_str().unwrap();
     assert!(
@@ -485,7 +490,16 @@ fn the_spelling_of_header_names_is_probed() {
     );
 
     assert_eq!(one(&["--deny-warnings"], &file).0, 1);
-    let (code, module) = one(&["--deny-warnings", "--header-names", "canonical"], &file);
+    let (code, module) = one(
+        &[
+            "--deny-warnings",
+            "--header-names",
+            "canonical",
+            "--body",
+            "whole",
+        ],
+        &file,
+    );
     assert_eq!((code, remarks(&module)), (0, vec![]));
 }
 
@@ -502,7 +516,8 @@ fn a_leak_is_measured_and_can_be_denied() {
         let expected: &[&str] = if code == 0 { &[] } else { &["growth"] };
         assert_eq!(remarks(&module), expected, "{gate}");
     }
-    let (code, module) = one(&["--max-growth", "0"], &shipped("rules/rules.wasm"));
+    let args = ["--max-growth", "0", "--body", "whole"];
+    let (code, module) = one(&args, &shipped("rules/rules.wasm"));
     assert_eq!((code, remarks(&module)), (0, vec![]));
 }
 

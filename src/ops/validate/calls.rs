@@ -14,10 +14,12 @@ use crate::guest::module::Module;
 use crate::guest::{AskSettings, Checked, Instance, processor_time};
 use crate::hook::HookResult;
 use crate::limits::{Isolation, Limits, Wasi};
+use crate::policy::BodyMode;
+use crate::policy::bodies::{Collected, Collector};
 use crate::question::{HeaderNames, Question};
 use crate::response::AgentResponse;
 
-use super::{SampleCost, ValidateSettings};
+use super::{SampleCost, ValidateSettings, samples};
 
 /// Deadlines waited for before a module is called no more: with the default
 /// of 100 ms a hostile module is judged in well under a second.
@@ -220,6 +222,30 @@ impl<'a> Prober<'a> {
             1 => "not tried, a call met its deadline".to_owned(),
             calls => format!("not tried, {calls} calls met their deadline"),
         }
+    }
+
+    /// How production gives the module bodies.
+    pub(super) fn body_mode(&self) -> BodyMode {
+        self.settings.bodies.mode_of(self.module)
+    }
+
+    /// Whether production asks the module this, and as what: one that gets bodies whole
+    /// is asked about no part of one.
+    pub(super) fn asks(&self, sample: &mut Sample) -> bool {
+        if self.body_mode() == BodyMode::Chunks {
+            return true;
+        }
+        samples::chunk_in(sample).is_none_or(|chunk| {
+            let taken = Collector::default().take(chunk, self.settings.bodies.max_bytes);
+            matches!(taken, Ok(Collected::Whole(_)))
+        })
+    }
+
+    /// The samples that production asks the module.
+    pub(super) fn samples(&self) -> Vec<Sample> {
+        let mut samples = samples::all(self.module);
+        samples.retain_mut(|sample| self.asks(sample));
+        samples
     }
 
     /// Whether production's instances will serve more than one call.

@@ -2,6 +2,10 @@
 //! linear memory makes of them. Their answers are held against a fresh instance's,
 //! for [`super::state`].
 
+pub(super) mod bodies;
+
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use crate::check::{Check, CheckKind, CheckStatus};
@@ -10,7 +14,8 @@ use crate::limits::{Isolation, RECYCLE_MEMORY_PERCENT};
 use crate::policy::pool::Room;
 
 use super::Row;
-use super::calls::{CALL_OVERHEAD, Prober, Seen, Trial};
+use super::calls::{CALL_OVERHEAD, Prober, Sample, Seen, Trial};
+use super::samples;
 
 /// Calls that every module gets: a leak of 16 bytes a call fills two pages of
 /// 64 KiB in so many.
@@ -365,7 +370,10 @@ pub(super) fn probe(prober: &Prober<'_>, trials: &[Trial]) -> Probed {
         |gate| format!("at most {gate} bytes kept for each call"),
     );
     let is_usable = |trial: &Trial| {
-        trial.is_survived() && trial.seen.result.is_ok() && trial.sample.is_ordinary()
+        trial.is_survived()
+            && trial.seen.result.is_ok()
+            && trial.sample.is_ordinary()
+            && !samples::is_partial(&trial.sample)
     };
     let cycle: Vec<usize> = (0..trials.len())
         .filter(|at| is_usable(&trials[*at]))
@@ -423,6 +431,19 @@ struct Calls<'a> {
     fuel: u64,
     answers: usize,
     stray: Option<Stray>,
+    /// Calls about one exchange, each of which has a new correlation id; none where the
+    /// samples keep theirs.
+    exchange: Option<u64>,
+    /// The first answer about an exchange that differs from those about the first.
+    late: Option<Late>,
+}
+
+/// An answer that changed after so many calls.
+struct Late {
+    calls: u64,
+    handler: &'static str,
+    first: String,
+    now: String,
 }
 
 impl<'a> Calls<'a> {
@@ -437,13 +458,15 @@ impl<'a> Calls<'a> {
             fuel: 0,
             answers: 0,
             stray: None,
+            exchange: None,
+            late: None,
         })
     }
 
     /// Holds an answer against that of a fresh instance. A fault that ends the
     /// instance stands in this probe's own row.
     fn compare(&mut self, trial: &Trial, seen: &Seen) {
-        if seen.poison.is_some() {
+        if seen.poison.is_some() || self.exchange.is_some() {
             return;
         }
         if self.stray.is_none() && !seen.is_like(&trial.seen) {
@@ -453,6 +476,32 @@ impl<'a> Calls<'a> {
             });
         }
         self.answers += 1;
+    }
+
+    /// The sample of the next call, of the exchange that it belongs to.
+    fn named<'t>(&self, trial: &'t Trial) -> Cow<'t, Sample> {
+        match self.exchange {
+            None => Cow::Borrowed(&trial.sample),
+            Some(calls) => {
+                let id = format!("exchange-{:08}", self.watch.calls / calls);
+                Cow::Owned(samples::of_exchange(&trial.sample, &id))
+            }
+        }
+    }
+
+    fn notice(&mut self, trial: &Trial, seen: &Seen) {
+        if self.exchange.is_none() || self.late.is_some() {
+            return;
+        }
+        let (first, now) = (trial.seen.outcome(), seen.outcome());
+        if first != now {
+            self.late = Some(Late {
+                calls: self.watch.calls,
+                handler: trial.sample.handler(),
+                first,
+                now,
+            });
+        }
     }
 
     /// Makes them, or gives back the call after which there can be no other.
@@ -473,8 +522,10 @@ impl<'a> Calls<'a> {
             if self.watch.calls >= MOST_CALLS && !self.watch.is_settled(trials.len()) {
                 return Ok(Ended::Patience);
             }
-            let seen = self.prober.call(&mut self.instance, &trial.sample);
+            let sample = self.named(trial);
+            let seen = self.prober.call(&mut self.instance, &sample);
             self.compare(trial, &seen);
+            self.notice(trial, &seen);
             self.watch.add(seen.cost.memory_bytes);
             self.fuel += seen.cost.fuel.unwrap_or_default();
             if seen.poison.is_some() {

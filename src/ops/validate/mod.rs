@@ -6,6 +6,7 @@
 //! A file that cannot be read is one row, and the others go on.
 
 mod answers;
+mod bodies;
 mod calls;
 pub(in crate::ops) mod growth;
 mod hooks;
@@ -27,6 +28,7 @@ use crate::guest::engine::Engine;
 use crate::guest::inspect::Facts;
 use crate::guest::module::{Candidate, LoadSettings, Module};
 use crate::limits::Isolation;
+use crate::policy::BodySettings;
 use crate::question::HeaderNames;
 use crate::report::Verdict;
 
@@ -60,6 +62,8 @@ pub(crate) struct ValidateSettings {
     pub header_names: HeaderNames,
     /// What its answers are checked against.
     pub answer_policy: AnswerPolicy,
+    /// How it gets bodies.
+    pub bodies: BodySettings,
     /// Whether its instances will serve more than one call; none for what its
     /// ABI has by default.
     pub isolation: Option<Isolation>,
@@ -248,13 +252,13 @@ fn probe(module: &Arc<Module>, settings: &ValidateSettings, metrics: &mut Metric
         return rows;
     }
     let prober = Prober::new(module, settings);
-    let trials = answers::try_samples(&prober, samples::all(module));
+    let trials = answers::try_samples(&prober, prober.samples());
     metrics.samples = trials.iter().filter_map(calls::Trial::cost).collect();
     rows.extend(answers::rows(&prober, &trials));
     let fixed = prober.repeatable();
     let (prober, trials) = match fixed {
         Some(fixed) => {
-            let trials = answers::try_samples(&fixed, samples::all(module));
+            let trials = answers::try_samples(&fixed, fixed.samples());
             (fixed, trials)
         }
         None => (prober, trials),
@@ -262,7 +266,10 @@ fn probe(module: &Arc<Module>, settings: &ValidateSettings, metrics: &mut Metric
     rows.push(answers::determinism(&prober, &trials));
     rows.extend(answers::spelling(&prober, &trials));
     let many = growth::probe(&prober, &trials);
+    let is_freed = many.row.check.status == CheckStatus::Pass;
     rows.push(many.row.clone());
+    rows.extend(growth::bodies::rows(&prober, is_freed));
+    rows.extend(bodies::rows(&prober));
     rows.push(state::probe(&prober, &trials, &many));
     metrics.growth = many.growth;
     if settings.probing == Probing::Torture {

@@ -52,7 +52,9 @@ pub(super) fn probe(prober: &Prober<'_>, trials: &[Trial]) -> Vec<Row> {
         };
         Torture { what, sample }
     }));
-    inputs.retain(|torture| prober.module.has_handler(torture.sample.handler()));
+    inputs.retain_mut(|torture| {
+        prober.module.has_handler(torture.sample.handler()) && prober.asks(&mut torture.sample)
+    });
     let handlers = prober.module.abi.handlers();
     inputs.sort_by_key(|torture| {
         let name = torture.sample.handler();
