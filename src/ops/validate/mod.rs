@@ -266,9 +266,10 @@ fn probe(module: &Arc<Module>, settings: &ValidateSettings, metrics: &mut Metric
     rows.push(answers::determinism(&prober, &trials));
     rows.extend(answers::spelling(&prober, &trials));
     let many = growth::probe(&prober, &trials);
-    let is_freed = many.row.check.status == CheckStatus::Pass;
+    let is_passed = many.row.check.status == CheckStatus::Pass;
+    let freed = many.growth.filter(|_| is_passed);
     rows.push(many.row.clone());
-    rows.extend(growth::bodies::rows(&prober, is_freed));
+    rows.extend(growth::bodies::rows(&prober, freed));
     rows.extend(bodies::rows(&prober));
     rows.push(state::probe(&prober, &trials, &many));
     metrics.growth = many.growth;

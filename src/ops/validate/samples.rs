@@ -207,7 +207,7 @@ pub(super) fn whole_bodies(kind: EventKind) -> impl Iterator<Item = Sample> {
 
 /// An exchange whose body ends in its second chunk: its head, and both.
 pub(super) fn in_two_chunks(kind: EventKind) -> Vec<Sample> {
-    const DATA: &[u8] = &[b'a'; 400];
+    const DATA: &[u8] = &[b'a'; 1200];
     let body = body(kind, 1, ("two-chunks", DATA));
     let head = body.input.event().and_then(head_of);
     let head = head.map(|head| event("head", head));

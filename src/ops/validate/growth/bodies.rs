@@ -10,7 +10,7 @@ use crate::ops::validate::calls::{Prober, Sample, Trial};
 use crate::ops::validate::samples;
 use crate::policy::BodyMode;
 
-use super::{Calls, Late, Trend, judge};
+use super::{Calls, Growth, Late, Trend, judge};
 
 const FEW: &str = "too few calls to see what is kept of bodies; --max-growth makes more of them";
 
@@ -23,9 +23,12 @@ struct Bodies {
     fix: String,
 }
 
-/// Rows for a module that gets chunks; `is_freed` says whether calls keep nothing where
-/// all bodies are whole.
-pub(in crate::ops::validate) fn rows(prober: &Prober<'_>, is_freed: bool) -> Vec<Row> {
+/// What a collector may take beyond twice what it took for other calls, in bytes.
+const SLACK: u64 = 128 << 10;
+
+/// Rows for a module that gets chunks. `usual` is what calls do to memory whose bodies
+/// are whole, if they are freed.
+pub(in crate::ops::validate) fn rows(prober: &Prober<'_>, usual: Option<Growth>) -> Vec<Row> {
     let is_asked = prober.body_mode() == BodyMode::Chunks && prober.isolation() != Isolation::Fresh;
     if !is_asked || kinds(prober).next().is_none() {
         return Vec::new();
@@ -36,18 +39,21 @@ pub(in crate::ops::validate) fn rows(prober: &Prober<'_>, is_freed: bool) -> Vec
         || "no memory kept for bodies in chunks".to_owned(),
         |gate| format!("at most {gate} bytes kept for each chunk"),
     );
-    if !is_freed {
+    let Some(usual) = usual else {
         let why = "not tried, calls without unfinished bodies keep memory too";
         return vec![Row::skip(id(), expected, why)];
-    }
+    };
     let mut all = Check::pass(id(), &expected, "");
     let mut late = None;
+    let mut collected = usual.grown;
     for bodies in [finished(prober), unfinished(prober)] {
-        let (check, changed) = match bodies.call(prober, Check::pass(id(), &expected, "")) {
+        let (growth, changed) = match bodies.call(prober, Check::pass(id(), &expected, "")) {
             Ok(called) => called,
             Err(row) => return vec![*row],
         };
         late = late.or(changed.map(|late| late.row(bodies.what)));
+        let check = bodies.judge(Check::pass(id(), &expected, ""), (&growth, collected), gate);
+        collected = collected.max(growth.grown);
         if check.status > CheckStatus::Skip {
             all = check;
             break;
@@ -92,18 +98,14 @@ fn unfinished(prober: &Prober<'_>) -> Bodies {
 }
 
 impl Bodies {
-    fn call(
-        &self,
-        prober: &Prober<'_>,
-        mut check: Check,
-    ) -> Result<(Check, Option<Late>), Box<Row>> {
-        let skipped = |why| Box::new(Row::skip(check.id.clone(), check.expected.clone(), why));
+    fn call(&self, prober: &Prober<'_>, check: Check) -> Result<(Growth, Option<Late>), Box<Row>> {
         let trials = self.first(prober).ok_or_else(|| {
-            skipped(if prober.is_exhausted() {
+            let why = if prober.is_exhausted() {
                 prober.why_skipped()
             } else {
                 format!("not tried, the instance faults at {}", self.what)
-            })
+            };
+            Box::new(Row::skip(check.id.clone(), check.expected, why))
         })?;
         let trials: Vec<&Trial> = trials.iter().collect();
         let (calls, ended) = prober.patiently(|| {
@@ -114,23 +116,35 @@ impl Bodies {
         })?;
         let ended = ended.map_err(|seen| {
             let mut row = calls.fault(&seen);
-            row.check.id = check.id.clone();
+            row.check.id = check.id;
             Box::new(row)
         })?;
         let limit = prober.module.limits.max_memory_bytes;
-        let growth = calls.watch.growth(trials.len(), limit, ended);
+        Ok((calls.watch.growth(trials.len(), limit, ended), calls.late))
+    }
+
+    /// `collected` is what a collector has let memory grow by for other calls.
+    fn judge(
+        &self,
+        mut check: Check,
+        (growth, collected): (&Growth, u64),
+        gate: Option<u64>,
+    ) -> Check {
         let fate = growth
             .fate()
             .map_or_else(String::new, |fate| format!("; {fate}"));
         check.found = format!("{}: {}{fate}", self.what, growth.kept());
-        let check = judge(check, &growth, prober.settings.max_growth_bytes);
-        let (status, fix) = match (check.status, growth.trend) {
-            // A collector, since other calls keep nothing.
-            (CheckStatus::Warn, Trend::NotSettled) => (CheckStatus::Skip, FEW),
-            (CheckStatus::Warn | CheckStatus::Fail, _) => (check.status, self.fix.as_str()),
-            (CheckStatus::Pass | CheckStatus::Skip, _) => return Ok((check, calls.late)),
-        };
-        Ok((check.with(status, fix), calls.late))
+        let check = judge(check, growth, gate);
+        let may_be_collected = growth.grown <= collected * 2 + SLACK;
+        match (check.status, growth.trend) {
+            (CheckStatus::Pass | CheckStatus::Skip, _) => check,
+            (CheckStatus::Warn, Trend::NotSettled) if may_be_collected => {
+                check.with(CheckStatus::Skip, FEW)
+            }
+            (status @ (CheckStatus::Warn | CheckStatus::Fail), _) => {
+                check.with(status, self.fix.as_str())
+            }
+        }
     }
 
     /// The answers about the first exchange; none where the instance does not survive it.
