@@ -165,6 +165,14 @@ mutant m18-gate-passes src/ops/bench/report.rs 's/!self\.changed_answers\.is_emp
 mutant m18-changed-is-saved src/ops/bench/session.rs 's/\.filter\(\|_\| report\.changed_answers\.is_empty\(\)\)//' no_gate_passes
 mutant m18-replay-looks-away src/ops/replay/work.rs 's/if !self\.asks_again/if true/' on_earlier_calls
 mutant m18-run-looks-away src/ops/run/steps.rs 's/again == Again::OnNewInstance && //; s/calls_before > 0/false/' run::order
+mutant m18-chunks-on-one-instance src/ops/validate/bodies.rs 's/let apart = self\.ask\(&chunks, instances\)/let apart = self.ask(\&chunks, 1)/' a_module_that_joins
+mutant m18-cut-in-the-middle-only src/ops/validate/bodies.rs 's/is_marked && self\.missed\.is_none\(\)/false/' a_module_that_looks_at_one_chunk
+mutant m18-no-other-exchange src/ops/validate/bodies.rs 's/if by_others \{/if false {/' joined_across_exchanges
+mutant m18-costs-not-compared src/ops/validate/bodies.rs 's/is_sure && after_own != after_other/false/' kept_by_the_correlation_id
+mutant m18-chunks-for-whole src/ops/validate/calls.rs 's/if self\.body_mode\(\) == BodyMode::Chunks/if true/' gets_bodies_whole
+mutant m18-late-not-noticed src/ops/validate/growth.rs 's/if first != now/if false/' after_many_unfinished_bodies
+mutant m19-parts-among-all src/ops/validate/growth.rs 's/ && !samples::is_partial\(&trial\.sample\)//' bodies_that_are_kept
+mutant m19-ids-come-again src/ops/validate/growth.rs 's/self\.watch\.calls \/ calls\)/calls)/' a_note_for_each
 mutant m25-bytes-compared src/ops/validate/calls.rs 's/one\.answer\.tells_the_same\(&other\.answer\)/one.answer == other.answer/' answers_that_tell
 mutant m25-real-clocks-compared src/ops/validate/calls.rs 's/is_real\.then\(/false.then(/' real_clocks_and_random
 mutant m25-any-case-is-one src/ops/validate/answers.rs 's/let mut text = told\(seen\);/let mut text = told(seen).to_ascii_lowercase();/' a_value_in_another_letter_case

@@ -332,6 +332,27 @@ fn bodies_that_are_kept_are_found_by_whether_they_end() {
     }
 }
 
+/// One page for each eight correlation ids that it has not seen, and no more.
+#[test]
+fn a_note_for_each_correlation_id_is_found() {
+    let handler = format!(
+        "(local $at i32)
+         (local.set $at (i32.add (i32.const 196608)
+           (i32.and (call $id (local.get $p)) (i32.const 0x3ffff))))
+         (if (i32.eqz (i32.load8_u (local.get $at))) (then
+           (i32.store8 (local.get $at) (i32.const 1))
+           (global.set $open (i32.add (global.get $open) (i32.const 1)))
+           (if (i32.eqz (i32.and (global.get $open) (i32.const 7)))
+             (then (drop (memory.grow (i32.const 1)))))))
+         {ALLOW}"
+    );
+    let dir = TestDir::new();
+    let (code, module) = one(&[], &bodies(&dir, ("", ""), &handler));
+    assert_eq!((code, remarks(&module)), (0, vec![format!("!{GROWTH}")]));
+    let found = text(&module, (GROWTH, "found"));
+    assert!(found.starts_with("bodies in two chunks: "), "{found}");
+}
+
 #[test]
 fn an_answer_that_changes_after_many_unfinished_bodies_is_state() {
     let dir = TestDir::new();
