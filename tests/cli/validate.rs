@@ -607,7 +607,8 @@ fn every_format_parses() {
         shipped("invalid/syntax-error.wat"),
     ];
     let files: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
-    let of = |format: &str| text(&validate(&["--format", format], &files).stdout);
+    let of =
+        |format: &str| text(&validate(&["--format", format, "--body", "whole"], &files).stdout);
 
     let report: Value = serde_json::from_str(&of("json")).unwrap();
     assert_eq!(report["schema"], "wasm-agent/validate/1");

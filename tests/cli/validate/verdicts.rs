@@ -123,7 +123,12 @@ fn a_collector_that_has_run_is_no_leak_and_before_that_nothing_is_told() {
 #[test]
 fn our_own_collected_starter_has_settled() {
     let file = crate::support::shipped("go/policy.wasm");
-    let (code, module) = one(&["--max-growth", "0", "--deny-warnings"], &file);
+    let (code, module) = one(&["--max-growth", "0"], &file);
+    let bodies = vec!["!bodies:on_request_body".to_owned()];
+    assert_eq!((code, remarks(&module)), (0, bodies));
+    assert_eq!(row(&module, "growth:bodies")["status"], "pass");
+    let whole = ["--max-growth", "0", "--deny-warnings", "--body", "whole"];
+    let (code, module) = one(&whole, &file);
     assert_eq!((code, remarks(&module)), (0, vec![]));
 }
 
