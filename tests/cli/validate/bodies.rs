@@ -348,7 +348,8 @@ fn a_note_for_each_correlation_id_is_found() {
     );
     let dir = TestDir::new();
     let (code, module) = one(&[], &bodies(&dir, ("", ""), &handler));
-    assert_eq!((code, remarks(&module)), (0, vec![format!("!{GROWTH}")]));
+    let expected = [GROWTH, ROW].map(|id| format!("!{id}"));
+    assert_eq!((code, remarks(&module)), (0, expected.to_vec()));
     let found = text(&module, (GROWTH, "found"));
     assert!(found.starts_with("bodies in two chunks: "), "{found}");
 }
