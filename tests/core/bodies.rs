@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wasm_agent_kit::event::{BodyChunk, Event};
 use wasm_agent_kit::fault::FaultCode;
 use wasm_agent_kit::guest::{Engine, EngineSettings, LoadSettings, Module};
-use wasm_agent_kit::policy::{Handled, Policy, PolicySettings};
+use wasm_agent_kit::policy::{FailurePolicy, Handled, Policy, PolicySettings};
 
 use crate::support::TestDir;
 use crate::support::guests::{fnv1a, joiner, whole_body};
@@ -118,4 +118,32 @@ fn an_exchange_whose_instance_is_gone_says_so_to_the_end_of_the_body() {
         );
     }
     assert_eq!(policy.pool().counts().chunks_moved, 3);
+}
+
+/// A chunk that nobody was asked about is missing from what the instance knows.
+#[test]
+fn the_chunks_after_one_without_an_answer_say_so() {
+    let dir = TestDir::new();
+    let path = dir.file("joiner.wat", joiner("", 0));
+    let engine = Engine::new(EngineSettings::default()).unwrap();
+    let module = Module::load(&engine, &path, &LoadSettings::default()).unwrap();
+    let mut settings = PolicySettings::default();
+    settings.pool.size = 1;
+    settings.pool.limits.timeout = std::time::Duration::from_secs(20);
+    settings.pool.wait = std::time::Duration::from_millis(1);
+    settings.failure_policy = FailurePolicy::Open;
+    let policy = Policy::new(Arc::new(module), settings);
+    for busy in [0, 1] {
+        let mut exchange = policy.exchange();
+        for at in 0..3 {
+            let others = (at == busy).then(|| policy.pool().lease().unwrap());
+            let handled = exchange
+                .handle(&chunk("c00001", at, "ab", at == 2))
+                .unwrap();
+            let tags = &handled.response.audit.tags;
+            let says = |tag: &str| tags.iter().any(|it| it == tag);
+            assert_eq!(says("overload"), others.is_some(), "{at}: {tags:?}");
+            assert_eq!(says("instance-changed"), at > busy, "{at}: {tags:?}");
+        }
+    }
 }

@@ -277,7 +277,12 @@ pub(crate) fn cases(is_hooks: bool) -> impl Strategy<Value = Case> {
                     traffic.iter_mut().for_each(|calls| calls.truncate(1));
                 }
                 Case {
-                    lines: lines(&traffic, &recording, &past, (is_hooks, flags.is_open)),
+                    lines: lines(
+                        &traffic,
+                        &recording,
+                        &past,
+                        (is_hooks, flags.is_open, flags.is_fresh),
+                    ),
                     is_hooks,
                     old: gaps.1.then_some(old),
                     new,
@@ -293,13 +298,14 @@ fn lines(
     traffic: &[Transaction],
     recording: &Recording,
     past: &Rules,
-    (is_hooks, is_open): (bool, bool),
+    kind: (bool, bool, bool),
 ) -> Vec<Line> {
+    let (is_hooks, ..) = kind;
     let mut marks = recording.recorded.iter().cycle();
     let was_asked = recording.recorded.contains(&true);
     let mut waiting: Vec<(usize, Vec<Line>)> = Vec::new();
     for (calls, &id) in traffic.iter().zip(&recording.ids) {
-        let mut guest = Guest::new(past, (is_hooks, is_open, true));
+        let mut guest = Guest::new(past, kind);
         let mut lines = Vec::new();
         for (phase, input) in calls {
             if recording.left_out.contains(phase) {
@@ -420,6 +426,8 @@ struct Guest<'r> {
     calls: u32,
     /// Instances that were lost before this one.
     lost: u32,
+    /// How many were lost as the first chunk of each body came.
+    first_asked: BTreeMap<String, u32>,
 }
 
 /// What a module answered to one call.
@@ -440,10 +448,27 @@ impl<'r> Guest<'r> {
             is_fresh,
             calls: 0,
             lost: 0,
+            first_asked: BTreeMap::new(),
         }
     }
 
     fn ask(&mut self, phase: &str, input: &str) -> Answered {
+        let now = self.lost;
+        let mut answered = self.asked(phase, input);
+        let is_kept = !self.is_hooks && !self.is_fresh && answered.is_called;
+        if is_kept && phase.ends_with("_body") {
+            // The chunks of a body are for one instance.
+            let first = *self.first_asked.entry(phase.to_owned()).or_insert(now);
+            if let Some(tags) = answered.value["audit"]["tags"].as_array_mut()
+                && first != now
+            {
+                tags.push(json!("instance-changed"));
+            }
+        }
+        answered
+    }
+
+    fn asked(&mut self, phase: &str, input: &str) -> Answered {
         let unchanged = || if self.is_hooks { ok() } else { allow() };
         let handler = self.rules.0.iter().find(|(name, _)| *name == phase);
         let Some((_, handler)) = handler else {
@@ -513,20 +538,9 @@ impl<'r> Guest<'r> {
     /// The answers to some calls, up to the one that refuses.
     fn play(&mut self, steps: &[Step]) -> Vec<Answered> {
         let mut answers = Vec::new();
-        let mut first_asked = BTreeMap::new();
+        self.first_asked.clear();
         for step in steps {
-            let now = self.lost;
-            let mut answered = self.ask(step.phase, &step.input);
-            let is_kept = !self.is_hooks && !self.is_fresh && answered.is_called;
-            if is_kept && step.phase.ends_with("_body") {
-                // The chunks of a body are for one instance.
-                let first = *first_asked.entry(step.phase).or_insert(now);
-                if let Some(tags) = answered.value["audit"]["tags"].as_array_mut()
-                    && first != now
-                {
-                    tags.push(json!("instance-changed"));
-                }
-            }
+            let answered = self.ask(step.phase, &step.input);
             let has_ended = refuses(&answered.value);
             answers.push(answered);
             if has_ended {

@@ -77,6 +77,9 @@ const CATEGORIES: [(&str, &str); 4] = [
 pub(crate) struct Held<'c> {
     pub(crate) case: &'c Case,
     pub(crate) truth: &'c Truth,
+    /// Transactions that were asked about again and answered with another decision, and
+    /// with other details: which ones are asked again is taken as reported.
+    pub(crate) earlier: (u64, u64),
 }
 
 fn add(groups: &mut Groups, key: Key, fields: &BTreeSet<String>, record: u64) {
@@ -111,6 +114,26 @@ impl Held<'_> {
 
     fn faulted(&self) -> u64 {
         self.count(Judged::faults)
+    }
+
+    /// Takes over which answers depend on earlier calls: only those of a module that
+    /// counts may.
+    pub(crate) fn take_earlier(&mut self, report: &Value) {
+        let found = &report["earlier_calls"];
+        let count = |key: &str| found[key].as_u64().unwrap_or(0);
+        self.earlier = (count("decisions"), count("details"));
+        let may_depend = self.case.new.counts() && !self.case.flags.is_fresh;
+        assert!(may_depend || found.is_null(), "{report}");
+    }
+
+    /// Whether those make it fail.
+    const fn fails_by_earlier(&self, fail_on: FailOn) -> bool {
+        let (decisions, details) = self.earlier;
+        match fail_on {
+            FailOn::Any => decisions + details > 0,
+            FailOn::Decision => decisions > 0,
+            _ => false,
+        }
     }
 
     fn failing(&self, fail_on: FailOn) -> Failing {
@@ -148,7 +171,10 @@ impl Held<'_> {
     /// The verdict with its exit code.
     pub(crate) fn verdict(&self, fail_on: FailOn) -> (&'static str, u8) {
         let failing = self.failing(fail_on);
-        let has_failed = failing.new_faults || failing.decisions || failing.details;
+        let has_failed = failing.new_faults
+            || failing.decisions
+            || failing.details
+            || self.fails_by_earlier(fail_on);
         let (read, unusable) = (self.truth.transactions.len(), self.truth.unusable);
         if has_failed {
             ("failed", 1)
@@ -490,6 +516,10 @@ impl Held<'_> {
             parts.push("nothing compared".to_owned());
         }
         parts.push(plural(self.faulted(), "fault"));
+        let earlier = self.earlier.0 + self.earlier.1;
+        if earlier > 0 {
+            parts.push(format!("{earlier} depending on earlier calls"));
+        }
         parts.join(", ")
     }
 
@@ -542,7 +572,8 @@ impl Held<'_> {
         let (verdict, _) = self.verdict(fail_on);
         let unreadable = self.case.flags.is_strict || verdict == "unreadable";
         let unusable = if unreadable { self.truth.unusable } else { 0 };
-        unusable + u64::from(verdict == "nothing_checked")
+        let earlier = u64::from(self.fails_by_earlier(fail_on));
+        unusable + u64::from(verdict == "nothing_checked") + earlier
     }
 
     fn junit(&self, text: &str, (fail_on, _): (FailOn, usize)) {
@@ -582,6 +613,7 @@ impl Held<'_> {
         let all = cases.len() as u64 - unchanged.count() as u64
             + self.truth.unusable
             + self.warnings().len() as u64
+            + u64::from(self.earlier.0 + self.earlier.1 > 0)
             + left_out as u64;
         assert_eq!(starting("::warning ") as u64, all - red, "{text}");
         let counted = format!(" {red} failed, {} warnings,", all - red);

@@ -235,14 +235,16 @@ fn played((ready, held): (&Ready, &Held<'_>), fixtures: &Saved, places: &BTreeMa
 
 fn check(case: &Case) {
     let truth = case.truth();
-    let held = Held {
+    let mut held = Held {
         case,
         truth: &truth,
+        earlier: (0, 0),
     };
     let ready = Ready::of(case);
     let folder = ready.folder.path().join("whole");
     let (report, rows) = replayed(&ready, &settings(case, &folder, None));
     let whole = json(&report);
+    held.take_earlier(&whole);
     held.report(&whole, FailOn::Decision);
     let places = held.rows(&rows);
     judged(&held, &report);

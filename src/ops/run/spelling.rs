@@ -42,7 +42,8 @@ impl Spelling {
         }
         let mut exchange = self.as_sent.exchange();
         for (step, result) in fixture.steps.iter().zip(results) {
-            let (Some(alone), Some(response)) = (exchange.at(step.now).handle(&step.event), &result.response)
+            let (Some(alone), Some(response)) =
+                (exchange.at(step.now).handle(&step.event), &result.response)
             else {
                 return;
             };

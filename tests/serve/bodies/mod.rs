@@ -5,4 +5,5 @@ mod limits;
 mod moved;
 mod proxies;
 mod same;
+mod table;
 mod uploads;

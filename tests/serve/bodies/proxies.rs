@@ -133,15 +133,11 @@ impl Served {
                 "--admin-address",
                 "127.0.0.1:0",
             ])
-            .args([
-                "--log-format",
-                "json",
-                "--pool-size",
-                "4",
-                "--timeout",
-                "10s",
-            ])
+            .args(["--log-format", "json", "--timeout", "10s"])
             .args(flags);
+        if !flags.contains(&"--pool-size") {
+            command.args(["--pool-size", "4"]);
+        }
         Self {
             agent: Agent::spawn(command, folder),
             runtime: Runtime::new().unwrap(),

@@ -154,7 +154,7 @@ fn fixture(upload: &Upload) -> String {
 }
 
 /// The head as a guest gets it.
-fn head_input(upload: &Upload) -> Value {
+pub(super) fn head_input(upload: &Upload) -> Value {
     let head = upload.head();
     let headers = head["headers"].as_object().unwrap().iter();
     let headers: BTreeMap<_, _> = headers.map(|(name, values)| (name, &values[0])).collect();

@@ -9,4 +9,4 @@ mod operator;
 mod peers;
 mod record;
 mod rotation;
-mod starts;
+pub(crate) mod starts;

@@ -7,7 +7,7 @@ use crate::support::TestDir;
 use crate::support::agent::{Agent, decision_of, request};
 
 /// Refuses only if it was set up once.
-const SET_UP: &str = r#"(module (memory (export "memory") 2) (global $set-up (mut i32) (i32.const 0))
+pub(crate) const SET_UP: &str = r#"(module (memory (export "memory") 2) (global $set-up (mut i32) (i32.const 0))
     (data (i32.const 1024) "{\22decision\22:\22allow\22}") (data (i32.const 2048) "{\22decision\22:\22block\22}")
     (func (export "alloc") (param i32) (result i32) (i32.const 65536))
     (func (export "dealloc") (param i32 i32))
