@@ -431,7 +431,9 @@ impl Policy {
             && called.is_late()
             && self.settings.pool.limits.clock == DeadlineClock::Processor
         {
-            return self.repeated(kept, question, called).of_body_in(asked.chunks);
+            return self
+                .repeated(kept, question, called)
+                .of_body_in(asked.chunks);
         }
         called.of_body_in(asked.chunks)
     }
@@ -557,7 +559,13 @@ impl Policy {
         // Pinned where it stands: a future that is moved is copied, whole.
         let called = pin!(async {
             match lease.await {
-                Err(fault) => Called::not(*fault),
+                Err(fault) => {
+                    if let Some(kind) = self.chunk_kind(question) {
+                        let told = kept.chunks_of(kind);
+                        *told = Some(Told::without_one(*told));
+                    }
+                    Called::not(*fault)
+                }
                 Ok(mut lease) => {
                     let asking = self.asking(kept);
                     let (result, mut cost) = lease.ask_in(mode, question, asking).await;

@@ -160,6 +160,20 @@ pub(crate) struct Told {
     pub(crate) has_all: bool,
 }
 
+impl Told {
+    /// After a chunk that no instance was asked about.
+    pub(crate) const fn without_one(before: Option<Self>) -> Self {
+        Self {
+            // No instance has 0.
+            instance: match before {
+                Some(told) => told.instance,
+                None => 0,
+            },
+            has_all: false,
+        }
+    }
+}
+
 /// The instance that a call is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wish {
@@ -168,7 +182,7 @@ pub(crate) enum Wish {
     /// The one that was asked about the chunk before.
     Same(Told),
     /// Any in the place of that one, which did not come free in time.
-    Other,
+    Other(Told),
 }
 
 /// What became of the wish for one certain instance.
@@ -286,7 +300,14 @@ impl Pool {
         wish: Wish,
     ) -> Option<impl Future<Output = Result<Lease<'_>, Box<Fault>>> + Send + use<'_>> {
         let picked = match wish {
-            Wish::Any | Wish::Other => (self.free_place()?, None, wish == Wish::Other),
+            Wish::Any => (self.free_place()?, None, false),
+            Wish::Other(told) => {
+                let place = self.free_place()?;
+                // It may have come back.
+                let same = self.instances().take(told.instance);
+                let lacks_chunks = same.is_none() || !told.has_all;
+                (place, same, lacks_chunks)
+            }
             Wish::Same(told) => match self.pick(told.instance) {
                 Picked::Lent(place, instance) => (place, Some(instance), !told.has_all),
                 Picked::Gone => (self.free_place()?, None, true),
@@ -320,29 +341,40 @@ impl Pool {
         let asked = Instant::now();
         let until = after(asked, self.settings.wait);
         let waiting = Waiting::begin(&self.choosy);
-        let same = async {
-            loop {
-                let came_back = self.came_back.notified();
-                match self.pick(told.instance) {
-                    Picked::Busy => came_back.await,
-                    picked => return picked,
-                }
-            }
-        };
-        let picked = caller.wait(until, same).await;
+        let picked = caller.wait(until, self.same_or_gone(told.instance)).await;
         drop(waiting);
-        let place = match picked {
-            Some(Picked::Lent(mut place, instance)) => {
-                place.waited = asked.elapsed();
-                let picked = (place, Some(instance), !told.has_all);
-                return self.lend(picked, mode).await;
-            }
-            _ => match self.free_place() {
-                Some(place) => place,
-                None => Box::pin(self.wait(caller)).await?,
+        let (permit, instance) = match picked {
+            Some(picked) => picked,
+            None => match self.free_place() {
+                Some(place) => (place.permit, None),
+                None => return Err(self.refused()),
             },
         };
-        self.lend((place, None, true), mode).await
+        let place = Place {
+            permit,
+            waited: asked.elapsed(),
+        };
+        let lacks_chunks = instance.is_none() || !told.has_all;
+        self.lend((place, instance, lacks_chunks), mode).await
+    }
+
+    /// The instance of this number with a place in the line, as soon as no other call
+    /// has it; none where it is gone.
+    async fn same_or_gone(&self, number: u64) -> (SemaphorePermit<'_>, Option<Box<Instance>>) {
+        loop {
+            let came_back = self.came_back.notified();
+            if !self.is_lent(number)
+                && let Ok(permit) = self.places.acquire().await
+            {
+                let mut instances = self.instances();
+                let instance = instances.take(number);
+                if instance.is_some() || !instances.is_lent(number) {
+                    return (permit, instance);
+                }
+            } else {
+                came_back.await;
+            }
+        }
     }
 
     fn pick(&self, number: u64) -> Picked<'_> {
@@ -421,17 +453,20 @@ impl Pool {
                 permit,
                 waited: asked.elapsed(),
             }),
-            _ => {
-                self.counters.refused.fetch_add(1, Ordering::Relaxed);
-                Err(Box::new(Fault::new(
-                    FaultCode::Overload,
-                    format!(
-                        "no instance of {} came free within {:?}",
-                        self.settings.size, self.settings.wait
-                    ),
-                )))
-            }
+            _ => Err(self.refused()),
         }
+    }
+
+    fn refused(&self) -> Box<Fault> {
+        self.counters.refused.fetch_add(1, Ordering::Relaxed);
+        let Self { settings, .. } = self;
+        Box::new(Fault::new(
+            FaultCode::Overload,
+            format!(
+                "no instance of {} came free within {:?}",
+                settings.size, settings.wait
+            ),
+        ))
     }
 
     /// Nothing in the list can be half-changed by a panic, so one elsewhere

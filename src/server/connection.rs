@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use super::exchanges::{Affinity, Arrival, BodyLimit, Chunks, JoinedEvent, Origin, Peer, Wants};
+use super::exchanges::{Affinity, Arrival, Chunks, JoinedEvent, Origin, Peer, Wants};
 use super::metrics::Seen;
 use super::record::Source;
 use super::settings::MAX_UNSENT_BYTES;
@@ -263,13 +263,10 @@ impl Connection {
         if !policy.collects_bodies(kind) {
             return None;
         }
-        let limit = BodyLimit {
-            max_bytes: policy.settings().bodies.max_bytes,
-            may_be_cut: kind.is_request() && self.proxy().is_unrepaired(),
-        };
+        let max_bytes = policy.settings().bodies.max_bytes;
         let taken = match &asked.joined.body {
-            Some(body) => body.take(chunk, limit),
-            None => Collector::new(true).take(chunk, limit.max_bytes),
+            Some(body) => body.take(chunk, max_bytes),
+            None => Collector::new(true).take(chunk, max_bytes),
         };
         match taken {
             Ok(Collected::Whole(chunks)) => {

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use self::bodies::Bodies;
-pub(crate) use self::bodies::{BodyLimit, OpenBody};
+pub(crate) use self::bodies::OpenBody;
 use self::forgotten::Forgotten;
 use self::group::{Exchange, Group, Matches, Responded};
 use self::kept::Head as _;
@@ -377,7 +377,12 @@ impl Exchanges {
             }
             Event::RequestHeaders(head) => self.begin(keyed, head),
             Event::RequestBody { chunk, request } if bodies(wants.request_bodies) => {
-                lock(&self.inner).request_body((keyed, &self.bodies), chunk, request)
+                let mut locked = lock(&self.inner);
+                let joined = locked.request_body((keyed, &self.bodies), chunk, request);
+                let gone = self.evict(&mut locked, arrival.now);
+                drop(locked);
+                drop(gone);
+                joined
             }
             Event::ResponseHeaders(head) => self.respond(keyed, head),
             Event::ResponseBody {
@@ -386,7 +391,12 @@ impl Exchanges {
                 response,
             } if bodies(wants.response_bodies) => {
                 let heads = Heads { request, response };
-                lock(&self.inner).response_body((keyed, &self.bodies), chunk, heads)
+                let mut locked = lock(&self.inner);
+                let joined = locked.response_body((keyed, &self.bodies), chunk, heads);
+                let gone = self.evict(&mut locked, arrival.now);
+                drop(locked);
+                drop(gone);
+                joined
             }
             Event::RequestBody { .. } | Event::ResponseBody { .. } => Joined::default(),
         };
@@ -400,7 +410,9 @@ impl Exchanges {
         let Some(place) = place else { return };
         lock(&self.inner).change(place.key, |group| {
             if let Some(exchange) = group.by_number(place.number) {
-                exchange.body(kind).told = Some(told);
+                let body = exchange.body(kind);
+                body.asked += 1;
+                body.told = Some(told);
             }
         });
     }
@@ -576,6 +588,10 @@ impl Exchanges {
     fn forget(&self, inner: &mut Inner, place: Place, now: Instant) -> Option<Exchange> {
         let exchange = inner.remove(place)?;
         self.forgotten.fetch_add(1, Ordering::Relaxed);
+        if exchange.is_of_body() {
+            // The numbers of its chunks tell that the first ones are missing.
+            return Some(exchange);
+        }
         if exchange.awaits_body() {
             inner.bodies.add(place.key, exchange.announced, now);
         }
@@ -719,18 +735,32 @@ impl Inner {
         if joined.problem.is_some() {
             return;
         }
-        let is_single = chunk.is_last && chunk.chunk_index == 0;
+        // A chunk that counts more bytes than its own has others before it.
+        let is_alone = chunk.transferred_bytes <= chunk.data.len() as u64;
+        let is_single = chunk.is_last && chunk.chunk_index == 0 && is_alone;
         if joined.is_unclear {
             // The chunks of several bodies may come between each other.
-            let group = self.groups.get(&key);
-            let is_begun = group.is_some_and(|group| group.has_begun_body(kind));
+            let group = self.groups.get_mut(&key);
+            let is_begun = group.is_some_and(|group| {
+                let is_begun = group.has_begun_body(kind);
+                if !is_single {
+                    group.begins_unclear_body(kind);
+                }
+                is_begun
+            });
             if wants.chunks == Chunks::Collected && (!is_single || is_begun) {
                 joined.problem = Some(Problem::Ambiguous);
+            }
+            if wants.chunks == Chunks::Together && !is_single {
+                joined.told = Some(Told::without_one(None));
             }
             return;
         }
         let is_headless = joined.place.is_none();
         if is_headless {
+            if wants.chunks == Chunks::Together && chunk.chunk_index > 0 {
+                joined.told = Some(Told::without_one(None));
+            }
             if chunk.is_last || wants.chunks == Chunks::Alone {
                 return;
             }
@@ -752,10 +782,14 @@ impl Inner {
             let is_numbered = exchange.is_headless(kind);
             let body = exchange.body(kind);
             if wants.chunks == Chunks::Together {
-                joined.told = body.told;
+                joined.told = body.told_before(chunk);
             }
             if wants.chunks != Chunks::Collected {
-                joined.problem = body.is_begun().then_some(Problem::Incomplete);
+                if let Some(collected) = body.collected.take() {
+                    collected.give_up();
+                    body.is_lost = true;
+                }
+                joined.problem = body.is_lost.then_some(Problem::Incomplete);
             } else if chunk.is_last {
                 joined.body = body.collected.take();
             } else {

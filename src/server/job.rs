@@ -19,11 +19,13 @@ use tokio_util::sync::ReusableBoxFuture;
 
 use super::Shared;
 use super::connection::{Connection, Given, Ticket};
-use super::exchanges::JoinedEvent;
+use super::exchanges::{JoinedEvent, Problem};
 use super::queue::Work;
+use super::receive;
 use super::record::Source;
 use crate::event::Event;
 use crate::fault::{Fault, FaultCode};
+use crate::policy::bodies::{self, Collector};
 use crate::policy::pool::{Told, Wish};
 use crate::policy::{Handled, Policy, Pool};
 use crate::response::{AgentResponse, Audit, Decision};
@@ -75,7 +77,7 @@ impl Job {
     pub(crate) fn is_ready(&self, pool: &Pool) -> bool {
         match self.wish() {
             Wish::Same(told) => !pool.is_lent(told.instance),
-            Wish::Any | Wish::Other => true,
+            Wish::Any | Wish::Other(_) => true,
         }
     }
 
@@ -87,7 +89,7 @@ impl Job {
     fn wish(&self) -> Wish {
         match self.told() {
             None => Wish::Any,
-            Some(_) if self.takes_any => Wish::Other,
+            Some(told) if self.takes_any => Wish::Other(told),
             Some(told) => Wish::Same(told),
         }
     }
@@ -125,6 +127,10 @@ impl Job {
 
     /// Calls a guest and answers; hands the job back where no guest is free.
     async fn call(mut self, policy: Arc<Policy>) -> Option<Self> {
+        if let Some(fault) = self.collected_for_another(&policy) {
+            self.answer(policy.refuse(fault));
+            return None;
+        }
         let Some(lease) = policy.pool().try_lease_for(self.wish()) else {
             return Some(self);
         };
@@ -156,6 +162,33 @@ impl Job {
         }
         self.answer(Given { handled, source });
         None
+    }
+
+    /// Why the policy of now cannot be asked: it wants whole bodies, and the one before
+    /// it, for which this chunk waited, did not.
+    fn collected_for_another(&mut self, policy: &Policy) -> Option<Fault> {
+        let asked = self.asked.as_mut()?;
+        let kind = asked.event.kind();
+        if asked.joined.chunks > 0 || !policy.collects_bodies(kind) {
+            return None;
+        }
+        let chunk = bodies::chunk_of(&mut asked.event)?;
+        if !chunk.is_last {
+            return Some(receive::unjoined(Problem::Incomplete));
+        }
+        let max_bytes = policy.settings().bodies.max_bytes;
+        Collector::new(true).take(chunk, max_bytes).err()
+    }
+
+    /// Whether somebody still waits for its answer; else it is given up.
+    pub(crate) fn is_awaited(&mut self) -> bool {
+        let is_awaited = self.connection.is_awaited(self.ticket);
+        if !is_awaited {
+            self.asked = None;
+            let shared = self.connection.shared();
+            shared.live.metrics().abandoned(None);
+        }
+        is_awaited
     }
 
     /// Answers by the failure policy.
@@ -281,9 +314,7 @@ pub(crate) fn work(shared: &Shared) {
         let call = match work {
             Work::GoOn(call) => call,
             Work::Call(mut job) => {
-                if !job.connection.is_awaited(job.ticket) {
-                    job.asked = None;
-                    shared.live.metrics().abandoned(None);
+                if !job.is_awaited() {
                     continue;
                 }
                 if shared.queue.is_expired(&job) && !job.gives_in() {

@@ -314,6 +314,9 @@ fn after(start: Instant, time: Duration) -> Instant {
 async fn refuse_expired(shared: Arc<Shared>) {
     loop {
         for mut job in shared.queue.expired().await {
+            if !job.is_awaited() {
+                continue;
+            }
             let job = if job.gives_in() {
                 job.begin(shared.policy())
             } else {

@@ -105,7 +105,10 @@ impl Queue {
     pub(crate) fn push_front(&self, job: Job) {
         let mut state = lock(&self.state);
         state.bytes += job.body_bytes();
-        state.jobs.push_front(job);
+        // It may have been taken out of the middle.
+        let older = |other: &Job| other.queued() <= job.queued();
+        let at = state.jobs.iter().take_while(|other| older(other)).count();
+        state.jobs.insert(at, job);
         self.pushed(state);
     }
 
@@ -171,6 +174,8 @@ impl Queue {
                 return Some(Work::Call(Box::new(job)));
             }
             if state.closed && state.jobs.is_empty() {
+                // One that waited for a job it could not begin has to end too.
+                self.filled.notify_all();
                 return None;
             }
             state.idle += 1;

@@ -184,7 +184,7 @@ fn begin(connection: &Arc<Connection>, event: Event, version: HttpVersion, turn:
 }
 
 /// Why an event is not asked about, in the words of a log.
-fn unjoined(problem: Problem) -> Fault {
+pub(super) fn unjoined(problem: Problem) -> Fault {
     match problem {
         Problem::HeadLost => Fault::new(
             FaultCode::HeadLost,

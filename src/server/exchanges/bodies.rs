@@ -38,15 +38,6 @@ pub(crate) struct OpenBody {
     all: Arc<Bodies>,
 }
 
-/// How much of a body is collected.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct BodyLimit {
-    pub(crate) max_bytes: u64,
-    /// The proxy sends no more of a long body than its beginning, in one chunk that
-    /// does not say it is the last.
-    pub(crate) may_be_cut: bool,
-}
-
 impl Bodies {
     pub(crate) fn new(max_bytes: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -111,21 +102,23 @@ impl OpenBody {
     pub(crate) fn take(
         self: &Arc<Self>,
         chunk: &mut BodyChunk,
-        limit: BodyLimit,
+        max_bytes: u64,
     ) -> Result<Collected, Fault> {
         let (taken, bytes) = {
             let mut collector = lock(&self.collector);
-            let is_cut = limit.may_be_cut && !chunk.is_last && !collector.is_begun();
-            if is_cut && chunk.data.len() as u64 >= limit.max_bytes {
-                collector.fail(FaultCode::BodyTooLarge);
-            }
-            let taken = collector.take(chunk, limit.max_bytes);
+            let taken = collector.take(chunk, max_bytes);
             (taken, collector.bytes())
         };
         for body in self.all.hold(self, bytes) {
             lock(&body.collector).fail(FaultCode::Overload);
         }
         taken
+    }
+
+    /// Nobody will be asked about it, and whoever sends the next chunk is told.
+    pub(super) fn give_up(&self) {
+        lock(&self.collector).fail(FaultCode::BodyIncomplete);
+        lock(&self.all.open).release(self.number);
     }
 }
 
@@ -144,7 +137,7 @@ impl Drop for OpenBody {
         self.all.unfinished.fetch_add(1, Ordering::Relaxed);
         if self.all.log_limiter.admit() {
             tracing::warn!(
-                "a body ended before its last chunk came, so the module was not asked about it; zentinel-proxy up to 0.6.45 and sentinel-proxy send no more of a request body than max-inspection-bytes: set that to at least --max-body"
+                "a body ended before its last chunk came, so the module was not asked about it; a proxy that buffers request bodies sends no more of one than its max-inspection-bytes: set that to at least --max-body"
             );
         }
     }
@@ -154,10 +147,7 @@ impl Drop for OpenBody {
 mod tests {
     use super::*;
 
-    const LIMIT: BodyLimit = BodyLimit {
-        max_bytes: 100,
-        may_be_cut: false,
-    };
+    const LIMIT: u64 = 100;
 
     fn chunk(index: u32, size: usize, is_last: bool) -> BodyChunk {
         BodyChunk {
@@ -206,27 +196,5 @@ mod tests {
         );
         drop(body);
         assert_eq!((lock(&all.open).bytes, all.unfinished()), (0, 1));
-    }
-
-    #[test]
-    fn the_beginning_of_a_longer_body_is_too_large() {
-        let all = Bodies::new(1000);
-        let limit = |may_be_cut| BodyLimit {
-            may_be_cut,
-            ..LIMIT
-        };
-        for (size, may_be_cut, is_whole) in
-            [(100, true, false), (99, true, true), (100, false, true)]
-        {
-            let taken = all
-                .begin(true)
-                .take(&mut chunk(0, size, false), limit(may_be_cut));
-            let expected = if is_whole {
-                Ok(Collected::More)
-            } else {
-                Err(FaultCode::BodyTooLarge)
-            };
-            assert_eq!(code(taken), expected, "{size}");
-        }
     }
 }

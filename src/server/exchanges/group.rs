@@ -37,6 +37,8 @@ pub(super) struct Exchange {
     pub(super) bytes: usize,
     /// The answer to its head went out.
     pub(super) is_answered: bool,
+    /// No head of it came, and nothing but a body.
+    is_of_body: bool,
     /// It was refused, so no event of it should follow. A proxy that did not
     /// wait for the refusal sends some all the same.
     is_over: bool,
@@ -60,11 +62,31 @@ pub(super) struct Body {
     pub(super) told: Option<Told>,
     /// What was collected, where the module wants it whole.
     pub(super) collected: Option<Arc<OpenBody>>,
+    /// Chunks that came, and those that an instance was asked about.
+    came: u32,
+    pub(super) asked: u32,
+    /// Some of its chunks were collected for a module that was replaced.
+    pub(super) is_lost: bool,
+    /// Chunks came that may be its own or another's.
+    is_unclear: bool,
 }
 
 impl Body {
     pub(super) const fn is_begun(&self) -> bool {
-        self.collected.is_some()
+        self.collected.is_some() || self.is_unclear
+    }
+
+    /// The instance that was asked about the chunks before this one, and whether about
+    /// all of them.
+    pub(super) fn told_before(&mut self, chunk: &BodyChunk) -> Option<Told> {
+        let begins_late = self.came == 0 && chunk.chunk_index > 0;
+        let lacks_some = self.came != self.asked || begins_late;
+        self.came += 1;
+        if lacks_some {
+            Some(Told::without_one(self.told))
+        } else {
+            self.told
+        }
     }
 }
 
@@ -103,6 +125,7 @@ impl Exchange {
     pub(super) fn of_body(number: u64, connection: u64, kind: EventKind) -> Self {
         let mut exchange = Self::new(number, connection, Announced::Any);
         exchange.is_answered = true;
+        exchange.is_of_body = true;
         // Nothing says that an event of the other side would be of this exchange.
         exchange.request_done = !kind.is_request();
         exchange.response_seen = true;
@@ -155,6 +178,10 @@ impl Exchange {
     /// Whether its body, or its end, is still to come as a rule.
     const fn is_open(&self) -> bool {
         !self.is_over && !self.response_seen
+    }
+
+    pub(super) const fn is_of_body(&self) -> bool {
+        self.is_of_body
     }
 
     pub(super) fn awaits_body(&self) -> bool {
@@ -292,6 +319,13 @@ impl Group {
         let side = usize::from(!kind.is_request());
         let mut exchanges = self.exchanges.iter();
         exchanges.any(|exchange| exchange.bodies[side].is_begun())
+    }
+
+    /// Chunks came that may be of any of them.
+    pub(super) fn begins_unclear_body(&mut self, kind: EventKind) {
+        for exchange in &mut self.exchanges {
+            exchange.body(kind).is_unclear = true;
+        }
     }
 
     pub(super) fn is_full(&self) -> bool {
