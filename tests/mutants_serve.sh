@@ -111,10 +111,10 @@ switch empty-body-in-silence src/protocol/outgoing/rules.rs 's/if is_empty\n/if 
 
 # Bodies in chunks.
 switch body-any-size src/policy/bodies.rs 's/if size\.max\(announced\) > max_bytes \{/if size.max(announced) > max_bytes \&\& !'"$(off body-any-size)"' {/' bodies::limits
-switch body-with-a-gap src/policy/bodies.rs 's/if has_number && chunk\.chunk_index != self\.chunks \{/if has_number \&\& chunk.chunk_index != self.chunks \&\& !'"$(off body-with-a-gap)"' {/' bodies::limits
-switch body-replaced-in-part src/policy/bodies.rs 's/Ok\(Some\(checked\)\) if chunks > 1 =>/Ok(Some(checked)) if chunks > 1 \&\& !'"$(off body-replaced-in-part)"' =>/' bodies::limits
+switch body-with-a-gap src/policy/bodies.rs 's/if !self\.goes_on\(chunk, size\) \{/if !self.goes_on(chunk, size) \&\& !'"$(off body-with-a-gap)"' {/' bodies::limits
+switch body-replaced-in-part src/policy/bodies.rs 's/if chunks > 1 && answer\.passes\(\)/if chunks > 1 \&\& !'"$(off body-replaced-in-part)"' \&\& answer.passes()/' bodies::limits
 switch body-flag-first src/policy/bodies.rs 's/match module\.wants_whole_bodies\(\) \{/match module.wants_whole_bodies().filter(|_| !'"$(off body-flag-first)"') {/; s/const (fn mode_of)/$1/' bodies::limits
-switch body-beginning-is-whole src/server/exchanges/bodies.rs 's/if is_cut && /if is_cut \&\& !'"$(off body-beginning-is-whole)"' \&\& /' bodies::limits
+switch body-beginning-is-whole src/policy/bodies.rs 's/if may_be_cut && /if may_be_cut \&\& !'"$(off body-beginning-is-whole)"' \&\& /' bodies::limits
 switch bodies-unbounded src/server/exchanges/bodies.rs 's/while open\.bytes > self\.max_bytes \{/while open.bytes > self.max_bytes \&\& !'"$(off bodies-unbounded)"' {/' many_slow
 switch bodies-unfinished-in-silence src/server/exchanges/bodies.rs 's/if !lock\(&self\.collector\)\.is_unfinished\(\) \{/if !lock(\&self.collector).is_unfinished() || '"$(off bodies-unfinished-in-silence)"' {/' never_ends
 switch bodies-mixed src/server/exchanges.rs 's/(let is_single = .*?\n\s+)if joined\.is_unclear \{/$1if joined.is_unclear \&\& !'"$(off bodies-mixed)"' {/s' share_an_id

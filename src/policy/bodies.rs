@@ -205,21 +205,28 @@ pub(crate) fn check(
     answer: Result<Option<Checked>, Fault>,
     chunks: u32,
 ) -> Result<Option<Checked>, Fault> {
-    let checked = match answer {
-        Ok(Some(checked)) if chunks > 1 => checked,
-        other => return other,
-    };
+    match answer {
+        Ok(Some(checked)) => match cannot_be_done(&checked.answer, chunks) {
+            Some(fault) => Err(fault),
+            None => Ok(Some(checked)),
+        },
+        other => other,
+    }
+}
+
+/// Why an answer to a body that came in so many chunks cannot be carried out.
+pub(crate) fn cannot_be_done(answer: &Answer, chunks: u32) -> Option<Fault> {
     let replaces = |response: &AgentResponse| {
         response.request_body_mutation.is_some() || response.response_body_mutation.is_some()
     };
-    match &checked.answer {
-        Answer::Response(response) if checked.answer.passes() && replaces(response) => {
-            Err(Fault::new(
+    match answer {
+        Answer::Response(response) if chunks > 1 && answer.passes() && replaces(response) => {
+            Some(Fault::new(
                 FaultCode::BadAnswer(BadAnswer::BodyMutation),
                 "the answer replaces a body that came in several chunks, of which the proxy has passed on all but the last",
             ))
         }
-        _ => Ok(Some(checked)),
+        _ => None,
     }
 }
 

@@ -116,7 +116,7 @@ impl Quirk {
                 "response header operations of the request phase are dropped; give them in on_response_headers"
             }
             Self::RequestOpsAfterBodyDropped => {
-                "request header operations that come with the request body are dropped; 0.6.54 applies them if the agent has request-body-mode \"inspect-first\""
+                "request header operations that come with the request body are dropped, by 0.6.54 unless the agent has request-body-mode \"inspect-first\""
             }
             Self::OpsBesideBlockDropped => "header operations that come with a block are dropped",
             Self::OpsBesideRefusalDropped => {
@@ -125,7 +125,7 @@ impl Quirk {
             Self::BodyCutAtContext => "the body of a block is cut at the text \"context:\"",
             Self::ValueArrivesEmpty => "a header value that is not visible ASCII arrives as \"\"",
             Self::RequestMutationIgnored => {
-                "a change of the request body is ignored; 0.6.54 makes it if the agent has request-body-mode \"stream\" or \"hybrid\""
+                "a change of the request body is ignored, by 0.6.54 unless the agent has request-body-mode \"stream\" or \"hybrid\""
             }
             Self::EmptyResponseBodyIgnored => {
                 "an empty replacement of a response body is ignored and the body passes"

@@ -751,10 +751,9 @@ impl Inner {
             if wants.chunks == Chunks::Collected && (!is_single || is_begun) {
                 joined.problem = Some(Problem::Ambiguous);
             }
-            if wants.chunks == Chunks::Together && !is_single {
-                joined.told = Some(Told::without_one(None));
+            if wants.chunks != Chunks::Together || joined.place.is_none() {
+                return;
             }
-            return;
         }
         let is_headless = joined.place.is_none();
         if is_headless {
@@ -782,7 +781,8 @@ impl Inner {
             let is_numbered = exchange.is_headless(kind);
             let body = exchange.body(kind);
             if wants.chunks == Chunks::Together {
-                joined.told = body.told_before(chunk);
+                let begins_anew = joined.is_unclear && chunk.chunk_index == 0 && is_alone;
+                joined.told = body.told_before(chunk, begins_anew);
             }
             if wants.chunks != Chunks::Collected {
                 if let Some(collected) = body.collected.take() {

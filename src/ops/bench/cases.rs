@@ -33,6 +33,10 @@ pub struct BenchCase {
     pub input_hash: String,
     /// Bytes of the input JSON.
     pub input_bytes: u64,
+    /// Chunks that a collected body came in.
+    pub(super) chunks: u32,
+    /// It is of a capture, whose secrets are not written.
+    is_captured: bool,
     /// What must not be written of it.
     pub(super) secrets: SecretsFound,
     /// Whether it is always answered alike.
@@ -64,10 +68,24 @@ impl BenchCase {
         }
     }
 
+    /// Says anew what the input is that it is called with now.
+    fn measures(&mut self, names: HeaderNames) {
+        let mut input = Vec::new();
+        write_input(&self.input, names, &mut input);
+        self.input_bytes = input.len() as u64;
+        if !self.is_captured {
+            self.input_hash = hash(&self.input, &input);
+        } else {
+            let exchange = self.secrets.clone();
+            self.hide(&exchange, names);
+        }
+    }
+
     /// Keeps what is secret in a captured exchange out of all that is written.
     pub(super) fn hide(&mut self, exchange: &SecretsFound, names: HeaderNames) {
         let mut input = Vec::new();
         write_input(&self.input, names, &mut input);
+        self.is_captured = true;
         self.secrets = exchange.known();
         let redactor = Redactor::with_numbers();
         let redacted = redactor.input(&String::from_utf8_lossy(&input), &mut self.secrets);
@@ -170,10 +188,10 @@ pub(super) fn with_whole_bodies(
             chunk_of(&mut event).map(|chunk| collectors[side].take(chunk, bodies.max_bytes));
         match taken {
             Some(Ok(Collected::More)) => {}
-            Some(Ok(Collected::Whole(_))) => {
+            Some(Ok(Collected::Whole(chunks))) => {
                 case.input = event.into();
-                let exchange = case.secrets.clone();
-                case.hide(&exchange, names);
+                case.chunks = chunks;
+                case.measures(names);
                 whole.push(case);
             }
             // One that cannot be collected is measured as the fault that it is.
@@ -208,6 +226,8 @@ pub fn of_inputs(
                 input,
                 now: None,
                 input_bytes: json.len() as u64,
+                chunks: 1,
+                is_captured: false,
                 secrets: SecretsFound::default(),
                 steady: Steady::default(),
             }

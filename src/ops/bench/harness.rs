@@ -18,6 +18,7 @@ use crate::guest::engine::{Engine, EngineSettings};
 use crate::guest::module::{Candidate, LoadSettings, Module, Source};
 use crate::latency::Latency;
 use crate::ops::module_info::{called, pooled};
+use crate::policy::bodies::cannot_be_done;
 use crate::policy::pool::PoolSettings;
 use crate::policy::{BodyMode, Policy, PolicySettings};
 use crate::question::Question;
@@ -222,6 +223,7 @@ fn call(policy: &Policy, case: &BenchCase) -> Result<Call, Box<Fault>> {
             let time = started.elapsed();
             let mut reply = reply.ok_or_else(not_asked)?;
             let fault = reply.fault.take();
+            let fault = fault.or_else(|| cannot_be_done(&reply.answer, case.chunks));
             let decision = reply.answer.name();
             (time, reply.cost, Told::Event(reply.answer), decision, fault)
         }

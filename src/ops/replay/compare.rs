@@ -119,6 +119,14 @@ impl Given {
         }
     }
 
+    /// We answered in the module's place, as its body is collected: that more is needed
+    /// is no answer of the module.
+    fn wants_as_much_as(&mut self, other: &Self) {
+        if let Some(more) = other.value.get("needs_more") {
+            self.value["needs_more"] = more.clone();
+        }
+    }
+
     /// The same as the transport of a recorded answer to this step would have
     /// told it, where that could not carry all of it.
     fn told(mut self, reply: &Reply, recorded: Option<&Self>, policy: FailurePolicy) -> Self {
@@ -265,7 +273,16 @@ pub(super) fn compare(old: &Played, new: &Played, ignored: &[Pointer]) -> Option
     if equal {
         return None;
     }
-    differ(old.with_all_digits(), &new.with_all_digits(), ignored)
+    let (mut before, mut now) = (old.with_all_digits(), new.with_all_digits());
+    let answers = before.iter_mut().zip(&mut now);
+    for ((before, now), (old, new)) in answers.zip(old.replies.iter().zip(&new.replies)) {
+        match (old.is_collected, new.is_collected) {
+            (false, true) => now.wants_as_much_as(before),
+            (true, false) => before.wants_as_much_as(now),
+            _ => {}
+        }
+    }
+    differ(before, &now, ignored)
 }
 
 /// What was recorded of a transaction beside what a module answers now.
@@ -321,7 +338,12 @@ pub(super) fn drift(
         let mut new: Vec<Given> = new
             .filter(|(index, _)| counts(*index))
             .map(|(step, reply)| {
-                Given::now((step, reply)).told(reply, at(&old, step), failure_policy)
+                let recorded = at(&old, step);
+                let mut now = Given::now((step, reply)).told(reply, recorded, failure_policy);
+                if let Some(recorded) = recorded.filter(|_| reply.is_collected) {
+                    now.wants_as_much_as(recorded);
+                }
+                now
             })
             .collect();
         // What it refuses only there ends the exchange there, too.

@@ -42,6 +42,9 @@ pub(crate) enum Hint {
     DependsOnInstance {
         /// What a new instance answers.
         alone: String,
+        /// It is the answer to a chunk of a body.
+        #[serde(skip)]
+        is_body: bool,
     },
     /// A new instance answers otherwise than this one, that other fixtures were fed to.
     EarlierCalls {
@@ -491,12 +494,17 @@ impl Hint {
                 decision,
                 as_written,
             } => format!(
-                "header names reach the module in lower case, as proxies send them: it decides {decision}; spelled as in the fixture it would decide {as_written}. Look names up in any case, or use --header-names canonical in run and serve"
+                "header names reach the module in lower case, as zentinel-proxy up to 0.6.54 and sentinel-proxy 0.4.14 send them: it decides {decision}; spelled as in the fixture it would decide {as_written}. Look names up in any case, or use --header-names canonical in run and serve"
             ),
             Self::Collected => "the module gets bodies whole, so it is not asked about this chunk; what is expected of the body belongs to its last chunk".to_owned(),
             Self::BodyUnfinished => "no chunk of this body is its last (\"is_last\"), and the module gets bodies whole, so it was not asked about it".to_owned(),
-            Self::DependsOnInstance { alone } => format!(
-                "a new instance answers {alone}: this answer depends on what the instance was asked before, and the events of one exchange may meet different instances; keep nothing between calls, or get bodies whole (the global whole_body, or --body whole)"
+            Self::DependsOnInstance { alone, is_body } => format!(
+                "a new instance answers {alone}: this answer depends on what the instance was asked before, and the events of one exchange may meet different instances; keep nothing between calls{}",
+                if *is_body {
+                    ", or get bodies whole (the global whole_body, or --body whole)"
+                } else {
+                    ""
+                }
             ),
             Self::EmptyAnswer => "the module gave an empty answer, which allows; published modules do this when they fail to parse their input".to_owned(),
             Self::EarlierCalls {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::report::{Hint, StepResult, summary};
+use crate::fault::{Fault, FaultCode};
 use crate::fixture::{Fixture, Step};
 use crate::limits::Isolation;
 use crate::policy::Policy;
@@ -41,15 +42,23 @@ impl Spelling {
             return;
         }
         let mut exchange = self.as_sent.exchange();
-        for (step, result) in fixture.steps.iter().zip(results) {
+        for (at, (step, result)) in fixture.steps.iter().zip(results).enumerate() {
             let (Some(alone), Some(response)) =
                 (exchange.at(step.now).handle(&step.event), &result.response)
             else {
                 return;
             };
+            let is_late = |fault: &Fault| fault.code == FaultCode::Deadline;
+            let faults = [&alone.fault, &result.fault];
+            if faults.into_iter().flatten().any(is_late) {
+                return;
+            }
             if !response.tells_the_same(&alone.response) {
+                let is_body = step.event.chunk_index().is_some();
                 let alone = summary(&alone.response);
-                result.hints.push(Hint::DependsOnInstance { alone });
+                // The first step has no step before it in its exchange.
+                let hint = Hint::DependsOnInstance { alone, is_body };
+                result.hints.extend((at > 0).then_some(hint));
                 return;
             }
         }

@@ -125,7 +125,9 @@ pub(super) fn run(
             });
         }
     }
-    if policy.is_repeatable() {
+    let depends = |hint: &Hint| matches!(hint, Hint::EarlierCalls { .. });
+    let is_told = results.iter().any(|step| step.hints.iter().any(depends));
+    if policy.is_repeatable() && !is_told {
         spelling.instance_hint(fixture, &mut results);
     }
     let rest = (results.len()..).map_while(|index| fixture.step(index));
@@ -187,6 +189,11 @@ impl StepReply<'_> {
             }
             Self::Hook { handled, .. } => handled.cost.is_some() || handled.fault.is_some(),
         }
+    }
+
+    /// Whether we answered in the module's place.
+    pub(crate) fn is_collected(&self) -> bool {
+        matches!(self, Self::Event { handled, .. } if handled.is_collected)
     }
 
     /// What the call cost; none where no guest was called.

@@ -269,9 +269,13 @@ fn probe(module: &Arc<Module>, settings: &ValidateSettings, metrics: &mut Metric
     let is_passed = many.row.check.status == CheckStatus::Pass;
     let freed = many.growth.filter(|_| is_passed);
     rows.push(many.row.clone());
-    rows.extend(growth::bodies::rows(&prober, freed));
+    let state = state::probe(&prober, &trials, &many);
+    let is_told = state.check.status == CheckStatus::Fail;
+    let exchanges = growth::bodies::rows(&prober, freed).into_iter();
+    // What counts all calls counts those about exchanges too.
+    rows.extend(exchanges.filter(|row| !is_told || row.check.id.kind != CheckKind::State));
     rows.extend(bodies::rows(&prober));
-    rows.push(state::probe(&prober, &trials, &many));
+    rows.push(state);
     metrics.growth = many.growth;
     if settings.probing == Probing::Torture {
         rows.extend(torture::probe(&prober, &trials));

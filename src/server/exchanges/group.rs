@@ -65,6 +65,7 @@ pub(super) struct Body {
     /// Chunks that came, and those that an instance was asked about.
     came: u32,
     pub(super) asked: u32,
+    has_ended: bool,
     /// Some of its chunks were collected for a module that was replaced.
     pub(super) is_lost: bool,
     /// Chunks came that may be its own or another's.
@@ -78,7 +79,12 @@ impl Body {
 
     /// The instance that was asked about the chunks before this one, and whether about
     /// all of them.
-    pub(super) fn told_before(&mut self, chunk: &BodyChunk) -> Option<Told> {
+    pub(super) fn told_before(&mut self, chunk: &BodyChunk, begins_anew: bool) -> Option<Told> {
+        if self.has_ended || begins_anew {
+            // Another exchange of this id, which cannot be told from this one.
+            (self.came, self.asked, self.told) = (0, 0, None);
+        }
+        self.has_ended = chunk.is_last;
         let begins_late = self.came == 0 && chunk.chunk_index > 0;
         let lacks_some = self.came != self.asked || begins_late;
         self.came += 1;

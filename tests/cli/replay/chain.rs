@@ -112,9 +112,10 @@ fn played(held: &Held<'_>, dir: &TestDir, (written, rows): (&Written, &BTreeMap<
 
 fn check(case: &Case) {
     let truth = case.truth();
-    let right = Held {
+    let mut right = Held {
         case,
         truth: &truth,
+        earlier: (0, 0),
     };
     let dir = TestDir::new();
     dir.file("capture.jsonl", case.capture());
@@ -127,6 +128,7 @@ fn check(case: &Case) {
     let fail_on = all[case.flags.judged];
     let flag = format!("--fail-on={}", fail_on.text());
     let whole = Written::of(case, &dir, ("whole", std::slice::from_ref(&flag)));
+    right.take_earlier(&whole.json());
     held(&right, &whole, fail_on);
     let rows = right.rows(&whole.text("jsonl"));
     played(&right, &dir, (&whole, &rows));

@@ -91,16 +91,16 @@ fn a_body_that_is_too_large_gets_the_failure_policy() {
     }
 }
 
-/// They send no more than the beginning of a long body, in one chunk that does not say
-/// that it is the last.
+/// A proxy that buffers sends no more than the beginning of a long body, in one chunk
+/// that does not say that it is the last.
 #[test]
-fn the_beginning_that_an_old_proxy_sends_of_a_long_body_is_too_large() {
+fn the_beginning_of_a_long_body_is_too_large() {
     for (is_open, flags) in MODES {
         let served = joiner_whole(&[&["--max-body", "100B"], flags].concat());
         let mut old = served.v2("0.6.45");
         let mut new = served.v2("0.6.54");
         let mut v1 = served.proxies(Transport::V1).remove(0);
-        for (number, proxy) in [&mut old, &mut v1].into_iter().enumerate() {
+        for (number, proxy) in [&mut old, &mut new, &mut v1].into_iter().enumerate() {
             let beginning = sized(10 + number, &[100, 0]);
             head(proxy, &beginning);
             let answer = proxy.ask(CHUNK, &beginning.chunk(0));
@@ -110,10 +110,6 @@ fn the_beginning_that_an_old_proxy_sends_of_a_long_body_is_too_large() {
             assert_eq!(says(&proxy.ask(CHUNK, &short.chunk(0))), MORE);
             assert_joined(&proxy.ask(CHUNK, &short.chunk(1)), &short);
         }
-        let beginning = sized(30, &[100, 0]);
-        head(&mut new, &beginning);
-        assert_eq!(says(&new.ask(CHUNK, &beginning.chunk(0))), MORE);
-        assert_joined(&new.ask(CHUNK, &beginning.chunk(1)), &beginning);
     }
 }
 
@@ -210,7 +206,7 @@ fn a_body_without_a_head_is_joined_by_its_numbers() {
     let served = joiner_whole(&[]);
     for (rank, transport) in TRANSPORTS.into_iter().enumerate() {
         let mut proxy = served.proxies(transport).remove(0);
-        let upload = Upload::new(rank, &["ab", "", "c", "d"]);
+        let upload = Upload::new(rank, &["ab", "x", "c", "d"]);
         for _ in 0..100 {
             for at in 0..3 {
                 let answer = proxy.ask(CHUNK, &upload.chunk(at));

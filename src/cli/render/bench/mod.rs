@@ -138,9 +138,12 @@ fn changed(report: &BenchReport) -> Vec<Block> {
         notes.push(note(format!("… {} more", all.len() - CHANGED_SHOWN)));
     }
     if !all.is_empty() {
-        notes.push(note(
-            "answers depend on earlier calls, so the figures are of several answers: keep nothing between calls, or use --isolation fresh".to_owned(),
-        ));
+        let text = if report.fails_by_changes() {
+            "answers depend on earlier calls, so the figures are of several answers: keep nothing between calls, or use --isolation fresh"
+        } else {
+            "the agent did not answer alike each time, so the figures are of several answers: because of earlier calls, its clock, random bytes or a reload"
+        };
+        notes.push(note(text.to_owned()));
     }
     notes
 }
@@ -156,6 +159,7 @@ fn verdict(report: &BenchReport) -> (Span, String) {
         return (verdict, format!(": {text}"));
     }
     if !report.cases.is_empty()
+        && report.fails_by_changes()
         && let changed @ 1.. = report.changed_answers.len()
     {
         let events = plural(report.cases.len() as u64, "event");
