@@ -199,6 +199,11 @@ pub(crate) const fn chunk_of(event: &mut Event) -> Option<&mut BodyChunk> {
     }
 }
 
+/// Whether an answer replaces or drops the body that it is about.
+pub(crate) const fn replaces_body(response: &AgentResponse) -> bool {
+    response.request_body_mutation.is_some() || response.response_body_mutation.is_some()
+}
+
 /// Holds an answer to a collected body against what can be carried out: the chunks
 /// before the last one have been passed on, so the body cannot be replaced.
 pub(crate) fn check(
@@ -216,11 +221,10 @@ pub(crate) fn check(
 
 /// Why an answer to a body that came in so many chunks cannot be carried out.
 pub(crate) fn cannot_be_done(answer: &Answer, chunks: u32) -> Option<Fault> {
-    let replaces = |response: &AgentResponse| {
-        response.request_body_mutation.is_some() || response.response_body_mutation.is_some()
-    };
     match answer {
-        Answer::Response(response) if chunks > 1 && answer.passes() && replaces(response) => {
+        Answer::Response(response)
+            if chunks > 1 && answer.passes() && replaces_body(response) =>
+        {
             Some(Fault::new(
                 FaultCode::BadAnswer(BadAnswer::BodyMutation),
                 "the answer replaces a body that came in several chunks, of which the proxy has passed on all but the last",

@@ -4,12 +4,13 @@
 
 use std::fmt;
 
-use crate::check::{Check, CheckKind, CheckStatus};
+use crate::check::{Check, CheckId, CheckKind, CheckStatus};
 use crate::event::EventKind;
 use crate::fault::printable;
 use crate::guest::Instance;
 use crate::limits::Isolation;
 use crate::policy::BodyMode;
+use crate::policy::bodies::replaces_body;
 use crate::question::Phase;
 
 use super::Row;
@@ -22,10 +23,12 @@ const BUDGET: u64 = 600_000_000;
 const SHOWN: usize = 24;
 const EXPECTED: &str = "the same decision about a body however it is cut";
 /// What a module does that wants to see bodies whole.
-pub(super) const WHOLE: &str =
+const WHOLE: &str =
     "export the global whole_body with the value 1, or run every command with --body whole";
 const PROXIES: &str =
     "zentinel-proxy up to 0.6.45 sends one chunk of a body, 0.6.54 several where it streams";
+/// Where a body can be changed.
+const ONE_CHUNK: &str = "a body can be changed only where the proxy sends it in one chunk: zentinel-proxy up to 0.6.45, and 0.6.54 with a response body within max-inspection-bytes; with buffering of request bodies (request-body-mode \"buffer\" or \"inspect-first\") a change of them is ignored";
 
 /// Kinds of bodies that a module has a handler for.
 pub(super) fn kinds(prober: &Prober<'_>) -> impl Iterator<Item = EventKind> {
@@ -39,16 +42,73 @@ pub(super) fn rows(prober: &Prober<'_>) -> Vec<Row> {
     kinds(prober).map(|kind| row(prober, kind)).collect()
 }
 
-fn row(prober: &Prober<'_>, kind: EventKind) -> Row {
-    let id = CheckKind::Bodies.of(Phase::Event(kind).handler());
-    if prober.body_mode() == BodyMode::Whole {
+/// How the module gets bodies whole; none where it replaces them, as that is a fault then.
+pub(super) fn whole(prober: &Prober<'_>) -> Option<&'static str> {
+    let replaces = kinds(prober).any(|kind| Replacing::of(prober, kind).first.is_some());
+    (!replaces).then_some(WHOLE)
+}
+
+/// What to do so that it makes no difference how a body is cut.
+fn remedy(prober: &Prober<'_>) -> String {
+    whole(prober).map_or_else(
+        || {
+            format!(
+                "the module replaces bodies, which is the fault bad-answer:body-mutation if it gets them whole and they come in several chunks; {ONE_CHUNK}"
+            )
+        },
+        str::to_owned,
+    )
+}
+
+/// What a module makes of whole bodies.
+#[derive(Default)]
+struct Replacing {
+    asked: usize,
+    /// The first body that an answer replaces.
+    first: Option<&'static str>,
+}
+
+impl Replacing {
+    fn of(prober: &Prober<'_>, kind: EventKind) -> Self {
+        let budget = prober.budget(BUDGET);
+        let mut found = Self::default();
+        for mut body in samples::whole_bodies(kind) {
+            if budget.is_spent() || prober.is_exhausted() || found.first.is_some() {
+                break;
+            }
+            if prober.asks(&mut body) {
+                found.asked += 1;
+                let fate = Fate::of(&[prober.fresh(&body)]);
+                found.first = (fate == Fate::Changed).then_some(body.name);
+            }
+        }
+        found
+    }
+
+    fn row(&self, prober: &Prober<'_>, id: CheckId) -> Row {
+        if self.asked == 0 {
+            return Row::skip(id, EXPECTED, prober.why_skipped());
+        }
         let who = if prober.module.wants_whole_bodies().is_some() {
             "by its global whole_body"
         } else {
             "--body whole"
         };
-        let found = format!("bodies are given whole ({who}), however the proxy cuts them");
-        return Check::pass(id, EXPECTED, found).into();
+        let mut found = format!("bodies are given whole ({who}), however the proxy cuts them");
+        let Some(name) = self.first else {
+            return Check::pass(id, EXPECTED, found).into();
+        };
+        found.push_str(&format!(
+            "; {name:?}: replaces a body; where the body comes in several chunks that is the fault bad-answer:body-mutation"
+        ));
+        Check::warn(id, EXPECTED, found, ONE_CHUNK).into()
+    }
+}
+
+fn row(prober: &Prober<'_>, kind: EventKind) -> Row {
+    let id = CheckKind::Bodies.of(Phase::Event(kind).handler());
+    if prober.body_mode() == BodyMode::Whole {
+        return Replacing::of(prober, kind).row(prober, id);
     }
     let mut cutting = Cutting {
         prober,
@@ -76,13 +136,13 @@ fn row(prober: &Prober<'_>, kind: EventKind) -> Row {
     let check = Check::pass(id, EXPECTED, cutting.compared.to_string());
     match (cutting.moved, cutting.missed, remembered) {
         (None, None, None) => check.into(),
-        (Some(moved), ..) => moved.row(check, prober.isolation()),
+        (Some(moved), ..) => moved.row(check, prober),
         (None, missed, remembered) => {
             let found = [missed, remembered].into_iter().flatten();
             let mut check = check;
             check.found = found.collect::<Vec<_>>().join("; ");
             check
-                .with(CheckStatus::Warn, format!("{WHOLE}; {PROXIES}"))
+                .with(CheckStatus::Warn, format!("{}; {PROXIES}", remedy(prober)))
                 .into()
         }
     }
@@ -123,7 +183,8 @@ struct Moved {
 }
 
 impl Moved {
-    fn row(self, mut check: Check, isolation: Isolation) -> Row {
+    fn row(self, mut check: Check, prober: &Prober<'_>) -> Row {
+        let remedy = remedy(prober);
         let Self {
             what,
             answers: (together, apart),
@@ -132,9 +193,9 @@ impl Moved {
         check.found = format!(
             "{what}: {together} where one instance was asked about the chunks before, {apart} where another was"
         );
-        if isolation == Isolation::Fresh {
+        if prober.isolation() == Isolation::Fresh {
             let fix = format!(
-                "each chunk meets a new instance (--isolation fresh), so the module never has a whole body: {WHOLE}"
+                "each chunk meets a new instance (--isolation fresh), so the module never has a whole body; {remedy}"
             );
             return check.with(CheckStatus::Fail, fix).into();
         }
@@ -142,11 +203,11 @@ impl Moved {
             check
                 .found
                 .push_str("; the chunks of another exchange change it just so");
-            let fix = format!("keep nothing of one exchange that another can meet: {WHOLE}");
+            let fix = format!("keep nothing of one exchange that another can meet; {remedy}");
             return check.with(CheckStatus::Fail, fix).into();
         }
         let fix = format!(
-            "the module joins chunks in its instance; serve asks one instance about all of them where it can, and another where that one is busy or gone: {WHOLE}; {PROXIES}"
+            "the module joins chunks in its instance; serve asks one instance about all of them where it can, and another where that one is busy or gone; {remedy}; {PROXIES}"
         );
         check.with(CheckStatus::Warn, fix).into()
     }
@@ -166,12 +227,7 @@ impl Fate {
         if let Some(last) = answers.last().filter(|last| !passes(last)) {
             return Self::Ends(last.outcome());
         }
-        let changes = |seen: &Seen| {
-            seen.response().is_some_and(|response| {
-                response.request_body_mutation.is_some()
-                    || response.response_body_mutation.is_some()
-            })
-        };
+        let changes = |seen: &Seen| seen.response().is_some_and(replaces_body);
         if answers.iter().any(changes) {
             Self::Changed
         } else {

@@ -371,3 +371,54 @@ fn an_answer_that_changes_after_many_unfinished_bodies_is_state() {
         "bodies that never end: on_request_body answers allow at first, block 403 after 700 calls about other exchanges"
     );
 }
+
+/// Drops the body of a request in which this word is.
+fn dropper(dir: &TestDir, word: &str) -> PathBuf {
+    let answer = "{\\22decision\\22:\\22allow\\22,\\22request_body_mutation\\22:{\\22action\\22:\\22drop\\22}}";
+    let parts = format!("(data (i32.const 1400) \"{answer}\")");
+    let packed = (1400_u64 << 32) | answer.replace("\\22", "\"").len() as u64;
+    let size = word.len();
+    let handler = format!(
+        "(if (call $has (local.get $p) (local.get $n) (i32.const 1280) (i32.const {size}))
+           (then (return (i64.const {packed}))))
+         {ALLOW}"
+    );
+    bodies(dir, (word, &parts), &handler)
+}
+
+#[test]
+fn whole_bodies_are_not_recommended_to_a_module_that_replaces_them() {
+    const RESPONSES: &str = "bodies:on_response_body";
+    let dir = TestDir::new();
+    let rules = shipped("rules/rules.wasm");
+    let both = &[ROW, RESPONSES][..];
+    // File, the rows that warn of cuts, and those that warn of replacing whole bodies.
+    for (file, cut, replaced) in [
+        (rules, both, &[RESPONSES][..]),
+        (shipped("right/body-drop.wat"), &[], both),
+        // Only in a body with the mark of an attack, only in one of the others.
+        (dropper(&dir, "evil"), &[ROW], &[ROW]),
+        (dropper(&dir, "4111 1111"), &[ROW], &[ROW]),
+    ] {
+        let (_, module) = one(&[], &file);
+        for id in cut {
+            assert_eq!(row(&module, id)["status"], "warn", "{file:?}");
+            let fix = text(&module, (id, "fix"));
+            assert!(
+                !fix.contains("whole_body") && !fix.contains("--body"),
+                "{fix}"
+            );
+            assert!(fix.contains("max-inspection-bytes"), "{fix}");
+        }
+        let (code, module) = one(&["--body", "whole"], &file);
+        assert_eq!(code, 0, "{file:?}");
+        for id in both.iter().filter(|id| has_row(&module, id)) {
+            let is_told = text(&module, (id, "found")).ends_with(
+                "replaces a body; where the body comes in several chunks that is the fault bad-answer:body-mutation",
+            );
+            assert_eq!(is_told, replaced.contains(id), "{file:?} {id}");
+            let status = if is_told { "warn" } else { "pass" };
+            assert_eq!(row(&module, id)["status"], status, "{file:?} {id}");
+        }
+    }
+}

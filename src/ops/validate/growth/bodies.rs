@@ -5,7 +5,7 @@
 use crate::check::{Check, CheckKind, CheckStatus};
 use crate::limits::Isolation;
 use crate::ops::validate::Row;
-use crate::ops::validate::bodies::{WHOLE, kinds};
+use crate::ops::validate::bodies::{kinds, whole};
 use crate::ops::validate::calls::{Prober, Sample, Trial};
 use crate::ops::validate::samples;
 use crate::policy::BodyMode;
@@ -20,7 +20,7 @@ struct Bodies {
     samples: Vec<Sample>,
     /// Calls about one exchange.
     exchange: usize,
-    fix: String,
+    fix: fn(&Prober<'_>) -> String,
 }
 
 /// What a collector may take beyond twice what it took for other calls, in bytes.
@@ -52,7 +52,11 @@ pub(in crate::ops::validate) fn rows(prober: &Prober<'_>, usual: Option<Growth>)
             Err(row) => return vec![*row],
         };
         late = late.or(changed.map(|late| late.row(bodies.what)));
-        let check = bodies.judge(Check::pass(id(), &expected, ""), (&growth, collected), gate);
+        let check = bodies.judge(
+            Check::pass(id(), &expected, ""),
+            (&growth, collected),
+            prober,
+        );
         collected = collected.max(growth.grown);
         if check.status > CheckStatus::Skip {
             all = check;
@@ -78,7 +82,7 @@ fn finished(prober: &Prober<'_>) -> Bodies {
         what: "bodies in two chunks",
         exchange: samples.len(),
         samples,
-        fix: "forget a body once its last chunk (\"is_last\") has come".to_owned(),
+        fix: |_| "forget a body once its last chunk (\"is_last\") has come".to_owned(),
     }
 }
 
@@ -91,9 +95,12 @@ fn unfinished(prober: &Prober<'_>) -> Bodies {
         what: "bodies that never end",
         samples: kinds(prober).flat_map(first).collect(),
         exchange: 1,
-        fix: format!(
-            "a client that goes away leaves a body unfinished: bound what is kept of such bodies, or {WHOLE}"
-        ),
+        fix: |prober| {
+            let or_whole = whole(prober).map_or_else(String::new, |whole| format!(", or {whole}"));
+            format!(
+                "a client that goes away leaves a body unfinished: bound what is kept of such bodies{or_whole}"
+            )
+        },
     }
 }
 
@@ -128,13 +135,13 @@ impl Bodies {
         &self,
         mut check: Check,
         (growth, collected): (&Growth, u64),
-        gate: Option<u64>,
+        prober: &Prober<'_>,
     ) -> Check {
         let fate = growth
             .fate()
             .map_or_else(String::new, |fate| format!("; {fate}"));
         check.found = format!("{}: {}{fate}", self.what, growth.kept());
-        let check = judge(check, growth, gate);
+        let check = judge(check, growth, prober.settings.max_growth_bytes);
         let may_be_collected = growth.grown <= collected * 2 + SLACK;
         match (check.status, growth.trend) {
             (CheckStatus::Pass | CheckStatus::Skip, _) => check,
@@ -142,7 +149,7 @@ impl Bodies {
                 check.with(CheckStatus::Skip, FEW)
             }
             (status @ (CheckStatus::Warn | CheckStatus::Fail), _) => {
-                check.with(status, self.fix.as_str())
+                check.with(status, (self.fix)(prober))
             }
         }
     }
