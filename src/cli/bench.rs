@@ -224,6 +224,7 @@ pub(crate) fn exec(args: &BenchArgs, style: Style) -> Result<u8> {
     };
     bar.finish_and_clear();
     let Benched { report, baseline } = benched?;
+    render::warn(report.unused_flag.as_ref());
     if let (Some(path), Some(baseline)) = (&args.gate.save, &baseline) {
         baseline.write(path)?;
         render::to_stderr(&format!("saved {}", render::shown(path)));

@@ -208,9 +208,9 @@ pub(crate) struct GuestArgs {
     #[arg(long, value_enum, default_value_t = HeaderNamesArg::Lower)]
     header_names: HeaderNamesArg,
 
-    /// How the module gets bodies; one that exports the global whole_body says it itself
-    #[arg(long, value_enum, value_name = "HOW", default_value_t = BodyArg::Chunks)]
-    body: BodyArg,
+    /// How the module gets bodies; one that exports the global whole_body says it itself [default: chunks]
+    #[arg(long, value_enum, value_name = "HOW")]
+    body: Option<BodyArg>,
 
     /// Largest size of a body that is collected to be given whole; a longer one is a fault
     #[arg(long, value_name = "SIZE", default_value_t = ByteSize(DEFAULT_MAX_BODY_BYTES))]
@@ -321,8 +321,9 @@ impl GuestArgs {
     pub(crate) const fn bodies(&self) -> BodySettings {
         BodySettings {
             mode: match self.body {
-                BodyArg::Chunks => BodyMode::Chunks,
-                BodyArg::Whole => BodyMode::Whole,
+                None => None,
+                Some(BodyArg::Chunks) => Some(BodyMode::Chunks),
+                Some(BodyArg::Whole) => Some(BodyMode::Whole),
             },
             max_bytes: self.max_body.as_u64(),
         }
@@ -343,6 +344,7 @@ impl GuestArgs {
             pool: self.pool(module.abi, pool_size, DEFAULT_QUEUE_WAIT),
             ..self.agent(pool_size, DEFAULT_QUEUE_WAIT, fail_open)
         };
+        render::warn(settings.bodies.unused(&module));
         let policy = Policy::new(module, settings);
         policy.start()?;
         Ok(policy)

@@ -76,6 +76,9 @@ pub(crate) fn exec(args: &ValidateArgs, style: Style) -> Result<u8> {
         ..EngineSettings::default()
     })?;
     let report = validate::validate(&engine, &args.modules, &settings(args))?;
+    for module in &report.modules {
+        render::warn(module.unused_flag.as_ref());
+    }
     render::report(&report, (args.output.format, files), style)?;
     Ok(exit::of_verdict(report.verdict()))
 }

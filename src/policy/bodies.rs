@@ -7,7 +7,7 @@
 
 use crate::answer::Answer;
 use crate::event::{BodyChunk, Event};
-use crate::fault::{BadAnswer, Fault, FaultCode};
+use crate::fault::{BadAnswer, Fault, FaultCode, printable};
 use crate::guest::{Checked, Module};
 use crate::response::AgentResponse;
 
@@ -29,8 +29,9 @@ named! {
 /// How a module gets bodies, and how large they may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BodySettings {
-    /// What holds where the module does not say it itself.
-    pub mode: BodyMode,
+    /// What was asked for, which holds where the module does not say it itself; chunks
+    /// where nothing was.
+    pub mode: Option<BodyMode>,
     /// Bytes of a body that is collected; a longer one is the fault
     /// `body-too-large`.
     pub max_bytes: u64,
@@ -39,7 +40,7 @@ pub struct BodySettings {
 impl Default for BodySettings {
     fn default() -> Self {
         Self {
-            mode: BodyMode::default(),
+            mode: None,
             max_bytes: DEFAULT_MAX_BODY_BYTES,
         }
     }
@@ -52,8 +53,22 @@ impl BodySettings {
         match module.wants_whole_bodies() {
             Some(true) => BodyMode::Whole,
             Some(false) => BodyMode::Chunks,
-            None => self.mode,
+            None => match self.mode {
+                Some(mode) => mode,
+                None => BodyMode::Chunks,
+            },
         }
+    }
+
+    /// That what was asked for has no effect, as the module says the opposite.
+    pub(crate) fn unused(&self, module: &Module) -> Option<String> {
+        let asked = self.mode.filter(|mode| *mode != self.mode_of(module))?;
+        let says = module.wants_whole_bodies().map(u8::from)?;
+        Some(format!(
+            "--body {} changes nothing: {} exports the global whole_body with the value {says}",
+            asked.name(),
+            printable(&module.path.display().to_string(), 200)
+        ))
     }
 }
 

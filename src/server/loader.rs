@@ -149,7 +149,11 @@ impl Loader {
             limits: settings.pool.limits.into(),
             ..self.load
         };
-        Module::load(engine, &self.path, &load).map(Arc::new)
+        let module = Module::load(engine, &self.path, &load).map(Arc::new)?;
+        if let Some(unused) = settings.bodies.unused(&module) {
+            tracing::warn!("{unused}");
+        }
+        Ok(module)
     }
 
     fn ready(&self, policy: Policy) -> Result<Policy, Error> {

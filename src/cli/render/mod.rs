@@ -150,7 +150,14 @@ pub(crate) fn is_output_lost() -> bool {
     OUTPUT_LOST.load(Ordering::Relaxed)
 }
 
-/// One line on standard error, where there is one.
+/// A warning on standard error, where there is one.
+pub(crate) fn warn(warning: Option<impl std::fmt::Display>) {
+    if let Some(warning) = warning {
+        to_stderr(&format!("warning: {warning}"));
+    }
+}
+
+/// A line on standard error.
 pub(crate) fn to_stderr(line: &str) {
     let colored = AutoStream::choice(&io::stderr()) != ColorChoice::Never;
     // Nobody is left to be told.

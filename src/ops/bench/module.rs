@@ -59,6 +59,7 @@ pub(crate) fn bench(
     let debug_note = "this is a debug build: its times mean nothing; build with --release";
     let mut report = BenchReport::new(flags, sampled, debug_note);
     report.module = Some(ModuleInfo::of(&harness.module));
+    report.unused_flag = settings.policy.bodies.unused(&harness.module);
     report.unhandled = given - cases.len();
     if cases.is_empty() {
         return session.end(Ok(None), report);

@@ -29,6 +29,9 @@ pub(crate) struct BenchReport {
     /// The module; none where a running agent was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub module: Option<ModuleInfo>,
+    /// A flag that has no effect on the module, in words.
+    #[serde(skip)]
+    pub unused_flag: Option<String>,
     /// Where it was measured.
     pub machine: Machine,
     /// How it was called and measured, as flags.

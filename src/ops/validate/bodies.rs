@@ -45,7 +45,12 @@ pub(super) fn rows(prober: &Prober<'_>) -> Vec<Row> {
 /// How the module gets bodies whole; none where it replaces them, as that is a fault then.
 pub(super) fn whole(prober: &Prober<'_>) -> Option<&'static str> {
     let replaces = kinds(prober).any(|kind| Replacing::of(prober, kind).first.is_some());
-    (!replaces).then_some(WHOLE)
+    (!replaces).then(|| match prober.module.wants_whole_bodies() {
+        Some(_) => {
+            "export the global whole_body with the value 1 (with 0, --body whole has no effect)"
+        }
+        None => WHOLE,
+    })
 }
 
 /// What to do so that it makes no difference how a body is cut.

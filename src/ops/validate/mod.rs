@@ -108,6 +108,7 @@ fn module(
                 facts: None,
                 checks: vec![unreadable(&error)],
                 metrics: None,
+                unused_flag: None,
             });
         }
     };
@@ -123,6 +124,7 @@ fn module(
             .map(Row::from)
             .collect(),
         metrics: None,
+        unused_flag: None,
     };
     let failed = report.count(CheckStatus::Fail);
     if failed > 0 {
@@ -204,6 +206,7 @@ fn compile_and_probe(
             return Ok(());
         }
     };
+    report.unused_flag = settings.bodies.unused(&module);
     // Rounded, so that rows do not differ from run to run; metrics say it.
     report
         .checks

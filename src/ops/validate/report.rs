@@ -151,6 +151,9 @@ pub(crate) struct ModuleReport {
     /// What it costs; nothing where it was not compiled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Metrics>,
+    /// A flag that has no effect on the module, in words.
+    #[serde(skip)]
+    pub unused_flag: Option<String>,
 }
 
 impl ModuleReport {

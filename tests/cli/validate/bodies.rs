@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{one, remarks, row};
 use crate::support::guests::{ALLOW, guest};
-use crate::support::{TestDir, shipped};
+use crate::support::{TestDir, binary, shipped};
 
 const ROW: &str = "bodies:on_request_body";
 const GROWTH: &str = "growth:bodies";
@@ -419,6 +419,52 @@ fn whole_bodies_are_not_recommended_to_a_module_that_replaces_them() {
             assert_eq!(is_told, replaced.contains(id), "{file:?} {id}");
             let status = if is_told { "warn" } else { "pass" };
             assert_eq!(row(&module, id)["status"], status, "{file:?} {id}");
+        }
+    }
+}
+
+#[test]
+fn a_body_flag_against_the_word_of_the_module_is_told() {
+    let dir = TestDir::new();
+    let record = r#"{"event":"request_headers","method":"GET","uri":"/"}"#;
+    let fixture = dir.file("fixture.json", record);
+    let capture = dir.file("capture.jsonl", format!("{record}\n"));
+    let socket = dir.path("no-folder/socket");
+    for (said, flag, is_told) in [
+        ("0", "whole", true),
+        ("1", "chunks", true),
+        ("1", "whole", false),
+        ("0", "chunks", false),
+    ] {
+        let global = format!("(global (export \"whole_body\") i32 (i32.const {said}))");
+        let file = scanner(&dir, "evil", &global);
+        for command in ["validate", "run", "replay", "bench", "serve"] {
+            let mut call = binary([command, "--body", flag]);
+            call.arg(&file);
+            match command {
+                "run" => call.arg(&fixture),
+                "replay" => call.arg(&capture),
+                "bench" => call.args(["--requests", "1", "--warm-up", "1ms"]),
+                // It loads the module, and then has no place for its socket.
+                "serve" => call.arg("--socket").arg(&socket),
+                _ => &mut call,
+            };
+            let text = String::from_utf8(call.output().unwrap().stderr).unwrap();
+            let is_found = text.lines().any(|line| {
+                line.contains(&format!("--body {flag} changes nothing: "))
+                    && line.ends_with(&format!(
+                        " exports the global whole_body with the value {said}"
+                    ))
+            });
+            assert_eq!(is_found, is_told, "{command}: {text}");
+        }
+        if said == "0" {
+            let (_, module) = one(&["--body", flag], &file);
+            let fix = text(&module, (ROW, "fix"));
+            assert!(
+                fix.starts_with("export the global whole_body with the value 1 (with 0, --body whole has no effect)"),
+                "{fix}"
+            );
         }
     }
 }
