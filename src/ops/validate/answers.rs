@@ -288,7 +288,7 @@ fn request_body(handler: &str, trials: &[&Trial]) -> Option<Row> {
         .into_iter()
         .find_map(|quirk| Some((quirk, first(quirk, trials)?)))?;
     let found = format!("{}; first for {:?}", quirk.explain(), trial.sample.name);
-    let expected = "proxies make the changes";
+    let expected = "told: changes that proxies leave out without a setting of their own";
     Some(Check::pass(CheckKind::RequestBody.of(handler), expected, found).into())
 }
 
@@ -405,7 +405,7 @@ pub(super) fn spelling(prober: &Prober<'_>, trials: &[Trial]) -> Option<Row> {
         check
             .with(
                 CheckStatus::Warn,
-                "compare header names without regard to case (proxies send lower case), or run with --header-names canonical",
+                "compare header names without regard to case (zentinel-proxy up to 0.6.54 and sentinel-proxy 0.4.14 send lower case), or run with --header-names canonical",
             )
             .into(),
     )

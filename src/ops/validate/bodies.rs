@@ -369,22 +369,29 @@ impl Cutting<'_> {
     }
 
     /// Whether a chunk costs other instructions after one of its body than after the same
-    /// one of another body: then the module keeps something by the correlation id, though
-    /// no decision has shown it.
+    /// one of any other body: then the module may keep something by the correlation id,
+    /// though no decision has shown it. Of two other bodies one has an id that differs at
+    /// once and one that differs at its end: what is only left in a buffer tells them apart.
     fn remembers(&self, kind: EventKind) -> Option<String> {
+        if self.prober.isolation() == Isolation::Fresh {
+            return None;
+        }
         let body = samples::whole_bodies(kind).next()?;
         let own = samples::cut(&body, &[samples::data(&body).len() / 2]);
         let [first, last] = own.as_slice() else {
             return None;
         };
+        let id = first.input.event()?.correlation_id().strip_suffix('1')?;
         let other = [samples::of_another(first), last.clone()];
+        let near = [samples::of_exchange(first, &format!("{id}2")), last.clone()];
         let fuel = |chunks: &[Sample]| self.ask(chunks, 1).get(1)?.cost.fuel;
         let (after_own, after_other) = (fuel(&own)?, fuel(&other)?);
         // One that is not repeated says nothing.
-        let is_sure = fuel(&own)? == after_own && fuel(&other)? == after_other;
+        let is_repeated = fuel(&own)? == after_own && fuel(&other)? == after_other;
+        let is_sure = is_repeated && fuel(&near)? == after_other;
         (is_sure && after_own != after_other).then(|| {
             format!(
-                "it keeps something of a chunk by its correlation id: the next chunk costs {after_own} instructions, after one of another body {after_other}"
+                "it may keep something of a chunk by its correlation id: the next chunk costs {after_own} instructions, after one of another body {after_other}"
             )
         })
     }

@@ -269,12 +269,10 @@ fn probe(module: &Arc<Module>, settings: &ValidateSettings, metrics: &mut Metric
     rows.push(answers::determinism(&prober, &trials));
     rows.extend(answers::spelling(&prober, &trials));
     let many = growth::probe(&prober, &trials);
-    let is_passed = many.row.check.status == CheckStatus::Pass;
-    let freed = many.growth.filter(|_| is_passed);
     rows.push(many.row.clone());
     let state = state::probe(&prober, &trials, &many);
     let is_told = state.check.status == CheckStatus::Fail;
-    let exchanges = growth::bodies::rows(&prober, freed).into_iter();
+    let exchanges = growth::bodies::rows(&prober, &many).into_iter();
     // What counts all calls counts those about exchanges too.
     rows.extend(exchanges.filter(|row| !is_told || row.check.id.kind != CheckKind::State));
     rows.extend(bodies::rows(&prober));

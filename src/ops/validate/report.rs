@@ -282,6 +282,7 @@ mod tests {
         ValidateReport {
             deny_warnings,
             modules: vec![ModuleReport {
+                unused_flag: None,
                 path: "m.wasm".to_owned(),
                 verdict: Verdict::Passed,
                 facts: None,

@@ -194,9 +194,40 @@ fn what_is_kept_by_the_correlation_id_is_told_though_no_decision_shows_it() {
     assert_eq!((code, remarks(&module)), (0, vec![format!("!{ROW}")]));
     let found = text(&module, (ROW, "found"));
     assert!(
-        found.starts_with("it keeps something of a chunk by its correlation id: "),
+        found.starts_with("it may keep something of a chunk by its correlation id: "),
         "{found}"
     );
+    let file = joiner(&dir, "a word of no sample", BY_ID);
+    let (code, module) = one(&["--isolation", "fresh"], &file);
+    assert_eq!((code, remarks(&module)), (0, vec![]));
+}
+
+/// What the call before has left in a buffer changes what a call costs, and nothing else.
+#[test]
+fn a_buffer_that_is_used_again_keeps_nothing() {
+    let handler = format!(
+        "(local $i i32)
+         (block $done (loop $next
+           (br_if $done (i32.ge_u (local.get $i) (local.get $n)))
+           (br_if $done (i32.ne
+             (i32.load8_u (i32.add (local.get $p) (local.get $i)))
+             (i32.load8_u (i32.add (i32.const 32768) (local.get $i)))))
+           (local.set $i (i32.add (local.get $i) (i32.const 1)))
+           (br $next)))
+         (memory.copy (i32.const 32768) (local.get $p) (local.get $n))
+         {ALLOW}"
+    );
+    let dir = TestDir::new();
+    let (code, module) = one(&[], &bodies(&dir, ("", ""), &handler));
+    assert_eq!((code, remarks(&module)), (0, vec![]));
+}
+
+#[test]
+fn bodies_that_were_not_tried_say_why() {
+    let dir = TestDir::new();
+    let parts = "(func (export \"on_request_body\") (param i32 i32) (result i64) unreachable)";
+    let (_, module) = one(&[], &guest(&dir, "bodies.wat", parts, "unreachable"));
+    assert_eq!(text(&module, (GROWTH, "found")), "not tried, see growth");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::ops::validate::calls::{Prober, Sample, Trial};
 use crate::ops::validate::samples;
 use crate::policy::BodyMode;
 
-use super::{Calls, Growth, Late, Trend, judge};
+use super::{Calls, Growth, Late, Probed, Trend, judge};
 
 const FEW: &str = "too few calls to see what is kept of bodies; --max-growth makes more of them";
 
@@ -27,8 +27,8 @@ struct Bodies {
 const SLACK: u64 = 128 << 10;
 
 /// Rows for a module that gets chunks. `usual` is what calls do to memory whose bodies
-/// are whole, if they are freed.
-pub(in crate::ops::validate) fn rows(prober: &Prober<'_>, usual: Option<Growth>) -> Vec<Row> {
+/// are whole.
+pub(in crate::ops::validate) fn rows(prober: &Prober<'_>, usual: &Probed) -> Vec<Row> {
     let is_asked = prober.body_mode() == BodyMode::Chunks && prober.isolation() != Isolation::Fresh;
     if !is_asked || kinds(prober).next().is_none() {
         return Vec::new();
@@ -39,9 +39,13 @@ pub(in crate::ops::validate) fn rows(prober: &Prober<'_>, usual: Option<Growth>)
         || "no memory kept for bodies in chunks".to_owned(),
         |gate| format!("at most {gate} bytes kept for each chunk"),
     );
-    let Some(usual) = usual else {
-        let why = "not tried, calls without unfinished bodies keep memory too";
-        return vec![Row::skip(id(), expected, why)];
+    let usual = match (usual.row.check.status, usual.growth) {
+        (CheckStatus::Pass, Some(growth)) => growth,
+        (status, Some(growth)) if status > CheckStatus::Skip && growth.trend == Trend::Growing => {
+            let why = "not tried, calls without unfinished bodies keep memory too";
+            return vec![Row::skip(id(), expected, why)];
+        }
+        _ => return vec![Row::skip(id(), expected, "not tried, see growth")],
     };
     let mut all = Check::pass(id(), &expected, "");
     let mut late = None;
