@@ -237,9 +237,7 @@ pub(crate) fn check(
 /// Why an answer to a body that came in so many chunks cannot be carried out.
 pub(crate) fn cannot_be_done(answer: &Answer, chunks: u32) -> Option<Fault> {
     match answer {
-        Answer::Response(response)
-            if chunks > 1 && answer.passes() && replaces_body(response) =>
-        {
+        Answer::Response(response) if chunks > 1 && answer.passes() && replaces_body(response) => {
             Some(Fault::new(
                 FaultCode::BadAnswer(BadAnswer::BodyMutation),
                 "the answer replaces a body that came in several chunks, of which the proxy has passed on all but the last",
