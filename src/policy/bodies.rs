@@ -156,13 +156,19 @@ impl Collector {
     /// its hybrid mode. A peer may count only the bytes of the chunk, or nothing.
     const fn goes_on(&self, chunk: &BodyChunk, size: u64) -> bool {
         let counted = chunk.transferred_bytes;
+        if self.chunks == 0 {
+            // Where only the chunks tell one body from another, a count of more bytes
+            // than its own says that others came before.
+            let is_first = !self.is_numbered || counted <= size;
+            return chunk.chunk_index == 0 && is_first;
+        }
         if counted == size && counted > 0 {
             return true;
         }
         if chunk.chunk_index != 0 || self.is_numbered {
             return chunk.chunk_index == self.chunks;
         }
-        self.chunks == 0 || counted == 0 || counted == chunk.data.len() as u64
+        counted == 0 || counted == chunk.data.len() as u64
     }
 
     /// The rest of the body is no longer collected, and its memory is given back.
@@ -262,7 +268,7 @@ mod tests {
 
     /// The whole body, or the code of the fault at the chunk that led to it.
     fn collect(chunks: &[BodyChunk], max: u64) -> Result<BodyChunk, (usize, FaultCode)> {
-        let mut collector = Collector::default();
+        let mut collector = Collector::new(false);
         for (at, chunk) in chunks.iter().enumerate() {
             let mut chunk = chunk.clone();
             match collector.take(&mut chunk, max) {
@@ -306,13 +312,16 @@ mod tests {
         let mut announced = chunk(0, "a", false);
         announced.total_size = Some(9);
         assert_eq!(collect(&[announced], 5), Err((0, FaultCode::BodyTooLarge)));
+        let mut tail = chunk(1, "b", true);
+        tail.transferred_bytes = 1;
+        assert_eq!(collect(&[tail], 5), Err((0, FaultCode::BodyIncomplete)));
         let gap = [chunk(0, "a", false), chunk(2, "c", true)];
         assert_eq!(collect(&gap, 5), Err((1, FaultCode::BodyIncomplete)));
         assert_eq!(
             collect(&[chunk(1, "b", true)], 5),
             Err((0, FaultCode::BodyIncomplete))
         );
-        let mut collector = Collector::default();
+        let mut collector = Collector::new(false);
         let mut long = chunk(0, "abcdef", false);
         assert!(collector.take(&mut long, 5).is_err());
         let last = collector.take(&mut chunk(1, "g", true), 5);

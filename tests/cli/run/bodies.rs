@@ -122,7 +122,10 @@ fn a_body_beyond_the_limit_or_with_a_gap_gets_the_failure_policy() {
         let flags = [&WHOLE[..], &["--max-body", "5B"], mode].concat();
         let chunks = |last| fixture(&[("abc", Value::Null), (last, Value::Null)], true);
         assert_whole(&steps(&ran("", &chunks("de"), &flags).json())[2], "abcde");
-        let gap = chunks("de").replace("\"chunk_index\":1", "\"chunk_index\":2");
+        let gap = chunks("de").replace(
+            "\"chunk_index\":1",
+            "\"chunk_index\":2,\"bytes_received\":9",
+        );
         for (fixture, code) in [(chunks("def"), "body-too-large"), (gap, "body-incomplete")] {
             let all = steps(&ran("", &fixture, &flags).json());
             let step = &all[2];
