@@ -444,11 +444,13 @@ fn whole_bodies_are_not_recommended_to_a_module_that_replaces_them() {
         let (code, module) = one(&["--body", "whole"], &file);
         assert_eq!(code, 0, "{file:?}");
         for id in both.iter().filter(|id| has_row(&module, id)) {
-            let is_told = text(&module, (id, "found")).ends_with(
+            let is_told = text(&module, (id, "found")).contains(
                 "replaces a body; where the body comes in several chunks that is the fault bad-answer:body-mutation",
             );
             assert_eq!(is_told, replaced.contains(id), "{file:?} {id}");
-            let status = if is_told { "warn" } else { "pass" };
+            // Proxies send the body of a response in one chunk.
+            let is_warned = is_told && *id == ROW;
+            let status = if is_warned { "warn" } else { "pass" };
             assert_eq!(row(&module, id)["status"], status, "{file:?} {id}");
         }
     }
@@ -471,6 +473,9 @@ fn a_body_flag_against_the_word_of_the_module_is_told() {
         let file = scanner(&dir, "evil", &global);
         for command in ["validate", "run", "replay", "bench", "serve"] {
             let mut call = binary([command, "--body", flag]);
+            if command == "serve" {
+                call.arg("--module");
+            }
             call.arg(&file);
             match command {
                 "run" => call.arg(&fixture),
