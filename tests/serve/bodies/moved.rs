@@ -70,7 +70,7 @@ fn chunks_after_a_reload_are_tagged() {
 #[test]
 fn a_chunk_waits_for_its_instance_and_no_longer_than_allowed() {
     for (wait, is_moved) in [("20s", false), ("20ms", true)] {
-        let served = Served::wat(&joiner("", 1_500_000_000), &["--queue-wait", wait]);
+        let served = Served::wat(&joiner("", 400_000_000), &["--queue-wait", wait]);
         let (mut proxy, upload) = begun(&served);
         let mut other = served.v2("0.6.54");
         let slow = Upload::new(8, &["~"]);
