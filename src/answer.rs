@@ -8,7 +8,7 @@ use serde_json::{Number, Value};
 
 use crate::fault::printable;
 use crate::hook::{HookResult, TRAPPED};
-use crate::response::{AgentResponse, Decision};
+use crate::response::{AgentResponse, Decision, INSTANCE_CHANGED};
 
 /// Characters of a hook's error in the words for a decision.
 const SHOWN: usize = 160;
@@ -158,6 +158,9 @@ pub(crate) fn to_proxy_view(answer: &mut Value) {
         nothing
     });
     fill_in(answer, &NOTHING);
+    if let Some(Value::Array(tags)) = answer.pointer_mut("/audit/tags") {
+        tags.retain(|tag| tag != INSTANCE_CHANGED);
+    }
     for list in ["request_headers", "response_headers"] {
         if let Some(Value::Array(ops)) = answer.get_mut(list) {
             ops.iter_mut().for_each(lower_name);

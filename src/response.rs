@@ -11,6 +11,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize};
 
+/// The tag of an answer about a chunk whose instance was not asked about all chunks
+/// before. We give it: which instance a chunk meets is no answer of the module.
+pub(crate) const INSTANCE_CHANGED: &str = "instance-changed";
+
 /// What is to become of the request or response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

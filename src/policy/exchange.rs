@@ -113,7 +113,7 @@ impl<'a> Exchange<'a> {
     /// not come: the module was not asked about it.
     #[must_use]
     pub fn has_unfinished_body(&self) -> bool {
-        !self.has_ended && self.bodies.iter().any(Collector::is_begun)
+        !self.has_ended && self.bodies.iter().any(Collector::is_unfinished)
     }
 
     /// Asks the next question, see [`Policy::ask`]; nothing once it has ended. A module

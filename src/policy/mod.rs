@@ -34,6 +34,7 @@ use crate::guest::{AskSettings, Checked, ExecMode, drive};
 use crate::hook::{Hook, HookContext};
 use crate::limits::{DeadlineClock, Isolation, Wasi};
 use crate::question::{HeaderNames, Phase, Question};
+use crate::response::INSTANCE_CHANGED;
 
 pub use self::bodies::{BodyMode, BodySettings, DEFAULT_MAX_BODY_BYTES};
 pub use self::decision::FailurePolicy;
@@ -113,10 +114,6 @@ pub struct Policy {
     /// Calls that missed their deadline and were repeated.
     repeats: AtomicU32,
 }
-
-/// The tag of an answer about a chunk whose instance was not asked about all chunks
-/// before.
-const INSTANCE_CHANGED: &str = "instance-changed";
 
 /// So many late calls are repeated; more of them are no accident.
 const MAX_REPEATS: u32 = 3;

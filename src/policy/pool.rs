@@ -413,8 +413,9 @@ impl Pool {
                 lease.instance = Some(Box::new(made));
                 self.counters.created.fetch_add(1, Ordering::Relaxed);
             }
-            let moved = u64::from(lease.lacks_chunks);
-            self.counters.moved.fetch_add(moved, Ordering::Relaxed);
+            if lease.lacks_chunks {
+                self.counters.moved.fetch_add(1, Ordering::Relaxed);
+            }
             Ok(lease)
         }
     }

@@ -376,14 +376,10 @@ impl Exchanges {
                 Joined::default()
             }
             Event::RequestHeaders(head) => self.begin(keyed, head),
-            Event::RequestBody { chunk, request } if bodies(wants.request_bodies) => {
-                let mut locked = lock(&self.inner);
-                let joined = locked.request_body((keyed, &self.bodies), chunk, request);
-                let gone = self.evict(&mut locked, arrival.now);
-                drop(locked);
-                drop(gone);
-                joined
-            }
+            Event::RequestBody { chunk, request } if bodies(wants.request_bodies) => self
+                .join_body(arrival.now, |inner| {
+                    inner.request_body((keyed, &self.bodies), chunk, request)
+                }),
             Event::ResponseHeaders(head) => self.respond(keyed, head),
             Event::ResponseBody {
                 chunk,
@@ -391,18 +387,25 @@ impl Exchanges {
                 response,
             } if bodies(wants.response_bodies) => {
                 let heads = Heads { request, response };
-                let mut locked = lock(&self.inner);
-                let joined = locked.response_body((keyed, &self.bodies), chunk, heads);
-                let gone = self.evict(&mut locked, arrival.now);
-                drop(locked);
-                drop(gone);
-                joined
+                self.join_body(arrival.now, |inner| {
+                    inner.response_body((keyed, &self.bodies), chunk, heads)
+                })
             }
             Event::RequestBody { .. } | Event::ResponseBody { .. } => Joined::default(),
         };
         // A number of an exchange is never so high.
         joined.number = joined.place.map_or(key | 1 << 63, |place| place.number);
         JoinedEvent { event, joined }
+    }
+
+    /// Joins a body, which may begin an exchange, and holds the limits.
+    fn join_body(&self, now: Instant, join: impl FnOnce(&mut Inner) -> Joined) -> Joined {
+        let mut inner = lock(&self.inner);
+        let joined = join(&mut inner);
+        let gone = self.evict(&mut inner, now);
+        drop(inner);
+        drop(gone);
+        joined
     }
 
     /// An instance was asked about a chunk, and is to be about the next ones.

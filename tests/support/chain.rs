@@ -877,6 +877,10 @@ impl Side {
             if let Some(parts) = left.as_object_mut() {
                 parts.retain(|_, part| !part.is_null());
             }
+            // Which instance a chunk meets is no answer of the module.
+            if let Some(Value::Array(tags)) = left.pointer_mut("/audit/tags") {
+                tags.retain(|tag| tag != "instance-changed");
+            }
             for list in ["request_headers", "response_headers"] {
                 if let Some(Value::Array(ops)) = left.get_mut(list) {
                     *ops = for_proxy(ops);

@@ -42,9 +42,9 @@ pub(crate) enum Hint {
     DependsOnInstance {
         /// What a new instance answers.
         alone: String,
-        /// It is the answer to a chunk of a body.
+        /// It is about a chunk, of a body that the module could get whole.
         #[serde(skip)]
-        is_body: bool,
+        may_be_whole: bool,
     },
     /// A new instance answers otherwise than this one, that other fixtures were fed to.
     EarlierCalls {
@@ -498,9 +498,12 @@ impl Hint {
             ),
             Self::Collected => "the module gets bodies whole, so it is not asked about this chunk; what is expected of the body belongs to its last chunk".to_owned(),
             Self::BodyUnfinished => "no chunk of this body is its last (\"is_last\"), and the module gets bodies whole, so it was not asked about it".to_owned(),
-            Self::DependsOnInstance { alone, is_body } => format!(
+            Self::DependsOnInstance {
+                alone,
+                may_be_whole,
+            } => format!(
                 "a new instance answers {alone}: this answer depends on what the instance was asked before, and the events of one exchange may meet different instances; keep nothing between calls{}",
-                if *is_body {
+                if *may_be_whole {
                     ", or get bodies whole (the global whole_body, or --body whole)"
                 } else {
                     ""

@@ -8,6 +8,7 @@ use crate::fault::{Fault, FaultCode};
 use crate::fixture::{Fixture, Step};
 use crate::limits::Isolation;
 use crate::policy::Policy;
+use crate::policy::bodies::replaces_body;
 use crate::question::HeaderNames;
 
 /// Two policies beside the one under test, which find out what another spelling
@@ -41,6 +42,8 @@ impl Spelling {
         if fixture.steps.len() < 2 {
             return;
         }
+        let mut answers = results.iter().filter_map(|result| result.response.as_ref());
+        let replaces = answers.any(|response| replaces_body(response));
         let mut exchange = self.as_sent.exchange();
         for (at, (step, result)) in fixture.steps.iter().zip(results).enumerate() {
             let (Some(alone), Some(response)) =
@@ -54,10 +57,14 @@ impl Spelling {
                 return;
             }
             if !response.tells_the_same(&alone.response) {
-                let is_body = step.event.chunk_index().is_some();
+                // Whole bodies cannot be replaced where they come in several chunks.
+                let may_be_whole = step.event.chunk_index().is_some() && !replaces;
                 let alone = summary(&alone.response);
                 // The first step has no step before it in its exchange.
-                let hint = Hint::DependsOnInstance { alone, is_body };
+                let hint = Hint::DependsOnInstance {
+                    alone,
+                    may_be_whole,
+                };
                 result.hints.extend((at > 0).then_some(hint));
                 return;
             }

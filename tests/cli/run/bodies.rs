@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::guests::{fnv1a, joined, joiner, whole_body};
-use crate::support::{Done, MODES, Step, TestDir, binary, finish, run, steps};
+use crate::support::{Done, MODES, Step, TestDir, binary, finish, run, shipped, steps};
 
 const WHOLE: [&str; 2] = ["--body", "whole"];
 
@@ -206,5 +206,29 @@ fn what_the_global_may_be() {
         let all = steps(&done.json());
         assert_whole(&all[2], "abcd");
         assert_eq!(all[1].tags().is_empty(), word == "1", "{parts}");
+    }
+}
+
+/// A module that keeps nothing answers alike whichever instance a chunk meets: that
+/// another one was asked is told in a tag, and is no difference.
+#[test]
+fn instances_that_are_replaced_are_no_difference_of_a_module() {
+    let module = shipped("rules/rules.wasm");
+    let folder = crate::support::fixture("events");
+    for calls in 1..5 {
+        let isolation = format!("recycle={calls}");
+        let flags = ["--isolation", &isolation, "--jobs", "1", "--repeat", "3"];
+        let report = run(&module, &[&folder], &flags).json();
+        let all = steps(&report);
+        let moved = all
+            .iter()
+            .any(|step| step.tags().contains(&"instance-changed"));
+        assert!(moved || calls == 4, "{isolation}");
+        for step in &all {
+            for hint in ["depends_on_instance", "earlier_calls"] {
+                assert!(!has_hint(step, hint), "{isolation}: {step:?}");
+            }
+        }
+        assert_eq!(report["verdict"], "passed", "{isolation}");
     }
 }
