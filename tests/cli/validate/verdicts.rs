@@ -807,18 +807,20 @@ fn what_counts_calls_of_a_kind_is_found_too() {
     ] {
         let file = counting(&dir, "counting.wat", &count, &refuses);
         let (code, module) = one(&[], &file);
-        let told = format!("{count} {refuses}: {:?}", remarks(&module));
+        let mut told = remarks(&module);
+        // A counter of calls about bodies shows where a body has more chunks, too.
+        told.retain(|id| !id.starts_with("bodies:"));
         assert_eq!(
-            (code, remarks(&module)),
+            (code, told),
             (1, vec!["state".to_owned()]),
-            "{told}"
+            "{count} {refuses}"
         );
         let found = found(&module, "state");
         assert!(
             found.contains(&format!(
                 "allow on a fresh instance, block 429 after {calls} calls"
             )),
-            "{told}: {found}"
+            "{count} {refuses}: {found}"
         );
     }
 }
