@@ -15,13 +15,15 @@
 mod descriptor;
 mod kind;
 
+use std::cmp::Ordering;
+use std::ffi::OsStr;
 use std::fs::{File, FileType, Metadata, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Read as _, Write};
 use std::os::unix::fs::{
     FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{self, AtomicU32};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -194,6 +196,41 @@ fn open_pipe(path: &Path) -> io::Result<File> {
             ),
         ))
     })
+}
+
+/// The order of names in which numbers count as such: `_2` before `_10`. Names that
+/// differ in zeros alone stay in the order of their bytes.
+pub(crate) fn by_number(one: &OsStr, other: &OsStr) -> Ordering {
+    let (bytes, others) = (one.as_encoded_bytes(), other.as_encoded_bytes());
+    let (mut left, mut right) = (bytes, others);
+    loop {
+        let (number, other) = (digits(left), digits(right));
+        let order = if number.is_empty() || other.is_empty() {
+            match (left.first(), right.first()) {
+                (None, None) => return bytes.cmp(others),
+                (one, other) => one.cmp(&other),
+            }
+        } else {
+            let significant = |digits: &'_ [u8]| {
+                let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
+                digits.len() - zeros
+            };
+            let (size, size_of_other) = (significant(number), significant(other));
+            let value = &number[number.len() - size..];
+            let value_of_other = &other[other.len() - size_of_other..];
+            (size, value).cmp(&(size_of_other, value_of_other))
+        };
+        if order.is_ne() {
+            return order;
+        }
+        left = &left[number.len().max(1)..];
+        right = &right[other.len().max(1)..];
+    }
+}
+
+fn digits(text: &[u8]) -> &[u8] {
+    let end = text.iter().position(|byte| !byte.is_ascii_digit());
+    &text[..end.unwrap_or(text.len())]
 }
 
 /// What becomes of a link where something is to be written.
@@ -427,7 +464,7 @@ impl Draft {
         let process = std::process::id();
         let mut taken = io::Error::from(io::ErrorKind::AlreadyExists);
         for _ in 0..TRIES {
-            let number = COUNT.fetch_add(1, Ordering::Relaxed);
+            let number = COUNT.fetch_add(1, atomic::Ordering::Relaxed);
             // Hidden, so that nobody takes it for one of a folder's files.
             let at = path.with_file_name(format!(".{name}.{process}-{number}.new"));
             let mut options = OpenOptions::new();

@@ -1,62 +1,279 @@
-//! Access logs: lines in the combined format, or JSON with a field map.
+//! Access logs as lines of the combined format, or the common one.
 //!
 //! Lossy by nature: of a request's headers only those that were logged, no
-//! bodies. The report says so.
+//! bodies. The report says so. A line is read only if all of it is understood:
+//! one that was cut, or two that were joined, must not pass for another request.
 
 use std::net::IpAddr;
-use std::sync::LazyLock;
 
-use regex::bytes::{Captures, Regex};
-use serde_json::Value;
+use memchr::{memchr, memchr2, memmem, memrchr};
 
 use super::assemble::assemble;
 use super::format::{Read, Reader};
 use super::frames::Lines;
 use super::parts::STATUSES;
-use super::{DecodeSettings, ExchangeParts, Format, Half, headers, http1};
+use super::{DecodeSettings, ExchangeParts, Format, Half, Remark, headers, http1};
 use crate::event::{Headers, RequestHead, ResponseHead, bare_ip};
 use crate::time::nanoseconds;
 
-/// The combined format, and the common one; with or without Apache's virtual
-/// host before it, with anything behind it.
-static COMBINED: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(
-        r#"(?-u)^(?:(?P<vhost>[^ ,"\[\]]+) (?P<vip>[0-9a-fA-F]*[:.][0-9a-fA-F:.]+)|(?P<ip>[^ ,"\[\]]+)(?:, ?[^ ,"\[\]]+)*) [^ \[]+ (?P<user>[^\[]*?) ?\[(?P<time>[^\]]+)\] "(?P<request>(?:[^"\\]|\\.)*)" (?P<status>\d{3}|-) (?P<size>\d+|-)(?: "(?P<referer>(?:[^"\\]|\\.)*)" "(?P<agent>(?:[^"\\]|\\.)*)")?"#,
-    )
-    .ok()
-});
-
-pub(super) static COMBINED_READER: Reader = Reader {
+pub(super) static READER: Reader = Reader {
     title: "Combined access log",
     loses: Some("at most the headers host, referer and user-agent; no bodies; no response headers"),
     recognises: |head| {
-        let is_combined = |line| COMBINED.as_ref().is_some_and(|form| form.is_match(line));
+        let is_combined = |line| Line::parse(without_nuls(line)).is_ok();
         !head.is_json() && head.lines().any(is_combined)
     },
     frames: |stream| assemble(Lines::new(stream), None, Format::AccessLog),
-    read: Read::Record(read_combined),
+    read: Read::Record(read),
 };
 
-pub(super) static JSON_READER: Reader = Reader {
-    title: "JSON access log",
-    loses: Some("only the fields the log has; no bodies"),
-    recognises: |head| head.is_json(),
-    frames: |stream| assemble(Lines::new(stream), None, Format::JsonLog),
-    read: Read::Record(read_json),
-};
+const FORM: &str = "expected a line of the combined log format: address - user [time] \"request\" status size \"referer\" \"agent\"";
+const CUT: &str = "expected a line of the combined log format, found one that is cut, or joined with another: its address, user and time are not understood";
+const BEHIND: &str = "expected \"referer\" \"agent\" behind the size, found other fields there; write the log in the combined format, or as JSON";
+const TWO: &str = "expected one line of the combined log format, found two that are joined";
+const UNCLOSED: &str = "expected a quote and a blank at the end of each quoted field, found a line that is cut or joined with another";
 
-fn read_combined(
+/// The parts of a line, with their escapes.
+struct Line<'a> {
+    host: Option<&'a [u8]>,
+    client: &'a [u8],
+    time: &'a [u8],
+    request: &'a [u8],
+    status: &'a [u8],
+    referer: &'a [u8],
+    agent: &'a [u8],
+}
+
+impl<'a> Line<'a> {
+    fn parse(line: &'a [u8]) -> Result<Self, &'static str> {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if memchr2(b'\r', 0, line).is_some() {
+            return Err(
+                "expected a line of text that ends in a line feed, found a carriage return or a NUL byte within it",
+            );
+        }
+        let end = memmem::find(line, b"] \"").ok_or(FORM)?;
+        let begin = memrchr(b'[', &line[..end]).ok_or(FORM)?;
+        let time = &line[begin + 1..end];
+        if memchr(b'"', time).is_some() {
+            return Err(CUT);
+        }
+        let (host, client) = client(&line[..begin])?;
+        let (request, rest) = quoted(&line[end + 2..]).ok_or(UNCLOSED)?;
+        let (status, rest) = word(rest).ok_or(FORM)?;
+        let (size, rest) = word(rest).ok_or(FORM)?;
+        let is_number = |text: &[u8]| text.iter().all(u8::is_ascii_digit);
+        let is_status = status == b"-" || status.len() == 3 && is_number(status);
+        if !is_status || size != b"-" && !is_number(size) {
+            return Err(FORM);
+        }
+        let (referer, agent) = behind(rest)?;
+        Ok(Self {
+            host,
+            client,
+            time,
+            request,
+            status,
+            referer,
+            agent,
+        })
+    }
+}
+
+/// A blank and the word behind it, and what is left.
+fn word(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let text = text.strip_prefix(b" ")?;
+    let end = memchr(b' ', text).unwrap_or(text.len());
+    (end > 0).then(|| text.split_at(end))
+}
+
+/// What stands between two quotes, and what is left behind them.
+fn quoted(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let text = text.strip_prefix(b"\"")?;
+    let mut at = 0;
+    loop {
+        at += memchr2(b'"', b'\\', text.get(at..)?)?;
+        if text[at] == b'"' {
+            break;
+        }
+        at += 2;
+    }
+    let rest = &text[at + 1..];
+    (rest.is_empty() || rest[0] == b' ').then(|| (&text[..at], rest))
+}
+
+/// Referer and user agent, which follow the size, and whatever is behind them.
+/// Fields between are passed over where nothing else can be meant.
+fn behind(mut rest: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
+    let mut texts: [&[u8]; 2] = [b"", b""];
+    let (mut quotes, mut words_before, mut in_row) = (0, 0, true);
+    let mut is_bracket = false;
+    let rest_of_line = rest;
+    while !rest.is_empty() {
+        let field = rest.strip_prefix(b" ").ok_or(UNCLOSED)?;
+        if field.starts_with(b"\"") {
+            let (text, behind) = quoted(field).ok_or(UNCLOSED)?;
+            if is_bracket && memmem::find(text, b" HTTP/").is_some() {
+                return Err(TWO);
+            }
+            if let Some(place) = texts.get_mut(quotes) {
+                *place = text;
+            }
+            quotes += 1;
+            rest = behind;
+        } else {
+            let end = memchr(b' ', field).unwrap_or(field.len());
+            let word = &field[..end];
+            if memchr(b'"', word).is_some() {
+                return Err(UNCLOSED);
+            }
+            is_bracket = word.ends_with(b"]");
+            match quotes {
+                0 => words_before += usize::from(!word.is_empty()),
+                1 => in_row = false,
+                _ => {}
+            }
+            rest = &field[end..];
+        }
+    }
+    if begins_a_time(rest_of_line) {
+        return Err(TWO);
+    }
+    match quotes {
+        0 => Ok((b"", b"")),
+        2 if in_row => Ok((texts[0], texts[1])),
+        3.. if in_row && words_before == 0 => Ok((texts[0], texts[1])),
+        _ => Err(BEHIND),
+    }
+}
+
+/// Whether ` - [` or ` [` and a day stand in what is no quoted field: where a
+/// line was joined with the beginning of another.
+fn begins_a_time(mut rest: &[u8]) -> bool {
+    while !rest.is_empty() {
+        let end = memchr2(b'"', b'[', rest).unwrap_or(rest.len());
+        rest = match rest.get(end..) {
+            Some(field @ [b'"', ..]) => quoted(field).map_or(&[], |(_, rest)| rest),
+            Some([b'[', day, tens, b'/', ..]) if day.is_ascii_digit() && tens.is_ascii_digit() => {
+                return true;
+            }
+            Some([_, rest @ ..]) => rest,
+            Some([]) | None => &[],
+        };
+    }
+    false
+}
+
+/// The virtual host and the client, of what stands before the time: the client
+/// is the last word before ident and user. Collectors of logs write more
+/// words before it.
+fn client(before: &[u8]) -> Result<(Option<&[u8]>, &[u8]), &'static str> {
+    let is_blank = |byte: &u8| *byte == b' ';
+    let words: smallvec::SmallVec<[&[u8]; 8]> = before
+        .split(is_blank)
+        .filter(|word| !word.is_empty())
+        .collect();
+    let is_list = |at: &usize| words[*at].ends_with(b",");
+    // Without ident and user, or with one of them.
+    if words.len() < 3 {
+        return match words.first() {
+            Some(first) if is_address(first) => Ok((None, first)),
+            _ => Err(CUT),
+        };
+    }
+    let last = words.len() - 3;
+    // Addresses of a list are the client's and those of proxies.
+    let first = (0..last).rev().take_while(is_list).last().unwrap_or(last);
+    let (prefix, client) = (&words[..first], words[first]);
+    if is_address(client) || first < last && !is_cut(client) {
+        return Ok((host(prefix)?, client));
+    }
+    // A user's name may have blanks.
+    if is_address(words[0])
+        && words[1] == b"-"
+        && !words[2..].contains(&b"-".as_slice())
+        && !words[2..].iter().any(|word| is_address(word))
+    {
+        return Ok((None, words[0]));
+    }
+    // A host's name, or a socket's, is no address.
+    match prefix {
+        _ if is_cut(client) => Err(CUT),
+        [] => Ok((None, client)),
+        [vhost] if has_port(vhost) => Ok((Some(*vhost), client)),
+        _ => Err(CUT),
+    }
+}
+
+fn is_address(word: &[u8]) -> bool {
+    let word = word.split(|byte| *byte == b',').next().unwrap_or(word);
+    let may_be = word
+        .first()
+        .is_some_and(|first| first.is_ascii_hexdigit() || b":[".contains(first));
+    may_be && std::str::from_utf8(word).is_ok_and(|word| bare_ip(word).parse::<IpAddr>().is_ok())
+}
+
+/// Whether a word that is no address is a piece of one.
+fn is_cut(word: &[u8]) -> bool {
+    let is_of_4 = |byte: &u8| byte.is_ascii_digit() || b".,".contains(byte);
+    let is_of_6 = |byte: &u8| byte.is_ascii_hexdigit() || b":,".contains(byte);
+    word.iter().all(is_of_4) || memchr(b':', word).is_some() && word.iter().all(is_of_6)
+}
+
+fn has_port(word: &[u8]) -> bool {
+    let colon = memrchr(b':', word).filter(|at| *at > 0);
+    let port = colon.and_then(|at| word.get(at + 1..)).unwrap_or_default();
+    !port.is_empty() && port.iter().all(u8::is_ascii_digit)
+}
+
+/// The virtual host that Apache writes before the client, if the words before
+/// the client are one. They must not be a line that was cut.
+fn host<'a>(prefix: &[&'a [u8]]) -> Result<Option<&'a [u8]>, &'static str> {
+    let is_like = |word: &[u8]| is_address(word) || memchr(b'.', word).is_some() && is_cut(word);
+    let is_line = |two: &[&[u8]]| is_like(two[0]) && two[1] == b"-";
+    // Syslog's own fields have quotes, as in x="1".
+    let is_quoted = |word: &[u8]| {
+        word.starts_with(b"\"") || word.ends_with(b"\"") && memmem::find(word, b"=\"").is_none()
+    };
+    let is_of_line = |word: &&[u8]| begins_a_time(word) || is_quoted(word);
+    if prefix.windows(2).any(is_line) || prefix.iter().any(is_of_line) {
+        return Err(CUT);
+    }
+    let [vhost] = prefix else {
+        return Ok(None);
+    };
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b".-_:".contains(byte);
+    let is_host = vhost.iter().all(is_name)
+        && !vhost.ends_with(b":")
+        && !is_address(vhost)
+        && (memchr(b'.', vhost).is_some() || has_port(vhost));
+    Ok(is_host.then_some(*vhost))
+}
+
+/// A line without the NUL bytes before it: a log that was emptied while its
+/// writer had it open has as many as there were bytes.
+fn without_nuls(line: &[u8]) -> &[u8] {
+    let begin = line.iter().position(|byte| *byte != 0);
+    &line[begin.unwrap_or(line.len())..]
+}
+
+/// The same, with a word about them.
+pub(super) fn text_of<'a>(line: &'a [u8], exchange: &mut ExchangeParts) -> &'a [u8] {
+    if line.first() != Some(&0) {
+        return line;
+    }
+    exchange.remark(Remark::NulBytes);
+    without_nuls(line)
+}
+
+/// Reads a line of the combined format.
+pub(super) fn read(
     line: &[u8],
     settings: &DecodeSettings,
     exchange: &mut ExchangeParts,
 ) -> Result<(), String> {
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let found = COMBINED
-        .as_ref()
-        .and_then(|form| form.captures(line))
-        .ok_or("expected a line of the combined log format: address - user [time] \"request\" status size \"referer\" \"agent\"")?;
-    let field = |name| field(&found, name);
-    let request = field("request").ok_or("expected a request line, found \"-\"")?;
+    let found = Line::parse(text_of(line, exchange))?;
+    let request = field(found.request).ok_or("expected a request line, found \"-\"")?;
     let (method, uri) = http1::request_line(&request)?;
     // What else may stand there, of a handshake say, is no method.
     let is_method = |byte: u8| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_');
@@ -64,45 +281,50 @@ fn read_combined(
         return Err(http1::no_request_line(&request));
     }
     let mut fields = Headers::new();
-    for (name, group) in [
-        ("host", "vhost"),
-        ("referer", "referer"),
-        ("user-agent", "agent"),
+    for (name, text) in [
+        ("host", found.host.unwrap_or_default()),
+        ("referer", found.referer),
+        ("user-agent", found.agent),
     ] {
-        if let Some(value) = field(group) {
+        if let Some(value) = field(text) {
             fields.push(name, &headers::text(&value));
         }
     }
-    // A host's name, or a socket's, is no address.
-    let address = field("ip")
-        .or_else(|| field("vip"))
-        .map(|address| bare_ip(&headers::text(&address)))
-        .filter(|address| address.parse::<IpAddr>().is_ok());
-    exchange.at_ns = field("time").and_then(|time| common_time(&headers::text(&time)));
+    exchange.at_ns = common_time(&headers::text(found.time));
+    let client = headers::text(found.client);
     exchange.request = Some(Half {
         head: RequestHead {
             method,
             uri,
-            client_ip: settings.client_ip(address.as_deref()),
+            client_ip: exchange.client_ip(settings, Some(&client)),
             headers: fields,
             ..RequestHead::default()
         },
         body: Vec::new(),
     });
-    exchange.response = field("status").and_then(|status| response(&headers::text(&status)));
+    exchange.response = response(&headers::text(found.status));
     Ok(())
 }
 
-fn response(status: &str) -> Option<Half<ResponseHead>> {
-    let status = status.parse().ok()?;
+/// A response with this status; some write it with a fraction or its reason.
+pub(super) fn response(status: &str) -> Option<Half<ResponseHead>> {
+    let number = status.split(' ').next().unwrap_or_default();
+    let whole = number.strip_suffix(".0").unwrap_or(number);
+    let status = whole.parse().ok()?;
     let is_one = STATUSES.contains(&status);
     is_one.then(|| Half::response(status, Headers::new(), Vec::new()))
 }
 
-/// A group without its escapes; nothing where the log has `-`.
-fn field(found: &Captures<'_>, name: &str) -> Option<Vec<u8>> {
-    let text = unescape(found.name(name)?.as_bytes());
+/// A field without its escapes; nothing where the log has `-`.
+fn field(text: &[u8]) -> Option<Vec<u8>> {
+    let text = unescape(text);
     (text != b"-" && !text.is_empty()).then_some(text)
+}
+
+/// The byte of an escape's two digits.
+pub(super) fn hex(digits: &[u8]) -> Option<u8> {
+    let digit = |at: usize| char::from(*digits.get(at)?).to_digit(16);
+    u8::try_from(digit(0)? * 16 + digit(1)?).ok()
 }
 
 /// What nginx (`\x22`) and Apache (`\"`, `\n`, `\xhh`) write for bytes that
@@ -110,21 +332,14 @@ fn field(found: &Captures<'_>, name: &str) -> Option<Vec<u8>> {
 fn unescape(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
-    while let Some((byte, tail)) = rest.split_first() {
+    while let Some(at) = memchr(b'\\', rest) {
+        out.extend_from_slice(&rest[..at]);
+        let tail = &rest[at + 1..];
         rest = tail;
-        if *byte != b'\\' {
-            out.push(*byte);
-            continue;
-        }
-        let hex = |digit: u8| {
-            char::from(digit)
-                .to_digit(16)
-                .and_then(|digit| u8::try_from(digit).ok())
-        };
         match tail {
-            [b'x', high, low, ..] => {
-                if let (Some(high), Some(low)) = (hex(*high), hex(*low)) {
-                    out.push(high * 16 + low);
+            [b'x', digits @ ..] => {
+                if let Some(byte) = hex(digits) {
+                    out.push(byte);
                     rest = &tail[3..];
                 } else {
                     out.push(b'\\');
@@ -145,201 +360,53 @@ fn unescape(text: &[u8]) -> Vec<u8> {
             [] => out.push(b'\\'),
         }
     }
+    out.extend_from_slice(rest);
     out
 }
 
-/// `10/Oct/2000:13:55:36 -0700`, or ISO 8601, or seconds since 1970.
-fn common_time(text: &str) -> Option<i64> {
-    if let Ok(at) = jiff::fmt::strtime::parse("%d/%b/%Y:%H:%M:%S %z", text)
-        .and_then(|parsed| parsed.to_timestamp())
-    {
-        return i64::try_from(at.as_nanosecond()).ok();
-    }
-    if let Some(at) = nanoseconds(text) {
+/// `10/Oct/2000:13:55:36 -0700`, or ISO 8601, or a number since 1970 of seconds,
+/// milliseconds, microseconds or nanoseconds. A time without a zone is UTC. A
+/// time of 0 is none.
+pub(super) fn common_time(text: &str) -> Option<i64> {
+    let time = civil(text).or_else(|| since_1970(text))?;
+    (time > 0).then_some(time)
+}
+
+fn civil(text: &str) -> Option<i64> {
+    const COMMON: &str = "%d/%b/%Y:%H:%M:%S";
+    let utc = jiff::tz::TimeZone::UTC;
+    let at = if text.get(2..3) == Some("/") {
+        let zoned = jiff::fmt::strtime::parse("%d/%b/%Y:%H:%M:%S %z", text);
+        let zoned = zoned.and_then(|parsed| parsed.to_timestamp());
+        zoned.or_else(|_no_zone| {
+            let local = jiff::civil::DateTime::strptime(COMMON, text)?;
+            Ok::<_, jiff::Error>(local.to_zoned(utc)?.timestamp())
+        })
+    } else if let Some(at) = nanoseconds(text) {
         return Some(at);
-    }
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let nanos: i64 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
-    seconds
-        .parse::<i64>()
-        .ok()?
-        .checked_mul(1_000_000_000)?
-        .checked_add(nanos)
-}
-
-fn read_json(
-    line: &[u8],
-    settings: &DecodeSettings,
-    exchange: &mut ExchangeParts,
-) -> Result<(), String> {
-    let log: Value = crate::json::explain::parse(line)?;
-    if !log.is_object() {
-        return Err("expected a JSON object, found another value".to_owned());
-    }
-    let find = |what| settings.fields.find(what, &log);
-    let line = find("request").and_then(|line| http1::request_line(line.as_bytes()).ok());
-    let missing = |what| {
-        format!("expected the {what}, found no key for it; name one with --field {what}=KEY")
+    } else {
+        let local = text.parse::<jiff::civil::DateTime>();
+        local.and_then(|local| Ok(local.to_zoned(utc)?.timestamp()))
     };
-    let method = find("method")
-        .or_else(|| line.as_ref().map(|(method, _)| method.clone()))
-        .ok_or_else(|| missing("method"))?;
-    let mut uri = find("uri")
-        .or_else(|| line.map(|(_, uri)| uri))
-        .ok_or_else(|| missing("uri"))?;
-    if let Some((_, _, path)) = headers::split_url(&uri) {
-        uri = path;
-    }
-    if !uri.contains('?')
-        && let Some(query) = find("query")
-    {
-        uri = format!("{uri}?{}", query.strip_prefix('?').unwrap_or(&query));
-    }
-    exchange.at_ns = find("time").and_then(|time| common_time(&time));
-    exchange.request = Some(Half {
-        head: RequestHead {
-            correlation_id: find("id").unwrap_or_default(),
-            method,
-            uri,
-            client_ip: settings.client_ip(find("client_ip").as_deref()),
-            headers: logged_headers(&log, settings),
-        },
-        body: Vec::new(),
-    });
-    exchange.response = find("status").and_then(|status| response(&status));
-    Ok(())
+    i64::try_from(at.ok()?.as_nanosecond()).ok()
 }
 
-/// Headers the map names, the usual three, and Caddy's `request.headers`.
-fn logged_headers(log: &Value, settings: &DecodeSettings) -> Headers {
-    let mut found = Headers::new();
-    let names = settings
-        .fields
-        .mapped_headers()
-        .chain(["host", "user-agent", "referer"]);
-    for name in names {
-        if found.value(name).is_none()
-            && let Some(value) = settings.fields.find(&format!("header.{name}"), log)
-        {
-            found.push(name, &value);
-        }
-    }
-    let logged = log
-        .get("request")
-        .and_then(|request| request.get("headers"))
-        .and_then(Value::as_object);
-    for (name, values) in logged.into_iter().flatten() {
-        let name = name.to_ascii_lowercase();
-        if found.value(&name).is_some() {
-            continue;
-        }
-        match values {
-            Value::String(value) => found.push(&name, value),
-            Value::Array(values) => found.extend(
-                values
-                    .iter()
-                    .filter_map(Value::as_str)
-                    .map(|value| (&name, value)),
-            ),
-            _ => {}
-        }
-    }
-    found
+/// A number of seconds or of a smaller unit: which one, its size tells.
+fn since_1970(text: &str) -> Option<i64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let number: i64 = whole.parse().ok()?;
+    let unit: i64 = match number {
+        ..100_000_000_000 => 1_000_000_000,
+        100_000_000_000..100_000_000_000_000 => 1_000_000,
+        100_000_000_000_000..100_000_000_000_000_000 => 1_000,
+        _ => 1,
+    };
+    let digits: i64 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
+    number
+        .checked_mul(unit)?
+        .checked_add(digits / (1_000_000_000 / unit))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn combined(line: &str) -> Result<(RequestHead, Option<u16>), String> {
-        let mut exchange = ExchangeParts::new(super::super::Place {
-            file: "access.log".into(),
-            record: 1,
-            offset: 0,
-        });
-        read_combined(line.as_bytes(), &DecodeSettings::default(), &mut exchange)?;
-        let status = exchange.response.map(|response| response.head.status);
-        Ok((exchange.request.unwrap().head, status))
-    }
-
-    #[test]
-    fn combined_lines_of_nginx_and_apache_are_read() {
-        let (head, status) = combined(r#"192.0.2.7 - frank [10/Oct/2000:13:55:36 -0700] "GET /a?b=\x22c\x22 HTTP/1.0" 200 2326 "http://e.example/" "Mozilla \"x\"""#).unwrap();
-        assert_eq!(head.uri, "/a?b=\"c\"");
-        assert_eq!(head.client_ip, "192.0.2.7");
-        assert_eq!(head.headers.value("user-agent"), Some("Mozilla \"x\""));
-        assert_eq!(status, Some(200));
-        let (head, _) = combined(r#"www.example:80 2001:db8::1 - - [10/Oct/2000:13:55:36 -0700] "POST / HTTP/1.1" 204 - "-" "-" extra"#).unwrap();
-        assert_eq!(head.client_ip, "2001:db8::1");
-        assert_eq!(head.headers, Headers::from([("host", "www.example:80")]));
-        let (head, _) =
-            combined(r#"192.0.2.7 - - [10/Oct/2000:13:55:36 -0700] "HEAD /x HTTP/1.1" 304 0"#)
-                .unwrap();
-        assert_eq!(head.method, "HEAD");
-    }
-
-    #[test]
-    fn the_client_is_an_address_or_the_default() {
-        let line = |client: &str| {
-            format!(r#"{client} - - [10/Oct/2000:13:55:36 -0700] "GET /a b HTTP/1.0" 200 1"#)
-        };
-        for (client, ip) in [
-            ("10.0.0.1, 10.0.0.2", "10.0.0.1"),
-            ("www.example:443 host.isp.example", "192.0.2.1"),
-            ("unix:", "192.0.2.1"),
-        ] {
-            let (head, _) = combined(&line(client)).unwrap();
-            assert_eq!((head.client_ip.as_str(), head.uri.as_str()), (ip, "/a b"));
-            assert_eq!(head.headers.len(), 0, "{client}");
-        }
-    }
-
-    #[test]
-    fn what_was_asked_for_comes_before_what_became_of_it() {
-        for (line, uri) in [
-            (
-                r#"{"method":"GET","uri":"/login?next=https://app/home"}"#,
-                "/login?next=https://app/home",
-            ),
-            (r#"{"method":"GET","uri":"https://app/home?a"}"#, "/home?a"),
-            (
-                r#"{"request":"GET /search?q=1' UNION SELECT x HTTP/1.1"}"#,
-                "/search?q=1' UNION SELECT x",
-            ),
-            (
-                r#"{"method":"","request_method":"GET","uri":"/index.php","request_uri":"/s?q=1"}"#,
-                "/s?q=1",
-            ),
-        ] {
-            let mut exchange = ExchangeParts::new(super::super::Place {
-                file: "access.json".into(),
-                record: 1,
-                offset: 0,
-            });
-            read_json(line.as_bytes(), &DecodeSettings::default(), &mut exchange).unwrap();
-            let head = exchange.request.unwrap().head;
-            assert_eq!((head.method.as_str(), head.uri.as_str()), ("GET", uri));
-        }
-    }
-
-    #[test]
-    fn what_is_no_request_is_an_error() {
-        for line in [
-            "",
-            "hello",
-            r#"192.0.2.7 - - [10/Oct/2000:13:55:36 -0700] "-" 400 0 "-" "-""#,
-            r#"192.0.2.7 - - [10/Oct/2000:13:55:36 -0700] "\x16\x03\x01" 400 0 "-" "-""#,
-        ] {
-            assert!(combined(line).is_err(), "{line}");
-        }
-    }
-
-    #[test]
-    fn times_are_read_in_three_spellings() {
-        let at = Some(971_211_336_000_000_000);
-        assert_eq!(common_time("10/Oct/2000:13:55:36 -0700"), at);
-        assert_eq!(common_time("2000-10-10T20:55:36Z"), at);
-        assert_eq!(common_time("971211336.000"), at);
-        assert_eq!(common_time("yesterday"), None);
-    }
-}
+#[path = "access_log_tests.rs"]
+mod tests;

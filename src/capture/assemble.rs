@@ -384,9 +384,9 @@ impl<C: Cutter> Iterator for Assembler<C> {
                     return Some(Item::Unusable(unusable));
                 }
             };
-            let number = piece.record.to_le_bytes();
+            let number = self.cutter.stream().key_of(&piece);
             let Some(Roles { role, .. }) = self.roles else {
-                let key = stable_hash(&[number, piece.offset.to_le_bytes()].concat());
+                let key = stable_hash(&number);
                 return Some(Item::Transaction(self.frame(key, smallvec![piece])));
             };
             self.records += 1;

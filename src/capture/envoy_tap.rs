@@ -217,7 +217,10 @@ impl Buffered {
         if let Some(message) = self.request {
             let received = message.headers_received_time.as_deref();
             exchange.at_ns = received.and_then(nanoseconds);
-            let mut half = request(message.headers, settings.client_ip(peer.as_deref()))?;
+            let mut half = request(
+                message.headers,
+                exchange.client_ip(settings, peer.as_deref()),
+            )?;
             half.body = read_body(message.body, exchange)?;
             exchange.request = Some(half);
         }
@@ -238,7 +241,7 @@ impl Segment {
             exchange.own_id = Some(format!("trace-{}", self.trace_id.0));
         }
         if let Some(fields) = self.request_headers {
-            exchange.request = Some(request(fields.headers, settings.client_ip(None))?);
+            exchange.request = Some(request(fields.headers, exchange.client_ip(settings, None))?);
         }
         if self.request_body_chunk.is_some() {
             let bytes = read_body(self.request_body_chunk, exchange)?;

@@ -23,6 +23,8 @@ const KNOWN: [(&str, &[&str]); 11] = [
             "http.method",
             "verb",
             "http_method",
+            "http.request.method",
+            "httpRequest.requestMethod",
         ],
     ),
     (
@@ -37,9 +39,21 @@ const KNOWN: [(&str, &[&str]); 11] = [
             "url",
             "http.url",
             "request_path",
+            "url.original",
+            "url.path",
+            "httpRequest.requestUrl",
         ],
     ),
-    ("query", &["query", "query_string", "args"]),
+    (
+        "query",
+        &[
+            "query",
+            "query_string",
+            "args",
+            "request_query",
+            "url.query",
+        ],
+    ),
     ("request", &["request", "request_line", "requestLine"]),
     (
         "client_ip",
@@ -52,6 +66,9 @@ const KNOWN: [(&str, &[&str]); 11] = [
             "remote_ip",
             "clientip",
             "downstream_remote_address",
+            "client.ip",
+            "source.ip",
+            "httpRequest.remoteIp",
         ],
     ),
     (
@@ -62,6 +79,9 @@ const KNOWN: [(&str, &[&str]); 11] = [
             "response_code",
             "status_code",
             "http.status_code",
+            "response.status",
+            "http.response.status_code",
+            "httpRequest.status",
         ],
     ),
     (
@@ -96,6 +116,8 @@ const KNOWN: [(&str, &[&str]); 11] = [
             "request.host",
             "RequestHost",
             "authority",
+            "vhost",
+            "url.domain",
         ],
     ),
     (
@@ -106,11 +128,21 @@ const KNOWN: [(&str, &[&str]); 11] = [
             "useragent",
             "request_User-Agent",
             "agent",
+            "user_agent.original",
+            "httpRequest.userAgent",
         ],
     ),
     (
         "header.referer",
-        &["referer", "http_referer", "referrer", "request_Referer"],
+        &[
+            "referer",
+            "http_referer",
+            "referrer",
+            "http_referrer",
+            "request_Referer",
+            "http.request.referrer",
+            "httpRequest.referer",
+        ],
     ),
 ];
 
@@ -124,20 +156,44 @@ impl FieldMap {
                 .is_some_and(|name| !name.is_empty())
     }
 
+    /// The first value that the log has for it.
     pub(super) fn find(&self, what: &str, log: &Value) -> Option<String> {
-        let given = self
-            .given
-            .iter()
-            .filter(|(name, _)| name == what)
-            .map(|(_, key)| key.as_str());
+        self.all(what, log).next()
+    }
+
+    /// What the keys that were given hold, not those of our own.
+    pub(super) fn given(&self, what: &str, log: &Value) -> Option<String> {
+        let mut keys = self.given_keys(what);
+        keys.find_map(|key| texts_at(log, key).into_iter().next())
+    }
+
+    /// What each of its keys holds first.
+    pub(super) fn all<'a>(
+        &'a self,
+        what: &'a str,
+        log: &'a Value,
+    ) -> impl Iterator<Item = String> + 'a {
+        let keys = self.keys(what);
+        keys.filter_map(|key| texts_at(log, key).into_iter().next())
+    }
+
+    /// All values of the first of its keys that holds any.
+    pub(super) fn values(&self, what: &str, log: &Value) -> Vec<String> {
+        let mut keys = self.keys(what).map(|key| texts_at(log, key));
+        keys.find(|values| !values.is_empty()).unwrap_or_default()
+    }
+
+    fn keys<'a>(&'a self, what: &'a str) -> impl Iterator<Item = &'a str> {
         let known = KNOWN
             .iter()
-            .filter(|(name, _)| *name == what)
+            .filter(move |(name, _)| *name == what)
             .flat_map(|(_, keys)| keys.iter().copied());
-        given
-            .chain(known)
-            .filter_map(|key| lookup(log, key))
-            .find(|text| !text.is_empty() && text != "-")
+        self.given_keys(what).chain(known)
+    }
+
+    fn given_keys<'a>(&'a self, what: &'a str) -> impl Iterator<Item = &'a str> {
+        let given = self.given.iter().filter(move |(name, _)| name == what);
+        given.map(|(_, key)| key.as_str())
     }
 
     /// Names that the map itself gives headers.
@@ -148,13 +204,69 @@ impl FieldMap {
     }
 }
 
-fn lookup(log: &Value, key: &str) -> Option<String> {
-    let found = log
-        .get(key)
-        .or_else(|| key.split('.').try_fold(log, |value, part| value.get(part)))?;
-    match found {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
+/// The texts at a path of keys. A list of names and values is a map, which may
+/// have a name several times.
+fn texts_at(log: &Value, key: &str) -> Vec<String> {
+    if let Some(found) = log.get(key) {
+        return texts(found);
+    }
+    if !key.contains('.') {
+        return Vec::new();
+    }
+    let mut found = vec![log];
+    for part in key.split('.') {
+        let values = found.into_iter();
+        found = values.flat_map(|value| step(value, part)).collect();
+    }
+    found.into_iter().flat_map(texts).collect()
+}
+
+/// The values of a name in a map, or in a list of names and values.
+fn step<'a>(value: &'a Value, name: &str) -> Vec<&'a Value> {
+    if let Value::Object(map) = value {
+        return map.get(name).into_iter().collect();
+    }
+    let named = named_values(value).into_iter();
+    let same = named.filter(|(found, _)| found.eq_ignore_ascii_case(name));
+    same.map(|(_, value)| value).collect()
+}
+
+/// Names and values of a map, or of a list of `{"name": …, "value": …}` or of
+/// pairs.
+pub(super) fn named_values(value: &Value) -> Vec<(&str, &Value)> {
+    match value {
+        Value::Object(map) => map.iter().map(|(name, it)| (name.as_str(), it)).collect(),
+        Value::Array(items) => items.iter().filter_map(pair).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn pair(item: &Value) -> Option<(&str, &Value)> {
+    match item {
+        Value::Object(item) => {
+            let name = item.get("name").or_else(|| item.get("key"))?;
+            Some((name.as_str()?, item.get("value")?))
+        }
+        Value::Array(item) => match item.as_slice() {
+            [name, value] => Some((name.as_str()?, value)),
+            _ => None,
+        },
         _ => None,
     }
+}
+
+/// A value as text, or those of a list; what is empty or `-` is none.
+pub(super) fn texts(value: &Value) -> Vec<String> {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        Value::Array(items) if !items.iter().any(Value::is_array) => {
+            return items.iter().flat_map(texts).collect();
+        }
+        _ => return Vec::new(),
+    };
+    if text.is_empty() || text == "-" {
+        return Vec::new();
+    }
+    vec![text]
 }

@@ -7,7 +7,7 @@ use super::detect::Head;
 use super::stream::Stream;
 use super::{
     DecodeSettings, Decoded, ExchangeParts, RawTransaction, access_log, envoy_tap, ftw, gor, har,
-    jsonl,
+    json_log, jsonl,
 };
 
 named! {
@@ -54,8 +54,8 @@ impl Format {
             Self::EnvoyTap => &envoy_tap::READER,
             Self::Gor => &gor::READER,
             Self::Ftw => &ftw::READER,
-            Self::AccessLog => &access_log::COMBINED_READER,
-            Self::JsonLog => &access_log::JSON_READER,
+            Self::AccessLog => &access_log::READER,
+            Self::JsonLog => &json_log::READER,
         }
     }
 }
@@ -121,6 +121,10 @@ pub enum Remark {
     NotChecked,
     /// No chunk of a body is its last, and the module gets bodies whole.
     BodyUnfinished,
+    /// No client's address is known; the default one stands in its place.
+    ClientIpDefault,
+    /// NUL bytes stood where no record is.
+    NulBytes,
 }
 
 impl Remark {
@@ -168,6 +172,12 @@ impl Remark {
             }
             Self::BodyUnfinished => {
                 "no chunk of a body is its last, and the module gets bodies whole, so it was not asked about it"
+            }
+            Self::ClientIpDefault => {
+                "requests whose client's address is not known; the module gets that of --client-ip"
+            }
+            Self::NulBytes => {
+                "NUL bytes before a record, as in a log that was emptied while a program wrote to it; they hold nothing"
             }
             Self::NotChecked => {
                 "expectations that a module cannot meet or miss (response or log text)"

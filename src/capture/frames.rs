@@ -36,6 +36,8 @@ pub(super) struct Lines {
     stream: Stream,
     /// What was read and not handed out yet.
     block: Bytes,
+    /// Where the line begins that is being read.
+    begin: u64,
 }
 
 /// One line; of one that is too long only the size.
@@ -47,6 +49,7 @@ struct Line {
 impl Lines {
     pub(super) fn new(stream: Stream) -> Self {
         Self {
+            begin: stream.offset,
             stream,
             block: Bytes::new(),
         }
@@ -94,17 +97,23 @@ impl Cutter for Lines {
         &self.stream
     }
 
+    fn offset(&self) -> u64 {
+        self.begin
+    }
+
     fn next_record(&mut self) -> io::Result<Option<Cut>> {
         loop {
             let offset = self.stream.offset;
+            self.begin = offset;
             let Some(Line { mut bytes, size }) = self.line()? else {
                 return Ok(None);
             };
+            // Of several files that were joined each may have one.
+            while bytes.starts_with(b"\xef\xbb\xbf") {
+                bytes.advance(3);
+            }
             if size <= self.stream.max_record && bytes.iter().all(u8::is_ascii_whitespace) {
                 continue;
-            }
-            if offset == 0 && bytes.starts_with(b"\xef\xbb\xbf") {
-                bytes.advance(3);
             }
             return Ok(Some(self.stream.cut(offset, size, bytes)));
         }

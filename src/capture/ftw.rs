@@ -11,10 +11,9 @@ mod template;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use base64::engine::general_purpose::STANDARD;
-use regex::bytes::Regex;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_saphyr::Spanned;
@@ -133,16 +132,12 @@ const KNOWN: [(&str, &str); 5] = [
     ("log", "expect_ids no_expect_ids match_regex no_match_regex"),
 ];
 
-/// What only a test file has.
-static TESTS: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"(?m)^(tests|rule_id|meta)\s*:").ok());
-
 pub(super) static READER: Reader = Reader {
     title: "go-ftw tests",
     loses: Some("no client address; only the response that the test gives"),
     recognises: |head| {
-        let is_yaml = |form: &Regex| !head.is_json() && form.is_match(head.text);
-        TESTS.as_ref().is_some_and(is_yaml)
+        let of_tests: [&[u8]; 3] = [b"tests", b"rule_id", b"meta"];
+        head.yaml_keys().iter().any(|key| of_tests.contains(key))
     },
     frames: |stream| {
         let mut stream = Some(stream);

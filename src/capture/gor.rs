@@ -96,7 +96,8 @@ fn read(
     }
     let mut request = http1::request(message)?;
     let address = request.head.headers.value("x-real-ip");
-    request.head.client_ip = settings.client_ip(address.filter(|address| !address.is_empty()));
+    request.head.client_ip =
+        exchange.client_ip(settings, address.filter(|address| !address.is_empty()));
     exchange.at_ns = Some(header.at_ns);
     exchange.own_id = Some(super::headers::text(header.id));
     exchange.request = Some(request);

@@ -20,7 +20,12 @@ pub(super) static READER: Reader = Reader {
     loses: Some(
         "no client address; bodies are decoded, not as sent; browsers omit credentials by default",
     ),
-    recognises: |head| head.has("log") && !head.has("message") && !head.has("phase"),
+    recognises: |head| {
+        let inner = [
+            "version", "creator", "browser", "pages", "entries", "comment",
+        ];
+        head.keys.has_object("log", &inner)
+    },
     frames: |stream| {
         let entries = Records::Within(["log", "entries"]);
         assemble(Elements::new(stream, entries), None, Format::Har)
@@ -115,7 +120,7 @@ fn read(
     let request = entry
         .request
         .ok_or("expected an entry with \"request\", found none")?;
-    let client_ip = settings.client_ip(entry.client_ip.as_deref());
+    let client_ip = exchange.client_ip(settings, entry.client_ip.as_deref());
     exchange.at_ns = entry.started_date_time.as_deref().and_then(nanoseconds);
     exchange.request = Some(request.read(client_ip, &mut exchange.remarks)?);
     if let Some(response) = entry.response {

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::assemble::{RecordRole, Roles, assemble};
-use super::detect::first_keys;
+use super::detect::Keys as KeysOf;
 use super::format::{Read, Reader};
 use super::frames::Lines;
 use super::heads::{HeadPart, Heads};
@@ -47,7 +47,7 @@ pub(super) static READER: Reader = Reader {
     loses: None,
     // Its first line may be broken, or of a version to come.
     recognises: |head| {
-        let is_line = |line: &[u8]| line.starts_with(b"{") && has_keys(&first_keys(line));
+        let is_line = |line: &[u8]| line.starts_with(b"{") && has_keys(&KeysOf::of(line));
         has_keys(&head.keys) || head.lines().any(is_line)
     },
     frames: |stream| {
@@ -61,9 +61,8 @@ pub(super) static READER: Reader = Reader {
     read: Read::Group(decode),
 };
 
-fn has_keys(keys: &[String]) -> bool {
-    let mut needed = ["phase", "input"].iter();
-    needed.all(|key| keys.iter().any(|have| have == key))
+fn has_keys(keys: &KeysOf) -> bool {
+    keys.has("phase") && keys.has("input")
 }
 
 fn role(piece: &Piece) -> RecordRole {

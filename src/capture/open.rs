@@ -1,4 +1,4 @@
-//! From arguments to readable streams: files, folders, standard input, gzip.
+//! From a file to its records: plain or gzip, of a format that its content tells.
 
 use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -9,21 +9,16 @@ use flate2::read::MultiGzDecoder;
 
 use super::assemble::Items;
 use super::format::{Read as ReadRecords, ReadRecord};
-use super::stream::Stream;
+use super::stream::{self, Stream};
 use super::{
     DecodeSettings, Decoded, ExchangeParts, Format, Item, Place, RawTransaction, Remark, Unusable,
-    detect,
+    detect, stable_hash,
 };
 use crate::error::Error;
 use crate::files::{self, Accept};
 
 /// Bytes looked at to tell a format.
 const HEAD_BYTES: usize = 64 << 10;
-/// What a folder is searched for; `.gz` may follow each.
-const EXTENSIONS: [&str; 8] = [
-    "json", "jsonl", "ndjson", "har", "gor", "log", "yaml", "yml",
-];
-
 /// A file to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capture {
@@ -31,66 +26,8 @@ pub struct Capture {
     pub path: PathBuf,
     /// Its size in bytes, where it is known.
     pub size_bytes: Option<u64>,
-}
-
-/// Finds what the arguments name, in a stable order, and the files in folders
-/// that do not look like captures.
-///
-/// # Errors
-/// [`Error::Read`] for a path that is not there.
-pub fn discover(arguments: &[PathBuf]) -> Result<(Vec<Capture>, Vec<PathBuf>), Error> {
-    let mut captures = Vec::new();
-    let mut passed_over = Vec::new();
-    for argument in arguments {
-        if argument.as_os_str() == "-" {
-            captures.push(Capture {
-                path: argument.clone(),
-                size_bytes: None,
-            });
-            continue;
-        }
-        let metadata = std::fs::metadata(argument).map_err(|source| Error::Read {
-            path: argument.clone(),
-            source,
-        })?;
-        if !metadata.is_dir() {
-            captures.push(Capture {
-                path: argument.clone(),
-                size_bytes: metadata.is_file().then_some(metadata.len()),
-            });
-            continue;
-        }
-        for entry in walkdir::WalkDir::new(argument).sort_by_file_name() {
-            let entry = entry.map_err(|error| Error::Read {
-                path: error.path().unwrap_or(argument).to_owned(),
-                source: error.into(),
-            })?;
-            if !entry.file_type().is_file() {
-                continue;
-            }
-            if is_capture(entry.path()) {
-                captures.push(Capture {
-                    size_bytes: entry.metadata().ok().map(|metadata| metadata.len()),
-                    path: entry.into_path(),
-                });
-            } else {
-                passed_over.push(entry.into_path());
-            }
-        }
-    }
-    Ok((captures, passed_over))
-}
-
-/// Whether a file is one by its name.
-#[must_use]
-pub(crate) fn is_capture(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let name = name.strip_suffix(".gz").unwrap_or(&name);
-    name.rsplit_once('.').is_some_and(|(_, extension)| {
-        EXTENSIONS
-            .iter()
-            .any(|known| extension.eq_ignore_ascii_case(known))
-    })
+    /// Tells its records from those of other captures.
+    key: u64,
 }
 
 /// A capture that is being read.
@@ -111,6 +48,22 @@ impl Iterator for Opened {
 }
 
 impl Capture {
+    /// A file, with its size where that is known.
+    #[must_use]
+    pub fn new(path: &Path, size_bytes: Option<u64>) -> Self {
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        Self {
+            path: path.to_owned(),
+            size_bytes,
+            key: stable_hash(name),
+        }
+    }
+
+    /// Tells its records from those of the other captures.
+    pub(super) fn known_as(&mut self, name: &[u8]) {
+        self.key = stable_hash(name);
+    }
+
     /// Opens it and tells its format.
     ///
     /// `read` counts the bytes taken from the file, compressed as they are.
@@ -133,7 +86,8 @@ impl Capture {
             inner: raw,
             read: Arc::clone(read),
         };
-        Opened::of_reader(file, counted, (forced, max_record)).map_err(|source| Error::Read {
+        let named = (file, self.key);
+        Opened::of_named(named, counted, (forced, max_record)).map_err(|source| Error::Read {
             path: self.path.clone(),
             source,
         })
@@ -149,75 +103,163 @@ impl Opened {
     pub fn of_reader(
         file: Arc<str>,
         reader: impl Read + Send + 'static,
+        settings: (Option<Format>, usize),
+    ) -> io::Result<Self> {
+        let key = stable_hash(file.as_bytes());
+        Self::of_named((file, key), reader, settings)
+    }
+
+    fn of_named(
+        (file, key): (Arc<str>, u64),
+        reader: impl Read + Send + 'static,
         (forced, max_record): (Option<Format>, usize),
     ) -> io::Result<Self> {
-        let (magic, rest) = head_of(reader, 2)?;
-        let stream: Box<dyn Read + Send> = if magic == [0x1f, 0x8b] {
-            Box::new(MultiGzDecoder::new(rest))
-        } else {
-            Box::new(rest)
-        };
-        match head_of(stream, HEAD_BYTES) {
-            Ok((head, stream)) => Ok(opened(file, (head, Box::new(stream)), forced, max_record)),
-            Err(error) => Ok(broken(file, &error)),
+        let magic = Ahead::of(Box::new(reader), 2);
+        if magic.head().is_empty()
+            && let Some(error) = magic.failed
+        {
+            return Err(error);
         }
+        let stream: Box<dyn Read + Send> = if magic.head() == [0x1f, 0x8b] {
+            Box::new(MultiGzDecoder::new(magic))
+        } else {
+            Box::new(magic)
+        };
+        let (ahead, nuls) = without_nuls(stream);
+        let format = match forced.map_or_else(|| format_of(&file, &ahead, nuls), Ok) {
+            Ok(format) => format,
+            Err(why) => {
+                let failed = ahead.failed.as_ref().map(stream::unreadable);
+                return Ok(unreadable(file, why, failed));
+            }
+        };
+        let mut stream = Stream::new(Box::new(ahead), &file, max_record);
+        (stream.key, stream.offset) = (key, nuls);
+        let before = (nuls > 0).then_some(Item::Skipped(Remark::NulBytes));
+        let records = (format.reader().frames)(stream);
+        Ok(Self {
+            file,
+            format: Some(format),
+            items: match before {
+                Some(before) => Box::new(std::iter::once(before).chain(records)),
+                None => records,
+            },
+        })
     }
 }
 
-fn opened(
-    file: Arc<str>,
-    (head, stream): (Vec<u8>, Box<dyn Read + Send>),
-    forced: Option<Format>,
-    max_record: usize,
-) -> Opened {
-    let format = match forced.map_or_else(|| detect::detect(&head), Ok) {
-        Ok(format) => format,
-        Err(why) => return unreadable(file, why),
-    };
-    let stream = Stream::new(stream, &file, max_record);
-    let items = (format.reader().frames)(stream);
-    Opened {
-        file,
-        format: Some(format),
-        items,
+/// The format of a file that is not a fixture. A fixture may look like a line
+/// of a JSON log.
+#[must_use]
+pub(crate) fn format_by_content(bytes: &[u8]) -> Option<Format> {
+    let head = bytes.get(..HEAD_BYTES).unwrap_or(bytes);
+    let found = detect::detect(head).ok();
+    found.filter(|format| *format != Format::JsonLog || detect::has_lines(head))
+}
+
+/// The format of a file, or what to say of one that has none.
+fn format_of(file: &str, ahead: &Ahead, nuls: u64) -> Result<Format, String> {
+    let head = ahead.head();
+    if head.is_empty() {
+        return Err(match &ahead.failed {
+            Some(error) => stream::unreadable(error),
+            None if nuls > 0 => format!("the file holds {nuls} NUL bytes and nothing else"),
+            None => "the file is empty".to_owned(),
+        });
     }
+    detect::detect(head).map_err(|why| {
+        // It has no first bytes of its own.
+        let is_brotli = file.to_ascii_lowercase().ends_with(".br");
+        if is_brotli {
+            "brotli is not read; unpack it first (brotli -d)".to_owned()
+        } else {
+            why
+        }
+    })
 }
 
-fn broken(file: Arc<str>, error: &io::Error) -> Opened {
-    unreadable(file, format!("cannot be read: {error}"))
-}
-
-/// A file nothing can be read from is one unusable record.
-fn unreadable(file: Arc<str>, why: String) -> Opened {
+/// A file nothing can be read from is one unusable record; what reading it failed
+/// with is another one.
+fn unreadable(file: Arc<str>, why: String, failed: Option<String>) -> Opened {
     let place = Place {
         file: Arc::clone(&file),
         record: 0,
         offset: 0,
     };
+    let rest = failed.filter(|failed| *failed != why);
+    let all = std::iter::once(why).chain(rest);
+    let items = all.map(move |why| {
+        let place = place.clone();
+        Item::Unusable(Unusable { place, why })
+    });
     Opened {
         file,
         format: None,
-        items: Box::new(std::iter::once(Item::Unusable(Unusable { place, why }))),
+        items: Box::new(items),
     }
 }
 
-/// Reads up to `most` bytes ahead, and gives a reader that has them again.
-fn head_of<R: Read + Send + 'static>(
-    mut reader: R,
-    most: usize,
-) -> io::Result<(Vec<u8>, impl Read + Send + 'static)> {
-    let mut head = Vec::new();
-    let limit = u64::try_from(most).unwrap_or(u64::MAX);
-    let read = reader.by_ref().take(limit).read_to_end(&mut head);
-    // What was read before a fault is still worth looking at; the fault comes
-    // again when the reader gets there.
-    if let Err(error) = read
-        && head.is_empty()
-    {
-        return Err(error);
+/// A reader whose first bytes were looked at.
+struct Ahead {
+    head: Cursor<Vec<u8>>,
+    /// What reading failed with behind them; it is told only once.
+    failed: Option<io::Error>,
+    rest: Box<dyn Read + Send>,
+}
+
+impl Ahead {
+    /// Reads up to `most` bytes ahead.
+    fn of(mut rest: Box<dyn Read + Send>, most: usize) -> Self {
+        let mut head = Vec::new();
+        let limit = u64::try_from(most).unwrap_or(u64::MAX);
+        let read = rest.by_ref().take(limit).read_to_end(&mut head);
+        Self {
+            head: Cursor::new(head),
+            failed: read.err(),
+            rest,
+        }
     }
-    let again = Cursor::new(head.clone());
-    Ok((head, again.chain(reader)))
+
+    /// What of the first bytes was not read again so far.
+    fn head(&self) -> &[u8] {
+        let from = usize::try_from(self.head.position()).unwrap_or(usize::MAX);
+        self.head.get_ref().get(from..).unwrap_or_default()
+    }
+}
+
+impl Read for Ahead {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = self.head.read(out)?;
+        if read > 0 || out.is_empty() {
+            return Ok(read);
+        }
+        match self.failed.take() {
+            Some(error) => Err(error),
+            None => self.rest.read(out),
+        }
+    }
+}
+
+/// Looks at what stands behind the NUL bytes that a file may begin with: a log
+/// that was emptied while a program wrote to it has as many as it had bytes.
+fn without_nuls(mut stream: Box<dyn Read + Send>) -> (Ahead, u64) {
+    let mut nuls = 0;
+    loop {
+        let mut ahead = Ahead::of(stream, HEAD_BYTES);
+        let begin = ahead.head().iter().position(|byte| *byte != 0);
+        let found = begin.unwrap_or(ahead.head().len()) as u64;
+        // Half of UTF-16 is NUL bytes.
+        let is_wide = nuls == 0 && detect::wide(ahead.head()).is_some();
+        if found == 0 || is_wide {
+            return (ahead, nuls);
+        }
+        nuls += found;
+        ahead.head.set_position(found);
+        if begin.is_some() || ahead.failed.is_some() {
+            return (ahead, nuls);
+        }
+        stream = ahead.rest;
+    }
 }
 
 struct Counted<R> {

@@ -1,12 +1,13 @@
 //! Heads and bodies, put together to a transaction's events.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::place::stem;
-use super::{CapturedStep, Place, Remark, Transaction, headers};
-use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead};
+use super::{CapturedStep, DecodeSettings, Place, Remark, Transaction, headers};
+use crate::event::{BodyChunk, Event, Headers, RequestHead, ResponseHead, bare_ip};
 use crate::question::Question;
 
 /// One half of an exchange as most formats have it: a head and a whole body.
@@ -60,6 +61,18 @@ impl ExchangeParts {
     pub(super) fn remark(&mut self, remark: Remark) {
         if !self.remarks.contains(&remark) {
             self.remarks.push(remark);
+        }
+    }
+
+    /// The client's address as a capture names it, the first of a list; an
+    /// empty one stays empty. What is no address is not taken for one.
+    pub(super) fn client_ip(&mut self, settings: &DecodeSettings, named: Option<&str>) -> String {
+        match named {
+            Some("") => String::new(),
+            named => named.and_then(address).unwrap_or_else(|| {
+                self.remark(Remark::ClientIpDefault);
+                settings.client_ip(None)
+            }),
         }
     }
 
@@ -142,6 +155,13 @@ impl ExchangeParts {
             .or_else(|| self.own_id.clone())
             .unwrap_or_else(|| format!("{}-{}", stem(&self.place.file), self.place.record))
     }
+}
+
+/// The client's address: of a list the first, which the proxies before follow.
+pub(super) fn address(text: &str) -> Option<String> {
+    let first = text.split(',').next().unwrap_or_default().trim();
+    let address = bare_ip(first);
+    address.parse::<IpAddr>().is_ok().then_some(address)
 }
 
 fn whole_body(id: &str, data: Vec<u8>) -> BodyChunk {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use super::{Piece, Place, Unusable};
+use super::{Piece, Place, Unusable, stable_hash};
 
 const BUFFER_BYTES: usize = 256 << 10;
 /// Blocks that are kept to be read into again, 128 MiB: as many as a replay
@@ -64,6 +64,8 @@ pub(super) struct Stream {
     pub(super) max_record: usize,
     /// The file's name in reports.
     pub(super) file: Arc<str>,
+    /// Tells the records of several files apart, wherever the files lie.
+    pub(super) key: u64,
 }
 
 impl Stream {
@@ -76,8 +78,17 @@ impl Stream {
             offset: 0,
             record: 0,
             max_record,
+            key: stable_hash(file.as_bytes()),
             file: Arc::clone(file),
         }
+    }
+
+    /// What samples and shards know a record by that has no id.
+    pub(super) fn key_of(&self, piece: &Piece) -> [u8; 16] {
+        let mut key = [0; 16];
+        key[..8].copy_from_slice(&self.key.to_le_bytes());
+        key[8..].copy_from_slice(&piece.record.to_le_bytes());
+        key
     }
 
     /// The bytes that are ready; none at the end.

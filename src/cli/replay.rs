@@ -100,7 +100,8 @@ pub(crate) struct ReplayArgs {
     jobs: Option<u16>,
 
     /// Keep the original timing, N times as fast: 1x, 10x; in the order of the
-    /// capture [default: no waiting]
+    /// capture; a pause of more than 10 minutes is left out, with a note
+    /// [default: no waiting]
     #[arg(long, value_name = "FACTOR", value_parser = values::speed)]
     speed: Option<f64>,
 
@@ -313,10 +314,11 @@ pub(crate) fn exec(args: &ReplayArgs, style: Style) -> Result<u8> {
         return merge((shards, *fail_on), output, style);
     }
     let (captures, passed_over) = capture::discover(&args.captures)?;
-    for path in passed_over.iter().take(5) {
+    for passed in passed_over.iter().take(5) {
         render::to_stderr(&format!(
-            "note: {} does not have the name of a capture and was not read",
-            render::shown(path)
+            "note: {} {} and was not read",
+            render::shown(&passed.path),
+            passed.explain()
         ));
     }
     if passed_over.len() > 5 {
@@ -369,7 +371,10 @@ pub(crate) fn exec(args: &ReplayArgs, style: Style) -> Result<u8> {
     if args.at.is_some() && !subjects.read_fixed_clocks() {
         render::to_stderr("warning: --at changes nothing: the module imports no clock");
     }
-    let watch = Arc::new(Watch::default());
+    let watch = Arc::new(Watch {
+        teller: Some(render::to_stderr),
+        ..Watch::default()
+    });
     progress::on_signal(&watch);
     let report = progress::shown(&captures, &watch, || {
         replay::replay(&subjects, &captures, &settings, (sinks, &watch))

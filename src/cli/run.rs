@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::capture;
 use crate::error::Error;
 use crate::files::{self, Links};
-use crate::fixture::{self, Input};
+use crate::fixture::{self, FixtureError, Input};
 use crate::guest::engine::{Engine, EngineSettings};
 use crate::guest::module::Module;
 use crate::limits::MAX_POOL_SIZE;
@@ -172,13 +173,27 @@ fn subject(args: &RunArgs, engine: &Arc<Engine>) -> Result<Policy, Error> {
     args.guest.policy(module, args.jobs.into(), args.fail_open)
 }
 
+/// What is wrong with a file that is no fixture, and a capture.
+fn of_capture(error: FixtureError, bytes: &[u8]) -> FixtureError {
+    match capture::format_by_content(bytes) {
+        Some(format) => FixtureError {
+            message: format!(
+                "expected a fixture, found a capture ({}); wasm-agent replay MODULE FILE replays it",
+                format.title()
+            ),
+            ..error
+        },
+        None => error,
+    }
+}
+
 /// Parses what the filter lets through. A file that does not parse is kept
 /// whatever the filter says of its name, since nobody knows its name.
 fn selected(inputs: Vec<Input>, filter: Option<&Regex>) -> (Vec<Input>, Vec<ParsedFixture>) {
     inputs
         .into_iter()
         .map(|input| {
-            let fixture = fixture::parse(&input);
+            let fixture = fixture::parse(&input).map_err(|error| of_capture(error, &input.bytes));
             (input, fixture)
         })
         .filter(|(input, fixture)| {

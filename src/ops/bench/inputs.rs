@@ -201,10 +201,7 @@ impl<'a> Sample<'a> {
         if is_once && self.settings.format.is_none() {
             return Ok(None);
         }
-        let capture = Capture {
-            path: path.to_owned(),
-            size_bytes: None,
-        };
+        let capture = Capture::new(path, None);
         let opened = capture.open(
             self.settings.format,
             self.settings.max_record,

@@ -194,9 +194,17 @@ pub struct Watch {
     pub transactions: AtomicU64,
     /// Records that could not be used.
     pub unusable: AtomicU64,
+    /// Tells a person at once why the replay waits or does not.
+    pub teller: Option<fn(&str)>,
 }
 
 impl Watch {
+    fn tell(&self, text: &str) {
+        if let Some(teller) = self.teller {
+            teller(text);
+        }
+    }
+
     /// Settles whether the end came early. Whoever sets `stop` and then does not
     /// see `ended` is seen here.
     fn end(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -483,7 +483,7 @@ impl<'a> Dealer<'a> {
             }
             return;
         };
-        pace.wait(at_ns, &self.watch.stop);
+        pace.wait((at_ns, &item.1.place()), self.watch);
         self.ordered.expect(self.group, 1);
         let batch = Batch {
             group: self.group,
@@ -606,36 +606,75 @@ fn matches(selection: &Selection, transaction: &Transaction<'_>) -> bool {
     })
 }
 
+/// The longest pause that is waited for.
+const MAX_PAUSE: Duration = Duration::from_secs(600);
+/// What is said of pauses that are not.
+const MAX_TOLD: usize = 5;
+/// The year 1990: a time before it is a clock that was not set, or none at all.
+const EARLIEST_NS: i64 = 631_152_000_000_000_000;
+
 /// The original timing, some times as fast.
 struct Pace {
     speed: f64,
     began: Option<(Instant, i64)>,
+    /// Pauses that were not waited for.
+    left_out: Duration,
+    told: usize,
 }
 
 impl Pace {
     const fn new(speed: f64) -> Self {
-        Self { speed, began: None }
+        Self {
+            speed,
+            began: None,
+            left_out: Duration::ZERO,
+            told: 0,
+        }
     }
 
     /// Sleeps until a transaction that began then is due.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "a microsecond more or less in a month does not matter"
-    )]
-    fn wait(&mut self, at_ns: Option<i64>, stop: &AtomicBool) {
-        let Some(at) = at_ns else { return };
-        let (began, first) = *self.began.get_or_insert_with(|| (Instant::now(), at));
-        let seconds = (at.saturating_sub(first)) as f64 / 1e9 / self.speed;
-        let Ok(due) = Duration::try_from_secs_f64(seconds) else {
+    fn wait(&mut self, (at_ns, place): (Option<i64>, &Place), watch: &Watch) {
+        let Some(at) = at_ns.filter(|at| *at >= EARLIEST_NS) else {
             return;
         };
-        while !stop.load(Ordering::Relaxed) {
-            let left = due.saturating_sub(began.elapsed());
+        let (began, first) = *self.began.get_or_insert_with(|| (Instant::now(), at));
+        let Some(due) = self.due(at.saturating_sub(first)) else {
+            return;
+        };
+        let left = || due.saturating_sub(self.left_out + began.elapsed());
+        let pause = left();
+        if pause > MAX_PAUSE {
+            self.left_out += pause;
+            self.told += 1;
+            if self.told <= MAX_TOLD {
+                let seconds = pause.as_secs();
+                watch.tell(&format!(
+                    "note: {}: record {} is due in {} days and {} minutes; replay waits at most {} minutes for a record and goes on at once",
+                    place.file,
+                    place.record,
+                    seconds / 86_400,
+                    seconds % 86_400 / 60,
+                    MAX_PAUSE.as_secs() / 60
+                ));
+            }
+            return;
+        }
+        while !watch.stop.load(Ordering::Relaxed) {
+            let left = left();
             if left.is_zero() {
                 return;
             }
             std::thread::sleep(left.min(NAP));
         }
+    }
+
+    /// When something is due that came so long after the first.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a microsecond more or less in a month does not matter"
+    )]
+    fn due(&self, after_ns: i64) -> Option<Duration> {
+        Duration::try_from_secs_f64(after_ns as f64 / 1e9 / self.speed).ok()
     }
 }
 

@@ -444,7 +444,7 @@ impl Running {
 }
 
 /// Whether a process catches SIGINT, as the kernel says.
-fn listens(process: u32) -> bool {
+pub(super) fn listens(process: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     status
         .lines()
