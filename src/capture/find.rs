@@ -84,7 +84,9 @@ pub fn discover(arguments: &[PathBuf]) -> Result<(Vec<Capture>, Vec<PassedOver>)
             captures.push(Capture::new(argument, size));
         }
     }
-    tell_apart(&mut captures);
+    if captures.len() > 1 {
+        tell_apart(&mut captures);
+    }
     Ok((captures, passed_over))
 }
 
@@ -174,8 +176,10 @@ fn tell_apart(captures: &mut [Capture]) {
     }
     for capture in captures {
         let path = capture.path.strip_prefix(&shared).unwrap_or(&capture.path);
-        let path = path.as_os_str().as_encoded_bytes().to_vec();
-        capture.known_as(&path);
+        let path = path.as_os_str().as_encoded_bytes();
+        // It is the same capture, however it is packed.
+        let name = path.strip_suffix(b".gz").unwrap_or(path).to_vec();
+        capture.known_as(&name);
     }
 }
 
@@ -194,13 +198,17 @@ pub(crate) fn is_capture(path: &Path) -> bool {
         let extension = name.rsplit_once('.').map(|(_, extension)| extension);
         extension.is_some_and(|extension| EXTENSIONS.contains(&extension))
     };
-    if has_extension(&name) || name.contains("access_log") {
+    if has_extension(&name) {
         return true;
     }
+    // Servers of Java end the names of theirs so.
+    let name = name.strip_suffix(".txt").unwrap_or(&name);
     let is_of_rotation = |byte: char| byte.is_ascii_digit() || ".-_tz".contains(byte);
     let plain = name.trim_end_matches(is_of_rotation);
     let is_rotated = plain.len() < name.len() && !name[plain.len()..].starts_with(['t', 'z']);
-    let is_log = ["_log", "-log"].iter().any(|end| plain.ends_with(end));
+    let is_log = ["access_log", "access-log"]
+        .iter()
+        .any(|end| plain.ends_with(end));
     is_log || is_rotated && has_extension(plain)
 }
 
@@ -241,6 +249,9 @@ mod tests {
             "README",
             "blog",
             "a.txt",
+            "error_log",
+            "access_log.rs",
+            "access_log_tests.md",
         ] {
             assert!(!is_capture(Path::new(name)), "{name}");
         }

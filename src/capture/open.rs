@@ -26,8 +26,8 @@ pub struct Capture {
     pub path: PathBuf,
     /// Its size in bytes, where it is known.
     pub size_bytes: Option<u64>,
-    /// Tells its records from those of other captures.
-    key: u64,
+    /// Tells its records from those of other captures, if there are any.
+    key: Option<u64>,
 }
 
 /// A capture that is being read.
@@ -51,17 +51,16 @@ impl Capture {
     /// A file, with its size where that is known.
     #[must_use]
     pub fn new(path: &Path, size_bytes: Option<u64>) -> Self {
-        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
         Self {
             path: path.to_owned(),
             size_bytes,
-            key: stable_hash(name),
+            key: None,
         }
     }
 
     /// Tells its records from those of the other captures.
     pub(super) fn known_as(&mut self, name: &[u8]) {
-        self.key = stable_hash(name);
+        self.key = Some(stable_hash(name));
     }
 
     /// Opens it and tells its format.
@@ -105,12 +104,11 @@ impl Opened {
         reader: impl Read + Send + 'static,
         settings: (Option<Format>, usize),
     ) -> io::Result<Self> {
-        let key = stable_hash(file.as_bytes());
-        Self::of_named((file, key), reader, settings)
+        Self::of_named((file, None), reader, settings)
     }
 
     fn of_named(
-        (file, key): (Arc<str>, u64),
+        (file, key): (Arc<str>, Option<u64>),
         reader: impl Read + Send + 'static,
         (forced, max_record): (Option<Format>, usize),
     ) -> io::Result<Self> {

@@ -4,8 +4,9 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
-use super::{Piece, Place, Unusable, stable_hash};
+use super::{Piece, Place, Unusable};
 
 const BUFFER_BYTES: usize = 256 << 10;
 /// Blocks that are kept to be read into again, 128 MiB: as many as a replay
@@ -65,7 +66,7 @@ pub(super) struct Stream {
     /// The file's name in reports.
     pub(super) file: Arc<str>,
     /// Tells the records of several files apart, wherever the files lie.
-    pub(super) key: u64,
+    pub(super) key: Option<u64>,
 }
 
 impl Stream {
@@ -78,17 +79,19 @@ impl Stream {
             offset: 0,
             record: 0,
             max_record,
-            key: stable_hash(file.as_bytes()),
+            key: None,
             file: Arc::clone(file),
         }
     }
 
     /// What samples and shards know a record by that has no id.
-    pub(super) fn key_of(&self, piece: &Piece) -> [u8; 16] {
-        let mut key = [0; 16];
-        key[..8].copy_from_slice(&self.key.to_le_bytes());
-        key[8..].copy_from_slice(&piece.record.to_le_bytes());
-        key
+    pub(super) fn key_of(&self, piece: &Piece) -> SmallVec<[u8; 24]> {
+        let parts = [Some(piece.record), Some(piece.offset), self.key];
+        parts
+            .into_iter()
+            .flatten()
+            .flat_map(u64::to_le_bytes)
+            .collect()
     }
 
     /// The bytes that are ready; none at the end.

@@ -137,7 +137,10 @@ fn i_01_what_lies_in_a_folder_and_is_no_file_is_named() {
         match kind {
             "a named pipe" => drop(pipe(&dir, "in/b.json")),
             "a device" => symlink("/dev/zero", &odd).unwrap(),
-            "a directory" => symlink(std::env::temp_dir(), &odd).unwrap(),
+            "a directory" => {
+                dir.file("elsewhere/d.txt", "");
+                symlink(dir.path("elsewhere"), &odd).unwrap();
+            }
             _ => _socket = std::os::unix::net::UnixListener::bind(&odd).unwrap(),
         }
         let module = shipped("right/allow.wat");

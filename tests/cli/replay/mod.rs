@@ -11,6 +11,7 @@ mod formats;
 mod hooks;
 mod ignore;
 mod languages;
+mod late;
 mod logs;
 mod save;
 mod secrets;
