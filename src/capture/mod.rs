@@ -37,6 +37,7 @@ mod progress;
 mod raw;
 mod redact;
 mod stream;
+mod surrogates;
 mod transaction;
 
 use self::parts::{ExchangeParts, Half};
