@@ -51,8 +51,8 @@ pub(super) struct Roles {
     /// Tells what a record is.
     pub(super) role: fn(&Piece) -> RecordRole,
     /// Tells what a record says of the heads of its exchange, where several
-    /// exchanges may be open under one id. Where there is none the ids are the
-    /// capture's own: a record that cannot follow ends what came before.
+    /// exchanges may be open under one id. Where there is none, the order tells: ids
+    /// are of connections, and answers come in the order of their requests.
     pub(super) heads: Option<HeadsOf>,
 }
 
@@ -126,8 +126,22 @@ impl Alike {
         newest.copied().collect()
     }
 
-    fn newest(&self) -> Option<u64> {
-        self.unanswered.last().max(self.answered.last()).copied()
+    /// The same in the order in which they are asked where nothing but the order
+    /// tells: the oldest for an answer, the newest for what goes on.
+    fn in_order(&self, part: Part) -> SmallVec<[u64; 4]> {
+        let oldest = self.unanswered.iter().take(MAX_ALIKE);
+        match part {
+            ANSWER => oldest.copied().collect(),
+            Part::ResponseBody(_) => {
+                let answered = self.answered.iter().rev().take(MAX_ALIKE);
+                answered.chain(oldest).copied().collect()
+            }
+            _ => {
+                let mut newest = self.takers(part);
+                newest.sort_unstable_by(|one, other| other.cmp(one));
+                newest
+            }
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -212,10 +226,7 @@ impl<C> Assembler<C> {
                 let said = &*said.insert(heads(&piece));
                 self.home(&id, part, (heads, said))
             }
-            None => {
-                let newest = self.by_id.get(&id).and_then(Alike::newest);
-                newest.map_or(Home::New, |newest| self.goes_on(newest, part))
-            }
+            None => self.in_order(&id, part),
         };
         let mut rest = None;
         let note = match home {
@@ -266,16 +277,12 @@ impl<C> Assembler<C> {
         home
     }
 
-    /// The same where there is but one at a time.
-    fn goes_on(&mut self, newest: u64, part: Part) -> Home {
-        match self.at(newest) {
-            Some(open) if open.progress.allows(part) => Home::Open(newest),
-            Some(open) => {
-                open.progress.end();
-                Home::New
-            }
-            None => Home::New,
-        }
+    /// The same where nothing but the order tells.
+    fn in_order(&mut self, id: &[u8], part: Part) -> Home {
+        let asked = self.by_id.get(id).map(|alike| alike.in_order(part));
+        let mut asked = asked.unwrap_or_default().into_iter();
+        let takes = |serial: &u64| self.at(*serial).is_some_and(|it| it.progress.allows(part));
+        asked.find(takes).map_or(Home::New, Home::Open)
     }
 
     /// Adds a record to an open exchange.

@@ -18,7 +18,7 @@ const ORDER: [Format; 7] = [
 pub(super) struct Head<'a> {
     bytes: &'a [u8],
     /// Without a byte order mark, and what is blank before the first character.
-    text: &'a [u8],
+    pub(super) text: &'a [u8],
     /// Of the JSON object that it begins with.
     pub(super) keys: Keys,
 }
@@ -44,11 +44,6 @@ impl<'a> Head<'a> {
     /// Whether the first object has this key.
     pub(super) fn has(&self, name: &str) -> bool {
         self.keys.has(name)
-    }
-
-    pub(super) fn first_line(&self) -> &'a [u8] {
-        let mut lines = self.bytes.split(|byte| *byte == b'\n');
-        lines.next().unwrap_or_default()
     }
 
     /// The lines that are worth looking at.

@@ -125,6 +125,10 @@ pub enum Remark {
     ClientIpDefault,
     /// NUL bytes stood where no record is.
     NulBytes,
+    /// A message does not say where its body ends, or says two things.
+    FramingUnclear,
+    /// Trailers and interim responses, which no event has.
+    PartsLeftOut,
 }
 
 impl Remark {
@@ -181,6 +185,12 @@ impl Remark {
             }
             Self::NotChecked => {
                 "expectations that a module cannot meet or miss (response or log text)"
+            }
+            Self::FramingUnclear => {
+                "lengths that contradict each other or are no numbers, or an unknown transfer coding: all bytes behind the head are taken for the body"
+            }
+            Self::PartsLeftOut => {
+                "trailers and interim responses (1xx) belong to no event, so the module does not get them"
             }
         }
     }

@@ -394,7 +394,7 @@ impl Input {
 }
 
 fn raw(encoded: &str) -> Result<Half<RequestHead>, String> {
-    let mut request = http1::request(&decode64("encoded_request", encoded)?)?;
+    let mut request = http1::request(&decode64("encoded_request", encoded)?)?.half;
     DEFAULT_CLIENT_IP.clone_into(&mut request.head.client_ip);
     Ok(request)
 }

@@ -5,23 +5,32 @@
 
 use std::io;
 
-use bytes::Bytes;
-use memchr::memmem;
+use bytes::{Buf as _, Bytes, BytesMut};
+use memchr::memmem::Finder;
 
 use super::assemble::{RecordRole, Roles, assemble};
 use super::format::{Read, Reader};
-use super::http1;
+use super::http1::{self, Message};
+use super::parts::LeftOver;
 use super::progress::Part;
 use super::stream::{Cut, Cutter, Stream};
 use super::{DecodeSettings, ExchangeParts, Format, Piece, Remark};
 
-/// What stands between records: a line of three monkeys.
-const SEPARATOR: &[u8] = "\n🐵🙈🙉\n".as_bytes();
+/// The line that stands between records: three monkeys.
+const MONKEYS: &[u8] = "🐵🙈🙉".as_bytes();
+/// The longest separator: that line, and the ends of two lines.
+const SEPARATOR_BYTES: usize = MONKEYS.len() + 4;
 
 pub(super) static READER: Reader = Reader {
     title: "GoReplay",
     loses: Some("no client address"),
-    recognises: |head| Header::parse(head.first_line()).is_some(),
+    recognises: |head| {
+        let mut lines = head.text.split(|byte| *byte == b'\n');
+        let begins = lines.next().and_then(Header::parse);
+        // What is left of a longer recording begins with any bytes.
+        let is_separator = |line: &[u8]| line.trim_ascii_end() == MONKEYS;
+        begins.is_some_and(|header| header.at_ns.is_some()) || lines.any(is_separator)
+    },
     frames: |stream| {
         assemble(
             Separated::new(stream),
@@ -36,27 +45,36 @@ pub(super) static READER: Reader = Reader {
 struct Header<'a> {
     kind: u8,
     id: &'a [u8],
-    at_ns: i64,
+    /// Nothing where no number stands there: all else can be replayed.
+    at_ns: Option<i64>,
 }
 
 impl<'a> Header<'a> {
     fn parse(line: &'a [u8]) -> Option<Self> {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let mut words = line.split(|byte| *byte == b' ');
+        Self::of_words(&mut line.split(|byte| *byte == b' '))
+    }
+
+    fn of_words(words: &mut dyn Iterator<Item = &'a [u8]>) -> Option<Self> {
         let kind = match words.next()? {
             [kind @ b'1'..=b'3'] => *kind,
             _ => return None,
         };
+        // Most are 24 digits; middleware may have given it another.
         let id = words.next()?;
-        if id.is_empty() || !id.iter().all(u8::is_ascii_alphanumeric) {
+        if id.is_empty() || !id.iter().all(u8::is_ascii_graphic) {
             return None;
         }
-        let at_ns = std::str::from_utf8(words.next()?).ok()?.parse().ok()?;
+        let at_ns = words.next().and_then(|at| std::str::from_utf8(at).ok());
+        let at_ns = at_ns.and_then(|at| at.parse().ok());
         Some(Self { kind, id, at_ns })
     }
 }
 
 fn split(record: &[u8]) -> Option<(Header<'_>, &[u8])> {
+    // Joined files may have their marks in the middle, and blank lines between.
+    let record = record.strip_prefix(b"\xef\xbb\xbf").unwrap_or(record);
+    let record = record.trim_ascii_start();
     let end = memchr::memchr(b'\n', record)?;
     let (line, rest) = record.split_at(end);
     Some((Header::parse(line)?, &rest[1..]))
@@ -65,6 +83,9 @@ fn split(record: &[u8]) -> Option<(Header<'_>, &[u8])> {
 fn role(piece: &Piece) -> RecordRole {
     match split(&piece.bytes) {
         Some((Header { kind: b'3', .. }, _)) => RecordRole::Skip(Remark::ReplayedResponse),
+        Some((Header { kind: b'2', .. }, message)) if http1::is_only_interim(message) => {
+            RecordRole::Skip(Remark::PartsLeftOut)
+        }
         Some((header, _)) => {
             let is_last = header.kind != b'1';
             RecordRole::Of {
@@ -89,48 +110,151 @@ fn read(
     let (header, message) = split(record).ok_or(
         "expected \"<type> <id> <nanoseconds>\" on the record's first line, found something else",
     )?;
+    let message_at = record.len() - message.len();
     if header.kind != b'1' {
-        exchange.response = Some(http1::response(message)?);
-        exchange.response_at_ns = Some(header.at_ns);
+        let request = exchange.request.as_ref();
+        let method = request.map(|request| request.head.method.as_str());
+        let response = unswallowed(http1::response(message, method)?, message.len());
+        note(exchange, &response, message_at);
+        exchange.response = Some(response.half);
+        exchange.response_at_ns = header.at_ns;
         return Ok(());
     }
-    let mut request = http1::request(message)?;
-    let address = request.head.headers.value("x-real-ip");
-    request.head.client_ip =
+    let mut request = unswallowed(http1::request(message)?, message.len());
+    note(exchange, &request, message_at);
+    let address = request.half.head.headers.value("x-real-ip");
+    request.half.head.client_ip =
         exchange.client_ip(settings, address.filter(|address| !address.is_empty()));
-    exchange.at_ns = Some(header.at_ns);
+    exchange.at_ns = header.at_ns;
     exchange.own_id = Some(super::headers::text(header.id));
-    exchange.request = Some(request);
+    exchange.request = Some(request.half);
     Ok(())
+}
+
+fn note<H>(exchange: &mut ExchangeParts, message: &Message<H>, message_at: usize) {
+    for remark in &message.remarks {
+        exchange.remark(*remark);
+    }
+    exchange.left_over = message.left_over.map(|at| LeftOver {
+        at: message_at + at,
+        why: "expected a separator (a line of 🐵🙈🙉) behind the message, found more bytes: a damaged record, or one whose separator or length is wrong".to_owned(),
+    });
+}
+
+/// The message without a record that stands in its body, where nothing says how long
+/// the body is and a separator is missing.
+fn unswallowed<H>(mut message: Message<H>, size: usize) -> Message<H> {
+    let body = &mut message.half.body;
+    if message.is_open_ended
+        && let Some(at) = record_in(body)
+    {
+        message.left_over = Some(size - (body.len() - at));
+        body.truncate(at);
+    }
+    message
+}
+
+/// Where a record begins in these bytes: at the end of a line, before the first line
+/// of a message.
+fn record_in(bytes: &[u8]) -> Option<usize> {
+    let is_start = |line: &[u8]| {
+        let line = line.trim_ascii_end();
+        line.starts_with(b"HTTP/1.") || line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0")
+    };
+    let mut from = 0;
+    for end in memchr::memchr_iter(b'\n', bytes) {
+        let (line, next) = (&bytes[from..end], &bytes[end + 1..]);
+        let next = next.split(|byte| *byte == b'\n').next();
+        if next.is_some_and(is_start) {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            let spaces = memchr::memrchr_iter(b' ', line).take(3);
+            let mut begins = spaces.filter_map(|space| {
+                let begin = space.checked_sub(1)?;
+                Header::parse(&line[begin..])?.at_ns.map(|_| begin)
+            });
+            if let Some(begin) = begins.next() {
+                return Some(from + begin);
+            }
+        }
+        from = end + 1;
+    }
+    None
 }
 
 /// Records between separators. The last one needs none behind it.
 struct Separated {
     stream: Stream,
-    /// Bytes read and not yet handed on.
-    held: Vec<u8>,
+    monkeys: Finder<'static>,
+    /// Bytes read and not yet handed on; records share them.
+    held: BytesMut,
     /// Bytes of a record too long to keep, already thrown away.
     skipped: usize,
+    /// Everything was read.
+    is_end: bool,
+}
+
+/// Bytes of a record, and of the separator behind it.
+struct Ends {
+    record: usize,
+    separator: usize,
 }
 
 impl Separated {
-    const fn new(stream: Stream) -> Self {
+    fn new(stream: Stream) -> Self {
         Self {
             stream,
-            held: Vec::new(),
+            monkeys: Finder::new(MONKEYS),
+            held: BytesMut::new(),
             skipped: 0,
+            is_end: false,
         }
     }
 
-    /// A record of the first `size` bytes that are held, and what is behind its
-    /// separator.
-    fn cut(&mut self, size: usize, separator: usize) -> Cut {
+    /// Where the next separator is; it stands in a line of its own. Looks from
+    /// there on, and moves that to where it is to look again.
+    fn separator(&self, from: &mut usize) -> Option<Ends> {
+        while let Some(found) = self.monkeys.find(&self.held[*from..]) {
+            let at = *from + found;
+            let (before, behind) = (&self.held[..at], &self.held[at + MONKEYS.len()..]);
+            let end = match behind {
+                [b'\n', ..] => 1,
+                [b'\r', b'\n', ..] => 2,
+                [b'\r'] | [] if self.is_end => behind.len(),
+                // More has to be read to tell.
+                [b'\r'] | [] => {
+                    *from = at;
+                    return None;
+                }
+                _ => 0,
+            };
+            let is_line = behind.is_empty() || end > 0;
+            let is_first = before.is_empty() && self.skipped == 0;
+            if is_line && (is_first || before.ends_with(b"\n")) {
+                let record = before.strip_suffix(b"\n").unwrap_or(before);
+                // A file whose lines all end so; a body may end in it as well.
+                let record = if end == 2 {
+                    record.strip_suffix(b"\r").unwrap_or(record)
+                } else {
+                    record
+                };
+                return Some(Ends {
+                    record: record.len(),
+                    separator: at + MONKEYS.len() + end - record.len(),
+                });
+            }
+            *from = at + MONKEYS.len();
+        }
+        let most = self.held.len().saturating_sub(MONKEYS.len() - 1);
+        *from = most.max(*from);
+        None
+    }
+
+    fn cut(&mut self, Ends { record, separator }: Ends) -> Cut {
         let offset = self.offset();
-        let rest = self.held.split_off(size + separator);
-        let mut bytes = std::mem::replace(&mut self.held, rest);
-        bytes.truncate(size);
-        let size = size + std::mem::take(&mut self.skipped);
-        self.stream.cut(offset, size, bytes.into())
+        let bytes = self.held.split_to(record).freeze();
+        self.held.advance(separator);
+        let size = record + std::mem::take(&mut self.skipped);
+        self.stream.cut(offset, size, bytes)
     }
 }
 
@@ -144,29 +268,40 @@ impl Cutter for Separated {
     }
 
     fn next_record(&mut self) -> io::Result<Option<Cut>> {
-        let mut looked_at = 0_usize;
+        let mut from = 0_usize;
         loop {
-            let from = looked_at.saturating_sub(SEPARATOR.len());
-            if let Some(found) = memmem::find(&self.held[from..], SEPARATOR) {
-                return Ok(Some(self.cut(from + found, SEPARATOR.len())));
+            if let Some(ends) = self.separator(&mut from) {
+                let is_blank = self.held[..ends.record].iter().all(u8::is_ascii_whitespace);
+                if self.skipped == 0 && is_blank {
+                    self.held.advance(ends.record + ends.separator);
+                    from = 0;
+                    continue;
+                }
+                return Ok(Some(self.cut(ends)));
             }
-            looked_at = self.held.len();
-            if self.held.len() > self.stream.max_record {
-                // Only what may be half a separator is kept.
-                let keep = SEPARATOR.len();
-                self.skipped += self.held.len() - keep;
-                self.held.drain(..self.held.len() - keep);
-                looked_at = keep;
-            }
-            let ready = self.stream.ready()?;
-            if ready.is_empty() {
+            if self.is_end {
                 if self.skipped == 0 && self.held.iter().all(u8::is_ascii_whitespace) {
                     return Ok(None);
                 }
-                return Ok(Some(self.cut(self.held.len(), 0)));
+                let record = self.held.len();
+                return Ok(Some(self.cut(Ends {
+                    record,
+                    separator: 0,
+                })));
             }
+            // Only what may be part of a separator is kept of a record too long.
+            let most = self.stream.max_record.saturating_add(SEPARATOR_BYTES);
+            if let Some(dropped) = self.held.len().checked_sub(SEPARATOR_BYTES)
+                && self.held.len() > most
+            {
+                self.skipped += dropped;
+                self.held.advance(dropped);
+                from = from.saturating_sub(dropped);
+            }
+            let ready = self.stream.ready()?;
             self.held.extend_from_slice(ready);
             let taken = ready.len();
+            self.is_end = taken == 0;
             self.stream.take(taken);
         }
     }

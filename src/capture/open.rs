@@ -306,6 +306,12 @@ fn decode_records<'f>(
         if let Err(why) = read(&piece.bytes, settings, &mut exchange) {
             unusable.push(frame.unusable_at(piece, why));
         }
+        if let Some(left) = exchange.left_over.take() {
+            let mut place = frame.place_of(piece);
+            place.offset += left.at as u64;
+            let why = left.why;
+            unusable.push(Unusable { place, why });
+        }
     }
     let is_any = exchange.request.is_some() || exchange.response.is_some();
     if !is_any {

@@ -43,6 +43,15 @@ pub(super) struct ExchangeParts {
     pub(super) remarks: Vec<Remark>,
     /// The capture's own id, for a request that carried none.
     pub(super) own_id: Option<String>,
+    /// Bytes of the record just read that are of no message.
+    pub(super) left_over: Option<LeftOver>,
+}
+
+/// Bytes of a record that its reader cannot use, behind what it can.
+pub(super) struct LeftOver {
+    /// Where they begin in the record.
+    pub(super) at: usize,
+    pub(super) why: String,
 }
 
 impl ExchangeParts {
@@ -55,6 +64,7 @@ impl ExchangeParts {
             request: None,
             response: None,
             remarks: Vec::new(),
+            left_over: None,
         }
     }
 
@@ -145,10 +155,11 @@ impl ExchangeParts {
             if !request.head.correlation_id.is_empty() {
                 return Some(request.head.correlation_id.clone());
             }
-            ["x-correlation-id", "x-request-id"]
+            // In the order in which proxies look for it.
+            ["x-trace-id", "x-correlation-id", "x-request-id"]
                 .into_iter()
-                .find_map(|name| request.head.headers.value(name))
-                .filter(|id| !id.is_empty() && id.len() <= 256)
+                .filter_map(|name| request.head.headers.value(name))
+                .find(|id| !id.is_empty() && id.len() <= 256)
                 .map(str::to_owned)
         });
         carried
