@@ -4,12 +4,15 @@
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use super::assemble::{RecordRole, Roles, assemble};
 use super::format::{Read, Reader};
 use super::frames::{Elements, Records};
+use super::lenient::{is_filled, text};
 use super::parts::STATUSES;
 use super::progress::{Chunk, Part};
+use super::surrogates::{self, Texts};
 use super::{DecodeSettings, ExchangeParts, Format, Half, Piece, Remark, base_64, headers};
 use crate::event::{Headers, RequestHead, ResponseHead};
 use crate::fault::printable;
@@ -50,8 +53,9 @@ fn role(piece: &Piece) -> RecordRole {
     }
     #[derive(Deserialize)]
     struct Id {
-        #[serde(alias = "traceId", default)]
-        trace_id: TraceId,
+        /// A 64-bit number, which protobuf's JSON writes as a text.
+        #[serde(alias = "traceId", default, deserialize_with = "text")]
+        trace_id: Option<String>,
         #[serde(alias = "requestHeaders")]
         request_headers: Option<IgnoredAny>,
         #[serde(alias = "requestTrailers")]
@@ -84,28 +88,9 @@ fn role(piece: &Piece) -> RecordRole {
         Part::RequestBody(chunk(&segment.request_trailers))
     };
     RecordRole::Of {
-        id: segment.trace_id.0.into_bytes().into(),
+        id: segment.trace_id.unwrap_or_default().into_bytes().into(),
         part,
         is_last: false,
-    }
-}
-
-/// A 64-bit number, which protobuf's JSON writes as a string.
-#[derive(Default)]
-struct TraceId(String);
-
-impl<'de> Deserialize<'de> for TraceId {
-    fn deserialize<D: serde::Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Either {
-            Text(String),
-            Number(u64),
-        }
-        Ok(Self(match Either::deserialize(reader)? {
-            Either::Text(text) => text,
-            Either::Number(number) => number.to_string(),
-        }))
     }
 }
 
@@ -121,31 +106,37 @@ struct Wrapper {
 struct Buffered {
     request: Option<Message>,
     response: Option<Message>,
-    #[serde(alias = "downstreamConnection")]
-    downstream_connection: Option<Connection>,
+    #[serde(alias = "downstreamConnection", default)]
+    downstream_connection: Value,
 }
 
 #[derive(Deserialize)]
 struct Message {
     #[serde(default)]
     headers: Vec<Field>,
+    #[serde(default, deserialize_with = "is_filled")]
+    trailers: bool,
     body: Option<Body>,
-    #[serde(alias = "headersReceivedTime")]
+    #[serde(alias = "headersReceivedTime", default, deserialize_with = "text")]
     headers_received_time: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct Segment {
-    #[serde(alias = "traceId", default)]
-    trace_id: TraceId,
+    #[serde(alias = "traceId", default, deserialize_with = "text")]
+    trace_id: Option<String>,
     #[serde(alias = "requestHeaders")]
     request_headers: Option<Fields>,
     #[serde(alias = "requestBodyChunk")]
     request_body_chunk: Option<Body>,
+    #[serde(alias = "requestTrailers", default, deserialize_with = "is_filled")]
+    request_trailers: bool,
     #[serde(alias = "responseHeaders")]
     response_headers: Option<Fields>,
     #[serde(alias = "responseBodyChunk")]
     response_body_chunk: Option<Body>,
+    #[serde(alias = "responseTrailers", default, deserialize_with = "is_filled")]
+    response_trailers: bool,
 }
 
 #[derive(Deserialize)]
@@ -156,39 +147,22 @@ struct Fields {
 
 #[derive(Deserialize)]
 struct Field {
-    #[serde(default)]
-    key: String,
-    #[serde(default)]
-    value: String,
-    #[serde(alias = "rawValue")]
+    #[serde(default, deserialize_with = "text")]
+    key: Option<String>,
+    #[serde(default, deserialize_with = "text")]
+    value: Option<String>,
+    #[serde(alias = "rawValue", default, deserialize_with = "text")]
     raw_value: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct Body {
-    #[serde(alias = "asBytes")]
+    #[serde(alias = "asBytes", default, deserialize_with = "text")]
     as_bytes: Option<String>,
-    #[serde(alias = "asString")]
+    #[serde(alias = "asString", default, deserialize_with = "text")]
     as_string: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "is_filled")]
     truncated: bool,
-}
-
-#[derive(Deserialize)]
-struct Connection {
-    #[serde(alias = "remoteAddress")]
-    remote_address: Option<Address>,
-}
-
-#[derive(Deserialize)]
-struct Address {
-    #[serde(alias = "socketAddress")]
-    socket_address: Option<SocketAddress>,
-}
-
-#[derive(Deserialize)]
-struct SocketAddress {
-    address: Option<String>,
 }
 
 fn read(
@@ -196,11 +170,11 @@ fn read(
     settings: &DecodeSettings,
     exchange: &mut ExchangeParts,
 ) -> Result<(), String> {
-    let wrapper: Wrapper = crate::json::explain::parse(record)?;
+    let (wrapper, texts): (Wrapper, Texts) = surrogates::parse(record)?;
     if let Some(trace) = wrapper.http_buffered_trace {
-        trace.read(settings, exchange)
+        trace.read(texts, settings, exchange)
     } else if let Some(segment) = wrapper.http_streamed_trace_segment {
-        segment.read(settings, exchange)
+        segment.read(texts, settings, exchange)
     } else {
         Err(format!(
             "expected an HTTP trace ({}), found another kind of trace or none",
@@ -210,82 +184,139 @@ fn read(
 }
 
 impl Buffered {
-    fn read(self, settings: &DecodeSettings, exchange: &mut ExchangeParts) -> Result<(), String> {
-        let peer = self
-            .downstream_connection
-            .and_then(|connection| connection.remote_address?.socket_address?.address);
-        if let Some(message) = self.request {
-            let received = message.headers_received_time.as_deref();
-            exchange.at_ns = received.and_then(nanoseconds);
-            let mut half = request(
-                message.headers,
-                exchange.client_ip(settings, peer.as_deref()),
+    /// One half that cannot be used does not cost the other, nor a body its head.
+    fn read(
+        self,
+        texts: Texts,
+        settings: &DecodeSettings,
+        exchange: &mut ExchangeParts,
+    ) -> Result<(), String> {
+        // `downstream_connection`, of which the address is all that is wanted.
+        let peer = || {
+            let find = |value: &Value, names: [&str; 2]| -> Option<Value> {
+                names.iter().find_map(|name| value.get(name)).cloned()
+            };
+            let peer = find(
+                &self.downstream_connection,
+                ["remote_address", "remoteAddress"],
             )?;
-            half.body = read_body(message.body, exchange)?;
-            exchange.request = Some(half);
+            let peer = find(&peer, ["socket_address", "socketAddress"])?;
+            peer.get("address")?.as_str().map(str::to_owned)
+        };
+        let client_ip = exchange.client_ip(settings, peer().as_deref());
+        let mut read = Ok(());
+        if let Some(message) = self.request {
+            exchange.at_ns = message.at_ns();
+            let asked = request((message.headers, texts), client_ip).and_then(|half| {
+                let half = exchange.request.insert(half);
+                let body = read_body(message.body, texts, &mut exchange.remarks)?;
+                half.body = body;
+                Ok(())
+            });
+            exchange.left_out(message.trailers);
+            read = asked;
         }
         if let Some(message) = self.response {
-            let received = message.headers_received_time.as_deref();
-            exchange.response_at_ns = received.and_then(nanoseconds);
-            let mut half = response(message.headers)?;
-            half.body = read_body(message.body, exchange)?;
-            exchange.response = Some(half);
+            exchange.response_at_ns = message.at_ns();
+            let answered = response((message.headers, texts)).and_then(|half| {
+                let half = exchange.response.insert(half);
+                let body = read_body(message.body, texts, &mut exchange.remarks)?;
+                half.body = body;
+                Ok(())
+            });
+            exchange.left_out(message.trailers);
+            read = read.and(answered);
         }
-        Ok(())
+        read
+    }
+}
+
+impl Message {
+    fn at_ns(&self) -> Option<i64> {
+        self.headers_received_time.as_deref().and_then(nanoseconds)
+    }
+}
+
+impl ExchangeParts {
+    /// Trailers belong to no event.
+    fn left_out(&mut self, trailers: bool) {
+        if trailers {
+            self.remark(Remark::PartsLeftOut);
+        }
     }
 }
 
 impl Segment {
-    fn read(self, settings: &DecodeSettings, exchange: &mut ExchangeParts) -> Result<(), String> {
-        if !self.trace_id.0.is_empty() {
-            exchange.own_id = Some(format!("trace-{}", self.trace_id.0));
+    fn read(
+        self,
+        texts: Texts,
+        settings: &DecodeSettings,
+        exchange: &mut ExchangeParts,
+    ) -> Result<(), String> {
+        if let Some(id) = self.trace_id.filter(|id| !id.is_empty()) {
+            exchange.own_id = Some(format!("trace-{id}"));
         }
+        exchange.left_out(self.request_trailers || self.response_trailers);
         if let Some(fields) = self.request_headers {
-            exchange.request = Some(request(fields.headers, exchange.client_ip(settings, None))?);
+            let client_ip = exchange.client_ip(settings, None);
+            exchange.request = Some(request((fields.headers, texts), client_ip)?);
         }
-        if self.request_body_chunk.is_some() {
-            let bytes = read_body(self.request_body_chunk, exchange)?;
+        if let Some(chunk) = self.request_body_chunk {
+            let bytes = read_body(Some(chunk), texts, &mut exchange.remarks)?;
             match &mut exchange.request {
                 Some(half) => half.body.extend(bytes),
-                // Nobody knows what was asked for.
-                None => exchange.remark(Remark::StartMissing),
+                None => return exchange.without_head(),
             }
         }
         if let Some(fields) = self.response_headers {
-            exchange.response = Some(response(fields.headers)?);
+            exchange.response = Some(response((fields.headers, texts))?);
         }
-        let bytes = read_body(self.response_body_chunk, exchange)?;
-        match &mut exchange.response {
-            Some(half) => half.body.extend(bytes),
-            None if bytes.is_empty() => {}
-            None => exchange.remark(Remark::StartMissing),
+        if let Some(chunk) = self.response_body_chunk {
+            let bytes = read_body(Some(chunk), texts, &mut exchange.remarks)?;
+            match &mut exchange.response {
+                Some(half) => half.body.extend(bytes),
+                None => return exchange.without_head(),
+            }
         }
         Ok(())
     }
 }
 
-fn fields(fields: Vec<Field>) -> Result<Headers, String> {
+impl ExchangeParts {
+    /// A part of a body can be asked about only behind its head.
+    fn without_head(&mut self) -> Result<(), String> {
+        self.remark(Remark::StartMissing);
+        Err(
+            "expected the headers of the message before this chunk of its body, found none"
+                .to_owned(),
+        )
+    }
+}
+
+fn fields((fields, texts): (Vec<Field>, Texts)) -> Result<Headers, String> {
     fields
         .into_iter()
         .map(|field| {
-            let value = match field.raw_value {
-                Some(raw) => {
-                    let what = format!("\"raw_value\" of {:?}", printable(&field.key, 40));
+            let key = texts.text(field.key.unwrap_or_default());
+            let value = match (field.raw_value, field.value) {
+                (Some(raw), _) => {
+                    let what = format!("\"raw_value\" of {:?}", printable(&key, 40));
                     headers::text(&base_64::read(&STANDARD, &raw, what)?)
                 }
-                None => field.value,
+                (None, value) if key == ":path" => texts.target(value.unwrap_or_default()),
+                (None, value) => texts.text(value.unwrap_or_default()),
             };
-            Ok((field.key, value))
+            Ok((key, value))
         })
         .collect()
 }
 
-fn request(raw: Vec<Field>, client_ip: String) -> Result<Half<RequestHead>, String> {
+fn request(raw: (Vec<Field>, Texts), client_ip: String) -> Result<Half<RequestHead>, String> {
     let mut headers = fields(raw)?;
     let pseudo = headers::split_pseudo(&mut headers);
     let pseudo = |name| {
-        pseudo
-            .value(name)
+        let value = pseudo.value(name).filter(|value| !value.is_empty());
+        value
             .map(str::to_owned)
             .ok_or_else(|| format!("expected a request header {name:?}, found none"))
     };
@@ -301,7 +332,7 @@ fn request(raw: Vec<Field>, client_ip: String) -> Result<Half<RequestHead>, Stri
     })
 }
 
-fn response(raw: Vec<Field>) -> Result<Half<ResponseHead>, String> {
+fn response(raw: (Vec<Field>, Texts)) -> Result<Half<ResponseHead>, String> {
     let mut headers = fields(raw)?;
     let pseudo = headers::split_pseudo(&mut headers);
     let status = pseudo
@@ -312,15 +343,19 @@ fn response(raw: Vec<Field>) -> Result<Half<ResponseHead>, String> {
     Ok(Half::response(status, headers, Vec::new()))
 }
 
-fn read_body(body: Option<Body>, exchange: &mut ExchangeParts) -> Result<Vec<u8>, String> {
+fn read_body(
+    body: Option<Body>,
+    texts: Texts,
+    remarks: &mut Vec<Remark>,
+) -> Result<Vec<u8>, String> {
     let Some(body) = body else {
         return Ok(Vec::new());
     };
-    if body.truncated {
-        exchange.remark(Remark::BodyTruncated);
+    if body.truncated && !remarks.contains(&Remark::BodyTruncated) {
+        remarks.push(Remark::BodyTruncated);
     }
     match (body.as_bytes, body.as_string) {
         (Some(bytes), _) => base_64::read(&STANDARD, &bytes, "\"as_bytes\""),
-        (None, text) => Ok(text.unwrap_or_default().into_bytes()),
+        (None, text) => Ok(texts.bytes(text.unwrap_or_default())),
     }
 }

@@ -30,6 +30,7 @@ mod heads;
 mod http1;
 mod json_log;
 mod jsonl;
+mod lenient;
 mod open;
 mod parts;
 mod place;
