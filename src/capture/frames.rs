@@ -6,9 +6,11 @@
 use std::{io, mem};
 
 use bytes::{Buf as _, Bytes};
-use memchr::{memchr, memchr2};
+use memchr::{memchr, memchr2, memchr3};
+use serde::de::IgnoredAny;
 
 use super::stream::{Cut, Cutter, Stream};
+use crate::fault::printable;
 
 /// A record that is being collected.
 #[derive(Default)]
@@ -129,44 +131,80 @@ pub(super) enum Records {
     Within([&'static str; 2]),
 }
 
-/// Bytes of a key that are worth remembering.
+/// Bytes of a key that are always kept.
 const KEY_BYTES: usize = 64;
+/// How deep the elements of [`Records::Within`] are.
+const LIST: usize = 3;
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// A record for each JSON value that [`Records`] names. What stands around
-/// them is passed over; the values themselves are not looked into.
+/// A record for each JSON value that [`Records`] names. What stands around them
+/// must be JSON too, and is named where it is none: nothing is passed over but
+/// white space, commas and the other keys of the wrapper. An object that stands
+/// where none can is a record, as behind a bracket too many.
 pub(super) struct Elements {
     stream: Stream,
     /// Bytes that the stream has ready, and how many of them were looked at.
     chunk: Vec<u8>,
     at: usize,
     records: Records,
-    /// Containers open around the current byte.
+    /// How many containers of the wrapper are open: 1 and 2 are the objects with
+    /// the two keys, [`LIST`] is the array.
+    level: usize,
+    /// What comes next in the objects of the wrapper.
+    expects: [Expect; LIST],
+    /// Where the wrapper that was seen last begins, and whether it has the array.
+    wrapper: Option<u64>,
+    has_list: bool,
+    /// The key whose value comes next, with its quotes.
+    key: Vec<u8>,
+    key_offset: u64,
+    /// Containers open within the current value.
     depth: usize,
-    /// Whether the array of records is open, and how deep its elements are.
-    inside: Option<usize>,
-    /// Whether that array was ever seen.
-    seen: bool,
     in_string: bool,
     escaped: bool,
-    /// The string read last outside of records.
-    token: Vec<u8>,
-    /// The key whose value is being read, at depths 1 and 2.
-    keys: [Vec<u8>; 2],
     current: Option<Current>,
 }
 
-struct Current {
-    offset: u64,
-    collected: Collected,
-    /// A number, a word or a string: no brackets to count.
-    scalar: bool,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expect {
+    Key,
+    Colon,
+    Value,
+    Comma,
 }
 
-/// What a byte means for the record that is being read.
+/// A value, or bytes that are none, being collected.
+struct Current {
+    kind: Kind,
+    offset: u64,
+    collected: Collected,
+    form: Form,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Record,
+    /// Of an object of the wrapper.
+    Key,
+    /// The value of a key that holds no records.
+    Passed,
+    /// What can stand nowhere.
+    Junk,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Container,
+    Text,
+    /// A number, a word, or anything else.
+    Word,
+}
+
+/// What a byte means for the value that is being read.
 enum Step {
     /// Go on behind this many bytes.
     Taken(usize),
-    /// The record is complete with this many bytes.
+    /// The value is complete with this many bytes.
     Complete(usize),
 }
 
@@ -177,23 +215,26 @@ impl Elements {
             chunk: Vec::new(),
             at: 0,
             records,
+            level: 0,
+            expects: [Expect::Key; LIST],
+            wrapper: None,
+            has_list: false,
+            key: Vec::new(),
+            key_offset: 0,
             depth: 0,
-            inside: (records == Records::TopLevel).then_some(0),
-            seen: records == Records::TopLevel,
             in_string: false,
             escaped: false,
-            token: Vec::new(),
-            keys: [Vec::new(), Vec::new()],
             current: None,
         }
     }
 
-    /// Goes on in the chunk, to the end of a record or of the chunk.
-    fn look_at(&mut self, chunk: &[u8]) -> bool {
-        while self.at < chunk.len() {
-            let rest = &chunk[self.at..];
+    /// Goes on in the chunk, to the next record or to the end of the chunk.
+    fn look_at(&mut self, chunk: &[u8]) -> Option<Cut> {
+        while let Some(rest) = chunk.get(self.at..).filter(|rest| !rest.is_empty()) {
             if self.current.is_none() {
-                self.at += self.around(rest);
+                if let Some(cut) = self.around(rest[0]) {
+                    return Some(cut);
+                }
                 continue;
             }
             let (bytes, complete) = match self.within(rest) {
@@ -202,55 +243,96 @@ impl Elements {
             };
             self.collect(&rest[..bytes]);
             self.at += bytes;
-            if complete {
-                return true;
+            if complete && let Some(cut) = self.complete() {
+                return Some(cut);
             }
         }
-        false
+        None
     }
 
     fn collect(&mut self, bytes: &[u8]) {
-        let most = self.stream.max_record;
         if let Some(current) = &mut self.current {
+            let most = match current.kind {
+                Kind::Key | Kind::Junk => self.stream.max_record.max(KEY_BYTES),
+                Kind::Record | Kind::Passed => self.stream.max_record,
+            };
             current.collected.push(bytes, most);
         }
     }
 
     fn complete(&mut self) -> Option<Cut> {
         let Current {
-            offset, collected, ..
+            kind,
+            offset,
+            collected: Collected { bytes, size },
+            ..
         } = self.current.take()?;
-        Some(
-            self.stream
-                .cut(offset, collected.size, collected.bytes.into()),
-        )
+        match kind {
+            Kind::Record => return Some(self.stream.cut(offset, size, bytes.into())),
+            Kind::Key => {
+                self.key = bytes;
+                self.key_offset = offset;
+                self.expect(Expect::Colon);
+            }
+            // One that is too long to be kept is taken for what it seems to be.
+            Kind::Passed => {
+                let is_json = || serde_json::from_slice::<IgnoredAny>(&bytes).is_ok();
+                if size == bytes.len() && !is_json() {
+                    return self.junk(offset, &bytes);
+                }
+            }
+            Kind::Junk if self.level == 0 && bytes == BYTE_ORDER_MARK => {}
+            Kind::Junk => return self.junk(offset, &bytes),
+        }
+        None
     }
 
-    /// Inside a record: only strings and brackets matter.
+    /// Bytes that are neither a record nor JSON around them.
+    fn junk(&mut self, offset: u64, bytes: &[u8]) -> Option<Cut> {
+        let shown = printable(&String::from_utf8_lossy(bytes), 40);
+        let why = format!("expected nothing but JSON around the records, found {shown:?}");
+        let unusable = self.stream.unusable(offset, why);
+        self.stream.record += 1;
+        Some(Err(unusable))
+    }
+
+    fn expect(&mut self, next: Expect) {
+        if let Some(expects) = self.expects.get_mut(self.level) {
+            *expects = next;
+        }
+    }
+
+    /// Inside a value: only strings and brackets matter.
     fn within(&mut self, rest: &[u8]) -> Step {
-        let floor = self.inside.unwrap_or(0);
-        let scalar = self.current.as_ref().is_some_and(|current| current.scalar);
+        let form = self.current.as_ref().map_or(Form::Word, |it| it.form);
         let mut at = 0;
         while at < rest.len() {
             if self.in_string {
                 at += self.string(&rest[at..]);
-                if !self.in_string && scalar && self.depth == floor {
+                if !self.in_string && form == Form::Text {
+                    return Step::Complete(at);
+                }
+                // No text of JSON has a line feed: the record was cut within one.
+                if self.records == Records::TopLevel && self.in_string && at < rest.len() {
+                    self.in_string = false;
+                    self.depth = 0;
                     return Step::Complete(at);
                 }
                 continue;
             }
-            let byte = rest[at];
-            match byte {
-                b'"' => self.in_string = true,
-                b'{' | b'[' if !scalar => self.depth += 1,
-                b'}' | b']' if !scalar => {
-                    self.depth -= 1;
-                    if self.depth == floor {
-                        return Step::Complete(at + 1);
+            match (form, rest[at]) {
+                (Form::Word, byte) if at > 0 || self.has_begun() => {
+                    if byte.is_ascii_whitespace() || b",:{}[]\"".contains(&byte) {
+                        return Step::Complete(at);
                     }
                 }
-                b',' | b'{' | b'}' | b'[' | b']' | b'\n' | b' ' if scalar => {
-                    return Step::Complete(at);
+                (_, b'"') => self.in_string = true,
+                (Form::Container, b'{' | b'[') => self.depth += 1,
+                (Form::Container, b'}' | b']') => {
+                    self.depth -= 1;
+                    if self.depth == 0 {
+                        return Step::Complete(at + 1);
+                    }
                 }
                 _ => {}
             }
@@ -259,21 +341,37 @@ impl Elements {
         Step::Taken(at)
     }
 
-    /// In a string: up to its end, or as far as the bytes go.
+    /// Whether a byte of the current value was taken.
+    fn has_begun(&self) -> bool {
+        let current = self.current.as_ref();
+        current.is_some_and(|current| current.collected.size > 0)
+    }
+
+    /// In a string: up to its end, or as far as the bytes go. Where each value of
+    /// the stream is a record, a line feed is its end too.
     fn string(&mut self, rest: &[u8]) -> usize {
         let mut at = 0;
         if self.escaped {
             self.escaped = false;
             at = 1;
         }
+        let is_cut_by_lines = self.records == Records::TopLevel;
         while at < rest.len() {
-            match memchr2(b'"', b'\\', &rest[at..]) {
-                None => return rest.len(),
-                Some(found) if rest[at + found] == b'"' => {
+            let found = if is_cut_by_lines {
+                memchr3(b'"', b'\\', b'\n', &rest[at..])
+            } else {
+                memchr2(b'"', b'\\', &rest[at..])
+            };
+            let Some(found) = found else {
+                return rest.len();
+            };
+            match rest[at + found] {
+                b'"' => {
                     self.in_string = false;
                     return at + found + 1;
                 }
-                Some(found) => {
+                b'\n' => return at + found,
+                _ => {
                     at += found + 2;
                     if at > rest.len() {
                         self.escaped = true;
@@ -285,87 +383,164 @@ impl Elements {
         at
     }
 
-    /// Outside of records: looks for the array, and for its elements. Hands
-    /// back how many bytes it took; none where a record begins.
-    fn around(&mut self, rest: &[u8]) -> usize {
-        if self.in_string {
-            let taken = self.string(rest);
-            let keep = KEY_BYTES.saturating_sub(self.token.len()).min(taken);
-            self.token.extend_from_slice(&rest[..keep]);
-            return taken;
+    /// Outside of values: takes this byte, or begins a value with it.
+    fn around(&mut self, byte: u8) -> Option<Cut> {
+        if byte.is_ascii_whitespace() {
+            self.at += 1;
+            return None;
         }
-        let Some(byte) = rest.first() else { return 0 };
-        if self.inside == Some(self.depth) && !matches!(byte, b',' | b']' | b'}') {
-            if byte.is_ascii_whitespace() || matches!(byte, 0xef | 0xbb | 0xbf) {
-                return 1;
+        let expects = self.expects.get(self.level).copied();
+        match (self.level, expects, byte) {
+            // A key that no value follows is none.
+            (1 | 2, Some(Expect::Colon), _) if byte != b':' => {
+                self.expect(Expect::Comma);
+                let key = mem::take(&mut self.key);
+                return self.junk(self.key_offset, &key);
             }
-            self.current = Some(Current {
-                offset: self.stream.offset + self.at as u64,
-                collected: Collected::default(),
-                scalar: !matches!(byte, b'{' | b'['),
-            });
-            return 0;
-        }
-        match byte {
-            b'"' => {
-                self.in_string = true;
-                self.token.clear();
+            (1 | 2, Some(Expect::Colon), _) => self.expect(Expect::Value),
+            (1 | 2, Some(Expect::Value), b',' | b'}' | b']' | b':') => {
+                self.expect(Expect::Comma);
+                let key = mem::take(&mut self.key);
+                return self.junk(self.key_offset, &key);
             }
-            b':' if self.depth == 1 || self.depth == 2 => {
-                // The token still has its closing quote.
-                self.token.pop();
-                self.keys[self.depth - 1] = mem::take(&mut self.token);
-            }
-            b'{' => self.depth += 1,
-            b'[' => {
-                self.depth += 1;
-                if let Records::Within([outer, inner]) = self.records
-                    && self.depth == 3
-                    && self.keys[0] == outer.as_bytes()
-                    && self.keys[1] == inner.as_bytes()
-                {
-                    self.inside = Some(3);
-                    self.seen = true;
+            (1 | 2, Some(Expect::Value), _) => {
+                self.expect(Expect::Comma);
+                if !self.descends(byte) {
+                    self.begin(Kind::Passed, byte);
+                    return None;
                 }
             }
-            b'}' | b']' => {
-                if self.inside == Some(self.depth) && self.records != Records::TopLevel {
-                    self.inside = None;
-                }
-                self.depth = self.depth.saturating_sub(1);
+            (1 | 2, _, b',') => self.expect(Expect::Key),
+            (1 | 2, _, b'}') => {
+                self.level -= 1;
+                self.at += 1;
+                return self.end_of_wrapper();
             }
-            _ => {}
+            (1 | 2, _, b'"') => {
+                self.begin(Kind::Key, byte);
+                return None;
+            }
+            (_, _, b',') => {}
+            (LIST, _, b']') => {
+                self.level = match self.records {
+                    Records::TopLevel => 0,
+                    Records::Within(_) => LIST - 1,
+                };
+            }
+            (0, _, b'{') if self.records != Records::TopLevel => {
+                self.wrapper = Some(self.offset_here());
+                self.has_list = false;
+                self.level = 1;
+                self.expect(Expect::Key);
+            }
+            (0, _, b'[') if self.records == Records::TopLevel => self.level = LIST,
+            (_, _, b'}' | b']' | b':') => {
+                let offset = self.offset_here();
+                self.at += 1;
+                return self.junk(offset, &[byte]);
+            }
+            (level, _, _) => {
+                let is_list = level == LIST || self.records == Records::TopLevel;
+                let is_mark = level == 0 && byte == BYTE_ORDER_MARK[0];
+                let is_record = byte == b'{' || is_list && !is_mark;
+                let kind = if is_record { Kind::Record } else { Kind::Junk };
+                self.begin(kind, byte);
+                return None;
+            }
         }
-        1
+        self.at += 1;
+        None
+    }
+
+    fn offset_here(&self) -> u64 {
+        self.stream.offset + self.at as u64
+    }
+
+    fn begin(&mut self, kind: Kind, byte: u8) {
+        self.depth = 0;
+        self.current = Some(Current {
+            kind,
+            offset: self.offset_here(),
+            collected: Collected::default(),
+            form: match byte {
+                b'{' | b'[' => Form::Container,
+                b'"' => Form::Text,
+                _ => Form::Word,
+            },
+        });
+    }
+
+    /// Whether this value of the wrapper is on the way to the records.
+    fn descends(&mut self, byte: u8) -> bool {
+        let Records::Within(keys) = self.records else {
+            return false;
+        };
+        let Some(wanted) = keys.get(self.level - 1) else {
+            return false;
+        };
+        let key = self.key.strip_prefix(b"\"");
+        let key = key.and_then(|key| key.strip_suffix(b"\""));
+        let opens = if self.level == LIST - 1 { b'[' } else { b'{' };
+        if key != Some(wanted.as_bytes()) || byte != opens {
+            return false;
+        }
+        self.level += 1;
+        self.expect(Expect::Key);
+        self.has_list |= self.level == LIST;
+        true
+    }
+
+    /// The wrapper may have ended: it is named where it had no records.
+    fn end_of_wrapper(&mut self) -> Option<Cut> {
+        let offset = self.wrapper.take_if(|_| self.level == 0)?;
+        if self.has_list {
+            return None;
+        }
+        let unusable = self.no_list(offset);
+        self.stream.record += 1;
+        unusable
+    }
+
+    fn no_list(&self, offset: u64) -> Option<Cut> {
+        let Records::Within([outer, inner]) = self.records else {
+            return None;
+        };
+        let why = format!("expected an array {outer}.{inner}, found none");
+        Some(Err(self.stream.unusable(offset, why)))
     }
 
     /// Asked again it has nothing more to say.
     fn at_end(&mut self) -> Option<Cut> {
-        let (seen, depth) = (
-            mem::replace(&mut self.seen, true),
-            mem::take(&mut self.depth),
-        );
-        let refuse = |stream: &Stream, offset, why| Some(Err(stream.unusable(offset, why)));
-        if let Some(current) = self.current.take_if(|it| !it.scalar || self.in_string) {
+        let level = mem::take(&mut self.level);
+        let is_complete = |it: &Current| it.form == Form::Word && it.kind != Kind::Passed;
+        if let Some(current) = self.current.take_if(|it| !is_complete(it)) {
+            self.has_list = true;
             let why = format!(
                 "the file ends in the middle of this record, {} bytes into it",
                 current.collected.size
             );
-            return refuse(&self.stream, current.offset, why);
+            return Some(Err(self.stream.unusable(current.offset, why)));
         }
         if self.current.is_some() {
-            return self.complete();
+            self.level = level;
+            let cut = self.complete();
+            if cut.is_some() {
+                return cut;
+            }
+            self.level = 0;
         }
-        if !seen && let Records::Within([outer, inner]) = self.records {
-            let why = format!("expected an array {outer}.{inner}, found none");
-            return refuse(&self.stream, 0, why);
+        let wrapper = self.wrapper.take();
+        let is_none = wrapper.is_none() && self.stream.record == 0;
+        let lacks_list = !mem::replace(&mut self.has_list, true) && (wrapper.is_some() || is_none);
+        if lacks_list && let Some(cut) = self.no_list(wrapper.unwrap_or(0)) {
+            return Some(cut);
         }
-        if depth > 0 {
+        if level > 0 {
             let why = format!(
                 "the file ends before its JSON does; the {} records before were read",
                 self.stream.record
             );
-            return refuse(&self.stream, self.stream.offset, why);
+            return Some(Err(self.stream.unusable(self.stream.offset, why)));
         }
         None
     }
@@ -389,11 +564,159 @@ impl Cutter for Elements {
                 }
             }
             let chunk = mem::take(&mut self.chunk);
-            let complete = self.look_at(&chunk);
+            let found = self.look_at(&chunk);
             self.chunk = chunk;
-            if complete {
-                return Ok(self.complete());
+            if found.is_some() {
+                return Ok(found);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+    use std::sync::Arc;
+
+    use super::*;
+
+    const HAR: Records = Records::Within(["log", "entries"]);
+
+    /// What is cut out of a text: records in their own words, and what is named with
+    /// its place.
+    fn cut(text: &str, records: Records) -> Vec<String> {
+        let file: Arc<str> = Arc::from("c");
+        let bytes = Cursor::new(text.as_bytes().to_vec());
+        let mut elements = Elements::new(Stream::new(Box::new(bytes), &file, 1 << 20), records);
+        let mut found = Vec::new();
+        while let Some(cut) = elements.next_record().unwrap() {
+            found.push(match cut {
+                Ok(piece) => String::from_utf8(piece.bytes.to_vec()).unwrap(),
+                Err(bad) => {
+                    let quoted = bad.why.split_once("found \"").map(|(_, quoted)| quoted);
+                    format!(
+                        "!{} {}",
+                        bad.place.offset,
+                        quoted.unwrap_or(&bad.why).trim_end_matches('"')
+                    )
+                }
+            });
+        }
+        assert!(elements.next_record().unwrap().is_none(), "{text}");
+        found
+    }
+
+    #[test]
+    fn what_stands_around_entries_is_theirs_or_named() {
+        let (no_list, ends) = (
+            "expected an array log.entries, found none",
+            "the file ends before",
+        );
+        for (text, expected) in [
+            (
+                r#"{"log":{"version":"1.2","pages":[{"entries":[5]}],"entries":[{"a":1},{"b":"]"}],"comment":""},"x":{"y":[1]}}"#,
+                &[r#"{"a":1}"#, r#"{"b":"]"}"#][..],
+            ),
+            // A bracket too many, of either kind, and one too few.
+            (
+                r#"{"log":{"entries":[{"a":1}],{"b":2}]}}"#,
+                &[r#"{"a":1}"#, r#"{"b":2}"#, "!35 ]"],
+            ),
+            (
+                r#"{"log":{"entries":[{"a":1}},{"b":2}]}}"#,
+                &[r#"{"a":1}"#, "!26 }", r#"{"b":2}"#],
+            ),
+            (
+                r#"{"log":{"entries":[{"a":1}]}}} {"b":2}"#,
+                &[r#"{"a":1}"#, "!29 }", &format!("!31 {no_list}")],
+            ),
+            (
+                r#"{"log":{"entries":[{"a":1}]]}}"#,
+                &[r#"{"a":1}"#, "!27 ]"],
+            ),
+            (
+                r#"{"log":{"entries":[{"a":1}}}"#,
+                &[
+                    r#"{"a":1}"#,
+                    "!26 }",
+                    "!27 }",
+                    &format!("!28 {ends} its JSON does; the 3 records before were read"),
+                ],
+            ),
+            // Text behind, between and before.
+            (
+                r#"{"log":{"entries":[{"a":1}]}} two"#,
+                &[r#"{"a":1}"#, "!30 two"],
+            ),
+            (
+                r#"one {"log":{"entries":[{"a":1}x{"b":2},"c"]}}"#,
+                &["!0 one", r#"{"a":1}"#, "x", r#"{"b":2}"#, r#""c""#],
+            ),
+            (
+                r#"{"log":{x "entries":[{"a":1}]y}}"#,
+                &["!8 x", r#"{"a":1}"#, "!29 y"],
+            ),
+            (
+                r#"{"log":{"a" "entries":[],"b":,"c":1.x}}"#,
+                &[r#"!8 \"a\"#, r#"!25 \"b\"#, "!34 1.x"],
+            ),
+            (
+                r#"{"log":{"pages":[1}2],"entries":[{"a":1}]}}"#,
+                &["!16 [1}", "!19 2", "!20 ]", r#"{"a":1}"#],
+            ),
+            // A second archive, with its mark or without, and one without entries.
+            (
+                "{\"log\":{\"entries\":[{}]}}\n\u{feff}{\"log\":{\"entries\":[{\"b\":2}]}}",
+                &["{}", r#"{"b":2}"#],
+            ),
+            (
+                r#"{"log":{"entries":[{}]}}{"log":{}}"#,
+                &["{}", &format!("!24 {no_list}")],
+            ),
+            (r#"{"log":{"entries":5}}"#, &[&format!("!0 {no_list}")]),
+            (
+                r#"{"log":{"entries":[{}]}"#,
+                &[
+                    "{}",
+                    &format!("!23 {ends} its JSON does; the 1 records before were read"),
+                ],
+            ),
+            ("", &[&format!("!0 {no_list}")]),
+        ] {
+            assert_eq!(cut(text, HAR), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn values_one_after_the_other_are_all_read_or_named() {
+        for (text, expected) in [
+            (
+                "{\"a\":1}\n{\"b\":2},{\"c\":3}",
+                &[r#"{"a":1}"#, r#"{"b":2}"#, r#"{"c":3}"#][..],
+            ),
+            (
+                r#"{"a":1}garbage{"b":2}"#,
+                &[r#"{"a":1}"#, "garbage", r#"{"b":2}"#],
+            ),
+            (
+                r#"{"a":1}}]{"b":2}"#,
+                &[r#"{"a":1}"#, "!7 }", "!8 ]", r#"{"b":2}"#],
+            ),
+            (r#"[{"a":1},{"b":2}] 5"#, &[r#"{"a":1}"#, r#"{"b":2}"#, "5"]),
+            ("\u{feff}{}\u{feff}{}", &["{}", "{}"]),
+            ("\u{fefe}{}", &["!0 \\u{fefe}", "{}"]),
+            // A record that was cut within a text costs only itself.
+            ("{\"a\":\"xy\n{\"b\":2}\n", &["{\"a\":\"xy", r#"{"b":2}"#]),
+            (
+                "[",
+                &["!1 the file ends before its JSON does; the 0 records before were read"],
+            ),
+            (
+                "{\"a\":",
+                &["!0 the file ends in the middle of this record, 5 bytes into it"],
+            ),
+        ] {
+            assert_eq!(cut(text, Records::TopLevel), expected, "{text}");
         }
     }
 }
