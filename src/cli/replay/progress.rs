@@ -1,6 +1,6 @@
 //! Shows the progress of a replay, and ends it on Ctrl-C.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -59,19 +59,16 @@ pub(super) fn shown<T>(captures: &[Capture], watch: &Watch, work: impl FnOnce() 
         )),
         None => ProgressBar::new_spinner().with_style(style("{spinner} {bytes}  {msg}  {elapsed}")),
     };
-    let done = AtomicBool::new(false);
-    let (end, ended) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
-        let (bar, done) = (&bar, &done);
+        // Dropped where the work ends, also where it panics: nobody else tells.
+        let (end, ended) = mpsc::channel::<()>();
+        let bar = &bar;
         scope.spawn(move || {
-            while !done.load(Ordering::Relaxed) {
-                if ended.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
-                    show(bar, watch);
-                }
+            while ended.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
+                show(bar, watch);
             }
         });
         let result = work();
-        done.store(true, Ordering::Relaxed);
         drop(end);
         bar.finish_and_clear();
         result
@@ -95,4 +92,23 @@ fn show(bar: &ProgressBar, watch: &Watch) {
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A panic goes on, and nothing waits for a work that has none left.
+    #[test]
+    fn a_panic_ends_what_shows_the_progress() {
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            let watch = Watch::default();
+            let work = || shown(&[], &watch, || std::panic::resume_unwind(Box::new(7)));
+            let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+            tell.send(panic.err().and_then(|it| it.downcast::<i32>().ok()))
+        });
+        let panic = told.recv_timeout(Duration::from_secs(60));
+        assert_eq!(panic.expect("it spins").as_deref(), Some(&7));
+    }
 }

@@ -67,13 +67,15 @@ enum Told {
     Opened(Arc<str>, Option<Format>),
     Item(Item),
     Failed(Error),
+    /// Without it the thread did not get to the end.
+    Ended,
 }
 
 impl Told {
     fn size_bytes(&self) -> usize {
         match self {
             Self::Item(Item::Transaction(frame)) => frame.size_bytes(),
-            Self::Opened(..) | Self::Item(_) | Self::Failed(_) => 0,
+            Self::Opened(..) | Self::Item(_) | Self::Failed(_) | Self::Ended => 0,
         }
     }
 }
@@ -117,6 +119,7 @@ impl<'a> Reading<'a> {
             };
             let begun = Told::Opened(Arc::clone(&opened.file), opened.format);
             let all = std::iter::once(begun).chain(opened.map(Told::Item));
+            let all = all.chain(std::iter::once(Told::Ended));
             // Nobody listens any more where the replay ended early.
             for told in all {
                 room.take(told.size_bytes());
@@ -163,7 +166,12 @@ impl<'a> Reading<'a> {
                         room.give(told.size_bytes());
                         Some(told)
                     }
-                    Err(RecvTimeoutError::Disconnected) => None,
+                    Err(RecvTimeoutError::Disconnected) => {
+                        return Err(Error::Host {
+                            what: "cannot read a capture to its end",
+                            source: "the thread that reads it panicked".into(),
+                        });
+                    }
                     Err(RecvTimeoutError::Timeout) if self.watch.stop.load(Ordering::Relaxed) => {
                         return Ok(None);
                     }
@@ -179,7 +187,7 @@ impl<'a> Reading<'a> {
                 }
                 Some(Told::Opened(file, format)) => self.begin(&file, format),
                 Some(Told::Failed(error)) => return Err(error),
-                None => {
+                Some(Told::Ended) | None => {
                     self.end();
                     self.opened = None;
                 }

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Mutex, PoisonError, RwLock};
 
@@ -118,6 +118,16 @@ pub(super) struct Worker<'a> {
 
 /// After so many the guest is slow, and not the machine.
 const MAX_LATE: usize = 4;
+/// A panic ends the replay: what is read after it would not count.
+struct StopsOnPanic<'a>(&'a AtomicBool);
+
+impl Drop for StopsOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+}
 
 /// In a paced replay one of so many transactions is asked about again.
 const AGAIN_EVERY: u64 = 64;
@@ -166,6 +176,7 @@ impl<'a> Worker<'a> {
 
     /// Works until nothing is dealt any more.
     pub(super) fn run(mut self, dealt: &Mutex<Receiver<Batch<'_>>>) -> Tally {
+        let _stops = StopsOnPanic(&self.shared.watch.stop);
         loop {
             let batch = dealt.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(batch) = batch else {

@@ -8,6 +8,8 @@ mod compare;
 mod exchanges;
 mod files;
 mod formats;
+mod gor;
+mod har;
 mod hooks;
 mod ignore;
 mod languages;
@@ -16,6 +18,7 @@ mod logs;
 mod save;
 mod secrets;
 mod shards;
+mod tap;
 mod time;
 mod verdict;
 
@@ -25,7 +28,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::support::guests::Answers;
-use crate::support::{Done, TestDir, binary, finish};
+use crate::support::{Done, TestDir, binary, finish, shipped};
 
 /// `replay MODULE CAPTURE... --no-timings`.
 fn command(module: &Path, captures: &[&Path]) -> Command {
@@ -56,6 +59,36 @@ fn rows(module: &Path, captures: &[&Path], flags: &[&str]) -> Vec<Value> {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect()
+}
+
+/// The report of a capture of this name and text, and the records that are saved of
+/// it, with their secrets.
+#[track_caller]
+fn saved(name: &str, text: impl AsRef<[u8]>) -> (Value, Vec<Value>) {
+    let dir = TestDir::new();
+    let (path, saved) = (dir.file(name, text), dir.path("saved.jsonl"));
+    let flags = ["--keep-secrets", "--save", saved.to_str().unwrap()];
+    let flags = [&flags[..], &["--fail-on", "never"]].concat();
+    let report = report(&shipped("right/allow.wat"), &[&path], &flags);
+    let saved = std::fs::read_to_string(saved).unwrap_or_default();
+    let records = saved
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
+    (report, records.collect())
+}
+
+/// What the records of this phase have for this key of their input.
+fn inputs(records: &[Value], phase: &str, key: &str) -> Vec<Value> {
+    let records = records.iter().filter(|record| record["phase"] == phase);
+    records.map(|record| record["input"][key].clone()).collect()
+}
+
+/// The remarks of a report, without those that nearly every capture has.
+fn remarks(report: &Value) -> Vec<&str> {
+    let usual = ["no_response", "no_credentials", "client_ip_default"];
+    let remarks = report["remarks"].as_object().into_iter().flatten();
+    let names = remarks.map(|(name, _)| &**name);
+    names.filter(|name| !usual.contains(name)).collect()
 }
 
 /// A step as the line that recording it writes, with an answer if it has one.
