@@ -50,10 +50,21 @@ pub(super) enum RecordRole {
 pub(super) struct Roles {
     /// Tells what a record is.
     pub(super) role: fn(&Piece) -> RecordRole,
-    /// Tells what a record says of the heads of its exchange, where several
-    /// exchanges may be open under one id. Where there is none, the order tells: ids
-    /// are of connections, and answers come in the order of their requests.
-    pub(super) heads: Option<HeadsOf>,
+    /// What tells exchanges apart that share an id.
+    pub(super) alike: SameId,
+}
+
+/// What tells exchanges apart that share an id.
+#[derive(Clone, Copy)]
+pub(super) enum SameId {
+    /// What their records say of the heads.
+    Heads(HeadsOf),
+    /// Their order: ids are of connections, and answers come in the order of their
+    /// requests.
+    InOrder,
+    /// Ids are the capture's own and begin anew: a record that cannot follow ends
+    /// what came before.
+    OneAtATime,
 }
 
 /// What a capture gives, one after the other.
@@ -126,22 +137,8 @@ impl Alike {
         newest.copied().collect()
     }
 
-    /// The same in the order in which they are asked where nothing but the order
-    /// tells: the oldest for an answer, the newest for what goes on.
-    fn in_order(&self, part: Part) -> SmallVec<[u64; 4]> {
-        let oldest = self.unanswered.iter().take(MAX_ALIKE);
-        match part {
-            ANSWER => oldest.copied().collect(),
-            Part::ResponseBody(_) => {
-                let answered = self.answered.iter().rev().take(MAX_ALIKE);
-                answered.chain(oldest).copied().collect()
-            }
-            _ => {
-                let mut newest = self.takers(part);
-                newest.sort_unstable_by(|one, other| other.cmp(one));
-                newest
-            }
-        }
+    fn newest(&self) -> Option<u64> {
+        self.unanswered.last().max(self.answered.last()).copied()
     }
 
     fn is_empty(&self) -> bool {
@@ -218,15 +215,18 @@ impl<C> Assembler<C> {
     }
 
     fn add(&mut self, id: Bytes, piece: Piece, (part, is_last): (Part, bool)) {
-        let heads = self.roles.and_then(|roles| roles.heads);
         let mut said = None;
-        let home = match heads {
-            _ if part.is_first() && heads.is_some() => Home::New,
-            Some(heads) => {
+        let home = match self.roles.map(|roles| roles.alike) {
+            Some(SameId::Heads(_) | SameId::InOrder) if part.is_first() => Home::New,
+            Some(SameId::Heads(heads)) => {
                 let said = &*said.insert(heads(&piece));
                 self.home(&id, part, (heads, said))
             }
-            None => self.in_order(&id, part),
+            Some(SameId::InOrder) => self.oldest(&id, part),
+            Some(SameId::OneAtATime) | None => {
+                let newest = self.by_id.get(&id).and_then(Alike::newest);
+                newest.map_or(Home::New, |newest| self.goes_on(newest, part))
+            }
         };
         let mut rest = None;
         let note = match home {
@@ -278,11 +278,28 @@ impl<C> Assembler<C> {
     }
 
     /// The same where nothing but the order tells.
-    fn in_order(&mut self, id: &[u8], part: Part) -> Home {
-        let asked = self.by_id.get(id).map(|alike| alike.in_order(part));
-        let mut asked = asked.unwrap_or_default().into_iter();
+    fn oldest(&mut self, id: &[u8], part: Part) -> Home {
+        let alike = self.by_id.get(id).map(|alike| alike.unanswered.iter());
+        let open: SmallVec<[u64; 4]> = alike
+            .into_iter()
+            .flatten()
+            .take(MAX_ALIKE)
+            .copied()
+            .collect();
         let takes = |serial: &u64| self.at(*serial).is_some_and(|it| it.progress.allows(part));
-        asked.find(takes).map_or(Home::New, Home::Open)
+        open.into_iter().find(takes).map_or(Home::New, Home::Open)
+    }
+
+    /// The same where there is but one at a time.
+    fn goes_on(&mut self, newest: u64, part: Part) -> Home {
+        match self.at(newest) {
+            Some(open) if open.progress.allows(part) => Home::Open(newest),
+            Some(open) => {
+                open.progress.end();
+                Home::New
+            }
+            None => Home::New,
+        }
     }
 
     /// Adds a record to an open exchange.

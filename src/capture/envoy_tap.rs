@@ -6,7 +6,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use super::assemble::{RecordRole, Roles, assemble};
+use super::assemble::{RecordRole, Roles, SameId, assemble};
+use super::detect::Keys;
 use super::format::{Read, Reader};
 use super::frames::{Elements, Records};
 use super::lenient::{is_filled, text};
@@ -33,12 +34,20 @@ const WRAPPERS: [&str; 8] = [
 pub(super) static READER: Reader = Reader {
     title: "Envoy HTTP tap as JSON",
     loses: Some("bodies are cut at the tap's own limit (1 KiB by default)"),
-    recognises: |head| WRAPPERS.iter().any(|wrapper| head.has(wrapper)),
+    recognises: |head| {
+        // Some put an array around them.
+        let listed = head.text.strip_prefix(b"[").map(Keys::of);
+        let keys = listed.as_ref().unwrap_or(&head.keys);
+        WRAPPERS.iter().any(|wrapper| keys.has(wrapper))
+    },
     frames: |stream| {
         let elements = Elements::new(stream, Records::TopLevel);
         assemble(
             elements,
-            Some(Roles { role, heads: None }),
+            Some(Roles {
+                role,
+                alike: SameId::OneAtATime,
+            }),
             Format::EnvoyTap,
         )
     },

@@ -8,7 +8,7 @@ use std::io;
 use bytes::{Buf as _, Bytes, BytesMut};
 use memchr::memmem::Finder;
 
-use super::assemble::{RecordRole, Roles, assemble};
+use super::assemble::{RecordRole, Roles, SameId, assemble};
 use super::format::{Read, Reader};
 use super::http1::{self, Message};
 use super::parts::LeftOver;
@@ -34,7 +34,10 @@ pub(super) static READER: Reader = Reader {
     frames: |stream| {
         assemble(
             Separated::new(stream),
-            Some(Roles { role, heads: None }),
+            Some(Roles {
+                role,
+                alike: SameId::InOrder,
+            }),
             Format::Gor,
         )
     },

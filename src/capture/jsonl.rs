@@ -24,7 +24,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::assemble::{RecordRole, Roles, assemble};
+use super::assemble::{RecordRole, Roles, SameId, assemble};
 use super::detect::Keys as KeysOf;
 use super::format::{Read, Reader};
 use super::frames::Lines;
@@ -51,10 +51,10 @@ pub(super) static READER: Reader = Reader {
         has_keys(&head.keys) || head.lines().any(is_line)
     },
     frames: |stream| {
-        let heads = Some(heads as _);
+        let alike = SameId::Heads(heads);
         assemble(
             Lines::new(stream),
-            Some(Roles { role, heads }),
+            Some(Roles { role, alike }),
             Format::Jsonl,
         )
     },

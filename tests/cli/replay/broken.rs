@@ -205,7 +205,7 @@ fn more_errors_than_allowed_end_the_replay_and_name_the_first() {
     let dir = TestDir::new();
     let allow = shipped("right/allow.wat");
     // More than one epoch, so that it ends early.
-    let text = har(20_000, |_| false).replacen(r#""method":"GET""#, r#""method":7"#, 6);
+    let text = har(20_000, |_| false).replacen(r#""method":"GET""#, r#""method":[]"#, 6);
     let path = dir.file("traffic.har", text);
     for jobs in ["1", "4"] {
         let flags = ["--max-errors", "5", "--jobs", jobs];

@@ -88,7 +88,9 @@ fn remarks(report: &Value) -> Vec<&str> {
     let usual = ["no_response", "no_credentials", "client_ip_default"];
     let remarks = report["remarks"].as_object().into_iter().flatten();
     let names = remarks.map(|(name, _)| &**name);
-    names.filter(|name| !usual.contains(name)).collect()
+    let mut names: Vec<&str> = names.filter(|name| !usual.contains(name)).collect();
+    names.sort_unstable();
+    names
 }
 
 /// A step as the line that recording it writes, with an answer if it has one.
