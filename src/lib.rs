@@ -29,6 +29,7 @@
 //! | `policy` `protocol` | instances, limits and the failure policy; messages to proxies and their bytes, without I/O |
 //! | `fixture` `client` | hand-written input; the proxy's side of the protocols |
 //! | `capture` | recorded input, and what of it is secret |
+//! | `compare` | captured input asked about again, and two answers held against each other |
 //! | `ops` `server` | one operation for each command; connections |
 //! | `cli` `internals` | arguments, terminals and formats; what the tests of this repository reach inside for |
 //!
@@ -82,6 +83,8 @@ pub mod check;
 mod cli;
 #[cfg(feature = "cli")]
 mod client;
+#[cfg(feature = "cli")]
+mod compare;
 pub mod cost;
 mod digest;
 pub mod error;

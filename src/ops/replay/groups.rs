@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::compare::Change;
 use super::report::{
     Category, Comparison, Example, FuelChange, Group, GroupKey, MAX_FIELDS, MAX_KINDS, OTHER,
     Summary,
 };
 use super::tally::{absorb_option, cut_costly, has_digit};
+use crate::compare::Change;
 
 /// Changes by cause.
 #[derive(Debug, Default)]

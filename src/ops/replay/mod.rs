@@ -20,15 +20,12 @@
 //! remembers, and what its allocator costs, is the same whoever runs it. A
 //! shard is a set of whole lanes.
 
-mod compare;
 mod earlier;
 mod groups;
 pub(crate) mod histogram;
-mod ignore;
 mod merge;
 mod minimize;
 mod ordered;
-mod play;
 mod proof;
 mod read;
 pub(crate) mod report;
@@ -52,7 +49,7 @@ use crate::ops::module_info::{self, ModuleInfo};
 use crate::policy::Policy;
 use crate::time::{self, since_1970};
 
-pub(crate) use ignore::Pointer;
+pub(crate) use crate::compare::Pointer;
 pub(crate) use merge::merge;
 pub(crate) use report::Shard;
 pub use report::{FailOn, ReplayReport};

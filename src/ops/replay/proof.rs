@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::compare::{Change, Played, compare};
 use super::report::{Category, Summary};
 use super::view::View;
+use crate::compare::{Change, Played, compare};
 use crate::policy::Policy;
 use crate::question::{Question, Timed};
 

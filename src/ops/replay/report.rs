@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::histogram::Histogram;
 use crate::capture::{Format, Place, Remark, Unusable};
+pub(crate) use crate::compare::{Category, Summary};
 use crate::ops::module_info::ModuleInfo;
 use crate::report::{Case, CaseStatus, Report, Verdict};
 
@@ -113,37 +114,6 @@ pub struct Costly {
     pub decision: String,
     /// What it cost: instructions or nanoseconds.
     pub cost: u64,
-}
-
-named! {
-    /// How a transaction came out beside what it is compared with.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-    #[serde(rename_all = "snake_case")]
-    pub enum Category {
-        /// The module faults, and not as the other side did. Where only the other
-        /// side faulted, its decision is compared like any other.
-        Faulted => "faulted",
-        /// Another decision.
-        Decision => "decision changed",
-        /// The same decision with another status, body, header or tag.
-        Details => "details changed",
-        /// Equal.
-        Unchanged => "unchanged",
-    }
-}
-
-/// How a transaction ended, in short: what groups of changes are made of.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Summary {
-    /// The decision with its status, such as `block 403`.
-    pub decision: String,
-    /// Tags of all its answers.
-    pub tags: Vec<String>,
-    /// Rules that fired.
-    pub rule_ids: Vec<String>,
-    /// What the guest did wrong.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub fault: Option<String>,
 }
 
 /// One changed or faulted transaction, shown in full.

@@ -7,11 +7,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
-use super::compare::{Given, Played, fault_of, recorded_answers};
-use super::play::play_alone;
 use super::proof::{Calls, Claim, phases_of};
 use super::view::View;
 use crate::capture::{Redactor, SecretsFound};
+use crate::compare::{Given, Played, fault_of, play_alone, recorded_answers};
 use crate::error::Error;
 use crate::event::Event;
 use crate::files::{self, Links};

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::super::compare::{Played, compare};
 use super::super::{
     FailOn, Redaction, ReplayReport, ReplaySettings, Selection, Sinks, Subjects, Watch, replay,
 };
 use super::{Expect, SaveFixtures, Which};
 use crate::capture::{self, DEFAULT_MAX_RECORD_BYTES, DecodeSettings};
+use crate::compare::{Played, compare};
 use crate::fixture::{self, Input};
 use crate::guest::engine::{Engine, EngineSettings};
 use crate::guest::module::{LoadSettings, Module};

@@ -5,7 +5,6 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 
-use super::compare::Played;
 use super::groups::Groups;
 use super::histogram::Histogram;
 use super::report::{
@@ -14,6 +13,7 @@ use super::report::{
 };
 use crate::answer::Answer;
 use crate::capture::{Remark, Unusable};
+use crate::compare::Played;
 
 /// Test results that are kept one by one.
 const MAX_TESTS: usize = 20_000;

@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
-use super::compare::{Change, Given, Played};
 use super::earlier::Earlier;
 use super::minimize::{Minimized, minimize};
 use super::proof::{Answers, Calls, Claim, End, Kind, places};
@@ -15,6 +14,7 @@ use super::work::{Judged, Shared};
 use crate::capture::{
     RecordLine, Redactor, SecretsFound, Transaction, may_hold_secret, write_record,
 };
+use crate::compare::{Change, Given, Played};
 use crate::cost::Cost;
 use crate::fault::printable;
 use crate::guest::convention::json_buffer::input_json;

@@ -6,12 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Mutex, PoisonError, RwLock};
 
-use super::compare::{Change, Given, Played, compare, drift, recorded_answers};
 use super::earlier::{BUDGET, Before};
 use super::groups::Groups;
-use super::ignore::Pointer;
 use super::ordered::{Ordered, Row};
-use super::play::play;
 use super::read::{Batch, usable};
 use super::report::{
     Category, EarlierCalls, FuelChange, Group, NoFixture, Outcomes, Summary, TestResult,
@@ -22,6 +19,7 @@ use super::view::View;
 use super::{ReplaySettings, Subjects, Watch};
 use crate::answer::Answer;
 use crate::capture::{Redactor, Remark, Transaction, Unusable};
+use crate::compare::{Change, Given, Played, Pointer, compare, drift, play, recorded_answers};
 use crate::error::Error;
 use crate::fault::FaultCode;
 use crate::limits::Isolation;

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde_json::Value;
 
-use super::compare::Given;
+use super::Given;
 
 /// A part of answers, such as `/audit/tags`; `2/audit/tags` is the part of the
 /// answer to the second step alone.
@@ -74,7 +74,7 @@ impl Pointer {
     }
 
     /// Whether one of these answers has this part.
-    pub(super) fn is_in(&self, answers: &[Given]) -> bool {
+    pub(crate) fn is_in(&self, answers: &[Given]) -> bool {
         let has = |it: &Given| self.is_about(it.step) && it.value.pointer(&self.path).is_some();
         answers.iter().any(has)
     }

@@ -1,7 +1,7 @@
 //! A transaction through a module: its calls in order, up to the one that
 //! ends it.
 
-use super::compare::Played;
+use super::Played;
 use crate::abi::Abi;
 use crate::capture::Transaction;
 use crate::policy::{Policy, Reply};
@@ -12,7 +12,7 @@ use crate::question::{HeaderNames, Phase, Question, Timed};
 /// are to be put together.
 ///
 /// `replies` is room for its answers, from a transaction before.
-pub(super) fn play(subject: &Policy, transaction: &Transaction<'_>, replies: Vec<Reply>) -> Played {
+pub(crate) fn play(subject: &Policy, transaction: &Transaction<'_>, replies: Vec<Reply>) -> Played {
     let respelled =
         subject.abi() == Abi::Agent && subject.settings().header_names != HeaderNames::Lower;
     let is_read_back = |input: &Question<'_>| match (input, input.phase()) {
@@ -31,7 +31,7 @@ pub(super) fn play(subject: &Policy, transaction: &Transaction<'_>, replies: Vec
 }
 
 /// Plays them on an instance of their own, as `run` plays a fixture.
-pub(super) fn play_alone<'q, 'a: 'q>(
+pub(crate) fn play_alone<'q, 'a: 'q>(
     subject: &Policy,
     questions: impl Iterator<Item = Timed<&'q Question<'a>>>,
 ) -> Played {

@@ -1,11 +1,18 @@
-//! Two answers to the same transaction: whether, where and how they differ.
+//! Captured transactions, asked about again: whether, where and how two answers to
+//! the same one differ.
+
+mod ignore;
+mod play;
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::ignore::{Pointer, strip};
-use super::report::{Category, Summary};
+pub(crate) use ignore::Pointer;
+use ignore::strip;
+pub(crate) use play::{play, play_alone};
+
 use crate::answer::{Answer, hook_decision, is_hook_result, to_proxy_view};
 use crate::capture::Transaction;
 use crate::event::EventKind;
@@ -16,19 +23,50 @@ use crate::policy::decision::FailurePolicy;
 use crate::protocol::outgoing::Recipient;
 use crate::question::Phase;
 
+named! {
+    /// How a transaction came out beside what it is compared with.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Category {
+        /// The module faults, and not as the other side did. Where only the other
+        /// side faulted, its decision is compared like any other.
+        Faulted => "faulted",
+        /// Another decision.
+        Decision => "decision changed",
+        /// The same decision with another status, body, header or tag.
+        Details => "details changed",
+        /// Equal.
+        Unchanged => "unchanged",
+    }
+}
+
+/// How a transaction ended, in short: what groups of changes are made of.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Summary {
+    /// The decision with its status, such as `block 403`.
+    pub decision: String,
+    /// Tags of all its answers.
+    pub tags: Vec<String>,
+    /// Rules that fired.
+    pub rule_ids: Vec<String>,
+    /// What the guest did wrong.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fault: Option<String>,
+}
+
 /// What one module made of a transaction.
 #[derive(Debug)]
-pub(super) struct Played {
+pub(crate) struct Played {
     /// Its answers, up to the one that ended it.
-    pub(super) replies: Vec<Reply>,
+    pub(crate) replies: Vec<Reply>,
 }
 
 impl Played {
-    pub(super) fn fuel(&self) -> u64 {
+    pub(crate) fn fuel(&self) -> u64 {
         self.costs().filter_map(|cost| cost.fuel).sum()
     }
 
-    pub(super) fn time_ns(&self) -> u64 {
+    pub(crate) fn time_ns(&self) -> u64 {
         self.costs()
             .map(crate::cost::Cost::time_ns)
             .fold(0, u64::saturating_add)
@@ -39,22 +77,22 @@ impl Played {
     }
 
     /// What its instance had answered before.
-    pub(super) fn calls_before(&self) -> u64 {
+    pub(crate) fn calls_before(&self) -> u64 {
         self.costs().next().map_or(0, |cost| cost.calls_before)
     }
 
-    pub(super) fn has_fault(&self) -> bool {
+    pub(crate) fn has_fault(&self) -> bool {
         self.replies.iter().any(|reply| reply.fault.is_some())
     }
 
     /// Whether the module was asked anything: it may have no handler for any of it.
-    pub(super) fn is_asked(&self) -> bool {
+    pub(crate) fn is_asked(&self) -> bool {
         let mut replies = self.replies.iter();
         replies.any(|reply| reply.cost.is_some() || reply.fault.is_some())
     }
 
     /// Whether the module was to get a body whole, and its last chunk never came.
-    pub(super) fn has_unfinished_body(&self, transaction: &Transaction<'_>) -> bool {
+    pub(crate) fn has_unfinished_body(&self, transaction: &Transaction<'_>) -> bool {
         let is_over = self.replies.last().is_some_and(Reply::ends);
         let last = |kind: EventKind| {
             let asked = transaction.steps.iter().zip(&self.replies);
@@ -67,7 +105,7 @@ impl Played {
     }
 
     /// Its answers, each with its step.
-    pub(super) fn given(&self) -> Vec<Given> {
+    pub(crate) fn given(&self) -> Vec<Given> {
         self.replies.iter().enumerate().map(Given::now).collect()
     }
 
@@ -87,25 +125,25 @@ impl Played {
     }
 
     /// Whether an answer has a number whose digits get lost.
-    pub(super) fn is_rounded(&self) -> bool {
+    pub(crate) fn is_rounded(&self) -> bool {
         self.replies.iter().any(|reply| all_digits(reply).is_some())
     }
 
-    pub(super) fn values(&self) -> Vec<Value> {
+    pub(crate) fn values(&self) -> Vec<Value> {
         self.replies.iter().map(value_of).collect()
     }
 
-    pub(super) fn summary(&self) -> Summary {
+    pub(crate) fn summary(&self) -> Summary {
         summary_of(&self.given())
     }
 }
 
 /// One answer to a transaction.
 #[derive(Debug, Clone)]
-pub(super) struct Given {
+pub(crate) struct Given {
     /// To which of its steps, from 0.
-    pub(super) step: usize,
-    pub(super) value: Value,
+    pub(crate) step: usize,
+    pub(crate) value: Value,
     /// The code of the fault that it stands for.
     fault: Option<String>,
 }
@@ -185,7 +223,7 @@ fn summary_of(answers: &[Given]) -> Summary {
 }
 
 /// The code of the fault that a recorded answer stands for.
-pub(super) fn fault_of(value: &Value) -> Option<String> {
+pub(crate) fn fault_of(value: &Value) -> Option<String> {
     if is_hook_result(value) {
         let error = value.get("error")?.as_str()?;
         return error.strip_prefix(TRAPPED).map(str::to_owned);
@@ -240,14 +278,14 @@ fn decision_text(value: &Value) -> String {
 
 /// A difference between two sides.
 #[derive(Debug)]
-pub(super) struct Change {
-    pub(super) category: Category,
-    pub(super) from: Summary,
-    pub(super) to: Summary,
-    pub(super) fields: Vec<String>,
-    pub(super) old: Vec<Given>,
+pub(crate) struct Change {
+    pub(crate) category: Category,
+    pub(crate) from: Summary,
+    pub(crate) to: Summary,
+    pub(crate) fields: Vec<String>,
+    pub(crate) old: Vec<Given>,
     /// From what was recorded, not from what the baseline answers.
-    pub(super) is_drift: bool,
+    pub(crate) is_drift: bool,
 }
 
 /// Answers in the one form of all that tell a proxy the same, less what is
@@ -263,7 +301,7 @@ fn seen(answers: &[Given], ignored: &[Pointer]) -> Vec<Given> {
 
 /// Holds what two modules made of a transaction against each other. Equal
 /// answers, by far the most, cost one comparison.
-pub(super) fn compare(old: &Played, new: &Played, ignored: &[Pointer]) -> Option<Change> {
+pub(crate) fn compare(old: &Played, new: &Played, ignored: &[Pointer]) -> Option<Change> {
     let equal = old.replies.len() == new.replies.len()
         && old
             .replies
@@ -287,20 +325,20 @@ pub(super) fn compare(old: &Played, new: &Played, ignored: &[Pointer]) -> Option
 
 /// What was recorded of a transaction beside what a module answers now.
 #[derive(Debug, Default)]
-pub(super) struct Drift {
+pub(crate) struct Drift {
     /// An answer of the time was held against one of now, or differs from what
     /// is told where the module has no handler.
-    pub(super) is_compared: bool,
-    pub(super) change: Option<Change>,
+    pub(crate) is_compared: bool,
+    pub(crate) change: Option<Change>,
     /// A step was answered at the time, and the module has no handler for it.
-    pub(super) is_unanswered: bool,
+    pub(crate) is_unanswered: bool,
     /// A step behind the last recorded answer is refused now.
-    pub(super) is_refused_later: bool,
+    pub(crate) is_refused_later: bool,
 }
 
 /// Holds what was recorded against what a module answers now. Nothing where
 /// nothing was recorded. `room` is for writing answers.
-pub(super) fn drift(
+pub(crate) fn drift(
     (transaction, now): (&Transaction<'_>, &Played),
     failure_policy: FailurePolicy,
     ignored: &[Pointer],
@@ -362,7 +400,7 @@ pub(super) fn drift(
 }
 
 /// The answers of the time, up to the one that ended the transaction.
-pub(super) fn recorded_answers(transaction: &Transaction<'_>) -> Vec<Given> {
+pub(crate) fn recorded_answers(transaction: &Transaction<'_>) -> Vec<Given> {
     let mut answers = Vec::new();
     for (index, step) in transaction.steps.iter().enumerate() {
         let Some(recorded) = &step.recorded else {
