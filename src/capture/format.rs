@@ -6,8 +6,8 @@ use super::assemble::Items;
 use super::detect::Head;
 use super::stream::Stream;
 use super::{
-    DecodeSettings, Decoded, ExchangeParts, RawTransaction, access_log, envoy_tap, ftw, gor, har,
-    json_log, jsonl,
+    DecodeSettings, Decoded, ExchangeParts, Mark, RawTransaction, access_log, envoy_tap, ftw, gor,
+    har, json_log, jsonl,
 };
 
 named! {
@@ -129,9 +129,21 @@ pub enum Remark {
     FramingUnclear,
     /// Trailers and interim responses, which no event has.
     PartsLeftOut,
+    /// Its redacted input led to another decision when it was written.
+    RedactionChanged,
+    /// Nobody asked the module about its redacted input.
+    RedactionUnchecked,
 }
 
 impl Remark {
+    /// What a mark of a record says.
+    pub(super) const fn of_mark(mark: Mark) -> Self {
+        match mark {
+            Mark::Changed => Self::RedactionChanged,
+            Mark::Unchecked => Self::RedactionUnchecked,
+        }
+    }
+
     /// A sentence for people.
     #[must_use]
     pub const fn explain(self) -> &'static str {
@@ -182,6 +194,12 @@ impl Remark {
             }
             Self::NulBytes => {
                 "NUL bytes before a record, as in a log that was emptied while a program wrote to it; they hold nothing"
+            }
+            Self::RedactionChanged => {
+                "redacting the input changed the decision, so the recorded one belongs to another input: it is not compared, and no fixture is made of it"
+            }
+            Self::RedactionUnchecked => {
+                "written without asking the module about the redacted input, so the recorded decision may belong to another one"
             }
             Self::NotChecked => {
                 "expectations that a module cannot meet or miss (response or log text)"

@@ -31,7 +31,7 @@ use super::frames::Lines;
 use super::heads::{HeadPart, Heads};
 use super::progress::{Chunk, Part};
 use super::{
-    CapturedStep, DecodeSettings, Decoded, Format, Piece, RawTransaction, Remark, Transaction,
+    CapturedStep, DecodeSettings, Decoded, Format, Mark, Piece, RawTransaction, Remark, Transaction,
 };
 use crate::event::EventKind;
 use crate::fault::Fault;
@@ -224,6 +224,7 @@ fn decode<'f>(frame: &'f RawTransaction, settings: &DecodeSettings) -> Decoded<'
         let read = line(&piece.bytes).and_then(|line| {
             let id = line.id.clone();
             let redacted = line.redacted.then_some(Remark::Redacted);
+            let marked = line.mark.map(Remark::of_mark);
             let (step, spelling) = line.step(settings)?;
             let before = transaction.iter().flat_map(|it| &it.steps);
             // Its body would be another one.
@@ -232,7 +233,7 @@ fn decode<'f>(frame: &'f RawTransaction, settings: &DecodeSettings) -> Decoded<'
                     "a record before it that has a part of the same body cannot be used".to_owned(),
                 );
             }
-            Ok((step, id, [redacted, spelling]))
+            Ok((step, id, [redacted, marked, spelling]))
         });
         let (step, id, remarks) = match read {
             Ok(read) => read,
@@ -306,39 +307,46 @@ pub(crate) struct RecordLine<'a, Output> {
     pub wall_ns: Option<u64>,
 }
 
-/// Writes one line, its secrets redacted, and those that were found in others
-/// of its transaction. All lines of a transaction take the same `found`.
-pub(crate) fn write_record<Output: Serialize>(
-    line: &RecordLine<'_, Output>,
-    (redactor, found): (&super::Redactor, &mut super::SecretsFound),
-    out: &mut Vec<u8>,
-) {
-    let output = serde_json::to_string(line.output).unwrap_or_else(|_| "null".to_owned());
-    let redacted = redactor.record(line.input, &output, found);
-    let id = redactor.id(line.id, found);
-    let text = |value: &str| serde_json::Value::from(value).to_string();
-    let number = |value: Option<u64>| value.map_or_else(|| "null".to_owned(), |n| n.to_string());
-    let error = line.fault.map_or_else(
-        || "null".to_owned(),
-        |fault| {
-            format!(
-                r#"{{"kind":{},"message":{}}}"#,
-                text(&fault.code.to_string()),
-                text(&crate::fault::printable(
-                    &found.quoting_text(&fault.detail),
-                    256
-                ))
-            )
-        },
-    );
-    let at = line
-        .at_ns
-        .and_then(|at| jiff::Timestamp::from_nanosecond(at.into()).ok())
-        .map_or_else(|| "null".to_owned(), |at| format!("\"{at:.9}\""));
-    let fields: Vec<String> = redacted.fields.iter().map(|field| text(field)).collect();
-    out.extend_from_slice(
-        format!(
-            r#"{{"v":1,"id":{},"phase":{},"ts":{at},"module":{},"input":{},"output":{},"error":{error},"fuel":{},"wall_ns":{},"redacted":[{}]}}"#,
+/// A line without its end, which says whether redacting changed the answer.
+pub(crate) struct Written {
+    line: Vec<u8>,
+    /// The input as it is written.
+    pub(crate) input: String,
+}
+
+impl Written {
+    /// One line, its secrets redacted, and those that were found in others of its
+    /// transaction. All lines of a transaction take the same `found`.
+    pub(crate) fn new<Output: Serialize>(
+        line: &RecordLine<'_, Output>,
+        (redactor, found): (&super::Redactor, &mut super::SecretsFound),
+    ) -> Self {
+        let output = serde_json::to_string(line.output).unwrap_or_else(|_| "null".to_owned());
+        let redacted = redactor.record(line.input, &output, found);
+        let id = redactor.id(line.id, found);
+        let text = |value: &str| serde_json::Value::from(value).to_string();
+        let number =
+            |value: Option<u64>| value.map_or_else(|| "null".to_owned(), |n| n.to_string());
+        let error = line.fault.map_or_else(
+            || "null".to_owned(),
+            |fault| {
+                format!(
+                    r#"{{"kind":{},"message":{}}}"#,
+                    text(&fault.code.to_string()),
+                    text(&crate::fault::printable(
+                        &found.quoting_text(&fault.detail),
+                        256
+                    ))
+                )
+            },
+        );
+        let at = line
+            .at_ns
+            .and_then(|at| jiff::Timestamp::from_nanosecond(at.into()).ok())
+            .map_or_else(|| "null".to_owned(), |at| format!("\"{at:.9}\""));
+        let fields: Vec<String> = redacted.fields.iter().map(|field| text(field)).collect();
+        let line = format!(
+            r#"{{"v":1,"id":{},"phase":{},"ts":{at},"module":{},"input":{},"output":{},"error":{error},"fuel":{},"wall_ns":{},"redacted":[{}]"#,
             text(&id),
             text(line.phase),
             text(line.module),
@@ -347,10 +355,22 @@ pub(crate) fn write_record<Output: Serialize>(
             number(line.fuel),
             number(line.wall_ns),
             fields.join(",")
-        )
-        .as_bytes(),
-    );
-    out.push(b'\n');
+        );
+        Self {
+            line: line.into_bytes(),
+            input: redacted.input,
+        }
+    }
+
+    /// The line with its end.
+    pub(crate) fn end(self, mark: Option<Mark>) -> Vec<u8> {
+        let mut line = self.line;
+        if let Some(mark) = mark {
+            line.extend_from_slice(format!(r#","redaction":"{}""#, mark.name()).as_bytes());
+        }
+        line.extend_from_slice(b"}\n");
+        line
+    }
 }
 
 #[cfg(test)]
@@ -386,8 +406,7 @@ mod tests {
                 wall_ns: None,
             };
             let (redactor, mut found) = (Redactor::with_numbers(), SecretsFound::default());
-            let mut out = Vec::new();
-            write_record(&line, (&redactor, &mut found), &mut out);
+            let out = Written::new(&line, (&redactor, &mut found)).end(None);
             let out = String::from_utf8(out).unwrap();
             assert!(!out.contains("S3c"), "{said}: {out}");
         }

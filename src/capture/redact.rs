@@ -18,6 +18,7 @@
 mod binary;
 mod finder;
 mod found;
+mod keep_decision;
 mod layers;
 mod places;
 mod stand_in;
@@ -32,12 +33,13 @@ use sha2::{Digest as _, Sha256};
 
 use self::layers::spellings;
 use self::places::{Places, in_text, in_url, is_secret, whole};
-use self::stand_in::{HASH_DIGITS, is_stand_in};
+use self::stand_in::{HASH_DIGITS, Manner, StandIn, is_stand_in};
 
 pub(super) use self::stand_in::STAND_IN;
 
 pub use found::SecretsFound;
 pub(crate) use found::may_hold_secret;
+pub(crate) use keep_decision::{Heard, Mark, keep_decision};
 
 use super::base_64;
 use crate::digest::hex;
@@ -74,6 +76,7 @@ const SCHEMES: [&str; 14] = [
 #[derive(Clone)]
 pub struct Redactor {
     by: By,
+    manner: Manner,
 }
 
 /// What stands in a secret's place.
@@ -121,7 +124,7 @@ impl Redactor {
     /// Takes secrets out, hashing with this key.
     #[must_use]
     pub const fn with_key(key: [u8; 32]) -> Self {
-        Self { by: By::Key(key) }
+        Self::new(By::Key(key))
     }
 
     /// The same with a key that somebody gave, of any length but 0: with none
@@ -154,13 +157,28 @@ impl Redactor {
     /// Takes secrets out, and counts those of each exchange.
     #[must_use]
     pub const fn with_numbers() -> Self {
-        Self { by: By::Number }
+        Self::new(By::Number)
     }
 
     /// Leaves everything as it is.
     #[must_use]
     pub const fn keep_secrets() -> Self {
-        Self { by: By::Nothing }
+        Self::new(By::Nothing)
+    }
+
+    const fn new(by: By) -> Self {
+        Self {
+            by,
+            manner: Manner::Token,
+        }
+    }
+
+    /// The same with other stand-ins.
+    fn in_manner(&self, manner: Manner) -> Self {
+        Self {
+            by: self.by.clone(),
+            manner,
+        }
     }
 
     const fn keeps_secrets(&self) -> bool {
@@ -307,7 +325,13 @@ impl Pass<'_> {
     fn hide_all(&mut self, at: &str, value: &mut Value) {
         match value {
             Value::String(text) => *text = self.hide(at, text),
-            Value::Number(number) => *value = self.hide(at, &number.to_string()).into(),
+            Value::Number(number) => {
+                let hidden = self.hide(at, &number.to_string());
+                *value = match serde_json::from_str(&hidden) {
+                    Ok(shape @ Value::Number(_)) => shape,
+                    _ => hidden.into(),
+                };
+            }
             Value::Array(values) => {
                 for value in values {
                     self.hide_all(at, value);
@@ -424,7 +448,8 @@ impl Pass<'_> {
             return secret.to_owned();
         }
         // What a guest answers to a redacted input has the numbers of that.
-        if matches!(self.redactor.by, By::Number) && self.found.is_numbered(secret) {
+        let is_numbered = matches!(self.redactor.by, By::Number) && self.found.is_numbered(secret);
+        if is_numbered || self.found.is_shape(secret) {
             return secret.to_owned();
         }
         // However it is spelled, so that equal ones stay equal.
@@ -436,9 +461,10 @@ impl Pass<'_> {
             By::Key(key) => hashed(key, plain),
         };
         let all = spelled.iter().map(|spelling| &**spelling);
+        let stand_in = StandIn::new(&self.redactor.manner, field, &token);
         self.found
-            .note(field, [secret].into_iter().chain(all), &token);
-        token
+            .note(field, [secret].into_iter().chain(all), &stand_in);
+        stand_in.of(secret)
     }
 }
 

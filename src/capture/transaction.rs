@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use super::{Expectation, Place, Remark, read_back};
+use super::{Expectation, Mark, Place, Remark, read_back};
 use crate::abi::Abi;
 use crate::event::{Event, EventKind};
 use crate::question::{Phase, Question, Timed};
@@ -82,6 +82,12 @@ impl<'a> Transaction<'a> {
         self.steps
             .first()
             .map_or(Abi::Agent, |step| step.input.phase().abi())
+    }
+
+    /// What its records say of their redacted inputs.
+    pub(crate) fn mark(&self) -> Option<Mark> {
+        let says = |mark: &Mark| self.remarks.contains(&Remark::of_mark(*mark));
+        Mark::ALL.into_iter().rev().find(says)
     }
 
     /// What its calls ask, in order.

@@ -1,6 +1,7 @@
 //! Captured transactions, asked about again: whether, where and how two answers to
 //! the same one differ.
 
+mod decision_check;
 mod ignore;
 mod play;
 
@@ -9,6 +10,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub(crate) use decision_check::DecisionCheck;
 pub(crate) use ignore::Pointer;
 use ignore::strip;
 pub(crate) use play::{play, play_alone};
@@ -286,6 +288,13 @@ pub(crate) struct Change {
     pub(crate) old: Vec<Given>,
     /// From what was recorded, not from what the baseline answers.
     pub(crate) is_drift: bool,
+}
+
+impl Change {
+    /// Another decision or a new fault, and not only other details.
+    pub(crate) fn is_other_decision(&self) -> bool {
+        self.category != Category::Details
+    }
 }
 
 /// Answers in the one form of all that tell a proxy the same, less what is

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::super::{CapturedStep, DecodeSettings, Recorded, Remark};
+use super::super::{CapturedStep, DecodeSettings, Mark, Recorded, Remark};
 use super::input::{self, Written, written};
 use super::output;
 use crate::fault::printable;
@@ -30,6 +30,8 @@ pub(super) struct Line<'a> {
     pub(super) written: Option<Written>,
     pub(super) fuel: Option<u64>,
     pub(super) redacted: bool,
+    /// What is said of the redacted input.
+    pub(super) mark: Option<Mark>,
 }
 
 #[derive(Deserialize)]
@@ -51,6 +53,8 @@ struct LineText<'a> {
     fuel: Option<u64>,
     #[serde(default)]
     redacted: Vec<serde::de::IgnoredAny>,
+    #[serde(borrow, default)]
+    redaction: Option<Cow<'a, str>>,
 }
 
 impl<'a> Line<'a> {
@@ -71,6 +75,7 @@ impl<'a> Line<'a> {
         if !json.starts_with('{') {
             return Err("expected \"input\" to be an object".to_owned());
         }
+        let mark = line.redaction.as_deref().map(mark).transpose()?;
         let written = match phase {
             Phase::Event(kind) => {
                 FastReader::read(json.as_bytes(), |reader| written(reader, kind)).ok()
@@ -88,6 +93,7 @@ impl<'a> Line<'a> {
             written,
             fuel: line.fuel,
             redacted: !line.redacted.is_empty(),
+            mark,
         })
     }
 
@@ -130,6 +136,18 @@ impl<'a> Line<'a> {
         };
         Ok((step, remark))
     }
+}
+
+/// What a line says of its redacted input; a word that is not known might say that
+/// nothing of the line is to be compared.
+fn mark(name: &str) -> Result<Mark, String> {
+    Mark::from_name(name).ok_or_else(|| {
+        format!(
+            "expected \"redaction\" to be {}, found {:?}",
+            Mark::ALL.map(Mark::name).join(" or "),
+            printable(name, 40)
+        )
+    })
 }
 
 /// Refuses a hook's record with a number that gets lost when it is read: the guest

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use memchr::memmem::Finder;
 use memchr::{memchr, memchr2};
 
+use super::super::Mark;
 use super::super::heads::{HeadPart, Heads};
 use super::super::progress::Chunk;
 use super::input::written;
@@ -175,6 +176,17 @@ fn parts<'a>(
     let fuel = reader.member(b",\"fuel\":")?;
     reader.member(b",\"wall_ns\":")?;
     let redacted = reader.member(b",\"redacted\":")?;
+    let mark = if reader.rest().starts_with(b"}") {
+        None
+    } else {
+        let name = reader.member(b",\"redaction\":")?;
+        Some(
+            Mark::ALL
+                .into_iter()
+                .find(|mark| name.trim_matches('"') == mark.name())
+                .ok_or(NotPlain)?,
+        )
+    };
     reader.expect(b"}")?;
     if !redacted.starts_with('[') {
         return Err(NotPlain);
@@ -203,6 +215,7 @@ fn parts<'a>(
         written,
         fuel,
         redacted: redacted != "[]",
+        mark,
     })
 }
 

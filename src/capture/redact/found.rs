@@ -1,7 +1,7 @@
 //! The secrets that were found in an exchange; removes them from other texts.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::super::base_64;
 use super::binary;
 use super::finder::{Finder, Rest};
-use super::stand_in::{REST, STAND_IN, is_inside};
+use super::stand_in::{REST, STAND_IN, StandIn, is_inside};
 
 /// Bytes of all secrets of one exchange that are looked for elsewhere, too.
 /// With more of them nothing of its texts is shown.
@@ -20,6 +20,8 @@ const MAX_KNOWN_BYTES: usize = 256 << 10;
 const MAX_SECRET_BYTES: usize = 16 << 10;
 /// Shorter values are too common to be replaced wherever they occur.
 const LEAST_ECHOED: usize = 6;
+/// With so many words of secrets that a module may be asked about no more are taken.
+const MAX_WORDS: usize = 64;
 /// Ends what was quoted in part.
 const ELLIPSIS: char = '…';
 /// What stays of an input and an answer where nothing else is shown: without
@@ -49,6 +51,10 @@ pub struct SecretsFound {
     known_fields: HashSet<String>,
     /// How many stood anywhere, known ones too.
     pub(super) count: usize,
+    /// Shapes that stand for secrets.
+    shapes: HashSet<Arc<str>>,
+    /// Words of secrets that may stay readable where the answer hangs on them.
+    pub(super) words: BTreeSet<String>,
 }
 
 /// One secret as it is looked for.
@@ -106,6 +112,7 @@ impl SecretsFound {
             + self.known_bytes
             + self.secrets.len() * 4 * size_of::<Secret>()
             + self.numbers.len() * 64
+            + self.shapes.iter().map(|it| it.len() + 64).sum::<usize>()
             + self.id.as_ref().map_or(0, String::len)
     }
 
@@ -125,19 +132,33 @@ impl SecretsFound {
         &mut self,
         field: &str,
         spellings: impl IntoIterator<Item = &'s str>,
-        token: &str,
+        stand_in: &StandIn<'_>,
     ) {
         self.count += 1;
         self.note_field(field);
-        let mut token_of_all: Option<Arc<str>> = None;
+        let mut last: Option<Arc<str>> = None;
         for spelling in spellings {
+            if self.words.len() < MAX_WORDS {
+                self.words.extend(stand_in.words(spelling));
+            }
+            if stand_in.is_shape() {
+                self.shapes.insert(stand_in.of(spelling).into());
+            }
             if let Some(secret) = self.room_for(spelling) {
-                let token = token_of_all.get_or_insert_with(|| token.into());
+                let text = stand_in.of(spelling);
+                let token = last.filter(|last| **last == *text);
+                let token = token.unwrap_or_else(|| text.into());
                 self.secrets.push(secret.clone());
-                self.tokens.push(Arc::clone(token));
+                self.tokens.push(Arc::clone(&token));
                 self.seen.insert(secret);
+                last = Some(token);
             }
         }
+    }
+
+    /// Whether it is the shape of a secret, and so none.
+    pub(super) fn is_shape(&self, text: &str) -> bool {
+        self.shapes.contains(text)
     }
 
     pub(super) fn note_field(&mut self, field: &str) {

@@ -1,6 +1,13 @@
-//! The text that replaces a secret: `redacted:` and a hash, or a number.
+//! The text that replaces a secret: `redacted:` and a hash, or a number; or its
+//! shape, where the answer of a module hangs on that.
 
+mod shape;
+
+use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
+
+use super::places::is_secret;
 
 /// What every stand-in begins with.
 pub(in super::super) const STAND_IN: &str = "redacted:";
@@ -8,6 +15,65 @@ pub(in super::super) const STAND_IN: &str = "redacted:";
 pub(super) const HASH_DIGITS: usize = 16;
 /// Stands for all that might hold a secret which was not kept.
 pub(super) const REST: &str = "redacted:rest";
+
+/// How secrets are replaced.
+#[derive(Debug, Clone, Default)]
+pub(super) enum Manner {
+    /// By `redacted:` and a hash or a number.
+    #[default]
+    Token,
+    /// By their shape, in which these words stay readable.
+    Shape(Arc<BTreeSet<String>>),
+}
+
+/// What replaces one secret, in each of its spellings.
+pub(super) struct StandIn<'a> {
+    manner: &'a Manner,
+    token: &'a str,
+    /// Whether words of it may stay readable.
+    may_show_words: bool,
+}
+
+impl<'a> StandIn<'a> {
+    /// For a secret that stands in this field.
+    pub(super) fn new(manner: &'a Manner, field: &str, token: &'a str) -> Self {
+        Self {
+            manner,
+            token,
+            may_show_words: !is_of_credentials(field),
+        }
+    }
+
+    /// Words of a value that a module may be asked about.
+    pub(super) fn words(&self, value: &str) -> BTreeSet<String> {
+        match self.manner {
+            Manner::Shape(_) if self.may_show_words => shape::words(value),
+            Manner::Shape(_) | Manner::Token => BTreeSet::new(),
+        }
+    }
+
+    pub(super) const fn is_shape(&self) -> bool {
+        matches!(self.manner, Manner::Shape(_))
+    }
+
+    pub(super) fn of(&self, value: &str) -> String {
+        let none = BTreeSet::new();
+        let shape = match self.manner {
+            Manner::Token => None,
+            Manner::Shape(words) if self.may_show_words => shape::shape(value, self.token, words),
+            Manner::Shape(_) => shape::shape(value, self.token, &none),
+        };
+        shape.unwrap_or_else(|| self.token.to_owned())
+    }
+}
+
+/// Whether a field is a header that has nothing but a credential in it.
+fn is_of_credentials(field: &str) -> bool {
+    let header = field.strip_prefix("headers.");
+    header.is_some_and(|name| {
+        name.ends_with("cookie") || name.ends_with("authorization") || is_secret(name)
+    })
+}
 
 /// Whether a text is a stand-in that means the same in every exchange.
 pub(super) fn is_stand_in(text: &str) -> bool {

@@ -1,5 +1,6 @@
 //! One transaction with what came of it, as reports show it: without secrets.
 
+use std::borrow::Cow;
 use std::cell::{Cell, OnceCell};
 use std::sync::atomic::Ordering;
 
@@ -12,9 +13,10 @@ use super::report::{Category, Costly, EarlierCallsExample, Example, NoFixture, S
 use super::save::{self, Asked, Expect, Expects, Purpose};
 use super::work::{Judged, Shared};
 use crate::capture::{
-    RecordLine, Redactor, SecretsFound, Transaction, may_hold_secret, write_record,
+    CapturedStep, Heard, RecordLine, Redactor, SecretsFound, Transaction, Written, keep_decision,
+    may_hold_secret,
 };
-use crate::compare::{Change, Given, Played};
+use crate::compare::{Change, DecisionCheck, Given, Played, compare};
 use crate::cost::Cost;
 use crate::fault::printable;
 use crate::guest::convention::json_buffer::input_json;
@@ -466,7 +468,7 @@ impl View<'_> {
             on_used: self.hidden_summary(&change.to),
             fields: self.hidden_fields(&change.fields),
             calls_before,
-            is_decision: change.category != Category::Details,
+            is_decision: change.is_other_decision(),
         }
     }
 
@@ -521,30 +523,52 @@ impl View<'_> {
 
     /// The module's calls, as a capture of our own format.
     pub(super) fn records(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        let module = self.shared.subjects.module.pool().module();
-        let redactor = &self.shared.saving;
-        let mut secrets = SecretsFound::default();
-        for step in &self.transaction.steps {
-            redactor.input(&input_json(&step.input), &mut secrets);
-        }
-        for (step, reply) in self.transaction.steps.iter().zip(&self.new.replies) {
-            let cost = reply.cost.as_ref();
-            let line = RecordLine {
-                id: &self.transaction.id,
-                phase: step.input.phase().name(),
-                at_ns: step.at_ns,
-                module: &module.hash,
-                input: &input_json(&step.input),
-                output: &reply.answer,
-                fault: reply.fault.as_ref(),
-                fuel: cost.and_then(|cost| cost.fuel),
-                wall_ns: cost
-                    .filter(|_| self.shared.settings.timings)
-                    .map(Cost::time_ns),
+        let subject = self.shared.subjects.module;
+        let module = subject.pool().module();
+        let timings = self.shared.settings.timings;
+        let steps = || self.transaction.steps.iter();
+        let inputs: Vec<_> = steps().map(|step| input_json(&step.input)).collect();
+        let write = |redactor: &Redactor, secrets: &mut SecretsFound| -> Vec<Written> {
+            for input in &inputs {
+                redactor.input(input, secrets);
+            }
+            let calls = steps().zip(&inputs).zip(&self.new.replies);
+            let line = |((step, input), reply): ((&CapturedStep<'_>, &Cow<'_, str>), &Reply)| {
+                let cost = reply.cost.as_ref();
+                let line = RecordLine {
+                    id: &self.transaction.id,
+                    phase: step.input.phase().name(),
+                    at_ns: step.at_ns,
+                    module: &module.hash,
+                    input,
+                    output: &reply.answer,
+                    fault: reply.fault.as_ref(),
+                    fuel: cost.and_then(|cost| cost.fuel),
+                    wall_ns: cost.filter(|_| timings).map(Cost::time_ns),
+                };
+                Written::new(&line, (redactor, &mut *secrets))
             };
-            write_record(&line, (redactor, &mut secrets), &mut out);
-        }
-        out
+            calls.map(line).collect()
+        };
+        let as_it_was = |played: &Played| {
+            let change = compare(self.new, played, &[]);
+            change.is_none_or(|change| !change.is_other_decision())
+        };
+        let mut check = DecisionCheck::new(subject, self.transaction, as_it_was);
+        let is_same = |(line, input): (&Written, &Cow<'_, str>)| line.input == **input;
+        let mut secrets = SecretsFound::default();
+        let (lines, mark) = keep_decision((&self.shared.saving, &mut secrets), write, |lines| {
+            if lines.iter().zip(&inputs).all(is_same) {
+                return Heard::Same;
+            }
+            check.ask(lines.iter().map(|line| line.input.as_str()))
+        });
+        // What was said of the record stays, whoever reads it.
+        let before = self.transaction.mark();
+        let end = |(line, input): (Written, &Cow<'_, str>)| {
+            let mark = mark.filter(|_| line.input != **input);
+            line.end(mark.max(before))
+        };
+        lines.into_iter().zip(&inputs).flat_map(end).collect()
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::secrets::KnownSecrets;
 use super::{Answered, Counts, Prepared, Record, RecordSettings, Stopped, is_first};
-use crate::capture::{RecordLine, Redactor, write_record};
+use crate::capture::{RecordLine, Redactor, Written};
 use crate::guest::convention::json_buffer::event::write_input;
 use crate::server::lock;
 
@@ -164,8 +164,7 @@ impl<S: Storage> Writer<S> {
         let (exchange, now) = (source.exchange, Instant::now());
         let mut found = self.known.take(exchange, is_first(event), now)?;
         let at_ns = at.duration_since(UNIX_EPOCH).ok();
-        let mut line = Vec::new();
-        write_record(
+        let line = Written::new(
             &RecordLine {
                 id: event.correlation_id(),
                 phase: event.kind().name(),
@@ -178,10 +177,9 @@ impl<S: Storage> Writer<S> {
                 wall_ns: cost.map(|cost| cost.time_ns()),
             },
             (&self.redactor, &mut found),
-            &mut line,
         );
         self.known.keep(exchange, found, now);
-        Some(line)
+        Some(line.end(None))
     }
 
     /// Writes the lines that wait. Looks for the file even where none does: one

@@ -1,0 +1,344 @@
+//! A stand-in that has the shape of its secret.
+//!
+//! Letters and digits become others of their kind; what stands between them
+//! stays: quotes, brackets, spaces, and escapes of these such as `%27`. A word
+//! that occurs twice becomes the same word twice, so `1'='1` stays as true as it
+//! was. What comes out follows from the ordinary stand-in and the shape alone:
+//! equal secrets stay equal, and it tells nothing of the letters.
+
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
+
+use sha2::{Digest as _, Sha256};
+
+/// Letters of the longest word that may stay readable.
+const LONGEST_WORD: usize = 16;
+
+/// One character of a value, or an escape of one.
+struct Unit<'a> {
+    text: &'a str,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It is written as it is.
+    Fixed,
+    /// The same, inside a word.
+    Joint,
+    /// It is replaced by another of its kind, spelled alike.
+    Letter(char, Spelling),
+}
+
+/// How a character is spelled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spelling {
+    Plain,
+    /// As a byte of UTF-8 in hexadecimal, behind so many others.
+    Byte {
+        before: usize,
+    },
+    /// In hexadecimal, behind so many bytes and before so many others.
+    Hex {
+        before: usize,
+        behind: usize,
+    },
+    /// In decimal, in the same frame.
+    Decimal {
+        before: usize,
+        behind: usize,
+    },
+}
+
+/// Plain words of a value that may be asked about, and stay readable where the
+/// answer hangs on them. None where they are all there is of it.
+pub(super) fn words(value: &str) -> BTreeSet<String> {
+    let all: BTreeSet<String> = runs(value).iter().filter_map(|run| run.word()).collect();
+    let plain = |word: &String| {
+        word.len() <= LONGEST_WORD && word.bytes().all(|byte| byte.is_ascii_alphabetic())
+    };
+    if all.len() < 2 {
+        return BTreeSet::new();
+    }
+    all.into_iter().filter(plain).collect()
+}
+
+/// The value's shape, with these words of it readable unless that is all of them;
+/// none where the shape is the value itself.
+pub(super) fn shape(value: &str, token: &str, readable: &BTreeSet<String>) -> Option<String> {
+    let runs = runs(value);
+    let plain: BTreeSet<String> = words(value).into_iter().collect();
+    let stays = |word: &str| readable.contains(word) && plain.contains(word);
+    let is_hidden = |run: &Run<'_>| run.word().is_some_and(|word| !stays(&word));
+    let shows_all = !runs.iter().any(is_hidden);
+    let mut known: HashMap<String, Filler> = HashMap::new();
+    let mut out = String::with_capacity(value.len());
+    for run in &runs {
+        let word = run.word().filter(|word| shows_all || !stays(word));
+        let Some(word) = word else {
+            out.extend(run.units.iter().map(|unit| unit.text));
+            continue;
+        };
+        let next = known.len();
+        let filler = known
+            .entry(word)
+            .or_insert_with(|| Filler::new(token, next));
+        let mut filler = filler.clone();
+        for unit in &run.units {
+            out.push_str(&unit.replaced(&mut filler));
+        }
+    }
+    (out != value).then_some(out)
+}
+
+/// Letters and digits that belong together, or what stands between such.
+struct Run<'a> {
+    units: Vec<Unit<'a>>,
+    is_word: bool,
+}
+
+impl Run<'_> {
+    /// Its letters and digits, as they read.
+    fn word(&self) -> Option<String> {
+        let letter = |unit: &Unit<'_>| match unit.kind {
+            Kind::Letter(letter, _) => Some(letter),
+            Kind::Joint | Kind::Fixed => unit.text.chars().next(),
+        };
+        let word: String = self.units.iter().filter_map(letter).collect();
+        let word = word.trim_matches(is_joint);
+        (self.is_word && !word.is_empty()).then(|| word.to_owned())
+    }
+}
+
+/// What joins the parts of a name or a token.
+const fn is_joint(letter: char) -> bool {
+    matches!(letter, '-' | '_' | '.')
+}
+
+fn runs(value: &str) -> Vec<Run<'_>> {
+    let mut runs: Vec<Run<'_>> = Vec::new();
+    let mut rest = value;
+    while let Some(unit) = Unit::first(rest) {
+        rest = &rest[unit.text.len()..];
+        let is_letter = matches!(unit.kind, Kind::Letter(..));
+        let is_part = is_letter || unit.kind == Kind::Joint;
+        match runs.last_mut() {
+            Some(run) if run.is_word == is_letter || run.is_word && is_part => {
+                run.units.push(unit);
+            }
+            _ => runs.push(Run {
+                units: vec![unit],
+                is_word: is_letter,
+            }),
+        }
+    }
+    runs
+}
+
+impl<'a> Unit<'a> {
+    /// The first of a text.
+    fn first(text: &'a str) -> Option<Self> {
+        let first = text.chars().next()?;
+        let escape = match first {
+            '%' => percent(text),
+            '\\' => backslash(text),
+            '&' => entity(text),
+            _ => None,
+        };
+        if let Some((length, kind)) = escape {
+            return Some(Self {
+                text: &text[..length],
+                kind,
+            });
+        }
+        let kind = if is_joint(first) {
+            Kind::Joint
+        } else if hides(first) {
+            Kind::Letter(first, Spelling::Plain)
+        } else {
+            Kind::Fixed
+        };
+        Some(Self {
+            text: &text[..first.len_utf8()],
+            kind,
+        })
+    }
+
+    fn replaced(&self, filler: &mut Filler) -> Cow<'a, str> {
+        let Kind::Letter(letter, spelling) = self.kind else {
+            return Cow::Borrowed(self.text);
+        };
+        let other = filler.instead_of(letter, matches!(spelling, Spelling::Byte { .. }));
+        let (before, behind, digits) = match spelling {
+            Spelling::Plain => return Cow::Owned(other.to_string()),
+            Spelling::Byte { before } => (before, 0, format!("{:02x}", u32::from(other))),
+            Spelling::Hex { before, behind } => {
+                let width = self.text.len() - before - behind;
+                let digits = format!("{:0width$x}", u32::from(other));
+                (before, behind, digits)
+            }
+            Spelling::Decimal { before, behind } => (before, behind, u32::from(other).to_string()),
+        };
+        let is_upper = self
+            .text
+            .bytes()
+            .skip(before)
+            .any(|it| it.is_ascii_uppercase());
+        let digits = if is_upper {
+            digits.to_ascii_uppercase()
+        } else {
+            digits
+        };
+        let end = self.text.len() - behind;
+        Cow::Owned(format!(
+            "{}{digits}{}",
+            &self.text[..before],
+            &self.text[end..]
+        ))
+    }
+}
+
+/// Whether a character may tell of a secret. Those that attacks are made of, and
+/// secrets hardly ever, do not: marks, spaces, and their full-width forms.
+fn hides(letter: char) -> bool {
+    if letter.is_ascii() {
+        return letter.is_ascii_alphanumeric();
+    }
+    let is_mark = matches!(letter, '\u{2000}'..='\u{206f}' | '\u{ff00}'..='\u{ffef}' | '\u{fffd}');
+    letter.is_alphanumeric() || !(is_mark || letter.is_whitespace())
+}
+
+/// An escape of this character.
+fn escaped(code: u32, spelling: Spelling) -> Kind {
+    let is_lead = matches!(spelling, Spelling::Byte { .. }) && code >= 0xc0;
+    match char::from_u32(code) {
+        // How many bytes there are tells no letter.
+        Some(_) if is_lead => Kind::Fixed,
+        Some(letter) if letter.is_ascii() && !hides(letter) => Kind::Fixed,
+        Some(letter) => Kind::Letter(letter, spelling),
+        None => Kind::Fixed,
+    }
+}
+
+/// `%27`, or `%2527` and so on, or `%u0027`.
+fn percent(text: &str) -> Option<(usize, Kind)> {
+    if text
+        .get(1..2)
+        .is_some_and(|it| it.eq_ignore_ascii_case("u"))
+    {
+        let spelling = Spelling::Hex {
+            before: 2,
+            behind: 0,
+        };
+        return Some((6, escaped(hex(text, 2, 4)?, spelling)));
+    }
+    let layers = text[1..].as_bytes().chunks(2).take_while(|it| it == b"25");
+    // The last `25` may be the percent sign itself.
+    let deepest = 1 + 2 * layers.count();
+    let mut before = [deepest, deepest.saturating_sub(2)].into_iter();
+    before.find_map(|before| {
+        let code = hex(text, before, 2).filter(|_| before > 0)?;
+        Some((before + 2, escaped(code, Spelling::Byte { before })))
+    })
+}
+
+/// `\u0027`, `\x27`, `\n` and such.
+fn backslash(text: &str) -> Option<(usize, Kind)> {
+    let second = text.chars().nth(1)?;
+    let hexadecimal = Spelling::Hex {
+        before: 2,
+        behind: 0,
+    };
+    let (width, spelling) = match second {
+        'u' => (4, hexadecimal),
+        'x' => (2, Spelling::Byte { before: 2 }),
+        'n' | 'r' | 't' | 'b' | 'f' => return Some((2, Kind::Fixed)),
+        _ => return None,
+    };
+    Some((2 + width, escaped(hex(text, 2, width)?, spelling)))
+}
+
+/// `&#39;`, `&#x27;` and `&quot;`.
+fn entity(text: &str) -> Option<(usize, Kind)> {
+    const NAMES: [&str; 6] = ["&amp;", "&apos;", "&gt;", "&lt;", "&nbsp;", "&quot;"];
+    if let Some(name) = NAMES.iter().find(|name| text.starts_with(**name)) {
+        return Some((name.len(), Kind::Fixed));
+    }
+    let inside = text.strip_prefix("&#")?;
+    let end = inside.bytes().take(9).position(|byte| byte == b';')?;
+    let inside = &inside[..end];
+    let length = end + 3;
+    let (code, spelling) = match inside.strip_prefix(['x', 'X']) {
+        Some(digits) => (
+            u32::from_str_radix(digits, 16),
+            Spelling::Hex {
+                before: 3,
+                behind: 1,
+            },
+        ),
+        None => (
+            inside.parse(),
+            Spelling::Decimal {
+                before: 2,
+                behind: 1,
+            },
+        ),
+    };
+    Some((length, escaped(code.ok()?, spelling)))
+}
+
+fn hex(text: &str, at: usize, width: usize) -> Option<u32> {
+    let digits = text.get(at..at + width)?;
+    let are_digits = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    are_digits
+        .then(|| u32::from_str_radix(digits, 16).ok())
+        .flatten()
+}
+
+/// Characters in place of those of one word.
+#[derive(Clone)]
+struct Filler {
+    seed: [u8; 32],
+    at: usize,
+}
+
+impl Filler {
+    fn new(token: &str, word: usize) -> Self {
+        let seed = Sha256::new()
+            .chain_update(token)
+            .chain_update([0])
+            .chain_update(word.to_le_bytes());
+        Self {
+            seed: seed.finalize().into(),
+            at: 0,
+        }
+    }
+
+    fn next(&mut self) -> u32 {
+        if self.at == self.seed.len() {
+            self.seed = Sha256::digest(self.seed).into();
+            self.at = 0;
+        }
+        self.at += 1;
+        u32::from(self.seed[self.at - 1])
+    }
+
+    /// Another character of the same kind and as many bytes.
+    fn instead_of(&mut self, letter: char, is_byte: bool) -> char {
+        let (first, count) = match letter {
+            '0'..='9' => ('1', 9),
+            'a'..='z' => ('a', 26),
+            'A'..='Z' => ('A', 26),
+            _ if is_byte => ('\u{80}', 64),
+            // A byte of a body that is no text.
+            '\u{ef80}'..='\u{efff}' => ('\u{ef80}', 128),
+            _ if letter.len_utf8() == 2 => ('\u{3b1}', 17),
+            _ if letter.len_utf8() == 3 => ('\u{4e00}', 256),
+            _ => ('\u{20000}', 256),
+        };
+        let pick = self.next() % count;
+        let pick = |by: u32| char::from_u32(u32::from(first) + (pick + by) % count);
+        let other = pick(0).filter(|other| *other != letter).or_else(|| pick(1));
+        other.unwrap_or('x')
+    }
+}
