@@ -54,7 +54,8 @@ pub(crate) const REPLAY_HELP: &str = "Exit status:
      or the report could not be written
   4  nothing was checked: no transaction was replayed, or the module has no
      handler for any of them
-  5  interrupted, with no such difference so far";
+  5  no such difference, and the replay was interrupted, or without
+     --allow-redacted-changes a record says that redacting changed its decision";
 
 /// The exit code of a finished operation.
 pub(crate) const fn of_verdict(verdict: Verdict) -> u8 {

@@ -49,11 +49,14 @@ Captures are recognised by their content: our own JSON Lines (serve --record, --
 HAR, Envoy HTTP tap JSON, GoReplay, go-ftw tests, access logs (combined or JSON).";
 
 const FAILURES: &str = "What --fail-on counts as a failure:
-                              any  decision  fault  N%  never
-  the module faults           yes  yes       yes    *   -
-  another decision            yes  yes       -      *   -
-  other details of the same   yes  -         -      -   -
-  a test of a test file fails yes  yes       yes    yes -
+                              any  decision  recorded  fault  N%  never
+  the module faults           yes  yes       yes       yes    *   -
+  another decision            yes  yes       yes       -      *   -
+  other details of the same   yes  -         -         -      -   -
+  with --baseline, a decision
+  of both modules that is not
+  the recorded one            -    -         yes       -      -   -
+  a test of a test file fails yes  yes       yes       yes    yes -
   * if another decision, or a fault that the other side does not have, is in more than
     N% of the compared transactions; a fault also counts if faults are in more than N%
     of all transactions
@@ -138,7 +141,7 @@ enum ReplayCommand {
         shards: Vec<PathBuf>,
 
         /// What is a failure [default: as the shards were run]
-        #[arg(long, value_name = "any|decision|fault|N%|never", value_parser = values::fail_on)]
+        #[arg(long, value_name = "any|decision|recorded|fault|N%|never", value_parser = values::fail_on)]
         fail_on: Option<FailOn>,
 
         #[command(flatten)]
@@ -232,8 +235,13 @@ struct CompareArgs {
     ignore: Vec<Pointer>,
 
     /// What is a failure; see the table below
-    #[arg(long, value_name = "any|decision|fault|N%|never", value_parser = values::fail_on, default_value = "decision")]
+    #[arg(long, value_name = "any|decision|recorded|fault|N%|never", value_parser = values::fail_on, default_value = "decision")]
     fail_on: FailOn,
+
+    /// Pass although records say that redacting them changed the decision
+    /// (redaction-changed); their recorded decisions are not compared
+    #[arg(long)]
+    allow_redacted_changes: bool,
 
     /// Examples of each group of changes
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(0..=100))]
@@ -458,6 +466,7 @@ impl ReplayArgs {
             minimize: self.compare.minimize,
             fail_on: self.compare.fail_on,
             strict: self.input.strict,
+            allow_redacted_changes: self.compare.allow_redacted_changes,
             max_errors: self.input.max_errors,
             fixtures,
             redaction,

@@ -104,29 +104,27 @@ fn with_words<W>(
     if words.is_empty() {
         return None;
     }
-    let mut kept = attempt(words.clone()).filter(|it| it.heard == Heard::Same)?;
+    // All of them may be all of one secret, and then none of it is readable.
+    let mut kept = Some(attempt(words.clone())?).filter(|it| it.heard == Heard::Same);
     // Large parts first, so that few questions take away many words.
     let mut size = words.len().div_ceil(2);
     loop {
         let all: Vec<String> = words.iter().cloned().collect();
         for part in all.chunks(size) {
-            let rest: BTreeSet<String> = words
-                .iter()
-                .filter(|word| !part.contains(word))
-                .cloned()
-                .collect();
+            let rest = words.iter().filter(|word| !part.contains(word));
+            let rest: BTreeSet<String> = rest.cloned().collect();
             // Without any it was asked about before.
             if rest.is_empty() {
                 continue;
             }
             let without = attempt(rest.clone())?;
             if without.heard == Heard::Same {
-                (words, kept) = (rest, without);
+                (words, kept) = (rest, Some(without));
             }
         }
         if size == 1 {
-            return Some(kept);
+            return kept;
         }
-        size = size.div_ceil(2).min(words.len());
+        size = size.min(words.len()).div_ceil(2);
     }
 }

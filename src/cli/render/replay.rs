@@ -280,7 +280,8 @@ fn summary(report: &ReplayReport) -> (Span, String) {
         Verdict::Failed => (Paint::Bad, "failed"),
         Verdict::Unreadable => (Paint::Bad, "unreadable"),
         Verdict::NothingChecked | Verdict::Unchecked => (Paint::Warning, "nothing was checked"),
-        Verdict::Inconclusive => (Paint::Warning, "interrupted"),
+        Verdict::Inconclusive if report.interrupted => (Paint::Warning, "interrupted"),
+        Verdict::Inconclusive => (Paint::Warning, "inconclusive"),
     };
     let records = &report.records;
     let mut parts = vec![plural(records.transactions, "transaction")];

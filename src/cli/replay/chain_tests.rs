@@ -114,6 +114,7 @@ fn settings(case: &Case, fixtures: &Path, shard: Option<Shard>) -> ReplaySetting
         minimize: flags.minimizes,
         fail_on: replay::FailOn::Decision,
         strict: flags.is_strict,
+        allow_redacted_changes: false,
         max_errors: None,
         fixtures: Some(SaveFixtures {
             folder: fixtures.to_owned(),

@@ -117,9 +117,12 @@ pub(super) fn fail_on(text: &str) -> Result<FailOn, String> {
     match text {
         "any" => Ok(FailOn::Any),
         "decision" => Ok(FailOn::Decision),
+        "recorded" => Ok(FailOn::Recorded),
         "fault" => Ok(FailOn::Fault),
         "never" => Ok(FailOn::Never),
-        _ => Err("expected any, decision, fault, never or a share such as 0.5%".to_owned()),
+        _ => {
+            Err("expected any, decision, recorded, fault, never or a share such as 0.5%".to_owned())
+        }
     }
 }
 

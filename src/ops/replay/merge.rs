@@ -161,6 +161,11 @@ fn difference(first: &Part<'_>, other: &Part<'_>) -> Option<Difference> {
             two.fail_on.to_string(),
         ),
         ("--strict", one.strict.to_string(), two.strict.to_string()),
+        (
+            "--allow-redacted-changes",
+            one.allow_redacted_changes.to_string(),
+            two.allow_redacted_changes.to_string(),
+        ),
     ];
     let names: BTreeSet<&String> = one.settings.keys().chain(two.settings.keys()).collect();
     let flags: Vec<(String, &String)> = names.iter().map(|name| (flag_of(name), *name)).collect();

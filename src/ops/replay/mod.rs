@@ -160,6 +160,9 @@ pub struct ReplaySettings {
     pub fail_on: FailOn,
     /// A record that cannot be used is a failure.
     pub strict: bool,
+    /// It may pass although decisions were not compared, since redacting had changed
+    /// them.
+    pub allow_redacted_changes: bool,
     /// With more records than these that cannot be used there is no result.
     pub max_errors: Option<u64>,
     /// Fixtures to write.
@@ -312,6 +315,7 @@ pub fn replay(
         interrupted,
         fail_on: settings.fail_on,
         strict: settings.strict,
+        allow_redacted_changes: settings.allow_redacted_changes,
         captures: reading.captures,
         capture_digests: reading.digests,
         ..tally.into_report()

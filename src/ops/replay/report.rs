@@ -258,6 +258,9 @@ pub enum FailOn {
     /// Another decision, and what `Fault` counts.
     #[default]
     Decision,
+    /// What `Decision` counts, and with a baseline also decisions of both modules
+    /// that are not the recorded ones.
+    Recorded,
     /// A fault of the module, whether or not the other side faulted too.
     Fault,
     /// Another decision or a new fault in more than this share of what was
@@ -272,6 +275,7 @@ impl std::fmt::Display for FailOn {
         match self {
             Self::Any => out.write_str("any"),
             Self::Decision => out.write_str("decision"),
+            Self::Recorded => out.write_str("recorded"),
             Self::Fault => out.write_str("fault"),
             Self::Percent(most) => write!(out, "{most}%"),
             Self::Never => out.write_str("never"),
@@ -293,6 +297,8 @@ pub(crate) struct Failing {
     pub(crate) tests: bool,
     /// Answers that depend on earlier calls of their instance.
     pub(crate) earlier_calls: bool,
+    /// Decisions of both modules that are not the recorded ones.
+    pub(crate) departures: bool,
 }
 
 impl Failing {
@@ -307,7 +313,12 @@ impl Failing {
     }
 
     const fn any(self) -> bool {
-        self.faults || self.decisions || self.details || self.tests || self.earlier_calls
+        self.faults
+            || self.decisions
+            || self.details
+            || self.tests
+            || self.earlier_calls
+            || self.departures
     }
 }
 
@@ -389,6 +400,78 @@ impl EarlierCalls {
     }
 }
 
+/// Transactions that neither module decides as it was recorded: two modules that
+/// agree may both lack what the recorded one had.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Departures {
+    /// How many.
+    pub count: u64,
+    /// The first of them.
+    pub examples: Vec<Departure>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Departure {
+    /// Its position in the capture.
+    pub seq: u64,
+    /// Its first record.
+    #[serde(flatten)]
+    pub place: Place,
+    /// Its correlation id.
+    pub id: String,
+    /// Method and path, secrets redacted.
+    pub request: String,
+    /// How it ended when it was recorded.
+    pub recorded: Summary,
+    /// How it ends with the module.
+    pub now: Summary,
+}
+
+/// Departures that a sentence shows.
+const SHOWN_DEPARTURES: usize = 3;
+
+impl Departures {
+    pub(super) fn add(&mut self, departure: Departure, examples: usize) {
+        self.absorb(
+            Self {
+                count: 1,
+                examples: vec![departure],
+            },
+            examples,
+        );
+    }
+
+    pub(super) fn absorb(&mut self, other: Self, examples: usize) {
+        self.count += other.count;
+        self.examples.extend(other.examples);
+        self.examples.sort_by_key(|example| example.seq);
+        self.examples.truncate(examples);
+    }
+
+    /// The finding, in a sentence.
+    fn text(&self) -> String {
+        let examples = self.examples.iter().take(SHOWN_DEPARTURES).map(|it| {
+            let (recorded, now) = (it.recorded.text(), it.now.text());
+            let (file, record) = (&it.place.file, it.place.record);
+            format!(
+                "{} ({file}, record {record}): {recorded} → {now}",
+                it.request
+            )
+        });
+        let examples: Vec<String> = examples.collect();
+        let first = if examples.is_empty() {
+            String::new()
+        } else {
+            format!("; first {}", examples.join(", "))
+        };
+        format!(
+            "in {}, neither module decides as it was recorded, so that they agree says little (--fail-on recorded makes it a failure){first}",
+            transactions(self.count)
+        )
+    }
+}
+
 /// What came of a replay; by default of one without a transaction.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReplayReport {
@@ -408,6 +491,10 @@ pub struct ReplayReport {
     pub fail_on: FailOn,
     /// A record that cannot be used is a failure.
     pub strict: bool,
+    /// It may pass although decisions were not compared, since redacting had changed
+    /// them.
+    #[serde(default)]
+    pub allow_redacted_changes: bool,
     /// The files.
     pub captures: Vec<CaptureInfo>,
     /// Of a shard: a hash of what was read of each file, so that only shards of
@@ -460,6 +547,9 @@ pub struct ReplayReport {
     /// where there is none.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub drift: Option<Comparison>,
+    /// With a baseline: what neither module decides as it was recorded.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub departures: Option<Departures>,
     /// Faults of the module, by cause; beside a baseline those that it has too.
     pub faulted: Vec<Group>,
     /// Tests of test files; those that passed are only counted beyond some.
@@ -506,6 +596,10 @@ impl ReplayReport {
             ..fault
         };
         match self.fail_on {
+            FailOn::Recorded => Failing {
+                departures: self.departures.is_some(),
+                ..decision
+            },
             FailOn::Any => Failing {
                 details: details > 0,
                 earlier_calls: self.earlier_calls.is_some(),
@@ -537,6 +631,13 @@ impl ReplayReport {
         }
     }
 
+    /// Transactions whose redacted input led to another decision when it was
+    /// written.
+    fn redaction_changed(&self) -> u64 {
+        let number = self.remarks.get(&Remark::RedactionChanged);
+        number.copied().unwrap_or_default()
+    }
+
     /// What must be known besides the verdict, in sentences. One that tells the
     /// verdict comes first.
     pub(crate) fn warnings(&self) -> Vec<String> {
@@ -556,8 +657,23 @@ impl ReplayReport {
             let text = "nothing was asked: the module has no handler for any event of the capture";
             warnings.push(text.to_owned());
             return warnings;
-        } else if self.compared == 0 && self.tests_passed + self.tests_failed == 0 {
-            let why = if self.unanswered > 0 {
+        }
+        let changed = self.redaction_changed();
+        if changed > 0 {
+            let so = if self.allow_redacted_changes {
+                "--allow-redacted-changes lets it pass all the same"
+            } else {
+                "it passes with --allow-redacted-changes"
+            };
+            let changed = transactions(changed);
+            warnings.push(format!(
+                "in {changed}, redacting had changed the decision (redaction-changed), so the recorded one is not compared; {so}"
+            ));
+        }
+        if all > 0 && self.compared == 0 && self.tests_passed + self.tests_failed == 0 {
+            let why = if changed > 0 {
+                "of no transaction that has recorded answers are they those to its input"
+            } else if self.unanswered > 0 {
                 "the module has no handler for the events that have recorded answers"
             } else {
                 "the capture has no recorded answers, and no --baseline was given"
@@ -587,6 +703,7 @@ impl ReplayReport {
         let counted = counted.into_iter().filter(|(number, _)| *number > 0);
         warnings
             .extend(counted.map(|(number, what)| format!("in {}, {what}", transactions(number))));
+        warnings.extend(self.departures.iter().map(Departures::text));
         if self.compared > 0 {
             let missing = self.ignored.iter().filter(|(_, is_found)| !**is_found);
             warnings.extend(missing.map(|(pointer, _)| {
@@ -627,7 +744,11 @@ impl Report for ReplayReport {
         } else if self.interrupted {
             Verdict::Inconclusive
         } else if self.asked() > 0 {
-            Verdict::Passed
+            if self.redaction_changed() > 0 && !self.allow_redacted_changes {
+                Verdict::Inconclusive
+            } else {
+                Verdict::Passed
+            }
         } else if unusable > 0 {
             Verdict::Unreadable
         } else {
@@ -696,9 +817,12 @@ impl Report for ReplayReport {
             Verdict::Inconclusive | Verdict::NothingChecked
         );
         let warnings = self.warnings().into_iter().enumerate();
+        let departures = self.departures.as_ref().map(Departures::text);
         cases.extend(warnings.map(|(index, message)| Case {
             status: if is_red && index == 0 {
                 CaseStatus::Errored
+            } else if failing.departures && departures.as_ref() == Some(&message) {
+                CaseStatus::Failed
             } else {
                 CaseStatus::Warned
             },

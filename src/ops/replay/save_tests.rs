@@ -56,6 +56,7 @@ fn settings(expect: Expect, minimize: bool, folder: &Path) -> ReplaySettings {
         minimize,
         fail_on: FailOn::Any,
         strict: true,
+        allow_redacted_changes: false,
         max_errors: None,
         fixtures: Some(SaveFixtures {
             folder: folder.to_owned(),

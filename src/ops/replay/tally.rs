@@ -86,6 +86,9 @@ impl Tally {
         report.rounded += other.rounded;
         let before = &mut report.earlier_calls;
         absorb_option(before, other.earlier_calls, EarlierCalls::absorb);
+        absorb_option(&mut report.departures, other.departures, |into, from| {
+            into.absorb(from, examples);
+        });
         report.fixtures_written += other.fixtures_written;
         for (why, count) in other.fixtures_left_out {
             *report.fixtures_left_out.entry(why).or_default() += count;

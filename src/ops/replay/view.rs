@@ -9,12 +9,14 @@ use serde_json::{Value, json};
 use super::earlier::Earlier;
 use super::minimize::{Minimized, minimize};
 use super::proof::{Answers, Calls, Claim, End, Kind, places};
-use super::report::{Category, Costly, EarlierCallsExample, Example, NoFixture, Summary};
+use super::report::{
+    Category, Costly, Departure, EarlierCallsExample, Example, NoFixture, Summary,
+};
 use super::save::{self, Asked, Expect, Expects, Purpose};
 use super::work::{Judged, Shared};
 use crate::capture::{
-    CapturedStep, Heard, RecordLine, Redactor, SecretsFound, Transaction, Written, keep_decision,
-    may_hold_secret,
+    CapturedStep, Heard, Mark, RecordLine, Redactor, SecretsFound, Transaction, Written,
+    keep_decision, may_hold_secret,
 };
 use crate::compare::{Change, DecisionCheck, Given, Played, compare};
 use crate::cost::Cost;
@@ -59,15 +61,17 @@ pub(super) struct View<'a> {
 
 impl View<'_> {
     fn secrets(&self) -> &SecretsFound {
-        self.secrets.get_or_init(|| {
-            let mut secrets = SecretsFound::default();
-            for step in &self.transaction.steps {
-                self.shared
-                    .redactor
-                    .input(&input_json(&step.input), &mut secrets);
-            }
-            secrets
-        })
+        self.secrets
+            .get_or_init(|| self.learned(&self.shared.redactor))
+    }
+
+    /// The secrets of its inputs, as they are to be replaced.
+    fn learned(&self, redactor: &Redactor) -> SecretsFound {
+        let mut secrets = SecretsFound::default();
+        for step in &self.transaction.steps {
+            redactor.input(&input_json(&step.input), &mut secrets);
+        }
+        secrets
     }
 
     /// How a module ended it: in words of ours, with a hook's own reason.
@@ -198,18 +202,37 @@ impl View<'_> {
         questions: &[Timed<Question<'static>>],
         change: Option<&Change>,
     ) {
+        if self.transaction.mark() == Some(Mark::Changed) {
+            let why = "redacting the record had changed the decision, so nothing can be expected of its input";
+            return example.leave_out(NoFixture::Redaction, why);
+        }
         if self.wants_record() {
             let why = "it is to expect the recorded answer, and none was recorded";
             return example.leave_out(NoFixture::NotRecorded, why);
         }
         let purpose = self.purpose(change);
         let described = self.described(change);
-        let make = |asked: Asked<'_>, purpose: &Purpose<'_>, secrets: SecretsFound| {
-            let redactor = &self.shared.redactor;
-            let filter = save::SecretFilter { redactor, secrets };
-            save::fixture(self, asked, (purpose, filter), &described)
-        };
-        let whole = |asked: Asked<'_>| make(asked, &purpose, self.secrets().known());
+        let make =
+            |asked: Asked<'_>, purpose: &Purpose<'_>, known: fn(&SecretsFound) -> SecretsFound| {
+                let write = |redactor: &Redactor, found: &mut SecretsFound| {
+                    *found = self.learned(redactor);
+                    let secrets = known(found);
+                    let filter = save::SecretFilter { redactor, secrets };
+                    save::fixture(self, asked, (purpose, filter), &described)
+                };
+                let may_be_redacted = || {
+                    let has_secrets = !self.secrets().fields.is_empty();
+                    has_secrets && purpose.claim.holds(self, &asked.calls())
+                };
+                let ask = |made: &Result<Option<Value>, String>| match made {
+                    Ok(None) if may_be_redacted() => Heard::Other,
+                    Ok(None) => Heard::Nothing,
+                    Ok(Some(_)) | Err(_) => Heard::Same,
+                };
+                let mut found = SecretsFound::default();
+                keep_decision((&self.shared.redactor, &mut found), write, ask).0
+            };
+        let whole = |asked: Asked<'_>| make(asked, &purpose, SecretsFound::known);
         self.whole(example, questions, (&purpose, whole));
         // Of what shows nothing there is nothing that a smaller one could show.
         let shows_something = change.is_some() || self.new.has_fault();
@@ -222,7 +245,7 @@ impl View<'_> {
         };
         // The name that told a secret may be gone, with half of it.
         let smallest =
-            |asked: Asked<'_>| make(asked, &purpose, self.secrets().known_in_parts()).ok()?;
+            |asked: Asked<'_>| make(asked, &purpose, SecretsFound::known_in_parts).ok()?;
         self.smallest(example, questions, (&purpose, smallest));
         if example.minimized.is_some() && change.is_some_and(|change| change.is_drift) {
             let note =
@@ -457,6 +480,19 @@ impl View<'_> {
         }
     }
 
+    /// How it ended when it was recorded, and how it ends now. What was recorded is
+    /// shown without secrets already.
+    pub(super) fn departure(&self, (recorded, now): (&Summary, &Summary)) -> Departure {
+        Departure {
+            seq: self.seq,
+            place: self.transaction.place.clone(),
+            id: self.hidden(&self.transaction.id),
+            request: self.request(),
+            recorded: recorded.clone(),
+            now: self.hidden_summary(now),
+        }
+    }
+
     /// How it ended on a new instance, and on one that had answered so many calls.
     pub(super) fn on_new(&self, change: &Change, calls_before: u64) -> EarlierCallsExample {
         EarlierCallsExample {
@@ -509,6 +545,9 @@ impl View<'_> {
             if self.old.is_none() {
                 row["recorded"] = json!(change.from);
             }
+        }
+        if let Some(mark) = self.transaction.mark() {
+            row["redaction"] = json!(mark.name());
         }
         if let Some(on_new) = on_new {
             row["on_new_instance"] = json!(on_new);

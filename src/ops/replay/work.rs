@@ -18,7 +18,7 @@ use super::tally::{Tally, Words, absorb_option, costly};
 use super::view::View;
 use super::{ReplaySettings, Subjects, Watch};
 use crate::answer::Answer;
-use crate::capture::{Redactor, Remark, Transaction, Unusable};
+use crate::capture::{Mark, Redactor, Remark, Transaction, Unusable};
 use crate::compare::{Change, Given, Played, Pointer, compare, drift, play, recorded_answers};
 use crate::error::Error;
 use crate::fault::FaultCode;
@@ -414,8 +414,11 @@ impl<'a> Worker<'a> {
         if is_by_another(view.transaction, &subject.pool().module().hash) {
             self.tally.remark(Remark::OtherModule);
         }
+        let is_other_input = view.transaction.mark() == Some(Mark::Changed);
         let failure_policy = subject.settings().failure_policy;
-        if let Some(mut drift) = drift(
+        if is_other_input {
+            // What was recorded was answered to another input.
+        } else if let Some(mut drift) = drift(
             drifting,
             failure_policy,
             &settings.ignore,
@@ -428,7 +431,12 @@ impl<'a> Worker<'a> {
                 }
                 note(groups, view, drift.change.as_mut());
             }
-            if view.old.is_none() {
+            if view.old.is_some() {
+                let change = drift.change.filter(Change::is_other_decision);
+                if let Some(change) = change {
+                    self.departure(view, &change);
+                }
+            } else {
                 judged.compared = drift.is_compared;
                 judged.change = drift.change;
                 let report = &mut self.tally.report;
@@ -447,6 +455,26 @@ impl<'a> Worker<'a> {
             self.look_for_ignored(view);
         }
         judged
+    }
+
+    /// Counts what the baseline decides otherwise than it was recorded, where the
+    /// module does so, too.
+    fn departure(&mut self, view: &View<'_>, of_baseline: &Change) {
+        let settings = view.shared.settings;
+        let failure_policy = view.shared.subjects.module.settings().failure_policy;
+        let now = drift(
+            (view.transaction, view.new),
+            failure_policy,
+            &settings.ignore,
+            &mut self.room.json,
+        );
+        let now = now.and_then(|drift| drift.change);
+        if let Some(now) = now.filter(Change::is_other_decision) {
+            let departure = view.departure((&of_baseline.from, &now.to));
+            let departures = &mut self.tally.report.departures;
+            let departures = departures.get_or_insert_default();
+            departures.add(departure, settings.examples.max(1));
+        }
     }
 
     /// Looks for the parts that are to be ignored: one that is misspelled
