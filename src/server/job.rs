@@ -157,6 +157,7 @@ impl Job {
                     exchange: asked.joined.number,
                     module: policy.pool().module().hash.as_str().into(),
                     names: policy.settings().header_names,
+                    policy: Arc::downgrade(&policy),
                 });
             }
         }

@@ -6,6 +6,7 @@
 //! here and the disk is dropped and counted, and with it the later events of
 //! its exchange: what is secret in them might be known from it alone.
 
+mod check;
 mod file;
 mod secrets;
 mod writer;
@@ -15,9 +16,9 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use file::RecordingFile;
 use secrets::GivenUp;
@@ -28,6 +29,7 @@ use crate::cost::Cost;
 use crate::error::Error;
 use crate::event::Event;
 use crate::fault::Fault;
+use crate::policy::Policy;
 use crate::question::HeaderNames;
 use crate::response::AgentResponse;
 use crate::server::lock;
@@ -80,6 +82,11 @@ pub struct RecordCounts {
     pub written: u64,
     /// For want of room, or because the file could not be written.
     pub dropped: u64,
+    /// Of those in the file: the module was not asked about the input as it is
+    /// redacted.
+    pub unchecked: u64,
+    /// And those whose decision is another since their input is redacted.
+    pub changed: u64,
     /// Why nothing is written now.
     pub stopped: Option<Stopped>,
 }
@@ -131,10 +138,14 @@ struct WriterThread {
 struct Counts {
     written: AtomicU64,
     dropped: AtomicU64,
+    unchecked: AtomicU64,
+    changed: AtomicU64,
     /// Bytes on the way to the file.
     waiting: AtomicUsize,
     /// Records on the way to the file.
     pending: AtomicU64,
+    /// Once it is closed: until when the module may be asked.
+    ask_until: Mutex<Option<Instant>>,
     /// Set where nobody waits for them any more.
     give_up: AtomicBool,
     stopped: Mutex<Option<Stopped>>,
@@ -147,6 +158,9 @@ pub(crate) struct Source {
     pub(crate) exchange: u64,
     pub(crate) module: Arc<str>,
     pub(crate) names: HeaderNames,
+    /// What it is asked by about the redacted event. One that was replaced is gone
+    /// soon, since nobody here holds it.
+    pub(crate) policy: Weak<Policy>,
 }
 
 /// One event whose answer is still to be sent.
@@ -266,6 +280,7 @@ impl Recorder {
                 exchange,
                 module: Arc::default(),
                 names: HeaderNames::Lower,
+                policy: Weak::new(),
             },
             event: event.clone(),
             cost: None,
@@ -340,6 +355,8 @@ impl Recorder {
         RecordCounts {
             written: self.counts.written.load(Ordering::Relaxed),
             dropped: self.counts.dropped.load(Ordering::Relaxed),
+            unchecked: self.counts.unchecked.load(Ordering::Relaxed),
+            changed: self.counts.changed.load(Ordering::Relaxed),
             stopped: *lock(&self.counts.stopped),
         }
     }
@@ -347,6 +364,7 @@ impl Recorder {
     /// Writes what was taken, for so long and hardly longer, and says how much
     /// that was.
     pub fn close(&self, within: Duration) {
+        *lock(&self.counts.ask_until) = Some(Instant::now() + within / 2);
         drop(lock(&self.records).take());
         let writer = lock(&self.writer).take();
         let Some(writer) = writer else { return };
@@ -368,10 +386,20 @@ impl Recorder {
             tracing::error!("a defect of this program; please report it");
         }
         let RecordCounts {
-            written, dropped, ..
+            written,
+            dropped,
+            unchecked,
+            changed,
+            ..
         } = self.counts();
         if not_written == 0 {
-            tracing::info!(written, dropped, "the recording is complete");
+            tracing::info!(
+                written,
+                dropped,
+                unchecked,
+                changed,
+                "the recording is complete"
+            );
         } else {
             tracing::error!(
                 written,

@@ -617,6 +617,7 @@ fn answer(connection: &Connection, id: &str, handled: Handled) {
         exchange: asked.joined.number,
         module: "sha256:0".into(),
         names: HeaderNames::Lower,
+        policy: std::sync::Weak::new(),
     };
     let given = Given {
         handled,

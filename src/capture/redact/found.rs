@@ -122,6 +122,13 @@ impl SecretsFound {
         self.is_full || !self.secrets.is_empty()
     }
 
+    /// Whether any secret was met in the exchange, also one that is too short to be
+    /// looked for elsewhere.
+    #[must_use]
+    pub const fn met_any(&self) -> bool {
+        self.is_full || self.count > 0
+    }
+
     #[cfg(test)]
     pub(super) fn known_tokens(&self) -> usize {
         self.tokens.iter().collect::<HashSet<_>>().len()

@@ -13,6 +13,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::capture::Mark;
 use crate::event::EventKind;
 use crate::fault::FaultCode;
 use crate::policy::Policy;
@@ -475,8 +476,9 @@ impl Metrics {
     }
 }
 
-fn recorded(counts: RecordCounts) -> [Family; 2] {
+fn recorded(counts: RecordCounts) -> [Family; 3] {
     let count = |result, count| Sample::new(Value::Count(count)).with("result", result);
+    let marked = |mark: Mark, count| Sample::new(Value::Count(count)).with("mark", mark.name());
     let stopped = Stopped::ALL.map(|reason| {
         let is_so = counts.stopped == Some(reason);
         Sample::new(Value::gauge(usize::from(is_so))).with("reason", reason.name())
@@ -488,6 +490,14 @@ fn recorded(counts: RecordCounts) -> [Family; 2] {
             [
                 count("written", counts.written),
                 count("dropped", counts.dropped),
+            ],
+        ),
+        Family::new(
+            "wasm_agent_records_marked_total",
+            "Records in the file whose decision may not be that of their redacted input: the module was not asked about it (unchecked), or decides otherwise (redaction-changed), by mark.",
+            [
+                marked(Mark::Unchecked, counts.unchecked),
+                marked(Mark::Changed, counts.changed),
             ],
         ),
         Family::new(

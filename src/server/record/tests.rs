@@ -63,6 +63,7 @@ fn offer(recorder: &Recorder, exchange: u64, event: &Event) {
         exchange,
         module: "sha256:0".into(),
         names: HeaderNames::Lower,
+        policy: Weak::new(),
     };
     if let Some(record) = recorder.prepare(event, None, source) {
         recorder.offer(record, Box::new(AgentResponse::allow()), None);

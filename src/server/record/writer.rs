@@ -12,9 +12,10 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use super::check::{Checks, Step};
 use super::secrets::KnownSecrets;
-use super::{Answered, Counts, Prepared, Record, RecordSettings, Stopped, is_first};
-use crate::capture::{RecordLine, Redactor, Written};
+use super::{Answered, Counts, MAX_WAITING, Prepared, Record, RecordSettings, Stopped, is_first};
+use crate::capture::{Heard, Mark, RecordLine, Redactor, SecretsFound, Written, keep_decision};
 use crate::guest::convention::json_buffer::event::write_input;
 use crate::server::lock;
 
@@ -22,6 +23,8 @@ use crate::server::lock;
 const FLUSH_AFTER: Duration = Duration::from_millis(200);
 /// Nor for more than so many bytes.
 const FLUSH_BYTES: usize = 64 << 10;
+/// With more records than these on their way no module is asked about any.
+const MANY_WAITING: u64 = MAX_WAITING as u64 / 4;
 /// Between two attempts where the file cannot be written.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Between two log lines that say so.
@@ -48,8 +51,16 @@ pub(super) struct Unwritten {
 #[derive(Default)]
 struct Batch {
     bytes: Vec<u8>,
-    /// Where each line ends, and its exchange.
-    lines: Vec<(usize, u64)>,
+    /// The lines in it.
+    lines: Vec<Line>,
+}
+
+/// One line on the way to the file.
+struct Line {
+    /// Where it ends in the batch.
+    end: usize,
+    exchange: u64,
+    mark: Option<Mark>,
 }
 
 enum State {
@@ -75,6 +86,7 @@ pub(super) struct Writer<S> {
     max_bytes: u64,
     redactor: Redactor,
     known: KnownSecrets,
+    checks: Checks,
     counts: Arc<Counts>,
     batch: Batch,
     flush_at: Instant,
@@ -95,6 +107,7 @@ impl<S: Storage> Writer<S> {
             max_bytes: settings.max_bytes,
             redactor,
             known: KnownSecrets::default(),
+            checks: Checks::default(),
             counts,
             batch: Batch::default(),
             flush_at: Instant::now() + FLUSH_AFTER,
@@ -107,7 +120,7 @@ impl<S: Storage> Writer<S> {
         while !self.counts.give_up.load(Ordering::Relaxed) {
             let wait = self.flush_at.saturating_duration_since(Instant::now());
             match records.recv_timeout(wait) {
-                Ok(record) => self.take(&record),
+                Ok(record) => self.take(record),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -118,25 +131,29 @@ impl<S: Storage> Writer<S> {
         self.flush();
     }
 
-    fn take(&mut self, record: &Record) {
+    fn take(&mut self, record: Record) {
         let Record { asked, answered } = record;
         let exchange = asked.source.exchange;
         self.counts.waiting.fetch_sub(asked.size, Ordering::Relaxed);
         let Some(answered) = answered else {
-            self.learn(asked);
+            self.learn(&asked);
             self.counts.pending.fetch_sub(1, Ordering::Relaxed);
             return;
         };
         let line = if self.is_stopped() {
             None
         } else {
-            self.line(asked, answered)
+            self.line(asked, &answered)
         };
         match line {
-            Some(line) if line.len() as u64 <= self.max_bytes => {
+            Some((line, mark)) if line.len() as u64 <= self.max_bytes => {
                 self.batch.bytes.extend_from_slice(&line);
                 let end = self.batch.bytes.len();
-                self.batch.lines.push((end, exchange));
+                self.batch.lines.push(Line {
+                    end,
+                    exchange,
+                    mark,
+                });
             }
             _ => self.drop_record(exchange),
         }
@@ -150,10 +167,29 @@ impl<S: Storage> Writer<S> {
             self.redactor.input(&input_of(asked), &mut found);
             self.known.keep(exchange, found, now);
         }
+        if is_first {
+            self.checks.begin(exchange);
+        }
+    }
+
+    /// Until when the module may be asked. Where many records wait, they come first.
+    fn ask_until(&self) -> Instant {
+        let now = Instant::now();
+        if self.counts.pending.load(Ordering::Relaxed) > MANY_WAITING {
+            return now;
+        }
+        lock(&self.counts.ask_until).unwrap_or(now + FLUSH_AFTER)
     }
 
     /// None where secrets of its exchange are not known any more.
-    fn line(&mut self, asked: &Prepared, answered: &Answered) -> Option<Vec<u8>> {
+    fn line(&mut self, asked: Prepared, answered: &Answered) -> Option<(Vec<u8>, Option<Mark>)> {
+        let (exchange, now) = (asked.source.exchange, Instant::now());
+        let is_first = is_first(&asked.event);
+        let mut found = self.known.take(exchange, is_first, now)?;
+        if is_first {
+            self.checks.begin(exchange);
+        }
+        let input = input_of(&asked);
         let Prepared {
             source,
             event,
@@ -161,25 +197,54 @@ impl<S: Storage> Writer<S> {
             at,
             ..
         } = asked;
-        let (exchange, now) = (source.exchange, Instant::now());
-        let mut found = self.known.take(exchange, is_first(event), now)?;
         let at_ns = at.duration_since(UNIX_EPOCH).ok();
-        let line = Written::new(
-            &RecordLine {
-                id: event.correlation_id(),
-                phase: event.kind().name(),
-                at_ns: at_ns.and_then(|at| i64::try_from(at.as_nanos()).ok()),
+        let at_ns = at_ns.and_then(|at| i64::try_from(at.as_nanos()).ok());
+        let step = Step {
+            at_ns,
+            answer: serde_json::to_vec(&answered.answer).unwrap_or_default(),
+            module: Arc::clone(&source.module),
+            written: String::new(),
+            input,
+            event,
+        };
+        let write = |redactor: &Redactor, found: &mut SecretsFound| {
+            let line = RecordLine {
+                id: step.event.correlation_id(),
+                phase: step.event.kind().name(),
+                at_ns,
                 module: &source.module,
-                input: &input_of(asked),
+                input: &step.input,
                 output: &answered.answer,
                 fault: answered.fault.as_ref(),
                 fuel: cost.and_then(|cost| cost.fuel),
                 wall_ns: cost.map(|cost| cost.time_ns()),
-            },
-            (&self.redactor, &mut found),
-        );
+            };
+            Written::new(&line, (redactor, found))
+        };
+        let until = self.ask_until();
+        let about = (&step, &source.policy);
+        let questions = self.checks.questions(exchange, about, until);
+        // Without any in the exchange, no event before was redacted either.
+        let had_secrets = found.met_any();
+        let mut has_asked = false;
+        let (line, mark) = questions.asked(|ask| {
+            keep_decision((&self.redactor, &mut found), write, |line| {
+                if line.input == step.input && !had_secrets {
+                    return Heard::Same;
+                }
+                has_asked = true;
+                ask(&line.input)
+            })
+        });
+        drop(questions);
+        if has_asked {
+            self.checks.spent(now);
+        }
+        let written = line.input.clone();
+        self.checks
+            .keep(exchange, Step { written, ..step }, &source.policy);
         self.known.keep(exchange, found, now);
-        Some(line.end(None))
+        Some((line.end(mark), mark))
     }
 
     /// Writes the lines that wait. Looks for the file even where none does: one
@@ -222,9 +287,19 @@ impl<S: Storage> Writer<S> {
     /// Counts what became of the batch, of which so many bytes are in the file.
     fn settle(&mut self, written: usize) {
         self.batch.bytes.clear();
-        for (end, exchange) in std::mem::take(&mut self.batch.lines) {
+        for line in std::mem::take(&mut self.batch.lines) {
+            let Line {
+                end,
+                exchange,
+                mark,
+            } = line;
             if end <= written {
                 self.counts.written.fetch_add(1, Ordering::Relaxed);
+                match mark {
+                    Some(Mark::Changed) => self.counts.changed.fetch_add(1, Ordering::Relaxed),
+                    Some(Mark::Unchecked) => self.counts.unchecked.fetch_add(1, Ordering::Relaxed),
+                    None => 0,
+                };
                 self.counts.pending.fetch_sub(1, Ordering::Relaxed);
             } else {
                 self.drop_record(exchange);
@@ -234,6 +309,7 @@ impl<S: Storage> Writer<S> {
 
     fn drop_record(&mut self, exchange: u64) {
         self.known.give_up(exchange);
+        self.checks.forget(exchange);
         self.counts.dropped.fetch_add(1, Ordering::Relaxed);
         self.counts.pending.fetch_sub(1, Ordering::Relaxed);
     }
@@ -321,7 +397,7 @@ fn input_of(asked: &Prepared) -> String {
 impl Batch {
     /// Bytes of the first lines that have room.
     fn fits(&self, room: u64) -> usize {
-        let ends = self.lines.iter().map(|(end, _)| *end);
+        let ends = self.lines.iter().map(|line| line.end);
         ends.take_while(|end| *end as u64 <= room)
             .last()
             .unwrap_or(0)
