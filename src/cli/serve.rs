@@ -270,6 +270,8 @@ pub(crate) fn exec(args: &ServeArgs) -> Result<u8> {
         .context("cannot start the I/O threads")?;
     let grace = settings.grace;
     let told: OnceLock<Instant> = OnceLock::new();
+    // The recorder asks it about the last records, too.
+    let asked = live.clone();
     let outcome = runtime.block_on(run(bound, live, settings, &told));
     // Guests that still run are given up with the process.
     runtime.shutdown_background();
@@ -281,6 +283,7 @@ pub(crate) fn exec(args: &ServeArgs) -> Result<u8> {
         };
         recorder.close(left.max(LEAST_FOR_RECORDING));
     }
+    drop(asked);
     Ok(match outcome? {
         Drain::Complete => exit::OK,
         Drain::GraceRanOut { connections } => {

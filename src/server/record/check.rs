@@ -27,9 +27,11 @@ const MAX_EXCHANGE_BYTES: usize = 1 << 20;
 /// One call, however much longer the module may take for an event.
 const CALL: Duration = Duration::from_millis(100);
 /// All questions about one event.
-const EVENT: Duration = Duration::from_millis(250);
-/// Of the thread's time so many times as much passes as was spent asking.
+pub(super) const EVENT: Duration = Duration::from_millis(500);
+/// For so many times as long as the thread asked it is busy with that,
 const SHARE: u32 = 2;
+/// and when it is this far behind it does not ask.
+const BEHIND: Duration = Duration::from_secs(5);
 
 /// What was written, where later events may be asked about with it.
 #[derive(Default)]
@@ -99,7 +101,7 @@ impl Checks {
         until: Instant,
     ) -> Questions<'a> {
         let now = Instant::now();
-        let is_free = self.free_at.is_none_or(|at| at <= now + EVENT);
+        let is_free = self.free_at.is_none_or(|at| at <= now + BEHIND);
         let known = self.exchanges.get(&exchange);
         let before = known.into_iter().flatten();
         Questions {

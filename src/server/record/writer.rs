@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use super::check::{Checks, Step};
+use super::check::{Checks, EVENT, Step};
 use super::secrets::KnownSecrets;
 use super::{Answered, Counts, MAX_WAITING, Prepared, Record, RecordSettings, Stopped, is_first};
 use crate::capture::{Heard, Mark, RecordLine, Redactor, SecretsFound, Written, keep_decision};
@@ -178,7 +178,7 @@ impl<S: Storage> Writer<S> {
         if self.counts.pending.load(Ordering::Relaxed) > MANY_WAITING {
             return now;
         }
-        lock(&self.counts.ask_until).unwrap_or(now + FLUSH_AFTER)
+        lock(&self.counts.ask_until).unwrap_or(now + EVENT)
     }
 
     /// None where secrets of its exchange are not known any more.

@@ -15,6 +15,7 @@ mod ignore;
 mod languages;
 mod late;
 mod logs;
+mod redaction;
 mod save;
 mod secrets;
 mod shards;

@@ -8,5 +8,6 @@ mod golden;
 mod operator;
 mod peers;
 mod record;
+mod redaction;
 mod rotation;
 pub(crate) mod starts;
