@@ -137,7 +137,7 @@ switch record-not-followed src/server/record/file.rs 's/(fn ready\(&mut self\) -
 switch record-torn-line src/server/record/file.rs 's/if whole < done \{/if whole < done \&\& !'"$(off record-torn-line)"' {/' rotation
 switch record-moved-is-lost src/server/record/file.rs 's/let can_stay = was_moved/let can_stay = !'"$(off record-moved-is-lost)"' \&\& was_moved/' rotation
 switch record-foreign-file src/server/record/file.rs 's/if there\.len\(\) >= self\.size/if ('"$(off record-foreign-file)"' || there.len() >= self.size)/' rotation
-switch record-written-too-soon src/server/record/writer.rs 's/(self\.batch\.lines\.push\(\(end, exchange\)\);)/$1 if '"$(off record-written-too-soon)"' { self.counts.written.fetch_add(1000, Ordering::Relaxed); }/' what_counts
+switch record-written-too-soon src/server/record/writer.rs 's/(let end = self\.batch\.bytes\.len\(\);)/$1 if '"$(off record-written-too-soon)"' { self.counts.written.fetch_add(1000, Ordering::Relaxed); }/' what_counts
 switch record-unasked-unlearnt src/server/connection.rs 's/if source\.is_none\(\)\n/if source.is_none() \&\& !'"$(off record-unasked-unlearnt)"'\n/' record
 switch record-no-regular-file src/server/record/file.rs 's/if !metadata\.is_file\(\) \{/if !metadata.is_file() \&\& !'"$(off record-no-regular-file)"' {/' record
 
