@@ -232,7 +232,7 @@ fn percent(text: &str) -> Option<(usize, Kind)> {
         };
         return Some((6, escaped(hex(text, 2, 4)?, spelling)));
     }
-    let layers = text[1..].as_bytes().chunks(2).take_while(|it| it == b"25");
+    let layers = text.as_bytes()[1..].chunks(2).take_while(|it| it == b"25");
     // The last `25` may be the percent sign itself.
     let deepest = 1 + 2 * layers.count();
     let mut before = [deepest, deepest.saturating_sub(2)].into_iter();
@@ -340,5 +340,94 @@ impl Filler {
         let pick = |by: u32| char::from_u32(u32::from(first) + (pick + by) % count);
         let other = pick(0).filter(|other| *other != letter).or_else(|| pick(1));
         other.unwrap_or('x')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn shaped(value: &str, readable: &[&str]) -> Option<String> {
+        let readable = readable.iter().map(|word| (*word).to_owned()).collect();
+        shape(value, "redacted:1", &readable)
+    }
+
+    /// A value with its letters as `a`, `A` and `1`, as its shape has to have them.
+    fn classes(text: &str) -> String {
+        let class = |letter: char| match letter {
+            'a'..='z' => 'a',
+            'A'..='Z' => 'A',
+            '0'..='9' => '1',
+            other => other,
+        };
+        text.chars().map(class).collect()
+    }
+
+    #[test]
+    fn escapes_of_marks_stay_and_those_of_letters_do_not() {
+        for (value, stay) in [
+            ("a%27b", "%27"),
+            ("a%2527b", "%2527"),
+            ("a%25", "%25"),
+            ("a%u0027b", "%u0027"),
+            ("a\\u0027b\\x3c", "\\u0027"),
+            ("a&#39;b&quot;", "&#39;"),
+            ("a&#x3c;b", "&#x3c;"),
+            ("a%zzb", "%"),
+        ] {
+            let out = shaped(value, &[]).unwrap();
+            assert!(out.contains(stay), "{value}: {out}");
+            assert_eq!(out.len(), value.len(), "{value}: {out}");
+        }
+        for value in [
+            "%61%62",
+            "\\u0061\\u0062",
+            "%c3%a9%41",
+            "\u{e9}\u{4e2d}\u{1f600}",
+        ] {
+            let out = shaped(value, &[]).unwrap();
+            assert_ne!(out, value);
+            assert_eq!(out.len(), value.len(), "{value}: {out}");
+        }
+        assert_eq!(shaped("' -- ';", &[]), None, "it would be the value itself");
+    }
+
+    #[test]
+    fn not_all_words_are_readable() {
+        let out = shaped("x UNION SELECT y", &["UNION", "SELECT"]).unwrap();
+        assert!(out.contains(" UNION SELECT "), "{out}");
+        let out = shaped("UNION SELECT", &["UNION", "SELECT"]).unwrap();
+        assert!(!out.contains("UNION") && !out.contains("SELECT"), "{out}");
+        assert!(words("secret").is_empty() && words("sk_live_abc").is_empty());
+        assert_eq!(words("1' OR x1").into_iter().collect::<Vec<_>>(), ["OR"]);
+        let out = shaped("1' OR '1'='1", &["OR"]).unwrap();
+        let digit = &out[..1];
+        assert_eq!(out, format!("{digit}' OR '{digit}'='{digit}"));
+    }
+
+    proptest! {
+        #[test]
+        fn length_and_kinds_stay_and_letters_do_not(value in "[a-zA-Z0-9 '\"<>;=()/_.-]{0,40}") {
+            match shaped(&value, &[]) {
+                None => prop_assert!(!value.bytes().any(|byte| byte.is_ascii_alphanumeric())),
+                Some(out) => {
+                    prop_assert_eq!(classes(&out), classes(&value));
+                    let same = value.chars().zip(out.chars()).filter(|(old, new)| {
+                        old.is_ascii_alphanumeric() && old == new
+                    });
+                    prop_assert_eq!(same.count(), 0);
+                    prop_assert_eq!(Some(out), shaped(&value, &[]));
+                }
+            }
+        }
+
+        #[test]
+        fn no_text_is_too_odd(value: String) {
+            if let Some(out) = shaped(&value, &[]) {
+                prop_assert_ne!(out, value);
+            }
+        }
     }
 }
