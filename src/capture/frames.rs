@@ -321,10 +321,11 @@ impl Elements {
                 continue;
             }
             match (form, rest[at]) {
-                (Form::Word, byte) if at > 0 || self.has_begun() => {
-                    if byte.is_ascii_whitespace() || b",:{}[]\"".contains(&byte) {
-                        return Step::Complete(at);
-                    }
+                (Form::Word, byte)
+                    if (at > 0 || self.has_begun())
+                        && (byte.is_ascii_whitespace() || b",:{}[]\"".contains(&byte)) =>
+                {
+                    return Step::Complete(at);
                 }
                 (_, b'"') => self.in_string = true,
                 (Form::Container, b'{' | b'[') => self.depth += 1,

@@ -387,7 +387,7 @@ impl NameValue {
 struct Target {
     authority: Option<String>,
     uri: String,
-    /// Whether the scheme is one of WebSockets.
+    /// Whether its scheme is `ws` or `wss`.
     is_socket: bool,
 }
 
@@ -461,7 +461,7 @@ impl Request {
             .method
             .filter(|method| !method.is_empty())
             .or_else(|| pseudo.value(":method").map(str::to_owned))
-            // A handshake of WebSockets is nothing else; Chrome leaves it out.
+            // A handshake of a socket is nothing else; Chrome leaves it out.
             .or_else(|| is_socket.then(|| "GET".to_owned()))
             .ok_or("expected \"request.method\", found none")?;
         let head = RequestHead {

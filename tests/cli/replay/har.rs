@@ -34,7 +34,7 @@ fn of_tool(entry: &Value) -> (Value, Vec<Value>) {
     (report, records)
 }
 
-/// HTTP/2 has pseudo-headers, a handshake of WebSockets has no method, its messages
+/// HTTP/2 has pseudo-headers, the handshake of a socket has no method, its messages
 /// stand beside it, and sizes are -1 where they are not known.
 #[test]
 fn chrome() {
@@ -338,7 +338,10 @@ fn nothing_behind_a_stray_bracket_is_lost() {
             1,
         ),
         (
-            format!(r#"{{"log":{{"entries":[{one}]}}}}{}"#, har(&[two.clone()])),
+            format!(
+                r#"{{"log":{{"entries":[{one}]}}}}{}"#,
+                har(std::slice::from_ref(&two))
+            ),
             true,
             0,
         ),
