@@ -51,29 +51,6 @@ impl<'a> Head<'a> {
         self.text.split(|byte| *byte == b'\n').take(20)
     }
 
-    /// The keys of the outermost map of a YAML text, as far as the text goes.
-    pub(super) fn yaml_keys(&self) -> Vec<&'a [u8]> {
-        if self.is_json() && self.text[1..].trim_ascii_start().starts_with(b"\"") {
-            return Vec::new();
-        }
-        let lines = self.bytes.split(|byte| *byte == b'\n');
-        let mut indent = None;
-        let mut keys = Vec::new();
-        for line in lines {
-            let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
-            let text = line.trim_ascii();
-            let is_mark = line.starts_with(b"---") || line.starts_with(b"...");
-            if text.is_empty() || is_mark || matches!(text[0], b'#' | b'%') {
-                continue;
-            }
-            let column = line.len() - line.trim_ascii_start().len();
-            if *indent.get_or_insert(column) == column {
-                keys.extend(yaml_key(text));
-            }
-        }
-        keys
-    }
-
     /// Whether objects are written over several lines: none stands in one line,
     /// and the first line ends where only an object that goes on does.
     fn spans_lines(&self) -> bool {
@@ -98,16 +75,6 @@ impl<'a> Head<'a> {
         let is_hook = has("context") && ["hook", "before", "after", "expect"].into_iter().any(has);
         !is_request && (has("steps") || is_event || is_hook)
     }
-}
-
-/// The key that a line of YAML begins with, in the plain or in the flow style.
-fn yaml_key(text: &[u8]) -> Option<&[u8]> {
-    let text = text.strip_prefix(b"{").unwrap_or(text).trim_ascii_start();
-    let colon = memchr::memchr(b':', text)?;
-    let is_end = text.get(colon + 1).is_none_or(u8::is_ascii_whitespace);
-    let key = text[..colon].trim_ascii();
-    let unquoted = |quote: &[u8]| key.strip_prefix(quote)?.strip_suffix(quote);
-    is_end.then(|| unquoted(b"\"").or_else(|| unquoted(b"'")).unwrap_or(key))
 }
 
 /// The format, or what to say of a file that has none.

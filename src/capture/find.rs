@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use walkdir::{DirEntry, WalkDir};
 
-use super::open::Capture;
+use super::open::{Capture, is_settings};
 use crate::error::Error;
 use crate::files::by_number;
 
@@ -36,6 +36,8 @@ pub struct PassedOver {
 pub enum Why {
     /// It has another name than captures have.
     Name,
+    /// It is YAML without tests: settings.
+    Settings,
     /// Its name begins with a dot.
     Hidden,
     /// The folder has it by another name, too.
@@ -52,6 +54,7 @@ impl PassedOver {
     pub const fn explain(&self) -> &'static str {
         match self.why {
             Why::Name => "does not have the name of a capture",
+            Why::Settings => "is YAML without go-ftw tests",
             Why::Hidden => "is hidden",
             Why::Twice => "is a link to a file that is read already",
             Why::Link => "is a link that leads nowhere or to a folder around it",
@@ -127,10 +130,12 @@ fn below(
         } else if is_folder {
         } else if !entry.file_type().is_file() {
             pass(entry.path(), Why::Kind);
-        } else if is_capture(entry.path()) {
-            found.push(entry);
-        } else {
+        } else if !is_capture(entry.path()) {
             pass(entry.path(), Why::Name);
+        } else if is_settings(entry.path()) {
+            pass(entry.path(), Why::Settings);
+        } else {
+            found.push(entry);
         }
     }
     // A file stays in its own place, and not in that of a link to it.

@@ -1,118 +1,43 @@
 //! go-ftw test files: a WAF's regression suite as traffic.
 //!
 //! A file is read as a whole; each stage of each test is a transaction with an
-//! [`Expectation`](super::Expectation). Both the second version (`stages`) and the
-//! third (`payload` and `template`) are read. Keys that mean nothing here make the
-//! test unusable by name; expectations about logs and bodies, which a module's
-//! answer does not have, are counted as not checked.
+//! [`Expectation`](super::Expectation). All versions are read: stages within
+//! `stage`, `stages`, and `payload` with `template`. A test that cannot be used is
+//! named and costs no other; so does a text that is no YAML, by the lines that tests
+//! begin in. Keys that mean nothing here make the test unusable by name; expectations
+//! about logs and bodies, which a module's answer does not have, are counted as not
+//! checked.
 
 mod expect;
+mod lines;
+mod sent;
 mod template;
+mod yaml;
 
-use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
-use serde_json::Value;
-use serde_saphyr::Spanned;
+use regex::bytes::Regex;
 
+use super::detect::Head;
 use super::format::{Read, Reader};
 use super::stream::Stream;
 use super::{
-    ExchangeParts, Format, Half, Item, Pieces, Place, RawTransaction, Remark, Transaction,
-    Unusable, base_64, http1, stable_hash,
+    ExchangeParts, Format, Item, Pieces, Place, RawTransaction, Remark, Transaction, Unusable,
+    stable_hash,
 };
-use crate::event::{DEFAULT_CLIENT_IP, Headers, RequestHead, ResponseHead};
 
-use expect::{Output, expectation};
-use template::templated;
+use expect::expectation;
+use lines::{Entry, Heading, entries};
+use sent::{Input, Templates, text};
+use yaml::{Node, Outline, Value, is_merge, outline};
 
 /// Bytes of one test file; the largest of the Core Rule Set has 0.2 MB.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
-#[derive(Deserialize)]
-struct File {
-    #[serde(default)]
-    rule_id: Option<String>,
-    #[serde(default)]
-    template: Option<Input>,
-    #[serde(default)]
-    tests: Vec<Spanned<Test>>,
-}
-
-#[derive(Deserialize)]
-struct Test {
-    #[serde(alias = "id")]
-    test_id: Option<String>,
-    test_title: Option<String>,
-    #[serde(default)]
-    stages: Vec<Stage>,
-    payload: Option<String>,
-    template: Option<Input>,
-    output: Option<Output>,
-}
-
-/// A stage, or the first version's wrapper around one.
-#[derive(Deserialize)]
-struct Stage {
-    stage: Option<Box<Stage>>,
-    input: Option<Input>,
-    output: Option<Output>,
-}
-
-#[derive(Deserialize, Default, Clone)]
-struct Input {
-    uri: Option<String>,
-    uris: Option<Vec<String>>,
-    method: Option<String>,
-    headers: Option<Fields>,
-    ordered_headers: Option<Vec<Named>>,
-    data: Option<Data>,
-    encoded_data: Option<String>,
-    encoded_request: Option<String>,
-    raw_request: Option<String>,
-    autocomplete_headers: Option<bool>,
-    stop_magic: Option<bool>,
-    save_cookie: Option<bool>,
-    follow_redirect: Option<bool>,
-    response: Option<Response>,
-}
-
-/// A map in the second version, a list in the third's template.
-#[derive(Deserialize, Clone)]
-#[serde(untagged)]
-enum Fields {
-    Map(BTreeMap<String, String>),
-    List(Vec<Named>),
-}
-
-#[derive(Deserialize, Clone)]
-struct Named {
-    name: String,
-    value: String,
-}
-
-/// One text, or the first version's list of lines.
-#[derive(Deserialize, Clone)]
-#[serde(untagged)]
-enum Data {
-    Text(String),
-    Lines(Vec<String>),
-}
-
-#[derive(Deserialize, Clone)]
-struct Response {
-    headers: Option<BTreeMap<String, String>>,
-    status: Option<u16>,
-    body: Option<String>,
-    encoded_body: Option<String>,
-}
-
 /// The keys of each object: those that are read, and those that mean nothing to
 /// a module.
-const KNOWN: [(&str, &str); 5] = [
+const KNOWN: [(&str, &str); 6] = [
     (
         "test",
         "test_id id test_title stages payload template output desc description tags rule_id",
@@ -130,21 +55,47 @@ const KNOWN: [(&str, &str); 5] = [
          retry_once html_contains",
     ),
     ("log", "expect_ids no_expect_ids match_regex no_match_regex"),
+    ("response", "headers status body encoded_body log_message"),
 ];
+
+/// What a test file has in a line of its own, where its beginning is no YAML.
+static TESTS: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r#"(?m)^[ \t]*["']?(tests|rule_id)["']?[ \t]*:"#).ok());
 
 pub(super) static READER: Reader = Reader {
     title: "go-ftw tests",
     loses: Some("no client address; only the response that the test gives"),
-    recognises: |head| {
-        let of_tests: [&[u8]; 3] = [b"tests", b"rule_id", b"meta"];
-        head.yaml_keys().iter().any(|key| of_tests.contains(key))
-    },
+    recognises,
     frames: |stream| {
         let mut stream = Some(stream);
         Box::new(std::iter::from_fn(move || stream.take().map(read)).flatten())
     },
     read: Read::Done,
 };
+
+fn recognises(head: &Head<'_>) -> bool {
+    if head.is_json() && !head.has("tests") {
+        return false;
+    }
+    let has = |word: &str| memchr::memmem::find(head.text, word.as_bytes()).is_some();
+    if !["tests", "rule_id", "meta"].into_iter().any(has) {
+        return false;
+    }
+    match outline(&lines::readable(head.text), true) {
+        Outline::Tests => true,
+        Outline::Other => false,
+        Outline::Unclear => TESTS
+            .as_ref()
+            .is_some_and(|form| !head.is_json() && form.is_match(head.text)),
+    }
+}
+
+/// Whether a file that begins like this, or is this, is YAML and holds no tests:
+/// settings that stand beside them.
+pub(super) fn is_other_yaml(head: &[u8], is_whole: bool) -> bool {
+    let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
+    !text.is_empty() && outline(&lines::readable(text), is_whole) == Outline::Other
+}
 
 struct Rest<'a>(&'a mut Stream);
 
@@ -158,21 +109,24 @@ impl std::io::Read for Rest<'_> {
     }
 }
 
-fn read(mut stream: Stream) -> Vec<Item> {
+/// The items of a file, made when they are asked for.
+type Items = Box<dyn Iterator<Item = Item> + Send>;
+
+fn read(mut stream: Stream) -> Items {
     let mut bytes = Vec::new();
     let read = Rest(&mut stream)
         .take(MAX_FILE_BYTES + 1)
         .read_to_end(&mut bytes);
     let file = Arc::clone(&stream.file);
-    let whole = |why| {
-        vec![Item::Unusable(Unusable {
+    let whole = |why| -> Items {
+        Box::new(std::iter::once(Item::Unusable(Unusable {
             place: Place {
                 file: Arc::clone(&file),
                 record: 0,
                 offset: 0,
             },
             why,
-        })]
+        })))
     };
     if let Err(error) = read {
         return whole(super::stream::unreadable(&error));
@@ -182,173 +136,266 @@ fn read(mut stream: Stream) -> Vec<Item> {
             "expected a test file of at most {MAX_FILE_BYTES} bytes, found more"
         ));
     }
-    let text = match crate::json::explain::utf8(&bytes) {
-        Ok(text) => text,
-        Err(why) => return whole(why),
-    };
-    let tests: File = match serde_saphyr::from_str(text) {
-        Ok(tests) => tests,
-        Err(error) => {
-            let error = error.to_string();
-            let line = error.lines().next().unwrap_or_default();
-            return whole(format!(
-                "expected go-ftw tests: {}",
-                crate::fault::printable(line, 300)
-            ));
-        }
-    };
-    let as_written: Value = serde_saphyr::from_str(text).unwrap_or_default();
-    let mut items = Vec::new();
-    let lines = LineStarts::of(text);
-    for (index, test) in tests.tests.iter().enumerate() {
-        let place = Place {
-            file: Arc::clone(&file),
-            record: index as u64 + 1,
-            offset: lines.offset(test.referenced.line()),
-        };
-        let mut unknown = Vec::new();
-        unknown_keys("test", &as_written["tests"][index], &mut unknown);
-        if !unknown.is_empty() {
-            let why = format!("unknown keys: {}", unknown.join(", "));
-            items.push(Item::Unusable(Unusable { place, why }));
-            continue;
-        }
-        test_items(&tests, &test.value, place, &mut items);
-    }
-    if items.is_empty() {
+    let entries = entries(&bytes);
+    drop(bytes);
+    if entries.is_empty() {
         return whole("expected at least one of \"tests\", found none".to_owned());
     }
-    items
-}
-
-/// Byte offsets of lines.
-struct LineStarts(Vec<u64>);
-
-impl LineStarts {
-    fn of(text: &str) -> Self {
-        let behind = memchr::memchr_iter(b'\n', text.as_bytes()).map(|at| at as u64 + 1);
-        Self(std::iter::once(0).chain(behind).collect())
-    }
-
-    fn offset(&self, line: u64) -> u64 {
-        usize::try_from(line.saturating_sub(1))
-            .ok()
-            .and_then(|line| self.0.get(line).copied())
-            .unwrap_or(0)
-    }
-}
-
-/// Adds the keys that nobody knows, in the document's order, each with the
-/// object that it stands in.
-fn unknown_keys(level: &str, value: &Value, found: &mut Vec<String>) {
-    let known = KNOWN.into_iter().filter(|(name, _)| *name == level);
-    let known: Vec<&str> = known.flat_map(|(_, keys)| keys.split(' ')).collect();
-    for (key, value) in value.as_object().into_iter().flatten() {
-        if !known.contains(&key.as_str()) {
-            found.push(format!("{level}.{}", crate::fault::printable(key, 40)));
-        }
-        match key.as_str() {
-            "stages" => {
-                let stages = value.as_array().into_iter().flatten();
-                stages.for_each(|stage| unknown_keys("stage", stage, found));
+    let tests = entries
+        .into_iter()
+        .zip(1..)
+        .flat_map(move |(entry, record)| {
+            let place = Place {
+                file: Arc::clone(&file),
+                record,
+                offset: entry.at as u64,
+            };
+            items(&entry, place)
+        });
+    match stream.key {
+        None => Box::new(tests),
+        Some(file) => Box::new(tests.map(move |mut item| {
+            if let Item::Transaction(test) = &mut item {
+                test.key = stable_hash(&[test.key, file].map(u64::to_le_bytes).concat());
             }
-            "stage" | "input" | "output" | "log" => unknown_keys(key, value, found),
-            "template" => unknown_keys("input", value, found),
-            _ => {}
-        }
+            item
+        })),
     }
 }
 
-fn test_items(file: &File, test: &Test, place: Place, items: &mut Vec<Item>) {
-    let name = match (&file.rule_id, &test.test_id, &test.test_title) {
-        (Some(rule), Some(test), _) => format!("{rule}-{test}"),
-        (_, _, Some(title)) => title.clone(),
-        (rule, test, None) => format!(
+/// What is wrong with the keys of a test.
+#[derive(Default)]
+struct Keys {
+    unknown: Vec<String>,
+    twice: Vec<String>,
+}
+
+impl Keys {
+    /// Looks at the keys in the document's order, each with the object that it
+    /// stands in.
+    fn check(&mut self, level: &str, node: &Node) {
+        let known = KNOWN.into_iter().find(|(name, _)| *name == level);
+        let mut seen: Vec<&str> = Vec::new();
+        for (key, value) in node.entries() {
+            let name = key.text().unwrap_or("?");
+            if is_merge(key) {
+                let merged = std::slice::from_ref(value);
+                let merged = if value.items().is_empty() {
+                    merged
+                } else {
+                    value.items()
+                };
+                merged.iter().for_each(|node| self.check(level, node));
+                continue;
+            }
+            let shown = || format!("{level}.{}", crate::fault::printable(name, 40));
+            if seen.contains(&name) {
+                self.twice.push(shown());
+            }
+            seen.push(name);
+            if known.is_some_and(|(_, keys)| !keys.split(' ').any(|it| it == name)) {
+                self.unknown.push(shown());
+            }
+            match name {
+                "stages" if level == "test" => {
+                    let stages = value.items().iter();
+                    stages.for_each(|stage| self.check("stage", stage));
+                }
+                "stage" | "input" | "output" | "log" | "response" if known.is_some() => {
+                    self.check(name, value);
+                }
+                "template" => self.check("input", value),
+                "headers" => self.check("headers", value),
+                _ => {}
+            }
+        }
+    }
+
+    fn fault(self) -> Result<(), String> {
+        let lists = [
+            ("unknown keys", self.unknown),
+            ("keys that stand twice", self.twice),
+        ];
+        let said = lists.into_iter().filter(|(_, keys)| !keys.is_empty());
+        let said: Vec<String> = said
+            .map(|(what, keys)| format!("{what}: {}", keys.join(", ")))
+            .collect();
+        if said.is_empty() {
+            return Ok(());
+        }
+        Err(said.join("; "))
+    }
+}
+
+fn items(entry: &Entry, place: Place) -> Items {
+    let one = |why| -> Items {
+        let place = place.clone();
+        Box::new(std::iter::once(Item::Unusable(Unusable { place, why })))
+    };
+    let test = match &entry.test {
+        Ok(test) => test,
+        Err(why) => return one(why.clone()),
+    };
+    let mut keys = Keys::default();
+    keys.check("test", test);
+    if let Err(why) = keys.fault() {
+        return one(why);
+    }
+    let name = match test_name(&entry.heading, test, place.record) {
+        Ok(name) => name,
+        Err(why) => return one(why),
+    };
+    match cases(&entry.heading, test, &name) {
+        Ok(cases) => {
+            let cases = cases.into_iter().zip(0_u64..);
+            Box::new(cases.flat_map(move |(case, stage)| case_items(case, &place, stage)))
+        }
+        Err(why) => one(format!("{name}: {why}")),
+    }
+}
+
+/// The rule and the test, or the first version's title.
+fn test_name(heading: &Heading, test: &Node, record: u64) -> Result<String, String> {
+    let text = |key: &str| test.get(key).map(|it| text(key, it)).transpose();
+    let id = text("test_id")?.or(text("id")?);
+    Ok(match (&heading.rule_id, id, text("test_title")?) {
+        (Some(rule), Some(id), _) => format!("{rule}-{id}"),
+        (_, _, Some(title)) => title,
+        (rule, id, None) => format!(
             "{}-{}",
             rule.as_deref().unwrap_or("test"),
-            test.clone().unwrap_or_else(|| place.record.to_string())
+            id.unwrap_or_else(|| record.to_string())
         ),
-    };
-    let mut stages: Vec<(Input, Output)> = Vec::new();
-    if test.stages.is_empty() {
-        let mut input = file.template.clone().unwrap_or_default();
-        if let Some(own) = &test.template {
-            input = own.clone().over(input);
-        }
-        stages.push((input, test.output.clone().unwrap_or_default()));
-    }
-    for stage in &test.stages {
-        let stage = stage.stage.as_deref().unwrap_or(stage);
-        stages.push((
-            stage.input.clone().unwrap_or_default(),
-            stage.output.clone().unwrap_or_default(),
-        ));
-    }
-    let several = stages.len() > 1;
-    for (index, (mut input, output)) in stages.into_iter().enumerate() {
-        let case = Case {
-            name: if several {
-                format!("{name} stage {}", index + 1)
-            } else {
-                name.clone()
-            },
-            payload: test.payload.as_deref(),
-            output,
-            place: &place,
-        };
-        let uris = input.uris.take().filter(|uris| !uris.is_empty());
-        let uris = uris.map_or(vec![input.uri.take()], |uris| {
-            uris.into_iter().map(Some).collect()
-        });
-        for uri in uris {
-            input.uri = uri;
-            items.push(match case.transaction(&input) {
-                Ok(transaction) => Item::Transaction(RawTransaction {
-                    file: Arc::clone(&place.file),
-                    format: Format::Ftw,
-                    key: stable_hash(&items.len().to_le_bytes()),
-                    pieces: Pieces::new(),
-                    note: None,
-                    ready: Some(Box::new(transaction)),
-                }),
-                Err(why) => Item::Unusable(Unusable {
-                    place: place.clone(),
-                    why: format!("{}: {why}", case.name),
-                }),
-            });
-        }
-    }
+    })
 }
 
-/// One stage of a test, whatever its input.
-struct Case<'a> {
+/// One stage of a test.
+struct Case {
     name: String,
-    payload: Option<&'a str>,
-    output: Output,
-    place: &'a Place,
+    /// Of the third version: what stands for `.Payload`.
+    around: Option<Option<String>>,
+    /// Or what is wrong with it.
+    input: Result<Input, String>,
+    output: Option<Arc<Node>>,
 }
 
-impl Case<'_> {
-    fn transaction(&self, input: &Input) -> Result<Transaction<'static>, String> {
-        if input.follow_redirect == Some(true) || input.save_cookie == Some(true) {
+fn cases(heading: &Heading, test: &Node, name: &str) -> Result<Vec<Case>, String> {
+    let own = test.get("template");
+    let Some(stages) = test.get("stages") else {
+        let payload = test
+            .get("payload")
+            .map(|it| text("payload", it))
+            .transpose()?;
+        if payload.is_none() && own.is_none() && heading.template.is_none() {
             return Err(
-                "follow_redirect and save_cookie need a server's response, and there is none"
+                "expected \"stages\", or a \"payload\" and a \"template\", found neither"
                     .to_owned(),
             );
         }
-        let encoded = input.encoded_request.as_ref();
-        let encoded = encoded.or(input.raw_request.as_ref());
-        let mut request = match encoded.filter(|text| !text.is_empty()) {
-            Some(encoded) => raw(encoded)?,
-            None => built(input, self.payload)?,
-        };
-        request.head.correlation_id.clone_from(&self.name);
-        let mut exchange = ExchangeParts::new(self.place.clone());
-        exchange.request = Some(request);
-        if let Some(given) = &input.response {
-            exchange.response = Some(response(given)?);
+        if heading.is_broken {
+            return Err("the file's own \"template\" cannot be read".to_owned());
         }
-        let (expect, not_checked) = expectation(&self.name, &self.output);
+        if own.is_none() && heading.template.is_none() {
+            return Err("expected a \"template\" for the payload, found none".to_owned());
+        }
+        let of = |node: Option<&Arc<Node>>| {
+            node.map_or_else(|| Ok(Input::default()), |it| Input::of(it))
+        };
+        let input = of(own).and_then(|own| Ok(own.over(of(heading.template.as_ref())?)));
+        return Ok(vec![Case {
+            name: name.to_owned(),
+            around: Some(payload),
+            input,
+            output: test.get("output").map(Arc::clone),
+        }]);
+    };
+    let both = ["payload", "template", "output"];
+    if let Some(key) = both.into_iter().find(|key| test.get(key).is_some()) {
+        return Err(format!("expected \"stages\" or \"{key}\", found both"));
+    }
+    let stages = match &stages.value {
+        Value::List { items, .. } if !items.is_empty() => items,
+        Value::List { .. } => {
+            return Err("expected at least one of \"stages\", found none".to_owned());
+        }
+        _ => {
+            return Err(format!(
+                "expected a list of \"stages\", found {}",
+                stages.kind()
+            ));
+        }
+    };
+    let several = stages.len() > 1;
+    let case = |(index, stage): (usize, &Arc<Node>)| {
+        let stage = stage.get("stage").unwrap_or(stage);
+        let input = stage.get("input");
+        Case {
+            name: if several {
+                format!("{name} stage {}", index + 1)
+            } else {
+                name.to_owned()
+            },
+            around: None,
+            input: input.map_or_else(
+                || Err("expected an \"input\", found none".to_owned()),
+                |input| Input::of(input),
+            ),
+            output: stage.get("output").map(Arc::clone),
+        }
+    };
+    Ok(stages.iter().enumerate().map(case).collect())
+}
+
+/// The requests of a stage, one for each of its targets.
+fn case_items(case: Case, place: &Place, stage: u64) -> Items {
+    let place = place.clone();
+    let uris = match &case.input {
+        Ok(input) if !input.uris.is_empty() => input.uris.iter().cloned().map(Some).collect(),
+        Ok(input) => vec![input.uri.clone()],
+        Err(_) => vec![None],
+    };
+    Box::new(uris.into_iter().zip(0_u64..).map(move |(uri, index)| {
+        match case.transaction(uri.as_deref(), &place) {
+            Ok(transaction) => {
+                let position = [place.record, stage, index].map(u64::to_le_bytes).concat();
+                Item::Transaction(RawTransaction {
+                    file: Arc::clone(&place.file),
+                    format: Format::Ftw,
+                    key: stable_hash(&position),
+                    pieces: Pieces::new(),
+                    note: None,
+                    ready: Some(Box::new(transaction)),
+                })
+            }
+            Err(why) => Item::Unusable(Unusable {
+                place: place.clone(),
+                why: format!("{}: {why}", case.name),
+            }),
+        }
+    }))
+}
+
+impl Case {
+    fn transaction(
+        &self,
+        uri: Option<&str>,
+        place: &Place,
+    ) -> Result<Transaction<'static>, String> {
+        let input = self.input.as_ref().map_err(Clone::clone)?;
+        let templates = match &self.around {
+            Some(payload) => Templates::Around(payload.as_deref()),
+            None => Templates::InData,
+        };
+        let mut request = input.request(uri, templates)?;
+        let head = &mut request.half.head;
+        head.correlation_id.clone_from(&self.name);
+        let mut exchange = ExchangeParts::new(place.clone());
+        for remark in request.remarks {
+            exchange.remark(remark);
+        }
+        exchange.request = Some(request.half);
+        exchange.response = input.response()?;
+        let (expect, not_checked) = expectation(&self.name, self.output.as_deref())?;
         if not_checked {
             exchange.remark(Remark::NotChecked);
         }
@@ -358,98 +405,4 @@ impl Case<'_> {
         transaction.expect = expect.checks_any().then(|| Box::new(expect));
         Ok(transaction)
     }
-}
-
-impl Input {
-    /// This one, with what it does not say taken from another.
-    fn over(self, base: Self) -> Self {
-        macro_rules! own_or_base {
-            ($($key:ident)*) => {
-                Self { $($key: self.$key.or(base.$key),)* }
-            };
-        }
-        own_or_base! {
-            uri uris method headers ordered_headers data encoded_data encoded_request raw_request
-            autocomplete_headers stop_magic save_cookie follow_redirect response
-        }
-    }
-
-    fn fields(&self) -> Headers {
-        let from_map = |map: &BTreeMap<String, String>| map.iter().collect();
-        let from_list = |list: &[Named]| {
-            list.iter()
-                .map(|field| (&field.name, &field.value))
-                .collect()
-        };
-        let mut fields: Headers = match &self.headers {
-            Some(Fields::Map(map)) => from_map(map),
-            Some(Fields::List(list)) => from_list(list),
-            None => Headers::new(),
-        };
-        if let Some(ordered) = &self.ordered_headers {
-            fields.extend(&from_list(ordered));
-        }
-        fields
-    }
-}
-
-fn raw(encoded: &str) -> Result<Half<RequestHead>, String> {
-    let mut request = http1::request(&decode64("encoded_request", encoded)?)?.half;
-    DEFAULT_CLIENT_IP.clone_into(&mut request.head.client_ip);
-    Ok(request)
-}
-
-fn decode64(key: &str, text: &str) -> Result<Vec<u8>, String> {
-    let text: String = text.split_ascii_whitespace().collect();
-    base_64::read(&STANDARD, &text, format_args!("\"{key}\""))
-}
-
-fn built(input: &Input, payload: Option<&str>) -> Result<Half<RequestHead>, String> {
-    let fill = |text: &str| templated(text, payload);
-    let body = match (&input.encoded_data, &input.data) {
-        (Some(encoded), _) => decode64("encoded_data", encoded)?,
-        (None, Some(Data::Text(text))) => fill(text)?.into_bytes(),
-        (None, Some(Data::Lines(lines))) => fill(&lines.join("\r\n"))?.into_bytes(),
-        (None, None) => Vec::new(),
-    };
-    let mut headers = Headers::new();
-    for (name, value) in &input.fields() {
-        headers.push(&fill(name)?, &fill(value)?);
-    }
-    let complete = input.autocomplete_headers.unwrap_or(true) && input.stop_magic != Some(true);
-    if complete {
-        let mut add = |name: &str, value: String| {
-            if headers.value(name).is_none() {
-                headers.push(name, &value);
-            }
-        };
-        add("Connection", "close".to_owned());
-        if !body.is_empty() {
-            add(
-                "Content-Type",
-                "application/x-www-form-urlencoded".to_owned(),
-            );
-            add("Content-Length", body.len().to_string());
-        }
-    }
-    Ok(Half {
-        head: RequestHead {
-            method: fill(input.method.as_deref().unwrap_or("GET"))?,
-            uri: fill(input.uri.as_deref().unwrap_or("/"))?,
-            client_ip: DEFAULT_CLIENT_IP.to_owned(),
-            headers,
-            ..RequestHead::default()
-        },
-        body,
-    })
-}
-
-fn response(given: &Response) -> Result<Half<ResponseHead>, String> {
-    let body = match (&given.encoded_body, &given.body) {
-        (Some(encoded), _) if !encoded.is_empty() => decode64("encoded_body", encoded)?,
-        (_, Some(body)) => body.clone().into_bytes(),
-        _ => Vec::new(),
-    };
-    let headers = given.headers.iter().flatten().collect();
-    Ok(Half::response(given.status.unwrap_or(200), headers, body))
 }

@@ -32,6 +32,18 @@ impl<H> Message<H> {
     }
 }
 
+/// One that was not read from bytes.
+impl<H> From<Half<H>> for Message<H> {
+    fn from(half: Half<H>) -> Self {
+        Self {
+            half,
+            remarks: Vec::new(),
+            left_over: None,
+            is_open_ended: false,
+        }
+    }
+}
+
 pub(super) fn request(bytes: &[u8]) -> Result<Message<RequestHead>, String> {
     let mut fields = vec![httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut parsed = httparse::Request::new(&mut fields);

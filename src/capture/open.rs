@@ -12,7 +12,7 @@ use super::format::{Read as ReadRecords, ReadRecord};
 use super::stream::{self, Stream};
 use super::{
     DecodeSettings, Decoded, ExchangeParts, Format, Item, Place, RawTransaction, Remark, Unusable,
-    detect, stable_hash,
+    detect, ftw, stable_hash,
 };
 use crate::error::Error;
 use crate::files::{self, Accept};
@@ -28,6 +28,25 @@ pub struct Capture {
     pub size_bytes: Option<u64>,
     /// Tells its records from those of other captures, if there are any.
     key: Option<u64>,
+}
+
+/// Whether a file is YAML that no capture is written in: settings that stand
+/// beside tests, as those of containers and of the platforms tests run on.
+pub(super) fn is_settings(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.to_ascii_lowercase();
+    let name = name.strip_suffix(".gz").unwrap_or(&name);
+    if !name.ends_with(".yaml") && !name.ends_with(".yml") {
+        return false;
+    }
+    let Ok(file) = std::fs::File::open(path) else {
+        return false;
+    };
+    let ahead = Ahead::of(Ahead::of(Box::new(file), 2).unpacked(), HEAD_BYTES);
+    let head = ahead.head();
+    ahead.failed.is_none()
+        && ftw::is_other_yaml(head, head.len() < HEAD_BYTES)
+        && detect::detect(head).is_err()
 }
 
 /// A capture that is being read.
@@ -118,12 +137,7 @@ impl Opened {
         {
             return Err(error);
         }
-        let stream: Box<dyn Read + Send> = if magic.head() == [0x1f, 0x8b] {
-            Box::new(MultiGzDecoder::new(magic))
-        } else {
-            Box::new(magic)
-        };
-        let (ahead, nuls) = without_nuls(stream);
+        let (ahead, nuls) = without_nuls(magic.unpacked());
         let format = match forced.map_or_else(|| format_of(&file, &ahead, nuls), Ok) {
             Ok(format) => format,
             Err(why) => {
@@ -215,6 +229,15 @@ impl Ahead {
             head: Cursor::new(head),
             failed: read.err(),
             rest,
+        }
+    }
+
+    /// Without gzip, where these bytes begin as gzip does.
+    fn unpacked(self) -> Box<dyn Read + Send> {
+        if self.head() == [0x1f, 0x8b] {
+            Box::new(MultiGzDecoder::new(self))
+        } else {
+            Box::new(self)
         }
     }
 

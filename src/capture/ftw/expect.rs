@@ -1,77 +1,78 @@
 //! The part of a test file that says what is expected.
 
+use std::str::FromStr;
 use std::sync::LazyLock;
 
 use regex::Regex;
 
-use serde::Deserialize;
-
 use super::super::Expectation;
-
-#[derive(Deserialize, Default, Clone)]
-pub(super) struct Output {
-    pub(super) status: Option<OneOrMany<u16>>,
-    pub(super) response_contains: Option<String>,
-    pub(super) log_contains: Option<String>,
-    pub(super) no_log_contains: Option<String>,
-    pub(super) log: Option<Log>,
-    pub(super) expect_error: Option<bool>,
-    #[serde(default)]
-    pub(super) isolated: bool,
-}
-
-#[derive(Deserialize, Clone)]
-#[serde(untagged)]
-pub(super) enum OneOrMany<T> {
-    One(T),
-    Many(Vec<T>),
-}
-
-#[derive(Deserialize, Default, Clone)]
-pub(super) struct Log {
-    #[serde(default)]
-    pub(super) expect_ids: Vec<u64>,
-    #[serde(default)]
-    pub(super) no_expect_ids: Vec<u64>,
-    pub(super) match_regex: Option<String>,
-    pub(super) no_match_regex: Option<String>,
-}
+use super::sent::{flag, text};
+use super::yaml::{Node, Value};
 
 static RULE_ID: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r#"^\s*\[?id\s+\\?"?(\d+)\\?"?\]?\s*$"#).ok());
 
-pub(super) fn expectation(name: &str, output: &Output) -> (Expectation, bool) {
-    let mut not_checked = output.response_contains.is_some() || output.expect_error == Some(true);
+/// What a test expects, and whether it expects more than a module can meet.
+pub(super) fn expectation(
+    name: &str,
+    output: Option<&Node>,
+) -> Result<(Expectation, bool), String> {
     let mut expect = Expectation {
         test: name.to_owned(),
-        isolated: output.isolated,
-        status: match &output.status {
-            None => Vec::new(),
-            Some(OneOrMany::One(status)) => vec![*status],
-            Some(OneOrMany::Many(statuses)) => statuses.clone(),
-        },
         ..Expectation::default()
     };
+    let Some(output) = output else {
+        return Ok((expect, false));
+    };
+    if !matches!(output.value, Value::Map(_)) {
+        return Err(format!(
+            "expected a mapping as output, found {}",
+            output.kind()
+        ));
+    }
+    let flag = |key: &str| output.get(key).map_or(Ok(false), |it| flag(key, it));
+    expect.isolated = flag("isolated")?;
+    expect.status = numbers::<u16>("status", output)?;
     expect.status.retain(|status| *status != 0);
-    let mut from_text = |text: &Option<String>, ids: &mut Vec<String>| {
-        let Some(text) = text.as_deref().filter(|text| !text.is_empty()) else {
-            return;
+    let mut not_checked = flag("expect_error")? || output.get("response_contains").is_some();
+    for (key, ids) in [
+        ("log_contains", &mut expect.expect_ids),
+        ("no_log_contains", &mut expect.no_expect_ids),
+    ] {
+        let found = output.get(key).map(|it| text(key, it)).transpose()?;
+        let Some(found) = found.filter(|text| !text.is_empty()) else {
+            continue;
         };
-        match RULE_ID.as_ref().and_then(|form| form.captures(text)) {
-            Some(found) => ids.push(found[1].to_owned()),
+        match RULE_ID.as_ref().and_then(|form| form.captures(&found)) {
+            Some(rule) => ids.push(rule[1].to_owned()),
             None => not_checked = true,
         }
-    };
-    from_text(&output.log_contains, &mut expect.expect_ids);
-    from_text(&output.no_log_contains, &mut expect.no_expect_ids);
-    if let Some(log) = &output.log {
-        expect
-            .expect_ids
-            .extend(log.expect_ids.iter().map(u64::to_string));
-        expect
-            .no_expect_ids
-            .extend(log.no_expect_ids.iter().map(u64::to_string));
-        not_checked |= log.match_regex.is_some() || log.no_match_regex.is_some();
     }
-    (expect, not_checked)
+    if let Some(log) = output.get("log") {
+        let ids = |key| numbers::<u64>(key, log);
+        let texts = |ids: Vec<u64>| ids.into_iter().map(|id| id.to_string());
+        expect.expect_ids.extend(texts(ids("expect_ids")?));
+        expect.no_expect_ids.extend(texts(ids("no_expect_ids")?));
+        let has = |key| log.get(key).is_some();
+        not_checked |= has("match_regex") || has("no_match_regex");
+    }
+    Ok((expect, not_checked))
+}
+
+/// One number, or a list of them.
+fn numbers<T: FromStr>(key: &str, node: &Node) -> Result<Vec<T>, String> {
+    let Some(node) = node.get(key) else {
+        return Ok(Vec::new());
+    };
+    let number = |node: &Node| {
+        let text = text(key, node)?;
+        text.parse().map_err(|_| {
+            let shown = crate::fault::printable(&text, 40);
+            format!("expected a number in \"{key}\", found {shown:?}")
+        })
+    };
+    match &node.value {
+        Value::List { items, .. } => items.iter().map(|item| number(item)).collect(),
+        _ => Ok(vec![number(node)?]),
+    }
 }

@@ -8,6 +8,7 @@ mod compare;
 mod exchanges;
 mod files;
 mod formats;
+mod ftw;
 mod gor;
 mod har;
 mod hooks;
