@@ -168,6 +168,8 @@ fn read(mut stream: Stream) -> Items {
 struct Keys {
     unknown: Vec<String>,
     twice: Vec<String>,
+    /// With a value that nobody looks into.
+    nested: Vec<String>,
 }
 
 impl Keys {
@@ -206,6 +208,8 @@ impl Keys {
                 }
                 "template" => self.check("input", value),
                 "headers" => self.check("headers", value),
+                "ordered_headers" => {}
+                _ if has_mapping(value) => self.nested.push(shown()),
                 _ => {}
             }
         }
@@ -215,6 +219,7 @@ impl Keys {
         let lists = [
             ("unknown keys", self.unknown),
             ("keys that stand twice", self.twice),
+            ("mappings where a text is expected", self.nested),
         ];
         let said = lists.into_iter().filter(|(_, keys)| !keys.is_empty());
         let said: Vec<String> = said
@@ -225,6 +230,11 @@ impl Keys {
         }
         Err(said.join("; "))
     }
+}
+
+fn has_mapping(node: &Node) -> bool {
+    let is_mapping = |node: &Node| matches!(node.value, Value::Map(_));
+    is_mapping(node) || node.items().iter().any(|item| is_mapping(item))
 }
 
 fn items(entry: &Entry, place: Place) -> Items {

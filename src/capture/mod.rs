@@ -15,6 +15,8 @@
 mod access_log;
 mod assemble;
 mod base_64;
+#[cfg(test)]
+mod damage_tests;
 mod detect;
 mod envoy_tap;
 mod expect;
