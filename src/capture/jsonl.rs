@@ -334,7 +334,7 @@ impl Written {
                     r#"{{"kind":{},"message":{}}}"#,
                     text(&fault.code.to_string()),
                     text(&crate::fault::printable(
-                        &found.quoting_text(&fault.detail),
+                        &redactor.said(&fault.detail, found),
                         256
                     ))
                 )

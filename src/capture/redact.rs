@@ -7,23 +7,31 @@
 //! hash (HMAC-SHA-256) in its place, so equal values stay equal and nobody
 //! without the key can try values out.
 //!
-//! What makes a value a secret is the name it stands under: credential
-//! headers, cookies, and parameters and JSON keys such as `token` or
-//! `password`. A secret that was found is replaced wherever else it occurs, as
-//! in an answer that echoes it.
+//! What makes a value a secret is the name it stands under, such as `token` or
+//! `password`, or its own form: the prefix of an issuer's keys, a signed token, a
+//! private key, a card's number. All cookies are secrets. A secret that was found
+//! is replaced wherever else it occurs, as in an answer that echoes it, but never
+//! in the fields of the protocol itself: what a client sends would choose them.
 //!
 //! Invariant: whoever chose the text, its cost is linear. What there is too
 //! much of is not read, and nothing of it is shown.
 
 mod binary;
+mod body;
+mod encoded;
 mod finder;
+mod forms;
 mod found;
 mod keep_decision;
 mod layers;
+mod markup;
+mod names;
+mod pairs;
+mod parts;
 mod places;
 mod stand_in;
 
-use std::ops::Range;
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -31,8 +39,11 @@ use regex::Regex;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use self::body::Body;
+use self::found::Echoed;
 use self::layers::spellings;
-use self::places::{Places, in_text, in_url, is_secret, whole};
+use self::names::is_secret;
+use self::places::{About, Place, Places, Quote, in_text, in_url, whole};
 use self::stand_in::{HASH_DIGITS, Manner, StandIn, is_stand_in};
 
 pub(super) use self::stand_in::STAND_IN;
@@ -55,13 +66,14 @@ static SET_COOKIE: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r"(?:^|, ?)[^=;,\s]+=").ok());
 
 /// Words before a credential that are none themselves.
-const SCHEMES: [&str; 14] = [
+const SCHEMES: [&str; 15] = [
     "apikey",
     "aws4-hmac-sha256",
     "basic",
     "bearer",
     "digest",
     "dpop",
+    "gnap",
     "hawk",
     "hoba",
     "mutual",
@@ -217,15 +229,31 @@ impl Redactor {
             return "{}".to_owned();
         };
         let before = found.count;
-        self.pass(found).walk("", &mut value);
-        if of_input(&mut value, |it| echoes(it, found))
-            || found.count != before
-            || found.looks_for_cuts()
-        {
+        let body = Body::of(&value);
+        let mut pass = self.pass(found);
+        pass.body = body.as_ref();
+        pass.walk("", &mut value);
+        let mut any = of_input(&mut value, |it| echoes(it, found));
+        any |= self.ids(&mut value, found);
+        if any || found.count != before || found.looks_for_cuts() {
             of_input(&mut value, |it| found.cut_texts(it));
+            if let Some(body) = body {
+                body.fit_lengths(&mut value, found);
+            }
             return value.to_string();
         }
         json.to_owned()
+    }
+
+    /// An exchange has one id, whatever its records are found to hold later.
+    fn ids(&self, value: &mut Value, found: &mut SecretsFound) -> bool {
+        let Some(Value::String(id)) = value.get_mut("correlation_id") else {
+            return false;
+        };
+        let shown = self.id(id, found);
+        let is_other = shown != *id;
+        *id = shown;
+        is_other
     }
 
     /// An agent response or a hook's result, as JSON text: secrets of the input
@@ -246,11 +274,25 @@ impl Redactor {
                 }
             }
         }
-        if let Some(context) = value.get_mut("ctx") {
-            self.pass(found).walk("ctx", context);
-        }
+        self.pass(found).walk("", &mut value);
         echoes(&mut value, found);
         value.to_string()
+    }
+
+    /// What a guest said, such as the message of its panic, as reports show it.
+    #[must_use]
+    pub fn said(&self, text: &str, found: &SecretsFound) -> String {
+        if self.keeps_secrets() {
+            return text.to_owned();
+        }
+        let places = in_text(text, About::default());
+        if places.is_empty() {
+            return found.quoting_text(text);
+        }
+        let mut found = found.known();
+        let text = self.pass(&mut found).replaced("text", text, places);
+        found.index();
+        found.quoting_text(&text)
     }
 
     /// Path and query, as reports show them, without the secrets of their
@@ -275,6 +317,7 @@ impl Redactor {
         Pass {
             redactor: self,
             found,
+            body: None,
         }
     }
 }
@@ -283,6 +326,8 @@ impl Redactor {
 struct Pass<'a> {
     redactor: &'a Redactor,
     found: &'a mut SecretsFound,
+    /// What is known of the input's body.
+    body: Option<&'a Body>,
 }
 
 impl Pass<'_> {
@@ -290,6 +335,7 @@ impl Pass<'_> {
         match value {
             Value::Object(map) => {
                 let decoded = !binary::is_base64(map);
+                let named = pairs::names_secret(map);
                 for (key, value) in map.iter_mut() {
                     let at = below(path, key);
                     match value {
@@ -298,16 +344,16 @@ impl Pass<'_> {
                                 self.header_value(&Header::of(name), value);
                             }
                         }
+                        Value::String(_) if path.is_empty() && is_protocol(key) => {}
                         Value::String(text) if key == "uri" => {
                             *text = self.url(&at, text);
                         }
-                        Value::String(text) if key == "data" && decoded => {
-                            *text = self.free(&at, text);
-                        }
                         Value::String(text) if key == "data" => {
-                            *text = self.bytes(&at, text);
+                            let body = self.body.filter(|_| path.is_empty());
+                            *text = self.data(&at, text, (body, decoded));
                         }
                         value if is_secret(key) => self.hide_all(&at, value),
+                        value if named && pairs::is_value(key) => self.hide_all(&at, value),
                         other => self.walk(&at, other),
                     }
                 }
@@ -317,7 +363,14 @@ impl Pass<'_> {
                     self.walk(path, value);
                 }
             }
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+            Value::String(text) => *text = self.free(path, text),
+            Value::Number(number) if !path.is_empty() => {
+                let text = number.to_string();
+                if !in_text(&text, About::default()).is_empty() {
+                    *value = self.hide(path, &text).into();
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }
 
@@ -380,16 +433,36 @@ impl Pass<'_> {
             // Under more names than one: proxies hand it on.
             _ if name.ends_with("authorization") => match value.split_once(' ') {
                 Some((scheme, secret)) if SCHEMES.contains(&&*scheme.to_ascii_lowercase()) => {
-                    format!("{scheme} {}", self.hide(field, secret))
+                    let hidden = self.hide(field, secret);
+                    if scheme.eq_ignore_ascii_case("basic") {
+                        self.basic(field, secret);
+                    }
+                    format!("{scheme} {hidden}")
                 }
                 _ => self.hide(field, value),
             },
             _ if header.is_secret => self.hide(field, value),
-            _ if value.contains(['=', ':', ' ']) => {
-                let places = [in_url(value), in_text(value)].concat();
+            _ => {
+                let mut places = in_text(value, About::default());
+                if value.contains(['=', '/', '%', ':']) {
+                    places.extend(in_url(value));
+                }
                 self.replaced(field, value, places)
             }
-            _ => value.to_owned(),
+        }
+    }
+
+    /// The password in a credential of user and password, which may stand alone
+    /// elsewhere.
+    fn basic(&mut self, field: &str, credential: &str) {
+        let Ok(bytes) = base_64::decode(credential.trim()) else {
+            return;
+        };
+        let Ok(pair) = String::from_utf8(bytes) else {
+            return;
+        };
+        if let Some((_, password)) = pair.split_once(':') {
+            self.hide(field, password);
         }
     }
 
@@ -398,7 +471,12 @@ impl Pass<'_> {
             Some((name, _)) => pair.split_at(name.len() + 1),
             None => pair.split_at(pair.len() - pair.trim_start().len()),
         };
-        format!("{name}{}", self.hide(field, secret))
+        let hidden = if is_secret(name.trim_matches([' ', '='])) {
+            self.hide(field, secret)
+        } else {
+            self.hide_as(field, secret, Echoed::Rare)
+        };
+        format!("{name}{hidden}")
     }
 
     /// Values of secret parameters of a path with a query, or of a URL.
@@ -406,37 +484,94 @@ impl Pass<'_> {
         self.replaced(field, url, in_url(url))
     }
 
-    /// A body, or a text of another kind, whatever it is.
+    /// A text of any kind.
     fn free(&mut self, field: &str, text: &str) -> String {
-        self.replaced(field, text, in_text(text))
+        self.replaced(field, text, in_text(text, About::default()))
     }
 
-    /// A body of bytes.
-    fn bytes(&mut self, field: &str, base64: &str) -> String {
-        let Ok(bytes) = base_64::decode(base64) else {
-            return self.free(field, base64);
-        };
-        let text = binary::as_text(&bytes);
-        let places = in_text(&text);
-        if places.is_empty() {
-            return base64.to_owned();
+    /// A body, as a text or as bytes in base64.
+    fn data(&mut self, field: &str, data: &str, (body, is_text): (Option<&Body>, bool)) -> String {
+        let hidden = || base_64::encode(stand_in::REST);
+        if is_text {
+            return self.body(field, data, body).unwrap_or_else(|| data.to_owned());
         }
-        let text = self.replaced(field, &text, places);
-        base_64::encode(binary::as_bytes(&text))
+        let is_chunk = |it: &Body| it.is_compressed && !it.is_whole();
+        if body.is_some_and(|it| it.is_unread || is_chunk(it)) && !encoded::is_plain_file(data) {
+            if data != hidden() {
+                self.found.count += 1;
+                self.found.note_field(field);
+            }
+            return hidden();
+        }
+        if base_64::decode(data).is_err() {
+            return self.body(field, data, body).unwrap_or_else(|| data.to_owned());
+        }
+        let mut other = |text: &str| self.body(field, text, body);
+        match encoded::edit_base64(data, stand_in::REST, &mut other) {
+            Some(other) => {
+                self.found.count += 1;
+                self.found.note_field(field);
+                other
+            }
+            None => data.to_owned(),
+        }
+    }
+
+    /// A body's text, with what stood before it. None where nothing is hidden.
+    fn body(&mut self, field: &str, text: &str, body: Option<&Body>) -> Option<String> {
+        let before = body.filter(|it| !it.is_first);
+        let mut tail = before.map(|it| std::mem::take(&mut self.found.tails[it.side])).unwrap_or_default();
+        let from = tail.text.len();
+        let joined = match from {
+            0 => Cow::Borrowed(text),
+            _ => Cow::Owned(format!("{}{text}", tail.text)),
+        };
+        let is_form = body.is_some_and(|it| it.is_form) || tail.is_form || places::looks_like_form(&joined);
+        let goes_on = body.is_some_and(|it| !it.is_last);
+        let about = About { is_form, goes_on, ..About::default() };
+        let mut all = in_text(&joined, about);
+        if from > 0 || goes_on {
+            self.found.index();
+            all.extend(self.found.across(&joined, from, goes_on));
+        }
+        let all = apart(all);
+        if let Some(body) = body.filter(|_| goes_on) {
+            let open = all.last().filter(|it| it.range.end == joined.len());
+            tail.is_form = is_form;
+            tail.keep(&joined, open.map(|it| it.range.start));
+            self.found.tails[body.side] = tail;
+        }
+        let here = all.into_iter().filter(|it| it.range.end > from).collect::<Places>();
+        let is_any = !here.is_empty();
+        is_any.then(|| self.replaced_from(field, (&joined, from), here))
     }
 
     /// A text with a stand-in at each of these places.
     fn replaced(&mut self, field: &str, text: &str, places: Places) -> String {
-        let mut places = apart(places);
+        self.replaced_from(field, (text, 0), apart(places))
+    }
+
+    /// The same of what stands from there on; what is before was written already.
+    fn replaced_from(&mut self, field: &str, (text, from): (&str, usize), mut places: Places) -> String {
         if places.len() > MAX_PLACES {
             places = whole(text);
         }
-        let mut out = String::with_capacity(text.len());
-        let mut at = 0;
-        for place in places {
-            out.push_str(&text[at..place.start]);
-            at = place.end;
-            out.push_str(&self.hide(field, &text[place]));
+        let mut out = String::with_capacity(text.len() - from);
+        let mut at = from;
+        for Place { range, quote } in places {
+            let begin = range.start.max(from);
+            out.push_str(&text[at..begin]);
+            at = range.end;
+            let hidden = self.hide(field, &text[begin..at]);
+            if begin > range.start {
+                self.found.note_as(&text[range.clone()], &hidden);
+            }
+            let quote = quote.filter(|_| hidden != text[begin..at]);
+            let quote = quote.map_or("", |quote| match quote {
+                Quote::Plain => "\"",
+                Quote::Like(at) => &text[at],
+            });
+            out.extend([quote, &*hidden, quote]);
         }
         out.push_str(&text[at..]);
         out
@@ -444,6 +579,11 @@ impl Pass<'_> {
 
     /// A secret's stand-in. What is empty or a stand-in already stays.
     fn hide(&mut self, field: &str, secret: &str) -> String {
+        self.hide_as(field, secret, Echoed::All)
+    }
+
+    /// The same; of a value that is common it is not looked for elsewhere.
+    fn hide_as(&mut self, field: &str, secret: &str, echoed: Echoed) -> String {
         if self.redactor.keeps_secrets() || secret.is_empty() || is_stand_in(secret) {
             return secret.to_owned();
         }
@@ -461,9 +601,9 @@ impl Pass<'_> {
             By::Key(key) => hashed(key, plain),
         };
         let all = spelled.iter().map(|spelling| &**spelling);
+        let all = [secret].into_iter().chain(all).filter(|it| echoed.has(it));
         let stand_in = StandIn::new(&self.redactor.manner, field, &token);
-        self.found
-            .note(field, [secret].into_iter().chain(all), &stand_in);
+        self.found.note(field, all, &stand_in);
         stand_in.of(secret)
     }
 }
@@ -499,16 +639,42 @@ fn below(path: &str, key: &str) -> String {
     }
 }
 
+/// Fields of an input that are no text of anybody's, or are written once for all
+/// records of an exchange.
+const PROTOCOL: [&str; 3] = ["method", "client_ip", "correlation_id"];
+/// Headers that say how a body is to be read.
+const FRAMING: [&str; 4] = [
+    "content-encoding",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+];
+
+fn is_protocol(key: &str) -> bool {
+    key == "encoding" || PROTOCOL.contains(&key)
+}
+
 /// Replaces texts of an input. Names of headers stay: with a stand-in in them
 /// they would be none.
 fn of_input(value: &mut Value, mut replace: impl FnMut(&mut Value) -> bool) -> bool {
     let headers = value.get_mut("headers").and_then(Value::as_object_mut);
     let mut headers = headers.map(std::mem::take).unwrap_or_default();
+    let mut fields = Vec::new();
+    for key in PROTOCOL {
+        if let Some(Value::String(text)) = value.get_mut(key) {
+            fields.push((key, std::mem::take(text)));
+        }
+    }
     let mut any = false;
-    for value in headers.values_mut() {
-        any |= replace(value);
+    for (name, value) in &mut headers {
+        if !FRAMING.iter().any(|it| it.eq_ignore_ascii_case(name)) {
+            any |= replace(value);
+        }
     }
     any |= replace(value);
+    for (key, text) in fields {
+        value[key] = text.into();
+    }
     if let Some(Value::Object(taken)) = value.get_mut("headers") {
         *taken = headers;
     }
@@ -529,12 +695,12 @@ fn echoes(value: &mut Value, found: &mut SecretsFound) -> bool {
 /// Places in order, of those that overlap each less what the ones before have.
 fn apart(mut places: Places) -> Places {
     // Of those that begin together the longest first.
-    places.sort_by_key(|place| (place.start, std::cmp::Reverse(place.end)));
+    places.sort_by_key(|place| (place.range.start, std::cmp::Reverse(place.range.end)));
     let mut at = 0;
-    places.retain_mut(|place| {
-        place.start = place.start.max(at);
-        at = at.max(place.end);
-        place.start < place.end
+    places.retain_mut(|Place { range, .. }| {
+        range.start = range.start.max(at);
+        at = at.max(range.end);
+        range.start < range.end
     });
     places
 }
@@ -553,14 +719,20 @@ fn cookies_set(value: &str) -> Places {
     let Some(form) = SET_COOKIE.as_ref() else {
         return whole(value);
     };
-    let begins: Vec<Range<usize>> = form.find_iter(value).map(|it| it.range()).collect();
-    let ends = begins.iter().skip(1).map(|next| next.start);
+    let mut begins: Vec<usize> = form.find_iter(value).map(|it| it.start()).collect();
+    if begins.first() != Some(&0) {
+        begins.insert(0, 0);
+    }
+    let ends = begins.iter().skip(1).copied().chain([value.len()]);
     begins
         .iter()
-        .zip(ends.chain([value.len()]))
-        .map(|(begin, end)| {
-            let rest = &value[begin.end..end];
-            begin.end..begin.end + rest.find(';').unwrap_or(rest.len())
+        .zip(ends)
+        .filter_map(|(begin, end)| {
+            let all = &value[*begin..end];
+            let pair = &all[..all.find(';').unwrap_or(all.len())];
+            // One without a name is all value.
+            let name = pair.find('=').map_or_else(|| pair.len() - pair.trim_start_matches([',', ' ']).len(), |it| it + 1);
+            (name < pair.len()).then(|| Place::of(begin + name..begin + pair.len()))
         })
         .collect()
 }

@@ -9,7 +9,9 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::super::base_64;
-use super::binary;
+use super::body::Tail;
+use super::layers::Layer;
+use super::{binary, encoded, places};
 use super::finder::{Finder, Rest};
 use super::stand_in::{REST, STAND_IN, StandIn, is_inside};
 
@@ -24,6 +26,8 @@ const LEAST_ECHOED: usize = 6;
 const MAX_WORDS: usize = 64;
 /// Ends what was quoted in part.
 const ELLIPSIS: char = '…';
+/// Bytes of a secret that is looked for in base64, too.
+const MAX_ENCODED_BYTES: usize = 1 << 10;
 /// What stays of an input and an answer where nothing else is shown: without
 /// it they could not be read at all.
 const STAY: [&str; 4] = ["method", "client_ip", "encoding", "decision"];
@@ -45,7 +49,9 @@ pub struct SecretsFound {
     /// Inputs may hold no more than a part of a secret.
     cuts: Option<Arc<Cuts>>,
     /// How the exchange's id is written, from its first record on.
-    id: Option<String>,
+    id: Option<(String, String)>,
+    /// What chunks left for the next ones, of either body.
+    pub(super) tails: [Tail; 2],
     /// Where secrets stood, since the last [`begin`](Self::begin).
     pub fields: Vec<String>,
     known_fields: HashSet<String>,
@@ -63,6 +69,30 @@ struct Secret {
     text: Arc<str>,
     /// It is the beginning of a longer one.
     is_cut: bool,
+    /// It is what base64 makes of one.
+    is_encoded: bool,
+}
+
+/// Where else a secret is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Echoed {
+    All,
+    /// Nowhere if it is a value that stands in many places: a word, an address.
+    Rare,
+}
+
+impl Echoed {
+    pub(super) fn has(self, secret: &str) -> bool {
+        let classes = [
+            u8::is_ascii_digit as fn(&u8) -> bool,
+            u8::is_ascii_alphabetic,
+            |it: &u8| !it.is_ascii_alphanumeric(),
+        ];
+        let classes = classes.iter().filter(|it| secret.as_bytes().iter().any(**it));
+        self == Self::All
+            || ((classes.count() > 1 || secret.len() >= 12)
+                && secret.parse::<std::net::IpAddr>().is_err())
+    }
 }
 
 #[derive(Debug)]
@@ -113,7 +143,11 @@ impl SecretsFound {
             + self.secrets.len() * 4 * size_of::<Secret>()
             + self.numbers.len() * 64
             + self.shapes.iter().map(|it| it.len() + 64).sum::<usize>()
-            + self.id.as_ref().map_or(0, String::len)
+            + self
+                .id
+                .as_ref()
+                .map_or(0, |(id, shown)| id.len() + shown.len())
+            + self.tails.iter().map(|it| it.text.len()).sum::<usize>()
     }
 
     /// Whether any secret was found.
@@ -151,14 +185,36 @@ impl SecretsFound {
             if stand_in.is_shape() {
                 self.shapes.insert(stand_in.of(spelling).into());
             }
-            if let Some(secret) = self.room_for(spelling) {
-                let text = stand_in.of(spelling);
-                let token = last.filter(|last| **last == *text);
-                let token = token.unwrap_or_else(|| text.into());
-                self.secrets.push(secret.clone());
-                self.tokens.push(Arc::clone(&token));
-                self.seen.insert(secret);
-                last = Some(token);
+            let Some(secret) = self.room_for(spelling) else {
+                continue;
+            };
+            let encoded = encodings(&secret);
+            for secret in std::iter::once(secret).chain(encoded) {
+                self.keep(secret, stand_in.of(&secret.text), &mut last);
+            }
+        }
+    }
+
+    /// Keeps a secret, if it is not kept yet, and what stands for it.
+    fn keep(&mut self, secret: Secret, text: String, last: &mut Option<Arc<str>>) {
+        if !self.seen.insert(secret.clone()) {
+            return;
+        }
+        let token = last.take().filter(|last| **last == *text);
+        let token = token.unwrap_or_else(|| text.into());
+        self.secrets.push(secret);
+        self.tokens.push(Arc::clone(&token));
+        *last = Some(token);
+    }
+
+    /// Takes another text that the same stands for.
+    pub(super) fn note_as(&mut self, secret: &str, token: &str) {
+        self.note_field("data");
+        if let Some(secret) = self.room_for(secret) {
+            let encoded = encodings(&secret);
+            let mut last = None;
+            for secret in std::iter::once(secret).chain(encoded) {
+                self.keep(secret, token.to_owned(), &mut last);
             }
         }
     }
@@ -184,6 +240,7 @@ impl SecretsFound {
         let secret = Secret {
             text: secret[..kept].into(),
             is_cut: kept < secret.len(),
+            is_encoded: false,
         };
         if self.seen.contains(&secret) {
             return None;
@@ -195,6 +252,7 @@ impl SecretsFound {
                 numbers: std::mem::take(&mut self.numbers),
                 cuts: self.cuts.take(),
                 id: self.id.take(),
+                tails: std::mem::take(&mut self.tails),
                 fields: std::mem::take(&mut self.fields),
                 known_fields: std::mem::take(&mut self.known_fields),
                 count: self.count,
@@ -251,6 +309,8 @@ impl SecretsFound {
         let mut known = self.clone();
         known.begin();
         known.count = 0;
+        known.id = None;
+        known.tails = Default::default();
         known
     }
 
@@ -322,32 +382,38 @@ impl SecretsFound {
         ends.max_by_key(|rest| rest.length)
     }
 
-    /// Where secrets stand. Those that overlap are one place, so that nothing
-    /// is left of either.
+    /// Where secrets stand, however they are spelled. Those that overlap are one
+    /// place, so that nothing is left of either.
     fn places(&self, text: &str) -> Vec<Place> {
         let mut all = Vec::new();
-        for part in &self.parts {
-            let mut places = Vec::new();
-            // Of a secret that is known by its beginning it is all the rest.
-            let mut cut: Option<Place> = None;
-            part.finder.read(text.bytes(), |hit| {
-                let found = &self.secrets[hit.secret];
-                let mut place = Place {
-                    range: hit.end - found.text.len()..hit.end,
-                    secret: hit.secret,
-                };
-                if found.is_cut {
-                    place.range.end = text.len();
-                    cut.get_or_insert(place);
-                } else {
-                    join(&mut places, place);
+        Layer::each(text, |layer| {
+            for part in &self.parts {
+                let mut places = Vec::new();
+                // Of a secret that is known by its beginning it is all the rest.
+                let mut cut: Option<Place> = None;
+                let text = &*layer.text;
+                part.finder.read(text.bytes(), |hit| {
+                    let found = &self.secrets[hit.secret];
+                    let mut place = Place {
+                        range: hit.end - found.text.len()..hit.end,
+                        secret: hit.secret,
+                    };
+                    if found.is_cut {
+                        place.range.end = text.len();
+                        cut.get_or_insert(place);
+                    } else {
+                        join(&mut places, place);
+                    }
+                });
+                if let Some(cut) = cut {
+                    join(&mut places, cut);
                 }
-            });
-            if let Some(cut) = cut {
-                join(&mut places, cut);
+                for place in &mut places {
+                    place.range = layer.origin(place.range.start)..layer.origin(place.range.end);
+                }
+                all.push(places);
             }
-            all.push(places);
-        }
+        });
         if all.len() < 2 {
             return all.pop().unwrap_or_default();
         }
@@ -360,12 +426,28 @@ impl SecretsFound {
         places
     }
 
+    /// Secrets that begin before a place of a text and end behind it, and what
+    /// of one begins at its end where it goes on.
+    pub(super) fn across(&self, text: &str, from: usize, goes_on: bool) -> places::Places {
+        let places = self.places(text).into_iter().map(|it| it.range);
+        let mut all: places::Places = places
+            .filter(|it| it.start < from && it.end > from)
+            .map(places::Place::of)
+            .collect();
+        if goes_on && let Some(rest) = self.begun(text.as_bytes()) {
+            all.push(places::Place::of(text.len() - rest.length..text.len()));
+        }
+        all
+    }
+
     /// Every text and key of a value, without the secrets that were found.
     /// Whether there were any.
     pub(super) fn texts(&self, value: &mut Value) -> bool {
         replace_texts(value, &mut |text, kind| match kind {
             Kind::Bytes => self.base64(text),
             Kind::Key => other(self.key(text)),
+            // A client that sends one of these words as its cookie changes none.
+            Kind::Encoding if PROTOCOL_WORDS.contains(&text) => None,
             Kind::Text | Kind::Encoding => other(self.text(text)),
         })
     }
@@ -383,15 +465,12 @@ impl SecretsFound {
     /// Bytes in base64, without the secrets that were found in them. None
     /// where there were none.
     fn base64(&self, data: &str) -> Option<String> {
-        if let Cow::Owned(_) = self.text(data) {
-            // It is itself what is secret, or what encodes it.
+        let is_plain = |it: &Place| !self.secrets[it.secret].is_encoded;
+        if self.is_full || self.places(data).iter().any(is_plain) {
+            // It is itself what is secret.
             return Some(base_64::encode(REST));
         }
-        let text = binary::as_text(&base_64::decode(data).ok()?);
-        match self.text(&text) {
-            Cow::Borrowed(_same) => None,
-            Cow::Owned(other) => Some(base_64::encode(binary::as_bytes(&other))),
-        }
+        encoded::edit_base64(data, REST, &mut |text| other(self.text(text)))
     }
 
     /// The same, without what was left of a secret at either end. Secrets are
@@ -471,14 +550,48 @@ impl SecretsFound {
     /// How the exchange's id is written: the same in all its records, whatever
     /// is found later.
     pub(super) fn id(&mut self, id: &str, or_hashed: impl FnOnce() -> String) -> String {
-        let shown = match self.id.take() {
-            Some(shown) => shown,
-            None if self.is_full => or_hashed(),
-            None => self.text(id).into_owned(),
+        if let Some((known, shown)) = &self.id
+            && known == id
+        {
+            return shown.clone();
+        }
+        let shown = if self.is_full {
+            or_hashed()
+        } else {
+            self.text(id).into_owned()
         };
-        self.id = Some(shown.clone());
+        self.id.get_or_insert_with(|| (id.to_owned(), shown.clone()));
         shown
     }
+}
+
+/// A secret as it is in base64, wherever in the encoded text it begins: without
+/// the characters that others have a part in.
+fn encodings(secret: &Secret) -> Vec<Secret> {
+    const LEAST: usize = 8;
+    let text = secret.text.as_bytes();
+    if !(LEAST..=MAX_ENCODED_BYTES).contains(&text.len()) {
+        return Vec::new();
+    }
+    let mut all = Vec::new();
+    for before in 0..3 {
+        let mut padded = vec![0; before];
+        padded.extend_from_slice(text);
+        let encoded = base_64::encode(&padded);
+        let from = [0, 2, 3][before];
+        let to = padded.len() / 3 * 4 + [0, 1, 2][padded.len() % 3];
+        let standard = &encoded[from..to];
+        let url = standard.replace('+', "-").replace('/', "_");
+        let is_other = url != standard;
+        for text in [Some(standard), is_other.then_some(&*url)].into_iter().flatten() {
+            all.push(Secret {
+                text: text.into(),
+                is_cut: false,
+                is_encoded: true,
+            });
+        }
+    }
+    all
 }
 
 impl Cuts {
@@ -522,6 +635,12 @@ fn join(places: &mut Vec<Place>, mut place: Place) {
     places.push(place);
 }
 
+/// Values of the protocol's own fields.
+const PROTOCOL_WORDS: [&str; 10] = [
+    "allow", "block", "challenge", "redirect", "deny", "drop", "replace", "pass_through", "base64",
+    "utf8",
+];
+
 /// What a text of a value is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -539,7 +658,7 @@ impl Kind {
     fn of(key: &str, is_base64: bool) -> Self {
         match key {
             "data" if is_base64 => Self::Bytes,
-            "encoding" if is_base64 => Self::Encoding,
+            "encoding" | "decision" | "action" => Self::Encoding,
             _ => Self::Text,
         }
     }

@@ -7,29 +7,20 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use super::layers::{Layer, decoded};
-
-/// Bytes of a name; what is longer is hidden unread.
-const LONGEST_NAME: usize = 256;
+use super::names::{end_of_name, is_secret, is_uuid, is_word, looks_drawn};
+use super::{encoded, forms, markup, pairs, parts};
 
 /// What secrets and their names look like.
 struct Forms {
-    /// Names of secrets: of headers, parameters, keys of JSON and fields of forms.
-    name: Regex,
     /// The name of a parameter in a URL, between what is before it and its equals
     /// sign.
     url_name: Regex,
     /// A password before a host.
     user_info: Regex,
-    /// A name in quotes or without, its colon, and the quotes of its value.
-    pair: Regex,
     /// A parameter of a form, of a URL in a text, or of a program's text.
     parameter: Regex,
     /// A credential that says so itself.
     bearer: Regex,
-    /// A part of a form with files.
-    part: Regex,
-    /// An element with a text.
-    element: Regex,
 }
 
 /// Without them nothing would be safe to show.
@@ -38,41 +29,57 @@ static FORMS: LazyLock<Option<Forms>> = LazyLock::new(|| Forms::new().ok());
 impl Forms {
     fn new() -> Result<Self, regex::Error> {
         Ok(Self {
-            name: Regex::new(concat!(
-                r"(?i)passw(?:or)?d|passphrase|passcode|secret|credential|session[-_]?id|sessid",
-                r"|(?:api|private|access|auth|subscription|functions?)[-_]?key",
-                r"|(?:token|jwt|authorization)\]?$",
-                r"|(?:^|[-_.\[])(?:pass|pwd|sig|signature|session|sid|otp|auth)\]?$",
-            ))?,
             url_name: Regex::new(r"(?:^|[?&;#])[^=&;?#/\s]+=")?,
             user_info: Regex::new(r"//([^/?#\s@:]*):([^/?#\s@]+)@")?,
-            pair: Regex::new(
-                r#"([A-Za-z0-9_.$@\[\]-]+)(?:\\*["'])?\s*:\s*(\\*["']|[\[{]|[A-Za-z0-9+/_.-]{6,})"#,
-            )?,
             parameter: Regex::new(
-                r#"([A-Za-z0-9_.%\[\]-]+)\s?=\s?(?:(\\*["'])|([^&;\s'"<>\\]+))"#,
+                r#"([A-Za-z0-9_.%\[\]:-]+)\s?=>?\s?(?:(["'])|([^&;\s'"<>\\]+))"#,
             )?,
-            bearer: Regex::new(r"(?i)\b(?:bearer|basic)\s+([A-Za-z0-9._~+/-]{8,}=*)")?,
-            part: Regex::new(
-                r#"(?s)name="([^"\r\n]+)"[^\n]*\n(?:[^\r\n]+\r?\n)*\r?\n(.*?)(?:\r?\n--|$)"#,
+            bearer: Regex::new(
+                r"(?i)\b(?:bearer|basic|negotiate|ntlm|dpop|gnap)\s+([A-Za-z0-9._~+/-]{8,}=*)",
             )?,
-            element: Regex::new(r"<([A-Za-z0-9_:.-]+)(?:\s[^<>]*)?>([^<]+)</")?,
         })
     }
 }
 
+/// A part of a text that is a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) range: Range<usize>,
+    /// What a stand-in needs around it, since the secret is a number of JSON.
+    pub(super) quote: Option<Quote>,
+}
+
+/// A quote as the text spells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Quote {
+    Plain,
+    /// As the one that stands there.
+    Like(Range<usize>),
+}
+
+impl Place {
+    pub(super) const fn of(range: Range<usize>) -> Self {
+        Self { range, quote: None }
+    }
+}
+
 /// Parts of a text, in bytes.
-pub(super) type Places = Vec<Range<usize>>;
+pub(super) type Places = Vec<Place>;
 
 /// Nothing is shown of a text that cannot be looked through.
 pub(super) fn whole(text: &str) -> Places {
-    std::iter::once(0..text.len()).collect()
+    vec![Place::of(0..text.len())]
 }
 
-/// Whether what stands under this name is a secret.
-pub(super) fn is_secret(name: &str) -> bool {
-    let is_name = |forms: &Forms| forms.name.is_match(&decoded(name));
-    name.len() > LONGEST_NAME || FORMS.as_ref().is_none_or(is_name)
+/// What is known of a text that is looked through.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct About {
+    /// It is a form's fields.
+    pub(super) is_form: bool,
+    /// It goes on in another text.
+    pub(super) goes_on: bool,
+    /// How many texts it was packed into.
+    pub(super) depth: usize,
 }
 
 /// In a path with a query, or in a URL, however often parts of it are encoded.
@@ -82,15 +89,22 @@ pub(super) fn in_url(url: &str) -> Places {
     };
     let mut places = Vec::new();
     let deeper = Layer::each(url, |layer| {
-        let here = parameters(&layer.text, &forms.url_name)
-            .into_iter()
-            .chain(captured(&forms.user_info, 2, &layer.text));
-        places.extend(here.map(|it| layer.origin(it.start)..layer.origin(it.end)));
+        let text = &*layer.text;
+        let mut here = parameters(text, &forms.url_name);
+        here.extend(captured(&forms.user_info, 2, text));
+        forms::credentials(text, false, &mut here);
+        in_path(text, 0..text.len(), &mut here);
+        if text.contains(['{', '"']) {
+            pairs::find(text, &mut here);
+        }
+        encoded::find(text, About::default(), &mut here);
+        here.retain(|place| !is_word(&text[place.range.clone()]));
+        places.extend(here.into_iter().map(|it| layer.place(it)));
     });
     if let Some(deeper) = deeper {
         // What a name or a value is there nobody has read.
         let begin = url[..deeper].rfind(['?', '&', ';', '#', '/']);
-        places.push(begin.map_or(0, |at| at + 1)..url.len());
+        places.push(Place::of(begin.map_or(0, |at| at + 1)..url.len()));
     }
     places
 }
@@ -107,27 +121,162 @@ fn parameters(url: &str, names: &Regex) -> Places {
             (it.range(), is_of_path, decoded(name.trim_end_matches('=')))
         })
         .collect();
-    let any = |wanted: &str| {
-        let mut names = found.iter().map(|(_, _, name)| name);
-        names.any(|name| name.eq_ignore_ascii_case(wanted))
-    };
-    // What an identity provider hands over; either alone is anything.
-    let is_login = any("code") && any("state");
     let mut of_path = Ends::of(url, &['/', '?', '#', ';']);
     let mut of_query = Ends::of(url, &['&', '#']);
+    let mut login = Login::new(&url[..query]);
     let mut places = Vec::new();
     for (all, is_of_path, name) in found {
-        let is_handed_over = is_login && matches!(&*name, "code" | "state");
-        if is_secret(&name) || is_handed_over {
-            let ends = if is_of_path {
-                &mut of_path
-            } else {
-                &mut of_query
-            };
-            places.push(all.end..ends.next(all.end));
+        let ends = if is_of_path {
+            &mut of_path
+        } else {
+            &mut of_query
+        };
+        if is_secret(&name) {
+            places.push(Place::of(all.end..ends.next(all.end)));
+        } else if login.is_part(&name) {
+            login.add(&name, url, all.end..ends.next(all.end));
         }
     }
+    login.places(url, &mut places);
     places
+}
+
+/// What an identity provider hands over. Its parameters alone may be anything:
+/// a currency, a country, an error.
+struct Login {
+    is_callback: bool,
+    code: Vec<Range<usize>>,
+    state: Vec<Range<usize>>,
+}
+
+impl Login {
+    fn new(path: &str) -> Self {
+        const PATHS: [&str; 7] = ["callback", "oauth", "oidc", "auth", "login", "signin", "sso"];
+        let path = &path[..path.floor_char_boundary(2_048)].to_ascii_lowercase();
+        Self {
+            is_callback: PATHS.iter().any(|it| path.contains(it)) || path.ends_with("/cb"),
+            code: Vec::new(),
+            state: Vec::new(),
+        }
+    }
+
+    fn is_part(&self, name: &str) -> bool {
+        ["code", "state", "grant_type"].iter().any(|it| name.eq_ignore_ascii_case(it))
+    }
+
+    fn add(&mut self, name: &str, text: &str, value: Range<usize>) {
+        if name.eq_ignore_ascii_case("grant_type") {
+            self.is_callback |= text[value].starts_with("authorization_code");
+        } else if name.eq_ignore_ascii_case("code") {
+            self.code.push(value);
+        } else {
+            self.state.push(value);
+        }
+    }
+
+    fn places(self, text: &str, places: &mut Places) {
+        let with_state = self.state.iter().any(|it| it.len() >= 6);
+        let least = if with_state || self.is_callback { 6 } else { 20 };
+        let (code, state) = (self.code, self.state);
+        let mut is_login = false;
+        for value in code {
+            if looks_drawn(&text[value.clone()], least) {
+                is_login = true;
+                places.push(Place::of(value));
+            }
+        }
+        if is_login {
+            places.extend(state.into_iter().filter(|it| it.len() >= 6).map(Place::of));
+        }
+    }
+}
+
+/// What the segments before one say about it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Segment {
+    Plain,
+    /// One that opens an account follows.
+    Opens,
+    /// One that confirms something, or calls a hook, may follow.
+    Confirms,
+}
+
+impl Segment {
+    fn of(text: &str, next: &str) -> Option<Self> {
+        const OPENS: [&str; 22] = [
+            "resetpassword", "passwordreset", "passwordresets", "forgotpassword", "setpassword",
+            "changepassword", "newpassword", "createpassword", "recoverpassword",
+            "passwordrecovery", "accountrecovery", "recover", "recovery", "magiclink", "magic",
+            "loginlink", "onetimelogin", "passwordless", "password", "reset", "token", "resetpw",
+        ];
+        const CONFIRMS: [&str; 24] = [
+            "verify", "verifyemail", "emailverify", "verification", "emailverification", "confirm",
+            "confirmemail", "emailconfirm", "confirmation", "confirmations", "activate",
+            "activation", "invite", "invites", "invitation", "invitations", "acceptinvite",
+            "unsubscribe", "hook", "hooks", "webhook", "webhooks", "webhookb2", "incomingwebhook",
+        ];
+        if text.len() > 24 || !text.is_ascii() {
+            return None;
+        }
+        let plain = text.to_ascii_lowercase().replace(['-', '_'], "");
+        let of_team = |it: &str| {
+            it.len() > 7
+                && it.starts_with(['T', 'E'])
+                && it.bytes().all(|it| it.is_ascii_uppercase() || it.is_ascii_digit())
+        };
+        match &*plain {
+            it if OPENS.contains(&it) => Some(Self::Opens),
+            it if CONFIRMS.contains(&it) => Some(Self::Confirms),
+            "services" | "workflows" | "triggers" if of_team(next) => Some(Self::Confirms),
+            _ => None,
+        }
+    }
+
+    /// Whether a later segment is what it announces.
+    fn announces(self, segment: &str) -> bool {
+        match self {
+            Self::Plain => false,
+            Self::Opens => looks_drawn(segment, 8) && !is_file(segment),
+            Self::Confirms => {
+                looks_drawn(segment, 20) && !is_uuid(segment) && !is_file(segment)
+            }
+        }
+    }
+}
+
+/// Whether a segment of a path is a file's name.
+fn is_file(segment: &str) -> bool {
+    let end = segment.rsplit_once('.').map(|(_, end)| end);
+    end.is_some_and(|end| (1..6).contains(&end.len()) && end.bytes().all(|it| it.is_ascii_lowercase()))
+}
+
+/// Segments of a path that open something, such as a link to a new password.
+fn in_path(text: &str, part: Range<usize>, places: &mut Places) {
+    let url = &text[part.clone()];
+    let path = &url[..url.find(['?', '#']).unwrap_or(url.len())];
+    let mut before = Segment::Plain;
+    let mut at = part.start;
+    let mut segments = path.split('/').peekable();
+    while let Some(segment) = segments.next() {
+        if before.announces(segment) {
+            places.push(Place::of(at..at + segment.len()));
+        }
+        let next = segments.peek().copied().unwrap_or_default();
+        before = Segment::of(segment, next).unwrap_or(before);
+        at += segment.len() + 1;
+    }
+}
+
+/// URLs that stand in a text.
+fn urls_in_text(text: &str, places: &mut Places) {
+    const ENDS: [char; 10] = [' ', '\n', '\r', '\t', '"', '\'', '<', '>', ')', '\\'];
+    let mut at = 0;
+    while let Some(found) = text[at..].find("://") {
+        let begin = at + found + 3;
+        let end = text[begin..].find(ENDS).map_or(text.len(), |it| begin + it);
+        in_path(text, begin..end, places);
+        at = end;
+    }
 }
 
 /// The next of some characters, for places that only go forwards: each part of
@@ -163,144 +312,113 @@ impl<'a> Ends<'a> {
 
 /// In any text: pairs of JSON and of what looks like it, parameters, parts of
 /// forms, elements, and credentials that say so themselves.
-pub(super) fn in_text(text: &str) -> Places {
+pub(super) fn in_text(text: &str, about: About) -> Places {
     let Some(forms) = &*FORMS else {
         return whole(text);
     };
     let mut places = Vec::new();
-    if text.contains(':') {
-        // Up to where all is hidden already, so that lists within lists are
-        // looked through once.
-        let mut covered = 0;
-        for found in forms.pair.captures_iter(text) {
-            if let Some(value) = found.get(2)
-                && value.start() >= covered
-                && is_secret(end_of_name(&found[1]))
-            {
-                covered = value_of_pair(text, value.range(), &mut places);
-            }
-        }
-        places.extend(captured(&forms.user_info, 2, text));
+    let is_form = about.is_form || looks_like_form(text);
+    let deeper = Layer::each(text, |layer| {
+        let about = About {
+            // What a field holds is another text.
+            is_form: is_form && !layer.is_decoded(),
+            ..about
+        };
+        let mut here = Vec::new();
+        in_layer(&layer.text, about, forms, &mut here);
+        here.retain(|place| !is_word(&layer.text[place.range.clone()]));
+        places.extend(here.into_iter().map(|it| layer.place(it)));
+    });
+    if let Some(deeper) = deeper {
+        // Nobody has read what stands there.
+        const ENDS: [char; 8] = ['&', ';', '\n', ' ', '\t', '<', '>', '='];
+        let begin = text[..deeper].rfind(ENDS).map_or(0, |at| at + 1);
+        let end = if is_form {
+            text[deeper..].find(ENDS).map_or(text.len(), |at| deeper + at)
+        } else {
+            text.len()
+        };
+        places.push(Place::of(begin..end));
     }
-    if text.contains('=') {
-        parameters_of_text(text, &forms.parameter, &mut places);
-        places.extend(secret_values(&forms.part, text));
-    }
-    if text.contains('<') {
-        places.extend(secret_values(&forms.element, text));
-    }
-    places.extend(captured(&forms.bearer, 1, text));
-    places.retain(|place| !WORDS.contains(&&text[place.clone()]));
     places
 }
 
+fn in_layer(text: &str, about: About, forms: &Forms, places: &mut Places) {
+    if memchr::memchr(b':', text.as_bytes()).is_some() {
+        pairs::find(text, places);
+        if text.contains("//") {
+            places.extend(captured(&forms.user_info, 2, text));
+            urls_in_text(text, places);
+        }
+    }
+    if text.contains('=') {
+        parameters_of_text(text, about, &forms.parameter, places);
+        parts::find(text, places);
+    }
+    if text.contains('<') {
+        markup::find(text, places);
+    }
+    places.extend(captured(&forms.bearer, 1, text));
+    let numbers = places.len();
+    forms::credentials(text, about.goes_on, places);
+    pairs::quote_numbers(text, &mut places[numbers..]);
+    encoded::find(text, about, places);
+}
+
+/// Whether a text is nothing but the fields of a form.
+pub(super) fn looks_like_form(text: &str) -> bool {
+    let text = text.trim_end();
+    let is_name = |it: &str| {
+        !it.is_empty()
+            && it.len() < 256
+            && it.bytes().all(|it| {
+                it.is_ascii_alphanumeric() || matches!(it, b'_' | b'.' | b'%' | b'[' | b']' | b'-' | b'+' | b'$')
+            })
+    };
+    let begin = text.split_once('=').map(|(name, _)| name);
+    begin.is_some_and(is_name)
+        && !text.contains(['\n', '<', '{'])
+        && (text.contains('&') || !text.contains(char::is_whitespace))
+}
+
 /// Parameters of a form, of a URL in a text, or of a program's text.
-fn parameters_of_text(text: &str, form: &Regex, places: &mut Places) {
-    let is_form = !text.contains(|c: char| c.is_whitespace() || matches!(c, '<' | '{'));
+fn parameters_of_text(text: &str, about: About, form: &Regex, places: &mut Places) {
     // As with pairs: what is hidden already is not looked through again.
     let mut covered = 0;
+    let mut login = Login::new("");
     for found in form.captures_iter(text) {
         let (quote, value) = (found.get(2), found.get(3));
         let Some(begin) = quote.map(|it| it.end()).or(value.map(|it| it.start())) else {
             continue;
         };
-        if begin < covered || !is_secret(end_of_name(&found[1])) {
+        let name = end_of_name(&found[1]);
+        if begin < covered {
             continue;
         }
-        covered = match (quote, value) {
-            (Some(quote), _) => string_end(text, begin, quote.as_str()),
-            (None, Some(value)) if !is_form => value.end(),
-            _ => text[begin..].find('&').map_or(text.len(), |it| begin + it),
+        let is_part = login.is_part(name);
+        if !is_part && !is_secret(name) {
+            continue;
+        }
+        let begin = if about.is_form { begin - quote.map_or(0, |it| it.len()) } else { begin };
+        let end = match (quote, value) {
+            _ if about.is_form => text[begin..].find('&').map_or(text.trim_end().len().max(begin), |it| begin + it),
+            (Some(quote), _) => pairs::string_end(text, begin, quote.as_str()),
+            (None, Some(value)) => value.end(),
+            (None, None) => continue,
         };
-        places.push(begin..covered);
-    }
-}
-
-/// What a form finds as its second part, where its first is a secret's name.
-fn secret_values(form: &Regex, text: &str) -> Places {
-    let found = form.captures_iter(text);
-    found
-        .filter(|found| is_secret(&found[1]))
-        .filter_map(|found| Some(found.get(2)?.range()))
-        .collect()
-}
-
-/// A name in a text has no clear beginning: of a long one it is the end.
-fn end_of_name(name: &str) -> &str {
-    &name[name.ceil_char_boundary(name.len().saturating_sub(LONGEST_NAME))..]
-}
-
-/// Values that say how credentials are used, or of what kind a field is.
-const WORDS: [&str; 10] = [
-    "true",
-    "false",
-    "null",
-    "include",
-    "omit",
-    "same-origin",
-    "required",
-    "optional",
-    "password",
-    "hidden",
-];
-
-/// Hides the value whose opening stands there: a string, all strings of a list
-/// or object, or a bare word. Hands back where it ends.
-fn value_of_pair(text: &str, opening: Range<usize>, places: &mut Places) -> usize {
-    let open = &text[opening.clone()];
-    if open.ends_with(['"', '\'']) {
-        let end = string_end(text, opening.end, open);
-        places.push(opening.end..end);
-        return end;
-    }
-    if !matches!(open, "[" | "{") {
-        let end = opening.end;
-        places.push(opening);
-        return end;
-    }
-    let mut depth = 0_usize;
-    let mut at = opening.start;
-    while let Some(next) = text[at..].find(['"', '[', ']', '{', '}']) {
-        at += next;
-        match text.as_bytes()[at] {
-            b'"' => {
-                let end = string_end(text, at + 1, "\"");
-                places.push(at + 1..end);
-                at = end;
-            }
-            b'[' | b'{' => depth += 1,
-            _ => depth = depth.saturating_sub(1),
-        }
-        at = (at + 1).min(text.len());
-        if depth == 0 {
-            return at;
+        covered = end;
+        if is_part {
+            login.add(name, text, begin..end);
+        } else {
+            places.push(Place::of(begin..end));
         }
     }
-    text.len()
-}
-
-/// Where a string ends that began with this quote; a text that was cut ends it
-/// too.
-fn string_end(text: &str, begin: usize, quote: &str) -> usize {
-    let mut at = begin;
-    while let Some(found) = text[at..].find(quote) {
-        let end = at + found;
-        let escapes = text[begin..end]
-            .bytes()
-            .rev()
-            .take_while(|byte| *byte == b'\\')
-            .count();
-        if escapes % 2 == 0 {
-            return end;
-        }
-        at = end + 1;
-    }
-    text.len()
+    login.places(text, places);
 }
 
 fn captured(form: &Regex, group: usize, text: &str) -> Places {
     let found = form.captures_iter(text);
     found
-        .filter_map(|found| Some(found.get(group)?.range()))
+        .filter_map(|found| Some(Place::of(found.get(group)?.range())))
         .collect()
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::places::is_secret;
+use super::names::is_secret;
 
 /// What every stand-in begins with.
 pub(in super::super) const STAND_IN: &str = "redacted:";

@@ -96,7 +96,11 @@ impl BenchCase {
 
     /// A fault at it, which may quote its input.
     pub(super) fn hidden(&self, mut fault: Fault) -> Fault {
-        let hidden = |text: &str| self.secrets.text(text).into_owned();
+        if !self.is_captured {
+            return fault;
+        }
+        let redactor = Redactor::with_numbers();
+        let hidden = |text: &str| redactor.said(text, &self.secrets);
         fault.detail = hidden(&fault.detail);
         for word in &mut fault.words {
             *word = hidden(word);

@@ -87,7 +87,7 @@ impl View<'_> {
         if !may_hold_secret(text) {
             return text.to_owned();
         }
-        self.secrets().text(text).into_owned()
+        self.shared.redactor.said(text, self.secrets())
     }
 
     pub(super) fn hidden_summary(&self, summary: &Summary) -> Summary {
