@@ -49,7 +49,15 @@ impl Heads {
     }
 
     pub(super) fn fit(&self, other: &Self) -> Fit {
+        // No client sends a request without headers: who wrote none repeats no head.
+        let has_none = |heads: &Self| {
+            let headers = heads.0[HeadPart::RequestHeaders as usize].as_deref();
+            headers.map(|it| it == b"{}")
+        };
+        let is_unsaid = has_none(self) == Some(false) && has_none(other) == Some(true);
+        let of_request = HeadPart::RequestHeaders as usize;
         let both = self.0.iter().zip(&other.0).enumerate();
+        let both = both.filter(|(part, _)| !is_unsaid || *part > of_request);
         let both =
             both.filter_map(|(part, (one, other))| Some((part, one.as_ref()?, other.as_ref()?)));
         let fits = both.map(|(part, one, other)| {

@@ -319,3 +319,15 @@ fn what_is_known_is_not_read_again_for_each_event() {
         .collect();
     assert!(seen.iter().any(|ratio| *ratio < MOST), "{seen:?}");
 }
+
+#[test]
+fn zz_timing() {
+    let text = "password=x ".repeat(100_000);
+    let t = |name: &str, f: &mut dyn FnMut()| { let b = computed(); f(); eprintln!("{name} {:?}", computed() - b); };
+    t("in_text", &mut || { in_text(&text, About::default()); });
+    t("forms", &mut || { forms::credentials(&text, false, &mut Vec::new()); });
+    t("encoded", &mut || { encoded::find(&text, About::default(), &mut Vec::new()); });
+    t("parts", &mut || { parts::find(&text, &mut Vec::new()); });
+    let input = json!({"data": text}).to_string();
+    t("input", &mut || { Redactor::with_numbers().input(&input, &mut SecretsFound::default()); });
+}

@@ -25,13 +25,23 @@ pub(super) fn find(text: &str, about: About, places: &mut Places) {
         return;
     }
     let bytes = text.as_bytes();
-    let is_one = |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'+' | b'/' | b'-' | b'_');
+    let is_one = |it: &u8| it.is_ascii_alphanumeric() || matches!(it, b'+' | b'/' | b'-' | b'_');
     let mut at = 0;
     while at < bytes.len() {
-        let begin = at;
-        while at < bytes.len() && is_one(bytes[at]) {
-            at += 1;
-        }
+        // A run that is long enough has each twentieth byte.
+        let begin = match bytes.get(at + LEAST - 1) {
+            None => break,
+            Some(far) if !is_one(far) => {
+                at += LEAST;
+                continue;
+            }
+            Some(_) => {
+                let near = &bytes[at..at + LEAST];
+                let end = near.iter().rposition(|it| !is_one(it));
+                at + end.map_or(0, |end| end + 1)
+            }
+        };
+        at = begin + bytes[begin..].iter().take_while(|it| is_one(it)).count();
         if at - begin >= LEAST {
             let padded = at + bytes[at..].iter().take(2).take_while(|it| **it == b'=').count();
             if holds_secret(&text[begin..at], about) {

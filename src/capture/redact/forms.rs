@@ -308,29 +308,65 @@ pub(super) fn credentials(text: &str, goes_on: bool, out: &mut Places) {
         ends: [0; Of::COUNT],
     };
     let mut at = 0;
-    let mut before = b' ';
-    while let Some(&byte) = bytes.get(at) {
-        let begins = !before.is_ascii_alphanumeric();
-        before = byte;
-        let found = match byte {
+    while let Some(next) = next_begin(bytes, at) {
+        at = next;
+        let found = match bytes[at] {
             b':' => bot(&mut runs, at),
             b'~' => azure(&mut runs, at),
-            _ if !begins => None,
             b'-' => private_key(text, at),
             b'0'..=b'9' => card(bytes, at, goes_on).or_else(|| keyed(&mut runs, at, goes_on)),
             b'e' => token(&mut runs, at, goes_on).or_else(|| keyed(&mut runs, at, goes_on)),
-            _ if byte.is_ascii_alphanumeric() => keyed(&mut runs, at, goes_on),
-            _ => None,
+            _ => keyed(&mut runs, at, goes_on),
         };
-        match found {
-            Some(found) => {
-                at = found.end.max(at + 1);
-                before = bytes[at - 1];
-                out.push(Place::of(found));
-            }
-            None => at += 1,
+        at += 1;
+        if let Some(found) = found {
+            at = found.end.max(at);
+            out.push(Place::of(found));
         }
     }
+}
+
+/// What a byte may begin.
+static BEGINS: LazyLock<[Begin; 256]> = LazyLock::new(|| {
+    let mut begins = [Begin::Nothing; 256];
+    for (byte, begin) in (0..=u8::MAX).zip(&mut begins) {
+        *begin = match byte {
+            b':' | b'~' => Begin::Anywhere,
+            b'-' => Begin::Word,
+            byte if !byte.is_ascii_alphanumeric() => Begin::Nothing,
+            b'2'..=b'6' | b'M' | b'N' | b'O' => Begin::Word,
+            byte if byte.is_ascii_hexdigit() || !BY_FIRST[usize::from(byte)].is_empty() => Begin::Word,
+            _ => Begin::InWord,
+        };
+    }
+    begins
+});
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begin {
+    Nothing,
+    /// A part of a word with which no form begins.
+    InWord,
+    /// A form, where a word begins.
+    Word,
+    /// A form, wherever it stands.
+    Anywhere,
+}
+
+/// Where a form may begin next: most bytes are passed over here.
+fn next_begin(bytes: &[u8], from: usize) -> Option<usize> {
+    let begins = &*BEGINS;
+    let mut in_word = from > 0 && bytes[from - 1].is_ascii_alphanumeric();
+    for (at, byte) in bytes.iter().enumerate().skip(from) {
+        match begins[usize::from(*byte)] {
+            Begin::Anywhere => return Some(at),
+            Begin::Word if !in_word => return Some(at),
+            Begin::Word => in_word = *byte != b'-',
+            Begin::InWord => in_word = true,
+            Begin::Nothing => in_word = false,
+        }
+    }
+    None
 }
 
 /// A prefix and enough of what follows it.

@@ -377,7 +377,8 @@ impl SecretsFound {
     fn begun(&self, text: &[u8]) -> Option<Rest> {
         let ends = self.parts.iter().filter_map(|part| {
             let rest = part.finder.read(text.iter().copied(), |_| {});
-            rest.filter(|rest| rest.length >= LEAST_ECHOED)
+            let is_plain = |it: &Rest| !self.secrets[it.secret].is_encoded;
+            rest.filter(|rest| rest.length >= LEAST_ECHOED && is_plain(rest))
         });
         ends.max_by_key(|rest| rest.length)
     }
@@ -597,17 +598,17 @@ fn encodings(secret: &Secret) -> Vec<Secret> {
 impl Cuts {
     fn of(secrets: &[Secret]) -> Self {
         let mut pieces = HashMap::new();
-        for (number, secret) in secrets.iter().enumerate() {
+        let plain = || secrets.iter().enumerate().filter(|(_, it)| !it.is_encoded);
+        for (number, secret) in plain() {
             for piece in secret.text.as_bytes().windows(LEAST_ECHOED) {
                 if let Ok(piece) = piece.try_into() {
                     pieces.entry(piece).or_insert(number);
                 }
             }
         }
-        let backwards = secrets.iter().enumerate();
         Self {
             pieces,
-            backwards: Finder::new(backwards.map(|(number, it)| (number, it.text.bytes().rev()))),
+            backwards: Finder::new(plain().map(|(number, it)| (number, it.text.bytes().rev()))),
             any_cut: secrets.iter().any(|secret| secret.is_cut),
         }
     }
@@ -704,10 +705,18 @@ fn replace_keys(
         return false;
     }
     let before = std::mem::take(map);
+    // How many have become the same: as many as somebody sends.
+    let mut alike: HashMap<String, usize> = HashMap::new();
     for ((key, value), other) in before.into_iter().zip(others) {
-        let mut key = other.unwrap_or(key);
+        let wanted = other.unwrap_or(key);
+        let mut key = wanted.clone();
         while map.contains_key(&key) {
-            key.push('\'');
+            let count = alike.entry(wanted.clone()).or_insert(0);
+            *count += 1;
+            key = match *count {
+                1 => format!("{wanted}'"),
+                count => format!("{wanted}'{count}"),
+            };
         }
         map.insert(key, value);
     }

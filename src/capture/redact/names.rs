@@ -21,7 +21,7 @@ static SECRET: LazyLock<Option<Regex>> = LazyLock::new(|| {
         r"|saml[-_]?(?:response|request|art)|client[-_]?principal\]?$|oidc[-_]?data\]?$",
         r"|code[-_]?verifier|device[-_]?code|hmac",
         r"|(?:auth|authorization|verification|reset|security|access|otp|sms|mfa|2fa|backup|recovery|login)[-_]?code\]?$",
-        r"|(?:card|cc)[-_\[ ]*(?:number|num|no)\]?$",
+        r"|(?:^|[-_.:\[ ])(?:credit|debit)?(?:card|cc)[-_\[ ]*(?:number|num|no)\]?$",
         r"|(?:^|[-_.:\[ ])(?:pass|pwd|pw|sig|signature(?:-\w+)?|session|sid|otp|totp|auth|pin|mfa",
         r"|cvv2?|cvc2?|csc|webhook)\]?$",
     ))
