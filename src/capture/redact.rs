@@ -493,7 +493,9 @@ impl Pass<'_> {
     fn data(&mut self, field: &str, data: &str, (body, is_text): (Option<&Body>, bool)) -> String {
         let hidden = || base_64::encode(stand_in::REST);
         if is_text {
-            return self.body(field, data, body).unwrap_or_else(|| data.to_owned());
+            return self
+                .body(field, data, body)
+                .unwrap_or_else(|| data.to_owned());
         }
         let is_chunk = |it: &Body| it.is_compressed && !it.is_whole();
         if body.is_some_and(|it| it.is_unread || is_chunk(it)) && !encoded::is_plain_file(data) {
@@ -504,7 +506,9 @@ impl Pass<'_> {
             return hidden();
         }
         if base_64::decode(data).is_err() {
-            return self.body(field, data, body).unwrap_or_else(|| data.to_owned());
+            return self
+                .body(field, data, body)
+                .unwrap_or_else(|| data.to_owned());
         }
         let mut other = |text: &str| self.body(field, text, body);
         match encoded::edit_base64(data, stand_in::REST, &mut other) {
@@ -520,15 +524,22 @@ impl Pass<'_> {
     /// A body's text, with what stood before it. None where nothing is hidden.
     fn body(&mut self, field: &str, text: &str, body: Option<&Body>) -> Option<String> {
         let before = body.filter(|it| !it.is_first);
-        let mut tail = before.map(|it| std::mem::take(&mut self.found.tails[it.side])).unwrap_or_default();
+        let mut tail = before
+            .map(|it| std::mem::take(&mut self.found.tails[it.side]))
+            .unwrap_or_default();
         let from = tail.text.len();
         let joined = match from {
             0 => Cow::Borrowed(text),
             _ => Cow::Owned(format!("{}{text}", tail.text)),
         };
-        let is_form = body.is_some_and(|it| it.is_form) || tail.is_form || places::looks_like_form(&joined);
+        let is_form =
+            body.is_some_and(|it| it.is_form) || tail.is_form || places::looks_like_form(&joined);
         let goes_on = body.is_some_and(|it| !it.is_last);
-        let about = About { is_form, goes_on, ..About::default() };
+        let about = About {
+            is_form,
+            goes_on,
+            ..About::default()
+        };
         let mut all = in_text(&joined, about);
         if from > 0 || goes_on {
             self.found.index();
@@ -541,7 +552,10 @@ impl Pass<'_> {
             tail.keep(&joined, open.map(|it| it.range.start));
             self.found.tails[body.side] = tail;
         }
-        let here = all.into_iter().filter(|it| it.range.end > from).collect::<Places>();
+        let here = all
+            .into_iter()
+            .filter(|it| it.range.end > from)
+            .collect::<Places>();
         let is_any = !here.is_empty();
         is_any.then(|| self.replaced_from(field, (&joined, from), here))
     }
@@ -552,7 +566,12 @@ impl Pass<'_> {
     }
 
     /// The same of what stands from there on; what is before was written already.
-    fn replaced_from(&mut self, field: &str, (text, from): (&str, usize), mut places: Places) -> String {
+    fn replaced_from(
+        &mut self,
+        field: &str,
+        (text, from): (&str, usize),
+        mut places: Places,
+    ) -> String {
         if places.len() > MAX_PLACES {
             places = whole(text);
         }
@@ -731,7 +750,10 @@ fn cookies_set(value: &str) -> Places {
             let all = &value[*begin..end];
             let pair = &all[..all.find(';').unwrap_or(all.len())];
             // One without a name is all value.
-            let name = pair.find('=').map_or_else(|| pair.len() - pair.trim_start_matches([',', ' ']).len(), |it| it + 1);
+            let name = pair.find('=').map_or_else(
+                || pair.len() - pair.trim_start_matches([',', ' ']).len(),
+                |it| it + 1,
+            );
             (name < pair.len()).then(|| Place::of(begin + name..begin + pair.len()))
         })
         .collect()

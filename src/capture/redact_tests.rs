@@ -587,3 +587,428 @@ fn an_exchange_keeps_its_id() {
             .starts_with("redacted:")
     );
 }
+
+/// The text of a record's body, unpacked.
+fn body_text(input: &Value) -> String {
+    let data = input["data"].as_str().unwrap();
+    if input["encoding"] != "base64" {
+        return data.to_owned();
+    }
+    let bytes = STANDARD.decode(data).unwrap();
+    let mut text = Vec::new();
+    match std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&*bytes), &mut text) {
+        Ok(_) => String::from_utf8_lossy(&text).into_owned(),
+        Err(_) => String::from_utf8_lossy(&bytes).into_owned(),
+    }
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut out, text.as_bytes()).unwrap();
+    out.finish().unwrap()
+}
+
+/// Credentials that say what they are, each with the part that is looked for.
+/// They are put together here, so that no scanner of this repository finds one.
+fn known_by_form() -> Vec<(String, String)> {
+    const DRAWN: &str = "k3Jd9sLq7Xw2Zr5Tn8Vb4Mc6Hf1Gp0Qy3Ua7Ei5Ow9Rl2Ks8Dj4Nx6Bz1Cv0";
+    let hex = "4b1d9e7f2c8a5063".repeat(5);
+    let mut all: Vec<(String, String)> = [
+        ("gh", "o_", 36),
+        ("glp", "at-", 20),
+        ("xox", "b-", 40),
+        ("sk_", "live_", 24),
+        ("npm", "_", 36),
+        ("AI", "za", 35),
+        ("AS", "IA", 16),
+        ("sk-", "ant-api03-", 60),
+        ("SG", ".", 60),
+        ("hv", "s.", 40),
+        ("ya", "29.", 50),
+    ]
+    .map(|(one, two, length)| {
+        (
+            format!("{one}{two}{}", &DRAWN[..length]),
+            DRAWN[..length].to_owned(),
+        )
+    })
+    .to_vec();
+    for (one, two, length) in [
+        ("dop", "_v1_", 64),
+        ("shp", "at_", 32),
+        ("S", "K", 32),
+        ("ke", "y-", 32),
+    ] {
+        all.push((
+            format!("{one}{two}{}", &hex[..length]),
+            hex[..length].to_owned(),
+        ));
+    }
+    let part = |json: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json);
+    let head = part("{\"alg\":\"RS256\",\"kid\":\"1\"}");
+    all.push((
+        format!("{head}.{}.{DRAWN}", part("{\"sub\":\"ann\"}")),
+        DRAWN.to_owned(),
+    ));
+    all.push((
+        format!("{head}..{}.{DRAWN}.{}", &DRAWN[..16], &DRAWN[..22]),
+        DRAWN.to_owned(),
+    ));
+    for number in [
+        "4111111111111111",
+        "5555555555554444",
+        "378282246310005",
+        "4111 1111 1111 1111",
+        "5555-5555-5555-4444",
+    ] {
+        all.push((number.to_owned(), number.to_owned()));
+    }
+    all.push((
+        format!("123456789:AA{}", &DRAWN[..33]),
+        DRAWN[..33].to_owned(),
+    ));
+    all
+}
+
+#[test]
+fn credentials_are_known_by_their_own_form_wherever_they_stand() {
+    for (secret, mark) in known_by_form() {
+        let encoded = secret.replace(' ', "+");
+        for input in [
+            serde_json::json!({"uri": format!("/view/{}", encoded.replace('+', "%20"))}),
+            serde_json::json!({"uri": format!("/find?q={encoded}&page=2")}),
+            serde_json::json!({"headers": {"x-anything": secret}}),
+            serde_json::json!({"headers": {"x-note": format!("use {secret}, please")}}),
+            serde_json::json!({"data": format!("use {secret} today")}),
+            serde_json::json!({"data": format!("a=1&b={encoded}&c=2")}),
+            serde_json::json!({"data": format!("{{\"a\":[\"{secret}\"]}}")}),
+            serde_json::json!({"data": format!("{{\"a\":\"{{\\\"b\\\":\\\"{secret}\\\"}}\"}}")}),
+            serde_json::json!({"data": format!("<p title='{secret}'>{secret}</p>")}),
+            serde_json::json!({"data": format!("--b\r\nContent-Disposition: form-data; name=\"note\"\r\n\r\n{secret}\r\n--b--\r\n")}),
+            serde_json::json!({"data": STANDARD.encode(format!("caf\u{e9} {secret} x"))}),
+            serde_json::json!({"data": STANDARD.encode(gzip(&format!("note {secret}"))), "encoding": "base64"}),
+            serde_json::json!({"input": {"note": format!("is {secret}")}}),
+        ] {
+            let out = shown(&input);
+            let value: Value = serde_json::from_str(&out).unwrap();
+            let text = if value["data"].is_string() {
+                body_text(&value)
+            } else {
+                out
+            };
+            let text = text.replace('+', " ").replace("%20", " ");
+            assert!(
+                !text.contains(&mark) && text.contains("redacted:"),
+                "{secret} in {input}: {text}"
+            );
+            // Whoever redacts it again changes nothing.
+            let again = shown(&value);
+            assert_eq!(serde_json::from_str::<Value>(&again).unwrap(), value);
+        }
+        let answer = serde_json::json!({"decision": {"block": {"status": 403, "body": format!("no: {secret}")}}, "audit": {"tags": [secret]}});
+        let out = redactor().output(&answer.to_string(), &mut SecretsFound::default());
+        assert!(!out.contains(&mark), "{out}");
+        let out = redactor().said(&format!("panicked at {secret}!"), &SecretsFound::default());
+        assert!(!out.contains(&mark), "{out}");
+    }
+}
+
+#[test]
+fn names_beside_a_value_tell_it_too() {
+    for data in [
+        "<input type=hidden name='csrfmiddlewaretoken' value=HUNTER22>",
+        "<INPUT VALUE='HUNTER22' TYPE=\"hidden\" NAME=\"authenticity_token\" />",
+        "<input type=\"password\" name=\"x\" value=\"HUNTER22\">",
+        "<meta content='HUNTER22' name='csrf-token'>",
+        "<textarea name=\"api_key\">HUNTER22</textarea>",
+        "<add key=\"ClientSecret\" value=\"HUNTER22\" />",
+        "<string name=\"password\">HUNTER22</string>",
+        "<wsse:Password Type=\"a\">\n HUNTER22\n</wsse:Password>",
+        "<token><value>HUNTER22</value></token>",
+        "<secret><![CDATA[a<b HUNTER22]]></secret>",
+        "<div data-csrf-token=\"HUNTER22\"></div>",
+        r#"{"value":"HUNTER22","name":"password"}"#,
+        r#"[{"name":"user","value":"ann"},{"key":"api_key","val":"HUNTER22"}]"#,
+        r#"{"a":"{\"name\":\"otp\",\"value\":\"HUNTER22\"}"}"#,
+        "payload=%7B%22password%22%3A%22HUNTER22%22%7D",
+        "--b\r\nContent-Disposition: form-data; name='otp'\r\nContent-Type: text/plain\r\n\r\nHUNTER22\r\n--b--",
+        "--b\nContent-Disposition: form-data; filename=\"a\"; name=secret\n\n-- HUNTER22\n--b--",
+        "-----BEGIN EC PRIVATE KEY-----\nHUNTER22\n-----END EC PRIVATE KEY-----",
+        "k=-----BEGIN+OPENSSH+PRIVATE+KEY-----%0AHUNTER22%0A-----END+OPENSSH+PRIVATE+KEY-----",
+        "curl -H 'Cookie: a=b; c=HUNTER22' https://x.example/",
+        "grant_type=authorization_code&code=HUNTER22&client_id=7",
+        "{\"grant\":{\"password\" : HUNTER22}}",
+        "user=ann&password=a;b'HUNTER22&x=1\n",
+    ] {
+        let out = shown(&serde_json::json!({"data": data}));
+        assert!(!out.contains("HUNTER22"), "{data}: {out}");
+    }
+    for url in [
+        "/password/reset/confirm/MTI/HUNTER22",
+        "/users/password-reset/HUNTER22",
+        "/magic-link/HUNTER22",
+        "/services/T0ABCDEFG/B0ABCDEFG/HUNTER22HUNTER22HUNTER22",
+        "/api/webhooks/123456789012345678/HUNTER22-HUNTER22-HUNTER22",
+        "/oauth/callback?code=HUNTER22",
+        "/x?code=HUNTER22&state=xyzxyz",
+    ] {
+        let out = shown(&serde_json::json!({"uri": url}));
+        assert!(!out.contains("HUNTER22"), "{url}: {out}");
+    }
+    for value in [
+        "HUNTER22; Path=/",
+        "=HUNTER22; Path=/",
+        "my sid=HUNTER22; Path=/",
+        "a=b; Path=/, c=HUNTER22",
+    ] {
+        let out = shown(&serde_json::json!({"headers": {"set-cookie": value}}));
+        assert!(!out.contains("HUNTER22"), "{value}: {out}");
+    }
+}
+
+/// What only looks like a secret, or names one, is what a policy decides by.
+#[test]
+fn what_is_no_secret_stays_readable() {
+    for data in [
+        "6f1c2f6e-6e1a-4d0b-9a51-0a3f1f1d7c11",
+        "9fceb02d0ae598e95dc970b74767f19372d61af8",
+        "2026-01-01T00:00:00.000Z",
+        "a=1&code=EUR&state=CA&sort=name",
+        "price: 1999.99, total 4111222233334445",
+        "<script src=\"/js/app.3f9a1c.js\"></script>",
+        "{\"order\":4012888888881882,\"isbn\":\"978-3-16-148410-0\"}",
+        "{\"max_tokens\":4096,\"token_type\":\"bearer\"}",
+        "Your password must have ten letters.",
+        "<label for=password>Password</label>",
+        "{\"passwordChangedAt\":\"2026-01-01\"}",
+        "{\"name\":\"keyboard\",\"value\":\"qwertz\"}",
+        "<input name=q value='shoes'>",
+        "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYI\n-----END PUBLIC KEY-----",
+        "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ",
+        "sk-folding-cube sk-cube-grid",
+        "SKU-1234567890",
+        "ghp_short AKIAshort eyJhbGciOiJub25lIn0",
+        "q=how+to+tokenize&lang=en",
+        "id=1234567890123456789",
+        "a\\b\\c C:\\new\\table",
+        "1' OR '1'='1",
+        "${jndi:ldap://x.example/a}",
+        "<script>alert(1)</script>",
+        "../../etc/passwd",
+    ] {
+        let input = serde_json::json!({"data": data});
+        assert_eq!(shown(&input), input.to_string());
+    }
+    for url in [
+        "/order/6f1c2f6e-6e1a-4d0b-9a51-0a3f1f1d7c11",
+        "/commit/9fceb02d0ae598e95dc970b74767f19372d61af8",
+        "/assets/main.3f2a9c81e7.js",
+        "/list?code=EUR&state=CA",
+        "/promo?code=SUMMER24",
+        "/verify/6f1c2f6e-6e1a-4d0b-9a51-0a3f1f1d7c11",
+        "/reset/done",
+        "/password/change",
+        "/hooks/7/events",
+        "/t?monkey=banana-split&compass=north-east&author=ann-lee",
+    ] {
+        let input = serde_json::json!({"uri": url, "headers": {"referer": format!("https://x.example{url}")}});
+        assert_eq!(shown(&input), input.to_string());
+    }
+    for (name, value) in [
+        (
+            "traceparent",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ),
+        ("x-request-id", "1b4e28ba-2fa1-11d2-883f-0016d3cca427"),
+        (
+            "if-none-match",
+            "\"33a64df551425fcc55e4d42a148795d9f25f89d4\"",
+        ),
+        ("etag", "W/\"0815-abcdef0123456789\""),
+        ("date", "Wed, 21 Oct 2026 07:28:00 GMT"),
+        (
+            "content-type",
+            "multipart/form-data; boundary=----WebKitFormBoundary7MA4YWxkTrZu0gW",
+        ),
+        ("forwarded", "for=192.0.2.60;proto=http;by=203.0.113.43"),
+    ] {
+        let mut headers = serde_json::Map::new();
+        headers.insert(name.to_owned(), value.into());
+        let input = serde_json::json!({"headers": headers});
+        assert_eq!(shown(&input), input.to_string());
+    }
+}
+
+#[test]
+fn the_fields_of_the_protocol_are_nobodys_secret() {
+    let mut found = SecretsFound::default();
+    let input = serde_json::json!({"method": "DELETE", "uri": "/", "client_ip": "192.0.2.1", "correlation_id": "sess-0001", "headers": {
+        "cookie": "sid=DELETE; token=192.0.2.1; session=gzip, br; d=challenge; e=application/json", "content-encoding": "gzip, br", "content-type": "application/json",
+    }});
+    let out = redactor().record(&input.to_string(), r#"{"decision":"challenge","request_body_mutation":{"action":"replace","encoding":"base64","data":"YQ=="}}"#, &mut found);
+    let shown: Value = serde_json::from_str(&out.input).unwrap();
+    for key in ["method", "client_ip", "correlation_id"] {
+        assert_eq!(shown[key], input[key]);
+    }
+    assert_eq!(shown["headers"]["content-encoding"], "gzip, br");
+    assert!(
+        out.output.contains(r#""decision":"challenge""#),
+        "{}",
+        out.output
+    );
+    // One exchange has one id, whatever its later records name.
+    let later =
+        serde_json::json!({"correlation_id": "sess-0001", "headers": {"x-token": "sess-0001"}});
+    let later: Value =
+        serde_json::from_str(&redactor().input(&later.to_string(), &mut found)).unwrap();
+    assert_eq!(later["correlation_id"], "sess-0001");
+    assert_eq!(redactor().id("sess-0001", &mut found), "sess-0001");
+}
+
+#[test]
+fn redacted_json_is_json_and_lengths_fit() {
+    for (data, keys) in [
+        (r#"{"password":12345678}"#, &["password"][..]),
+        (
+            r#"{"otp": 40713, "a": [4111111111111111, 1]}"#,
+            &["otp", "a"],
+        ),
+        (
+            r#"{"session":{"username":"ann","n":482913,"deep":{"x":[1,true,"y"]}}}"#,
+            &["username", "deep"],
+        ),
+        (r#"{"a":"{\"pin\":4071,\"b\":1}"}"#, &["pin"]),
+        (r#"{"name":"otp","value":40713}"#, &["name", "value"]),
+    ] {
+        let input = serde_json::json!({"correlation_id": "c", "headers": {"content-length": data.len().to_string()}, "chunk_index": 0, "is_last": true,
+            "total_size": data.len(), "bytes_received": data.len(), "data": data, "encoding": "utf8"});
+        let out: Value = serde_json::from_str(&shown(&input)).unwrap();
+        let text = out["data"].as_str().unwrap();
+        let body: Value =
+            serde_json::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        for part in ["12345678", "40713", "4111111111111111", "482913", "4071"] {
+            assert!(!text.contains(part), "{text}");
+        }
+        assert!(keys.iter().all(|key| text.contains(key)), "{text}");
+        if let Value::String(inner) = &body["a"] {
+            assert_eq!(serde_json::from_str::<Value>(inner).unwrap()["b"], 1);
+        }
+        for stated in [&out["total_size"], &out["bytes_received"]] {
+            assert_eq!(*stated, text.len());
+        }
+        assert_eq!(out["headers"]["content-length"], text.len().to_string());
+    }
+}
+
+#[test]
+fn compressed_bodies_are_looked_into() {
+    let text = r#"{"access_token":"HUNTER22HUNTER22","a":1}"#;
+    let body = |bytes: &[u8], encoding: &str, whole: bool| serde_json::json!({"correlation_id": "c", "headers": {"content-encoding": encoding}, "chunk_index": 0, "is_last": whole, "data": STANDARD.encode(bytes), "encoding": "base64"});
+    let out: Value = serde_json::from_str(&shown(&body(&gzip(text), "gzip", true))).unwrap();
+    let inner: Value = serde_json::from_str(&body_text(&out)).unwrap();
+    assert!(
+        inner["access_token"]
+            .as_str()
+            .unwrap()
+            .starts_with("redacted:")
+            && inner["a"] == 1
+    );
+    let mut deflate = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut deflate, text.as_bytes()).unwrap();
+    let out: Value =
+        serde_json::from_str(&shown(&body(&deflate.finish().unwrap(), "deflate", true))).unwrap();
+    let mut inner = String::new();
+    let bytes = bytes_of(&out);
+    std::io::Read::read_to_string(&mut flate2::read::DeflateDecoder::new(&*bytes), &mut inner)
+        .unwrap();
+    assert!(
+        inner.contains("redacted:") && !inner.contains("HUNTER22"),
+        "{inner}"
+    );
+    // What cannot be read is not shown: a part, damage, another compression.
+    let whole = gzip(&text.repeat(50));
+    for (bytes, encoding, is_whole) in [
+        (&whole[..whole.len() / 2], "gzip", false),
+        (&whole[..whole.len() - 9], "", true),
+        (b"\x0b\x02\x80x\x03", "br", true),
+    ] {
+        let out: Value = serde_json::from_str(&shown(&body(bytes, encoding, is_whole))).unwrap();
+        assert_eq!(bytes_of(&out), b"redacted:rest");
+    }
+    // What has none stays byte for byte.
+    let input = body(&gzip("hello"), "gzip", true);
+    assert_eq!(shown(&input), input.to_string());
+}
+
+#[test]
+fn known_secrets_are_found_in_other_spellings() {
+    let head = serde_json::json!({"headers": {"cookie": "sid=S3cr/t+ab&cdE99", "authorization": format!("Basic {}", STANDARD.encode("ann:HUNTER22HUNTER22"))}});
+    let mut found = SecretsFound::default();
+    redactor().input(&head.to_string(), &mut found);
+    for text in [
+        "S3cr%2Ft%2Bab%26cdE99".to_owned(),
+        "S3cr%2ft%2bab%26cdE99".to_owned(),
+        "S3cr%252Ft%252Bab%2526cdE99".to_owned(),
+        r"S3cr\/t+ab\u0026cdE99".to_owned(),
+        "S3cr/t+ab&amp;cdE99".to_owned(),
+        "S3cr&#x2F;t&#43;ab&amp;cdE99".to_owned(),
+        "HUNTER22HUNTER22".to_owned(),
+    ] {
+        let out = found.text(&text);
+        assert!(
+            out.starts_with("redacted:") && out.len() == 25,
+            "{text}: {out}"
+        );
+    }
+    for before in ["", "a", "ab"] {
+        let text = STANDARD.encode(format!("{before}HUNTER22HUNTER22 and more"));
+        let out = found.text(&text).into_owned();
+        assert!(
+            out.contains("redacted:") && !out.contains(&text[4..text.len() - 16]),
+            "{out}"
+        );
+    }
+}
+
+proptest::proptest! {
+    /// A secret is found in no output wherever a body is cut, and what is
+    /// redacted already stays.
+    #[test]
+    fn a_secret_over_chunks_is_hidden_in_all_of_them(cut in 1..60_usize, second in 1..20_usize, form in 0..4_usize, numbers: bool) {
+        let secret = "Kx9wLmQzTr5vBn2JpYd8Hs4Gf7";
+        let whole = match form {
+            0 => format!("user=ann&password={secret}&page=2"),
+            1 => format!("{{\"user\":\"ann\",\"password\":\"{secret}\",\"page\":2}}"),
+            2 => format!("<login><password>{secret}</password></login>"),
+            _ => format!("{{\"note\":\"with ghp_{secret}a1b2c3d4e5 in it\"}}"),
+        };
+        let (cut, after) = (cut.min(whole.len() - 2), (cut + second).min(whole.len() - 1));
+        let chunks = [&whole[..cut], &whole[cut..after], &whole[after..]];
+        let redactor = if numbers { Redactor::with_numbers() } else { redactor() };
+        let mut found = SecretsFound::default();
+        let mut all = String::new();
+        let mut received = 0;
+        for (index, chunk) in chunks.iter().enumerate() {
+            received += chunk.len();
+            let input = serde_json::json!({"chunk_index": index, "is_last": index == 2, "bytes_received": received, "data": chunk, "encoding": "utf8"});
+            let out: Value = serde_json::from_str(&redactor.input(&input.to_string(), &mut found)).unwrap();
+            all.push_str(out["data"].as_str().unwrap());
+            proptest::prop_assert_eq!(&out["bytes_received"], all.len());
+        }
+        // Fewer characters than a secret is known by may stay at a cut.
+        for piece in secret.as_bytes().windows(8) {
+            let piece = std::str::from_utf8(piece).unwrap();
+            proptest::prop_assert!(!all.contains(piece), "{:?}: {}", chunks, all);
+        }
+    }
+
+    /// Redacting what is redacted changes nothing.
+    #[test]
+    fn redacting_is_stable(text in r#"[a-z0-9 =:&;?#%"'\\<>{}\[\]/\n\u{e9}]{0,40}"#, name in "(password|token|a|data|x-api-key|otp)", number in 0..99_999_u32) {
+        let data = format!("{text}{{\"{name}\":{number}}}&{name}={text}");
+        let input = serde_json::json!({"uri": format!("/{text}?{name}={number}"), "headers": {name.clone(): text, "cookie": text}, "data": data});
+        let once = shown(&input);
+        let twice = shown(&serde_json::from_str(&once).unwrap());
+        proptest::prop_assert_eq!(once, twice);
+    }
+}

@@ -56,7 +56,11 @@ impl Body {
         };
         Some(Self {
             side: usize::from(map.contains_key("status")),
-            is_first: map.get("chunk_index").and_then(Value::as_u64).unwrap_or_default() == 0,
+            is_first: map
+                .get("chunk_index")
+                .and_then(Value::as_u64)
+                .unwrap_or_default()
+                == 0,
             is_last: map.get("is_last").and_then(Value::as_bool).unwrap_or(true),
             is_form: header("content-type")
                 .is_some_and(|it| it.starts_with("application/x-www-form-urlencoded")),
@@ -77,7 +81,10 @@ impl Body {
         let Some(map) = input.as_object_mut() else {
             return false;
         };
-        let now = map.get("data").and_then(Value::as_str).map(|data| length(map, data));
+        let now = map
+            .get("data")
+            .and_then(Value::as_str)
+            .map(|data| length(map, data));
         let of = |length: usize| i64::try_from(length).unwrap_or(i64::MAX);
         let mut longer = of(now.unwrap_or_default()).saturating_sub(of(self.length));
         if !self.is_first {
@@ -109,7 +116,9 @@ impl Body {
         let headers = map.get_mut("headers").and_then(Value::as_object_mut);
         for (name, value) in headers.into_iter().flatten() {
             let was = self.length.to_string();
-            let of_list = value.as_array().is_some_and(|it| it.iter().all(|it| *it == *was));
+            let of_list = value
+                .as_array()
+                .is_some_and(|it| it.iter().all(|it| *it == *was));
             if !name.eq_ignore_ascii_case("content-length") {
                 continue;
             }

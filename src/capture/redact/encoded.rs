@@ -43,14 +43,22 @@ pub(super) fn find(text: &str, about: About, places: &mut Places) {
         };
         at = begin + bytes[begin..].iter().take_while(|it| is_one(it)).count();
         if at - begin >= LEAST {
-            let padded = at + bytes[at..].iter().take(2).take_while(|it| **it == b'=').count();
+            let padded = at
+                + bytes[at..]
+                    .iter()
+                    .take(2)
+                    .take_while(|it| **it == b'=')
+                    .count();
             if holds_secret(&text[begin..at], about) {
                 places.push(Place::of(begin..padded));
             } else {
                 // A path may stand before it.
                 let mut from = begin;
                 for segment in text[begin..at].split('/') {
-                    if segment.len() >= LEAST && segment.len() < at - begin && holds_secret(segment, about) {
+                    if segment.len() >= LEAST
+                        && segment.len() < at - begin
+                        && holds_secret(segment, about)
+                    {
                         places.push(Place::of(from..from + segment.len()));
                     }
                     from += segment.len() + 1;
@@ -71,9 +79,7 @@ fn holds_secret(run: &str, about: About) -> bool {
         ..About::default()
     };
     match Packing::of(&bytes) {
-        Some((_, Unpacked::All(inner))) => {
-            !in_text(&binary::as_text(&inner), about).is_empty()
-        }
+        Some((_, Unpacked::All(inner))) => !in_text(&binary::as_text(&inner), about).is_empty(),
         Some((_, Unpacked::Part)) => false,
         None => std::str::from_utf8(&bytes)
             .is_ok_and(|text| is_readable(text) && !in_text(text, about).is_empty()),
@@ -91,7 +97,11 @@ fn unpacked(run: &str) -> Option<Vec<u8>> {
     let run = run.as_bytes();
     let run = &run[..run.len() - usize::from(run.len() % 4 == 1)];
     let is_url = run.iter().any(|it| matches!(it, b'-' | b'_'));
-    let engine = if is_url { URL_SAFE_NO_PAD } else { STANDARD_NO_PAD };
+    let engine = if is_url {
+        URL_SAFE_NO_PAD
+    } else {
+        STANDARD_NO_PAD
+    };
     engine.decode(run).ok()
 }
 
@@ -126,14 +136,16 @@ impl Packing {
         }
         // Two bytes that are a head of zlib may be anything else's, and raw deflate
         // has none: they are one where all of them unpack.
-        let has_head = matches!(bytes, [0x78, second, ..] if (0x7800 + u16::from(*second)).is_multiple_of(31));
+        let has_head =
+            matches!(bytes, [0x78, second, ..] if (0x7800 + u16::from(*second)).is_multiple_of(31));
         if has_head {
             let mut zlib = ZlibDecoder::new(bytes);
             let out = read(&mut zlib).filter(|_| zlib.total_in() == bytes.len() as u64);
             if let Some(out) = out {
                 return Some((Self::Zlib, Unpacked::All(out)));
             }
-            return Some((Self::Zlib, Unpacked::Part)).filter(|_| matches!(bytes[1], 0x01 | 0x5e | 0x9c | 0xda));
+            return Some((Self::Zlib, Unpacked::Part))
+                .filter(|_| matches!(bytes[1], 0x01 | 0x5e | 0x9c | 0xda));
         }
         if bytes.len() < 8 || bytes.is_ascii() {
             return None;
@@ -179,7 +191,11 @@ pub(super) fn edit(bytes: &[u8], other: &mut dyn FnMut(&str) -> Option<String>) 
     edit_packed(bytes, other, 0)
 }
 
-fn edit_packed(bytes: &[u8], other: &mut dyn FnMut(&str) -> Option<String>, depth: usize) -> Edited {
+fn edit_packed(
+    bytes: &[u8],
+    other: &mut dyn FnMut(&str) -> Option<String>,
+    depth: usize,
+) -> Edited {
     match Packing::of(bytes) {
         Some((_, Unpacked::Part)) => Edited::Unread,
         Some(_) if depth >= MAX_DEPTH => Edited::Unread,
@@ -195,7 +211,11 @@ fn edit_packed(bytes: &[u8], other: &mut dyn FnMut(&str) -> Option<String>, dept
 }
 
 /// The same of bytes in base64. What cannot be looked into is hidden.
-pub(super) fn edit_base64(data: &str, hidden: &str, other: &mut dyn FnMut(&str) -> Option<String>) -> Option<String> {
+pub(super) fn edit_base64(
+    data: &str,
+    hidden: &str,
+    other: &mut dyn FnMut(&str) -> Option<String>,
+) -> Option<String> {
     let bytes = base_64::decode(data).ok()?;
     match edit(&bytes, other) {
         Edited::Same => None,
@@ -208,7 +228,14 @@ pub(super) fn edit_base64(data: &str, hidden: &str, other: &mut dyn FnMut(&str) 
 /// that what its head says of compression is done already.
 pub(super) fn is_plain_file(data: &str) -> bool {
     const BEGINS: [&[u8]; 8] = [
-        b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"wOF", b"%PDF", b"\0\0\x01\0", b"<",
+        b"\x89PNG",
+        b"\xff\xd8\xff",
+        b"GIF8",
+        b"RIFF",
+        b"wOF",
+        b"%PDF",
+        b"\0\0\x01\0",
+        b"<",
     ];
     let begin = &data[..data.floor_char_boundary(16)];
     base_64::decode(begin).is_ok_and(|bytes| BEGINS.iter().any(|it| bytes.starts_with(it)))

@@ -335,7 +335,9 @@ static BEGINS: LazyLock<[Begin; 256]> = LazyLock::new(|| {
             b'-' => Begin::Word,
             byte if !byte.is_ascii_alphanumeric() => Begin::Nothing,
             b'2'..=b'6' | b'M' | b'N' | b'O' => Begin::Word,
-            byte if byte.is_ascii_hexdigit() || !BY_FIRST[usize::from(byte)].is_empty() => Begin::Word,
+            byte if byte.is_ascii_hexdigit() || !BY_FIRST[usize::from(byte)].is_empty() => {
+                Begin::Word
+            }
             _ => Begin::InWord,
         };
     }
@@ -380,8 +382,8 @@ fn keyed(runs: &mut Runs<'_>, at: usize, goes_on: bool) -> Option<Range<usize>> 
         let from = at + form.prefix.len();
         let end = runs.end(form.of, from);
         let length = end - from;
-        let ends_word = form.of != Of::Hex
-            || !runs.bytes.get(end).is_some_and(u8::is_ascii_alphanumeric);
+        let ends_word =
+            form.of != Of::Hex || !runs.bytes.get(end).is_some_and(u8::is_ascii_alphanumeric);
         // Words with hyphens are as long, and have no digits.
         let is_drawn = form.prefix.len() > 4
             || matches!(form.of, Of::Alnum | Of::Hex)
@@ -491,7 +493,10 @@ const MOST_DIGITS: usize = 19;
 
 /// The number of a payment card, in groups or not.
 fn card(bytes: &[u8], at: usize, goes_on: bool) -> Option<Range<usize>> {
-    let follows = |it: &[u8]| it.last().is_some_and(|it| matches!(it, b'.' | b'_' | b'%' | b'-'));
+    let follows = |it: &[u8]| {
+        it.last()
+            .is_some_and(|it| matches!(it, b'.' | b'_' | b'%' | b'-'))
+    };
     if !matches!(bytes[at], b'2'..=b'6') || follows(&bytes[..at]) {
         return None;
     }
@@ -531,7 +536,10 @@ fn card(bytes: &[u8], at: usize, goes_on: bool) -> Option<Range<usize>> {
         return Some(at..end);
     }
     let grouped = groups.len() == 1
-        || matches!(groups, [4, 4, 4, 1..=4] | [4, 6, 4..=5] | [4, 4, 4, 4, 1..=3]);
+        || matches!(
+            groups,
+            [4, 4, 4, 1..=4] | [4, 6, 4..=5] | [4, 4, 4, 4, 1..=3]
+        );
     (grouped && is_issued(digits, false) && has_check_digit(digits)).then_some(at..end)
 }
 

@@ -10,10 +10,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::super::base_64;
 use super::body::Tail;
-use super::layers::Layer;
-use super::{binary, encoded, places};
 use super::finder::{Finder, Rest};
+use super::layers::Layer;
 use super::stand_in::{REST, STAND_IN, StandIn, is_inside};
+use super::{binary, encoded, places};
 
 /// Bytes of all secrets of one exchange that are looked for elsewhere, too.
 /// With more of them nothing of its texts is shown.
@@ -88,7 +88,9 @@ impl Echoed {
             u8::is_ascii_alphabetic,
             |it: &u8| !it.is_ascii_alphanumeric(),
         ];
-        let classes = classes.iter().filter(|it| secret.as_bytes().iter().any(**it));
+        let classes = classes
+            .iter()
+            .filter(|it| secret.as_bytes().iter().any(**it));
         self == Self::All
             || ((classes.count() > 1 || secret.len() >= 12)
                 && secret.parse::<std::net::IpAddr>().is_err())
@@ -561,7 +563,8 @@ impl SecretsFound {
         } else {
             self.text(id).into_owned()
         };
-        self.id.get_or_insert_with(|| (id.to_owned(), shown.clone()));
+        self.id
+            .get_or_insert_with(|| (id.to_owned(), shown.clone()));
         shown
     }
 }
@@ -584,7 +587,10 @@ fn encodings(secret: &Secret) -> Vec<Secret> {
         let standard = &encoded[from..to];
         let url = standard.replace('+', "-").replace('/', "_");
         let is_other = url != standard;
-        for text in [Some(standard), is_other.then_some(&*url)].into_iter().flatten() {
+        for text in [Some(standard), is_other.then_some(&*url)]
+            .into_iter()
+            .flatten()
+        {
             all.push(Secret {
                 text: text.into(),
                 is_cut: false,
@@ -638,7 +644,15 @@ fn join(places: &mut Vec<Place>, mut place: Place) {
 
 /// Values of the protocol's own fields.
 const PROTOCOL_WORDS: [&str; 10] = [
-    "allow", "block", "challenge", "redirect", "deny", "drop", "replace", "pass_through", "base64",
+    "allow",
+    "block",
+    "challenge",
+    "redirect",
+    "deny",
+    "drop",
+    "replace",
+    "pass_through",
+    "base64",
     "utf8",
 ];
 

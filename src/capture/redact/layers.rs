@@ -189,7 +189,10 @@ fn unicode(bytes: &[u8]) -> Option<(Value, usize)> {
     let second = (bytes.get(6..8)? == b"\\u").then(|| unit(8))??;
     let high = first.checked_sub(0xD800).filter(|it| *it < 0x400)?;
     let low = second.checked_sub(0xDC00).filter(|it| *it < 0x400)?;
-    Some((Value::Char(char::from_u32(0x1_0000 + (high << 10) + low)?), 12))
+    Some((
+        Value::Char(char::from_u32(0x1_0000 + (high << 10) + low)?),
+        12,
+    ))
 }
 
 /// Of HTML: its value and its length.
@@ -222,7 +225,11 @@ fn entity(bytes: &[u8]) -> Option<(Value, usize)> {
 fn number(digits: &[u8], radix: u32) -> Option<char> {
     let digits = std::str::from_utf8(digits).ok()?;
     let is_number = digits.chars().all(|it| it.is_digit(radix));
-    char::from_u32(u32::from_str_radix(digits, radix).ok().filter(|_| is_number)?)
+    char::from_u32(
+        u32::from_str_radix(digits, radix)
+            .ok()
+            .filter(|_| is_number)?,
+    )
 }
 
 /// Bytes as text; what is none becomes a character that says so.

@@ -7,12 +7,25 @@ use super::places::{Place, Places};
 
 /// Attributes that hold the name of what another one holds.
 const NAME_ATTRIBUTES: [&str; 10] = [
-    "name", "id", "property", "key", "itemprop", "data-name", "ng-model", "v-model",
-    "formcontrolname", "http-equiv",
+    "name",
+    "id",
+    "property",
+    "key",
+    "itemprop",
+    "data-name",
+    "ng-model",
+    "v-model",
+    "formcontrolname",
+    "http-equiv",
 ];
 /// Attributes that hold what has that name.
 const VALUE_ATTRIBUTES: [&str; 6] = [
-    "value", "content", "data-value", "data-content", "ng-init", "placeholder-value",
+    "value",
+    "content",
+    "data-value",
+    "data-content",
+    "ng-init",
+    "placeholder-value",
 ];
 /// Elements of HTML whose text is no value of theirs.
 const NO_VALUES: [&str; 22] = [
@@ -45,7 +58,9 @@ struct Tag<'a> {
 pub(super) fn find(text: &str, places: &mut Places) {
     let bytes = text.as_bytes();
     let mut inside: Option<Inside<'_>> = None;
-    let mut quotes = Quotes { none_from: [usize::MAX; 2] };
+    let mut quotes = Quotes {
+        none_from: [usize::MAX; 2],
+    };
     let mut at = 0;
     while let Some(found) = memchr::memchr(b'<', &bytes[at..]) {
         let open = at + found;
@@ -54,7 +69,9 @@ pub(super) fn find(text: &str, places: &mut Places) {
         }
         if text[open..].starts_with("<![CDATA[") {
             let begin = open + "<![CDATA[".len();
-            let end = text[begin..].find("]]>").map_or(text.len(), |it| begin + it);
+            let end = text[begin..]
+                .find("]]>")
+                .map_or(text.len(), |it| begin + it);
             if let Some(inside) = &mut inside {
                 inside.add(text, begin..end);
             }
@@ -132,9 +149,8 @@ impl<'a> Tag<'a> {
         let bytes = text.as_bytes();
         let is_closing = bytes.get(open + 1) == Some(&b'/');
         let begin = open + 1 + usize::from(is_closing);
-        let is_name = |byte: &&u8| {
-            byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':' | b'.' | b'-')
-        };
+        let is_name =
+            |byte: &&u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':' | b'.' | b'-');
         let end = begin + bytes[begin..].iter().take_while(is_name).count();
         if end == begin || bytes[begin].is_ascii_digit() {
             return None;
@@ -156,7 +172,10 @@ impl<'a> Tag<'a> {
         let bytes = text.as_bytes();
         let mut at = self.end;
         loop {
-            at += bytes[at..].iter().take_while(|it| it.is_ascii_whitespace()).count();
+            at += bytes[at..]
+                .iter()
+                .take_while(|it| it.is_ascii_whitespace())
+                .count();
             match bytes.get(at) {
                 None | Some(b'<') => break,
                 Some(b'>') => {
@@ -170,18 +189,23 @@ impl<'a> Tag<'a> {
                 }
                 Some(_) => {}
             }
-            let ends_name = |it: &u8| {
-                it.is_ascii_whitespace() || matches!(it, b'=' | b'>' | b'<' | b'/')
-            };
+            let ends_name =
+                |it: &u8| it.is_ascii_whitespace() || matches!(it, b'=' | b'>' | b'<' | b'/');
             let name = at..at + bytes[at..].iter().take_while(|it| !ends_name(it)).count();
             at = name.end.max(at);
-            let spaces = bytes[at..].iter().take_while(|it| it.is_ascii_whitespace()).count();
+            let spaces = bytes[at..]
+                .iter()
+                .take_while(|it| it.is_ascii_whitespace())
+                .count();
             if bytes.get(at + spaces) != Some(&b'=') {
                 at = (at + spaces).max(name.start + usize::from(name.is_empty()));
                 continue;
             }
             at += spaces + 1;
-            at += bytes[at..].iter().take_while(|it| it.is_ascii_whitespace()).count();
+            at += bytes[at..]
+                .iter()
+                .take_while(|it| it.is_ascii_whitespace())
+                .count();
             let value = match bytes.get(at) {
                 Some(quote @ (b'"' | b'\'')) => {
                     let Some(end) = quotes.next(bytes, at + 1, *quote) else {
@@ -233,4 +257,3 @@ impl<'a> Tag<'a> {
         !is_html && (self.names_text || is_secret(local))
     }
 }
-

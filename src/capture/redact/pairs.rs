@@ -4,19 +4,39 @@ use std::ops::Range;
 
 use serde_json::{Map, Value as Json};
 
-use super::names::{LONGEST_NAME, end_of_name, is_secret, is_word};
 use super::SCHEMES;
+use super::names::{LONGEST_NAME, end_of_name, is_secret, is_word};
 use super::places::{Place, Places, Quote};
 
 /// Keys that hold the name of what stands beside them.
 const NAME_KEYS: [&str; 12] = [
-    "name", "key", "field", "fieldname", "param", "parameter", "header", "id", "property", "k",
-    "n", "variable",
+    "name",
+    "key",
+    "field",
+    "fieldname",
+    "param",
+    "parameter",
+    "header",
+    "id",
+    "property",
+    "k",
+    "n",
+    "variable",
 ];
 /// Keys that hold what has that name.
 const VALUE_KEYS: [&str; 12] = [
-    "value", "values", "val", "v", "content", "data", "text", "stringvalue", "defaultvalue",
-    "answer", "input", "secret",
+    "value",
+    "values",
+    "val",
+    "v",
+    "content",
+    "data",
+    "text",
+    "stringvalue",
+    "defaultvalue",
+    "answer",
+    "input",
+    "secret",
 ];
 
 /// Whether an object has the name of a secret beside what has that name.
@@ -177,7 +197,20 @@ fn word_end(text: &str) -> usize {
         c.is_whitespace()
             || matches!(
                 c,
-                ',' | ';' | '&' | '\'' | '"' | '<' | '>' | '(' | ')' | '{' | '}' | '[' | ']' | '\\' | '`'
+                ',' | ';'
+                    | '&'
+                    | '\''
+                    | '"'
+                    | '<'
+                    | '>'
+                    | '('
+                    | ')'
+                    | '{'
+                    | '}'
+                    | '['
+                    | ']'
+                    | '\\'
+                    | '`'
             )
     };
     text.find(ends).unwrap_or(text.len())
@@ -204,7 +237,9 @@ fn hide(text: &str, key: &Key<'_>, value: Value, places: &mut Places) -> usize {
                 let end = text[range.start..].find(['\r', '\n', '"', '\'', '<']);
                 let end = end.map_or(text.len(), |it| range.start + it);
                 let line = &text[range.start..end];
-                let scheme = line.split_once(' ').filter(|(it, _)| is_word(it) || SCHEMES.contains(&&*it.to_ascii_lowercase()));
+                let scheme = line
+                    .split_once(' ')
+                    .filter(|(it, _)| is_word(it) || SCHEMES.contains(&&*it.to_ascii_lowercase()));
                 let begin = scheme.map_or(range.start, |(it, _)| range.start + it.len() + 1);
                 places.push(Place::of(begin..end));
                 return end;

@@ -45,7 +45,9 @@ pub(super) fn find(text: &str, places: &mut Places) {
         let boundary = format!("\n{}", boundary.unwrap_or("--"));
         // An empty value's end is the blank line's.
         let from = begin - usize::from(text[..begin].ends_with('\n'));
-        let end = text[from..].find(&boundary).map_or(text.len(), |it| from + it);
+        let end = text[from..]
+            .find(&boundary)
+            .map_or(text.len(), |it| from + it);
         covered = end;
         let value = &text[begin.min(end)..end];
         let value = value.strip_suffix('\r').unwrap_or(value);

@@ -8,7 +8,7 @@ use regex::Regex;
 
 use super::layers::{Layer, decoded};
 use super::names::{end_of_name, is_secret, is_uuid, is_word, looks_drawn};
-use super::{encoded, forms, markup, pairs, parts};
+use super::{MAX_PLACES, encoded, forms, markup, pairs, parts};
 
 /// What secrets and their names look like.
 struct Forms {
@@ -151,7 +151,9 @@ struct Login {
 
 impl Login {
     fn new(path: &str) -> Self {
-        const PATHS: [&str; 7] = ["callback", "oauth", "oidc", "auth", "login", "signin", "sso"];
+        const PATHS: [&str; 7] = [
+            "callback", "oauth", "oidc", "auth", "login", "signin", "sso",
+        ];
         let path = &path[..path.floor_char_boundary(2_048)].to_ascii_lowercase();
         Self {
             is_callback: PATHS.iter().any(|it| path.contains(it)) || path.ends_with("/cb"),
@@ -161,7 +163,9 @@ impl Login {
     }
 
     fn is_part(&self, name: &str) -> bool {
-        ["code", "state", "grant_type"].iter().any(|it| name.eq_ignore_ascii_case(it))
+        ["code", "state", "grant_type"]
+            .iter()
+            .any(|it| name.eq_ignore_ascii_case(it))
     }
 
     fn add(&mut self, name: &str, text: &str, value: Range<usize>) {
@@ -176,7 +180,11 @@ impl Login {
 
     fn places(self, text: &str, places: &mut Places) {
         let with_state = self.state.iter().any(|it| it.len() >= 6);
-        let least = if with_state || self.is_callback { 6 } else { 20 };
+        let least = if with_state || self.is_callback {
+            6
+        } else {
+            20
+        };
         let (code, state) = (self.code, self.state);
         let mut is_login = false;
         for value in code {
@@ -204,16 +212,54 @@ enum Segment {
 impl Segment {
     fn of(text: &str, next: &str) -> Option<Self> {
         const OPENS: [&str; 22] = [
-            "resetpassword", "passwordreset", "passwordresets", "forgotpassword", "setpassword",
-            "changepassword", "newpassword", "createpassword", "recoverpassword",
-            "passwordrecovery", "accountrecovery", "recover", "recovery", "magiclink", "magic",
-            "loginlink", "onetimelogin", "passwordless", "password", "reset", "token", "resetpw",
+            "resetpassword",
+            "passwordreset",
+            "passwordresets",
+            "forgotpassword",
+            "setpassword",
+            "changepassword",
+            "newpassword",
+            "createpassword",
+            "recoverpassword",
+            "passwordrecovery",
+            "accountrecovery",
+            "recover",
+            "recovery",
+            "magiclink",
+            "magic",
+            "loginlink",
+            "onetimelogin",
+            "passwordless",
+            "password",
+            "reset",
+            "token",
+            "resetpw",
         ];
         const CONFIRMS: [&str; 24] = [
-            "verify", "verifyemail", "emailverify", "verification", "emailverification", "confirm",
-            "confirmemail", "emailconfirm", "confirmation", "confirmations", "activate",
-            "activation", "invite", "invites", "invitation", "invitations", "acceptinvite",
-            "unsubscribe", "hook", "hooks", "webhook", "webhooks", "webhookb2", "incomingwebhook",
+            "verify",
+            "verifyemail",
+            "emailverify",
+            "verification",
+            "emailverification",
+            "confirm",
+            "confirmemail",
+            "emailconfirm",
+            "confirmation",
+            "confirmations",
+            "activate",
+            "activation",
+            "invite",
+            "invites",
+            "invitation",
+            "invitations",
+            "acceptinvite",
+            "unsubscribe",
+            "hook",
+            "hooks",
+            "webhook",
+            "webhooks",
+            "webhookb2",
+            "incomingwebhook",
         ];
         if text.len() > 24 || !text.is_ascii() {
             return None;
@@ -222,7 +268,9 @@ impl Segment {
         let of_team = |it: &str| {
             it.len() > 7
                 && it.starts_with(['T', 'E'])
-                && it.bytes().all(|it| it.is_ascii_uppercase() || it.is_ascii_digit())
+                && it
+                    .bytes()
+                    .all(|it| it.is_ascii_uppercase() || it.is_ascii_digit())
         };
         match &*plain {
             it if OPENS.contains(&it) => Some(Self::Opens),
@@ -237,9 +285,7 @@ impl Segment {
         match self {
             Self::Plain => false,
             Self::Opens => looks_drawn(segment, 8) && !is_file(segment),
-            Self::Confirms => {
-                looks_drawn(segment, 20) && !is_uuid(segment) && !is_file(segment)
-            }
+            Self::Confirms => looks_drawn(segment, 20) && !is_uuid(segment) && !is_file(segment),
         }
     }
 }
@@ -247,7 +293,9 @@ impl Segment {
 /// Whether a segment of a path is a file's name.
 fn is_file(segment: &str) -> bool {
     let end = segment.rsplit_once('.').map(|(_, end)| end);
-    end.is_some_and(|end| (1..6).contains(&end.len()) && end.bytes().all(|it| it.is_ascii_lowercase()))
+    end.is_some_and(|end| {
+        (1..6).contains(&end.len()) && end.bytes().all(|it| it.is_ascii_lowercase())
+    })
 }
 
 /// Segments of a path that open something, such as a link to a new password.
@@ -334,7 +382,9 @@ pub(super) fn in_text(text: &str, about: About) -> Places {
         const ENDS: [char; 8] = ['&', ';', '\n', ' ', '\t', '<', '>', '='];
         let begin = text[..deeper].rfind(ENDS).map_or(0, |at| at + 1);
         let end = if is_form {
-            text[deeper..].find(ENDS).map_or(text.len(), |at| deeper + at)
+            text[deeper..]
+                .find(ENDS)
+                .map_or(text.len(), |at| deeper + at)
         } else {
             text.len()
         };
@@ -372,7 +422,8 @@ pub(super) fn looks_like_form(text: &str) -> bool {
         !it.is_empty()
             && it.len() < 256
             && it.bytes().all(|it| {
-                it.is_ascii_alphanumeric() || matches!(it, b'_' | b'.' | b'%' | b'[' | b']' | b'-' | b'+' | b'$')
+                it.is_ascii_alphanumeric()
+                    || matches!(it, b'_' | b'.' | b'%' | b'[' | b']' | b'-' | b'+' | b'$')
             })
     };
     let begin = text.split_once('=').map(|(name, _)| name);
@@ -385,6 +436,7 @@ pub(super) fn looks_like_form(text: &str) -> bool {
 fn parameters_of_text(text: &str, about: About, form: &Regex, places: &mut Places) {
     // As with pairs: what is hidden already is not looked through again.
     let mut covered = 0;
+    let most = places.len() + MAX_PLACES;
     let mut login = Login::new("");
     for found in form.captures_iter(text) {
         let (quote, value) = (found.get(2), found.get(3));
@@ -399,9 +451,15 @@ fn parameters_of_text(text: &str, about: About, form: &Regex, places: &mut Place
         if !is_part && !is_secret(name) {
             continue;
         }
-        let begin = if about.is_form { begin - quote.map_or(0, |it| it.len()) } else { begin };
+        let begin = if about.is_form {
+            begin - quote.map_or(0, |it| it.len())
+        } else {
+            begin
+        };
         let end = match (quote, value) {
-            _ if about.is_form => text[begin..].find('&').map_or(text.trim_end().len().max(begin), |it| begin + it),
+            _ if about.is_form => text[begin..]
+                .find('&')
+                .map_or(text.trim_end().len().max(begin), |it| begin + it),
             (Some(quote), _) => pairs::string_end(text, begin, quote.as_str()),
             (None, Some(value)) => value.end(),
             (None, None) => continue,
@@ -409,8 +467,12 @@ fn parameters_of_text(text: &str, about: About, form: &Regex, places: &mut Place
         covered = end;
         if is_part {
             login.add(name, text, begin..end);
-        } else {
+        } else if !is_word(&text[begin..end]) {
             places.push(Place::of(begin..end));
+        }
+        if places.len() > most {
+            // Nothing of the text is shown.
+            return;
         }
     }
     login.places(text, places);
