@@ -518,7 +518,7 @@ fn secrets_without_a_name_are_in_nothing_that_is_written() {
     let dir = TestDir::new();
     let token = format!("gh{}_{}", "p", "k3Jd9sLq7Xw2Zr5Tn8Vb4Mc6Hf1Gp0Qy3Ua7");
     let answer = format!(r#"{{"decision":"block","body":"no {token}","tags":["{token}"]}}"#);
-    let module = dir.file("m.wat", answering(&answer));
+    let module = answering(&dir, "m.wat", &answer);
     let body = |index: usize, data: &str| {
         serde_json::json!({"v": 1, "id": "t", "phase": "request_body", "input": {"correlation_id": "t", "method": "POST", "uri": "/",
             "client_ip": "192.0.2.1", "headers": {"x-a": "b"}, "chunk_index": index, "is_last": index == 1, "total_size": null,
