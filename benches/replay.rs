@@ -202,6 +202,7 @@ fn replayed(
         max_errors: None,
         fixtures: None,
         redaction: Redaction::RandomKey,
+        allow_redacted_changes: false,
     };
     let began = Instant::now();
     let report: ReplayReport = replay(

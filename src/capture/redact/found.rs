@@ -192,7 +192,8 @@ impl SecretsFound {
             };
             let encoded = encodings(&secret);
             for secret in std::iter::once(secret).chain(encoded) {
-                self.keep(secret, stand_in.of(&secret.text), &mut last);
+                let text = stand_in.of(&secret.text);
+                self.keep(secret, text, &mut last);
             }
         }
     }
