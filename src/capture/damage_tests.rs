@@ -10,8 +10,9 @@ use std::fmt::Write as _;
 use std::io::Cursor;
 use std::ops::Range;
 
-use super::{DecodeSettings, Format, Item, Opened, decode};
+use super::{DecodeSettings, Format, Item, Opened, Remark, decode};
 use crate::event::Event;
+use crate::question::Question;
 
 const TRIES: u64 = 3_000;
 
@@ -306,12 +307,16 @@ impl Outcome {
                     let Some(transaction) = decoded.transaction else {
                         continue;
                     };
-                    outcome.place(transaction.place.offset, !transaction.remarks.is_empty());
-                    let events = transaction.questions().map(|question| {
-                        question
-                            .event()
-                            .map_or_else(|| format!("{question:?}"), shown)
-                    });
+                    // These say nothing of what the capture lost.
+                    let is_usual = |remark: &Remark| {
+                        matches!(
+                            remark,
+                            Remark::NoResponse | Remark::NoCredentials | Remark::NoTime
+                        )
+                    };
+                    let is_named = !transaction.remarks.iter().all(is_usual);
+                    outcome.place(transaction.place.offset, is_named);
+                    let events = transaction.questions().map(asked);
                     outcome.replayed.push(events.collect());
                 }
                 Item::Unusable(unusable) => outcome.place(unusable.place.offset, true),
@@ -333,6 +338,14 @@ impl Outcome {
             let next = self.places.iter().map(|(at, _)| *at).find(|at| at > from);
             *is_named && *from < range.end && range.start < next.unwrap_or(usize::MAX)
         })
+    }
+}
+
+fn asked(question: &Question<'_>) -> String {
+    match question {
+        Question::Exact { json, .. } => String::from_utf8_lossy(json).into_owned() + "\n",
+        Question::Event(event) => shown(event),
+        Question::Hook(..) => format!("{question:?}\n"),
     }
 }
 

@@ -66,7 +66,7 @@ fn numbers<T: FromStr>(key: &str, node: &Node) -> Result<Vec<T>, String> {
     };
     let number = |node: &Node| {
         let text = text(key, node)?;
-        text.parse().map_err(|_| {
+        text.parse().ok().ok_or_else(|| {
             let shown = crate::fault::printable(&text, 40);
             format!("expected a number in \"{key}\", found {shown:?}")
         })

@@ -255,7 +255,7 @@ fn binary(text: &str) -> Result<String, String> {
     let text: String = text.split_ascii_whitespace().collect();
     let bytes = base_64::read(&STANDARD, &text, "a text with the tag !!binary")?;
     String::from_utf8(bytes)
-        .map_err(|_| "expected UTF-8 in a text with the tag !!binary".to_owned())
+        .map_err(|error| format!("expected UTF-8 in a text with the tag !!binary: {error}"))
 }
 
 /// What the beginning of a file says of the whole.

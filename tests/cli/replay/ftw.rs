@@ -255,6 +255,19 @@ fn raw_requests_are_sent_as_they_stand() {
     }
 }
 
+/// Asks with an input and looks at the header fields and the body.
+#[track_caller]
+fn sends(input: &str, headers: &Value, body: &str) {
+    let asked = asked(stage(input));
+    let head = &asked.of("request_headers")[0];
+    assert_eq!(head["headers"], *headers, "{input}");
+    let found = asked
+        .of("request_body")
+        .first()
+        .map(|it| it["data"].clone());
+    assert_eq!(found.unwrap_or(json!("")), body, "{input}");
+}
+
 /// Each input with the header fields and the body that go-ftw sends.
 #[test]
 fn what_is_replayed_is_what_go_ftw_sends() {
@@ -322,6 +335,14 @@ fn what_is_replayed_is_what_go_ftw_sends() {
             json!({"connection": "close"}),
             "",
         ),
+    ] {
+        sends(input, &headers, body);
+    }
+}
+
+#[test]
+fn header_fields_are_sent_in_the_order_of_their_names_or_as_listed() {
+    for (input, headers, body) in [
         (
             "{headers: {b: 2, B: 1, A: 3}, autocomplete_headers: false}",
             json!({"a": "3", "b": ["1", "2"]}),
@@ -333,14 +354,7 @@ fn what_is_replayed_is_what_go_ftw_sends() {
             "",
         ),
     ] {
-        let asked = asked(stage(input));
-        let head = &asked.of("request_headers")[0];
-        assert_eq!(head["headers"], headers, "{input}");
-        let found = asked
-            .of("request_body")
-            .first()
-            .map(|it| it["data"].clone());
-        assert_eq!(found.unwrap_or(json!("")), body, "{input}");
+        sends(input, &headers, body);
     }
 }
 
