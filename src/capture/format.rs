@@ -127,7 +127,7 @@ pub enum Remark {
     NulBytes,
     /// A message does not say where its body ends, or says two things.
     FramingUnclear,
-    /// Trailers and interim responses, which no event has.
+    /// Trailers, interim responses and the like, which no event has.
     PartsLeftOut,
     /// Its redacted input led to another decision when it was written.
     RedactionChanged,
@@ -208,7 +208,7 @@ impl Remark {
                 "lengths that contradict each other or are no numbers, or an unknown transfer coding: all bytes behind the head are taken for the body"
             }
             Self::PartsLeftOut => {
-                "trailers and interim responses (1xx) belong to no event, so the module does not get them"
+                "trailers, interim responses (1xx), messages of a WebSocket and what a test sends behind its request belong to no event, so the module does not get them"
             }
         }
     }

@@ -74,7 +74,9 @@ pub(super) static READER: Reader = Reader {
 };
 
 fn recognises(head: &Head<'_>) -> bool {
-    if head.is_json() && !head.has("tests") {
+    // A map of YAML may begin like an object of JSON, without quotes.
+    let has_keys_of_json = |text: &[u8]| text[1..].trim_ascii_start().starts_with(b"\"");
+    if head.is_json() && has_keys_of_json(head.text) && !head.has("tests") {
         return false;
     }
     let has = |word: &str| memchr::memmem::find(head.text, word.as_bytes()).is_some();

@@ -1,6 +1,5 @@
 //! The records of one transaction, and how they are decoded.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -124,14 +123,9 @@ pub struct DecodeSettings {
 }
 
 impl DecodeSettings {
-    /// The address that a capture names, or the one for those that name none:
-    /// a network or a host's name is no address.
+    /// The address that a capture names, or the one for those that name none.
     pub(super) fn client_ip(&self, named: Option<&str>) -> String {
-        let named = named.map(bare_ip);
-        let is_one = |address: &String| address.is_empty() || address.parse::<IpAddr>().is_ok();
-        named
-            .filter(is_one)
-            .unwrap_or_else(|| bare_ip(&self.client_ip))
+        bare_ip(named.unwrap_or(&self.client_ip))
     }
 }
 

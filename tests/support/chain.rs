@@ -1048,6 +1048,8 @@ pub(crate) struct Judged {
     pub(crate) drifted: Option<(Side, Side)>,
     pub(crate) beside_change: Option<Change>,
     pub(crate) drift_change: Option<Change>,
+    /// Neither module decides as it was recorded.
+    pub(crate) departs: bool,
     /// Calls that it has.
     pub(crate) asked: usize,
     /// What answered at the time had a fault that was not recorded, or left a
@@ -1107,8 +1109,16 @@ impl Case {
                 let (from, to) = sides.as_ref()?;
                 differ(from, to, &self.flags.ignore)
             };
+            let decides_otherwise = |change: &Option<Change>| {
+                let change = change.as_ref();
+                change.is_some_and(|change| change.category != "details")
+            };
+            let departs = old.is_some()
+                && decides_otherwise(&change(&drifted))
+                && decides_otherwise(&change(&self::drifted(steps, &new)));
             transactions.push(Judged {
                 record: exchange.record,
+                departs,
                 beside_change: change(&beside),
                 drift_change: change(&drifted),
                 asked: steps.len(),

@@ -485,7 +485,16 @@ impl Held<'_> {
         let mut warnings = Vec::new();
         if self.truth.transactions.is_empty() {
             warnings.push("nothing was checked".to_owned());
-        } else if self.compared() == 0 {
+            return warnings;
+        }
+        let departures = self.count(|it| it.departs);
+        if departures > 0 {
+            let many = if departures == 1 { "" } else { "s" };
+            warnings.push(format!(
+                "in {departures} transaction{many}, neither module decides as it was recorded"
+            ));
+        }
+        if self.compared() == 0 {
             warnings.push("nothing was compared".to_owned());
         } else {
             let ignore = self.case.flags.ignore.iter();

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::super::http1::{self, Message};
 use super::super::parts::STATUSES;
-use super::super::{Half, base_64, headers};
+use super::super::{Half, Remark, base_64, headers};
 use super::template::templated;
 use super::yaml::{Node, Value};
 use crate::event::{DEFAULT_CLIENT_IP, Headers, RequestHead, ResponseHead};
@@ -123,10 +123,9 @@ impl Input {
             (_, Some(text)) if !text.is_empty() => http1::request(text.as_bytes())?,
             _ => self.built(uri, templates)?.into(),
         };
-        if let Some(at) = request.left_over {
-            return Err(format!(
-                "expected one request, found more bytes behind its body, from byte {at} on"
-            ));
+        // The server takes it for another request, of which nobody asks the module.
+        if request.left_over.is_some() {
+            request.remarks.push(Remark::PartsLeftOut);
         }
         DEFAULT_CLIENT_IP.clone_into(&mut request.half.head.client_ip);
         Ok(request)

@@ -473,7 +473,7 @@ impl<'a> Worker<'a> {
             let departure = view.departure((&of_baseline.from, &now.to));
             let departures = &mut self.tally.report.departures;
             let departures = departures.get_or_insert_default();
-            departures.add(departure, settings.examples.max(1));
+            departures.add(departure, settings.examples);
         }
     }
 
