@@ -56,6 +56,7 @@ e2e *PROXIES:
 # The properties that CI tries some thousand times, a million times; an hour.
 long:
     REFUSAL_TRIES=1000000 INTERLEAVINGS=1000000 cargo test --release --lib -- --nocapture damage_softens_no_refusal no_interleaving_confuses
+    DAMAGE_TRIES=100000 cargo test --release --lib -- --nocapture what_is_damaged
     CHAIN_CASES=100000 cargo test --release --lib -- --nocapture the_whole_chain
     BODY_TRANSACTIONS=10000 cargo test --release --test serve -- --nocapture bodies::same
 

@@ -29,7 +29,9 @@ impl RawTransaction {
     /// Bytes held.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
-        self.pieces.iter().map(|piece| piece.bytes.len()).sum()
+        let records = self.pieces.iter().map(|piece| piece.bytes.len());
+        let bodies = self.ready.iter().map(|ready| ready.body_bytes());
+        records.chain(bodies).sum()
     }
 
     /// Gives its records memory of their own, where it is to be kept while

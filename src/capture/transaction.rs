@@ -95,6 +95,18 @@ impl<'a> Transaction<'a> {
         self.steps.iter().map(|step| &step.input)
     }
 
+    /// Bytes of its bodies.
+    pub(super) fn body_bytes(&self) -> usize {
+        let events = self.questions().filter_map(Question::event);
+        let bodies = events.map(|event| match event {
+            Event::RequestBody { chunk, .. } | Event::ResponseBody { chunk, .. } => {
+                chunk.data.len()
+            }
+            Event::RequestHeaders(_) | Event::ResponseHeaders(_) => 0,
+        });
+        bodies.sum()
+    }
+
     /// The same with their times.
     pub(crate) fn timed(&self) -> impl Iterator<Item = Timed<&Question<'a>>> + Clone {
         self.steps.iter().map(|step| Timed {

@@ -245,7 +245,7 @@ impl Input {
 
 /// Names and values of a form, encoded each for itself.
 fn form_encoded(body: &[u8]) -> Vec<u8> {
-    let mut encoded = Vec::with_capacity(body.len() * 2);
+    let mut encoded = Vec::with_capacity(body.len());
     // What stands behind the last separator counts only where there is anything.
     let body = body.strip_suffix(b"&").unwrap_or(body);
     for (index, pair) in body.split(|byte| *byte == b'&').enumerate() {

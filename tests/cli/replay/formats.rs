@@ -173,7 +173,7 @@ fn tests_with_unknown_keys_or_templates_are_named_and_the_rest_is_run() {
     let dir = TestDir::new();
     let suite = dir.file(
         "odd.yaml",
-        "tests:\n  - test_id: 1\n    stages:\n      - input: {uri: \"/\", colour: red}\n        output: {status: 200}\n  - test_id: 2\n    stages:\n      - input: {uri: '/{{ randAlpha 3 }}'}\n        output: {status: 200}\n  - test_id: 3\n    stages:\n      - input: {uri: '/{{ \"a\" | repeat 3 }}'}\n        output: {status: 200}\n",
+        "tests:\n  - test_id: 1\n    stages:\n      - input: {uri: \"/\", colour: red}\n        output: {status: 200}\n  - test_id: 2\n    stages:\n      - input: {uri: '/{{ no }}', data: '{{ randAlpha 3 }}'}\n        output: {status: 200}\n  - test_id: 3\n    stages:\n      - input: {uri: '/{{ no }}', data: '{{ \"a\" | repeat 3 }}'}\n        output: {status: 200}\n",
     );
     let report = report(&shipped("right/allow.wat"), &[&suite], &[]);
     assert_eq!(report["records"]["transactions"], 1);

@@ -345,12 +345,12 @@ fn header_fields_are_sent_in_the_order_of_their_names_or_as_listed() {
     for (input, headers, body) in [
         (
             "{headers: {b: 2, B: 1, A: 3}, autocomplete_headers: false}",
-            json!({"a": "3", "b": ["1", "2"]}),
+            json!({"a": "3", "b": "1, 2"}),
             "",
         ),
         (
             "{headers: {Gone: 1}, ordered_headers: [{name: b, value: 1}, {name: a, value: 2}, {name: b, value: 3}], stop_magic: on}",
-            json!({"b": ["1", "3"], "a": "2"}),
+            json!({"b": "1, 3", "a": "2"}),
             "",
         ),
     ] {
@@ -410,13 +410,13 @@ fn templates_take_bounded_memory() {
     let one = |times: usize| {
         format!(
             "{{method: POST, data: '{}'}}",
-            "{{ \"x\" | repeat 9000000 }}".repeat(times)
+            "{{ \"x\" | repeat 1000000 }}".repeat(times)
         )
     };
     let test = |input: &str| format!("  - stages: [{{input: {input}}}]\n");
     for (text, good) in [
         (stage(&one(40)), 0),
-        (format!("tests:\n{}", test(&one(1)).repeat(20)), 20),
+        (format!("tests:\n{}", test(&one(1)).repeat(300)), 300),
     ] {
         let file = dir.file("t.yaml", &text);
         let mut child = command(&shipped("right/allow.wat"), &[&file])
