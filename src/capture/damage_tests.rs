@@ -106,7 +106,7 @@ const WRITERS: [Writer; 7] = [
     Writer {
         format: Format::Jsonl,
         name: "jsonl",
-        is_on: false,
+        is_on: true,
         head: "",
         record: |text, index| {
             text.carrier(index, &format!(
@@ -120,7 +120,7 @@ const WRITERS: [Writer; 7] = [
     Writer {
         format: Format::Har,
         name: "har",
-        is_on: false,
+        is_on: true,
         head: "{\"log\":{\"version\":\"1.2\",\"entries\":[\n",
         record: |text, index| {
             text.carrier(index, "{\"request\":{\"method\":\"GET\",\"url\":\"http://h.example/@\",\"headers\":[]},\"response\":{\"status\":200,\"headers\":[]}}");
@@ -132,7 +132,7 @@ const WRITERS: [Writer; 7] = [
     Writer {
         format: Format::EnvoyTap,
         name: "envoy-tap",
-        is_on: false,
+        is_on: true,
         head: "",
         record: |text, index| {
             text.carrier(index, "{\"http_buffered_trace\":{\"request\":{\"headers\":[{\"key\":\":method\",\"value\":\"GET\"},{\"key\":\":path\",\"value\":\"/@\"}]}}}\n");
@@ -144,7 +144,7 @@ const WRITERS: [Writer; 7] = [
     Writer {
         format: Format::Gor,
         name: "gor",
-        is_on: false,
+        is_on: true,
         head: "",
         record: |text, index| {
             text.carrier(index, &format!(
@@ -158,7 +158,7 @@ const WRITERS: [Writer; 7] = [
     Writer {
         format: Format::AccessLog,
         name: "access-log",
-        is_on: false,
+        is_on: true,
         head: "",
         record: |text, index| {
             text.carrier(index, "203.0.113.9 - - [01/Jan/2026:00:00:00 +0000] \"GET /@ HTTP/1.1\" 200 5 \"-\" \"agent\"\n");
@@ -170,7 +170,7 @@ const WRITERS: [Writer; 7] = [
     Writer {
         format: Format::JsonLog,
         name: "json-log",
-        is_on: false,
+        is_on: true,
         head: "",
         record: |text, index| {
             text.carrier(index, "{\"method\":\"GET\",\"path\":\"/@\",\"status\":200,\"remote_addr\":\"203.0.113.9\"}\n");

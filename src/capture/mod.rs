@@ -48,7 +48,7 @@ use self::parts::{ExchangeParts, Half};
 pub(crate) use expect::Expectation;
 pub(crate) use fields::FieldMap;
 pub use find::discover;
-pub(crate) use find::is_capture;
+pub(crate) use find::{PassedOver, is_capture};
 pub use format::Format;
 pub(crate) use format::Remark;
 pub use jsonl::read_back;

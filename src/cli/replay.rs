@@ -308,17 +308,7 @@ enum ExpectArg {
     Old,
 }
 
-/// Runs the command and says how the process is to exit.
-pub(crate) fn exec(args: &ReplayArgs, style: Style) -> Result<u8> {
-    if let Some(ReplayCommand::Merge {
-        shards,
-        fail_on,
-        output,
-    }) = &args.command
-    {
-        return merge((shards, *fail_on), output, style);
-    }
-    let (captures, passed_over) = capture::discover(&args.captures)?;
+fn note_passed_over(passed_over: &[capture::PassedOver]) {
     for passed in passed_over.iter().take(5) {
         render::to_stderr(&format!(
             "note: {} {} and was not read",
@@ -332,15 +322,22 @@ pub(crate) fn exec(args: &ReplayArgs, style: Style) -> Result<u8> {
             passed_over.len() - 5
         ));
     }
-    let settings = args.settings()?;
-    if args.save.save.is_some()
-        && args.select.shard.is_some()
-        && matches!(settings.redaction, Redaction::RandomKey)
+}
+
+/// Runs the command and says how the process is to exit.
+pub(crate) fn exec(args: &ReplayArgs, style: Style) -> Result<u8> {
+    if let Some(ReplayCommand::Merge {
+        shards,
+        fail_on,
+        output,
+    }) = &args.command
     {
-        render::to_stderr(
-            "note: this shard replaces secrets with a random key of its own, so equal secrets are not equal over the shards; where they have to be, give every shard the same --redact-key-file FILE, made once with head -c 32 /dev/urandom | base64 > FILE",
-        );
+        return merge((shards, *fail_on), output, style);
     }
+    let (captures, passed_over) = capture::discover(&args.captures)?;
+    note_passed_over(&passed_over);
+    let settings = args.settings()?;
+    args.note_own_key(&settings);
     args.check_clock(Abi::Agent)?;
     let module = args
         .module
@@ -476,6 +473,16 @@ impl ReplayArgs {
             fixtures,
             redaction,
         })
+    }
+
+    /// Says so where secrets that are equal will not be so over the shards.
+    fn note_own_key(&self, settings: &ReplaySettings) {
+        let is_own = matches!(settings.redaction, Redaction::RandomKey);
+        if is_own && self.save.save.is_some() && self.select.shard.is_some() {
+            render::to_stderr(
+                "note: this shard replaces secrets with a random key of its own, so equal secrets are not equal over the shards; where they have to be, give every shard the same --redact-key-file FILE, made once with head -c 32 /dev/urandom | base64 > FILE",
+            );
+        }
     }
 
     /// Refuses a time for a module that is not told it.
