@@ -12,7 +12,7 @@ use super::assemble::assemble;
 use super::format::{Read, Reader};
 use super::frames::Lines;
 use super::parts::STATUSES;
-use super::{DecodeSettings, ExchangeParts, Format, Half, Remark, headers, http1};
+use super::{DecodeSettings, ExchangeParts, Format, Half, Remark, headers, http1, json_log};
 use crate::event::{Headers, RequestHead, ResponseHead, bare_ip};
 use crate::time::nanoseconds;
 
@@ -21,7 +21,9 @@ pub(super) static READER: Reader = Reader {
     loses: Some("at most the headers host, referer and user-agent; no bodies; no response headers"),
     recognises: |head| {
         let is_combined = |line| Line::parse(without_nuls(line)).is_ok();
-        !head.is_json() && head.lines().any(is_combined)
+        // Objects of a program's own may stand before the lines of its requests.
+        let is_other = || head.has("phase") || head.lines().any(json_log::is_request);
+        head.lines().any(is_combined) && !(head.is_json() && is_other())
     },
     frames: |stream| assemble(Lines::new(stream), None, Format::AccessLog),
     read: Read::Record(read),
@@ -52,14 +54,17 @@ impl<'a> Line<'a> {
                 "expected a line of text that ends in a line feed, found a carriage return or a NUL byte within it",
             );
         }
-        let end = memmem::find(line, b"] \"").ok_or(FORM)?;
+        let end = memmem::find(line, b"] \"")
+            .or_else(|| end_of_time(line))
+            .ok_or(FORM)?;
         let begin = memrchr(b'[', &line[..end]).ok_or(FORM)?;
         let time = &line[begin + 1..end];
         if memchr(b'"', time).is_some() {
             return Err(CUT);
         }
         let (host, client) = client(&line[..begin])?;
-        let (request, rest) = quoted(&line[end + 2..]).ok_or(UNCLOSED)?;
+        let request = blanks(&line[end + 1..]).ok_or(FORM)?;
+        let (request, rest) = quoted(request).ok_or(UNCLOSED)?;
         let (status, rest) = word(rest).ok_or(FORM)?;
         let (size, rest) = word(rest).ok_or(FORM)?;
         let is_number = |text: &[u8]| text.iter().all(u8::is_ascii_digit);
@@ -80,10 +85,29 @@ impl<'a> Line<'a> {
     }
 }
 
-/// A blank and the word behind it, and what is left.
+/// Where the time ends that more than one blank follows.
+fn end_of_time(line: &[u8]) -> Option<usize> {
+    let mut ends = memchr::memchr_iter(b']', line);
+    ends.find(|at| blanks(&line[at + 1..]).is_some_and(|rest| rest.starts_with(b"\"")))
+}
+
+const fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+/// What stands behind one blank or several.
+fn blanks(text: &[u8]) -> Option<&[u8]> {
+    let count = text.iter().take_while(|byte| is_blank(**byte)).count();
+    (count > 0).then(|| &text[count..])
+}
+
+/// Blanks and the word behind them, which may have quotes, and what is left.
 fn word(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let text = text.strip_prefix(b" ")?;
-    let end = memchr(b' ', text).unwrap_or(text.len());
+    let text = blanks(text)?;
+    if text.starts_with(b"\"") {
+        return quoted(text);
+    }
+    let end = memchr2(b' ', b'\t', text).unwrap_or(text.len());
     (end > 0).then(|| text.split_at(end))
 }
 
@@ -99,7 +123,7 @@ fn quoted(text: &[u8]) -> Option<(&[u8], &[u8])> {
         at += 2;
     }
     let rest = &text[at + 1..];
-    (rest.is_empty() || rest[0] == b' ').then(|| (&text[..at], rest))
+    (rest.is_empty() || is_blank(rest[0])).then(|| (&text[..at], rest))
 }
 
 /// Referer and user agent, which follow the size, and whatever is behind them.
@@ -107,10 +131,16 @@ fn quoted(text: &[u8]) -> Option<(&[u8], &[u8])> {
 fn behind(mut rest: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
     let mut texts: [&[u8]; 2] = [b"", b""];
     let (mut quotes, mut words_before, mut in_row) = (0, 0, true);
-    let mut is_bracket = false;
+    let (mut is_bracket, mut are_numbers) = (false, true);
+    // Times and sizes that stand behind the common format.
+    let is_number = |word: &[u8]| {
+        let mut bytes = word.iter();
+        word == b"-" || bytes.all(|byte| byte.is_ascii_digit() || *byte == b'.')
+    };
     let rest_of_line = rest;
     while !rest.is_empty() {
-        let field = rest.strip_prefix(b" ").ok_or(UNCLOSED)?;
+        let is_apart = is_blank(rest[0]);
+        let field = is_apart.then(|| &rest[1..]).ok_or(UNCLOSED)?;
         if field.starts_with(b"\"") {
             let (text, behind) = quoted(field).ok_or(UNCLOSED)?;
             if is_bracket && memmem::find(text, b" HTTP/").is_some() {
@@ -122,15 +152,16 @@ fn behind(mut rest: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
             quotes += 1;
             rest = behind;
         } else {
-            let end = memchr(b' ', field).unwrap_or(field.len());
+            let end = memchr2(b' ', b'\t', field).unwrap_or(field.len());
             let word = &field[..end];
+            are_numbers &= is_number(word);
             if memchr(b'"', word).is_some() {
                 return Err(UNCLOSED);
             }
             is_bracket = word.ends_with(b"]");
             match quotes {
                 0 => words_before += usize::from(!word.is_empty()),
-                1 => in_row = false,
+                1 => in_row &= word.is_empty(),
                 _ => {}
             }
             rest = &field[end..];
@@ -140,7 +171,8 @@ fn behind(mut rest: &[u8]) -> Result<(&[u8], &[u8]), &'static str> {
         return Err(TWO);
     }
     match quotes {
-        0 => Ok((b"", b"")),
+        // Anything else may be a referer or an agent without quotes.
+        0 if are_numbers => Ok((b"", b"")),
         2 if in_row => Ok((texts[0], texts[1])),
         3.. if in_row && words_before == 0 => Ok((texts[0], texts[1])),
         _ => Err(BEHIND),
@@ -168,23 +200,31 @@ fn begins_a_time(mut rest: &[u8]) -> bool {
 /// is the last word before ident and user. Collectors of logs write more
 /// words before it.
 fn client(before: &[u8]) -> Result<(Option<&[u8]>, &[u8]), &'static str> {
-    let is_blank = |byte: &u8| *byte == b' ';
     let words: smallvec::SmallVec<[&[u8]; 8]> = before
-        .split(is_blank)
+        .split(|byte| is_blank(*byte))
         .filter(|word| !word.is_empty())
         .collect();
     let is_list = |at: &usize| words[*at].ends_with(b",");
     // Without ident and user, or with one of them.
     if words.len() < 3 {
         return match words.first() {
-            Some(first) if is_address(first) => Ok((None, first)),
-            _ => Err(CUT),
+            Some(first) => {
+                let first = without_file(without_quotes(first, first)?)?;
+                is_address(first).then_some((None, first)).ok_or(CUT)
+            }
+            None => Err(CUT),
         };
     }
     let last = words.len() - 3;
     // Addresses of a list are the client's and those of proxies.
     let first = (0..last).rev().take_while(is_list).last().unwrap_or(last);
-    let (prefix, client) = (&words[..first], words[first]);
+    let prefix = &words[..first];
+    let client = without_quotes(words[first], words[last])?;
+    let client = if prefix.is_empty() {
+        without_file(client)?
+    } else {
+        client
+    };
     if is_address(client) || first < last && !is_cut(client) {
         return Ok((host(prefix)?, client));
     }
@@ -203,6 +243,44 @@ fn client(before: &[u8]) -> Result<(Option<&[u8]>, &[u8]), &'static str> {
         [vhost] if has_port(vhost) => Ok((Some(*vhost), client)),
         _ => Err(CUT),
     }
+}
+
+/// The client, or the first of a list of them, without the quotes around.
+fn without_quotes<'a>(first: &'a [u8], last: &[u8]) -> Result<&'a [u8], &'static str> {
+    let Some(inner) = first.strip_prefix(b"\"") else {
+        return if last.ends_with(b"\"") {
+            Err(CUT)
+        } else {
+            Ok(first)
+        };
+    };
+    if !last.ends_with(b"\"") {
+        return Err(CUT);
+    }
+    Ok(inner.strip_suffix(b"\"").unwrap_or(inner))
+}
+
+/// An address without the file and the number of the line that grep writes
+/// before it. Where a number may be a part of the address, nobody can tell.
+fn without_file(word: &[u8]) -> Result<&[u8], &'static str> {
+    if is_address(word) {
+        return Ok(word);
+    }
+    let behind = |colon: usize| &word[colon + 1..];
+    let mut found = memchr::memchr_iter(b':', word)
+        .map(behind)
+        .filter(|rest| is_address(rest));
+    let Some(address) = found.next() else {
+        return Ok(word);
+    };
+    let number = memchr(b':', address).map(|colon| address.split_at(colon));
+    let is_unclear = number.is_some_and(|(number, rest)| {
+        number.iter().all(u8::is_ascii_digit) && is_address(&rest[1..])
+    });
+    if is_unclear || memchr2(b'[', b'"', &word[..word.len() - address.len()]).is_some() {
+        return Err(CUT);
+    }
+    Ok(address)
 }
 
 fn is_address(word: &[u8]) -> bool {
@@ -243,11 +321,17 @@ fn host<'a>(prefix: &[&'a [u8]]) -> Result<Option<&'a [u8]>, &'static str> {
         return Ok(None);
     };
     let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b".-_:".contains(byte);
-    let is_host = vhost.iter().all(is_name)
-        && !vhost.ends_with(b":")
-        && !is_address(vhost)
-        && (memchr(b'.', vhost).is_some() || has_port(vhost));
-    Ok(is_host.then_some(*vhost))
+    let is_host = |host: &[u8]| {
+        let name = host.split(|byte| *byte == b':').next().unwrap_or(host);
+        let is_alone = name.len() == host.len() && memchr(b'.', host).is_some();
+        let has_port = has_port(host) && memrchr(b':', host) == Some(name.len());
+        (is_alone || has_port) && host.iter().all(is_name) && !is_address(host)
+    };
+    // The file and the line's number may stand before it.
+    let files = memchr::memchr_iter(b':', vhost).map(|colon| &vhost[colon + 1..]);
+    Ok(std::iter::once(*vhost)
+        .chain(files)
+        .find(|host| is_host(host)))
 }
 
 /// A line without the NUL bytes before it: a log that was emptied while its
@@ -281,8 +365,11 @@ pub(super) fn read(
         return Err(http1::no_request_line(&request));
     }
     let mut fields = Headers::new();
+    // A proxy is asked for a whole URL, and its host is the one that counts.
+    let asked = http1::authority(&request);
+    let host = asked.as_deref().map(str::as_bytes).or(found.host);
     for (name, text) in [
-        ("host", found.host.unwrap_or_default()),
+        ("host", host.unwrap_or_default()),
         ("referer", found.referer),
         ("user-agent", found.agent),
     ] {
@@ -345,16 +432,29 @@ fn unescape(text: &[u8]) -> Vec<u8> {
                     out.push(b'\\');
                 }
             }
+            [b'u', ..] => match character(tail) {
+                Some((character, size)) => {
+                    out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                    rest = &tail[size..];
+                }
+                None => out.push(b'\\'),
+            },
             [known, ..] => {
-                out.push(match known {
+                let byte = match known {
                     b'n' => b'\n',
                     b't' => b'\t',
                     b'r' => b'\r',
                     b'v' => 0x0b,
                     b'b' => 0x08,
                     b'f' => 0x0c,
-                    other => *other,
-                });
+                    b'\\' | b'"' | b'/' => *known,
+                    // Nobody's escape: the request had the backslash.
+                    _ => {
+                        out.push(b'\\');
+                        continue;
+                    }
+                };
+                out.push(byte);
                 rest = &tail[1..];
             }
             [] => out.push(b'\\'),
@@ -362,6 +462,22 @@ fn unescape(text: &[u8]) -> Vec<u8> {
     }
     out.extend_from_slice(rest);
     out
+}
+
+/// The character of `uXXXX`, or of two such escapes that are a pair, and how
+/// many bytes it takes.
+fn character(text: &[u8]) -> Option<(char, usize)> {
+    let unit = |text: &[u8]| {
+        let digits = text.strip_prefix(b"u")?;
+        Some(u16::from_be_bytes([hex(digits)?, hex(digits.get(2..)?)?]))
+    };
+    let first = unit(text)?;
+    let second = text
+        .get(5..)
+        .and_then(|rest| unit(rest.strip_prefix(b"\\")?));
+    let units = [first, second.unwrap_or_default()];
+    let character = char::decode_utf16(units).next()?.ok()?;
+    Some((character, if character.len_utf16() == 2 { 11 } else { 5 }))
 }
 
 /// `10/Oct/2000:13:55:36 -0700`, or ISO 8601, or a number since 1970 of seconds,

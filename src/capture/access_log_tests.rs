@@ -176,3 +176,80 @@ fn statuses_are_whole_numbers() {
         assert_eq!(status(text), None, "{text}");
     }
 }
+
+#[test]
+fn what_stands_before_the_client_hides_no_address() {
+    for (client, ip, host) in [
+        ("access.log:192.0.2.9 - -", "192.0.2.9", None),
+        ("12:192.0.2.9 - -", "192.0.2.9", None),
+        ("logs/a.log:12:192.0.2.9 - -", "192.0.2.9", None),
+        ("\"192.0.2.9\" - -", "192.0.2.9", None),
+        ("\"192.0.2.9, 10.0.0.1\" - -", "192.0.2.9", None),
+        (
+            "a.log:shop.example:80 192.0.2.9 - -",
+            "192.0.2.9",
+            Some("shop.example:80"),
+        ),
+        ("192.0.2.9\t-\t-", "192.0.2.9", None),
+    ] {
+        let exchange = read_line(&format!("{client} {REST}")).unwrap();
+        let head = exchange.request.unwrap().head;
+        let found = (&*head.client_ip, head.headers.value("host"));
+        assert_eq!(found, (ip, host), "{client}");
+    }
+    for client in [
+        "a.log:2001:db8::1 - -",
+        "\"192.0.2.9 - -",
+        "192.0.2.9\" - -",
+    ] {
+        assert!(read_line(&format!("{client} {REST}")).is_err(), "{client}");
+    }
+}
+
+#[test]
+fn blanks_and_quotes_of_other_writers_are_read() {
+    let good = format!(r#"10.0.0.1 - - {REST} "r" "curl""#);
+    for line in [
+        good.replace(' ', "  ").replace("GET  /a?b  ", "GET /a?b "),
+        good.replace(" 200 1 ", " \"200\" \"1\" "),
+        good.replace("] \"", "]\t\"")
+            .replace(" 200 1 ", "\t200\t1\t"),
+    ] {
+        let line = line.replace("36  -0700", "36 -0700");
+        let (head, status) = combined(&line).unwrap();
+        assert_eq!((&*head.uri, status), ("/a?b", Some(200)), "{line}");
+        assert_eq!(head.headers.value("user-agent"), Some("curl"), "{line}");
+    }
+    for (rest, is_read) in [
+        (" sqlmap/1.0", false),
+        (" - sqlmap", false),
+        (" 0.012 -", true),
+        (" http://e.example/ curl", false),
+    ] {
+        let line = format!("10.0.0.1 - - {REST}{rest}");
+        assert_eq!(combined(&line).is_ok(), is_read, "{line}");
+    }
+}
+
+#[test]
+fn only_known_escapes_lose_their_backslash() {
+    for (written, uri) in [
+        (r"/\u0041\u00e9", "/Aé"),
+        (r"/\uD83D\uDE00!", "/😀!"),
+        (r"/\ud83d\u0041", r"/\ud83dA"),
+        (r"/\u00", r"/\u00"),
+        (r"/\d+\.\w", r"/\d+\.\w"),
+        (r"/\\d\/\x41\xzz", r"/\d/A\xzz"),
+    ] {
+        assert_eq!(unescape(written.as_bytes()), uri.as_bytes(), "{written}");
+    }
+}
+
+#[test]
+fn the_host_of_a_whole_url_is_kept() {
+    let line =
+        r#"10.0.0.1 - - [10/Oct/2000:13:55:36 -0700] "GET http://evil.example/x HTTP/1.0" 200 1"#;
+    let (head, _) = combined(line).unwrap();
+    assert_eq!(head.headers, Headers::from([("host", "evil.example")]));
+    assert_eq!(head.uri, "/x");
+}

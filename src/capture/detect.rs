@@ -14,6 +14,9 @@ const ORDER: [Format; 7] = [
     Format::JsonLog,
 ];
 
+/// How gzip begins.
+pub(super) const GZIP: [u8; 2] = [0x1f, 0x8b];
+
 /// The first bytes of a capture, in the parts that formats are told by.
 pub(super) struct Head<'a> {
     bytes: &'a [u8],
@@ -46,9 +49,9 @@ impl<'a> Head<'a> {
         self.keys.has(name)
     }
 
-    /// The lines that are worth looking at.
+    /// Its lines: those that tell the format may stand behind others.
     pub(super) fn lines(&self) -> impl Iterator<Item = &'a [u8]> {
-        self.text.split(|byte| *byte == b'\n').take(20)
+        self.text.split(|byte| *byte == b'\n')
     }
 
     /// Whether objects are written over several lines: none stands in one line,
@@ -56,6 +59,7 @@ impl<'a> Head<'a> {
     fn spans_lines(&self) -> bool {
         let is_whole = |line: &[u8]| {
             let line = line.trim_ascii();
+            let line = line.strip_suffix(b",").unwrap_or(line);
             line.starts_with(b"{") && Keys::of(line).end == Some(line.len())
         };
         let first = self.text.split(|byte| *byte == b'\n').next();
@@ -95,6 +99,9 @@ pub(super) fn detect(bytes: &[u8]) -> Result<Format, String> {
             "expected a capture, found a fixture; wasm-agent run MODULE FILE checks it".to_owned(),
         ),
         Some(format) => Ok(format),
+        None if head.text.starts_with(&GZIP) => Err(
+            "expected one layer of gzip at the beginning, found gzip behind other bytes or within gzip; unpack it first (gzip -d)".to_owned(),
+        ),
         None => Err(foreign(bytes)
             .map(str::to_owned)
             .or_else(|| other_log(&head))
@@ -311,9 +318,22 @@ mod tests {
             (b"{\"a\": {\n{\"method\":\"GET\",\"path\":\"/\"}\n", Format::JsonLog),
             (b"t stdout F {\"method\":\"GET\",\"path\":\"/\"}\n", Format::JsonLog),
             (b"192.0.2.1 - - [10/Oct/2000:13:55:36 -0700] \"GET / HTTP/1.1\" 200 2326 \"-\" \"curl\"\n", Format::AccessLog),
+            (b"Listening on 8080\n{\"method\":\"GET\",\"path\":\"/\"}\n", Format::JsonLog),
+            (b"{\"level\":\"info\"}\n192.0.2.1 - - [10/Oct/2000:13:55:36 -0700] \"GET / HTTP/1.1\" 200 1\n", Format::AccessLog),
+            (b"{\"method\":\"GET\",\"path\":\"/\"}\n192.0.2.1 - - [10/Oct/2000:13:55:36 -0700] \"GET / HTTP/1.1\" 200 1\n", Format::JsonLog),
+            (b"{\"log\":{\"version\":\"1\"},\"method\":\"GET\",\"uri\":\"/\"}\n", Format::JsonLog),
+            (b"{\"method\":\"GET\",\"path\":\"/\"},\n{\"method\":\"GET\",\"path\":\"/\"}\n", Format::JsonLog),
         ] {
             assert_eq!(detect(text), Ok(format), "{}", String::from_utf8_lossy(text));
         }
+    }
+
+    #[test]
+    fn lines_behind_many_others_tell_the_format() {
+        let banner = "a banner\n".repeat(25);
+        let line = "192.0.2.1 - - [10/Oct/2000:13:55:36 -0700] \"GET / HTTP/1.1\" 200 1\n";
+        let text = format!("{banner}{line}");
+        assert_eq!(detect(text.as_bytes()), Ok(Format::AccessLog));
     }
 
     #[test]
@@ -323,6 +343,8 @@ mod tests {
             (b"\xd4\xc3\xb2\xa1\x02\x00", "goreplay"),
             (b"\x0a\x05abc\0\0", "binary"),
             (b"hello world\n", "--input-format"),
+            (b"\x1f\x8b\x08\0\0", "gzip -d"),
+            (b"\xef\xbb\xbf\x1f\x8b\x08\0\0", "gzip -d"),
             (b"{\0\"\0a\0\"\0", "UTF-16LE"),
             (b"\0{\0\"\0a\0\"", "UTF-16BE"),
             (b"\0\0\xfe\xff\0\0\0{", "UTF-32"),

@@ -32,16 +32,19 @@ const KNOWN: [(&str, &[&str]); 11] = [
         &[
             // What was asked for, before what it was rewritten to.
             "request_uri",
+            "original_uri",
+            "original_url",
+            "originalUrl",
+            "url.original",
+            "httpRequest.requestUrl",
+            "http.url",
+            "url",
             "uri",
             "request.uri",
             "RequestPath",
             "path",
-            "url",
-            "http.url",
             "request_path",
-            "url.original",
             "url.path",
-            "httpRequest.requestUrl",
         ],
     ),
     (
@@ -146,6 +149,37 @@ const KNOWN: [(&str, &[&str]); 11] = [
     ),
 ];
 
+/// Where logs keep headers by their names.
+const HEADERS: [&str; 6] = [
+    "request.headers",
+    "headers",
+    "request_headers",
+    "req.headers",
+    "http.request.headers",
+    "httpRequest.headers",
+];
+
+/// Keys that begin as nginx's keys of headers do, and are none.
+const NO_HEADERS: [&str; 11] = [
+    "http_version",
+    "http_protocol",
+    "http_scheme",
+    "http_code",
+    "http_status",
+    "http_status_code",
+    "http_request",
+    "http_path",
+    "http_uri",
+    "http_url",
+    "http_verb",
+];
+
+/// A header that a log has.
+pub(super) struct Logged<'a> {
+    pub(super) name: String,
+    pub(super) value: &'a Value,
+}
+
 impl FieldMap {
     /// What `--field` can name.
     #[must_use]
@@ -165,6 +199,47 @@ impl FieldMap {
     pub(super) fn given(&self, what: &str, log: &Value) -> Option<String> {
         let mut keys = self.given_keys(what);
         keys.find_map(|key| texts_at(log, key).into_iter().next())
+    }
+
+    /// What the first of its keys holds that holds anything.
+    pub(super) fn raw<'l>(&self, what: &str, log: &'l Value) -> Vec<&'l Value> {
+        let values = self.keys(what).map(|key| {
+            let mut values = values_at(log, key);
+            values.retain(|value| !is_nothing(value));
+            values
+        });
+        let mut filled = values.filter(|values| !values.is_empty());
+        filled.next().unwrap_or_default()
+    }
+
+    /// Whether one of its keys holds a list of different texts.
+    pub(super) fn is_list(&self, what: &str, log: &Value) -> bool {
+        let mut lists = self.keys(what).map(|key| texts_at(log, key));
+        lists.any(|texts| texts.iter().any(|text| *text != texts[0]))
+    }
+
+    /// All headers of the log that are known by their place, and whether there
+    /// are some without a name.
+    pub(super) fn headers(log: &Value) -> (Vec<Logged<'_>>, bool) {
+        let mut found = Vec::new();
+        let mut has_nameless = false;
+        for place in HEADERS.iter().flat_map(|key| values_at(log, key)) {
+            let named = named_values(place);
+            let is_list = matches!(place, Value::Array(items) if items.len() != named.len());
+            has_nameless |=
+                is_list || !place.is_object() && !place.is_array() && !is_nothing(place);
+            found.extend(named.into_iter().map(|(name, value)| Logged {
+                name: name.to_ascii_lowercase(),
+                value,
+            }));
+        }
+        let keys = log.as_object().into_iter().flatten();
+        let of_keys = keys.filter_map(|(key, value)| {
+            let name = header_of(key)?;
+            Some(Logged { name, value })
+        });
+        found.extend(of_keys);
+        (found, has_nameless)
     }
 
     /// What each of its keys holds first.
@@ -204,11 +279,35 @@ impl FieldMap {
     }
 }
 
+/// The header that a key of nginx (`http_cookie`) or of Traefik
+/// (`request_Cookie`) is of.
+fn header_of(key: &str) -> Option<String> {
+    let is_known = || KNOWN.iter().any(|(_, keys)| keys.contains(&key));
+    let name = match key {
+        "cookie" | "authorization" | "x_forwarded_for" => key,
+        _ => {
+            let of_nginx = key.strip_prefix("http_");
+            let of_traefik = key.strip_prefix("request_");
+            let of_traefik =
+                of_traefik.filter(|name| name.starts_with(|c: char| c.is_ascii_uppercase()));
+            of_nginx.or(of_traefik)?
+        }
+    };
+    let is_header = !NO_HEADERS.contains(&key) && !is_known();
+    let is_plain = !name.is_empty() && !name.contains('.');
+    (is_header && is_plain).then(|| name.replace('_', "-").to_ascii_lowercase())
+}
+
 /// The texts at a path of keys. A list of names and values is a map, which may
 /// have a name several times.
 fn texts_at(log: &Value, key: &str) -> Vec<String> {
+    values_at(log, key).into_iter().flat_map(texts).collect()
+}
+
+/// The same values as they are.
+fn values_at<'l>(log: &'l Value, key: &str) -> Vec<&'l Value> {
     if let Some(found) = log.get(key) {
-        return texts(found);
+        return vec![found];
     }
     if !key.contains('.') {
         return Vec::new();
@@ -218,7 +317,18 @@ fn texts_at(log: &Value, key: &str) -> Vec<String> {
         let values = found.into_iter();
         found = values.flat_map(|value| step(value, part)).collect();
     }
-    found.into_iter().flat_map(texts).collect()
+    found
+}
+
+/// Whether a log says with it that there is nothing.
+pub(super) fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty() || text == "-",
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 /// The values of a name in a map, or in a list of names and values.
@@ -260,6 +370,7 @@ pub(super) fn texts(value: &Value) -> Vec<String> {
     let text = match value {
         Value::String(text) => text.clone(),
         Value::Number(number) => number.to_string(),
+        Value::Bool(value) => value.to_string(),
         Value::Array(items) if !items.iter().any(Value::is_array) => {
             return items.iter().flat_map(texts).collect();
         }

@@ -133,6 +133,8 @@ pub enum Remark {
     RedactionChanged,
     /// Nobody asked the module about its redacted input.
     RedactionUnchecked,
+    /// A log's line says several things of one part of a request.
+    LogUnclear,
 }
 
 impl Remark {
@@ -206,6 +208,9 @@ impl Remark {
             }
             Self::FramingUnclear => {
                 "lengths that contradict each other or are no numbers, or an unknown transfer coding: all bytes behind the head are taken for the body"
+            }
+            Self::LogUnclear => {
+                "lines of a log that say other things of the request than what the module gets (two targets or methods, a status that is no number, headers that are no texts); what the client asked for is taken, as far as the keys tell"
             }
             Self::PartsLeftOut => {
                 "trailers, interim responses (1xx), messages of a WebSocket and what a test sends behind its request belong to no event, so the module does not get them"

@@ -31,7 +31,8 @@ pub(super) static READER: Reader = Reader {
         let inner = [
             "version", "creator", "browser", "pages", "entries", "comment",
         ];
-        head.keys.has_object("log", &inner)
+        // A line of a log may have an object with this name, too.
+        head.keys.has_object("log", &inner) && !head.has("method")
     },
     frames: |stream| {
         let entries = Records::Within(["log", "entries"]);
@@ -543,7 +544,7 @@ fn form_encoded(text: &[u8]) -> String {
     encoded(text, "+")
 }
 
-fn query_encoded(text: &[u8]) -> String {
+pub(super) fn query_encoded(text: &[u8]) -> String {
     encoded(text, "%20")
 }
 

@@ -110,7 +110,7 @@ fn is_web(scheme: &str) -> bool {
 }
 
 /// The authority of a whole URL in a request line.
-fn authority(line: &[u8]) -> Option<String> {
+pub(super) fn authority(line: &[u8]) -> Option<String> {
     let (_, target) = words(line)?;
     let target = headers::target(target);
     let (scheme, authority, _) = headers::split_url(&target)?;

@@ -1,7 +1,7 @@
 use super::*;
 
 fn exchange(line: &str, given: &[(&str, &str)]) -> Result<ExchangeParts, String> {
-    let mut exchange = ExchangeParts::new(super::super::Place {
+    let mut exchange = ExchangeParts::new(Place {
         file: "access.json".into(),
         record: 1,
         offset: 0,
@@ -123,7 +123,7 @@ fn one_bad_value_hides_no_good_one() {
         let line = format!(r#"{{"remote_addr":"{none}","request":"GET / HTTP/1.1"}}"#);
         let read = exchange(&line, &[]).unwrap();
         assert_eq!(read.request.unwrap().head.client_ip, "192.0.2.1", "{none}");
-        assert_eq!(read.remarks, [super::super::Remark::ClientIpDefault]);
+        assert_eq!(read.remarks, [Remark::ClientIpDefault]);
     }
 }
 
@@ -138,11 +138,175 @@ fn lists_of_names_and_values_are_maps() {
     ] {
         let line = format!(r#"{{"method":"GET","uri":"/","req":{{"headers":{headers}}}}}"#);
         let head = head(&line, &given);
-        let values: Vec<&str> = head.headers.iter().map(|(_, value)| value).collect();
+        let cookies = head.headers.iter().filter(|(name, _)| *name == "cookie");
+        let values: Vec<&str> = cookies.map(|(_, value)| value).collect();
         assert_eq!(values, ["a=1", "b=2"], "{headers}");
         let line = format!(r#"{{"request":{{"method":"GET","uri":"/","headers":{headers}}}}}"#);
         let cookies = self::head(&line, &[]).headers;
         let cookies = cookies.iter().filter(|(name, _)| *name == "cookie");
         assert_eq!(cookies.count(), 2, "{headers}");
     }
+}
+
+#[test]
+fn what_a_log_says_twice_or_oddly_is_read_or_told() {
+    let unclear = |line: &str| {
+        let read = exchange(line, &[]).unwrap_or_else(|why| panic!("{line}: {why}"));
+        let head = read.request.unwrap().head;
+        (head.uri, read.remarks.contains(&Remark::LogUnclear))
+    };
+    for (line, uri, is_told) in [
+        (
+            r#"{"method":"GET","path":"/x","url":"/x?q=attack"}"#,
+            "/x?q=attack",
+            false,
+        ),
+        (
+            r#"{"method":"GET","url":"/x","path":"/x?q=attack"}"#,
+            "/x?q=attack",
+            false,
+        ),
+        (
+            r#"{"method":"GET","uri":"/index.php","url":"/x?q=attack"}"#,
+            "/x?q=attack",
+            true,
+        ),
+        (
+            r#"{"method":"GET","uri":"/i","url":{"original":"/x?q"}}"#,
+            "/x?q",
+            true,
+        ),
+        (
+            r#"{"method":"GET","uri":"/a?x=1","query":"y=2"}"#,
+            "/a?x=1",
+            true,
+        ),
+        (
+            r#"{"method":"GET","uri":"/a?x=1&y=2","args":{"y":2,"x":"1"}}"#,
+            "/a?x=1&y=2",
+            false,
+        ),
+        (
+            r#"{"method":"GET","uri":"/a","args":{"a":"1 &","b":["c","d"],"e":""}}"#,
+            "/a?a=1%20%26&b=c&b=d&e=",
+            false,
+        ),
+        (
+            r#"{"method":"GET","uri":"/a","args":["a=1","b=2"]}"#,
+            "/a?a=1&b=2",
+            false,
+        ),
+        (
+            r#"{"method":"GET","uri":"/a","request":"POST /b HTTP/1.1"}"#,
+            "/b",
+            true,
+        ),
+        (r#"{"method":["GET"],"uri":["/a"]}"#, "/a", false),
+        (r#"{"method":"GET","uri":"/a","status":"abc"}"#, "/a", true),
+        (
+            r#"{"method":"GET","uri":"/a","status":{"code":403}}"#,
+            "/a",
+            true,
+        ),
+        (r#"{"method":"GET","uri":"/a","status":0}"#, "/a", false),
+        (
+            r#"{"method":"GET","uri":"/a","headers":{"a":{"b":1}}}"#,
+            "/a",
+            true,
+        ),
+        (
+            r#"{"method":"GET","uri":"/a","headers":["A: b"]}"#,
+            "/a",
+            true,
+        ),
+        (r#"{"method":"GET","uri":"/a","a":1,"a":1},"#, "/a", false),
+    ] {
+        assert_eq!(unclear(line), (uri.to_owned(), is_told), "{line}");
+    }
+    for line in [
+        r#"{"method":"GET","uri":"/attack","uri":"/ok"}"#,
+        r#"{"method":"GET","uri":"/","headers":{"a":"1","a":"2"}}"#,
+        r#"{"method":"GET","uri":["/a","/b"]}"#,
+        r#"{"method":["GET","POST"],"uri":"/a"}"#,
+        r#"{"method":"GET /x","uri":"/a"}"#,
+        r#"{"method":"GET","uri":"no slash"}"#,
+        r#"{"method":"GET","uri":"/a","args":{"a":{"b":1}}}"#,
+    ] {
+        assert!(exchange(line, &[]).is_err(), "{line}");
+    }
+}
+
+#[test]
+fn headers_that_a_log_has_are_not_lost() {
+    for (line, name, value) in [
+        (
+            r#"{"method":"GET","url":"http://evil.example/x"}"#,
+            "host",
+            "evil.example",
+        ),
+        (
+            r#"{"request":"GET http://evil.example/x HTTP/1.1"}"#,
+            "host",
+            "evil.example",
+        ),
+        (
+            r#"{"method":"GET","uri":"/","headers":{"X-A":"1"}}"#,
+            "x-a",
+            "1",
+        ),
+        (
+            r#"{"method":"GET","uri":"/","headers":[{"name":"X-A","value":true}]}"#,
+            "x-a",
+            "true",
+        ),
+        (
+            r#"{"method":"GET","uri":"/","http_cookie":"a=1"}"#,
+            "cookie",
+            "a=1",
+        ),
+        (
+            r#"{"method":"GET","uri":"/","http_x_forwarded_for":"a"}"#,
+            "x-forwarded-for",
+            "a",
+        ),
+        (
+            r#"{"method":"GET","uri":"/","request_X-Key":"k"}"#,
+            "x-key",
+            "k",
+        ),
+        (
+            r#"{"method":"GET","uri":"/","user_agent":"caf\xe9"}"#,
+            "user-agent",
+            "café",
+        ),
+        (
+            r#"{"method":"GET","uri":"/","user_agent":"caf\udce9"}"#,
+            "user-agent",
+            "café",
+        ),
+    ] {
+        assert_eq!(head(line, &[]).headers.value(name), Some(value), "{line}");
+    }
+    let none = head(
+        r#"{"method":"GET","uri":"/","http_version":"1.1","http_status":200}"#,
+        &[],
+    );
+    assert_eq!(none.headers.len(), 0);
+    assert_eq!(head(r#"{"method":"GET","uri":"/\udcff"}"#, &[]).uri, "/%FF");
+}
+
+#[test]
+fn the_line_of_a_program_is_found_in_any_text_of_its_collector() {
+    let line =
+        r#"10.0.0.7 - - [12/Jul/2026:00:00:00 +0000] \"GET /a HTTP/1.1\" 200 10 \"-\" \"c\""#;
+    for log in [
+        format!(r#"{{"message":"{line}","path":"/var/log/access.log"}}"#),
+        format!(r#"{{"log":"other","message":"{line}"}}"#),
+        format!(r#"{{"log":"{line}","message":"{line}"}}"#),
+    ] {
+        assert_eq!(head(&log, &[]).uri, "/a", "{log}");
+    }
+    let other = line.replace("/a", "/b");
+    let two = format!(r#"{{"log":"{line}","message":"{other}"}}"#);
+    assert!(exchange(&two, &[]).err().unwrap().contains("two"));
 }

@@ -225,7 +225,7 @@ fn decode<'f>(frame: &'f RawTransaction, settings: &DecodeSettings) -> Decoded<'
             let id = line.id.clone();
             let redacted = line.redacted.then_some(Remark::Redacted);
             let marked = line.mark.map(Remark::of_mark);
-            let (step, spelling) = line.step(settings)?;
+            let (step, [spelling, address]) = line.step(settings)?;
             let before = transaction.iter().flat_map(|it| &it.steps);
             // Its body would be another one.
             if !unusable.is_empty() && !goes_on(&step, before) {
@@ -233,7 +233,7 @@ fn decode<'f>(frame: &'f RawTransaction, settings: &DecodeSettings) -> Decoded<'
                     "a record before it that has a part of the same body cannot be used".to_owned(),
                 );
             }
-            Ok((step, id, [redacted, marked, spelling]))
+            Ok((step, id, [redacted, marked, spelling, address]))
         });
         let (step, id, remarks) = match read {
             Ok(read) => read,

@@ -234,7 +234,7 @@ impl Ahead {
 
     /// Without gzip, where these bytes begin as gzip does.
     fn unpacked(self) -> Box<dyn Read + Send> {
-        if self.head() == [0x1f, 0x8b] {
+        if self.head() == detect::GZIP {
             Box::new(MultiGzDecoder::new(self))
         } else {
             Box::new(self)

@@ -153,9 +153,10 @@ pub(super) fn read(
     phase: Phase,
     json: &str,
     (id, settings): (&str, &DecodeSettings),
-) -> Result<(Question<'static>, Option<Remark>), String> {
+) -> Result<(Question<'static>, [Option<Remark>; 2]), String> {
     let entries: Entries<'_> =
         serde_json::from_str(json).map_err(|error| explain::explain(&error))?;
+    let mut no_address = None;
     let (question, has_unknown) = match phase {
         Phase::Event(kind) => {
             let unknown = entries.has_unknown(keys_of(kind));
@@ -164,7 +165,17 @@ pub(super) fn read(
                 id,
                 settings,
             };
-            (Question::from(input.event(kind)?), unknown)
+            let event = input.event(kind)?;
+            let has_request = match &event {
+                Event::RequestHeaders(_) => true,
+                Event::ResponseHeaders(_) => false,
+                Event::RequestBody { request, .. } | Event::ResponseBody { request, .. } => {
+                    request.is_some()
+                }
+            };
+            no_address =
+                (has_request && !input.has(&["client_ip"])).then_some(Remark::ClientIpDefault);
+            (Question::from(event), unknown)
         }
         Phase::Hook(hook) => {
             let context: HookContext =
@@ -182,7 +193,7 @@ pub(super) fn read(
     } else {
         (written != json.as_bytes()).then_some(Remark::Respelled)
     };
-    Ok((question, remark))
+    Ok((question, [remark, no_address]))
 }
 
 /// The questions of a transaction, exact ones read back to events.

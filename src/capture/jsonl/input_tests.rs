@@ -13,7 +13,7 @@ fn is_written(json: &str, kind: EventKind) -> bool {
 /// What the guest gets, and the remark.
 fn given(phase: Phase, json: &str) -> Result<(String, Option<Remark>), String> {
     let settings = DecodeSettings::default();
-    let (question, remark) = read(phase, json, ("c1", &settings))?;
+    let (question, [remark, _]) = read(phase, json, ("c1", &settings))?;
     let mut out = Vec::new();
     write_input(&question, HeaderNames::Lower, &mut out);
     Ok((String::from_utf8(out).unwrap(), remark))

@@ -101,8 +101,8 @@ impl<'a> Line<'a> {
     pub(super) fn step(
         self,
         settings: &DecodeSettings,
-    ) -> Result<(CapturedStep<'a>, Option<Remark>), String> {
-        let (input, remark) = match (self.written, self.phase) {
+    ) -> Result<(CapturedStep<'a>, [Option<Remark>; 2]), String> {
+        let (input, remarks) = match (self.written, self.phase) {
             (Some(Written { chunk_index }), phase) => {
                 let json = Cow::Borrowed(self.input);
                 let exact = Question::Exact {
@@ -110,14 +110,13 @@ impl<'a> Line<'a> {
                     chunk_index,
                     json,
                 };
-                (exact, None)
+                (exact, [None; 2])
             }
             (None, phase) => {
                 let text = explain::utf8(self.input)?;
                 no_lossy_number(("input", text), phase)?;
                 let read = input::read(phase, text, (&self.id, settings));
-                let (question, remark) = read.map_err(|why| format!("input: {why}"))?;
-                (question, remark)
+                read.map_err(|why| format!("input: {why}"))?
             }
         };
         if let Some(json) = self.output {
@@ -134,7 +133,7 @@ impl<'a> Line<'a> {
             at_ns: self.ts.as_deref().and_then(nanoseconds),
             recorded,
         };
-        Ok((step, remark))
+        Ok((step, remarks))
     }
 }
 

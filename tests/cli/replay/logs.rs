@@ -287,3 +287,52 @@ fn long_pauses_are_not_waited_for() {
         );
     }
 }
+
+#[test]
+fn what_a_line_says_twice_or_in_another_way_is_not_lost() {
+    let good = combined("203.0.113.7 - -", "/a");
+    let lines = [
+        good.replace("203", "access.log:203"),
+        good.replace("203.0.113.7", "\"203.0.113.7\""),
+        good.replace(" 200 ", " \"200\"\t"),
+        good.replace("curl/8", r"\u0063url\/8"),
+        good.replace("\"-\" \"curl/8\"", "sqlmap/1.0"),
+    ];
+    let asked = Asked::of("a.log", lines.join("\n"), &[]);
+    assert_eq!(asked.each("client_ip"), ["203.0.113.7"; 4]);
+    for head in &asked.heads {
+        assert_eq!(head["headers"]["user-agent"], "curl/8");
+    }
+    asked.assert_unusable(&[5]);
+
+    let lines = [
+        "Listening on 8080",
+        r#"{"method":"GET","uri":"/index.php","url":"http://h.example/x?q=1"}"#,
+        r#"{"method":"GET","uri":"/a","uri":"/b"}"#,
+        r#"{"method":"GET","uri":"/c","http_cookie":"a=1","args":{"d":"e"}}"#,
+    ];
+    let asked = Asked::of("b.log", lines.join("\n"), &[]);
+    assert_eq!(asked.each("uri"), ["/x?q=1", "/c?d=e"]);
+    assert_eq!(asked.heads[0]["headers"]["host"], "h.example");
+    assert_eq!(asked.heads[1]["headers"]["cookie"], "a=1");
+    assert_eq!(asked.report["remarks"]["log_unclear"], 1);
+    asked.assert_unusable(&[1, 3]);
+}
+
+/// An address that was recorded stands; where there is none, that is told.
+#[test]
+fn a_record_of_ours_without_an_address_is_counted() {
+    let line = |id: &str, address: &str| {
+        format!(
+            r#"{{"v":1,"id":"{id}","phase":"request_headers","input":{{"method":"GET","uri":"/"{address},"headers":{{}}}}}}"#
+        )
+    };
+    let lines = [
+        line("a", ""),
+        line("b", r#","client_ip":"10.0.0.0/8""#),
+        line("c", r#","client_ip":"""#),
+    ];
+    let asked = Asked::of("a.jsonl", lines.join("\n"), &["--client-ip", "192.0.2.77"]);
+    assert_eq!(asked.each("client_ip"), ["192.0.2.77", "10.0.0.0/8", ""]);
+    assert_eq!(asked.report["remarks"]["client_ip_default"], 1);
+}
