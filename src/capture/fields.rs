@@ -214,8 +214,13 @@ impl FieldMap {
 
     /// Whether one of its keys holds a list of different texts.
     pub(super) fn is_list(&self, what: &str, log: &Value) -> bool {
-        let mut lists = self.keys(what).map(|key| texts_at(log, key));
-        lists.any(|texts| texts.iter().any(|text| *text != texts[0]))
+        let mut lists = self.keys(what).map(|key| values_at(log, key));
+        lists.any(|values| {
+            let is_list = values.len() > 1 || values.iter().any(|value| value.is_array());
+            let texts = || values.iter().copied().flat_map(texts).collect();
+            let texts: Vec<String> = if is_list { texts() } else { Vec::new() };
+            texts.iter().any(|text| *text != texts[0])
+        })
     }
 
     /// All headers of the log that are known by their place, and whether there
@@ -310,6 +315,11 @@ fn values_at<'l>(log: &'l Value, key: &str) -> Vec<&'l Value> {
         return vec![found];
     }
     if !key.contains('.') {
+        return Vec::new();
+    }
+    // Most logs have nothing of the kind.
+    let first = key.split('.').next().unwrap_or(key);
+    if log.get(first).is_none() {
         return Vec::new();
     }
     let mut found = vec![log];
