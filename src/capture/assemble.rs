@@ -41,6 +41,9 @@ pub(super) enum RecordRole {
     },
     /// A transaction of its own, or not to be understood: decoding will say.
     Alone,
+    /// No record of the format, so it may be a lost part of the exchanges with
+    /// these ids; of any exchange, where it names none.
+    Unreadable(Vec<Bytes>),
     /// Nothing to replay.
     Skip(Remark),
 }
@@ -214,6 +217,12 @@ impl<C> Assembler<C> {
         self.next_serial += 1;
     }
 
+    fn begin_alone(&mut self, number: &[u8], piece: Piece) {
+        let mut alone = Progress::default();
+        alone.end();
+        self.begin(Bytes::copy_from_slice(number), piece, (alone, None));
+    }
+
     fn add(&mut self, id: Bytes, piece: Piece, (part, is_last): (Part, bool)) {
         let mut said = None;
         let home = match self.roles.map(|roles| roles.alike) {
@@ -333,6 +342,21 @@ impl<C> Assembler<C> {
         }
     }
 
+    /// A part of the open exchanges with these ids may be lost, or of all of them.
+    fn lose_part(&mut self, ids: &[Bytes]) {
+        let is_any = ids.is_empty();
+        let open = self.open.iter_mut().filter(|it| !it.progress.is_over());
+        for open in open.filter(|it| is_any || ids.contains(&it.id)) {
+            open.note.get_or_insert(Remark::BodyTruncated);
+        }
+    }
+
+    /// Nothing but its order would tell that a record of an exchange is missing.
+    fn is_uncounted(&self) -> bool {
+        let alike = self.roles.map(|roles| roles.alike);
+        matches!(alike, Some(SameId::OneAtATime))
+    }
+
     /// How far an exchange had come that was handed on and that this part
     /// belongs to.
     fn before_rest(&self, id: &[u8], part: Part) -> Option<Progress> {
@@ -396,7 +420,12 @@ impl<C: Cutter> Iterator for Assembler<C> {
             }
             let piece = match self.cutter.next_record() {
                 Ok(Some(Ok(piece))) => piece,
-                Ok(Some(Err(unusable))) => return Some(Item::Unusable(unusable)),
+                Ok(Some(Err(unusable))) => {
+                    if self.is_uncounted() {
+                        self.lose_part(&[]);
+                    }
+                    return Some(Item::Unusable(unusable));
+                }
                 Ok(None) => {
                     self.ended = true;
                     continue;
@@ -416,10 +445,10 @@ impl<C: Cutter> Iterator for Assembler<C> {
             self.records += 1;
             match role(&piece) {
                 RecordRole::Of { id, part, is_last } => self.add(id, piece, (part, is_last)),
-                RecordRole::Alone => {
-                    let mut alone = Progress::default();
-                    alone.end();
-                    self.begin(Bytes::copy_from_slice(&number), piece, (alone, None));
+                RecordRole::Alone => self.begin_alone(&number, piece),
+                RecordRole::Unreadable(ids) => {
+                    self.lose_part(&ids);
+                    self.begin_alone(&number, piece);
                 }
                 RecordRole::Skip(remark) => return Some(Item::Skipped(remark)),
             }

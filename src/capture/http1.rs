@@ -164,7 +164,7 @@ pub(super) fn response(
     }
 }
 
-const fn is_interim(status: u16) -> bool {
+pub(super) const fn is_interim(status: u16) -> bool {
     matches!(status, 100 | 102..=199)
 }
 

@@ -312,6 +312,8 @@ pub fn decode<'f>(frame: &'f mut RawTransaction, settings: &DecodeSettings) -> D
         },
     };
     if let Some(transaction) = &mut decoded.transaction {
+        let is_new = |note: &Remark| !transaction.remarks.contains(note);
+        let note = note.filter(is_new);
         transaction.remarks.extend(note);
         transaction.place_in_time(settings.at_ns);
     }
@@ -344,7 +346,8 @@ fn decode_records<'f>(
         let rest = rest.filter(|piece| !known.contains(&piece.record));
         unusable.extend(rest.map(|piece| frame.unusable_at(piece, why.to_owned())));
     }
-    if exchange.request.is_none() && frame.note.is_none() {
+    let has_start = matches!(frame.note, Some(Remark::ExchangeCut | Remark::ExchangeUnclear));
+    if exchange.request.is_none() && !has_start {
         exchange.remark(Remark::StartMissing);
     }
     // A tap has bodies in parts: one of them may be missing now.
