@@ -6,7 +6,7 @@
 use std::io;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use memchr::memmem::Finder;
+use memchr::memmem::{self, Finder};
 
 use super::assemble::{RecordRole, Roles, SameId, assemble};
 use super::format::{Read, Reader};
@@ -18,8 +18,10 @@ use super::{DecodeSettings, ExchangeParts, Format, Piece, Remark};
 
 /// The line that stands between records: three monkeys.
 const MONKEYS: &[u8] = "🐵🙈🙉".as_bytes();
+/// Blanks behind them, as editors leave some.
+const MAX_BLANKS: usize = 16;
 /// The longest separator: that line, and the ends of two lines.
-const SEPARATOR_BYTES: usize = MONKEYS.len() + 4;
+const SEPARATOR_BYTES: usize = MONKEYS.len() + MAX_BLANKS + 4;
 
 pub(super) static READER: Reader = Reader {
     title: "GoReplay",
@@ -157,23 +159,23 @@ fn unswallowed<H>(mut message: Message<H>, size: usize) -> Message<H> {
     message
 }
 
-/// Where a record begins in these bytes: at the end of a line, before the first line
-/// of a message.
+/// Where a record or a separator begins in these bytes: a record at the end of a line,
+/// before the first line of a message.
 fn record_in(bytes: &[u8]) -> Option<usize> {
-    let is_start = |line: &[u8]| {
-        let line = line.trim_ascii_end();
-        line.starts_with(b"HTTP/1.") || line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0")
-    };
+    let monkeys = memmem::find(bytes, MONKEYS);
+    let bytes = &bytes[..monkeys.unwrap_or(bytes.len())];
     let mut from = 0;
     for end in memchr::memchr_iter(b'\n', bytes) {
         let (line, next) = (&bytes[from..end], &bytes[end + 1..]);
         let next = next.split(|byte| *byte == b'\n').next();
-        if next.is_some_and(is_start) {
+        if next.is_some_and(begins_message) {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             let spaces = memchr::memrchr_iter(b' ', line).take(3);
             let mut begins = spaces.filter_map(|space| {
                 let begin = space.checked_sub(1)?;
-                Header::parse(&line[begin..])?.at_ns.map(|_| begin)
+                Header::parse(&line[begin..])
+                    .filter(|header| begin == 0 || header.at_ns.is_some())
+                    .map(|_| begin)
             });
             if let Some(begin) = begins.next() {
                 return Some(from + begin);
@@ -181,7 +183,20 @@ fn record_in(bytes: &[u8]) -> Option<usize> {
         }
         from = end + 1;
     }
-    None
+    monkeys
+}
+
+/// Whether this is the first line of a message: `HTTP/...`, or a method and a target.
+fn begins_message(line: &[u8]) -> bool {
+    let mut words = line.split(u8::is_ascii_whitespace);
+    let first = words.next().unwrap_or_default();
+    let is_method = !first.is_empty() && first.iter().all(u8::is_ascii_uppercase);
+    let target = words.next().unwrap_or_default();
+    let is_target = target.starts_with(b"/") || target == b"*" || target.starts_with(b"http");
+    first.starts_with(b"HTTP/")
+        || is_method && is_target
+        || line.trim_ascii_end().ends_with(b" HTTP/1.1")
+        || line.trim_ascii_end().ends_with(b" HTTP/1.0")
 }
 
 /// Records between separators. The last one needs none behind it.
@@ -219,10 +234,13 @@ impl Separated {
         while let Some(found) = self.monkeys.find(&self.held[*from..]) {
             let at = *from + found;
             let (before, behind) = (&self.held[..at], &self.held[at + MONKEYS.len()..]);
-            let end = match behind {
+            let blanks = behind.iter().take(MAX_BLANKS);
+            let blanks = blanks.take_while(|byte| matches!(byte, b' ' | b'\t'));
+            let blanks = blanks.count();
+            let end = match &behind[blanks..] {
                 [b'\n', ..] => 1,
                 [b'\r', b'\n', ..] => 2,
-                [b'\r'] | [] if self.is_end => behind.len(),
+                rest @ ([b'\r'] | []) if self.is_end => rest.len(),
                 // More has to be read to tell.
                 [b'\r'] | [] => {
                     *from = at;
@@ -230,7 +248,7 @@ impl Separated {
                 }
                 _ => 0,
             };
-            let is_line = behind.is_empty() || end > 0;
+            let is_line = behind.len() == blanks || end > 0;
             let is_first = before.is_empty() && self.skipped == 0;
             if is_line && (is_first || before.ends_with(b"\n")) {
                 let record = before.strip_suffix(b"\n").unwrap_or(before);
@@ -242,7 +260,7 @@ impl Separated {
                 };
                 return Some(Ends {
                     record: record.len(),
-                    separator: at + MONKEYS.len() + end - record.len(),
+                    separator: at + MONKEYS.len() + blanks + end - record.len(),
                 });
             }
             *from = at + MONKEYS.len();
@@ -306,6 +324,33 @@ impl Cutter for Separated {
             let taken = ready.len();
             self.is_end = taken == 0;
             self.stream.take(taken);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_in_an_open_ended_body_is_found() {
+        for (body, at) in [
+            ("ab\n1 aa 17\nGET / HTTP/1.1\r\n", Some(3)),
+            ("ab1 aa 17\nGET / HTTP/1.1\r\n", Some(2)),
+            // Without a time, with another version, without one, and a response.
+            ("ab\n1 aa x\nGET / HTTP/1.1\n", Some(3)),
+            ("ab\n1 aa\nGET /x\n", Some(3)),
+            ("ab\n1 aa 17\nGET / HTTP/2\n", Some(3)),
+            ("ab\n2 aa 17\r\nHTTP/2 200\r\n", Some(3)),
+            ("ab\n3 aa 1.7\nHTTP/1.1 200 OK", Some(3)),
+            // The monkeys end it wherever they stand.
+            ("ab\n🐵🙈🙉x\n", Some(3)),
+            ("ab🐵🙈🙉 \n1 aa 17\nGET / HTTP/1.1\n", Some(2)),
+            ("ab\n1 aa 17\nGET /\n🐵🙈🙉x\n", Some(3)),
+            ("ab\n1 2 3\nand so on\n", None),
+            ("ab\n1 aa\n", None),
+        ] {
+            assert_eq!(record_in(body.as_bytes()), at, "{body}");
         }
     }
 }

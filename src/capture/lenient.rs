@@ -58,6 +58,100 @@ pub(super) fn text<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<String
     Ok(Text::deserialize(reader)?.0)
 }
 
+/// A text where one stands, of any shape where it decides nothing.
+pub(super) fn any_text<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<String>, D::Error> {
+    Ok(match Loose::deserialize(reader)? {
+        Loose::Text(text) => Some(text),
+        Loose::None | Loose::List(_) | Loose::Odd => None,
+    })
+}
+
+/// A value of any shape.
+#[derive(Debug, Default)]
+pub(super) enum Loose {
+    #[default]
+    None,
+    Text(String),
+    /// Of texts alone.
+    List(Vec<String>),
+    /// What holds an object.
+    Odd,
+}
+
+impl Loose {
+    /// Whether there is anything but an empty text.
+    pub(super) fn is_filled(&self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Text(text) => !text.is_empty(),
+            Self::List(_) | Self::Odd => true,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Loose {
+    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
+        struct Shapes;
+        impl<'de> Visitor<'de> for Shapes {
+            type Value = Loose;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("anything")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Loose, E> {
+                Ok(Loose::Text(text.to_owned()))
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Loose, E> {
+                Ok(Loose::Text(value.to_string()))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Loose, E> {
+                Ok(Loose::Text(value.to_string()))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Loose, E> {
+                Ok(Loose::Text(value.to_string()))
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Loose, E> {
+                Ok(Loose::Text(value.to_string()))
+            }
+
+            fn visit_unit<E>(self) -> Result<Loose, E> {
+                Ok(Loose::None)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Loose, A::Error> {
+                let mut texts = Vec::new();
+                let mut is_odd = false;
+                while let Some(one) = list.next_element()? {
+                    match one {
+                        Loose::Text(text) => texts.push(text),
+                        Loose::None => {}
+                        Loose::List(_) | Loose::Odd => is_odd = true,
+                    }
+                }
+                Ok(match texts.len() {
+                    _ if is_odd => Loose::Odd,
+                    0 => Loose::None,
+                    _ => Loose::List(texts),
+                })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Loose, A::Error> {
+                let mut is_any = false;
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+                    is_any = true;
+                }
+                Ok(if is_any { Loose::Odd } else { Loose::None })
+            }
+        }
+        reader.deserialize_any(Shapes)
+    }
+}
+
 /// A number, in quotes or not; nothing where none stands. It must decide nothing.
 pub(super) fn number<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<f64>, D::Error> {
     struct Shapes;
