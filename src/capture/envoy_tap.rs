@@ -18,9 +18,7 @@ use super::lenient::{Text, is_filled, text};
 use super::parts::STATUSES;
 use super::progress::{Chunk, Part};
 use super::surrogates::{self, Texts};
-use super::{
-    DecodeSettings, ExchangeParts, Format, Half, Piece, Remark, base_64, headers, http1,
-};
+use super::{DecodeSettings, ExchangeParts, Format, Half, Piece, Remark, base_64, headers, http1};
 use crate::event::{Headers, RequestHead, ResponseHead};
 use crate::fault::printable;
 use crate::time::nanoseconds;
@@ -446,7 +444,10 @@ impl Segment {
             || self.response_headers.is_some()
             || self.response_body_chunk.is_some();
         if !has_part {
-            return Err("expected headers, a chunk of a body or trailers in this segment, found none".to_owned());
+            return Err(
+                "expected headers, a chunk of a body or trailers in this segment, found none"
+                    .to_owned(),
+            );
         }
         exchange.left_out(trailers.clone().any(|it| it.0));
         if let Some(fields) = self.request_headers {
@@ -486,9 +487,13 @@ impl ExchangeParts {
 }
 
 fn fields((fields, texts): (Vec<Field>, Texts)) -> Result<Headers, String> {
-    let inner = |field: Field| field.header.map_or((field.key, field.value, field.raw_value), |inner| {
-        (inner.key, inner.value, inner.raw_value)
-    });
+    let inner = |field: Field| {
+        field
+            .header
+            .map_or((field.key, field.value, field.raw_value), |inner| {
+                (inner.key, inner.value, inner.raw_value)
+            })
+    };
     fields
         .into_iter()
         .map(inner)
@@ -508,7 +513,10 @@ fn fields((fields, texts): (Vec<Field>, Texts)) -> Result<Headers, String> {
             };
             let what = format!("\"raw_value\" of {:?}", printable(&key, 40));
             // Readers of protobuf's JSON take either alphabet, with padding or without.
-            let plain = raw.trim_end_matches('=').replace('-', "+").replace('_', "/");
+            let plain = raw
+                .trim_end_matches('=')
+                .replace('-', "+")
+                .replace('_', "/");
             let bytes = base_64::read(&STANDARD_NO_PAD, &plain, what)?;
             let raw = if key == ":path" {
                 headers::target(&bytes)
@@ -517,7 +525,9 @@ fn fields((fields, texts): (Vec<Field>, Texts)) -> Result<Headers, String> {
             };
             if !value.is_empty() && value != raw {
                 let key = printable(&key, 40);
-                return Err(format!("expected one value of {key:?}, found another one as \"raw_value\""));
+                return Err(format!(
+                    "expected one value of {key:?}, found another one as \"raw_value\""
+                ));
             }
             Ok((key, raw))
         })
@@ -565,7 +575,9 @@ fn read_body(
         return Ok(Vec::new());
     };
     if body.is_odd {
-        return Err("expected a body with \"as_bytes\" or \"as_string\", found other keys".to_owned());
+        return Err(
+            "expected a body with \"as_bytes\" or \"as_string\", found other keys".to_owned(),
+        );
     }
     if body.is_truncated && !remarks.contains(&Remark::BodyTruncated) {
         remarks.push(Remark::BodyTruncated);

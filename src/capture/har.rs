@@ -394,7 +394,11 @@ impl<R> Entry<R> {
         if self.has_messages {
             exchange.remark(Remark::PartsLeftOut);
         }
-        let named = [&self.client_ip, &self.client_ip_plain, &self.client_ip_snake];
+        let named = [
+            &self.client_ip,
+            &self.client_ip_plain,
+            &self.client_ip_snake,
+        ];
         let mut named = named.into_iter().flatten();
         let is_address = |text: &&String| parts::address(text).is_some();
         let named = named.clone().find(is_address).or_else(|| named.next());
@@ -456,7 +460,10 @@ impl Named {
         self.is_odd |= lines.is_none();
         self.pairs.extend(lines.into_iter().flatten());
         if self.is_odd {
-            return Err("expected a list of names and values as \"headers\", found something else".to_owned());
+            return Err(
+                "expected a list of names and values as \"headers\", found something else"
+                    .to_owned(),
+            );
         }
         let mut fields = Headers::default();
         for NameValue { name, value, .. } in self.pairs {
@@ -478,7 +485,9 @@ impl Named {
                 }
                 Loose::Odd => {
                     let name = printable(&name, 40);
-                    return Err(format!("expected a text as the value of the header {name:?}, found an object"));
+                    return Err(format!(
+                        "expected a text as the value of the header {name:?}, found an object"
+                    ));
                 }
             }
         }
@@ -756,7 +765,9 @@ fn sendable(method: String, uri: &str) -> Result<String, String> {
     }
     if uri.contains(|c: char| c.is_ascii_control()) {
         let shown = printable(uri, 40);
-        return Err(format!("expected a URL without line ends and the like, found {shown:?}"));
+        return Err(format!(
+            "expected a URL without line ends and the like, found {shown:?}"
+        ));
     }
     Ok(method)
 }
@@ -926,7 +937,9 @@ fn body(text: Vec<u8>, encoding: Option<&str>, place: &str) -> Result<Vec<u8>, S
         }
         Some(encoding) if !is_text(encoding) => {
             let shown = printable(encoding, 20);
-            Err(format!("expected base64 as the encoding of \"{place}\", found {shown:?}"))
+            Err(format!(
+                "expected base64 as the encoding of \"{place}\", found {shown:?}"
+            ))
         }
         _ => Ok(text),
     }
@@ -934,8 +947,12 @@ fn body(text: Vec<u8>, encoding: Option<&str>, place: &str) -> Result<Vec<u8>, S
 
 /// Whether a body with this encoding is its text.
 fn is_text(encoding: &str) -> bool {
-    let known = ["", "utf-8", "utf8", "text", "plain", "none", "identity", "us-ascii", "ascii"];
-    known.iter().any(|known| encoding.trim().eq_ignore_ascii_case(known))
+    let known = [
+        "", "utf-8", "utf8", "text", "plain", "none", "identity", "us-ascii", "ascii",
+    ];
+    known
+        .iter()
+        .any(|known| encoding.trim().eq_ignore_ascii_case(known))
 }
 
 impl Response {
@@ -958,7 +975,9 @@ impl Response {
             return Ok(None);
         }
         let shown = printable(said, 20);
-        Err(format!("expected a response status from 100 to 999, found {shown:?}"))
+        Err(format!(
+            "expected a response status from 100 to 999, found {shown:?}"
+        ))
     }
 
     fn read(mut self, texts: Texts, exchange: &mut ExchangeParts) -> Result<(), String> {

@@ -346,7 +346,10 @@ fn decode_records<'f>(
         let rest = rest.filter(|piece| !known.contains(&piece.record));
         unusable.extend(rest.map(|piece| frame.unusable_at(piece, why.to_owned())));
     }
-    let has_start = matches!(frame.note, Some(Remark::ExchangeCut | Remark::ExchangeUnclear));
+    let has_start = matches!(
+        frame.note,
+        Some(Remark::ExchangeCut | Remark::ExchangeUnclear)
+    );
     if exchange.request.is_none() && !has_start {
         exchange.remark(Remark::StartMissing);
     }

@@ -244,3 +244,38 @@ fn many_small_records_take_little_memory_and_small_limits_end() {
         assert!(done.cpu < Duration::from_secs(10), "{most}: {:?}", done.cpu);
     }
 }
+
+/// A separator with blanks behind it is one, and one that is damaged ends an answer
+/// that does not say how long it is.
+#[test]
+fn separators_in_an_open_ended_answer_end_it() {
+    let asked = request("aa", "/");
+    for (separator, unusable) in [
+        ("\n🐵🙈🙉 \n", 0),
+        ("\n🐵🙈🙉\t \r\n", 0),
+        ("\n🐵🙈🙉x\n", 1),
+        ("\n", 1),
+    ] {
+        for next in [
+            "1 bb 5\nGET /2 HTTP/1.1\r\n\r\n",
+            "1 bb x\nGET /2 HTTP/1.1\r\n\r\n",
+            "2 bb 5\nHTTP/2 200 OK\r\n\r\n",
+        ] {
+            let answer = format!("2 aa 2 3\nHTTP/1.1 200 OK\r\n\r\nhello{separator}");
+            let text = asked.clone() + &answer + next;
+            let (report, records) = saved("c.gor", &text);
+            let named = if next.starts_with("2") && unusable == 0 {
+                // HTTP/2 is not read, and named.
+                1
+            } else {
+                unusable
+            };
+            assert_eq!(report["records"]["unusable"], named, "{text} {report}");
+            let bodies = inputs(&records, "response_body", "data");
+            assert!(
+                bodies == ["hello"] || bodies == ["hello\n"],
+                "{text} {bodies:?}"
+            );
+        }
+    }
+}

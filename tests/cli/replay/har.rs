@@ -367,3 +367,232 @@ fn nothing_behind_a_stray_bracket_is_lost() {
         assert_eq!(report["records"]["unusable"], unusable, "{text} {report}");
     }
 }
+
+/// A list beside a URL, header or text: it stands for what is empty there, and a name
+/// that is nowhere else is told.
+#[test]
+fn lists_beside_texts_lose_nothing() {
+    let (one, two) = (
+        json!([field("a", &json!("1"))]),
+        json!([field("a", &json!("1")), field("b", &json!("evil"))]),
+    );
+    let form = |text: &str, params: &Value| json!({"mimeType": "application/x-www-form-urlencoded", "text": text, "params": params});
+    let cookie = |value: &str| json!([field("Cookie", &json!(value))]);
+    for (request, phase, key, expected, differs) in [
+        (
+            json!({"url": "http://a.example/x?", "queryString": one}),
+            "request_headers",
+            "uri",
+            json!("/x?a=1"),
+            false,
+        ),
+        (
+            json!({"url": "http://a.example/x?%61=1", "queryString": one}),
+            "request_headers",
+            "uri",
+            json!("/x?%61=1"),
+            false,
+        ),
+        (
+            json!({"url": "http://a.example/x?a=1", "queryString": two}),
+            "request_headers",
+            "uri",
+            json!("/x?a=1"),
+            true,
+        ),
+        (
+            json!({"url": "//a.example/x?y", "queryString": "y"}),
+            "request_headers",
+            "uri",
+            json!("/x?y"),
+            false,
+        ),
+        (
+            json!({"headers": cookie(""), "cookies": one}),
+            "request_headers",
+            "headers",
+            json!({"host": "a.example", "cookie": "a=1"}),
+            false,
+        ),
+        (
+            json!({"headers": cookie("a=1; c=2"), "cookies": one}),
+            "request_headers",
+            "headers",
+            json!({"host": "a.example", "cookie": "a=1; c=2"}),
+            false,
+        ),
+        (
+            json!({"headers": cookie("a=1"), "cookies": two}),
+            "request_headers",
+            "headers",
+            json!({"host": "a.example", "cookie": "a=1"}),
+            true,
+        ),
+        (
+            json!({"cookies": [field("a", &json!({"b": 1}))]}),
+            "request_headers",
+            "uri",
+            json!("/x"),
+            true,
+        ),
+        (
+            json!({"method": "POST", "postData": form("a=1", &two)}),
+            "request_body",
+            "data",
+            json!("a=1"),
+            true,
+        ),
+        (
+            json!({"method": "POST", "postData": form("", &json!([field("a+b", &json!("100%&c +")), field("c", &json!("%41"))]))}),
+            "request_body",
+            "data",
+            json!("a%2Bb=100%25%26c+%2B&c=%41"),
+            false,
+        ),
+        (
+            json!({"method": "POST", "postData": form("", &json!([field("a+b", &json!("%2B"))]))}),
+            "request_body",
+            "data",
+            json!("a+b=%2B"),
+            false,
+        ),
+    ] {
+        let (report, records) = of_tool(&entry(&request, &json!({})));
+        assert_eq!(inputs(&records, phase, key), [expected], "{request}");
+        let is_told = remarks(&report).contains(&"lists_differ");
+        assert_eq!(is_told, differs, "{request} {report}");
+    }
+    let (_, records) = of_tool(&entry(
+        &json!({}),
+        &json!({"headers": [field("Set-Cookie", &json!(""))], "cookies": one}),
+    ));
+    assert_eq!(
+        inputs(&records, "response_headers", "headers")[0]["set-cookie"],
+        "a=1"
+    );
+}
+
+/// What no reader can be sure of is named; a half that is sure is replayed.
+#[test]
+fn what_is_not_sure_is_named() {
+    let content = json!({"content": {"text": "hi"}});
+    let status = |status: Value| {
+        let mut response = content.clone();
+        response["status"] = status;
+        response
+    };
+    let none = json!({});
+    let posted = |data: Value| json!({"method": "POST", "postData": data});
+    for (request, response, heads, unusable, remark) in [
+        (none.clone(), status(json!("200 OK")), (1, 1), 0, None),
+        (none.clone(), status(json!([200])), (1, 0), 1, None),
+        (none.clone(), status(json!(null)), (1, 0), 1, None),
+        (none.clone(), status(json!(-1)), (1, 0), 1, None),
+        (
+            none.clone(),
+            json!({"status": 0, "content": {"size": 0}}),
+            (1, 0),
+            0,
+            Some("no_response"),
+        ),
+        (
+            none.clone(),
+            json!({"content": {"text": "hi", "encoding": "gzip"}}),
+            (1, 1),
+            1,
+            None,
+        ),
+        (
+            posted(json!({"text": "6869", "encoding": "hex"})),
+            none.clone(),
+            (1, 0),
+            1,
+            None,
+        ),
+        (
+            json!({"method": "POST", "body": "a=1"}),
+            none.clone(),
+            (1, 1),
+            0,
+            Some("body_missing"),
+        ),
+        (
+            posted(json!({"text": {"a": 1}})),
+            none.clone(),
+            (1, 1),
+            0,
+            Some("body_missing"),
+        ),
+        (posted(json!([])), none.clone(), (1, 1), 0, None),
+        (posted(json!(false)), none.clone(), (1, 1), 0, None),
+        (json!({"method": "GET /x"}), none.clone(), (0, 0), 1, None),
+        (
+            json!({"url": "http://a.example/x\ny"}),
+            none.clone(),
+            (0, 0),
+            1,
+            None,
+        ),
+        (
+            json!({"url": "http://ann:pw@a.example/x"}),
+            none.clone(),
+            (1, 1),
+            0,
+            Some("parts_left_out"),
+        ),
+        (
+            json!({"headers": [{"nome": "a", "value": "b"}]}),
+            none.clone(),
+            (0, 0),
+            1,
+            None,
+        ),
+        (
+            json!({"headers": ["A: b"], "cookies": "a=b", "queryString": "c=d"}),
+            none.clone(),
+            (1, 1),
+            0,
+            None,
+        ),
+    ] {
+        let (report, records) = saved("c.har", har(&[entry(&request, &response)]));
+        let count = |phase| inputs(&records, phase, "headers").len();
+        let found = (count("request_headers"), count("response_headers"));
+        let text = format!("{request} {response} {report}");
+        assert_eq!(report["records"]["unusable"], unusable, "{text}");
+        assert_eq!(found.0, heads.0, "{text}");
+        assert!(
+            unusable == 1 && heads.1 == 0 || found.1 == heads.1,
+            "{text}"
+        );
+        assert!(
+            remark.is_none_or(|remark| remarks(&report).contains(&remark)),
+            "{text}"
+        );
+    }
+}
+
+/// Header fields in another spelling, and an address behind one that is none.
+#[test]
+fn other_spellings_are_read() {
+    let mut odd = entry(
+        &json!({"headers": [{"key": "k", "value": "v"}, {"name": "a", "values": ["b", "c"]}, "d: e"]}),
+        &json!({"headers": {"x": ["y", "z"]}}),
+    );
+    odd["startedDateTime"] = json!({"a": 1});
+    odd["_clientIPAddress"] = json!("unknown");
+    odd["clientIPAddress"] = json!("192.0.2.9");
+    let (_, records) = of_tool(&odd);
+    assert_eq!(
+        inputs(&records, "request_headers", "headers"),
+        [json!({"host": "a.example", "k": "v", "a": "b, c", "d": "e"})]
+    );
+    assert_eq!(
+        inputs(&records, "response_headers", "headers"),
+        [json!({"x": "y, z"})]
+    );
+    assert_eq!(
+        inputs(&records, "request_headers", "client_ip"),
+        ["192.0.2.9"]
+    );
+}

@@ -67,10 +67,14 @@ fn rows(module: &Path, captures: &[&Path], flags: &[&str]) -> Vec<Value> {
 /// it, with their secrets.
 #[track_caller]
 fn saved(name: &str, text: impl AsRef<[u8]>) -> (Value, Vec<Value>) {
+    saved_with(name, text, &[])
+}
+
+fn saved_with(name: &str, text: impl AsRef<[u8]>, more: &[&str]) -> (Value, Vec<Value>) {
     let dir = TestDir::new();
     let (path, saved) = (dir.file(name, text), dir.path("saved.jsonl"));
     let flags = ["--keep-secrets", "--save", saved.to_str().unwrap()];
-    let flags = [&flags[..], &["--fail-on", "never"]].concat();
+    let flags = [&flags[..], &["--fail-on", "never"], more].concat();
     let report = report(&shipped("right/allow.wat"), &[&path], &flags);
     let saved = std::fs::read_to_string(saved).unwrap_or_default();
     let records = saved

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{inputs, remarks, saved};
+use super::{inputs, remarks, saved, saved_with};
 
 fn segment(part: &str, value: &Value) -> String {
     json!({"http_streamed_trace_segment": {"trace_id": "9", part: value}}).to_string() + "\n"
@@ -114,4 +114,124 @@ fn what_decides_nothing_costs_nothing() {
     assert_eq!(inputs(&records, "response_headers", "status"), [201]);
     assert_eq!(report["records"]["unusable"], 2, "{report}");
     assert!(remarks(&report).contains(&"parts_left_out"), "{report}");
+}
+
+/// A chunk that cannot be read leaves no made-up body: the exchanges that it may be
+/// of are told to be cut, and no others.
+#[test]
+fn a_lost_chunk_is_told_where_it_may_be_missing() {
+    let head = |id: &str| {
+        let fields = fields(&[(":method", "POST"), (":path", "/a")]);
+        json!({"http_streamed_trace_segment": {"trace_id": id, "request_headers": fields}})
+            .to_string()
+            + "\n"
+    };
+    let long = chunk("request", &"x".repeat(2000));
+    let cut = chunk("request", "lost");
+    let other = cut.replace("\"9\"", "\"10\"");
+    for (bad, cut) in [
+        (&cut[..cut.len() - 4], true),
+        (&cut[..20], true),
+        (&*long, true),
+        (&other[..other.len() - 4], false),
+    ] {
+        let all = [
+            &*head("9"),
+            &chunk("request", "AAAA"),
+            bad.trim_end(),
+            "\n",
+            &chunk("request", "B"),
+        ];
+        let (report, records) = saved_with("c.json", all.concat(), &["--max-record", "1k"]);
+        assert_eq!(report["records"]["unusable"], 1, "{bad} {report}");
+        assert_eq!(inputs(&records, "request_headers", "uri"), ["/a"], "{bad}");
+        let is_told = remarks(&report).contains(&"body_truncated");
+        assert_eq!(is_told, cut, "{bad} {report}");
+    }
+}
+
+/// Parts, bodies and header fields that no reader knows are named.
+#[test]
+fn unknown_parts_are_named() {
+    let plain = [(":method", "GET"), (":path", "/a")];
+    let with = |more: Value| {
+        let mut all = fields(&plain);
+        all["headers"].as_array_mut().unwrap().push(more);
+        segment("request_headers", &all)
+    };
+    let head = segment("request_headers", &fields(&plain));
+    let trace = |body: Value| {
+        let mut request = fields(&plain);
+        request["body"] = body;
+        json!({"http_buffered_trace": {"request": request}}).to_string()
+    };
+    for (text, unusable, agent) in [
+        (
+            head.clone() + &segment("requestBody", &json!({"as_string": "x"})),
+            1,
+            None,
+        ),
+        (
+            head.clone() + &segment("request_body_chunk", &json!({"data": "x"})),
+            1,
+            None,
+        ),
+        (trace(json!({"asBase64": "aGk="})), 1, None),
+        (
+            trace(json!({"as_bytes": "aGk=", "as_string": "x"})),
+            1,
+            None,
+        ),
+        (trace(json!({})), 0, None),
+        (
+            with(json!({"key": "a", "value": "sqlmap", "raw_value": ""})),
+            0,
+            Some("sqlmap"),
+        ),
+        (with(json!({"name": "a", "value": "v"})), 0, Some("v")),
+        (
+            with(json!({"header": {"key": "a", "value": "v"}})),
+            0,
+            Some("v"),
+        ),
+        (with(json!({"key": "a", "rawValue": "w78_"})), 0, Some("")),
+        (with(json!({"nome": "a", "value": "v"})), 1, None),
+        (
+            with(json!({"key": "a", "value": "v", "raw_value": "aGk="})),
+            1,
+            None,
+        ),
+    ] {
+        let (report, records) = saved("c.json", &text);
+        assert_eq!(report["records"]["unusable"], unusable, "{text} {report}");
+        let agents = inputs(&records, "request_headers", "headers");
+        let agents: Vec<_> = agents.iter().filter_map(|it| it["a"].as_str()).collect();
+        assert_eq!(agents, agent.into_iter().collect::<Vec<_>>(), "{text}");
+    }
+}
+
+/// An interim response is no response, and one of an odd shape costs no request.
+#[test]
+fn responses_of_another_kind_cost_no_other_part() {
+    let status = |status| segment("response_headers", &fields(&[(":status", status)]));
+    let head = segment(
+        "request_headers",
+        &fields(&[(":method", "GET"), (":path", "/a")]),
+    );
+    let (report, records) = saved("c.json", head + &status("100") + &status("403"));
+    assert_eq!(inputs(&records, "response_headers", "status"), [403]);
+    assert_eq!(report["records"]["transactions"], 1, "{report}");
+    assert_eq!(remarks(&report), ["parts_left_out"]);
+    for response in [
+        json!({"headers": null}),
+        json!({"headers": {}}),
+        json!({"headers": 5}),
+        json!([]),
+    ] {
+        let request = fields(&[(":method", "GET"), (":path", "/a")]);
+        let text = json!({"http_buffered_trace": {"request": request, "response": response}});
+        let (report, records) = saved("c.json", text.to_string());
+        assert_eq!(report["records"]["unusable"], 1, "{report}");
+        assert_eq!(inputs(&records, "request_headers", "uri"), ["/a"]);
+    }
 }
