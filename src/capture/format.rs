@@ -215,7 +215,7 @@ impl Remark {
                 "lines of a log that say other things of the request than what the module gets (two targets or methods, a status that is no number, headers that are no texts); what the client asked for is taken, as far as the keys tell"
             }
             Self::PartsLeftOut => {
-                "trailers, interim responses (1xx), messages of a WebSocket, credentials in a URL and what a test sends behind its request belong to no event, so the module does not get them"
+                "trailers, interim responses (1xx), messages of a WebSocket, credentials in a URL, what a test sends behind its request and what it gives but go-ftw does not send belong to no event, so the module does not get them"
             }
             Self::ListsDiffer => {
                 "lists of cookies, query or form fields with names that the header, URL or text beside them lacks, or with entries that cannot be read; the module does not get those"

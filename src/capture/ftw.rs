@@ -14,6 +14,7 @@ mod sent;
 mod template;
 mod yaml;
 
+use std::collections::HashSet;
 use std::io::Read as _;
 use std::sync::{Arc, LazyLock};
 
@@ -37,7 +38,7 @@ const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// The keys of each object: those that are read, and those that mean nothing to
 /// a module.
-const KNOWN: [(&str, &str); 6] = [
+const KNOWN: [(&str, &str); 7] = [
     (
         "test",
         "test_id id test_title stages payload template output desc description tags rule_id",
@@ -56,7 +57,11 @@ const KNOWN: [(&str, &str); 6] = [
     ),
     ("log", "expect_ids no_expect_ids match_regex no_match_regex"),
     ("response", "headers status body encoded_body log_message"),
+    ("header", "name value"),
 ];
+
+/// Faulty keys of a kind that are written out; the others are counted.
+const MAX_SHOWN_KEYS: usize = 5;
 
 /// What a test file has in a line of its own, where its beginning is no YAML.
 static TESTS: LazyLock<Option<Regex>> =
@@ -179,9 +184,8 @@ impl Keys {
     /// stands in.
     fn check(&mut self, level: &str, node: &Node) {
         let known = KNOWN.into_iter().find(|(name, _)| *name == level);
-        let mut seen: Vec<&str> = Vec::new();
+        let mut seen = HashSet::new();
         for (key, value) in node.entries() {
-            let name = key.text().unwrap_or("?");
             if is_merge(key) {
                 let merged = std::slice::from_ref(value);
                 let merged = if value.items().is_empty() {
@@ -192,11 +196,14 @@ impl Keys {
                 merged.iter().for_each(|node| self.check(level, node));
                 continue;
             }
+            let Some(name) = key.text() else {
+                self.unknown.push(format!("{level}.({})", key.kind()));
+                continue;
+            };
             let shown = || format!("{level}.{}", crate::fault::printable(name, 40));
-            if seen.contains(&name) {
+            if !seen.insert(name) {
                 self.twice.push(shown());
             }
-            seen.push(name);
             if known.is_some_and(|(_, keys)| !keys.split(' ').any(|it| it == name)) {
                 self.unknown.push(shown());
             }
@@ -209,8 +216,11 @@ impl Keys {
                     self.check(name, value);
                 }
                 "template" => self.check("input", value),
-                "headers" => self.check("headers", value),
-                "ordered_headers" => {}
+                "headers" | "ordered_headers" if known.is_some() => {
+                    self.check("headers", value);
+                    let listed = value.items().iter();
+                    listed.for_each(|field| self.check("header", field));
+                }
                 _ if has_mapping(value) => self.nested.push(shown()),
                 _ => {}
             }
@@ -225,7 +235,14 @@ impl Keys {
         ];
         let said = lists.into_iter().filter(|(_, keys)| !keys.is_empty());
         let said: Vec<String> = said
-            .map(|(what, keys)| format!("{what}: {}", keys.join(", ")))
+            .map(|(what, keys)| {
+                let shown = &keys[..keys.len().min(MAX_SHOWN_KEYS)];
+                let more = match keys.len() - shown.len() {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                format!("{what}: {}{more}", shown.join(", "))
+            })
             .collect();
         if said.is_empty() {
             return Ok(());
@@ -250,6 +267,10 @@ fn items(entry: &Entry, place: Place) -> Items {
     };
     let mut keys = Keys::default();
     keys.check("test", test);
+    let around = entry.heading.template.as_ref();
+    if let Some(template) = around.filter(|_| test.get("stages").is_none()) {
+        keys.check("input", template);
+    }
     if let Err(why) = keys.fault() {
         return one(why);
     }
@@ -339,8 +360,7 @@ fn cases(heading: &Heading, test: &Node, name: &str) -> Result<Vec<Case>, String
     };
     let several = stages.len() > 1;
     let case = |(index, stage): (usize, &Arc<Node>)| {
-        let stage = stage.get("stage").unwrap_or(stage);
-        let input = stage.get("input");
+        let (stage, parts) = stage_parts(stage);
         Case {
             name: if several {
                 format!("{name} stage {}", index + 1)
@@ -348,14 +368,29 @@ fn cases(heading: &Heading, test: &Node, name: &str) -> Result<Vec<Case>, String
                 name.to_owned()
             },
             around: None,
-            input: input.map_or_else(
-                || Err("expected an \"input\", found none".to_owned()),
-                |input| Input::of(input),
-            ),
+            input: parts.and_then(|()| match stage.get("input") {
+                Some(input) => Input::of(input),
+                None => Err("expected an \"input\", found none".to_owned()),
+            }),
             output: stage.get("output").map(Arc::clone),
         }
     };
     Ok(stages.iter().enumerate().map(case).collect())
+}
+
+/// The mapping that has a stage's parts, and whether they all stand in it.
+fn stage_parts(listed: &Node) -> (&Node, Result<(), String>) {
+    let Some(stage) = listed.get("stage") else {
+        return (listed, Ok(()));
+    };
+    let beside = ["input", "output"].into_iter();
+    let mut beside = beside.filter(|key| listed.get(key).is_some());
+    let parts = match (beside.next(), stage.get("stage")) {
+        (Some(key), _) => Err(format!("expected \"stage\" or \"{key}\", found both")),
+        (None, Some(_)) => Err("expected one \"stage\", found another one in it".to_owned()),
+        (None, None) => Ok(()),
+    };
+    (stage, parts)
 }
 
 /// The requests of a stage, one for each of its targets.

@@ -24,17 +24,15 @@ pub(super) fn expectation(
     let Some(output) = output else {
         return Ok((expect, false));
     };
-    if !matches!(output.value, Value::Map(_)) {
-        return Err(format!(
-            "expected a mapping as output, found {}",
-            output.kind()
-        ));
-    }
+    output.expect_mapping("output")?;
     let flag = |key: &str| output.get(key).map_or(Ok(false), |it| flag(key, it));
     expect.isolated = flag("isolated")?;
     expect.status = numbers::<u16>("status", output)?;
     expect.status.retain(|status| *status != 0);
-    let mut not_checked = flag("expect_error")? || output.get("response_contains").is_some();
+    let mut not_checked = flag("expect_error")?
+        || ["response_contains", "html_contains"]
+            .into_iter()
+            .any(|key| output.get(key).is_some());
     for (key, ids) in [
         ("log_contains", &mut expect.expect_ids),
         ("no_log_contains", &mut expect.no_expect_ids),
@@ -49,6 +47,7 @@ pub(super) fn expectation(
         }
     }
     if let Some(log) = output.get("log") {
+        log.expect_mapping("log")?;
         let ids = |key| numbers::<u64>(key, log);
         let texts = |ids: Vec<u64>| ids.into_iter().map(|id| id.to_string());
         expect.expect_ids.extend(texts(ids("expect_ids")?));

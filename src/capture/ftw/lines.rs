@@ -4,6 +4,7 @@
 //! Invariant: every part of a file that is no heading is a test or named.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -206,8 +207,13 @@ impl Found<'_> {
                     let until = next_key(section, key).unwrap_or(end);
                     for (index, test) in items.iter().enumerate() {
                         let next = items.get(index + 1);
-                        let next = next.map_or(until, |next| self.begins(next.at));
-                        let at = self.begins(test.at);
+                        // Tests in braces may all stand in one line.
+                        let begins = |test: &Node| match is_block {
+                            true => self.begins(test.at),
+                            false => test.at,
+                        };
+                        let next = next.map_or(until, |next| begins(next));
+                        let at = begins(test);
                         let runs_over = *is_block && self.runs_over(at..next.max(at));
                         self.entries.push(Entry {
                             at,
@@ -220,7 +226,8 @@ impl Found<'_> {
                         });
                     }
                 }
-                ("meta" | "rule_id" | "template", _) | (_, Value::Null | Value::Text(_)) => {}
+                ("meta" | "rule_id" | "template", _) | (_, Value::Null) => {}
+                (key, Value::Text(_)) if key != "tests" => {}
                 (key, _) => {
                     let expected = if key == "tests" {
                         "a list of"
@@ -383,11 +390,12 @@ impl Found<'_> {
 fn sections(entries: &[(Arc<Node>, Arc<Node>)]) -> Vec<&[(Arc<Node>, Arc<Node>)]> {
     let mut sections = Vec::new();
     let mut from = 0;
+    let mut known = HashSet::new();
     for (at, (key, _)) in entries.iter().enumerate() {
-        let mut before = entries[from..at].iter();
-        if before.any(|(known, _)| known.text() == key.text()) {
+        if !known.insert(key.text()) {
             sections.push(&entries[from..at]);
             from = at;
+            known = HashSet::from([key.text()]);
         }
     }
     sections.push(&entries[from..]);

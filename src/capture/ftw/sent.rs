@@ -45,21 +45,17 @@ pub(super) enum Templates<'a> {
 
 impl Input {
     pub(super) fn of(node: &Node) -> Result<Self, String> {
-        if !matches!(node.value, Value::Map(_)) {
-            return Err(format!(
-                "expected a mapping as input, found {}",
-                node.kind()
-            ));
-        }
+        node.expect_mapping("input")?;
         let text = |key: &str| node.get(key).map(|it| text(key, it)).transpose();
         let flag = |key: &str| node.get(key).map(|it| flag(key, it)).transpose();
-        let uris = node.get("uris").map_or(&[][..], |uris| uris.items());
+        let uri = text("uri")?;
+        let uris = node.get("uris").map(|it| uris(it)).transpose()?;
+        if uri.is_some() && uris.is_some() {
+            return Err("expected \"uri\" or \"uris\", found both".to_owned());
+        }
         Ok(Self {
-            uri: text("uri")?,
-            uris: uris
-                .iter()
-                .map(|uri| self::text("uris", uri))
-                .collect::<Result<_, _>>()?,
+            uri,
+            uris: uris.unwrap_or_default(),
             method: text("method")?,
             headers: node
                 .get("headers")
@@ -124,7 +120,7 @@ impl Input {
             _ => self.built(uri, templates)?.into(),
         };
         // The server takes it for another request, of which nobody asks the module.
-        if request.left_over.is_some() {
+        if request.left_over.is_some() || self.leaves_out(uri, &request.half.head) {
             request.remarks.push(Remark::PartsLeftOut);
         }
         DEFAULT_CLIENT_IP.clone_into(&mut request.half.head.client_ip);
@@ -171,6 +167,22 @@ impl Input {
             },
             body,
         })
+    }
+
+    /// Whether the test says more than go-ftw sends.
+    fn leaves_out(&self, uri: Option<&str>, sent: &RequestHead) -> bool {
+        let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+        let has = |fields: &Option<Fields>| fields.as_ref().is_some_and(|it| !it.is_empty());
+        if given(&self.encoded_request) || given(&self.raw_request) {
+            let is_sent = |text: Option<&str>, sent: &str| text.is_none_or(|it| it == sent);
+            return given(&self.encoded_data)
+                || has(&self.headers)
+                || has(&self.ordered_headers)
+                || !is_sent(uri, &sent.uri)
+                || !is_sent(self.method.as_deref(), &sent.method);
+        }
+        self.data.is_some() && given(&self.encoded_data)
+            || self.ordered_headers.is_some() && has(&self.headers)
     }
 
     /// Header fields in the order that they are sent in.
@@ -223,15 +235,20 @@ impl Input {
         let Some(node) = &self.response else {
             return Ok(None);
         };
+        node.expect_mapping("response")?;
         let text = |key: &str| node.get(key).map(|it| text(key, it)).transpose();
         let status = text("status")?.filter(|status| status != "0");
         let status = status.map_or(Ok(200), |status| {
             let number = status.parse().ok().filter(|it| STATUSES.contains(it));
             number.ok_or_else(|| format!("expected a status from 100 to 999, found {status:?}"))
         })?;
-        let body = match text("encoded_body")? {
-            Some(encoded) if !encoded.is_empty() => decode64("encoded_body", &encoded)?,
-            _ => text("body")?.unwrap_or_default().into_bytes(),
+        let given = |key: &str| text(key).map(|it| it.filter(|text| !text.is_empty()));
+        let body = match (given("encoded_body")?, given("body")?) {
+            (Some(_), Some(_)) => {
+                return Err("expected \"body\" or \"encoded_body\", found both".to_owned());
+            }
+            (Some(encoded), None) => decode64("encoded_body", &encoded)?,
+            (None, body) => body.unwrap_or_default().into_bytes(),
         };
         let fields = node
             .get("headers")
@@ -300,6 +317,17 @@ pub(super) fn flag(key: &str, node: &Node) -> Result<bool, String> {
             "expected true or false in \"{key}\", found {:?}",
             crate::fault::printable(&text, 40)
         )),
+    }
+}
+
+/// One target or a list of them.
+fn uris(node: &Node) -> Result<Vec<String>, String> {
+    match &node.value {
+        Value::List { items, .. } if items.is_empty() => {
+            Err("expected at least one of \"uris\", found none".to_owned())
+        }
+        Value::List { items, .. } => items.iter().map(|uri| text("uris", uri)).collect(),
+        _ => Ok(vec![text("uris", node)?]),
     }
 }
 

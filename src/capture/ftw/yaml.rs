@@ -3,7 +3,7 @@
 //! Scalars stay texts, keys may stand twice, and merges and aliases are followed
 //! by whoever looks: one odd value must not cost the whole file.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use base64::engine::general_purpose::STANDARD;
@@ -45,6 +45,17 @@ impl Node {
             Value::Text(_) => "a text",
             Value::List { .. } => "a list",
             Value::Map(_) => "a mapping",
+        }
+    }
+
+    /// What is wrong where this is no mapping.
+    pub(super) fn expect_mapping(&self, key: &str) -> Result<(), String> {
+        match self.value {
+            Value::Map(_) => Ok(()),
+            _ => Err(format!(
+                "expected a mapping as {key}, found {}",
+                self.kind()
+            )),
         }
     }
 
@@ -94,26 +105,32 @@ impl Node {
 
     /// Its keys with those that are merged into it, each once.
     pub(super) fn fields(&self) -> Vec<(&str, &Self)> {
-        let mut fields: Vec<(&str, &Self)> = Vec::new();
-        let mut merged = Vec::new();
-        for (name, value) in self.entries() {
-            if is_merge(name) {
-                match &value.value {
-                    Value::List { items, .. } => merged.extend(items.iter().map(Arc::as_ref)),
-                    _ => merged.push(value.as_ref()),
-                }
-            } else {
-                fields.push((name.text().unwrap_or_default(), value));
-            }
-        }
-        for node in merged {
-            for (name, value) in node.fields() {
-                if !fields.iter().any(|(known, _)| *known == name) {
-                    fields.push((name, value));
-                }
-            }
-        }
+        let (mut fields, mut seen) = (Vec::new(), HashSet::new());
+        self.add_fields(&mut fields, &mut seen);
         fields
+    }
+
+    fn add_fields<'a>(
+        &'a self,
+        fields: &mut Vec<(&'a str, &'a Self)>,
+        seen: &mut HashSet<&'a str>,
+    ) {
+        let (merges, own): (Vec<_>, Vec<_>) =
+            self.entries().iter().partition(|(name, _)| is_merge(name));
+        for (name, value) in own {
+            let name = name.text().unwrap_or_default();
+            if seen.insert(name) {
+                fields.push((name, value));
+            }
+        }
+        for (_, value) in merges {
+            match &value.value {
+                Value::List { items, .. } => {
+                    items.iter().for_each(|node| node.add_fields(fields, seen));
+                }
+                _ => value.add_fields(fields, seen),
+            }
+        }
     }
 }
 

@@ -2,10 +2,11 @@
 //! what is replayed is what go-ftw sends.
 
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{command, replay, report};
+use super::{command, remarks, replay, report};
 use crate::support::{TestDir, high_water_kib, shipped};
 
 /// What a file gave: the report and what was asked.
@@ -158,6 +159,50 @@ fn one_bad_test_costs_itself_alone() {
         (
             bad("stages: [{input: {}, output: {status: many}}]"),
             "status",
+        ),
+        (input("{uris: {a: /x}}"), "uris"),
+        (input("{uris: []}"), "uris"),
+        (input("{uris: [/x], uri: /y}"), "\"uris\""),
+        (input("text"), "input"),
+        (input("{headers: [{name: B, vale: evil}]}"), "header.vale"),
+        (
+            input("{ordered_headers: [{name: A, value: b}, {Name: B, value: c}]}"),
+            "header.Name",
+        ),
+        (
+            input("{headers: [{name: A, name: B, value: b}]}"),
+            "header.name",
+        ),
+        (input("{ordered_headers: [text]}"), "name"),
+        (input("{headers: {? [a] : b}}"), "headers.(a list)"),
+        (input("{response: text}"), "response"),
+        (input("[{uri: /x}]"), "input"),
+        (input("{response: [{status: 403}]}"), "response"),
+        (
+            input("{response: {headers: [{key: A, value: b}]}}"),
+            "header.key",
+        ),
+        (
+            input("{response: {body: a, encoded_body: Yg==}}"),
+            "encoded_body",
+        ),
+        (bad("stages: [{input: {}, output: text}]"), "output"),
+        (bad("stages: [{input: {}, output: {log: foo}}]"), "log"),
+        (
+            bad("stages: [{input: {}, output: {log: [{expect_ids: [1]}]}}]"),
+            "log",
+        ),
+        (
+            bad("stages: [{stage: {input: {uri: /x}}, output: {status: 403}}]"),
+            "\"output\"",
+        ),
+        (
+            bad("stages: [{stage: {output: {status: 403}}, input: {uri: /x}}]"),
+            "\"input\"",
+        ),
+        (
+            bad("stages: [{stage: {input: {}, stage: {input: {uri: /x}}}}]"),
+            "\"stage\"",
         ),
         (bad("stages: text"), "stages"),
         (bad("payload: x"), "template"),
@@ -355,6 +400,120 @@ fn header_fields_are_sent_in_the_order_of_their_names_or_as_listed() {
         ),
     ] {
         sends(input, &headers, body);
+    }
+}
+
+/// Where a test says a thing twice, go-ftw's choice is sent and the other is told.
+#[test]
+fn what_go_ftw_leaves_out_is_told() {
+    let raw = "raw_request: \"PUT /a HTTP/1.1\\r\\nHost: h\\r\\n\\r\\n\"";
+    for (input, is_told) in [
+        ("data: '', encoded_data: aGk=".to_owned(), true),
+        ("data: b, encoded_data: aGk=".to_owned(), true),
+        ("data: , encoded_data: aGk=".to_owned(), false),
+        ("data: b, encoded_data: ''".to_owned(), false),
+        (
+            "headers: {A: b}, ordered_headers: [{name: C, value: d}]".to_owned(),
+            true,
+        ),
+        ("headers: {A: b}, ordered_headers: []".to_owned(), true),
+        ("headers: {A: b}, ordered_headers: ".to_owned(), false),
+        ("headers: {}, ordered_headers: []".to_owned(), false),
+        (format!("{raw}, headers: {{A: b}}"), true),
+        (format!("{raw}, encoded_data: aGk="), true),
+        (format!("{raw}, uri: /b"), true),
+        (format!("{raw}, uris: [/a, /b]"), true),
+        (format!("{raw}, method: GET"), true),
+        (format!("{raw}, uri: /a, method: PUT, data: ''"), false),
+    ] {
+        let asked = asked(stage(&format!("{{{input}}}")));
+        let told = remarks(&asked.report).contains(&"parts_left_out");
+        assert_eq!(told, is_told, "{input}: {}", asked.report);
+    }
+    let asked = asked(stage("{data: '', encoded_data: aGk=}"));
+    assert_eq!(asked.of("request_body").len(), 0, "{}", asked.report);
+}
+
+#[test]
+fn one_target_is_one_of_a_list() {
+    for (input, uris) in [
+        ("{uris: /attack}", &["/attack"][..]),
+        ("{uris: [/attack]}", &["/attack"]),
+        ("{uris: [/one, 2]}", &["/one", "2"]),
+        ("{uris: , uri: /one}", &["/one"]),
+    ] {
+        assert_eq!(asked(stage(input)).uris(), uris, "{input}");
+    }
+}
+
+#[test]
+fn what_stands_above_tests_is_looked_at_too() {
+    for (text, good, word) in [
+        (
+            "template: {uri: '/{{.Payload}}', headres: {A: b}}\ntests:\n  - {id: 1, payload: a}\n  - stages: [{input: {uri: /b}}]\n",
+            "/b",
+            "input.headres",
+        ),
+        (
+            "tests: text\n---\ntests:\n  - stages: [{input: {uri: /c}}]\n",
+            "/c",
+            "a text in \"tests\"",
+        ),
+    ] {
+        let asked = asked(text);
+        assert_eq!(asked.uris(), [good], "{text}");
+        let whys = asked.whys();
+        assert!(
+            matches!(whys.as_slice(), [why] if why.contains(word)),
+            "{text}: {whys:?}"
+        );
+    }
+    let log = "tests:\n  - stages: [{input: {}, output: {html_contains: x}}]\n";
+    assert!(remarks(&asked(log).report).contains(&"not_checked"));
+}
+
+/// Each took minutes when every key or test looked at all the others.
+#[test]
+fn many_keys_and_tests_are_read_in_a_moment() {
+    let many = |one: &dyn Fn(usize) -> String| {
+        let all: Vec<String> = (0..60_000).map(one).collect();
+        all.join(",")
+    };
+    let keys = many(&|index| format!("h{index}: v"));
+    let tests = many(&|index| format!("{{stages: [{{input: {{uri: /{index}}}}}]}}"));
+    let good = "{input: {uri: /good}}";
+    for (what, text, asked_for) in [
+        (
+            "merged fields",
+            stage(&format!("{{uri: /good, headers: {{<<: {{{keys}}}}}}}")),
+            1,
+        ),
+        (
+            "fields",
+            stage(&format!("{{uri: /good, headers: {{{keys}}}}}")),
+            1,
+        ),
+        (
+            "unknown keys",
+            format!("tests: [{{{keys}}}, {{stages: [{good}]}}]"),
+            1,
+        ),
+        (
+            "keys above tests",
+            format!("{{tests: [{{stages: [{good}]}}], {keys}}}"),
+            1,
+        ),
+        ("tests in one line", format!("tests: [{tests}]"), 60_000),
+    ] {
+        let dir = TestDir::new();
+        let file = dir.file("suite.yaml", text);
+        let begun = Instant::now();
+        let report = report(&shipped("right/allow.wat"), &[&file], &[]);
+        let took = begun.elapsed();
+        assert_eq!(report["records"], asked_for, "{what}");
+        assert!(took < Duration::from_secs(60), "{what}: {took:?}");
+        let unusable = report["unusable"].to_string();
+        assert!(unusable.len() < 2000, "{what}: {} bytes", unusable.len());
     }
 }
 
