@@ -587,7 +587,7 @@ fn templates_take_bounded_memory() {
         let mut most = 0;
         while child.try_wait().unwrap().is_none() {
             most = most.max(high_water_kib(child.id()));
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
         }
         let out = child.wait_with_output().unwrap();
         let report: Value = serde_json::from_slice(&out.stdout).unwrap();
