@@ -193,7 +193,7 @@ impl Redactor {
         }
     }
 
-    const fn keeps_secrets(&self) -> bool {
+    pub(crate) const fn keeps_secrets(&self) -> bool {
         matches!(self.by, By::Nothing)
     }
 

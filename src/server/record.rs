@@ -42,6 +42,8 @@ const MAX_WAITING_BYTES: usize = 32 << 20;
 pub(crate) const DEFAULT_MAX_RECORDING_BYTES: u64 = 1 << 30;
 /// For the record that is being written once nobody waits any more.
 const LAST_RECORD: Duration = Duration::from_millis(500);
+/// For asking about what waits when it is closed; the rest is written unchecked.
+const LAST_QUESTIONS: Duration = Duration::from_millis(200);
 /// For all that waits, where nobody says how long.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -364,7 +366,7 @@ impl Recorder {
     /// Writes what was taken, for so long and hardly longer, and says how much
     /// that was.
     pub fn close(&self, within: Duration) {
-        *lock(&self.counts.ask_until) = Some(Instant::now() + within / 2);
+        *lock(&self.counts.ask_until) = Some(Instant::now() + LAST_QUESTIONS.min(within / 2));
         drop(lock(&self.records).take());
         let writer = lock(&self.writer).take();
         let Some(writer) = writer else { return };

@@ -81,15 +81,20 @@ impl Checks {
         self.forget(exchange);
         self.exchanges.insert(exchange, Vec::new());
         self.order.push_back(exchange);
+        self.make_room();
+        if self.order.len() > 2 * MAX_EXCHANGES {
+            let exchanges = &self.exchanges;
+            self.order.retain(|kept| exchanges.contains_key(kept));
+        }
+    }
+
+    /// Forgets the oldest exchanges until the others are within the bounds.
+    fn make_room(&mut self) {
         while self.exchanges.len() > MAX_EXCHANGES || self.bytes > MAX_BYTES {
             let Some(oldest) = self.order.pop_front() else {
                 break;
             };
             self.forget(oldest);
-        }
-        if self.order.len() > 2 * MAX_EXCHANGES {
-            let exchanges = &self.exchanges;
-            self.order.retain(|kept| exchanges.contains_key(kept));
         }
     }
 
@@ -128,16 +133,25 @@ impl Checks {
             let is_body = matches!(it, EventKind::RequestBody | EventKind::ResponseBody);
             (it > kind || is_body) && policy.as_ref().is_some_and(|policy| policy.handles(it))
         });
+        if goes_on {
+            self.add(exchange, step);
+        } else {
+            self.forget(exchange);
+        }
+    }
+
+    fn add(&mut self, exchange: u64, step: Step) {
         let Some(steps) = self.exchanges.get_mut(&exchange) else {
             return;
         };
         let size: usize = steps.iter().map(Step::size).sum();
-        if !goes_on || steps.len() >= MAX_EVENTS || size + step.size() > MAX_EXCHANGE_BYTES {
+        if steps.len() >= MAX_EVENTS || size + step.size() > MAX_EXCHANGE_BYTES {
             self.forget(exchange);
             return;
         }
         self.bytes += step.size();
         steps.push(step);
+        self.make_room();
     }
 
     /// Nothing of the exchange follows that is recorded.
@@ -224,5 +238,32 @@ impl Questions<'_> {
             expect: None,
             remarks: Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However many exchanges begin before any of them goes on.
+    #[test]
+    fn bytes_of_exchanges_that_go_on_are_bounded() {
+        let mut checks = Checks::default();
+        let step = || Step {
+            event: Event::RequestHeaders(Default::default()),
+            at_ns: None,
+            answer: Vec::new(),
+            module: Arc::from(""),
+            input: "x".repeat(100_000),
+            written: String::new(),
+        };
+        (0..500).for_each(|exchange| checks.begin(exchange));
+        for exchange in 0..500 {
+            checks.add(exchange, step());
+            assert!(checks.bytes <= MAX_BYTES, "{exchange}: {}", checks.bytes);
+        }
+        assert!(checks.exchanges.contains_key(&499), "the newest is kept");
+        let sizes = checks.exchanges.values().flatten().map(Step::size);
+        assert_eq!(sizes.sum::<usize>(), checks.bytes);
     }
 }

@@ -109,6 +109,17 @@ fn closing_writes_what_was_taken() {
     assert_eq!(read.join().unwrap().lines().count(), 200);
 }
 
+/// However long the records themselves may take.
+#[test]
+fn closing_asks_for_a_moment_only() {
+    for (within, most) in [(60_000, 200), (100, 50)] {
+        let (recorder, _reader) = into_pipe(1.0);
+        recorder.close(Duration::from_millis(within));
+        let until = lock(&recorder.counts.ask_until).unwrap();
+        assert!(until <= Instant::now() + Duration::from_millis(most));
+    }
+}
+
 /// Where one event found no room the later ones of its exchange might hold what
 /// it alone would have shown to be a secret.
 #[test]

@@ -167,7 +167,12 @@ impl<S: Storage> Writer<S> {
             self.redactor.input(&input_of(asked), &mut found);
             self.known.keep(exchange, found, now);
         }
-        if is_first {
+        self.begin(exchange, is_first);
+    }
+
+    /// Where secrets are kept nothing is asked, and nothing is kept for it.
+    fn begin(&mut self, exchange: u64, is_first: bool) {
+        if is_first && !self.redactor.keeps_secrets() {
             self.checks.begin(exchange);
         }
     }
@@ -186,9 +191,7 @@ impl<S: Storage> Writer<S> {
         let (exchange, now) = (asked.source.exchange, Instant::now());
         let is_first = is_first(&asked.event);
         let mut found = self.known.take(exchange, is_first, now)?;
-        if is_first {
-            self.checks.begin(exchange);
-        }
+        self.begin(exchange, is_first);
         let input = input_of(&asked);
         let Prepared {
             source,
