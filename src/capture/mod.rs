@@ -59,7 +59,7 @@ pub(crate) use place::{Piece, Pieces, Place, Unusable, stable_hash};
 pub(crate) use raw::Decoded;
 pub(crate) use raw::RawTransaction;
 pub use raw::{DecodeSettings, Item};
-pub(crate) use redact::{Heard, Mark, keep_decision, may_hold_secret};
+pub(crate) use redact::{Heard, Mark, Tried, keep_decision, may_hold_secret};
 pub use redact::{Redactor, SecretsFound, key_of};
 pub use transaction::Transaction;
 pub(crate) use transaction::{CapturedStep, Recorded};

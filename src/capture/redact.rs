@@ -50,7 +50,7 @@ pub(super) use self::stand_in::STAND_IN;
 
 pub use found::SecretsFound;
 pub(crate) use found::may_hold_secret;
-pub(crate) use keep_decision::{Heard, Mark, keep_decision};
+pub(crate) use keep_decision::{Heard, Mark, Tried, keep_decision};
 
 use super::base_64;
 use crate::digest::hex;

@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 
-use super::{Played, compare, play};
-use crate::capture::{CapturedStep, Heard, Transaction};
+use super::{Given, Played, compare, differ, play};
+use crate::capture::{CapturedStep, Heard, Redactor, SecretsFound, Transaction};
 use crate::fault::FaultCode;
 use crate::policy::Policy;
 use crate::question::Question;
@@ -34,8 +34,13 @@ impl<'a, F: Fn(&Played) -> bool> DecisionCheck<'a, F> {
         }
     }
 
-    /// Asks about these inputs in the place of its own, in their order.
-    pub(crate) fn ask<'i>(&mut self, inputs: impl Iterator<Item = &'i str>) -> Heard {
+    /// Asks about these inputs in the place of its own, in their order; the others
+    /// tell what was redacted in them, and how.
+    pub(crate) fn ask<'i>(
+        &mut self,
+        inputs: impl Iterator<Item = &'i str>,
+        redacted: (&Redactor, &SecretsFound),
+    ) -> Heard {
         let ask = |transaction: &Transaction<'_>| {
             let played = play(&self.policy.alone(), transaction, Vec::new());
             Some(played).filter(|played| !is_late(played))
@@ -64,12 +69,34 @@ impl<'a, F: Fn(&Played) -> bool> DecisionCheck<'a, F> {
             expect: None,
             remarks: Vec::new(),
         };
-        match ask(&other).map(|played| compare(answered, &played, &[])) {
-            None => Heard::Nothing,
-            Some(Some(change)) if change.is_other_decision() => Heard::Other,
-            Some(_) => Heard::Same,
-        }
+        let Some(played) = ask(&other) else {
+            return Heard::Nothing;
+        };
+        let is_same = match compare(answered, &played, &[]) {
+            None => true,
+            Some(change) if change.is_other_end() => false,
+            // What echoes a secret echoes its stand-in now.
+            Some(_) => {
+                let old = redacted_answers(answered, redacted);
+                differ(old, &redacted_answers(&played, redacted), &[]).is_none()
+            }
+        };
+        if is_same { Heard::Same } else { Heard::Other }
     }
+}
+
+/// Its answers as they are written, given the secrets of its input.
+fn redacted_answers(
+    played: &Played,
+    (redactor, found): (&Redactor, &SecretsFound),
+) -> Vec<Given> {
+    let mut found = found.clone();
+    let mut answers = played.given();
+    for answer in &mut answers {
+        let text = redactor.output(&answer.value.to_string(), &mut found);
+        answer.value = serde_json::from_str(&text).unwrap_or_default();
+    }
+    answers
 }
 
 fn is_late(played: &Played) -> bool {

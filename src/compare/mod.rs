@@ -295,6 +295,11 @@ impl Change {
     pub(crate) fn is_other_decision(&self) -> bool {
         self.category != Category::Details
     }
+
+    /// The same, or the decision has another status.
+    pub(crate) fn is_other_end(&self) -> bool {
+        self.is_other_decision() || self.from.decision != self.to.decision
+    }
 }
 
 /// Answers in the one form of all that tell a proxy the same, less what is

@@ -12,7 +12,7 @@ use super::super::base_64;
 use super::body::Tail;
 use super::finder::{Finder, Rest};
 use super::layers::Layer;
-use super::stand_in::{REST, STAND_IN, StandIn, is_inside};
+use super::stand_in::{REST, STAND_IN, Shapes, StandIn, is_inside};
 use super::{binary, encoded, places};
 
 /// Bytes of all secrets of one exchange that are looked for elsewhere, too.
@@ -22,7 +22,9 @@ const MAX_KNOWN_BYTES: usize = 256 << 10;
 const MAX_SECRET_BYTES: usize = 16 << 10;
 /// Shorter values are too common to be replaced wherever they occur.
 const LEAST_ECHOED: usize = 6;
-/// With so many words of secrets that a module may be asked about no more are taken.
+/// With so many secrets that a module may be asked about no more are taken, nor more
+/// words of one.
+const MAX_SHAPED: usize = 256;
 const MAX_WORDS: usize = 64;
 /// Ends what was quoted in part.
 const ELLIPSIS: char = '…';
@@ -59,8 +61,9 @@ pub struct SecretsFound {
     pub(super) count: usize,
     /// Shapes that stand for secrets.
     shapes: HashSet<Arc<str>>,
-    /// Words of secrets that may stay readable where the answer hangs on them.
-    pub(super) words: BTreeSet<String>,
+    /// Secrets that are written by their shape, and words of them that may stay
+    /// readable where the answer hangs on them.
+    pub(super) shaped: Shapes,
 }
 
 /// One secret as it is looked for.
@@ -181,9 +184,7 @@ impl SecretsFound {
         self.note_field(field);
         let mut last: Option<Arc<str>> = None;
         for spelling in spellings {
-            if self.words.len() < MAX_WORDS {
-                self.words.extend(stand_in.words(spelling));
-            }
+            self.ask_about(stand_in.asked(spelling));
             if stand_in.is_shape() {
                 self.shapes.insert(stand_in.of(spelling).into());
             }
@@ -194,6 +195,18 @@ impl SecretsFound {
             for secret in std::iter::once(secret).chain(encoded) {
                 let text = stand_in.of(&secret.text);
                 self.keep(secret, text, &mut last);
+            }
+        }
+    }
+
+    /// Takes a secret that may be written by its shape, and words of it.
+    fn ask_about(&mut self, asked: Option<(&str, BTreeSet<String>)>) {
+        if let Some((token, words)) = asked
+            && (self.shaped.len() < MAX_SHAPED || self.shaped.contains_key(token))
+        {
+            let known = self.shaped.entry(token.to_owned()).or_default();
+            if known.len() < MAX_WORDS {
+                known.extend(words);
             }
         }
     }

@@ -3,7 +3,7 @@
 
 mod shape;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -22,9 +22,14 @@ pub(super) enum Manner {
     /// By `redacted:` and a hash or a number.
     #[default]
     Token,
-    /// By their shape, in which these words stay readable.
-    Shape(Arc<BTreeSet<String>>),
+    /// All by their shape.
+    Shape,
+    /// These by their shape, with these words of it readable; the others by a token.
+    Only(Arc<Shapes>),
 }
+
+/// Secrets, each by its token, and words of it.
+pub(super) type Shapes = BTreeMap<String, BTreeSet<String>>;
 
 /// What replaces one secret, in each of its spellings.
 pub(super) struct StandIn<'a> {
@@ -44,25 +49,34 @@ impl<'a> StandIn<'a> {
         }
     }
 
-    /// Words of a value that a module may be asked about.
-    pub(super) fn words(&self, value: &str) -> BTreeSet<String> {
-        match self.manner {
-            Manner::Shape(_) if self.may_show_words => shape::words(value),
-            Manner::Shape(_) | Manner::Token => BTreeSet::new(),
-        }
+    /// Its token, and words of a value that a module may be asked about; nothing
+    /// where this is settled.
+    pub(super) fn asked(&self, value: &str) -> Option<(&str, BTreeSet<String>)> {
+        let words = || match self.may_show_words {
+            true => shape::words(value),
+            false => BTreeSet::new(),
+        };
+        matches!(self.manner, Manner::Shape).then(|| (self.token, words()))
     }
 
-    pub(super) const fn is_shape(&self) -> bool {
-        matches!(self.manner, Manner::Shape(_))
+    /// The words that stay readable, where its shape stands for it.
+    fn words(&self) -> Option<&BTreeSet<String>> {
+        const NONE: &BTreeSet<String> = &BTreeSet::new();
+        let words = match self.manner {
+            Manner::Token => None,
+            Manner::Shape => Some(NONE),
+            Manner::Only(shapes) => shapes.get(self.token),
+        };
+        words.map(|words| if self.may_show_words { words } else { NONE })
+    }
+
+    pub(super) fn is_shape(&self) -> bool {
+        self.words().is_some()
     }
 
     pub(super) fn of(&self, value: &str) -> String {
-        let none = BTreeSet::new();
-        let shape = match self.manner {
-            Manner::Token => None,
-            Manner::Shape(words) if self.may_show_words => shape::shape(value, self.token, words),
-            Manner::Shape(_) => shape::shape(value, self.token, &none),
-        };
+        let shape = |words| shape::shape(value, self.token, words);
+        let shape = self.words().and_then(shape);
         shape.unwrap_or_else(|| self.token.to_owned())
     }
 }

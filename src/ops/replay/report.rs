@@ -638,6 +638,19 @@ impl ReplayReport {
         number.copied().unwrap_or_default()
     }
 
+    /// Transactions about whose redacted input nobody asked when it was written.
+    fn redaction_unchecked(&self) -> u64 {
+        let number = self.remarks.get(&Remark::RedactionUnchecked);
+        number.copied().unwrap_or_default()
+    }
+
+    /// Whether redacting may have taken away what the two modules differ in: of some
+    /// that nobody asked about no recorded answer tells that it did not.
+    fn may_hide_changes(&self) -> bool {
+        let told = self.drift.as_ref().map_or(0, |drift| drift.compared);
+        self.redaction_unchecked() > 0 && self.comparison.is_some() && told < self.asked()
+    }
+
     /// What must be known besides the verdict, in sentences. One that tells the
     /// verdict comes first.
     pub(crate) fn warnings(&self) -> Vec<String> {
@@ -668,6 +681,18 @@ impl ReplayReport {
             let changed = transactions(changed);
             warnings.push(format!(
                 "in {changed}, redacting had changed the decision (redaction-changed), so the recorded one is not compared; {so}"
+            ));
+        }
+        let unchecked = self.redaction_unchecked();
+        if unchecked > 0 {
+            let so = match (self.may_hide_changes(), self.allow_redacted_changes) {
+                (false, _) => "",
+                (true, true) => "; no recorded answer tells, and --allow-redacted-changes lets it pass all the same",
+                (true, false) => "; no recorded answer tells, so it passes only with --allow-redacted-changes",
+            };
+            warnings.push(format!(
+                "in {}, nobody asked the module about the redacted input (unchecked), so its decision may be another{so}",
+                transactions(unchecked)
             ));
         }
         if all > 0 && self.compared == 0 && self.tests_passed + self.tests_failed == 0 {
@@ -744,7 +769,8 @@ impl Report for ReplayReport {
         } else if self.interrupted {
             Verdict::Inconclusive
         } else if self.asked() > 0 {
-            if self.redaction_changed() > 0 && !self.allow_redacted_changes {
+            let is_open = self.redaction_changed() > 0 || self.may_hide_changes();
+            if is_open && !self.allow_redacted_changes {
                 Verdict::Inconclusive
             } else {
                 Verdict::Passed

@@ -15,7 +15,7 @@ use super::report::{
 use super::save::{self, Asked, Expect, Expects, Purpose};
 use super::work::{Judged, Shared};
 use crate::capture::{
-    CapturedStep, Heard, Mark, RecordLine, Redactor, SecretsFound, Transaction, Written,
+    CapturedStep, Heard, Mark, RecordLine, Redactor, SecretsFound, Transaction, Tried, Written,
     keep_decision, may_hold_secret,
 };
 use crate::compare::{Change, DecisionCheck, Given, Played, compare};
@@ -224,7 +224,7 @@ impl View<'_> {
                     let has_secrets = !self.secrets().fields.is_empty();
                     has_secrets && purpose.claim.holds(self, &asked.calls())
                 };
-                let ask = |made: &Result<Option<Value>, String>| match made {
+                let ask = |tried: &Tried<'_, Result<Option<Value>, String>>| match tried.written {
                     Ok(None) if may_be_redacted() => Heard::Other,
                     Ok(None) => Heard::Nothing,
                     Ok(Some(_)) | Err(_) => Heard::Same,
@@ -591,16 +591,18 @@ impl View<'_> {
         };
         let as_it_was = |played: &Played| {
             let change = compare(self.new, played, &[]);
-            change.is_none_or(|change| !change.is_other_decision())
+            change.is_none_or(|change| !change.is_other_end())
         };
         let mut check = DecisionCheck::new(subject, self.transaction, as_it_was);
         let is_same = |(line, input): (&Written, &Cow<'_, str>)| line.input == **input;
         let mut secrets = SecretsFound::default();
-        let (lines, mark) = keep_decision((&self.shared.saving, &mut secrets), write, |lines| {
+        let (lines, mark) = keep_decision((&self.shared.saving, &mut secrets), write, |tried| {
+            let lines = tried.written;
             if lines.iter().zip(&inputs).all(is_same) {
                 return Heard::Same;
             }
-            check.ask(lines.iter().map(|line| line.input.as_str()))
+            let inputs = lines.iter().map(|line| line.input.as_str());
+            check.ask(inputs, (tried.redactor, tried.found))
         });
         // What was said of the record stays, whoever reads it.
         let before = self.transaction.mark();

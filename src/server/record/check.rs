@@ -12,7 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crate::capture::{CapturedStep, Heard, Place, Recorded, Transaction};
+use crate::capture::{CapturedStep, Heard, Place, Recorded, Transaction, Tried, Written};
 use crate::compare::{DecisionCheck, Played, drift};
 use crate::event::{Event, EventKind};
 use crate::policy::Policy;
@@ -174,11 +174,15 @@ fn alone(policy: &Weak<Policy>) -> Option<Policy> {
 impl Questions<'_> {
     /// Gives `write` what tells whether the decision about the event stays, given the
     /// input as it is to be written.
-    pub(super) fn asked<T>(&self, write: impl FnOnce(&mut dyn FnMut(&str) -> Heard) -> T) -> T {
+    pub(super) fn asked<T>(
+        &self,
+        write: impl FnOnce(&mut dyn FnMut(&Tried<'_, Written>) -> Heard) -> T,
+    ) -> T {
         let policy = OnceCell::new();
         let transaction = self.transaction();
         let mut check = None;
-        write(&mut |written| {
+        write(&mut |tried| {
+            let written = tried.written.input.as_str();
             let Some((last, before)) = self.steps.split_last() else {
                 return Heard::Same;
             };
@@ -201,13 +205,15 @@ impl Questions<'_> {
                     let now = (transaction, played);
                     let drift = drift(now, failure_policy, &[], &mut Vec::new());
                     let change = drift.and_then(|drift| drift.change);
-                    change.is_none_or(|change| !change.is_other_decision())
+                    change.is_none_or(|change| !change.is_other_end())
                 })
             });
             let inputs = before.iter().map(|step| step.written.as_str());
             // What the guest logs here is not about an event of now.
             let nobody = tracing::subscriber::NoSubscriber::default();
-            tracing::subscriber::with_default(nobody, || check.ask(inputs.chain([written])))
+            tracing::subscriber::with_default(nobody, || {
+                check.ask(inputs.chain([written]), (tried.redactor, tried.found))
+            })
         })
     }
 

@@ -231,12 +231,12 @@ impl<S: Storage> Writer<S> {
         let had_secrets = found.met_any();
         let mut has_asked = false;
         let (line, mark) = questions.asked(|ask| {
-            keep_decision((&self.redactor, &mut found), write, |line| {
-                if line.input == step.input && !had_secrets {
+            keep_decision((&self.redactor, &mut found), write, |tried| {
+                if tried.written.input == step.input && !had_secrets {
                     return Heard::Same;
                 }
                 has_asked = true;
-                ask(&line.input)
+                ask(tried)
             })
         });
         drop(questions);

@@ -385,6 +385,119 @@ fn an_unchecked_record_is_compared_and_named() {
     assert_eq!(found["remarks"]["redaction_unchecked"], 1, "{found}");
     assert_eq!(found["drift"]["categories"]["decision"], 1, "{found}");
     assert_eq!(found["verdict"], "failed", "{found}");
+    let done = replay(&module, &[&capture], &[]);
+    let said = "in 1 transaction, nobody asked the module about the redacted input (unchecked)";
+    assert!(done.stderr.contains(said), "{}", done.stderr);
+}
+
+/// Without a recorded answer nothing tells what redacting took away.
+#[test]
+fn two_modules_that_agree_on_unchecked_records_pass_only_where_something_tells() {
+    let dir = TestDir::new();
+    let waf = blocks_on(&dir, "waf.wat", &PATTERNS);
+    let allows = blocks_on(&dir, "allows.wat", &["nothing has this"]);
+    let flags = ["--baseline", waf.to_str().unwrap()];
+    let mut line: Value = serde_json::from_str(&marked("c1", &json!("unchecked"))).unwrap();
+    line["output"] = Value::Null;
+    let capture = dir.file("silent.jsonl", line.to_string());
+    let found = report(&allows, &[&capture], &flags);
+    assert_eq!(found["verdict"], "inconclusive", "{found}");
+    let done = replay(&allows, &[&capture], &flags);
+    assert!(done.stderr.contains("--allow-redacted-changes"), "{}", done.stderr);
+    let allowed = [&flags[..], &["--allow-redacted-changes"]].concat();
+    assert_eq!(report(&allows, &[&capture], &allowed)["verdict"], "passed");
+
+    line["output"] = recorded(&json!("allow"));
+    let capture = dir.file("told.jsonl", line.to_string());
+    let found = report(&allows, &[&capture], &flags);
+    assert_eq!(found["verdict"], "passed", "{found}");
+}
+
+/// Exchanges whose places of secrets hold these, saved.
+fn saved(dir: &TestDir, module: &Path, exchanges: &[Vec<Value>]) -> Vec<Value> {
+    let capture = written(dir, "asked.jsonl", exchanges);
+    let saved = dir.path("saved.jsonl");
+    let flags = ["--save", saved.to_str().unwrap(), "--fail-on", "never"];
+    report(module, &[&capture], &flags);
+    lines(&saved)
+}
+
+fn asked(uri: &str) -> Vec<Value> {
+    vec![json!({"event": "request_headers", "input": {"uri": uri}})]
+}
+
+/// What a module knows of a secret stays hidden, however little of it is missing.
+#[test]
+fn words_of_secrets_are_not_readable_because_a_module_knows_them() {
+    let dir = TestDir::new();
+    for (value, known) in [
+        ("correct horse battery staple 1", "correct horse battery staple"),
+        ("prod:hunter:9", "prod:hunter:"),
+        ("hunter/dragon/99x", "hunter/dragon/"),
+        ("it's=a(correct) horse", "correct"),
+        ("select horse", "select"),
+    ] {
+        let module = blocks_on(&dir, "knows.wat", &[known]);
+        let lines = saved(&dir, &module, &places(value));
+        for word in known.split([' ', ':', '/']).filter(|word| word.len() > 3) {
+            assert!(!json!(lines).to_string().contains(word), "{value}: {lines:?}");
+        }
+    }
+}
+
+/// The others of a record keep their tokens.
+#[test]
+fn the_shape_stands_for_the_one_secret_that_needs_it() {
+    let dir = TestDir::new();
+    let module = blocks_on(&dir, "waf.wat", &["' OR '"]);
+    let mut step = asked("/s?token=5' OR '5'='5&password=labwgg4 OR x&otp=991'4 OR 12").remove(0);
+    step["input"]["headers"] = json!({"cookie": "sid=Or4-3xample OR; b=2"});
+    let lines = saved(&dir, &module, &[vec![step]]);
+    let uri = lines[0]["input"]["uri"].as_str().unwrap();
+    let values: Vec<&str> = uri.split('&').collect();
+    assert!(values[0].contains("' OR '"), "{uri}");
+    assert!(values[1].starts_with("password=redacted:"), "{uri}");
+    assert!(values[2].starts_with("otp=redacted:"), "{uri}");
+    let cookie = lines[0]["input"]["headers"]["cookie"].to_string();
+    assert!(cookie.contains("sid=redacted:"), "{cookie}");
+    assert!(lines[0]["redaction"].is_null(), "{}", lines[0]);
+}
+
+/// A module that lets an attack pass and says so elsewhere.
+#[test]
+fn every_part_of_an_answer_counts_and_an_echo_is_none() {
+    let dir = TestDir::new();
+    let rules = |name: &str, found: &str, default: &str| {
+        let handler = Handler {
+            rules: vec![("' AND '".to_owned(), Act::Answer(found.to_owned()))],
+            default: Act::Answer(default.to_owned()),
+        };
+        dir.file(name, Rules(vec![("request_headers", handler)]).wat())
+    };
+    let tagged = r#"{"decision":"allow","audit":{"tags":["sqli"]}}"#;
+    let header = r#"{"decision":"allow","request_headers":[{"set":{"name":"x-attack","value":"1"}}]}"#;
+    let too_many = r#"{"decision":"block","status":429}"#;
+    for (name, found, default) in [
+        ("tag", tagged, ALLOW),
+        ("header", header, ALLOW),
+        ("status", too_many, BLOCK),
+    ] {
+        let module = rules(name, found, default);
+        // The shape keeps it, and where there is none the mark says so.
+        for (uri, mark) in [
+            ("/s?token=x' AND '1", Value::Null),
+            ("/s?token=a-plain-s3cret", Value::Null),
+        ] {
+            let lines = saved(&dir, &module, &[asked(uri)]);
+            assert_eq!(lines[0]["redaction"], mark, "{name}: {lines:?}");
+            let again = report(&module, &[&dir.path("saved.jsonl")], &["--fail-on", "any"]);
+            assert_eq!(again["verdict"], "passed", "{name}: {again}");
+        }
+        let mut cookie = asked("/");
+        cookie[0]["input"]["headers"] = json!({"cookie": "sid=x' AND '1"});
+        let lines = saved(&dir, &module, &[cookie]);
+        assert_eq!(lines[0]["redaction"], "redaction-changed", "{name}");
+    }
 }
 
 #[test]
