@@ -86,10 +86,7 @@ impl<'a, F: Fn(&Played) -> bool> DecisionCheck<'a, F> {
 }
 
 /// Its answers as they are written, given the secrets of its input.
-fn redacted_answers(
-    played: &Played,
-    (redactor, found): (&Redactor, &SecretsFound),
-) -> Vec<Given> {
+fn redacted_answers(played: &Played, (redactor, found): (&Redactor, &SecretsFound)) -> Vec<Given> {
     let mut found = found.clone();
     let mut answers = played.given();
     for answer in &mut answers {

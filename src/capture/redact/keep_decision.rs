@@ -183,7 +183,11 @@ where
         let mut size = all.len().div_ceil(2);
         while size > 0 {
             for part in all.clone().chunks(size) {
-                let rest: Vec<T> = all.iter().filter(|it| !part.contains(it)).cloned().collect();
+                let rest: Vec<T> = all
+                    .iter()
+                    .filter(|it| !part.contains(it))
+                    .cloned()
+                    .collect();
                 if let Some(without) = self.attempt(only(&with(&rest)))? {
                     (all, kept) = (rest, without);
                 }

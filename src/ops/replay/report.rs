@@ -687,8 +687,12 @@ impl ReplayReport {
         if unchecked > 0 {
             let so = match (self.may_hide_changes(), self.allow_redacted_changes) {
                 (false, _) => "",
-                (true, true) => "; no recorded answer tells, and --allow-redacted-changes lets it pass all the same",
-                (true, false) => "; no recorded answer tells, so it passes only with --allow-redacted-changes",
+                (true, true) => {
+                    "; no recorded answer tells, and --allow-redacted-changes lets it pass all the same"
+                }
+                (true, false) => {
+                    "; no recorded answer tells, so it passes only with --allow-redacted-changes"
+                }
             };
             warnings.push(format!(
                 "in {}, nobody asked the module about the redacted input (unchecked), so its decision may be another{so}",

@@ -387,7 +387,7 @@ fn an_unchecked_record_is_compared_and_named() {
     assert_eq!(found["verdict"], "failed", "{found}");
     let done = replay(&module, &[&capture], &[]);
     let said = "in 1 transaction, nobody asked the module about the redacted input (unchecked)";
-    assert!(done.stderr.contains(said), "{}", done.stderr);
+    assert!(done.text().contains(said), "{}", done.text());
 }
 
 /// Without a recorded answer nothing tells what redacting took away.
@@ -403,7 +403,11 @@ fn two_modules_that_agree_on_unchecked_records_pass_only_where_something_tells()
     let found = report(&allows, &[&capture], &flags);
     assert_eq!(found["verdict"], "inconclusive", "{found}");
     let done = replay(&allows, &[&capture], &flags);
-    assert!(done.stderr.contains("--allow-redacted-changes"), "{}", done.stderr);
+    assert!(
+        done.text().contains("--allow-redacted-changes"),
+        "{}",
+        done.text()
+    );
     let allowed = [&flags[..], &["--allow-redacted-changes"]].concat();
     assert_eq!(report(&allows, &[&capture], &allowed)["verdict"], "passed");
 
@@ -431,7 +435,10 @@ fn asked(uri: &str) -> Vec<Value> {
 fn words_of_secrets_are_not_readable_because_a_module_knows_them() {
     let dir = TestDir::new();
     for (value, known) in [
-        ("correct horse battery staple 1", "correct horse battery staple"),
+        (
+            "correct horse battery staple 1",
+            "correct horse battery staple",
+        ),
         ("prod:hunter:9", "prod:hunter:"),
         ("hunter/dragon/99x", "hunter/dragon/"),
         ("it's=a(correct) horse", "correct"),
@@ -440,7 +447,10 @@ fn words_of_secrets_are_not_readable_because_a_module_knows_them() {
         let module = blocks_on(&dir, "knows.wat", &[known]);
         let lines = saved(&dir, &module, &places(value));
         for word in known.split([' ', ':', '/']).filter(|word| word.len() > 3) {
-            assert!(!json!(lines).to_string().contains(word), "{value}: {lines:?}");
+            assert!(
+                !json!(lines).to_string().contains(word),
+                "{value}: {lines:?}"
+            );
         }
     }
 }
@@ -475,7 +485,8 @@ fn every_part_of_an_answer_counts_and_an_echo_is_none() {
         dir.file(name, Rules(vec![("request_headers", handler)]).wat())
     };
     let tagged = r#"{"decision":"allow","audit":{"tags":["sqli"]}}"#;
-    let header = r#"{"decision":"allow","request_headers":[{"set":{"name":"x-attack","value":"1"}}]}"#;
+    let header =
+        r#"{"decision":"allow","request_headers":[{"set":{"name":"x-attack","value":"1"}}]}"#;
     let too_many = r#"{"decision":"block","status":429}"#;
     for (name, found, default) in [
         ("tag", tagged, ALLOW),
