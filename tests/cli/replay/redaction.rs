@@ -484,9 +484,8 @@ fn every_part_of_an_answer_counts_and_an_echo_is_none() {
         };
         dir.file(name, Rules(vec![("request_headers", handler)]).wat())
     };
-    let tagged = r#"{"decision":"allow","audit":{"tags":["sqli"]}}"#;
-    let header =
-        r#"{"decision":"allow","request_headers":[{"set":{"name":"x-attack","value":"1"}}]}"#;
+    let tagged = r#"{"decision":"allow","tags":["sqli"]}"#;
+    let header = r#"{"decision":"allow","add_request_headers":{"x-attack":"1"}}"#;
     let too_many = r#"{"decision":"block","status":429}"#;
     for (name, found, default) in [
         ("tag", tagged, ALLOW),
