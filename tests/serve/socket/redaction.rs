@@ -70,7 +70,7 @@ fn a_recording_replays_decision_for_decision_or_says_where_not() {
     let (agent, mut client) = recording(&module, &file);
     let values = [
         "1' OR '1'='1",
-        "x UNION y",
+        "x' UNION y",
         "UNION",
         "../../x",
         "1%27--",
