@@ -42,9 +42,9 @@ use sha2::{Digest as _, Sha256};
 use self::body::Body;
 use self::found::Echoed;
 use self::layers::spellings;
-use self::names::is_secret;
+use self::names::{is_secret, is_secret_header, is_word};
 use self::places::{About, Place, Places, Quote, in_text, in_url, whole};
-use self::stand_in::{HASH_DIGITS, Manner, StandIn, is_stand_in};
+use self::stand_in::{HASH_DIGITS, Manner, StandIn, is_part, is_stand_in};
 
 pub(super) use self::stand_in::STAND_IN;
 
@@ -212,6 +212,11 @@ impl Redactor {
 
     /// The id that an exchange's records share; it may be a secret.
     pub(super) fn id(&self, id: &str, found: &mut SecretsFound) -> String {
+        if !found.has_id(id) {
+            let places = in_text(id, About::default());
+            self.pass(found).replaced("correlation_id", id, places);
+            found.index();
+        }
         found.id(id, || match &self.by {
             By::Key(key) => hashed(key, id),
             By::Nothing | By::Number => stand_in::REST.to_owned(),
@@ -341,14 +346,24 @@ impl Pass<'_> {
                 let decoded = !binary::is_base64(map);
                 let named = pairs::names_secret(map);
                 for (key, value) in map.iter_mut() {
-                    let at = below(path, key);
+                    // What is noted of a key is replaced with all echoes.
+                    let at = if !path.is_empty() && self.free(path, key) != *key {
+                        path.to_owned()
+                    } else {
+                        below(path, key)
+                    };
                     match value {
                         Value::Object(headers) if key == "headers" => {
                             for (name, value) in headers.iter_mut() {
                                 self.header_value(&Header::of(name), value);
                             }
                         }
-                        Value::String(_) if path.is_empty() && is_protocol(key) => {}
+                        Value::String(text) if path.is_empty() && is_protocol(key) => {
+                            // The id is written once for all records.
+                            if key == "method" {
+                                *text = self.free(&at, text);
+                            }
+                        }
                         Value::String(text) if key == "uri" => {
                             *text = self.url(&at, text);
                         }
@@ -363,6 +378,12 @@ impl Pass<'_> {
                 }
             }
             Value::Array(values) => {
+                if let [Value::String(name), value] = &mut values[..]
+                    && is_secret_header(&name.to_ascii_lowercase())
+                    && !value.as_str().is_some_and(is_plain_word)
+                {
+                    return self.hide_all(path, value);
+                }
                 for value in values {
                     self.walk(path, value);
                 }
@@ -419,7 +440,7 @@ impl Pass<'_> {
         let Header { name, field, .. } = header;
         match name.as_str() {
             "cookie" => {
-                let cookies = value.split(';').map(|pair| self.cookie(field, pair));
+                let cookies = cookies_sent(value).map(|pair| self.cookie(field, pair));
                 cookies.collect::<Vec<_>>().join(";")
             }
             "set-cookie" => self.replaced(field, value, cookies_set(value)),
@@ -435,7 +456,7 @@ impl Pass<'_> {
                 protocols.collect::<Vec<_>>().join(",")
             }
             // Under more names than one: proxies hand it on.
-            _ if name.ends_with("authorization") => match value.split_once(' ') {
+            _ if name.ends_with("authorization") || name.ends_with("authentication") => match value.split_once(' ') {
                 Some((scheme, secret)) if SCHEMES.contains(&&*scheme.to_ascii_lowercase()) => {
                     let hidden = self.hide(field, secret);
                     if scheme.eq_ignore_ascii_case("basic") {
@@ -535,11 +556,11 @@ impl Pass<'_> {
             0 => Cow::Borrowed(text),
             _ => Cow::Owned(format!("{}{text}", tail.text)),
         };
-        let is_form =
-            body.is_some_and(|it| it.is_form) || tail.is_form || places::looks_like_form(&joined);
+        let says_form = body.is_some_and(|it| it.is_form) || tail.is_form;
+        let is_form = says_form || places::looks_like_form(&joined);
         let goes_on = body.is_some_and(|it| !it.is_last);
         let about = About {
-            is_form,
+            is_form: Some(is_form),
             goes_on,
             ..About::default()
         };
@@ -548,11 +569,17 @@ impl Pass<'_> {
             self.found.index();
             all.extend(self.found.across(&joined, from, goes_on));
         }
-        let all = apart(all);
+        if tail.hides {
+            all = vec![Place::of(from..joined.len())];
+        }
+        let all = apart(&joined, all);
         if let Some(body) = body.filter(|_| goes_on) {
             let open = all.last().filter(|it| it.range.end == joined.len());
             tail.is_form = is_form;
             tail.keep(&joined, open.map(|it| it.range.start));
+            // What the next chunk is looked through with does not have its name.
+            let inside = places::open_container(&joined);
+            tail.hides |= inside.is_some_and(|it| !tail.text.contains(&joined[it]));
             self.found.tails[body.side] = tail;
         }
         let here = all
@@ -565,7 +592,7 @@ impl Pass<'_> {
 
     /// A text with a stand-in at each of these places.
     fn replaced(&mut self, field: &str, text: &str, places: Places) -> String {
-        self.replaced_from(field, (text, 0), apart(places))
+        self.replaced_from(field, (text, 0), apart(text, places))
     }
 
     /// The same of what stands from there on; what is before was written already.
@@ -642,7 +669,7 @@ impl Header {
         let name = name.to_ascii_lowercase();
         Self {
             field: below("headers", &name),
-            is_secret: is_secret(&name),
+            is_secret: is_secret_header(&name),
             name,
         }
     }
@@ -715,7 +742,9 @@ fn echoes(value: &mut Value, found: &mut SecretsFound) -> bool {
 }
 
 /// Places in order, of those that overlap each less what the ones before have.
-fn apart(mut places: Places) -> Places {
+/// What is a part of a stand-in is no secret.
+fn apart(text: &str, mut places: Places) -> Places {
+    places.retain(|place| !is_part(text, &place.range));
     // Of those that begin together the longest first.
     places.sort_by_key(|place| (place.range.start, std::cmp::Reverse(place.range.end)));
     let mut at = 0;
@@ -729,7 +758,11 @@ fn apart(mut places: Places) -> Places {
 
 /// Whether a text is nothing but stand-ins, as of a name and its value.
 fn are_stand_ins(text: &str) -> bool {
-    let mut rest = text;
+    // Quotes are of the text around them, where a form has no other values.
+    let mut rest = text.trim_matches(['"', '\'', ' ']);
+    if rest.is_empty() {
+        return false;
+    }
     while !rest.is_empty() {
         let next = rest.get(STAND_IN.len()..).and_then(|it| it.find(STAND_IN));
         let (first, after) = rest.split_at(next.map_or(rest.len(), |at| at + STAND_IN.len()));
@@ -750,6 +783,39 @@ fn hashed(key: &[u8; 32], secret: &str) -> String {
     format!("{STAND_IN}{}", digits.unwrap_or_default())
 }
 
+/// Whether it may be the next name in a list of names.
+fn is_plain_word(text: &str) -> bool {
+    is_word(text) || text.bytes().all(|it| it.is_ascii_lowercase() || it == b'_')
+}
+
+/// The pairs in a `cookie` field.
+fn cookies_sent(value: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(value);
+    std::iter::from_fn(move || {
+        let all = rest?;
+        let end = cookie_end(all);
+        rest = all.get(end + 1..);
+        Some(&all[..end])
+    })
+}
+
+/// Where a cookie ends that a text begins with: at a semicolon, and not at one in
+/// quotes.
+fn cookie_end(text: &str) -> usize {
+    let end = |from: usize| text[from..].find(';').map_or(text.len(), |it| from + it);
+    let first = end(0);
+    let quoted = quoted_end(text).filter(|it| *it > first);
+    quoted.map_or(first, end)
+}
+
+/// Where the quotes end that the value of a text's first pair stands in.
+fn quoted_end(text: &str) -> Option<usize> {
+    let equals = text.find(['=', ';', ','])?;
+    let inside = text[equals..].strip_prefix("=\"")?;
+    let begin = text.len() - inside.len();
+    inside.find('"').map(|it| begin + it + 1)
+}
+
 /// The values in a `set-cookie` field, and in several that were joined.
 fn cookies_set(value: &str) -> Places {
     let Some(form) = SET_COOKIE.as_ref() else {
@@ -760,12 +826,22 @@ fn cookies_set(value: &str) -> Places {
         begins.insert(0, 0);
     }
     let ends = begins.iter().skip(1).copied().chain([value.len()]);
+    let ends: Vec<usize> = ends.collect();
+    // What is in quotes begins and ends no cookie.
+    let mut covered = 0;
     begins
         .iter()
         .zip(ends)
         .filter_map(|(begin, end)| {
+            if *begin < covered {
+                return None;
+            }
             let all = &value[*begin..end];
-            let pair = &all[..all.find(';').unwrap_or(all.len())];
+            let mut pair = &all[..all.find(';').unwrap_or(all.len())];
+            if let Some(quoted) = quoted_end(&value[*begin..]).filter(|it| *it > pair.len()) {
+                covered = begin + quoted;
+                pair = &value[*begin..covered];
+            }
             // One without a name is all value.
             let name = pair.find('=').map_or_else(
                 || pair.len() - pair.trim_start_matches([',', ' ']).len(),

@@ -90,6 +90,79 @@ fn redacting_twice_changes_nothing() {
 }
 
 #[test]
+fn a_stand_in_is_no_secret_whatever_stands_around_it() {
+    for data in [
+        "use bearer Abcdefgh12345678 now",
+        "Basic Abcdefgh12345678, then more",
+        "password=\"a b HUNTER22\"",
+        "password='a b HUNTER22'",
+        "password=\"a b HUNTER22\" token='c d'",
+        "https://HUNTER22abc1@h.example/ is it",
+        "https://u:HUNTER22abc1@h.example/ is it",
+        "a=1&password=\"a b\"&token=c d",
+        "<password>a b HUNTER22</password>",
+        "token: HUNTER22abc, password: \"a b HUNTER22\"",
+    ] {
+        let input = serde_json::json!({"data": data, "uri": "/", "headers": {"x-a": data}, "input": {"a": data}});
+        let once = shown(&input);
+        assert!(once.contains("redacted:"), "{once}");
+        assert_eq!(shown(&serde_json::from_str(&once).unwrap()), once);
+    }
+    // What a secret shares with a stand-in's end stays a part of the stand-in.
+    let mut found = SecretsFound::default();
+    redactor().input(
+        r#"{"headers":{"x-api-key":"9abcdef-HUNTER22"}}"#,
+        &mut found,
+    );
+    let out = found.text("redacted:0123456789abcdef-HUNTER22").into_owned();
+    assert!(out.starts_with("redacted:0123456789abcdefredacted:"), "{out}");
+}
+
+#[test]
+fn secrets_go_from_keys_pairs_and_ids() {
+    let inner = serde_json::json!({"token=HUNTER22": 1, "headers": [["X-Api-Key", "HUNTER22"]], "a": ["password", "HUNTER22"]});
+    let out = redactor().record(
+        &serde_json::json!({"input": inner, "method": "token=HUNTER22"}).to_string(),
+        "null",
+        &mut SecretsFound::default(),
+    );
+    assert!(!out.input.contains("HUNTER22"), "{}", out.input);
+    assert!(!out.fields.concat().contains("HUNTER22"), "{:?}", out.fields);
+    for id in ["req token=HUNTER22", "sid=HUNTER22", "https://u:HUNTER22@h/"] {
+        let mut found = SecretsFound::default();
+        let input = serde_json::json!({"correlation_id": id, "headers": {}});
+        let out = redactor().input(&input.to_string(), &mut found);
+        let shown = redactor().id(id, &mut found);
+        assert!(!out.contains("HUNTER22") && out.contains(&shown), "{out} {shown}");
+    }
+    let list = serde_json::json!({"input": {"required": ["password", "email"], "id": "r-0001"}});
+    assert_eq!(shown(&list), list.to_string());
+}
+
+#[test]
+fn a_container_of_secrets_is_hidden_over_all_its_chunks() {
+    for (length, open, between, end) in [
+        (10, "{\"password\":{\"a\":\"", "\",\"b\":\"", "\"}}"),
+        (5_000, "{\"password\":{\"a\":\"", "\",\"b\":\"", "\"}}"),
+        (10, "<password><a>", "</a><b>", "</b></password>"),
+        (5_000, "<password><a>", "</a><b>", "</b></password>"),
+    ] {
+        let long = "x".repeat(length);
+        let many = format!("{long}{between}").repeat(3);
+        for first in [format!("{open}{long}"), format!("{open}{long}{between}"), format!("{open}{many}")] {
+            let second = if first.ends_with('x') { between } else { "" };
+            let chunks = [first, format!("{second}HUNTER22{between}HUNTER23"), format!("{between}HUNTER24{end}")];
+            let mut found = SecretsFound::default();
+            for (index, chunk) in chunks.iter().enumerate() {
+                let input = serde_json::json!({"chunk_index": index, "is_last": index == 2, "data": chunk, "encoding": "utf8"});
+                let out = redactor().input(&input.to_string(), &mut found);
+                assert!(!out.contains("HUNTER2"), "{length} {open} {index}: {out}");
+            }
+        }
+    }
+}
+
+#[test]
 fn bodies_lose_their_passwords() {
     let form = redactor().record(
         r#"{"data":"user=a&password=hunter22","encoding":"utf8"}"#,
@@ -221,6 +294,18 @@ fn secrets_of_headers_go_under_every_name_they_have() {
         ("x-forwarded-uri", "/a?token=HUNTER22"),
         ("x-note", "Authorization: Bearer HUNTER22"),
         ("set-cookie", "sid=abc,HUNTER22; Path=/, b=\"HUNTER22\""),
+        ("cookie", "a=b; sid=\"x;HUNTER22\"; c=d"),
+        ("x-authentication", "Token HUNTER22"),
+        ("authentication", "HUNTER22"),
+        ("dpop", "HUNTER22"),
+        ("ltpatoken2", "HUNTER22"),
+        ("x-jfrog-art-api", "HUNTER22"),
+        ("x-honeycomb-team", "HUNTER22"),
+        ("cb-access-sign", "HUNTER22"),
+        ("x-gotify-key", "HUNTER22"),
+        ("cst", "HUNTER22"),
+        ("authentication-info", "rspauth=\"HUNTER22\", nc=00000001"),
+        ("referer", "https://u:p@ssHUNTER22@h/"),
     ] {
         let mut headers = serde_json::Map::new();
         headers.insert(name.to_owned(), value.into());
@@ -624,6 +709,17 @@ fn known_by_form() -> Vec<(String, String)> {
         ("sk-", "ant-api03-", 60),
         ("SG", ".", 60),
         ("hv", "s.", 40),
+        ("CFP", "AT-", 40),
+        ("pcs", "k_", 50),
+        ("tv", "ly-", 32),
+        ("apify", "_api_", 36),
+        ("tgp", "_v1_", 43),
+        ("ji", "na_", 60),
+        ("e2", "b_", 40),
+        ("k8s-aws", "-v1.", 60),
+        ("sk_org", "_live_", 24),
+        ("sk-", "lf-", 36),
+        ("s", "l.", 62),
         ("ya", "29.", 50),
     ]
     .map(|(one, two, length)| {
@@ -644,6 +740,8 @@ fn known_by_form() -> Vec<(String, String)> {
             hex[..length].to_owned(),
         ));
     }
+    let airtable = format!("pa{}{}.{}", "t", &DRAWN[..14], &hex[..64]);
+    all.push((airtable, hex[..64].to_owned()));
     let part = |json: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json);
     let head = part("{\"alg\":\"RS256\",\"kid\":\"1\"}");
     all.push((
@@ -739,6 +837,20 @@ fn names_beside_a_value_tell_it_too() {
         "grant_type=authorization_code&code=HUNTER22&client_id=7",
         "{\"grant\":{\"password\" : HUNTER22}}",
         "user=ann&password=a;b'HUNTER22&x=1\n",
+        "--b\r\nContent-Disposition: form-data;\r\n name=\"password\"\r\n\r\nHUNTER22\r\n--b--",
+        "--b\r\nContent-Disposition: form-data; name*=utf-8''pass%77ord\r\n\r\nHUNTER22\r\n--b--",
+        "token[]=HUNTER22&x=1",
+        "user[token][x]=HUNTER22",
+        "pass[pass1]=HUNTER22&pass[pass2]=HUNTER22",
+        r#"{"tokens":["HUNTER22"],"a":1}"#,
+        "postgres://u:a/bHUNTER22@h/db",
+        "amqp://HUNTER22abc1@h",
+        "see //u:a@HUNTER22@h/x for it",
+        "<key>password</key>\n<string>HUNTER22</string>",
+        "<member><name>api_token</name><value><string>HUNTER22</string></value></member>",
+        "<password value='HUNTER22'/>",
+        "---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\nHUNTER22\n---- END SSH2 ENCRYPTED PRIVATE KEY ----",
+        "password := \"HUNTER22\"",
     ] {
         let out = shown(&serde_json::json!({"data": data}));
         assert!(!out.contains("HUNTER22"), "{data}: {out}");
@@ -751,6 +863,12 @@ fn names_beside_a_value_tell_it_too() {
         "/api/webhooks/123456789012345678/HUNTER22-HUNTER22-HUNTER22",
         "/oauth/callback?code=HUNTER22",
         "/x?code=HUNTER22&state=xyzxyz",
+        "/a?token%5B%5D=HUNTER22&token[0]=HUNTER22",
+        "/a?auth_token_v2=HUNTER22&PWD1=HUNTER22",
+        "/a?q=password:HUNTER22",
+        "http://u:a@HUNTER22@h/",
+        "https://HUNTER22abc1@github.com/x",
+        "/a?ticket=HUNTER22&sig2=HUNTER22",
     ] {
         let out = shown(&serde_json::json!({"uri": url}));
         assert!(!out.contains("HUNTER22"), "{url}: {out}");
@@ -760,6 +878,9 @@ fn names_beside_a_value_tell_it_too() {
         "=HUNTER22; Path=/",
         "my sid=HUNTER22; Path=/",
         "a=b; Path=/, c=HUNTER22",
+        "sid=\"a;HUNTER22\"; Path=/",
+        "sid=\"a, b=c; HUNTER22\"",
+        "a=1, sid=\"x, y=z\", b=\"c;HUNTER22\"; Path=/",
     ] {
         let out = shown(&serde_json::json!({"headers": {"set-cookie": value}}));
         assert!(!out.contains("HUNTER22"), "{value}: {out}");
@@ -810,6 +931,8 @@ fn what_is_no_secret_stays_readable() {
         "/password/change",
         "/hooks/7/events",
         "/t?monkey=banana-split&compass=north-east&author=ann-lee",
+        "//x.example:8080/npm/@scope/a@1.0",
+        "/@ann/posts?x=a@b",
     ] {
         let input = serde_json::json!({"uri": url, "headers": {"referer": format!("https://x.example{url}")}});
         assert_eq!(shown(&input), input.to_string());

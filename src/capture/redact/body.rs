@@ -33,6 +33,9 @@ pub(super) struct Body {
 pub(super) struct Tail {
     pub(super) text: String,
     pub(super) is_form: bool,
+    /// They end in a list or an object of secrets that begins too far back: all that
+    /// follows is hidden.
+    pub(super) hides: bool,
     /// By how many bytes they became longer.
     longer: i64,
 }

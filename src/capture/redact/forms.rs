@@ -169,6 +169,12 @@ const FORMS: &[Form] = &[
     form("ntn_", Of::Alnum, 40),
     form("secret_", Of::Alnum, 40),
     form("pat.", Of::Dotted, 50),
+    form("CFPAT-", Of::Url, 40),
+    form("apify_api_", Of::Alnum, 30),
+    form("sl.u.", Of::Url, 40),
+    form("sl.", Of::Url, 60),
+    form("e2b_", Of::Alnum, 30),
+    form("k8s-aws-v1.", Of::Url, 40),
     form("sat.", Of::Dotted, 50),
     form("tfp_", Of::Dotted, 40),
     form("duffel_", Of::Url, 40),
@@ -204,6 +210,11 @@ const FORMS: &[Form] = &[
     form("nvapi-", Of::Url, 50),
     form("fio-u-", Of::Dotted, 50),
     form("lsv2_pt_", Of::Url, 30),
+    form("sk-lf-", Of::Url, 30),
+    form("pcsk_", Of::Url, 40),
+    form("tvly-", Of::Url, 28),
+    form("tgp_v1_", Of::Url, 40),
+    form("jina_", Of::Url, 40),
     // Messages.
     form("xoxb-", Of::Url, 18),
     form("xoxp-", Of::Url, 18),
@@ -232,6 +243,8 @@ const FORMS: &[Form] = &[
     form("sk_live_", Of::Alnum, 10),
     form("sk_test_", Of::Alnum, 10),
     form("sk_prod_", Of::Alnum, 10),
+    form("sk_org_live_", Of::Alnum, 10),
+    form("sk_org_test_", Of::Alnum, 10),
     form("rk_live_", Of::Alnum, 10),
     form("rk_test_", Of::Alnum, 10),
     form("rk_prod_", Of::Alnum, 10),
@@ -394,7 +407,20 @@ fn keyed(runs: &mut Runs<'_>, at: usize, goes_on: bool) -> Option<Range<usize>> 
             return Some(at..end);
         }
     }
-    discord(runs, at).or_else(|| mailchimp(runs, at))
+    discord(runs, at)
+        .or_else(|| mailchimp(runs, at))
+        .or_else(|| airtable(runs, at))
+}
+
+/// A token of Airtable: its id, a dot and 64 hexadecimal digits.
+fn airtable(runs: &mut Runs<'_>, at: usize) -> Option<Range<usize>> {
+    let dot = at + "pat".len() + 14;
+    let is_begun = runs.bytes[at..].starts_with(b"pat") && runs.bytes.get(dot) == Some(&b'.');
+    if !is_begun || runs.end(Of::Alnum, at) != dot {
+        return None;
+    }
+    let end = runs.end(Of::Hex, dot + 1);
+    (end - dot > 64).then_some(at..end)
 }
 
 /// A signed or encrypted token: three or five parts with dots between them, of
@@ -476,15 +502,19 @@ fn mailchimp(runs: &mut Runs<'_>, at: usize) -> Option<Range<usize>> {
 fn private_key(text: &str, at: usize) -> Option<Range<usize>> {
     const LONGEST_LINE: usize = 80;
     let rest = &text[at..];
-    let line = rest.strip_prefix("-----BEGIN")?;
+    // The second is how SSH2 writes it.
+    let (begin, mark) = [("-----BEGIN", "-----"), ("---- BEGIN", "----")]
+        .into_iter()
+        .find(|(begin, _)| rest.starts_with(begin))?;
+    let line = &rest[begin.len()..];
     let line = &line[..line.floor_char_boundary(LONGEST_LINE)];
-    let line = &line[..line.find("-----")?];
+    let line = &line[..line.find(mark)?];
     let is_private = line.contains("PRIVATE") && line.contains("KEY");
     if !is_private || line.contains(['\n', '"', '<']) {
         return None;
     }
-    let begin = at + "-----BEGIN".len() + line.len() + "-----".len();
-    let end = text[begin..].find("-----END");
+    let begin = at + begin.len() + line.len() + mark.len();
+    let end = text[begin..].find(if mark.len() == 5 { "-----END" } else { "---- END" });
     Some(begin..end.map_or(text.len(), |end| begin + end))
 }
 

@@ -12,7 +12,7 @@ use super::super::base_64;
 use super::body::Tail;
 use super::finder::{Finder, Rest};
 use super::layers::Layer;
-use super::stand_in::{REST, STAND_IN, Shapes, StandIn, is_inside};
+use super::stand_in::{REST, STAND_IN, Shapes, StandIn, around, is_inside};
 use super::{binary, encoded, places};
 
 /// Bytes of all secrets of one exchange that are looked for elsewhere, too.
@@ -290,6 +290,7 @@ impl SecretsFound {
 
     /// Whether it stands for a secret that has a number.
     pub(super) fn is_numbered(&self, text: &str) -> bool {
+        let text = text.trim_matches(['"', '\'', ' ']);
         let number = text.strip_prefix(STAND_IN);
         let number = number.and_then(|number| number.parse::<usize>().ok());
         number.is_some_and(|number| (1..=self.numbers.len()).contains(&number))
@@ -352,7 +353,16 @@ impl SecretsFound {
             return Cow::Owned(REST.to_owned());
         }
         let mut places = self.places(text);
-        places.retain(|place| !is_inside(text, &place.range));
+        places.retain_mut(|place| {
+            if is_inside(text, &place.range) {
+                return false;
+            }
+            // Of a stand-in that it begins in nothing changes.
+            if let Some(stand_in) = around(text, &place.range) {
+                place.range.start = place.range.start.max(stand_in.end);
+            }
+            true
+        });
         if places.is_empty() {
             return Cow::Borrowed(text);
         }
@@ -562,6 +572,11 @@ impl SecretsFound {
             }
         }
         replace_keys(map, &mut hidden);
+    }
+
+    /// Whether it is known how the exchange's id is written.
+    pub(super) fn has_id(&self, id: &str) -> bool {
+        self.id.as_ref().is_some_and(|(known, _)| known == id)
     }
 
     /// How the exchange's id is written: the same in all its records, whatever

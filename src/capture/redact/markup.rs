@@ -36,6 +36,7 @@ const NO_VALUES: [&str; 22] = [
 /// An element whose texts are secrets.
 struct Inside<'a> {
     name: &'a str,
+    begin: usize,
     /// How many of that name are open.
     depth: usize,
     texts: Vec<Range<usize>>,
@@ -54,16 +55,21 @@ struct Tag<'a> {
     values: Vec<Range<usize>>,
 }
 
-/// The secrets of elements and attributes.
-pub(super) fn find(text: &str, places: &mut Places) {
+/// The secrets of elements and attributes. Hands back where the element of secrets
+/// begins that the text ends in; of one that `goes_on` elsewhere all its texts are
+/// secrets.
+pub(super) fn find(text: &str, goes_on: bool, places: &mut Places) -> Option<Range<usize>> {
     let bytes = text.as_bytes();
     let mut inside: Option<Inside<'_>> = None;
     let mut quotes = Quotes {
         none_from: [usize::MAX; 2],
     };
+    // The text since the last tag, and whether it is a secret's name.
+    let mut names_next = false;
     let mut at = 0;
     while let Some(found) = memchr::memchr(b'<', &bytes[at..]) {
         let open = at + found;
+        let text_before = text[at..open].trim_ascii();
         if let Some(inside) = &mut inside {
             inside.add(text, at..open);
         }
@@ -83,7 +89,8 @@ pub(super) fn find(text: &str, places: &mut Places) {
             continue;
         };
         at = tag.end;
-        if tag.names_secret {
+        let is_named = || !tag.values.is_empty() && is_secret(local_name(tag.name));
+        if tag.names_secret || is_named() {
             places.extend(tag.values.iter().cloned().map(Place::of));
         }
         match &mut inside {
@@ -96,9 +103,16 @@ pub(super) fn find(text: &str, places: &mut Places) {
             }
             Some(it) if tag.name == it.name && !tag.is_empty => it.depth += 1,
             Some(_) => {}
-            None if tag.begins_secret() => {
+            None if tag.is_closing => {
+                let is_name = ["key", "name"].iter().any(|it| it.eq_ignore_ascii_case(tag.name));
+                if is_name {
+                    names_next = is_secret(text_before);
+                }
+            }
+            None if tag.begins_secret() || std::mem::take(&mut names_next) => {
                 inside = Some(Inside {
                     name: tag.name,
+                    begin: open,
                     depth: 1,
                     texts: Vec::new(),
                 });
@@ -106,11 +120,16 @@ pub(super) fn find(text: &str, places: &mut Places) {
             None => {}
         }
     }
-    if let Some(mut inside) = inside {
-        inside.add(text, at..text.len());
-        // It was never closed, as a tag of HTML may be: its first text is its own.
-        places.extend(inside.texts.into_iter().take(1).map(Place::of));
-    }
+    let mut inside = inside?;
+    inside.add(text, at..text.len());
+    // It was never closed, as a tag of HTML may be: its first text is its own.
+    let texts = if goes_on { usize::MAX } else { 1 };
+    places.extend(inside.texts.into_iter().take(texts).map(Place::of));
+    Some(inside.begin..inside.begin + 1 + inside.name.len())
+}
+
+fn local_name(name: &str) -> &str {
+    name.rsplit(':').next().unwrap_or_default()
 }
 
 impl Inside<'_> {
@@ -252,7 +271,7 @@ impl<'a> Tag<'a> {
         if self.is_closing || self.is_empty {
             return false;
         }
-        let local = self.name.rsplit(':').next().unwrap_or_default();
+        let local = local_name(self.name);
         let is_html = NO_VALUES.iter().any(|it| it.eq_ignore_ascii_case(local));
         !is_html && (self.names_text || is_secret(local))
     }

@@ -13,17 +13,21 @@ pub(super) const LONGEST_NAME: usize = 256;
 /// Names of secrets: of headers, parameters, keys of JSON and fields of forms.
 static SECRET: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(concat!(
-        r"(?i)passw(?:or)?d|passphrase|passcode|passkey|secret|credential|session[-_]?id|sessid",
+        r"(?i)passw(?:or)?d|passwort|pswd|passphrase|passcode|passkey|secret|credential|session[-_]?id|sessid",
         r"|(?:api|private|access|auth|subscription|functions?|account|shared|signing|encryption",
-        r"|license|consumer|client|app|application|master|service|admin|rapidapi|deploy|hmac|ssh)[-_]?key",
+        r"|license|consumer|client|app|application|master|service|admin|rapidapi|deploy|hmac|ssh|session|gotify)[-_]?key",
         r"|(?:token|jwt|authorization|assertion|csrf|xsrf|cookie)(?:[-_]?value)?\]?$",
-        r"|(?:access|refresh|auth|api)[-_]?tokens\]?$",
+        r"|(?:access|refresh|auth|api|device|push|bearer|session|login)[-_]?tokens\]?$|^tokens\]?$",
+        r"|id_token_hint|one[-_]?time[-_]?code|oauth[-_]?verifier|rspauth\]?$",
+        r"|(?:user|db|root|admin|ftp|smtp|mail)[-_]?pass\]?$",
+        r"|^(?:auth[-_]?|service[-_]?|cas[-_]?)?ticket\]?$",
         r"|saml[-_]?(?:response|request|art)|client[-_]?principal\]?$|oidc[-_]?data\]?$",
         r"|code[-_]?verifier|device[-_]?code|hmac",
         r"|(?:auth|authorization|verification|reset|security|access|otp|sms|mfa|2fa|backup|recovery|login)[-_]?code\]?$",
         r"|(?:^|[-_.:\[ ])(?:credit|debit)?(?:card|cc)[-_\[ ]*(?:number|num|no)\]?$",
+        r"|(?:^|[-_.:\[ ]|card)(?:cvv|cvc|csc)2?(?:[-_]?(?:code|number|value))?\]?$",
         r"|(?:^|[-_.:\[ ])(?:pass|pwd|pw|sig|signature(?:-\w+)?|session|sid|otp|totp|auth|pin|mfa",
-        r"|cvv2?|cvc2?|csc|webhook)\]?$",
+        r"|pin[-_]?code|webhook)\]?$",
     ))
     .ok()
 });
@@ -32,7 +36,7 @@ static SECRET: LazyLock<Option<Regex>> = LazyLock::new(|| {
 static ABOUT: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(concat!(
         r"(?i)secretar|passwordless|credentialed|tokeniz",
-        r"|[-_.](?:at|on|date|time|length|len|strength|policy|hint|types?|count|limit|required|enabled",
+        r"|[-_.\[](?:at|on|date|time|length|len|strength|policy|hint|types?|count|limit|required|enabled",
         r"|disabled|visible|changed|updated|created|expires?|expired|expiry|expiration|expires_in|age|ttl",
         r"|max|min|ur[li]|link|label|title|placeholder|help|description|page|rules|score|attempts",
         r"|version|status|valid|errors?|message|manager|name|format|alg|algorithm|mode|scopes?|issuer",
@@ -51,7 +55,59 @@ pub(super) fn is_secret(name: &str) -> bool {
     };
     let name = decoded(name);
     let name = with_separators(&name);
-    secret.is_match(&name) && !about.is_match(&name)
+    let mut rest = Some(&*name);
+    let mut is_any = false;
+    for _ in 0..MOST_STEPS {
+        let Some(name) = rest else { break };
+        if about.is_match(name) && !name.ends_with("id_token_hint") {
+            return false;
+        }
+        is_any |= secret.is_match(name);
+        rest = without_number(name);
+    }
+    is_any
+}
+
+/// How many lists and numbers are taken off a name.
+const MOST_STEPS: usize = 6;
+
+/// `token` of `token[]`, `token[0]`, `token_1` and `token_v2`.
+fn without_number(name: &str) -> Option<&str> {
+    if let Some(inside) = name.strip_suffix(']') {
+        let without = inside.trim_end_matches(|it: char| it.is_ascii_digit());
+        // In `user[pass1]` the number is the name's.
+        if without.len() < inside.len() && !without.ends_with('[') {
+            return Some(without);
+        }
+        return inside.rfind('[').filter(|it| *it > 0).map(|at| &name[..at]);
+    }
+    if let Some(open) = name.rfind('[').filter(|it| *it > 0) {
+        return Some(&name[..open]);
+    }
+    let without = name.trim_end_matches(|it: char| it.is_ascii_digit());
+    if without.len() == name.len() {
+        return None;
+    }
+    let without = without
+        .strip_suffix(['v', 'V'])
+        .filter(|it| it.ends_with(['-', '_', '.']))
+        .unwrap_or(without);
+    let without = without.trim_end_matches(['-', '_', '.']);
+    (!without.is_empty()).then_some(without)
+}
+
+/// Whether what stands in a header of this name, in lower case, is a secret. Some
+/// names are of no secret elsewhere.
+pub(super) fn is_secret_header(name: &str) -> bool {
+    const HEADERS: [&str; 6] = [
+        "dpop",
+        "x-jfrog-art-api",
+        "x-honeycomb-team",
+        "cb-access-sign",
+        "cst",
+        "x-security-token",
+    ];
+    HEADERS.contains(&name) || is_secret(name)
 }
 
 /// `userPass` as `user_Pass`: where a word of a name begins.
@@ -172,6 +228,35 @@ mod tests {
             "__VIEWSTATE_token",
             "wsse.password",
             "apikey",
+            "token[]",
+            "token%5B%5D",
+            "token[0]",
+            "user[token][x]",
+            "user[token][]",
+            "pass[pass1]",
+            "user[pass2]",
+            "pass2",
+            "token_1",
+            "accessToken1",
+            "auth_token_v2",
+            "LtpaToken2",
+            "PWD1",
+            "sig2",
+            "tokens",
+            "id_token_hint",
+            "session_key",
+            "userpass",
+            "dbPass",
+            "pswd",
+            "passwort",
+            "pin_code",
+            "cardcvc",
+            "cvv_code",
+            "one_time_code",
+            "oauth_verifier",
+            "ticket",
+            "rspauth",
+            "x-gotify-key",
         ] {
             assert!(is_secret(name), "{name}");
         }
@@ -212,6 +297,15 @@ mod tests {
             "etag",
             "id",
             "user_id",
+            "session[title]",
+            "auth[type]",
+            "user[name][0]",
+            "oauth2",
+            "max_tokens_2",
+            "sha256",
+            "login_hint",
+            "tickets",
+            "spin2",
         ] {
             assert!(!is_secret(name), "{name}");
         }

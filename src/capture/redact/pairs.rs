@@ -68,8 +68,10 @@ enum Value {
     None,
 }
 
-/// The secrets of a text's pairs.
-pub(super) fn find(text: &str, places: &mut Places) {
+/// The secrets of a text's pairs. Hands back the name of the list or the object of
+/// secrets that the text ends in.
+pub(super) fn find(text: &str, places: &mut Places) -> Option<Range<usize>> {
+    let mut open = None;
     let mut covered = 0;
     // Where the last colon was: what is before it was read.
     let mut floor = 0;
@@ -95,6 +97,8 @@ pub(super) fn find(text: &str, places: &mut Places) {
         }
         let value = Value::behind(text, colon + 1, &mut word);
         if is_secret_name {
+            let is_nested = matches!(value, Value::Nested(_));
+            open = is_nested.then(|| colon.saturating_sub(key.name.len() + 2)..colon);
             covered = hide(text, &key, value, places).max(colon);
             floor = floor.max(covered);
             continue;
@@ -119,6 +123,9 @@ pub(super) fn find(text: &str, places: &mut Places) {
             }
         }
     }
+    let is_open = covered >= text.len() && !text.ends_with(['}', ']']);
+    open.filter(|_| is_open)
+        .map(|it| text.floor_char_boundary(it.start)..it.end)
 }
 
 fn has_brace(text: &str) -> bool {

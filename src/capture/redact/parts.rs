@@ -13,8 +13,10 @@ const NEAR: usize = 512;
 /// The line that names a part.
 static HEAD: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(concat!(
-        r"(?im)content-disposition[ \t]*:[^\r\n]*?[;\s]name\*?[ \t]*=[ \t]*",
-        r#"(?:"([^"\r\n]*)"?|'([^'\r\n]*)'?|([^;\s"']+))[^\r\n]*"#,
+        // A line that begins with a space goes on with the one before.
+        r"(?im)content-disposition[ \t]*:(?:[^\r\n]|\r?\n[ \t])*?[;\s]",
+        r"name(?:[ \t]*=[ \t]*|\*[ \t]*=[ \t]*(?:[\w-]*'[\w-]*')?)",
+        r#"(?:"([^"\r\n]*)"?|'([^'\r\n]*)'?|([^;\s"']+))(?:[^\r\n]|\r?\n[ \t])*"#,
     ))
     .ok()
 });

@@ -15,7 +15,7 @@ struct Forms {
     /// The name of a parameter in a URL, between what is before it and its equals
     /// sign.
     url_name: Regex,
-    /// A password before a host.
+    /// A user, or a password, before a host.
     user_info: Regex,
     /// A parameter of a form, of a URL in a text, or of a program's text.
     parameter: Regex,
@@ -30,9 +30,11 @@ impl Forms {
     fn new() -> Result<Self, regex::Error> {
         Ok(Self {
             url_name: Regex::new(r"(?:^|[?&;#])[^=&;?#/\s]+=")?,
-            user_info: Regex::new(r"//([^/?#\s@:]*):([^/?#\s@]+)@")?,
+            user_info: Regex::new(
+                r#"//(?:([^/?#\s@:\[\]"'<>\\]+)@|[^/?#\s@:\[\]"'<>\\]*:([^?#\s"'<>\\]+)@)"#,
+            )?,
             parameter: Regex::new(
-                r#"([A-Za-z0-9_.%\[\]:-]+)\s?=>?\s?(?:(["'])|([^&;\s'"<>\\]+))"#,
+                r#"([A-Za-z0-9_.%\[\]:-]+)\s?:?=>?\s?(?:(["'])|([^&;\s'"<>\\]+))"#,
             )?,
             bearer: Regex::new(
                 r"(?i)\b(?:bearer|basic|negotiate|ntlm|dpop|gnap)\s+([A-Za-z0-9._~+/-]{8,}=*)",
@@ -74,8 +76,8 @@ pub(super) fn whole(text: &str) -> Places {
 /// What is known of a text that is looked through.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct About {
-    /// It is a form's fields.
-    pub(super) is_form: bool,
+    /// Whether it is a form's fields, where somebody knows.
+    pub(super) is_form: Option<bool>,
     /// It goes on in another text.
     pub(super) goes_on: bool,
     /// How many texts it was packed into.
@@ -91,10 +93,10 @@ pub(super) fn in_url(url: &str) -> Places {
     let deeper = Layer::each(url, |layer| {
         let text = &*layer.text;
         let mut here = parameters(text, &forms.url_name);
-        here.extend(captured(&forms.user_info, 2, text));
+        user_info(&forms.user_info, text, &mut here);
         forms::credentials(text, false, &mut here);
         in_path(text, 0..text.len(), &mut here);
-        if text.contains(['{', '"']) {
+        if text.contains(':') {
             pairs::find(text, &mut here);
         }
         encoded::find(text, About::default(), &mut here);
@@ -368,11 +370,11 @@ pub(super) fn in_text(text: &str, about: About) -> Places {
         return whole(text);
     };
     let mut places = Vec::new();
-    let is_form = about.is_form || looks_like_form(text);
+    let is_form = about.is_form.unwrap_or_else(|| looks_like_form(text));
     let deeper = Layer::each(text, |layer| {
         let about = About {
             // What a field holds is another text.
-            is_form: is_form && !layer.is_decoded(),
+            is_form: Some(is_form && !layer.is_decoded()),
             ..about
         };
         let mut here = Vec::new();
@@ -396,11 +398,25 @@ pub(super) fn in_text(text: &str, about: About) -> Places {
     places
 }
 
+/// The name of the list, object or element of secrets that a text ends in.
+pub(super) fn open_container(text: &str) -> Option<Range<usize>> {
+    let mut open = None;
+    Layer::each(text, |layer| {
+        let mut none = Vec::new();
+        let of_pairs = pairs::find(&layer.text, &mut none);
+        let of_markup = markup::find(&layer.text, false, &mut none);
+        let here = of_pairs.or(of_markup);
+        let here = here.map(|it| layer.origin(it.start)..layer.origin(it.end));
+        open = open.take().or(here);
+    });
+    open
+}
+
 fn in_layer(text: &str, about: About, forms: &Forms, places: &mut Places) {
     if memchr::memchr(b':', text.as_bytes()).is_some() {
         pairs::find(text, places);
         if text.contains("//") {
-            places.extend(captured(&forms.user_info, 2, text));
+            user_info(&forms.user_info, text, places);
             urls_in_text(text, places);
         }
     }
@@ -409,7 +425,7 @@ fn in_layer(text: &str, about: About, forms: &Forms, places: &mut Places) {
         parts::find(text, places);
     }
     if text.contains('<') {
-        markup::find(text, places);
+        markup::find(text, about.goes_on, places);
     }
     places.extend(captured(&forms.bearer, 1, text));
     let numbers = places.len();
@@ -430,14 +446,17 @@ pub(super) fn looks_like_form(text: &str) -> bool {
             })
     };
     let begin = text.split_once('=').map(|(name, _)| name);
+    let bytes = text.as_bytes();
     begin.is_some_and(is_name)
-        && !text.contains(['\n', '<', '{'])
-        && (text.contains('&') || !text.contains(char::is_whitespace))
+        && memchr::memchr3(b'\n', b'<', b'{', bytes).is_none()
+        && (memchr::memchr(b'&', bytes).is_some()
+            || memchr::memchr3(b' ', b'\t', b'\r', bytes).is_none())
 }
 
 /// Parameters of a form, of a URL in a text, or of a program's text.
 fn parameters_of_text(text: &str, about: About, form: &Regex, places: &mut Places) {
     // As with pairs: what is hidden already is not looked through again.
+    let is_form = about.is_form.unwrap_or_default();
     let mut covered = 0;
     let most = places.len() + MAX_PLACES;
     let mut login = Login::new("");
@@ -446,7 +465,7 @@ fn parameters_of_text(text: &str, about: About, form: &Regex, places: &mut Place
         let Some(begin) = quote.map(|it| it.end()).or(value.map(|it| it.start())) else {
             continue;
         };
-        let name = end_of_name(&found[1]);
+        let name = end_of_name(found[1].trim_end_matches(':'));
         if begin < covered {
             continue;
         }
@@ -454,13 +473,13 @@ fn parameters_of_text(text: &str, about: About, form: &Regex, places: &mut Place
         if !is_part && !is_secret(name) {
             continue;
         }
-        let begin = if about.is_form {
+        let begin = if is_form {
             begin - quote.map_or(0, |it| it.len())
         } else {
             begin
         };
         let end = match (quote, value) {
-            _ if about.is_form => text[begin..]
+            _ if is_form => text[begin..]
                 .find('&')
                 .map_or(text.trim_end().len().max(begin), |it| begin + it),
             (Some(quote), _) => pairs::string_end(text, begin, quote.as_str()),
@@ -479,6 +498,20 @@ fn parameters_of_text(text: &str, about: About, form: &Regex, places: &mut Place
         }
     }
     login.places(text, places);
+}
+
+/// What opens an account, before a host. Many write `@` and `/` there as they are.
+fn user_info(form: &Regex, text: &str, places: &mut Places) {
+    for found in form.captures_iter(text) {
+        let user = found.get(1).filter(|it| looks_drawn(it.as_str(), 8));
+        // What begins like a port and a path is no password.
+        let is_port = |it: &str| {
+            let begin = it.split_once('/').map(|(begin, _)| begin);
+            begin.is_some_and(|it| it.bytes().all(|it| it.is_ascii_digit()))
+        };
+        let password = found.get(2).filter(|it| !is_port(it.as_str()));
+        places.extend(user.or(password).map(|it| Place::of(it.range())));
+    }
 }
 
 fn captured(form: &Regex, group: usize, text: &str) -> Places {

@@ -99,12 +99,21 @@ pub(super) fn is_stand_in(text: &str) -> bool {
 
 /// Whether a place of a text is a stand-in or inside one.
 pub(super) fn is_inside(text: &str, place: &Range<usize>) -> bool {
+    around(text, place).is_some_and(|it| place.end <= it.end)
+}
+
+/// Whether a place of a text is inside a stand-in, and not all of it.
+pub(super) fn is_part(text: &str, place: &Range<usize>) -> bool {
+    around(text, place).is_some_and(|it| place.end <= it.end && *place != it)
+}
+
+/// The stand-in that a place of a text begins in.
+pub(super) fn around(text: &str, place: &Range<usize>) -> Option<Range<usize>> {
     let from = place.start.saturating_sub(STAND_IN.len() + HASH_DIGITS);
     let to = place.start + STAND_IN.len();
     let near = &text[text.floor_char_boundary(from)..text.floor_char_boundary(to)];
-    let Some(begin) = near.rfind(STAND_IN) else {
-        return false;
-    };
+    let begin = near.rfind(STAND_IN)?;
+    let start = text.floor_char_boundary(from) + begin;
     let end = text.floor_char_boundary(from) + begin + STAND_IN.len();
     let rest = &text[end..];
     let length = match hash_digits(rest) {
@@ -115,7 +124,7 @@ pub(super) fn is_inside(text: &str, place: &Range<usize>) -> bool {
             digits.take_while(u8::is_ascii_digit).count()
         }
     };
-    length > 0 && place.end <= end + length
+    (length > 0 && place.start < end + length).then(|| start..end + length)
 }
 
 /// Of the hexadecimal digits that a text begins with, at most a hash's.

