@@ -29,6 +29,7 @@ mod names;
 mod pairs;
 mod parts;
 mod places;
+mod settings;
 mod stand_in;
 
 use std::borrow::Cow;
@@ -345,6 +346,7 @@ impl Pass<'_> {
             Value::Object(map) => {
                 let decoded = !binary::is_base64(map);
                 let named = pairs::names_secret(map);
+                let is_jwk = map.contains_key("kty");
                 for (key, value) in map.iter_mut() {
                     // What is noted of a key is replaced with all echoes.
                     let at = if !path.is_empty() && self.free(path, key) != *key {
@@ -371,7 +373,9 @@ impl Pass<'_> {
                             let body = self.body.filter(|_| path.is_empty());
                             *text = self.data(&at, text, (body, decoded));
                         }
-                        value if is_secret(key) => self.hide_all(&at, value),
+                        value if is_secret(key) || (is_jwk && pairs::is_of_jwk(key)) => {
+                            self.hide_all(&at, value);
+                        }
                         value if named && pairs::is_value(key) => self.hide_all(&at, value),
                         other => self.walk(&at, other),
                     }
@@ -456,16 +460,18 @@ impl Pass<'_> {
                 protocols.collect::<Vec<_>>().join(",")
             }
             // Under more names than one: proxies hand it on.
-            _ if name.ends_with("authorization") || name.ends_with("authentication") => match value.split_once(' ') {
-                Some((scheme, secret)) if SCHEMES.contains(&&*scheme.to_ascii_lowercase()) => {
-                    let hidden = self.hide(field, secret);
-                    if scheme.eq_ignore_ascii_case("basic") {
-                        self.basic(field, secret);
+            _ if name.ends_with("authorization") || name.ends_with("authentication") => {
+                match value.split_once(' ') {
+                    Some((scheme, secret)) if SCHEMES.contains(&&*scheme.to_ascii_lowercase()) => {
+                        let hidden = self.hide(field, secret);
+                        if scheme.eq_ignore_ascii_case("basic") {
+                            self.basic(field, secret);
+                        }
+                        format!("{scheme} {hidden}")
                     }
-                    format!("{scheme} {hidden}")
+                    _ => self.hide(field, value),
                 }
-                _ => self.hide(field, value),
-            },
+            }
             _ if header.is_secret => self.hide(field, value),
             _ => {
                 let mut places = in_text(value, About::default());

@@ -47,6 +47,33 @@ struct Form {
     most: usize,
 }
 
+impl Form {
+    /// Whether what follows the prefix was drawn: words with hyphens are as long.
+    fn is_drawn(&self, rest: &[u8]) -> bool {
+        let has = |is: fn(&u8) -> bool| rest.iter().any(is);
+        if !rest.iter().any(|it| *it != rest[0]) {
+            return false;
+        }
+        // Octopus draws capital letters.
+        if self.prefix == "API-" {
+            return !has(u8::is_ascii_lowercase);
+        }
+        self.prefix.len() > 4
+            || matches!(self.of, Of::Alnum | Of::Hex)
+            || (has(u8::is_ascii_digit)
+                && (has(u8::is_ascii_uppercase) || !has(u8::is_ascii_lowercase)))
+    }
+}
+
+/// Whether a file's ending stands there, as behind the hash in its name.
+fn is_file_end(rest: &[u8]) -> bool {
+    let Some(end) = rest.strip_prefix(b".") else {
+        return false;
+    };
+    let length = end.iter().take_while(|it| it.is_ascii_lowercase()).count();
+    (2..6).contains(&length) && !end.get(length).is_some_and(u8::is_ascii_alphanumeric)
+}
+
 const fn form(prefix: &'static str, of: Of, least: usize) -> Form {
     Form {
         prefix,
@@ -397,10 +424,9 @@ fn keyed(runs: &mut Runs<'_>, at: usize, goes_on: bool) -> Option<Range<usize>> 
         let length = end - from;
         let ends_word =
             form.of != Of::Hex || !runs.bytes.get(end).is_some_and(u8::is_ascii_alphanumeric);
-        // Words with hyphens are as long, and have no digits.
-        let is_drawn = form.prefix.len() > 4
-            || matches!(form.of, Of::Alnum | Of::Hex)
-            || runs.bytes[from..end].iter().any(u8::is_ascii_digit);
+        let ends_word =
+            ends_word && !(matches!(form.prefix, "SK" | "key-") && is_file_end(&runs.bytes[end..]));
+        let is_drawn = form.is_drawn(&runs.bytes[from..end]);
         let is_whole = (form.least..=form.most).contains(&length) && ends_word && is_drawn;
         let is_cut = goes_on && end == runs.bytes.len();
         if is_whole || is_cut {
@@ -514,7 +540,11 @@ fn private_key(text: &str, at: usize) -> Option<Range<usize>> {
         return None;
     }
     let begin = at + begin.len() + line.len() + mark.len();
-    let end = text[begin..].find(if mark.len() == 5 { "-----END" } else { "---- END" });
+    let end = text[begin..].find(if mark.len() == 5 {
+        "-----END"
+    } else {
+        "---- END"
+    });
     Some(begin..end.map_or(text.len(), |end| begin + end))
 }
 

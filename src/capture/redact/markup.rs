@@ -104,12 +104,14 @@ pub(super) fn find(text: &str, goes_on: bool, places: &mut Places) -> Option<Ran
             Some(it) if tag.name == it.name && !tag.is_empty => it.depth += 1,
             Some(_) => {}
             None if tag.is_closing => {
-                let is_name = ["key", "name"].iter().any(|it| it.eq_ignore_ascii_case(tag.name));
+                let is_name = ["key", "name"]
+                    .iter()
+                    .any(|it| it.eq_ignore_ascii_case(tag.name));
                 if is_name {
                     names_next = is_secret(text_before);
                 }
             }
-            None if tag.begins_secret() || std::mem::take(&mut names_next) => {
+            None if tag.begins_secret() || (std::mem::take(&mut names_next) && !tag.is_empty) => {
                 inside = Some(Inside {
                     name: tag.name,
                     begin: open,

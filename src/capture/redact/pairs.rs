@@ -1,7 +1,9 @@
 //! Names and values with a colon between them: JSON, YAML, programs, headers.
 
+use std::cell::LazyCell;
 use std::ops::Range;
 
+use memchr::memmem;
 use serde_json::{Map, Value as Json};
 
 use super::SCHEMES;
@@ -9,7 +11,7 @@ use super::names::{LONGEST_NAME, end_of_name, is_secret, is_word};
 use super::places::{Place, Places, Quote};
 
 /// Keys that hold the name of what stands beside them.
-const NAME_KEYS: [&str; 12] = [
+const NAME_KEYS: [&str; 14] = [
     "name",
     "key",
     "field",
@@ -22,7 +24,11 @@ const NAME_KEYS: [&str; 12] = [
     "k",
     "n",
     "variable",
+    "label",
+    "path",
 ];
+/// Parts of a private key in JSON (JWK).
+const OF_JWK: [&str; 7] = ["d", "k", "p", "q", "dp", "dq", "qi"];
 /// Keys that hold what has that name.
 const VALUE_KEYS: [&str; 12] = [
     "value",
@@ -43,13 +49,26 @@ const VALUE_KEYS: [&str; 12] = [
 pub(super) fn names_secret(map: &Map<String, Json>) -> bool {
     map.iter().any(|(key, name)| {
         let is_name = NAME_KEYS.iter().any(|it| it.eq_ignore_ascii_case(key));
-        is_name && name.as_str().is_some_and(is_secret)
+        is_name && name.as_str().is_some_and(is_name_of_secret)
     })
+}
+
+/// Whether it is one, or the path of one, such as `/user/password`.
+fn is_name_of_secret(name: &str) -> bool {
+    let name = name.strip_prefix('/').map_or(name, |path| {
+        path.rsplit_once('/').map_or(path, |(_, last)| last)
+    });
+    is_secret(end_of_name(name))
 }
 
 /// Whether such a value stands under this key.
 pub(super) fn is_value(key: &str) -> bool {
     VALUE_KEYS.iter().any(|it| it.eq_ignore_ascii_case(key))
+}
+
+/// Whether it is the name of a secret part of a key.
+pub(super) fn is_of_jwk(key: &str) -> bool {
+    OF_JWK.contains(&key)
 }
 
 /// A name before a colon.
@@ -68,10 +87,15 @@ enum Value {
     None,
 }
 
+/// Bytes between a name and its value in which other objects may stand.
+const NEAR: usize = 512;
+
 /// The secrets of a text's pairs. Hands back the name of the list or the object of
 /// secrets that the text ends in.
 pub(super) fn find(text: &str, places: &mut Places) -> Option<Range<usize>> {
     let mut open = None;
+    let jwk = LazyCell::new(|| memmem::find(text.as_bytes(), b"\"kty\"").is_some());
+    let is_jwk = || *jwk;
     let mut covered = 0;
     // Where the last colon was: what is before it was read.
     let mut floor = 0;
@@ -89,13 +113,18 @@ pub(super) fn find(text: &str, places: &mut Places) -> Option<Range<usize>> {
             continue;
         };
         floor = colon + 1;
-        let is_secret_name = is_secret(end_of_name(key.name));
+        let is_secret_name = is_secret(end_of_name(key.name))
+            || (key.quote.is_some() && is_of_jwk(key.name) && is_jwk());
         let is = |keys: &[&str]| keys.iter().any(|it| it.eq_ignore_ascii_case(key.name));
         let (is_name, is_value) = (is(&NAME_KEYS), is_value(key.name));
         if !is_secret_name && !is_name && !is_value {
             continue;
         }
-        let value = Value::behind(text, colon + 1, &mut word);
+        let is_plain = is_secret_name && key.quote.is_none();
+        let value = match is_plain.then(|| block(text, colon)).flatten() {
+            Some(lines) => Value::Text(lines),
+            None => Value::behind(text, colon + 1, &mut word),
+        };
         if is_secret_name {
             let is_nested = matches!(value, Value::Nested(_));
             open = is_nested.then(|| colon.saturating_sub(key.name.len() + 2)..colon);
@@ -105,7 +134,7 @@ pub(super) fn find(text: &str, places: &mut Places) -> Option<Range<usize>> {
         }
         if is_name
             && let Value::Text(name) = &value
-            && is_secret(end_of_name(&text[name.clone()]))
+            && is_name_of_secret(&text[name.clone()])
         {
             match unnamed.take() {
                 Some((end, place)) if !has_brace(&text[end..colon]) => places.push(place),
@@ -113,11 +142,15 @@ pub(super) fn find(text: &str, places: &mut Places) -> Option<Range<usize>> {
             }
         } else if is_value {
             match named.take() {
-                Some(end) if end <= colon && !has_brace(&text[end..colon]) => {
+                Some(end) if end <= colon && depth(&text[end..colon]) == Some(0) => {
                     covered = hide(text, &key, value, places).max(colon);
                     floor = floor.max(covered);
                 }
-                _ => {
+                before => {
+                    // It stands in another value of the same object.
+                    named = before.filter(|end| {
+                        *end <= colon && colon - end < NEAR && depth(&text[*end..colon]).is_some()
+                    });
                     unnamed = value.place(&key).map(|it| (it.range.end, it));
                 }
             }
@@ -126,6 +159,49 @@ pub(super) fn find(text: &str, places: &mut Places) -> Option<Range<usize>> {
     let is_open = covered >= text.len() && !text.ends_with(['}', ']']);
     open.filter(|_| is_open)
         .map(|it| text.floor_char_boundary(it.start)..it.end)
+}
+
+/// How many objects begin in a text and do not end; None where one ends that began
+/// before it.
+fn depth(text: &str) -> Option<usize> {
+    let mut depth = 0_usize;
+    for at in memchr::memchr2_iter(b'{', b'}', text.as_bytes()) {
+        depth = match text.as_bytes()[at] {
+            b'{' => depth + 1,
+            _ => depth.checked_sub(1)?,
+        };
+    }
+    Some(depth)
+}
+
+/// Lines of YAML that belong to the name before a colon: a list, or a text of
+/// several lines.
+fn block(text: &str, colon: usize) -> Option<Range<usize>> {
+    const LONGEST_MARK: usize = 16;
+    let rest = &text[colon + 1..];
+    let near = &rest[..rest.floor_char_boundary(LONGEST_MARK)];
+    let mark = &near[..near.find('\n')?];
+    let is_text = mark.trim_ascii().starts_with(['|', '>']);
+    if !is_text && !mark.trim_ascii().is_empty() {
+        return None;
+    }
+    let of_line = |line: &str| line.len() - line.trim_start_matches([' ', '-']).len();
+    let line = text[..colon].rfind('\n').map_or(0, |at| at + 1);
+    let indent = of_line(&text[line..colon]);
+    let begin = colon + 1 + mark.len() + 1;
+    let mut end = begin;
+    for line in text[begin..].split_inclusive('\n') {
+        let plain = line.trim_ascii();
+        let is_item = !is_text && plain.starts_with("- ") && of_line(line) > indent;
+        let is_more = is_text && (plain.is_empty() || of_line(line) > indent);
+        if !is_item && !is_more {
+            break;
+        }
+        end += line.len();
+    }
+    let lines = text[begin..end].trim_ascii_end();
+    let from = lines.trim_start_matches([' ', '-', '\n', '\r', '\t']);
+    (!from.is_empty()).then(|| begin + lines.len() - from.len()..begin + lines.len())
 }
 
 fn has_brace(text: &str) -> bool {

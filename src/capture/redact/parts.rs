@@ -14,7 +14,7 @@ const NEAR: usize = 512;
 static HEAD: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(concat!(
         // A line that begins with a space goes on with the one before.
-        r"(?im)content-disposition[ \t]*:(?:[^\r\n]|\r?\n[ \t])*?[;\s]",
+        r"(?im)content-disposition[ \t]*:(?:[^\r\n]|\r?\n[ \t])*?(?:[;\s]|\r?\n[ \t]+)",
         r"name(?:[ \t]*=[ \t]*|\*[ \t]*=[ \t]*(?:[\w-]*'[\w-]*')?)",
         r#"(?:"([^"\r\n]*)"?|'([^'\r\n]*)'?|([^;\s"']+))(?:[^\r\n]|\r?\n[ \t])*"#,
     ))

@@ -8,7 +8,7 @@ use regex::Regex;
 
 use super::layers::{Layer, decoded};
 use super::names::{end_of_name, is_secret, is_uuid, is_word, looks_drawn};
-use super::{MAX_PLACES, encoded, forms, markup, pairs, parts};
+use super::{MAX_PLACES, encoded, forms, markup, pairs, parts, settings};
 
 /// What secrets and their names look like.
 struct Forms {
@@ -427,7 +427,9 @@ fn in_layer(text: &str, about: About, forms: &Forms, places: &mut Places) {
     if text.contains('<') {
         markup::find(text, about.goes_on, places);
     }
-    places.extend(captured(&forms.bearer, 1, text));
+    settings::find(text, places);
+    let credentials = captured(&forms.bearer, 1, text).into_iter();
+    places.extend(credentials.filter(|it| is_no_word(&text[it.range.clone()])));
     let numbers = places.len();
     forms::credentials(text, about.goes_on, places);
     pairs::quote_numbers(text, &mut places[numbers..]);
@@ -512,6 +514,15 @@ fn user_info(form: &Regex, text: &str, places: &mut Places) {
         let password = found.get(2).filter(|it| !is_port(it.as_str()));
         places.extend(user.or(password).map(|it| Place::of(it.range())));
     }
+}
+
+/// Whether it is more than a word, as in `basic authentication`.
+fn is_no_word(text: &str) -> bool {
+    let rest = text.as_bytes().get(1..).unwrap_or_default();
+    text.len() >= 20
+        || text.bytes().any(|it| it.is_ascii_digit())
+        || (rest.iter().any(u8::is_ascii_uppercase)
+            && text.bytes().any(|it| it.is_ascii_lowercase()))
 }
 
 fn captured(form: &Regex, group: usize, text: &str) -> Places {
