@@ -816,7 +816,8 @@ fn cookie_end(text: &str) -> usize {
 
 /// Where the quotes end that the value of a text's first pair stands in.
 fn quoted_end(text: &str) -> Option<usize> {
-    let equals = text.find(['=', ';', ','])?;
+    let name = text.trim_start_matches([',', ' ']);
+    let equals = text.len() - name.len() + name.find(['=', ';', ','])?;
     let inside = text[equals..].strip_prefix("=\"")?;
     let begin = text.len() - inside.len();
     inside.find('"').map(|it| begin + it + 1)
