@@ -79,7 +79,7 @@ pub(super) fn find(text: &str, places: &mut Places) {
     places.extend(putty(text).map(Place::of));
 }
 
-/// The private lines of a key's file of PuTTY.
+/// The private lines of a file with a key, as `PuTTY` writes it.
 fn putty(text: &str) -> Option<Range<usize>> {
     let file = memmem::find(text.as_bytes(), b"PuTTY-User-Key-File")?;
     let lines = file + text[file..].find("Private-Lines:")?;
