@@ -223,6 +223,10 @@ fn what_a_log_says_twice_or_oddly_is_read_or_told() {
     ] {
         assert_eq!(unclear(line), (uri.to_owned(), is_told), "{line}");
     }
+}
+
+#[test]
+fn what_a_log_contradicts_itself_in_is_not_read() {
     for line in [
         r#"{"method":"GET","uri":"/attack","uri":"/ok"}"#,
         r#"{"method":"GET","uri":"/","headers":{"a":"1","a":"2"}}"#,

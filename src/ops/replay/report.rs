@@ -651,26 +651,9 @@ impl ReplayReport {
         self.redaction_unchecked() > 0 && self.comparison.is_some() && told < self.asked()
     }
 
-    /// What must be known besides the verdict, in sentences. One that tells the
-    /// verdict comes first.
-    pub(crate) fn warnings(&self) -> Vec<String> {
+    /// What redaction did to the records of the capture.
+    fn redaction_warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        let (all, not_asked) = (self.records.transactions, self.outcomes.not_asked);
-        if self.interrupted && all == 0 {
-            warnings.push("interrupted after 0 transactions".to_owned());
-        } else if self.interrupted {
-            let all = transactions(all);
-            warnings.push(format!(
-                "interrupted after {all}; the report covers only these"
-            ));
-        }
-        if all == 0 {
-            warnings.push("nothing was checked: no transaction was replayed".to_owned());
-        } else if all == not_asked {
-            let text = "nothing was asked: the module has no handler for any event of the capture";
-            warnings.push(text.to_owned());
-            return warnings;
-        }
         let changed = self.redaction_changed();
         if changed > 0 {
             let so = if self.allow_redacted_changes {
@@ -699,6 +682,31 @@ impl ReplayReport {
                 transactions(unchecked)
             ));
         }
+        warnings
+    }
+
+    /// What must be known besides the verdict, in sentences. One that tells the
+    /// verdict comes first.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let (all, not_asked) = (self.records.transactions, self.outcomes.not_asked);
+        if self.interrupted && all == 0 {
+            warnings.push("interrupted after 0 transactions".to_owned());
+        } else if self.interrupted {
+            let all = transactions(all);
+            warnings.push(format!(
+                "interrupted after {all}; the report covers only these"
+            ));
+        }
+        if all == 0 {
+            warnings.push("nothing was checked: no transaction was replayed".to_owned());
+        } else if all == not_asked {
+            let text = "nothing was asked: the module has no handler for any event of the capture";
+            warnings.push(text.to_owned());
+            return warnings;
+        }
+        warnings.extend(self.redaction_warnings());
+        let changed = self.redaction_changed();
         if all > 0 && self.compared == 0 && self.tests_passed + self.tests_failed == 0 {
             let why = if changed > 0 {
                 "of no transaction that has recorded answers are they those to its input"

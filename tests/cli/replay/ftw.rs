@@ -129,6 +129,7 @@ fn a_scalar_of_any_type_is_the_text_that_stands_there() {
 
 /// Whatever is wrong with it, and wherever it stands.
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of inputs")]
 fn one_bad_test_costs_itself_alone() {
     let good = |id: u32| {
         format!(
