@@ -1,6 +1,7 @@
 //! `serve --record`: a redacted record keeps its decision, or says that it does not.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -95,6 +96,12 @@ fn a_recording_replays_decision_for_decision_or_says_where_not() {
             }
             blocked += u64::from(decision == "block");
         }
+    }
+    // What is not written when the agent stops is asked about for a moment only.
+    let until = Instant::now() + Duration::from_secs(30);
+    while std::fs::read_to_string(&file).unwrap().lines().count() < 5 * values.len() {
+        assert!(Instant::now() < until, "not all records were written");
+        std::thread::sleep(Duration::from_millis(10));
     }
     stop(agent, client);
     assert_eq!(blocked, 5 * 4);
