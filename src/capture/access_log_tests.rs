@@ -1,3 +1,5 @@
+//! Tests of what an access log's line is read as: times, methods, addresses, escapes.
+
 use super::*;
 
 const REST: &str = r#"[10/Oct/2000:13:55:36 -0700] "GET /a?b HTTP/1.0" 200 1"#;

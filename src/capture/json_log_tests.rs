@@ -1,3 +1,5 @@
+//! Tests of what a JSON log's record is read as, and of its names and their doubles.
+
 use super::*;
 
 fn exchange(line: &str, given: &[(&str, &str)]) -> Result<ExchangeParts, String> {
