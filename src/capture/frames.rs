@@ -515,7 +515,6 @@ impl Elements {
         let level = mem::take(&mut self.level);
         let is_complete = |it: &Current| it.form == Form::Word && it.kind != Kind::Passed;
         if let Some(current) = self.current.take_if(|it| !is_complete(it)) {
-            self.has_list = true;
             let why = format!(
                 "the file ends in the middle of this record, {} bytes into it",
                 current.collected.size
@@ -683,6 +682,21 @@ mod tests {
                 ],
             ),
             ("", &[&format!("!0 {no_list}")]),
+            // The list is lost where its key is, whatever else is cut or stray.
+            (
+                r#"{"log":{"entr ies":[{}]}}["#,
+                &[
+                    &format!("!0 {no_list}"),
+                    "!25 the file ends in the middle of this record, 1 bytes into it",
+                ],
+            ),
+            (
+                r#"{"log":{"entr ies":[{}]}["#,
+                &[
+                    "!24 the file ends in the middle of this record, 1 bytes into it",
+                    &format!("!0 {no_list}"),
+                ],
+            ),
         ] {
             assert_eq!(cut(text, HAR), expected, "{text}");
         }
