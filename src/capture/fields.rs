@@ -1,6 +1,8 @@
 //! Which keys of a JSON access log hold what.
 
-use serde_json::Value;
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
 
 /// Which keys of a JSON access log hold what. A path of keys is written with
 /// dots, and a key that has dots itself is tried as a whole first.
@@ -174,6 +176,38 @@ const NO_HEADERS: [&str; 11] = [
     "http_verb",
 ];
 
+/// A log's object with a quick no for keys that it lacks, as it lacks most of those
+/// that are tried.
+#[derive(Clone, Copy)]
+pub(super) struct LogObject<'l> {
+    value: &'l Value,
+    /// Has the [`bit`] of each of its keys.
+    present: u128,
+}
+
+impl<'l> LogObject<'l> {
+    pub(super) fn new(value: &'l Value) -> Self {
+        let keys = value.as_object().into_iter().flat_map(Map::keys);
+        let present = keys.fold(0, |present, key| present | bit(key));
+        Self { value, present }
+    }
+
+    fn get(self, key: &str) -> Option<&'l Value> {
+        if self.present & bit(key) == 0 {
+            return None;
+        }
+        self.value.get(key)
+    }
+}
+
+/// One of 128 for a key; other keys may have the same.
+fn bit(key: &str) -> u128 {
+    let bytes = key.as_bytes();
+    let end = |byte: Option<&u8>| usize::from(byte.copied().unwrap_or_default());
+    let sum = end(bytes.first()) * 5 + end(bytes.last()) * 11 + bytes.len() * 23;
+    1 << (sum % 128)
+}
+
 /// A header that a log has.
 pub(super) struct Logged<'a> {
     pub(super) name: String,
@@ -191,41 +225,42 @@ impl FieldMap {
     }
 
     /// The first value that the log has for it.
-    pub(super) fn find(&self, what: &str, log: &Value) -> Option<String> {
+    pub(super) fn find(&self, what: &str, log: LogObject<'_>) -> Option<String> {
         self.all(what, log).next()
     }
 
     /// What the keys that were given hold, not those of our own.
-    pub(super) fn given(&self, what: &str, log: &Value) -> Option<String> {
+    pub(super) fn given(&self, what: &str, log: LogObject<'_>) -> Option<String> {
         let mut keys = self.given_keys(what);
-        keys.find_map(|key| texts_at(log, key).into_iter().next())
+        keys.find_map(|key| text_at(log, key))
     }
 
     /// What the first of its keys holds that holds anything.
-    pub(super) fn raw<'l>(&self, what: &str, log: &'l Value) -> Vec<&'l Value> {
+    pub(super) fn raw<'l>(&self, what: &str, log: LogObject<'l>) -> Vec<&'l Value> {
         let values = self.keys(what).map(|key| {
-            let mut values = values_at(log, key);
-            values.retain(|value| !is_nothing(value));
-            values
+            let values = values_at(log, key);
+            values.filter(|value| !is_nothing(value)).collect()
         });
-        let mut filled = values.filter(|values| !values.is_empty());
+        let mut filled = values.filter(|values: &Vec<_>| !values.is_empty());
         filled.next().unwrap_or_default()
     }
 
     /// Whether one of its keys holds a list of different texts.
-    pub(super) fn is_list(&self, what: &str, log: &Value) -> bool {
-        let mut lists = self.keys(what).map(|key| values_at(log, key));
-        lists.any(|values| {
-            let is_list = values.len() > 1 || values.iter().any(|value| value.is_array());
-            let texts = || values.iter().copied().flat_map(texts).collect();
-            let texts: Vec<String> = if is_list { texts() } else { Vec::new() };
+    pub(super) fn is_list(&self, what: &str, log: LogObject<'_>) -> bool {
+        self.keys(what).any(|key| {
+            let mut values = values_at(log, key);
+            let (first, second) = (values.next(), values.next());
+            if second.is_none() && first.is_none_or(|first| !first.is_array()) {
+                return false;
+            }
+            let texts = texts_at(log, key);
             texts.iter().any(|text| *text != texts[0])
         })
     }
 
     /// All headers of the log that are known by their place, and whether there
     /// are some without a name.
-    pub(super) fn headers(log: &Value) -> (Vec<Logged<'_>>, bool) {
+    pub(super) fn headers(log: LogObject<'_>) -> (Vec<Logged<'_>>, bool) {
         let mut found = Vec::new();
         let mut has_nameless = false;
         for place in HEADERS.iter().flat_map(|key| values_at(log, key)) {
@@ -238,7 +273,7 @@ impl FieldMap {
                 value,
             }));
         }
-        let keys = log.as_object().into_iter().flatten();
+        let keys = log.value.as_object().into_iter().flatten();
         let of_keys = keys.filter_map(|(key, value)| {
             let name = header_of(key)?;
             Some(Logged { name, value })
@@ -251,14 +286,13 @@ impl FieldMap {
     pub(super) fn all<'a>(
         &'a self,
         what: &'a str,
-        log: &'a Value,
+        log: LogObject<'a>,
     ) -> impl Iterator<Item = String> + 'a {
-        let keys = self.keys(what);
-        keys.filter_map(|key| texts_at(log, key).into_iter().next())
+        self.keys(what).filter_map(move |key| text_at(log, key))
     }
 
     /// All values of the first of its keys that holds any.
-    pub(super) fn values(&self, what: &str, log: &Value) -> Vec<String> {
+    pub(super) fn values(&self, what: &str, log: LogObject<'_>) -> Vec<String> {
         let mut keys = self.keys(what).map(|key| texts_at(log, key));
         keys.find(|values| !values.is_empty()).unwrap_or_default()
     }
@@ -305,25 +339,30 @@ fn header_of(key: &str) -> Option<String> {
 
 /// The texts at a path of keys. A list of names and values is a map, which may
 /// have a name several times.
-fn texts_at(log: &Value, key: &str) -> Vec<String> {
-    values_at(log, key).into_iter().flat_map(texts).collect()
+fn texts_at(log: LogObject<'_>, key: &str) -> Vec<String> {
+    values_at(log, key).flat_map(texts).collect()
+}
+
+/// The first of them.
+fn text_at(log: LogObject<'_>, key: &str) -> Option<String> {
+    values_at(log, key).find_map(first_text)
 }
 
 /// The same values as they are.
-fn values_at<'l>(log: &'l Value, key: &str) -> Vec<&'l Value> {
-    if let Some(found) = log.get(key) {
-        return vec![found];
-    }
-    if !key.contains('.') {
-        return Vec::new();
-    }
-    // Most logs have nothing of the kind.
-    let first = key.split('.').next().unwrap_or(key);
-    if log.get(first).is_none() {
-        return Vec::new();
-    }
-    let mut found = vec![log];
-    for part in key.split('.') {
+fn values_at<'l>(log: LogObject<'l>, key: &str) -> impl Iterator<Item = &'l Value> + use<'l> {
+    let direct = log.get(key);
+    let deep = match direct {
+        None if key.contains('.') => values_at_path(log, key),
+        _ => Vec::new(),
+    };
+    direct.into_iter().chain(deep)
+}
+
+fn values_at_path<'l>(log: LogObject<'l>, path: &str) -> Vec<&'l Value> {
+    let mut parts = path.split('.');
+    let first = parts.next().and_then(|part| log.get(part));
+    let mut found: Vec<&Value> = first.into_iter().collect();
+    for part in parts {
         let values = found.into_iter();
         found = values.flat_map(|value| step(value, part)).collect();
     }
@@ -377,17 +416,30 @@ fn pair(item: &Value) -> Option<(&str, &Value)> {
 
 /// A value as text, or those of a list; what is empty or `-` is none.
 pub(super) fn texts(value: &Value) -> Vec<String> {
-    let text = match value {
-        Value::String(text) => text.clone(),
-        Value::Number(number) => number.to_string(),
-        Value::Bool(value) => value.to_string(),
+    match value {
         Value::Array(items) if !items.iter().any(Value::is_array) => {
-            return items.iter().flat_map(texts).collect();
+            items.iter().flat_map(texts).collect()
         }
-        _ => return Vec::new(),
-    };
-    if text.is_empty() || text == "-" {
-        return Vec::new();
+        value => text(value).into_iter().collect(),
     }
-    vec![text]
+}
+
+/// The first of them.
+fn first_text(value: &Value) -> Option<String> {
+    match value {
+        Value::Array(items) if !items.iter().any(Value::is_array) => {
+            items.iter().find_map(first_text)
+        }
+        value => text(value),
+    }
+}
+
+fn text(value: &Value) -> Option<String> {
+    let text = match value {
+        Value::String(text) => Cow::Borrowed(text.as_str()),
+        Value::Number(number) => Cow::Owned(number.to_string()),
+        Value::Bool(value) => Cow::Owned(value.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => return None,
+    };
+    (!text.is_empty() && text != "-").then(|| text.into_owned())
 }

@@ -3,7 +3,6 @@
 //! Collectors put the line of a program into an object of their own, or words
 //! before it: both are taken off.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use memchr::memmem;
@@ -14,7 +13,7 @@ use serde_json::map::Entry;
 
 use super::access_log::{self, common_time, hex, response, text_of};
 use super::assemble::assemble;
-use super::fields::{Logged, is_nothing, texts};
+use super::fields::{LogObject, Logged, is_nothing, texts};
 use super::format::{Read, Reader};
 use super::frames::Lines;
 use super::har::query_encoded;
@@ -87,15 +86,20 @@ fn read_log(
     let fields = &settings.fields;
     // A collector's object may have a path of its own: that of the file.
     let mut needed = ["request", "method"].into_iter();
-    let is_bare = needed.all(|what| fields.find(what, &log.value).is_none());
+    let object = LogObject::new(&log.value);
+    let is_bare = needed.all(|what| fields.find(what, object).is_none());
     if depth < MAX_DEPTH && is_bare {
         let lines = log.wrapped();
         if !lines.is_empty() {
             return read_wrapped(&lines, settings, (exchange, depth));
         }
     }
-    let asked = asked(&log.targets(), fields)?;
-    let log = &*log.texts();
+    let asked = match log.targets() {
+        None => asked(object, fields)?,
+        Some(targets) => asked(LogObject::new(&targets), fields)?,
+    };
+    let texts = log.texts();
+    let log = texts.as_ref().map_or(object, LogObject::new);
     exchange.at_ns = fields.all("time", log).find_map(|time| common_time(&time));
     // What the user named is the client, whatever else there is.
     let client = fields.given("client_ip", log);
@@ -215,7 +219,7 @@ impl Target {
 
 /// Method and target as the client sent them: what the user named comes first,
 /// then the request line or a whole URL. A path alone may have been rewritten.
-fn asked(log: &Value, fields: &FieldMap) -> Result<Asked, String> {
+fn asked(log: LogObject<'_>, fields: &FieldMap) -> Result<Asked, String> {
     for what in ["request", "method", "uri"] {
         if fields.is_list(what, log) {
             return Err(format!("expected one {what}, found a list of several"));
@@ -289,7 +293,7 @@ fn sorted(query: &str) -> Vec<&str> {
 }
 
 /// The query that stands apart: a text, several, or its names and values.
-fn logged_query(log: &Value, fields: &FieldMap) -> Result<Option<String>, String> {
+fn logged_query(log: LogObject<'_>, fields: &FieldMap) -> Result<Option<String>, String> {
     let mut parts = Vec::new();
     for value in fields.raw("query", log) {
         if let Value::Object(map) = value {
@@ -345,7 +349,7 @@ fn origin_form(uri: &str) -> Option<(&str, String)> {
 
 /// Headers the map names, the usual three, and those that the log has in a place
 /// of headers; and whether there are some that are no texts.
-fn logged_headers(log: &Value, fields: &FieldMap) -> (Headers, bool) {
+fn logged_headers(log: LogObject<'_>, fields: &FieldMap) -> (Headers, bool) {
     let mut found = Headers::new();
     let names = fields
         .mapped_headers()
@@ -357,7 +361,11 @@ fn logged_headers(log: &Value, fields: &FieldMap) -> (Headers, bool) {
         }
     }
     let (logged, mut is_unclear) = FieldMap::headers(log);
-    let known = found.clone();
+    let known = if logged.is_empty() {
+        Headers::new()
+    } else {
+        found.clone()
+    };
     for Logged { name, value } in logged {
         let values = texts(value);
         is_unclear |= values.is_empty() && !is_nothing(value);
@@ -380,23 +388,23 @@ impl Log {
         Ok(Self { value, marks })
     }
 
-    /// With texts as header values are.
-    fn texts(&self) -> Cow<'_, Value> {
+    /// With texts as header values are, where they are others than in its value.
+    fn texts(&self) -> Option<Value> {
         self.each(Texts::text)
     }
 
-    /// With texts as request targets are.
-    fn targets(&self) -> Cow<'_, Value> {
+    /// With texts as request targets are, where they are others.
+    fn targets(&self) -> Option<Value> {
         self.each(Texts::target)
     }
 
-    fn each(&self, read: fn(Texts, String) -> String) -> Cow<'_, Value> {
+    fn each(&self, read: fn(Texts, String) -> String) -> Option<Value> {
         if self.marks == Texts::default() {
-            return Cow::Borrowed(&self.value);
+            return None;
         }
         let mut value = self.value.clone();
         replace(&mut value, &|text| read(self.marks, text));
-        Cow::Owned(value)
+        Some(value)
     }
 
     /// The lines of programs in an object of their collector.
