@@ -1,6 +1,7 @@
 //! Which keys of a JSON access log hold what.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
@@ -191,13 +192,6 @@ impl<'l> LogObject<'l> {
         let present = keys.fold(0, |present, key| present | bit(key));
         Self { value, present }
     }
-
-    fn get(self, key: &str) -> Option<&'l Value> {
-        if self.present & bit(key) == 0 {
-            return None;
-        }
-        self.value.get(key)
-    }
 }
 
 /// One of 128 for a key; other keys may have the same.
@@ -207,6 +201,28 @@ fn bit(key: &str) -> u128 {
     let sum = end(bytes.first()) * 5 + end(bytes.last()) * 11 + bytes.len() * 23;
     1 << (sum % 128)
 }
+
+/// A key, or a path of keys, that a log may have.
+#[derive(Clone, Copy)]
+struct Key<'a> {
+    path: &'a str,
+    /// Those of the whole path and of its first part: without one of them an object
+    /// has nothing there.
+    bits: u128,
+}
+
+impl<'a> Key<'a> {
+    fn new(path: &'a str) -> Self {
+        let first = path.split('.').next().unwrap_or(path);
+        let bits = bit(path) | bit(first);
+        Self { path, bits }
+    }
+}
+
+/// [`KNOWN`] in the form in which it is looked up.
+static KNOWN_KEYS: LazyLock<[(&str, Vec<Key<'static>>); KNOWN.len()]> = LazyLock::new(|| {
+    KNOWN.map(|(what, paths)| (what, paths.iter().map(|path| Key::new(path)).collect()))
+});
 
 /// A header that a log has.
 pub(super) struct Logged<'a> {
@@ -263,7 +279,10 @@ impl FieldMap {
     pub(super) fn headers(log: LogObject<'_>) -> (Vec<Logged<'_>>, bool) {
         let mut found = Vec::new();
         let mut has_nameless = false;
-        for place in HEADERS.iter().flat_map(|key| values_at(log, key)) {
+        for place in HEADERS
+            .iter()
+            .flat_map(|path| values_at(log, Key::new(path)))
+        {
             let named = named_values(place);
             let is_list = matches!(place, Value::Array(items) if items.len() != named.len());
             has_nameless |=
@@ -297,17 +316,15 @@ impl FieldMap {
         keys.find(|values| !values.is_empty()).unwrap_or_default()
     }
 
-    fn keys<'a>(&'a self, what: &'a str) -> impl Iterator<Item = &'a str> {
-        let known = KNOWN
-            .iter()
-            .filter(move |(name, _)| *name == what)
-            .flat_map(|(_, keys)| keys.iter().copied());
-        self.given_keys(what).chain(known)
+    fn keys<'a>(&'a self, what: &'a str) -> impl Iterator<Item = Key<'a>> {
+        let known = KNOWN_KEYS.iter().find(|(name, _)| *name == what);
+        let known = known.map_or(&[][..], |(_, keys)| keys);
+        self.given_keys(what).chain(known.iter().copied())
     }
 
-    fn given_keys<'a>(&'a self, what: &'a str) -> impl Iterator<Item = &'a str> {
+    fn given_keys<'a>(&'a self, what: &'a str) -> impl Iterator<Item = Key<'a>> {
         let given = self.given.iter().filter(move |(name, _)| name == what);
-        given.map(|(_, key)| key.as_str())
+        given.map(|(_, key)| Key::new(key))
     }
 
     /// Names that the map itself gives headers.
@@ -339,30 +356,29 @@ fn header_of(key: &str) -> Option<String> {
 
 /// The texts at a path of keys. A list of names and values is a map, which may
 /// have a name several times.
-fn texts_at(log: LogObject<'_>, key: &str) -> Vec<String> {
+fn texts_at(log: LogObject<'_>, key: Key<'_>) -> Vec<String> {
     values_at(log, key).flat_map(texts).collect()
 }
 
 /// The first of them.
-fn text_at(log: LogObject<'_>, key: &str) -> Option<String> {
+fn text_at(log: LogObject<'_>, key: Key<'_>) -> Option<String> {
     values_at(log, key).find_map(first_text)
 }
 
 /// The same values as they are.
-fn values_at<'l>(log: LogObject<'l>, key: &str) -> impl Iterator<Item = &'l Value> + use<'l> {
-    let direct = log.get(key);
+fn values_at<'l>(log: LogObject<'l>, key: Key<'_>) -> impl Iterator<Item = &'l Value> + use<'l> {
+    let may_have = log.present & key.bits != 0;
+    let direct = may_have.then(|| log.value.get(key.path)).flatten();
     let deep = match direct {
-        None if key.contains('.') => values_at_path(log, key),
+        None if may_have && key.path.contains('.') => values_at_path(log.value, key.path),
         _ => Vec::new(),
     };
     direct.into_iter().chain(deep)
 }
 
-fn values_at_path<'l>(log: LogObject<'l>, path: &str) -> Vec<&'l Value> {
-    let mut parts = path.split('.');
-    let first = parts.next().and_then(|part| log.get(part));
-    let mut found: Vec<&Value> = first.into_iter().collect();
-    for part in parts {
+fn values_at_path<'l>(log: &'l Value, path: &str) -> Vec<&'l Value> {
+    let mut found = vec![log];
+    for part in path.split('.') {
         let values = found.into_iter();
         found = values.flat_map(|value| step(value, part)).collect();
     }
