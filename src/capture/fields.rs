@@ -192,6 +192,11 @@ impl<'l> LogObject<'l> {
         let present = keys.fold(0, |present, key| present | bit(key));
         Self { value, present }
     }
+
+    /// Without one of its bits an object has nothing at this key.
+    fn may_have(self, key: &Key<'_>) -> bool {
+        self.present & key.bits != 0
+    }
 }
 
 /// One of 128 for a key; other keys may have the same.
@@ -206,8 +211,7 @@ fn bit(key: &str) -> u128 {
 #[derive(Clone, Copy)]
 struct Key<'a> {
     path: &'a str,
-    /// Those of the whole path and of its first part: without one of them an object
-    /// has nothing there.
+    /// Those of the whole path and of its first part.
     bits: u128,
 }
 
@@ -218,6 +222,10 @@ impl<'a> Key<'a> {
         Self { path, bits }
     }
 }
+
+/// [`HEADERS`] in the form in which they are looked up.
+static HEADER_KEYS: LazyLock<[Key<'static>; HEADERS.len()]> =
+    LazyLock::new(|| HEADERS.map(Key::new));
 
 /// [`KNOWN`] in the form in which it is looked up.
 static KNOWN_KEYS: LazyLock<[(&str, Vec<Key<'static>>); KNOWN.len()]> = LazyLock::new(|| {
@@ -253,7 +261,7 @@ impl FieldMap {
 
     /// What the first of its keys holds that holds anything.
     pub(super) fn raw<'l>(&self, what: &str, log: LogObject<'l>) -> Vec<&'l Value> {
-        let values = self.keys(what).map(|key| {
+        let values = self.keys(what, log).map(|key| {
             let values = values_at(log, key);
             values.filter(|value| !is_nothing(value)).collect()
         });
@@ -263,7 +271,7 @@ impl FieldMap {
 
     /// Whether one of its keys holds a list of different texts.
     pub(super) fn is_list(&self, what: &str, log: LogObject<'_>) -> bool {
-        self.keys(what).any(|key| {
+        self.keys(what, log).any(|key| {
             let mut values = values_at(log, key);
             let (first, second) = (values.next(), values.next());
             if second.is_none() && first.is_none_or(|first| !first.is_array()) {
@@ -279,10 +287,8 @@ impl FieldMap {
     pub(super) fn headers(log: LogObject<'_>) -> (Vec<Logged<'_>>, bool) {
         let mut found = Vec::new();
         let mut has_nameless = false;
-        for place in HEADERS
-            .iter()
-            .flat_map(|path| values_at(log, Key::new(path)))
-        {
+        let keys = HEADER_KEYS.iter().filter(|key| log.may_have(key));
+        for place in keys.flat_map(|key| values_at(log, *key)) {
             let named = named_values(place);
             let is_list = matches!(place, Value::Array(items) if items.len() != named.len());
             has_nameless |=
@@ -307,19 +313,22 @@ impl FieldMap {
         what: &'a str,
         log: LogObject<'a>,
     ) -> impl Iterator<Item = String> + 'a {
-        self.keys(what).filter_map(move |key| text_at(log, key))
+        self.keys(what, log)
+            .filter_map(move |key| text_at(log, key))
     }
 
     /// All values of the first of its keys that holds any.
     pub(super) fn values(&self, what: &str, log: LogObject<'_>) -> Vec<String> {
-        let mut keys = self.keys(what).map(|key| texts_at(log, key));
+        let mut keys = self.keys(what, log).map(|key| texts_at(log, key));
         keys.find(|values| !values.is_empty()).unwrap_or_default()
     }
 
-    fn keys<'a>(&'a self, what: &'a str) -> impl Iterator<Item = Key<'a>> {
+    /// The keys that this log may have, those that were given first.
+    fn keys<'a>(&'a self, what: &'a str, log: LogObject<'a>) -> impl Iterator<Item = Key<'a>> {
         let known = KNOWN_KEYS.iter().find(|(name, _)| *name == what);
         let known = known.map_or(&[][..], |(_, keys)| keys);
-        self.given_keys(what).chain(known.iter().copied())
+        let known = known.iter().filter(move |key| log.may_have(key));
+        self.given_keys(what).chain(known.copied())
     }
 
     fn given_keys<'a>(&'a self, what: &'a str) -> impl Iterator<Item = Key<'a>> {
@@ -367,10 +376,9 @@ fn text_at(log: LogObject<'_>, key: Key<'_>) -> Option<String> {
 
 /// The same values as they are.
 fn values_at<'l>(log: LogObject<'l>, key: Key<'_>) -> impl Iterator<Item = &'l Value> + use<'l> {
-    let may_have = log.present & key.bits != 0;
-    let direct = may_have.then(|| log.value.get(key.path)).flatten();
+    let direct = log.value.get(key.path);
     let deep = match direct {
-        None if may_have && key.path.contains('.') => values_at_path(log.value, key.path),
+        None if key.path.contains('.') => values_at_path(log.value, key.path),
         _ => Vec::new(),
     };
     direct.into_iter().chain(deep)
