@@ -111,28 +111,47 @@ struct Named {
     is_odd: bool,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase")]
+#[derive(Default)]
 struct NameValue {
-    #[serde(alias = "key", default, deserialize_with = "any_text")]
     name: Option<String>,
-    #[serde(alias = "values", default)]
     value: Loose,
+    /// Most lists have none of them, and are long.
+    rest: Option<Box<Rest>>,
+}
+
+/// What else may stand beside a name and a value.
+#[derive(Default)]
+struct Rest {
     // Of a cookie of a response.
-    #[serde(default, deserialize_with = "any_text")]
     path: Option<String>,
-    #[serde(default, deserialize_with = "any_text")]
     domain: Option<String>,
-    #[serde(default, deserialize_with = "any_text")]
     http_only: Option<String>,
-    #[serde(default, deserialize_with = "any_text")]
     secure: Option<String>,
-    #[serde(default, deserialize_with = "any_text")]
     same_site: Option<String>,
     // Of a part of a form.
-    #[serde(default, deserialize_with = "any_text")]
     file_name: Option<String>,
 }
+
+/// A key beside a name and a value.
+#[derive(Deserialize, Clone, Copy)]
+#[serde(field_identifier, rename_all = "camelCase")]
+enum Member {
+    #[serde(alias = "key")]
+    Name,
+    #[serde(alias = "values")]
+    Value,
+    Path,
+    Domain,
+    HttpOnly,
+    Secure,
+    SameSite,
+    FileName,
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Deserialize)]
+struct AnyText(#[serde(deserialize_with = "any_text")] Option<String>);
 
 /// An element of a list of names and values.
 enum Element {
@@ -224,10 +243,7 @@ impl<'de> Deserialize<'de> for Named {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Named, A::Error> {
-                let mut named = Named {
-                    pairs: Vec::with_capacity(list.size_hint().unwrap_or(16)),
-                    ..Named::default()
-                };
+                let mut named = Named::default();
                 while let Some(one) = list.next_element()? {
                     match one {
                         Element::Pair(pair) => named.pairs.push(pair),
@@ -254,6 +270,43 @@ impl<'de> Deserialize<'de> for Named {
             }
         }
         reader.deserialize_any(Shapes)
+    }
+}
+
+impl<'de> Deserialize<'de> for NameValue {
+    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = NameValue;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("a name and its value")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<NameValue, A::Error> {
+                let mut pair = NameValue::default();
+                let mut seen = 0_u16;
+                while let Some(member) = map.next_key::<Member>()? {
+                    let bit = 1 << member as u16;
+                    if seen & bit != 0 && !matches!(member, Member::Other) {
+                        return Err(serde::de::Error::custom("expected each key once"));
+                    }
+                    seen |= bit;
+                    match member {
+                        Member::Value => pair.value = map.next_value()?,
+                        Member::Other => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                        member => {
+                            let AnyText(text) = map.next_value()?;
+                            *pair.text_of(member) = text;
+                        }
+                    }
+                }
+                Ok(pair)
+            }
+        }
+        reader.deserialize_map(Members)
     }
 }
 
@@ -576,6 +629,26 @@ fn push_lines(fields: &mut Headers, name: &str, value: String) {
 }
 
 impl NameValue {
+    fn text_of(&mut self, member: Member) -> &mut Option<String> {
+        if matches!(member, Member::Name) {
+            return &mut self.name;
+        }
+        let rest = self.rest.get_or_insert_default();
+        match member {
+            Member::Path => &mut rest.path,
+            Member::Domain => &mut rest.domain,
+            Member::HttpOnly => &mut rest.http_only,
+            Member::Secure => &mut rest.secure,
+            Member::SameSite => &mut rest.same_site,
+            Member::Name | Member::Value | Member::FileName | Member::Other => &mut rest.file_name,
+        }
+    }
+
+    fn is_file(&self) -> bool {
+        let rest = self.rest.as_ref();
+        rest.is_some_and(|rest| rest.file_name.is_some())
+    }
+
     fn new((name, value): (&str, &str)) -> Self {
         Self {
             name: Some(name.trim().to_owned()),
@@ -609,16 +682,17 @@ impl NameValue {
             Loose::List(_) | Loose::Odd => return None,
         };
         let mut line = format!("{}={value}", self.name.filter(|name| !name.is_empty())?);
+        let rest = self.rest.unwrap_or_default();
         for (name, value) in [
-            ("Path", self.path),
-            ("Domain", self.domain),
-            ("SameSite", self.same_site),
+            ("Path", rest.path),
+            ("Domain", rest.domain),
+            ("SameSite", rest.same_site),
         ] {
             if let Some(value) = value.filter(|value| !value.is_empty()) {
                 line.push_str(&format!("; {name}={value}"));
             }
         }
-        for (name, flag) in [("HttpOnly", self.http_only), ("Secure", self.secure)] {
+        for (name, flag) in [("HttpOnly", rest.http_only), ("Secure", rest.secure)] {
             if is_set(&flag) {
                 line.push_str(&format!("; {name}"));
             }
@@ -812,7 +886,7 @@ impl Posted {
                 .starts_with("application/x-www-form-urlencoded")
         });
         let params = std::mem::take(&mut data.params);
-        let has_file = params.pairs.iter().any(|param| param.file_name.is_some());
+        let has_file = params.pairs.iter().any(NameValue::is_file);
         let is_form = is_form && !has_file && !params.is_empty();
         let is_odd = matches!(data.text, Loose::List(_) | Loose::Odd);
         if let Loose::Text(text) = std::mem::take(&mut data.text)
