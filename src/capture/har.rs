@@ -245,6 +245,9 @@ impl<'de> Deserialize<'de> for Named {
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Named, A::Error> {
                 let mut named = Named::default();
                 while let Some(one) = list.next_element()? {
+                    if named.pairs.is_empty() {
+                        named.pairs.reserve(8);
+                    }
                     match one {
                         Element::Pair(pair) => named.pairs.push(pair),
                         Element::Line(line) => match NameValue::of_line(&line) {
@@ -878,12 +881,12 @@ impl Posted {
         fields: &Headers,
         remarks: &mut Vec<Remark>,
     ) -> Result<Vec<u8>, String> {
+        const FORM: &str = "application/x-www-form-urlencoded";
         let said = content_length(fields).or(self.body_size);
         let mut data = self.data;
         let is_form = data.mime_type.as_deref().is_none_or(|mime| {
-            mime.trim_start()
-                .to_ascii_lowercase()
-                .starts_with("application/x-www-form-urlencoded")
+            let start = mime.trim_start().get(..FORM.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(FORM))
         });
         let params = std::mem::take(&mut data.params);
         let has_file = params.pairs.iter().any(NameValue::is_file);
