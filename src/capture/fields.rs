@@ -177,8 +177,8 @@ const NO_HEADERS: [&str; 11] = [
     "http_verb",
 ];
 
-/// A log's object with a quick no for keys that it lacks, as it lacks most of those
-/// that are tried.
+/// A log's object. It tells without a search that it lacks a key, as it lacks most
+/// of those that are tried.
 #[derive(Clone, Copy)]
 pub(super) struct LogObject<'l> {
     value: &'l Value,
@@ -193,7 +193,8 @@ impl<'l> LogObject<'l> {
         Self { value, present }
     }
 
-    /// Without one of its bits an object has nothing at this key.
+    /// Whether something may stand at this key; an object without one of its bits
+    /// has nothing there.
     fn may_have(self, key: &Key<'_>) -> bool {
         self.present & key.bits != 0
     }
@@ -223,11 +224,11 @@ impl<'a> Key<'a> {
     }
 }
 
-/// [`HEADERS`] in the form in which they are looked up.
+/// [`HEADERS`] with their bits.
 static HEADER_KEYS: LazyLock<[Key<'static>; HEADERS.len()]> =
     LazyLock::new(|| HEADERS.map(Key::new));
 
-/// [`KNOWN`] in the form in which it is looked up.
+/// [`KNOWN`] with the bits of its keys.
 static KNOWN_KEYS: LazyLock<[(&str, Vec<Key<'static>>); KNOWN.len()]> = LazyLock::new(|| {
     KNOWN.map(|(what, paths)| (what, paths.iter().map(|path| Key::new(path)).collect()))
 });
@@ -466,4 +467,36 @@ fn text(value: &Value) -> Option<String> {
         Value::Null | Value::Array(_) | Value::Object(_) => return None,
     };
     (!text.is_empty() && text != "-").then(|| text.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Logs that have something at this path alone: as one key, and within objects.
+    fn logs(path: &str, value: &Value) -> [Value; 2] {
+        let parts = path.rsplit('.');
+        let nested = parts.fold(value.clone(), |value, part| json!({ part: value }));
+        [json!({ path: value }), nested]
+    }
+
+    #[test]
+    fn every_known_key_is_found_wherever_it_stands() {
+        let fields = FieldMap::default();
+        for (what, paths) in KNOWN {
+            for log in paths.iter().flat_map(|path| logs(path, &json!("x"))) {
+                let found = fields.find(what, LogObject::new(&log));
+                assert_eq!(found.as_deref(), Some("x"), "{what}: {log}");
+            }
+        }
+        for log in HEADERS
+            .iter()
+            .flat_map(|path| logs(path, &json!({"A": "x"})))
+        {
+            let (found, _) = FieldMap::headers(LogObject::new(&log));
+            assert_eq!(found.len(), 1, "{log}");
+        }
+    }
 }

@@ -111,17 +111,18 @@ struct Named {
     is_odd: bool,
 }
 
-#[derive(Default)]
+#[derive(Deserialize, Default)]
+#[serde(from = "Members")]
 struct NameValue {
     name: Option<String>,
     value: Loose,
-    /// Most lists have none of them, and are long.
-    rest: Option<Box<Rest>>,
+    /// Most pairs have none, and lists of them are long.
+    more: Option<Box<More>>,
 }
 
-/// What else may stand beside a name and a value.
-#[derive(Default)]
-struct Rest {
+/// What may stand beside a name and a value.
+#[derive(Default, PartialEq)]
+struct More {
     // Of a cookie of a response.
     path: Option<String>,
     domain: Option<String>,
@@ -132,26 +133,45 @@ struct Rest {
     file_name: Option<String>,
 }
 
-/// A key beside a name and a value.
-#[derive(Deserialize, Clone, Copy)]
-#[serde(field_identifier, rename_all = "camelCase")]
-enum Member {
-    #[serde(alias = "key")]
-    Name,
-    #[serde(alias = "values")]
-    Value,
-    Path,
-    Domain,
-    HttpOnly,
-    Secure,
-    SameSite,
-    FileName,
-    #[serde(other)]
-    Other,
+/// A [`NameValue`] as it is written.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Members {
+    #[serde(alias = "key", default, deserialize_with = "any_text")]
+    name: Option<String>,
+    #[serde(alias = "values", default)]
+    value: Loose,
+    #[serde(default, deserialize_with = "any_text")]
+    path: Option<String>,
+    #[serde(default, deserialize_with = "any_text")]
+    domain: Option<String>,
+    #[serde(default, deserialize_with = "any_text")]
+    http_only: Option<String>,
+    #[serde(default, deserialize_with = "any_text")]
+    secure: Option<String>,
+    #[serde(default, deserialize_with = "any_text")]
+    same_site: Option<String>,
+    #[serde(default, deserialize_with = "any_text")]
+    file_name: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct AnyText(#[serde(deserialize_with = "any_text")] Option<String>);
+impl From<Members> for NameValue {
+    fn from(members: Members) -> Self {
+        let more = More {
+            path: members.path,
+            domain: members.domain,
+            http_only: members.http_only,
+            secure: members.secure,
+            same_site: members.same_site,
+            file_name: members.file_name,
+        };
+        Self {
+            name: members.name,
+            value: members.value,
+            more: (more != More::default()).then(|| Box::new(more)),
+        }
+    }
+}
 
 /// An element of a list of names and values.
 enum Element {
@@ -245,9 +265,6 @@ impl<'de> Deserialize<'de> for Named {
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Named, A::Error> {
                 let mut named = Named::default();
                 while let Some(one) = list.next_element()? {
-                    if named.pairs.is_empty() {
-                        named.pairs.reserve(8);
-                    }
                     match one {
                         Element::Pair(pair) => named.pairs.push(pair),
                         Element::Line(line) => match NameValue::of_line(&line) {
@@ -273,43 +290,6 @@ impl<'de> Deserialize<'de> for Named {
             }
         }
         reader.deserialize_any(Shapes)
-    }
-}
-
-impl<'de> Deserialize<'de> for NameValue {
-    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = NameValue;
-
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("a name and its value")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<NameValue, A::Error> {
-                let mut pair = NameValue::default();
-                let mut seen = 0_u16;
-                while let Some(member) = map.next_key::<Member>()? {
-                    let bit = 1 << member as u16;
-                    if seen & bit != 0 && !matches!(member, Member::Other) {
-                        return Err(serde::de::Error::custom("expected each key once"));
-                    }
-                    seen |= bit;
-                    match member {
-                        Member::Value => pair.value = map.next_value()?,
-                        Member::Other => {
-                            map.next_value::<IgnoredAny>()?;
-                        }
-                        member => {
-                            let AnyText(text) = map.next_value()?;
-                            *pair.text_of(member) = text;
-                        }
-                    }
-                }
-                Ok(pair)
-            }
-        }
-        reader.deserialize_map(Members)
     }
 }
 
@@ -632,24 +612,9 @@ fn push_lines(fields: &mut Headers, name: &str, value: String) {
 }
 
 impl NameValue {
-    fn text_of(&mut self, member: Member) -> &mut Option<String> {
-        if matches!(member, Member::Name) {
-            return &mut self.name;
-        }
-        let rest = self.rest.get_or_insert_default();
-        match member {
-            Member::Path => &mut rest.path,
-            Member::Domain => &mut rest.domain,
-            Member::HttpOnly => &mut rest.http_only,
-            Member::Secure => &mut rest.secure,
-            Member::SameSite => &mut rest.same_site,
-            Member::Name | Member::Value | Member::FileName | Member::Other => &mut rest.file_name,
-        }
-    }
-
     fn is_file(&self) -> bool {
-        let rest = self.rest.as_ref();
-        rest.is_some_and(|rest| rest.file_name.is_some())
+        let more = self.more.as_ref();
+        more.is_some_and(|more| more.file_name.is_some())
     }
 
     fn new((name, value): (&str, &str)) -> Self {
@@ -685,17 +650,17 @@ impl NameValue {
             Loose::List(_) | Loose::Odd => return None,
         };
         let mut line = format!("{}={value}", self.name.filter(|name| !name.is_empty())?);
-        let rest = self.rest.unwrap_or_default();
+        let more = self.more.unwrap_or_default();
         for (name, value) in [
-            ("Path", rest.path),
-            ("Domain", rest.domain),
-            ("SameSite", rest.same_site),
+            ("Path", more.path),
+            ("Domain", more.domain),
+            ("SameSite", more.same_site),
         ] {
             if let Some(value) = value.filter(|value| !value.is_empty()) {
                 line.push_str(&format!("; {name}={value}"));
             }
         }
-        for (name, flag) in [("HttpOnly", rest.http_only), ("Secure", rest.secure)] {
+        for (name, flag) in [("HttpOnly", more.http_only), ("Secure", more.secure)] {
             if is_set(&flag) {
                 line.push_str(&format!("; {name}"));
             }
