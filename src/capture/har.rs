@@ -48,8 +48,9 @@ pub(super) static READER: Reader = Reader {
 struct Entry<R> {
     #[serde(default, deserialize_with = "any_text")]
     started_date_time: Option<String>,
-    request: Option<Request>,
-    response: Option<R>,
+    // Large; boxed, so that the entry is moved cheaply.
+    request: Option<Box<Request>>,
+    response: Option<Box<R>>,
     #[serde(rename = "_clientIPAddress", default, deserialize_with = "any_text")]
     client_ip: Option<String>,
     #[serde(rename = "clientIPAddress", default, deserialize_with = "any_text")]
@@ -569,8 +570,12 @@ impl Named {
         all.collect::<Vec<_>>().join(by)
     }
 
-    /// Whether the list has a name that none of these `name=value` has.
+    /// Whether the list has a name that none of these `name=value` has, or what
+    /// cannot be read.
     fn is_beyond<'a>(&self, said: impl Iterator<Item = &'a str> + Clone) -> bool {
+        if self.is_odd || self.is_empty() {
+            return self.is_odd;
+        }
         let name_of = |said: &'a str| said.split('=').next().unwrap_or(said).trim();
         if !self.text.is_empty() && !said.clone().any(|said| self.text.contains(said)) {
             return true;

@@ -406,6 +406,20 @@ fn lists_beside_texts_lose_nothing() {
             true,
         ),
         (
+            json!({"url": "http://a.example/x?a=1", "queryString": [field("a", &json!("1")), 5]}),
+            "request_headers",
+            "uri",
+            json!("/x?a=1"),
+            true,
+        ),
+        (
+            json!({"headers": cookie("a=1"), "cookies": 5.5}),
+            "request_headers",
+            "headers",
+            json!({"host": "a.example", "cookie": "a=1"}),
+            true,
+        ),
+        (
             json!({"url": "//a.example/x?y", "queryString": "y"}),
             "request_headers",
             "uri",
